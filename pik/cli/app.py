@@ -62,6 +62,7 @@ COMMANDS: Mapping[str, Entry] = {
         dlq=("repair.dlq", "Tasks that failed too often: list, show, redrive, purge."),
         promote=("repair.runs", "Make what a run wrote current."),
         rollback=("repair.runs", "Undo a promotion."),
+        republish=("repair.republish", "Send events on to your own consumers again."),
     ),
     **_chapter(
         "Keep and check",

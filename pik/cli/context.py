@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pik.ports.engine import Engine, Exporter, Layout
     from pik.ports.remote import Api, Foreign, StackHealth
     from pik.ports.store import Store
+    from pik.ports.target import Target
     from pik.runtime import Progress
 
 
@@ -120,6 +121,12 @@ class Context:
         from pik.engine import DuckEngine
 
         return DuckEngine()
+
+    def target(self, url: str, *, begun: bool = False) -> Target:
+        """The target that events are sent to; `begun`: an earlier attempt may have sent to it."""
+        from pik.targets import target_of
+
+        return target_of(url, begun=begun)
 
     def exporter(self, layout: Layout) -> Exporter:
         """The exporter that writes this layout."""

@@ -1,4 +1,5 @@
-"""State: metric definitions, runs, their tasks and queue, aggregates and promotions. Raw does not hold it."""
+"""State: metric definitions, runs, their tasks and queue, aggregates, promotions and republishes. Raw does not hold
+it."""
 
 from __future__ import annotations
 
@@ -26,6 +27,7 @@ from pik.model.metric import (
     Task,
     TaskState,
 )
+from pik.model.republish import Place, Refusal, Republish
 
 
 class Metrics(Protocol):
@@ -228,6 +230,33 @@ class Promotion(msgspec.Struct, frozen=True, tag="promotion"):
     pointers_xor: str
 
 
+class Republishes(Protocol):
+    """What was sent again to consumers, and how far each republish is."""
+
+    def create(self, republish: Republish) -> None:
+        """Store a new republish."""
+
+    def get(self, republish_id: str) -> Republish:
+        """Return the republish with this id or unambiguous prefix. Raises NotFound, Damaged."""
+
+    def newest_first(self) -> Iterator[Republish]:
+        """Yield every republish, newest first. Raises Damaged."""
+
+    def record(self, republish: Republish, refused: Sequence[Refusal] = (), taken: Sequence[Place] = ()) -> None:
+        """Store how far the republish is, what was refused since, and that refused deliveries were taken now.
+
+        Its `refused` is the number of refusals that there are then. If this is interrupted, the republish may be as it
+        was before, with refusals of what it sent since; recording the same again repairs that.
+        """
+
+    def refusals(self, republish_id: str) -> Iterator[Refusal]:
+        """Yield what was refused and not taken since, ordered by batch and seq."""
+
+    def sending(self, republish_id: str) -> AbstractContextManager[None]:
+        """Hold the right to send it until the context ends, or the process dies and the store notices. Raises Busy when
+        another process has it."""
+
+
 class Promotions(Protocol):
     """Moves what is current, atomically per aggregate. An interrupted move is finished by the next, and counts as
     one."""
@@ -335,6 +364,19 @@ class LetterRow(msgspec.Struct, frozen=True, tag="letter"):
     letter: DeadLetter
 
 
+class RepublishRow(msgspec.Struct, frozen=True, tag="republish"):
+    """A republish."""
+
+    republish: Republish
+
+
+class RefusalRow(msgspec.Struct, frozen=True, tag="refusal"):
+    """What a republish could not send."""
+
+    republish_id: str
+    refusal: Refusal
+
+
 @dataclass(frozen=True, slots=True)
 class Omitted:
     """A version that is not as it was written, and not current: it is left out."""
@@ -345,7 +387,7 @@ class Omitted:
     run_id: str
 
 
-Row = MetricRow | RunRow | TaskRow | VersionRow | Promotion | PointerRow | LetterRow
+Row = MetricRow | RunRow | TaskRow | VersionRow | Promotion | PointerRow | LetterRow | RepublishRow | RefusalRow
 
 
 class StateBackup(Protocol):

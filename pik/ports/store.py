@@ -18,7 +18,17 @@ from pik.model.correction import Correction
 from pik.model.instant import Window
 from pik.model.metric import Aggregate, Metric
 from pik.ports.raw import Raw
-from pik.ports.state import Aggregates, DeadLetters, Metrics, Promotions, Queue, Runs, StateAudit, StateBackup
+from pik.ports.state import (
+    Aggregates,
+    DeadLetters,
+    Metrics,
+    Promotions,
+    Queue,
+    Republishes,
+    Runs,
+    StateAudit,
+    StateBackup,
+)
 
 
 class Batches(Protocol):
@@ -257,6 +267,7 @@ class Store:
     dead_letters: DeadLetters
     aggregates: Aggregates
     promotions: Promotions
+    republishes: Republishes
     state_audit: StateAudit
     backup: StateBackup
     deployed: bool = False

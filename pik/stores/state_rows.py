@@ -27,6 +27,7 @@ from pik.model.metric import (
     RunRequest,
     Task,
 )
+from pik.model.republish import Refusal, Republish
 from pik.ports.state import StateProblem
 
 RESTORE = "into this store without its state (see docs/backup.md): pik restore BACKUP"
@@ -137,6 +138,17 @@ def tasks_lost(run_id: str, planned: int, there: int) -> StateProblem:
     return StateProblem(f"run {run_id}", f"it was planned with {planned:,} tasks, and {there:,} are there", RESTORE)
 
 
+def refusals_lost(republish_id: str, counted: int, there: int) -> StateProblem:
+    """Return the problem of a republish with lost refusals."""
+    detail = f"it counts {counted:,} refused deliveries, and {there:,} are there"
+    return StateProblem(f"republish {republish_id}", detail, RESTORE)
+
+
+def republish_lost(republish_id: str) -> StateProblem:
+    """Return the problem of a republish that refusals are of and that is missing."""
+    return StateProblem(f"republish {republish_id}", "its row is lost; what it could not send is there", RESTORE)
+
+
 def damaged_row(what: str) -> Damaged:
     """Return the error for a row of state that is not as it was written."""
     return Damaged(
@@ -212,6 +224,8 @@ read_task = msgspec.json.Decoder(Task).decode
 read_run = msgspec.json.Decoder(Run).decode
 read_request = msgspec.json.Decoder(RunRequest).decode
 read_letter = msgspec.json.Decoder(DeadLetter).decode
+read_republish = msgspec.json.Decoder(Republish).decode
+read_refusal = msgspec.json.Decoder(Refusal).decode
 read_failed = msgspec.json.Decoder(tuple[FailedAggregate, ...]).decode
 
 _read_definition = msgspec.json.Decoder(Definition).decode

@@ -19,8 +19,8 @@ class FileTarget:
     at_most = 1000
 
     def __init__(self, path: Path, *, begun: bool) -> None:
-        self.shown = str(path)
-        self._path, self._begun = path.expanduser(), begun
+        self._path, self._begun = path.expanduser().absolute(), begun  # it may be resumed from another directory
+        self.shown = str(self._path)
         self._file: BinaryIO | None = None
 
     def check(self) -> None:

@@ -24,6 +24,7 @@ from pik.usecases.care.backup import backup, restore
 from pik.usecases.metrics.definitions import add_version
 
 from .conftest import STORES, aws_store, local_store
+from .test_republishes import refusal, republish_of
 from .test_state_audit import RUNS, row, run_of, task
 
 QUIET = SILENT
@@ -60,6 +61,10 @@ def live(store: Store) -> None:
     bury(store, task("01J00000000000000000000009", 1))
     letter = next(one for one in store.dead_letters.letters() if one.task.number == 1)
     store.dead_letters.purge([structs.replace(letter, purged_at=3, purge_reason="no more")])
+    for number in (1, 2):
+        store.republishes.create(republish_of(number))
+    refused = [refusal(seq) for seq in (1, 2, 3)]
+    store.republishes.record(structs.replace(republish_of(2), refused=3, cursor=refused[-1].place), refused)
 
 
 def bury(store: Store, buried: Any) -> None:
@@ -84,6 +89,8 @@ def answers(store: Store) -> dict[str, Any]:
         "history": list(store.aggregates.versions("a", ALL_TIME)),
         "changes": {run.run_id: list(store.aggregates.changes(run.run_id)) for run in runs},
         "promotions": list(store.promotions.newest_first()),
+        "republishes": list(store.republishes.newest_first()),
+        "refusals": [list(store.republishes.refusals(one.republish_id)) for one in store.republishes.newest_first()],
         "letters": sorted((one.task.number, one.reason, one.purged_at, one.purge_reason) for one in letters),
     }
 
@@ -95,7 +102,10 @@ def test_a_restored_state_answers_as_the_one_that_was_backed_up(
     live(store)
     before, file = answers(store), tmp_path / "state.backup"
     made = backup(store, file, QUIET)
-    assert made.rows == {"metric": 2, "run": 4, "task": 8, "version": 9, "promotion": 3, "current": 3, "letter": 2}
+    assert made.rows == {"metric": 2, "run": 4, "task": 8, "version": 9, "promotion": 3, "current": 3, "letter": 2} | {
+        "republish": 2,
+        "refusal": 3,
+    }
     assert restore(other_store, file, QUIET, dry_run=True).rows == made.rows
     assert not other_store.backup.has_state()
     assert restore(other_store, file, QUIET).digest == made.digest

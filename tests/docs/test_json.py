@@ -32,6 +32,7 @@ from tests.support.aws.emulator import ENVIRONMENT, REGION, ministack
 from tests.support.lambdas.calls import silence, wire
 from tests.support.lambdas.gateway import KEY, serving
 from tests.support.regular import irregular, lines
+from tests.support.targets import HttpReceiver
 from tools.gen_json import SCHEMAS, names, rows, schemas, slug
 
 pytestmark = pytest.mark.xdist_group("journey")  # which takes long, and is made once for each process
@@ -276,6 +277,23 @@ def _repair(pik: Journey) -> None:
         path.write_bytes(data)
 
 
+def _republish(pik: Journey) -> None:
+    with HttpReceiver(lambda _attempt, _body: (422, b"no such customer")) as receiver:
+        chosen = (*ONE, *DAY, "--type", "order_placed", "--source", "app", "--where", "true")
+        of = ("republish", *chosen, "--target", receiver.url, "--reason", "they lost a day")
+        pik("pik republish --dry-run", *of, "--dry-run")
+        pik("pik republish --dry-run", "republish", "--all", "--target", "history.ndjson", "--dry-run")
+        title = "pik republish, pik republish resume"
+        republish_id = pik(title, *of, "--stop-after-failures", 1, "--yes", code=3)["republish_id"]
+        pik("pik republish show", "republish", "show", republish_id)
+        pik("pik republish list", "republish", "list", "--limit", 1)
+        receiver.answers = lambda _attempt, _body: (204, b"")
+        pik(title, "republish", "resume", republish_id)
+    republish_id = pik(title, "republish", "--all", "--target", "history.ndjson", "--yes")["republish_id"]
+    pik("pik republish show", "republish", "show", republish_id)
+    pik("pik republish list", "republish", "list")
+
+
 def _import(pik: Journey) -> None:
     """Numbers of a ledger become current, and are taken back."""
     rows = ("revenue,2026-03-02,customer-17,1", "event_count,2026-03-02,customer-17,1", "revenue,2026-03-02,x,7")
@@ -438,7 +456,7 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, list[An
     (directory / "foreign.jsonl").write_text(FOREIGN, encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
         pik = Journey(directory, patch)
-        for part in (_bring_in, _numbers, _look, _repair, _import, _fail, _pull, _keep, _misfit):
+        for part in (_bring_in, _numbers, _look, _repair, _republish, _import, _fail, _pull, _keep, _misfit):
             part(pik)
         _look_at_stack(pik, tmp_path_factory.mktemp("ministack"), patch)
         yield pik.said

@@ -20,6 +20,7 @@ from pik.stores.aws.stack import Stack, find_stack, stack_of
 from pik.stores.aws.state.aggregates import AwsAggregates, AwsMetrics
 from pik.stores.aws.state.audit import AwsStateAudit
 from pik.stores.aws.state.backup import AwsBackup
+from pik.stores.aws.state.republishes import AwsRepublishes
 from pik.stores.aws.state.runs import AwsRuns
 from pik.stores.aws.table import Table
 
@@ -65,6 +66,7 @@ def _assemble(url: str, clients: Clients, stack: Stack, generation: Generation) 
         dead_letters=queue,
         aggregates=aggregates,
         promotions=aggregates,
+        republishes=AwsRepublishes(state_table),
         state_audit=AwsStateAudit(state_table),
         backup=AwsBackup(state_table, queue),
         deployed=True,

@@ -3,7 +3,7 @@
 format.json   the version of the layout; what it is a copy of
 raw/          immutable objects
 index.db      what can be rebuilt from raw
-state.db      metric definitions, runs, aggregates, promotions
+state.db      metric definitions, runs, aggregates, promotions, republishes
 locks         who is writing what; empty
 tmp/          objects that are not whole yet
 """
@@ -29,6 +29,7 @@ from pik.stores.local.corrections import LocalCorrections
 from pik.stores.local.index import LocalIndex, index_database
 from pik.stores.local.raw import LocalRaw
 from pik.stores.local.rebuild import LocalAudit
+from pik.stores.local.republishes import LocalRepublishes
 from pik.stores.local.runs import LocalQueue, LocalRuns
 from pik.stores.local.state import LocalMetrics, state_database
 from pik.stores.local.state_audit import LocalStateAudit
@@ -139,6 +140,7 @@ def _assemble(path: Path, marker: Marker) -> Store:
         dead_letters=queue,
         aggregates=aggregates,
         promotions=aggregates,
+        republishes=LocalRepublishes(state, locks),
         backup=LocalBackup(state),
         state_audit=LocalStateAudit(state, copied=marker.copy_of is not None),
         copy=LocalCopy(marker.copy_of, state, locks) if marker.copy_of else None,

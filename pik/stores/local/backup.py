@@ -23,6 +23,8 @@ from pik.ports.state import (
     Omitted,
     PointerRow,
     Promotion,
+    RefusalRow,
+    RepublishRow,
     Row,
     RunRow,
     TaskRow,
@@ -32,6 +34,7 @@ from pik.ports.state import (
 from pik.ports.store import TakenOver
 from pik.stores.local.aggregates import insert_promotion, note_written, version_columns
 from pik.stores.local.lock import holding
+from pik.stores.local.republishes import all_refusals, all_republishes, refusal_row, republish_row
 from pik.stores.local.runs import all_letters, all_runs, insert_run, insert_tasks, letter_row, task_columns
 from pik.stores.local.sqlite import Database
 from pik.stores.local.state import (
@@ -58,7 +61,7 @@ from pik.stores.state_rows import (
     xor_of,
 )
 
-_TABLES = ("metric", "run", "task", "letter", "writer", "version", "current", "promotion", "message")
+_TABLES = ("metric", "run", "task", "letter", "writer", "version", "current", "promotion", "message", "republish")
 
 _IS_CURRENT = (
     "EXISTS (SELECT 1 FROM current c WHERE (c.metric, c.bucket, c.entity, c.writer) = (v.metric, v.bucket, v.entity,"
@@ -133,6 +136,8 @@ def _rows(connection: sqlite3.Connection, root: Path) -> Iterator[Row | Omitted]
         yield Promotion(*(values[name] for name in PROMOTION.columns[1:]))
     yield from (PointerRow(*row) for row in _sound(connection.execute(_POINTERS), "a pointer of"))
     yield from map(LetterRow, all_letters(connection))
+    yield from map(RepublishRow, all_republishes(connection))
+    yield from (RefusalRow(*row) for row in all_refusals(connection))
 
 
 def _sound(rows: Iterable[tuple[Any, ...]], what: str) -> Iterator[tuple[Any, ...]]:
@@ -222,6 +227,10 @@ class _Restoring:
                 self._insert("current", *key, self._writer(row.run_id), pointer_digest(*key, row.run_id))
             case LetterRow():
                 self._insert("letter", *letter_row(row.letter))
+            case RepublishRow():
+                self._insert("republish", *republish_row(row.republish))
+            case RefusalRow():
+                self._insert("refusal", *refusal_row(row.republish_id, row.refusal))
 
     def _insert(self, table: str, *columns: object) -> None:
         self.connection.execute(f"INSERT INTO {table} VALUES ({', '.join('?' * len(columns))})", columns)

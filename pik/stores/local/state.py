@@ -98,6 +98,17 @@ CREATE TABLE promotion (
     sealed INTEGER NOT NULL DEFAULT 0 -- whether its file is there
 );
 CREATE INDEX promotion_run ON promotion (run_id);
+CREATE TABLE republish (
+    republish_id TEXT PRIMARY KEY,
+    body BLOB NOT NULL,
+    digest BLOB NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE refusal ( -- a delivery that a target did not take
+    republish_id TEXT NOT NULL, batch_id TEXT NOT NULL, seq INTEGER NOT NULL,
+    body BLOB NOT NULL,
+    digest BLOB NOT NULL,
+    PRIMARY KEY (republish_id, batch_id, seq)
+) WITHOUT ROWID;
 """
 
 
@@ -116,6 +127,8 @@ RUN_DIGEST = (
 )
 TASK_DIGEST = "row_digest('task', run_id, number, body, state, failing, failures)"
 LETTER_DIGEST = "row_digest('letter', letter_id, body)"
+REPUBLISH_DIGEST = "row_digest('republish', republish_id, body)"
+REFUSAL_DIGEST = "row_digest('refusal', republish_id, batch_id, seq, body)"
 WRITER_DIGEST = "row_digest('writer', run_id, new, changed, unchanged, removed, versions, versions_xor, computed_by)"
 VERSION_DIGEST = (
     "row_digest('version', v.metric, v.bucket, v.entity, (SELECT run_id FROM writer WHERE number = v.writer), v.value,"

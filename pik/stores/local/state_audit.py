@@ -18,6 +18,8 @@ from pik.stores.local.state import (
     KINDS,
     LETTER_DIGEST,
     PROMOTION,
+    REFUSAL_DIGEST,
+    REPUBLISH_DIGEST,
     RUN_DIGEST,
     SCHEMA,
     TASK_DIGEST,
@@ -32,6 +34,8 @@ _ALTERED = (
     f"SELECT 'what run ' || run_id || ' wrote' FROM writer WHERE digest IS NOT {WRITER_DIGEST}",
     f"SELECT 'task ' || number || ' of run ' || run_id FROM task WHERE digest IS NOT {TASK_DIGEST}",
     f"SELECT 'dead letter ' || letter_id FROM letter WHERE digest IS NOT {LETTER_DIGEST}",
+    f"SELECT 'republish ' || republish_id FROM republish WHERE digest IS NOT {REPUBLISH_DIGEST}",
+    f"SELECT DISTINCT 'refusal of republish ' || republish_id FROM refusal WHERE digest IS NOT {REFUSAL_DIGEST}",
     """SELECT 'message of task ' || m.task || ' of run ' || m.run_id FROM message m
     JOIN task t ON (t.run_id, t.number) = (m.run_id, m.task) WHERE m.body IS NOT t.body""",
 )
@@ -78,6 +82,7 @@ class LocalStateAudit:
         yield from self._pointers(connection)
         for kind in KINDS:
             yield from self._copies(connection, kind)
+        yield from _refusals(connection)
 
     def _runs(self, connection: sqlite3.Connection) -> Iterator[StateProblem]:
         """Compare runs with their versions and their tasks."""
@@ -146,6 +151,20 @@ class LocalStateAudit:
                     yield state_rows.row_lost(kind.describe(copy, key), key)
             elif copy != rows[key]:
                 yield state_rows.copy_lost(kind.describe(rows[key], key), key)
+
+
+def _refusals(connection: sqlite3.Connection) -> Iterator[StateProblem]:
+    """Compare republishes with their refusals."""
+    there = dict(connection.execute("SELECT republish_id, count(*) FROM refusal GROUP BY republish_id"))
+    for republish_id, body in connection.execute(
+        f"SELECT republish_id, body FROM republish WHERE digest IS {REPUBLISH_DIGEST}"
+    ):
+        counted = state_rows.read_republish(body).refused
+        if counted != (found := there.pop(republish_id, 0)):
+            yield state_rows.refusals_lost(republish_id, counted, found)
+    for republish_id in sorted(there):
+        if not connection.execute("SELECT 1 FROM republish WHERE republish_id = ?", (republish_id,)).fetchone():
+            yield state_rows.republish_lost(republish_id)
 
 
 def _structure(connection: sqlite3.Connection) -> Iterator[StateProblem]:

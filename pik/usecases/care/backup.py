@@ -18,7 +18,7 @@ from pik.rawlog.objects import digest_of, read_sealed, write_sealed
 from pik.runtime import Progress, showing
 
 FORMAT = 2
-KINDS = ("metric", "run", "task", "version", "promotion", "current", "letter")
+KINDS = ("metric", "run", "task", "version", "promotion", "current", "letter", "republish", "refusal")
 _WHAT = "a backup of pik's state"
 
 

@@ -221,6 +221,8 @@ _NAMES = {
     "promotion": "promotion",
     "current": "current value",
     "letter": "dead letter",
+    "republish": "republish",
+    "refusal": "refusal",
 }
 
 _NewFile = Annotated[Path, argument("FILE", "The file to create.", show_default=False)]
@@ -237,7 +239,7 @@ _NewFile = Annotated[Path, argument("FILE", "The file to create.", show_default=
     """,
 )
 def backup(cli: Context, file: _NewFile) -> int | None:
-    """Write the state to a new file: metric definitions, runs, aggregates, promotions.
+    """Write the state to a new file: metric definitions, runs, aggregates, promotions, republishes.
 
     It contains no events: back up raw by copying its objects; the index can be rebuilt from raw. The file is created
     completely or not at all, and never overwritten. If damaged versions that are not current are left out, the exit
@@ -259,7 +261,8 @@ def _omitted(report: BackupReport) -> list[str]:
 
 def _holds(report: BackupReport) -> Shown:
     holds = {_NAMES[kind]: count for kind, count in report.rows.items()}
-    return Shown(holds, ", ".join(number_of(count, name) for name, count in holds.items()))
+    text = ", ".join(number_of(count, name) for name, count in holds.items())
+    return Shown(holds, text.replace("republishs", "republishes"))
 
 
 BACKUP = Schema(
@@ -279,7 +282,8 @@ BACKUP = Schema(
         "holds",
         dict[str, int],
         "by kind: `definition` (of metrics, each version), `run`, `task`, `version` (of aggregates), `promotion`"
-        " (rollbacks too), `current value`, `dead letter` (purged ones too)",
+        " (rollbacks too), `current value`, `dead letter` (purged ones too), `republish`, `refusal` (what a target did"
+        " not take)",
         get=_holds,
     ),
 )

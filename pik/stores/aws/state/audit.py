@@ -18,13 +18,15 @@ from pik.model.metric import RunState
 from pik.ports.state import StateProblem
 from pik.stores import state_rows as found
 from pik.stores.aws import queue
+from pik.stores.aws.lease import lives
 from pik.stores.aws.state import layout
 from pik.stores.aws.state.aggregates import metric_is_sound
 from pik.stores.aws.state.layout import PointerItem, VersionItem
 from pik.stores.aws.state.move_pointers import promotion_is_sound
+from pik.stores.aws.state.republishes import refusal_is_sound, republish_is_sound
 from pik.stores.aws.state.runs import failures_are_sound, run_is_sound, task_is_sound, task_state_is_sound
 from pik.stores.aws.table import Item, Key, Partition, Table
-from pik.stores.state_rows import Place, RowTally, pointer_digest, read_run, xor_of
+from pik.stores.state_rows import Place, RowTally, pointer_digest, read_republish, read_run, xor_of
 
 _COPIED = (layout.METRICS, layout.PROMOTIONS)
 """The partitions of which each item has a copy."""
@@ -52,6 +54,8 @@ class _Scan:
     copies: dict[str, dict[str, Item]] = field(default_factory=lambda: defaultdict(dict))
     originals: dict[str, dict[str, Item]] = field(default_factory=lambda: defaultdict(dict))
     of_run: dict[str, Item] = field(default_factory=dict)
+    refused: dict[str, int] = field(default_factory=dict)
+    refusals: Counter[str] = field(default_factory=Counter)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +66,7 @@ class AwsStateAudit:
 
     def problems(self) -> Iterator[StateProblem]:
         ended = self._ended()
+        ended_republishes = self._ended_republishes()
         before = self._promotions()
         scan = _Scan()
         for item in self.table.scan():
@@ -76,6 +81,16 @@ class AwsStateAudit:
             yield from self._pointers(scan)
         for kind in _COPIED:
             yield from self._copies(scan, kind)
+        yield from self._refusals(scan, ended_republishes)
+
+    def _refusals(self, scan: _Scan, ended: set[str]) -> Iterator[StateProblem]:
+        """Compare republishes with their refusals, of which an interruption may have left too many."""
+        for republish_id, counted in sorted(scan.refused.items()):
+            if republish_id in ended and (there := scan.refusals[republish_id]) < counted:
+                yield found.refusals_lost(republish_id, counted, there)
+        for republish_id in sorted(scan.refusals.keys() - scan.refused.keys()):
+            if self._is_missing(layout.REPUBLISHES, republish_id):
+                yield found.republish_lost(republish_id)
 
     def _ended(self) -> dict[str, tuple[int | None, bool]]:
         """Return the runs that have ended: the number of their tasks, if it can be read, and whether they were
@@ -91,6 +106,12 @@ class AwsStateAudit:
                     tasks = None
                 ended[run_id] = tasks, state == RunState.CANCELLED
         return ended
+
+    def _ended_republishes(self) -> set[str]:
+        """Return the republishes whose refusals no process changes."""
+        found = {item["sk"]: item for item in self.table.query(layout.REPUBLISHES)}
+        sound = (read_republish(item["body"]) for item in found.values() if republish_is_sound(item))
+        return {one.republish_id for one in sound if not lives(self.table, f"republish {one.republish_id}")}
 
     def _promotions(self) -> set[str]:
         return {item["sk"] for item in self.table.query(layout.PROMOTIONS)}
@@ -189,6 +210,14 @@ def _check(item: Any, scan: _Scan) -> StateProblem | None:
                 scan.copies[rest][sk] = item
             case queue.PURGED:
                 return None if queue.letter_is_sound(item) else found.row_altered(f"dead letter {sk}")
+            case layout.REPUBLISHES:
+                if not republish_is_sound(item):
+                    return found.row_altered(f"republish {sk}")
+                scan.refused[sk] = read_republish(item["body"]).refused
+            case "refused":
+                scan.refusals[rest] += 1
+                if not refusal_is_sound(item):
+                    return found.row_altered(f"refusal of republish {rest}")
             case "restore":
                 detail = "a restore was interrupted, or is under way"
                 return StateProblem("the state", detail, "the same file again: pik restore FILE")

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from itertools import chain, groupby
 from typing import Any
 
+from msgspec import structs
+
 from pik.errors import Busy, StoreError
 from pik.model.metric import EVENT_COUNT, NO_FAILURES, DeadLetter, Run, TaskState
 from pik.ports.state import (
@@ -18,16 +20,20 @@ from pik.ports.state import (
     Omitted,
     PointerRow,
     Promotion,
+    RefusalRow,
+    RepublishRow,
     Row,
     RunRow,
     TaskRow,
     VersionRow,
 )
+from pik.runtime.storage import Spool
 from pik.stores.aws.queue import PURGED, purged_item
 from pik.stores.aws.state import layout
 from pik.stores.aws.state.aggregates import metric_item, metric_of
 from pik.stores.aws.state.layout import BodyItem, PromotionItem
 from pik.stores.aws.state.move_pointers import content_of, promotion_items, promotion_row
+from pik.stores.aws.state.republishes import refusal_item, refusal_of, republish_item, republish_of
 from pik.stores.aws.state.runs import (
     AwsRuns,
     failures_are_sound,
@@ -58,7 +64,7 @@ class AwsBackup:
         under_way = self.table.get(RESTORE)
         if under_way is not None:
             return bool(under_way["name"] != resuming)
-        kinds: tuple[Partition[Any], ...] = (layout.METRICS, layout.RUNS, layout.PROMOTIONS, PURGED)
+        kinds: tuple[Partition[Any], ...] = (layout.METRICS, layout.RUNS, layout.PROMOTIONS, PURGED, layout.REPUBLISHES)
         return any(next(self.table.query(kind), None) is not None for kind in kinds)
 
     def restore(self, rows: Iterable[Row], name: str) -> tuple[str, ...]:
@@ -95,9 +101,25 @@ class AwsBackup:
         yield from self._pointers()
         yield from (LetterRow(letter) for letter in self.letters.purged())
         yield from (LetterRow(letter) for letter in self.letters.letters())
+        yield from self._republishes()
         moving = self.table.get_many(map(layout.moving_key, there))
         if moving or self._promotions() != before:
             raise Busy("runs are being promoted or rolled back", hint="run this again when that has ended")
+
+    def _republishes(self) -> Iterator[Row]:
+        republishes = list(map(republish_of, self.table.query(layout.REPUBLISHES)))
+        counts: dict[str, int] = {}
+        refusals: Spool[RefusalRow] = Spool(RefusalRow)
+        for one in republishes:
+            for item in self.table.query(layout.refusals_pk(one.republish_id)):
+                refusals.add(RefusalRow(one.republish_id, refusal_of(item)))
+                counts[one.republish_id] = counts.get(one.republish_id, 0) + 1
+        # An interruption, or a process that is sending, may have left more refusals than are counted.
+        yield from (
+            RepublishRow(structs.replace(one, refused=max(one.refused, counts.get(one.republish_id, 0))))
+            for one in republishes
+        )
+        yield from refusals
 
     def _promotions(self) -> list[PromotionItem]:
         return list(self.table.query(layout.PROMOTIONS))
@@ -148,6 +170,10 @@ class AwsBackup:
             case LetterRow():
                 items = [purged_item(row.letter) for row in rows if row.letter.purged_at is not None]
                 self._bury(row.letter for row in rows if row.letter.purged_at is None)
+            case RepublishRow():
+                items = [republish_item(row.republish) for row in rows]
+            case RefusalRow():
+                items = [refusal_item(row.republish_id, row.refusal) for row in rows]
         self.table.write_many(items)
 
     def _pointer_items(self, rows: Sequence[PointerRow]) -> Iterator[Item]:

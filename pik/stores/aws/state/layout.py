@@ -22,6 +22,7 @@ RUN, MOVING, SEALED = "run", "moving", "sealed"
 METRICS: Partition[MetricItem] = Partition("metric")
 RUNS: Partition[KeyItem] = Partition("runs")
 PROMOTIONS: Partition[PromotionItem] = Partition("promotion")
+REPUBLISHES: Partition[BodyItem] = Partition("republish")
 
 BY_BUCKET = ("by_bucket", "bucket_key", "version_key")
 """The secondary index of versions by their bucket."""
@@ -42,7 +43,7 @@ class MetricItem(KeyItem):
 
 
 class BodyItem(KeyItem):
-    """A task, or the aggregates that failed in one, as JSON."""
+    """A task, the aggregates that failed in one, a republish, or what one could not send, as JSON."""
 
     body: str
     digest: bytes
@@ -155,6 +156,11 @@ def task_sk(kind: str, number: int) -> str:
 def state_key(task: Task) -> Key[TaskStateItem]:
     """Return the key of a task's state."""
     return Key((run_pk(task.run_id), task_sk("state", task.number)))
+
+
+def refusals_pk(republish_id: str) -> Partition[BodyItem]:
+    """Return the partition of what a republish could not send."""
+    return Partition(f"refused/{republish_id}")
 
 
 def sealed(item: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,192 @@
+"""What `pik republish` shows: its plan, its outcome, lists and failures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from pik.cli.document import TRUNCATED, Column, Field, Rows, Schema
+from pik.cli.text import number_of
+from pik.cli.values import Count, EventId, Instant, Json, Moment
+from pik.errors import command
+from pik.model.instant import Window, day_text
+from pik.model.republish import Form, Republish, RepublishState
+
+if TYPE_CHECKING:
+    from pik.ports.target import Message
+    from pik.usecases.republish.send import Plan
+
+_FORMS = {Form.CLOUDEVENTS: "as CloudEvents", Form.ORIGINAL: "as their producers sent them"}
+_STATES = (
+    "`RUNNING`; `STOPPED`: not everything was sent yet; everything was sent: `COMPLETED`, or `PARTIAL` if some was"
+    " refused"
+)
+
+
+def deliveries_text(republish: Republish) -> str:
+    """Return what is sent and where to, in words: `12 events of 3 entities to TARGET`."""
+    request = republish.request
+    what = number_of(republish.events, "event")
+    if request.as_received:
+        what = "1 delivery" if republish.events == 1 else f"{republish.events:,} deliveries"
+    entities = "1 entity" if republish.entities == 1 else f"{republish.entities:,} entities"
+    return f"{what} of {entities} to {request.target}, {_FORMS[request.form]}"
+
+
+def plan_text(plan: Plan) -> str:
+    """Return what a republish is about to do, in some lines."""
+    extent = plan.ordered.extent
+    counts = [
+        f"  {name}: " + ", ".join(f"{one or 'others'} {count:,}" for one, count in found.items())
+        for name, found in (("sources", _most(extent.sources)), ("types", _most(extent.types)))
+    ]
+    lines = [
+        f"send {deliveries_text(plan.republish)}",
+        f"  {_days_text(plan)}, about {_bytes_text(extent.size)}",
+        *counts,
+        "  each at least once; a consumer drops what it has already by event_id",
+    ]
+    return "\n".join(lines)
+
+
+def _most(counts: Mapping[str, int]) -> dict[str, int]:
+    return dict(sorted(counts.items(), key=lambda one: (-one[1], one[0]))[:10])
+
+
+def _days_text(plan: Plan) -> str:
+    days = sorted(plan.ordered.extent.days)
+    of = day_text(days[0]) if len(days) == 1 else f"{day_text(days[0])} to {day_text(days[-1])}"
+    return f"{number_of(len(days), 'day')} ({of})"
+
+
+def _bytes_text(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB" if size >= 100_000 else f"{size / 1e3:,.1f} kB"
+
+
+_ASKED = (
+    Field("target", str, "without what may be secret in its URL", get="request.target"),
+    Field("as", str, "`cloudevents` or `original`", get="request.form"),
+    Field("window", Window, get="request.window"),
+    Field("entities", list[str] | None, "as requested; null: all", get="request.entities"),
+    Field("source", str | None, get="request.source"),
+    Field("type", str | None, get="request.event_type"),
+    Field("where", str | None, get="request.where"),
+    Field("as_received", bool, "whether every delivery is sent, and not only what counts", get="request.as_received"),
+    Field("reason", str | None, get="request.reason"),
+    Field("actor", str),
+    Field("known_until", Instant, "the last recording that is sent, also when it is resumed later"),
+    Field("events", Count, "messages: events, or with `as_received` deliveries"),
+    Field("entity_count", Count, get="entities"),
+)
+"""What was asked for, and what that comes to."""
+
+_DONE = (
+    Field("state", str, _STATES),
+    Field("taken", Count, "messages that the target took"),
+    Field("refused", Count, "messages that it did not take"),
+    Field("attempts", int),
+    Field("stopped_because", str | None, "why the last attempt ended early"),
+    Field("created_at", Instant),
+    Field("finished_at", Instant | None, "when the last attempt ended"),
+)
+
+
+def _next(republish: Republish) -> str | None:
+    if republish.state == RepublishState.COMPLETED:
+        return None
+    going_on = command("republish", "resume", republish.republish_id)
+    if not republish.refused:
+        return going_on
+    return f"{command('republish', 'show', republish.republish_id)}\n{going_on}"
+
+
+def _of_plan(field: Field) -> Field:
+    path = field.get if isinstance(field.get, str) else field.name
+    return Field(field.name, field.kind, field.about, get=f"republish.{path}")
+
+
+def _attributes(message: Message) -> Json:
+    return Json(msgspec.json.encode(dict(message.attributes)))
+
+
+def _body(message: Message) -> Json:
+    return Json(message.body)
+
+
+PLANNED = Schema(
+    "pik republish --dry-run",
+    Field("republish_id", str, "the one that it would have", get="republish.republish_id"),
+    *map(_of_plan, _ASKED),
+    Field("events_by_source", dict[str, int], "the empty name: all others", get="ordered.extent.sources"),
+    Field("events_by_type", dict[str, int], "likewise", get="ordered.extent.types"),
+    Field("days", int, "days with events", get=lambda plan: len(plan.ordered.extent.days)),
+    Field("first_event", Instant, get="ordered.extent.first"),
+    Field("last_event", Instant, get="ordered.extent.last"),
+    Field("bytes", Count, "of their raw lines: about what is sent", get="ordered.extent.size"),
+    Rows(
+        "messages",
+        "the first ones, as they would be sent",
+        Column("entity_id", str, drop=1),
+        Column("event_id", EventId, drop=2),
+        Column("content_type", str, detail=True),
+        Column("attributes", Json, "an object: headers or message attributes", get=_attributes, detail=True),
+        Column("body", Json, get=_body, wrap=True),
+        get=lambda plan: plan.sample,
+    ),
+    Field("dry_run", bool, "true"),
+)
+
+
+OUTCOME = Schema(
+    "pik republish, pik republish resume",
+    Field("republish_id", str),
+    *_ASKED,
+    *_DONE,
+    Field("next", str | None, get=_next),
+)
+
+SHOWN = Schema(
+    "pik republish show",
+    Field("republish_id", str),
+    *_ASKED,
+    *_DONE,
+    Field("sending", bool, "whether a process is sending it"),
+    Field("next", str | None, get=_next),
+    Rows(
+        "failures",
+        "what was refused and not taken since, by batch and seq",
+        Column("event_id", EventId, get="place.event_id"),
+        Column("entity_id", str, get="place.entity_id", cut=24),
+        Column("event_time", Instant, get="place.event_time", drop=2),
+        Column("batch_id", str, get="place.batch_id", detail=True),
+        Column("seq", int, get="place.seq", detail=True),
+        Column("at", Moment, "when it was refused", drop=1),
+        Column("reason", str, wrap=True),
+        empty="nothing was refused",
+    ),
+    TRUNCATED,
+)
+
+LIST = Schema(
+    "pik republish list",
+    Rows(
+        "republishes",
+        "newest first",
+        Column("republish_id", str),
+        Column("state", str, _STATES),
+        Column("created_at", Moment, drop=2),
+        Column("target", str, get="request.target", wrap=True),
+        Column("as", str, get="request.form", detail=True),
+        Column("window", Window, get="request.window", drop=3),
+        Column("events", Count, "messages: events, or deliveries"),
+        Column("taken", Count, "by the target"),
+        Column("refused", Count, drop=1),
+        Column("actor", str, drop=4),
+        Column("reason", str | None, get="request.reason", wrap=True),
+        Column("finished_at", Moment | None, "when the last attempt ended", detail=True),
+        empty="nothing was sent again yet",
+    ),
+    TRUNCATED,
+)

@@ -1,0 +1,100 @@
+"""Republishes: history that was sent again to consumers, how far each is, and what was refused."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+
+from pik.model.instant import Window
+
+
+class Form(StrEnum):
+    """What is sent of an event."""
+
+    CLOUDEVENTS = "cloudevents"
+    """A CloudEvent 1.0 in structured JSON."""
+    ORIGINAL = "original"
+    """The record as the producer sent it."""
+
+
+class RepublishState(StrEnum):
+    """The state of a republish."""
+
+    RUNNING = "RUNNING"
+    """A process sends, or was killed while it did."""
+    STOPPED = "STOPPED"
+    """Ended before everything was sent; it can be resumed."""
+    COMPLETED = "COMPLETED"
+    """Everything was taken."""
+    PARTIAL = "PARTIAL"
+    """Everything was sent, and some was refused; that can be sent again."""
+
+
+class RepublishRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """What a republish was asked for. Two equal requests are the same work. Instants in nanoseconds; `target` is a URL
+    without secrets; `as_received`: every delivery, not only what counts."""
+
+    start: int
+    end: int
+    target: str
+    form: Form = Form.CLOUDEVENTS
+    entities: tuple[str, ...] = ()
+    source: str | None = None
+    event_type: str | None = None
+    where: str | None = None
+    as_received: bool = False
+    reason: str = ""
+
+    @property
+    def window(self) -> Window:
+        """The window of event times."""
+        return Window(self.start, self.end)
+
+
+class Place(msgspec.Struct, frozen=True, order=True, array_like=True):
+    """The place of a delivery in the order of sending: by entity, then by the time that counts."""
+
+    entity_id: str
+    event_time: int
+    event_id: str
+    batch_id: str
+    seq: int
+
+
+class Republish(msgspec.Struct, frozen=True, kw_only=True):
+    """A republish, and how far it is.
+
+    What counts is taken as it was `known_until`, so that every attempt sends the same list: `events` messages about
+    `entities` entities; `list_digest` tells one list from another. Everything up to `cursor` was sent: `taken` were
+    taken, `refused` were not. `stopped_because` is why the last attempt ended early.
+    """
+
+    republish_id: str
+    request: RepublishRequest
+    actor: str
+    created_at: int
+    known_until: int
+    events: int
+    entities: int
+    list_digest: str
+    state: RepublishState = RepublishState.RUNNING
+    cursor: Place | None = None
+    taken: int = 0
+    refused: int = 0
+    attempts: int = 0
+    finished_at: int | None = None
+    stopped_because: str = ""
+
+    @property
+    def is_active(self) -> bool:
+        """Whether there is something left to send for the first time."""
+        return self.state in (RepublishState.RUNNING, RepublishState.STOPPED)
+
+
+class Refusal(msgspec.Struct, frozen=True, kw_only=True):
+    """A delivery that a target did not take, and why."""
+
+    place: Place
+    reason: str
+    at: int

@@ -1,0 +1,1 @@
+"""Sending history on to consumers again."""

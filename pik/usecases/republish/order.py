@@ -1,0 +1,191 @@
+"""The deliveries of a republish in the order in which they are sent: by entity, then by the time that counts.
+
+The engine says which deliveries count, and when they happened; their lines come from raw. Lines are put down in a
+temporary file and only their places are sorted, so that memory does not depend on how long the lines are.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from hashlib import sha256
+from itertools import groupby
+from operator import itemgetter
+from typing import BinaryIO
+
+from msgspec import structs
+
+from pik.model.batch import Verdict, with_names
+from pik.model.delivery import Delivery, Filter
+from pik.model.instant import DAY
+from pik.model.republish import Place, RepublishRequest
+from pik.ports.engine import Engine
+from pik.ports.store import Store
+from pik.rawlog.gathering import gather_deliveries
+from pik.rawlog.objects import frame_lines, parse
+from pik.rawlog.selection import Overrides, Selection
+from pik.runtime import Progress, showing
+from pik.runtime.storage import Sorter, scratch
+from pik.usecases.availability import expect_held
+from pik.usecases.inspect.conditions import matching
+
+_KEY = 34
+_ENTRY = 42
+"""Bytes of a batch's id and a seq, and of these with a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class SentDelivery:
+    """A delivery that is to be sent: its place in the order, its raw line, read back, and its verdict."""
+
+    place: Place
+    delivery: Delivery
+    verdict: Verdict
+
+
+@dataclass(slots=True)
+class Extent:
+    """What a list comes to: how many events (or deliveries) of how many entities, sources, types and days; `size` is
+    the bytes of their raw lines, `digest` tells one list from another."""
+
+    events: int = 0
+    entities: int = 0
+    size: int = 0
+    first: int | None = None
+    last: int | None = None
+    sources: Mapping[str, int] = field(default_factory=dict)
+    types: Mapping[str, int] = field(default_factory=dict)
+    days: set[int] = field(default_factory=set)
+    _xor: int = 0
+
+    @property
+    def digest(self) -> str:
+        """The XOR of the digests of all places, in hex."""
+        return f"{self._xor:032x}"
+
+    def add(self, place: Place, size: int) -> None:
+        """Count a delivery."""
+        self.events += 1
+        self.size += size
+        self.first = place.event_time if self.first is None else min(self.first, place.event_time)
+        self.last = place.event_time if self.last is None else max(self.last, place.event_time)
+        self.days.add(place.event_time // DAY)
+        text = f"{place.event_id} {place.event_time} {place.batch_id} {place.seq}"
+        self._xor ^= int.from_bytes(sha256(text.encode()).digest()[:16])
+
+
+_Sorted = tuple[str, int, str, str, int, str, int, int]
+"""The fields of a Place, the verdict, and where the line is in the file: offset and length."""
+
+
+@dataclass(slots=True)
+class OrderedDeliveries:
+    """A list, to be iterated over in order any number of times, one after the other; `known_until` is the latest
+    recording that it knows."""
+
+    extent: Extent
+    known_until: int
+    _lines: BinaryIO
+    _sorter: Sorter[_Sorted]
+
+    def __iter__(self) -> Iterator[SentDelivery]:
+        return self.after(None, lambda _: False)
+
+    def after(self, cursor: Place | None, is_due: Callable[[tuple[str, int]], bool]) -> Iterator[SentDelivery]:
+        """Yield the deliveries after the cursor and, in their order, those before it whose batch and seq are due."""
+        for entity, event_time, event_id, batch_id, seq, verdict, offset, length in self._sorter:
+            place = Place(entity, event_time, event_id, batch_id, seq)
+            if cursor is None or place > cursor or is_due((batch_id, seq)):
+                self._lines.seek(offset)
+                yield SentDelivery(place, parse("", self._lines.read(length)), Verdict(verdict))
+
+
+@contextmanager
+def order_deliveries(
+    store: Store, engine: Engine, request: RepublishRequest, progress: Progress, known_until: int | None = None
+) -> Iterator[OrderedDeliveries]:
+    """Provide what the request selects among the deliveries recorded until then (None: until now). Raises UsageError
+    for a condition that is not valid, NotHeld, Damaged, StoreError."""
+    window, entities = request.window, request.entities
+    expect_held(store, window, entities)
+    if known_until is None:
+        known_until = Selection(store, window, entities).known_until
+    selection = Selection(store, window, entities, Overrides(until=known_until))
+    chosen = _chosen(store, engine, request, selection)
+    with scratch() as directory, open(directory / "lines", "w+b") as lines:
+        ordered = OrderedDeliveries(Extent(), known_until, lines, Sorter(key=itemgetter(0, 1, 2, 3, 4)))
+        with showing(progress, "reading raw", len(chosen), "deliveries"):
+            _read(selection, chosen, ordered, progress)
+        yield ordered
+
+
+def _read(selection: Selection, chosen: Chosen, ordered: OrderedDeliveries, progress: Progress) -> None:
+    """Read the lines of the chosen deliveries."""
+    extent, lines, sorter = ordered.extent, ordered._lines, ordered._sorter
+    for segment, frames in selection.needed(whole_days=True):
+        verdicts = selection.store.index.skipped(segment)
+        for frame in frames:
+            before, sources, types = extent.events, Counter[str](), Counter[str]()
+            for line in frame_lines(selection.store.raw, segment, frame):
+                delivery = parse(segment.key, line)
+                batch_id, seq = delivery.batch_id, delivery.seq
+                event_time = chosen.event_time(batch_id, seq)
+                if event_time is None:
+                    continue
+                place = Place(delivery.entity_id, event_time, delivery.event_id, batch_id, seq)
+                verdict = verdicts.get(seq, Verdict.ACCEPTED).value
+                sorter.add((*structs.astuple(place), verdict, lines.tell(), len(line)))
+                lines.write(line)
+                extent.add(place, len(line))
+                sources[delivery.source] += 1
+                types[delivery.event_type] += 1
+            extent.sources, extent.types = with_names(extent.sources, sources), with_names(extent.types, types)
+            progress.advance(extent.events - before)
+    extent.entities = sum(1 for _ in groupby(sorter, key=itemgetter(0)))
+
+
+class Chosen:
+    """The deliveries that are to be sent, and when they happened: 42 bytes for each."""
+
+    def __init__(self, rows: Iterable[tuple[str, int, int]]) -> None:
+        """Take (batch_id, seq, event_time), ordered by the first two."""
+        self._entries = bytearray()
+        for batch_id, seq, event_time in rows:
+            self._entries += _key(batch_id, seq) + event_time.to_bytes(8, signed=True)
+
+    def __len__(self) -> int:
+        return len(self._entries) // _ENTRY
+
+    def event_time(self, batch_id: str, seq: int) -> int | None:
+        """Return the time that counts of a delivery; None if it is not among them."""
+        entries, key = self._entries, _key(batch_id, seq)
+        number = bisect_left(range(len(self)), key, key=lambda at: bytes(entries[at * _ENTRY : at * _ENTRY + _KEY]))
+        start = number * _ENTRY
+        if entries[start : start + _KEY] != key:
+            return None
+        return int.from_bytes(entries[start + _KEY : start + _ENTRY], signed=True)
+
+
+def _key(batch_id: str, seq: int) -> bytes:
+    return batch_id.encode() + seq.to_bytes(8)  # batch ids are ULIDs, which all have one length
+
+
+def _chosen(store: Store, engine: Engine, request: RepublishRequest, selection: Selection) -> Chosen:
+    wanted = Filter(request.window, request.entities, request.source, request.event_type)
+    places = None
+    if request.where is not None:
+        places = matching(store, engine, wanted, request.where, duplicates=request.as_received)
+    given = {"source": request.source, "event_type": request.event_type}
+    given = {name: text for name, text in given.items() if text is not None}
+    condition = " AND ".join(f"{name} = ?" for name in given) or "true"
+    table = "deliveries" if request.as_received else "events"
+    with (
+        gather_deliveries(selection) as files,
+        engine.tables(files, {"batch_id", "seq", "event_ns", *given}, request.window, request.entities) as tables,
+    ):
+        sql = f"SELECT batch_id, seq, event_ns FROM {table} WHERE {condition} ORDER BY batch_id, seq"
+        rows = tables.rows(sql, list(given.values()))
+        return Chosen(row for row in rows if places is None or (row[0], row[1]) in places)

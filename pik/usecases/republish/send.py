@@ -1,0 +1,247 @@
+"""Sending history on again: planned, sent, resumed, looked at.
+
+Everything is sent at least once. After each call of the target it is recorded how far the republish is; what was sent
+after the last record is sent again when it is resumed. The list is made anew then, from the same recordings, and
+must be the same list.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import islice
+
+from msgspec import structs
+
+from pik.errors import Busy, NothingSelected, PikError, StoreError, UsageError, command
+from pik.model.republish import Place, Refusal, Republish, RepublishRequest, RepublishState
+from pik.ports.engine import Engine
+from pik.ports.store import Store
+from pik.ports.target import Message, Target, one_line
+from pik.runtime import Progress, showing
+from pik.usecases.inspect.conditions import Places
+from pik.usecases.republish.messages import message_of
+from pik.usecases.republish.order import OrderedDeliveries, SentDelivery, order_deliveries
+
+SAMPLE = 3
+"""Messages that a plan shows."""
+
+SENT_BYTES = 4 << 20
+"""Bytes of bodies after which a call of the target takes no more messages."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How fast to send: messages per second at most, and after how many refusals in one attempt to stop (None: no
+    limit)."""
+
+    rate: float | None = None
+    stop_after: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A republish as it would begin, its list, and the first messages as they would be sent."""
+
+    republish: Republish
+    ordered: OrderedDeliveries
+    sample: tuple[Message, ...]
+
+
+@contextmanager
+def plan_republish(
+    store: Store, engine: Engine, request: RepublishRequest, progress: Progress, *, now: int, actor: str
+) -> Iterator[Plan]:
+    """Provide the plan of a request; nothing is stored or sent. Raises NothingSelected, and as `order_deliveries`."""
+    from ulid import ULID
+
+    with order_deliveries(store, engine, request, progress) as ordered:
+        extent = ordered.extent
+        if not extent.events:
+            what = "delivery" if request.as_received else "event"
+            raise NothingSelected(
+                f"nothing to send: no such {what} {request.window.within}", hint="what there is: pik events"
+            )
+        republish = Republish(
+            republish_id=str(ULID()),
+            request=request,
+            actor=actor,
+            created_at=now,
+            known_until=ordered.known_until,
+            events=extent.events,
+            entities=extent.entities,
+            list_digest=extent.digest,
+        )
+        first = islice(ordered, SAMPLE)
+        yield Plan(republish, ordered, tuple(message_of(republish.republish_id, request, one) for one in first))
+
+
+def begin(store: Store, plan: Plan, target: Target, pace: Pace, progress: Progress) -> Republish:
+    """Store the planned republish and send it. Raises as `_send` does."""
+    store.republishes.create(plan.republish)
+    with store.republishes.sending(plan.republish.republish_id):
+        return _send(store, plan.republish, plan.ordered, target, pace, progress)
+
+
+def resume(
+    store: Store, engine: Engine, republish_id: str, target: Target, pace: Pace, progress: Progress
+) -> Republish:
+    """Send what is left of a republish, and in its place what was refused. Raises UsageError if nothing is left, Busy,
+    StoreError where the list is not the one that was planned; and as `_send` does."""
+    with store.republishes.sending(republish_id):
+        republish = store.republishes.get(republish_id)
+        expect_unfinished(republish)
+        request = republish.request
+        with order_deliveries(store, engine, request, progress, republish.known_until) as ordered:
+            if ordered.extent.digest != republish.list_digest:
+                raise StoreError(
+                    f"what republish {republish_id} selected is not what counts today: a rebuild of the index or a"
+                    " correction changed it",
+                    hint="send it anew, with another --reason; consumers drop what they have by event_id",
+                )
+            return _send(store, republish, ordered, target, pace, progress)
+
+
+def expect_unfinished(republish: Republish) -> None:
+    """Raise UsageError if everything was taken."""
+    if republish.state == RepublishState.COMPLETED:
+        raise UsageError(
+            f"republish {republish.republish_id} is {republish.state}; there is nothing left to send",
+            hint=command("republish", "show", republish.republish_id),
+        )
+
+
+def unfinished(store: Store, request: RepublishRequest) -> Republish | None:
+    """Return the newest republish of exactly this request that did not reach its end."""
+    return next((one for one in store.republishes.newest_first() if one.request == request and one.is_active), None)
+
+
+def is_sending(store: Store, republish: Republish) -> bool:
+    """Return whether a living process sends it."""
+    if republish.state != RepublishState.RUNNING:
+        return False
+    try:
+        with store.republishes.sending(republish.republish_id):
+            return False
+    except Busy:
+        return True
+
+
+def _send(
+    store: Store, republish: Republish, ordered: OrderedDeliveries, target: Target, pace: Pace, progress: Progress
+) -> Republish:
+    """Send what was not taken yet, and return the republish as it ended or stopped. Whatever ends the sending is
+    recorded, as far as that is possible. Raises TargetUnavailable, StoreError."""
+    refused = _Refused(store, republish.republish_id)
+    sending = structs.replace(
+        republish,
+        state=RepublishState.RUNNING,
+        attempts=republish.attempts + 1,
+        refused=refused.count,
+        finished_at=None,
+        stopped_because="",
+    )
+    sender = _Sender(store, target, pace, progress, sending, refused)
+    store.republishes.record(sender.republish)
+    try:
+        with showing(progress, f"sending to {target.shown}", republish.events, "messages", sending.taken):
+            sender.send(ordered.after(sending.cursor, refused.has))
+    except KeyboardInterrupt:
+        sender.stop("interrupted")
+        raise
+    except PikError as error:
+        sender.stop(one_line(error.message))
+        raise
+    return sender.republish
+
+
+class _Refused:
+    """What was refused before this attempt."""
+
+    def __init__(self, store: Store, republish_id: str) -> None:
+        self.count = 0
+
+        def places() -> Iterator[tuple[str, int]]:
+            for one in store.republishes.refusals(republish_id):
+                self.count += 1
+                yield one.place.batch_id, one.place.seq
+
+        self._places = Places(places())
+
+    def has(self, place: tuple[str, int]) -> bool:
+        """Return whether the delivery with this batch and seq was refused."""
+        return place in self._places
+
+
+@dataclass(slots=True)
+class _Sender:
+    """One attempt."""
+
+    store: Store
+    target: Target
+    pace: Pace
+    progress: Progress
+    republish: Republish
+    refused: _Refused
+    refusals: int = 0
+    sent: int = 0
+    began: float = field(default_factory=time.monotonic)
+
+    def send(self, deliveries: Iterator[SentDelivery]) -> None:
+        """Send these deliveries, and end the republish; or stop after too many refusals."""
+        for some in self._calls(deliveries):
+            self._send(some)
+            limit = self.pace.stop_after
+            if limit is not None and self.refusals >= limit:
+                self.stop(f"{self.refusals:,} refused in this attempt")
+                return
+        state = RepublishState.PARTIAL if self.republish.refused else RepublishState.COMPLETED
+        self._record(state=state, finished_at=time.time_ns())
+
+    def stop(self, because: str) -> None:
+        """Record that the attempt ended early."""
+        self._record(state=RepublishState.STOPPED, finished_at=time.time_ns(), stopped_because=because)
+
+    def _calls(self, deliveries: Iterator[SentDelivery]) -> Iterator[list[tuple[Place, Message]]]:
+        """Yield what is sent with one call: no more than a second's, so that the rate is kept."""
+        rate = self.pace.rate
+        most = self.target.at_most if rate is None else max(1, min(self.target.at_most, int(rate)))
+        some: list[tuple[Place, Message]] = []
+        size = 0
+        for one in deliveries:
+            message = message_of(self.republish.republish_id, self.republish.request, one)
+            some.append((one.place, message))
+            size += len(message.body)
+            if len(some) >= most or size >= SENT_BYTES:
+                yield some
+                some, size = [], 0
+        if some:
+            yield some
+
+    def _send(self, some: Sequence[tuple[Place, Message]]) -> None:
+        if self.pace.rate:
+            time.sleep(max(0.0, self.began + self.sent / self.pace.rate - time.monotonic()))
+        reasons = self.target.send([message for _, message in some])
+        self.sent += len(some)
+        now = time.time_ns()
+        refused = [Refusal(place=some[at][0], reason=reason, at=now) for at, reason in sorted(reasons.items())]
+        taken = [place for at, (place, _) in enumerate(some) if at not in reasons]
+        # What was refused in an earlier attempt is counted already.
+        again = [place for place in taken if self.refused.has((place.batch_id, place.seq))]
+        new = [one for one in refused if not self.refused.has((one.place.batch_id, one.place.seq))]
+        self.refusals += len(refused)
+        last, cursor = some[-1][0], self.republish.cursor
+        self._record(
+            refusals=refused,
+            accepted=again,
+            cursor=last if cursor is None else max(last, cursor),
+            taken=self.republish.taken + len(taken),
+            refused=self.republish.refused + len(new) - len(again),
+        )
+        self.progress.advance(len(some))
+
+    def _record(self, refusals: Sequence[Refusal] = (), accepted: Sequence[Place] = (), **changes: object) -> None:
+        self.republish = structs.replace(self.republish, **changes)
+        self.store.republishes.record(self.republish, refusals, accepted)

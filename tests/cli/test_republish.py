@@ -1,0 +1,237 @@
+"""`pik republish`: what it prints, how it ends, and that a real process may be killed at any time."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.targets import HttpReceiver
+
+ROOT = Path(__file__).parents[2]
+EVENTS = 300
+
+
+def line(number: int) -> str:
+    day, entity = number % 3 + 1, f"e{number % 7}"
+    event = {"source": "s", "event_type": "t", "entity_id": entity, "payload": {"n": number}}
+    return json.dumps(event | {"event_time": f"2026-01-0{day}T00:{number % 60:02}:00Z"}) + "\n"
+
+
+@pytest.fixture
+def shop(pik: Any, tmp_path: Path) -> Path:
+    """A directory with a store with EVENTS events, ten of which came twice."""
+    (tmp_path / "events.jsonl").write_text("".join(map(line, [*range(EVENTS), *range(10)])))
+    assert pik("ingest", "events.jsonl").code == 0
+    return tmp_path
+
+
+@pytest.fixture
+def receiver() -> Iterator[HttpReceiver]:
+    with HttpReceiver() as made:
+        yield made
+
+
+def numbers(receiver: HttpReceiver) -> list[int]:
+    return [json.loads(body)["data"]["n"] for body, _ in receiver.received()]
+
+
+def test_a_dry_run_shows_what_would_be_sent_and_sends_nothing(pik: Any, shop: Path, receiver: HttpReceiver) -> None:
+    said = pik("republish", "--all", "--target", receiver.url, "--dry-run", "--format", "json").json()
+    assert (said["events"], said["entity_count"], said["days"], said["events_by_source"]) == (
+        EVENTS,
+        7,
+        3,
+        {"s": EVENTS},
+    )
+    assert [one["body"]["subject"] for one in said["messages"]] == ["e0"] * 3
+    assert said["messages"][0]["attributes"]["pik-republish-id"] == said["republish_id"]
+    assert not receiver.received()
+    assert pik("republish", "list", "--format", "json").json()["republishes"] == []
+    text = pik("republish", "--all", "--target", "new.ndjson", "--dry-run").out
+    assert '"specversion":"1.0"' in text
+    assert not (shop / "new.ndjson").exists()
+
+
+def test_the_plan_is_confirmed(pik: Any, shop: Path, monkeypatch: pytest.MonkeyPatch, receiver: HttpReceiver) -> None:
+    refused = pik("republish", "--all", "--target", receiver.url)
+    assert refused.code == 2
+    assert "confirmation required" in refused.err
+
+    class Terminal:
+        answer = "n\n"
+
+        def isatty(self) -> bool:
+            return True
+
+        def readline(self) -> str:
+            return self.answer
+
+    monkeypatch.setattr(sys, "stdin", Terminal())
+    declined = pik("republish", "--all", "--target", receiver.url)
+    assert declined.code == 4
+    assert f"send 300 events of 7 entities to {receiver.url}, as CloudEvents" in declined.err
+    assert "3 days (2026-01-01 to 2026-01-03), about" in declined.err
+    assert "sources: s 300" in declined.err
+    assert not receiver.received()
+    monkeypatch.setattr(Terminal, "answer", "y\n")
+    assert pik("republish", "--all", "--target", receiver.url).code == 0
+    assert sorted(numbers(receiver)) == list(range(EVENTS))
+
+
+def test_refusals_are_kept_shown_and_sent_again(pik: Any, shop: Path, receiver: HttpReceiver) -> None:
+    receiver.answers = lambda _attempt, body: (
+        (422, b"odd\x1b[31m") if json.loads(body)["data"]["n"] % 50 else (204, b"")
+    )
+    command = ("republish", "--all", "--target", receiver.url, "--reason", "INC-1", "--actor", "eve", "--yes")
+    stopped = pik(*command, "--stop-after-failures", 1, "--format", "json")
+    assert stopped.code == 3
+    said = stopped.json()
+    assert (said["state"], said["reason"], said["actor"]) == ("STOPPED", "INC-1", "eve")
+    shown = pik("republish", "show", said["republish_id"][:20], "--limit", 5, "--format", "json").json()
+    assert (len(shown["failures"]), shown["truncated"]) == (5, True)
+    assert {one["reason"] for one in shown["failures"]} == {"HTTP 422 odd [31m"}
+    receiver.answers = lambda _attempt, body: (422, b"") if json.loads(body)["data"]["n"] == 7 else (204, b"")
+    again = pik(*command, "--format", "json")
+    assert again.code == 3
+    assert f"going on with republish {said['republish_id']}" in again.err
+    assert (again.json()["state"], again.json()["refused"], again.json()["taken"]) == ("PARTIAL", 1, EVENTS - 1)
+    receiver.answers = lambda _attempt, _body: (204, b"")
+    done = pik("republish", "resume", said["republish_id"])
+    assert done.code == 0
+    assert sorted(numbers(receiver)) == list(range(EVENTS))
+    nothing = pik("republish", "resume", said["republish_id"])
+    assert nothing.code == 2
+    assert "nothing left to send" in nothing.err
+    listed = pik("republish", "list", "--format", "json").json()["republishes"]
+    assert [(one["state"], one["target"]) for one in listed] == [("COMPLETED", receiver.url)]
+    assert pik("verify").code == 0
+    assert pik("backup", "state.backup").code == 0
+
+
+def test_a_target_that_takes_nothing_ends_it_with_4(pik: Any, shop: Path, receiver: HttpReceiver) -> None:
+    receiver.answers = lambda _attempt, _body: (403, b"who are you?")
+    failed = pik("republish", "--all", "--target", receiver.url, "--yes")
+    assert failed.code == 4
+    assert "HTTP 403 who are you?" in failed.err
+    assert "then go on: pik republish resume 0" in failed.err
+    shown = pik("republish", "list", "--format", "json").json()["republishes"][0]
+    assert (shown["state"], shown["taken"], shown["refused"]) == ("STOPPED", 0, 0)
+
+
+def test_secrets_are_neither_stored_nor_printed(pik: Any, shop: Path, receiver: HttpReceiver) -> None:
+    url = receiver.url.replace("://", "://ana:s3cr3t@") + "?token=t0k3n"
+    receiver.answers = lambda _attempt, _body: (422, b"")
+    said = pik("republish", "--all", "--target", url, "--yes", "--stop-after-failures", 1)
+    republish_id = pik("republish", "list", "--format", "json").json()["republishes"][0]["republish_id"]
+    unknown = pik("republish", "resume", republish_id)
+    assert unknown.code == 2
+    assert "secret part is not stored" in unknown.err
+    other = pik("republish", "resume", republish_id, "--target", receiver.url)
+    assert other.code == 2
+    assert "another target needs another republish" in other.err
+    receiver.answers = lambda _attempt, _body: (204, b"")
+    again = pik("republish", "resume", republish_id, "--target", url)
+    assert again.code == 0
+    printed = [text for one in (said, unknown, other, again) for text in (one.out, one.err)]
+    stored = [path.read_bytes().decode(errors="replace") for path in (shop / ".pik").rglob("*") if path.is_file()]
+    for text in (*printed, *stored):
+        assert "s3cr3t" not in text
+        assert "t0k3n" not in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((), "nothing selected to send"),
+        (("--all",), "no --target"),
+        (("--all", "--entity", "e1", "--target", "x"), "exclude each other"),
+        (("--all", "--target", "ftp://x/y"), "unknown scheme 'ftp'"),
+        (("--all", "--target", "https://"), "there is no host"),
+        (("--all", "--target", "."), "is a directory"),
+        (("--all", "--target", "events.jsonl"), "exists already"),
+        (("--all", "--target", "absent/x"), "no directory"),
+        (("--entity", "nobody", "--target", "x"), "nothing to send: no such event"),
+        (("--all", "--target", "x", "--where", "no_column"), "--where no_column"),
+        (("--all", "--target", "x", "--where", "(payload->>'$.n')::DATE > 'x'"), "--where"),
+        (("--all", "--target", "x", "--rate", "fast"), "--rate fast"),
+        (("--all", "--target", "x", "--rate", "0/s"), "--rate 0/s"),
+        (("--all", "--target", "x", "--as", "xml"), "xml"),
+        (("--since", "1d", "--from", "2026-01-01", "--target", "x"), "exclude each other"),
+        (("--all", "--target", "x", "--stop-after-failures", "0"), "0"),
+        (("resume", "01J8Z3"), "republish 01J8Z3 is not in this store"),
+        (("show", "01J8Z3"), "republish 01J8Z3 is not in this store"),
+    ],
+)
+def test_wrong_use_is_said(pik: Any, shop: Path, arguments: tuple[str, ...], said: str) -> None:
+    yes = () if arguments and arguments[0] in ("resume", "show") else ("--yes",)
+    result = pik("republish", *arguments, *yes)
+    assert result.code == (4 if "not in this store" in said else 2), result.err
+    assert said in result.err
+    assert "hint: " in result.err or "Usage" in result.err or "usage" in result.err
+    assert not (shop / "x").exists()
+
+
+def started(shop: Path, *arguments: str) -> subprocess.Popen[bytes]:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PIK_")}
+    environment |= {"PYTHONPATH": str(ROOT)}
+    line = [sys.executable, "-m", "pik", "republish", *arguments]
+    return subprocess.Popen(line, cwd=shop, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def test_promise_1_a_process_that_is_killed_again_and_again_sends_everything(pik: Any, shop: Path) -> None:
+    choose = random.Random(3)
+    command = ("--all", "--target", "sent.ndjson", "--rate", "600", "--yes")
+    # A file takes a thousand at once, and the rate makes calls of as many as a second has.
+    slow = (*command[:4], "100", "--yes")
+    kills = 0
+    for _ in range(3):
+        process = started(shop, *slow)
+        time.sleep(1.0 + choose.random() * 1.5)
+        kills += process.poll() is None
+        process.kill()
+        process.communicate()
+    ended = started(shop, *command)
+    _, err = ended.communicate(timeout=60)
+    assert ended.returncode in (0, 2), err  # a new one is refused, where the last process was done
+    lines = [json.loads(one) for one in (shop / "sent.ndjson").read_bytes().splitlines()]
+    assert {one["data"]["n"] for one in lines} == set(range(EVENTS))
+    assert kills
+
+
+def test_ctrl_c_ends_it_with_130_and_the_same_command_goes_on(pik: Any, shop: Path, receiver: HttpReceiver) -> None:
+
+    def slowly(_attempt: int, _body: bytes) -> tuple[int, bytes]:
+        time.sleep(0.05)
+        return 204, b""
+
+    receiver.answers = slowly
+    process = started(shop, "--all", "--target", receiver.url, "--yes", "--rate", "50")
+    while len(receiver.received()) < 60:
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert b"what is left: pik republish resume 0" in err
+    shown = pik("republish", "list", "--format", "json").json()["republishes"][0]
+    assert shown["state"] == "STOPPED"
+    assert 0 < shown["taken"] < EVENTS
+    receiver.answers = lambda _attempt, _body: (204, b"")
+    assert pik("republish", "--all", "--target", receiver.url, "--yes").code == 0
+    assert set(numbers(receiver)) == set(range(EVENTS))
+    by_entity: dict[str, list[str]] = {}
+    for body, _ in receiver.received():
+        by_entity.setdefault(json.loads(body)["subject"], []).append(json.loads(body)["time"])
+    falls = [sum(a > b for a, b in pairwise(times)) for times in by_entity.values()]
+    assert sum(falls) <= 7  # only where the second attempt began
