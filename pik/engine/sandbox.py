@@ -29,6 +29,11 @@ THREAD_MB, GROUPS_MB = 64, 64
 """What a connection needs for each thread and for its groups: a thread that reads raw holds 32 MiB whatever is set.
 With one thread more it would nearly always run out of memory, and compute all of it again."""
 
+LOAD_MB = 384
+"""What DuckDB may hold while it reads raw into tables. For each thread and once more, 32 MiB of it are reserved for the
+lines of a file and used only as far as it has some. With less, DuckDB returns what it frees to the system again and
+again, and page faults cost a fifth of the time."""
+
 DISK_LIMIT = "16GB"
 """What the temporary directory may hold."""
 
@@ -72,16 +77,19 @@ def threads_for(wanted: int | None, parts: int) -> int:
 
 
 @contextmanager
-def session(files: Sequence[Path] = (), threads: int = 1, parts: int = 1) -> Iterator[DuckDBPyConnection]:
+def session(
+    files: Sequence[Path] = (), threads: int = 1, parts: int = 1, *, is_loading: bool = False
+) -> Iterator[DuckDBPyConnection]:
     """Open a connection without access to anything but `files`, with one of so many parts of the memory.
 
-    Raises EngineError for those of DuckDB's errors that are not handled inside, KeyboardInterrupt for Ctrl-C.
+    One that loads tables has its part of LOAD_MB, and a configuration that is not locked, until `lock`. Raises
+    EngineError for those of DuckDB's errors that are not handled inside, KeyboardInterrupt for Ctrl-C.
     """
     import duckdb
 
     with TemporaryDirectory(prefix="pik-", ignore_cleanup_errors=True) as scratch:
         settings: dict[str, str | bool | int | float | list[str]] = {
-            "memory_limit": f"{MEMORY_MB // parts}MB",
+            "memory_limit": f"{(LOAD_MB if is_loading else MEMORY_MB) // parts}MB",
             "threads": threads,
             "temp_directory": scratch,
             "max_temp_directory_size": DISK_LIMIT,
@@ -97,7 +105,8 @@ def session(files: Sequence[Path] = (), threads: int = 1, parts: int = 1) -> Ite
             db.execute("SET disabled_optimizers = 'join_order,build_side_probe_side'")
             db.execute(f"SET allowed_paths = {file_list(files)}")
             db.execute("SET enable_external_access = false")
-            db.execute("SET lock_configuration = true")
+            if not is_loading:
+                db.execute("SET lock_configuration = true")
             yield db
         except duckdb.InterruptException:
             raise KeyboardInterrupt from None
@@ -111,6 +120,12 @@ def session(files: Sequence[Path] = (), threads: int = 1, parts: int = 1) -> Ite
             raise
         finally:
             db.close()
+
+
+def lock(db: DuckDBPyConnection, parts: int) -> None:
+    """Leave a connection that has loaded its tables its part of the memory, and lock its configuration."""
+    db.execute(f"SET memory_limit = '{MEMORY_MB // parts}MB'")
+    db.execute("SET lock_configuration = true")
 
 
 @contextmanager

@@ -10,7 +10,17 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pik.engine.sandbox import OutOfMemory, column_sql, file_list, first_line, literal, raw_fields, session, threads_for
+from pik.engine.sandbox import (
+    OutOfMemory,
+    column_sql,
+    file_list,
+    first_line,
+    literal,
+    lock,
+    raw_fields,
+    session,
+    threads_for,
+)
 from pik.errors import Damaged, EngineError, Invalid
 from pik.model.event import ENVELOPE
 from pik.model.instant import MAX_INSTANT, MIN_INSTANT, Window, full_instant
@@ -147,9 +157,10 @@ def open_tables(
     thread, which needs the least."""
     readable = [*files.files, files.verdicts, files.blocks, *([output] if output is not None else [])]
     for count in sorted({threads_for(threads, parts), 1}, reverse=True):
-        with session(readable, count, parts) as db:
+        with session(readable, count, parts, is_loading=True) as db:
             try:
                 _load(db, files, columns, window, entities)
+                lock(db, parts)
             except OutOfMemory:
                 if count == 1:
                     raise
@@ -228,9 +239,6 @@ def _lines(files: DeliveryFiles, names: Sequence[str], window: Window, *, chosen
         f"read_json({file_list(files.files)}, format = 'newline_delimited', compression = 'zstd', records = true, "
         f"columns = {{{types}}})"
     )
-    if not files.files:
-        nothing = ", ".join(f"NULL::{sql_type} AS {name}" for name, sql_type in fields.items())
-        raw = f"(SELECT {nothing} WHERE false)"
     return f"SELECT {', '.join(selected)} FROM {raw} AS line{joins}"
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from pik.engine.sandbox import session
+from pik.engine.sandbox import lock, session
 from pik.errors import EngineError
 
 STATEMENTS = [
@@ -31,14 +31,18 @@ STATEMENTS = [
 ]
 
 
+@pytest.mark.parametrize("is_loading", [False, True])
 @pytest.mark.parametrize("statement", STATEMENTS)
-def test_a_session_cannot_leave_its_files(tmp_path: Path, statement: str) -> None:
+def test_a_session_cannot_leave_its_files(tmp_path: Path, statement: str, is_loading: bool) -> None:
     secret = tmp_path / "secret.csv"
     secret.write_text("secret\n1\n")
     allowed = tmp_path / "allowed.csv"
     allowed.write_text("x\n1\n")
-    with session([allowed]) as db:
+    with session([allowed], is_loading=is_loading) as db:
         assert db.execute(f"SELECT count(*) FROM read_csv('{allowed}')").fetchone() == (1,)
+        if is_loading:
+            lock(db, 1)
+        assert db.execute("SELECT current_setting('memory_limit')").fetchone() == ("244.1 MiB",)
         with pytest.raises(duckdb.Error):
             db.execute(statement.format(secret=secret, folder=tmp_path)).fetchall()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["allowed.csv", "secret.csv"]

@@ -59,6 +59,8 @@ def test_without_raw_the_tables_are_empty(tmp_path: Path) -> None:
     empty = open_store(str(tmp_path / "empty"), create=True)
     with gather_deliveries(Selection(empty, ALL_TIME)) as files, DuckEngine().tables(files, COLUMNS, ALL_TIME) as db:
         assert list(db.rows("SELECT * FROM deliveries")) == []
+        with pytest.raises(Invalid, match="configuration has been locked"):
+            list(db.rows("SET memory_limit = '100GB'"))
         assert [name for name, _ in db.columns("SELECT * FROM events")] == list(COLUMNS)
 
 

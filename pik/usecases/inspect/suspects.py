@@ -285,12 +285,13 @@ def _neighbours(wanted: Filter, within: int) -> tuple[str, list[object]]:
     # One number sorts faster than three texts. Where two owners have the same one, they are only compared in vain.
     owner, where = "hash(source, event_type, entity_id)", " AND ".join(conditions) or "true"
     sql = (
-        f"SELECT {', '.join(_COLUMNS)} FROM events WHERE {where} AND ({owner}, event_ns) IN (SELECT owner, event_ns"
-        " FROM (SELECT owner, event_ns, lag(event_ns) OVER w AS before, lead(event_ns) OVER w AS after"
-        f" FROM (SELECT {owner} AS owner, event_ns FROM events WHERE {where})"
-        " WINDOW w AS (PARTITION BY owner ORDER BY event_ns)) WHERE event_ns - before <= ? OR after - event_ns <= ?)"
+        "WITH near AS MATERIALIZED (SELECT owner, unnest([before, event_ns]) AS event_ns FROM (SELECT owner, event_ns,"
+        " lag(event_ns) OVER (PARTITION BY owner ORDER BY event_ns) AS before"
+        f" FROM (SELECT {owner} AS owner, event_ns FROM events WHERE {where})) WHERE event_ns - before <= ?)"
+        f" SELECT {', '.join(_COLUMNS)} FROM events WHERE {where} AND event_ns IN (SELECT event_ns FROM near)"
+        f" AND ({owner}, event_ns) IN (FROM near)"
     )
-    return sql, [*parameters, *parameters, within, within]
+    return sql, [*parameters, within, *parameters]
 
 
 def _parts(tables: Tables, window: Window) -> Iterator[Window]:

@@ -31,6 +31,7 @@ from pik.usecases.timing.usual import (
     LEAST_DAYS,
     LEAST_DISPERSION,
     LEAST_HOURS,
+    LEAST_SILENCE,
     LEAST_SPIKE,
     MAD,
     SILENT,
@@ -251,7 +252,7 @@ def _groups(
     if question.every is not None:
         long, width = f"instant - before::HUGEINT > {question.every}", f"{max(question.every, 1)}"
     else:  # fewer events can never have been usual in it
-        least = math.ceil(SILENT * LEAST_DISPERSION) * HOUR
+        least = math.ceil(LEAST_SILENCE) * HOUR
         long, width = f"(instant - before::HUGEINT) * most >= {least}", f"greatest({least} // most, 1)::BIGINT"
     tables.keep("peaks", f"SELECT grp, max(n)::HUGEINT AS most, {width} AS width FROM hours GROUP BY 1")
     # A gap that is long enough never lies within one such stretch, so only their first and last events are sorted.
@@ -296,13 +297,18 @@ class _Search:
         if last < scope.end:
             gaps = [*gaps, (last, scope.end)]
         silences: list[Silence] = []
+        shortest = 0
         for start, after in gaps:
             end = min(after, scope.end)
+            if end - start < shortest:
+                continue
             expected = None if every is not None else usual.within(start, end)
             limit = every if every is not None else 0
             is_silence = end - start > limit if expected is None else usual.is_silence(expected)
             if is_silence:
                 silences.append(Silence(group, start, end, expected, ended=end < scope.end))
+            elif expected is not None and expected >= LEAST_SILENCE:  # what is usual in an hour is known
+                shortest = usual.shortest_silence
         changes = [] if learned_from is None else list(self._changes(group, usual, silences))
         for silence in silences:
             report.silences.add(silence)

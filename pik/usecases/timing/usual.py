@@ -17,6 +17,7 @@ HISTORY = 28 * DAY
 LEAST_DAYS = 7
 SILENT = 20
 LEAST_DISPERSION = Decimal("0.2")
+LEAST_SILENCE = SILENT * LEAST_DISPERSION
 LEAST_HOURS = 100
 DROP = 5
 SPIKE = 6
@@ -36,7 +37,7 @@ class Usual:
     counts: dict[int, int]
     per_day: int
     unit: int
-    _memory: dict[int, tuple[Decimal, Decimal, float] | None] = field(default_factory=dict)
+    _memory: dict[int, tuple[Decimal, Decimal] | None] = field(default_factory=dict)
 
     @classmethod
     def of_hours(cls, hours: Iterable[tuple[int, int]]) -> Usual:
@@ -91,30 +92,37 @@ class Usual:
         days = Counter(place % self.per_day for place in self.counts)
         return frozenset(hour for hour, count in days.items() if count > LEAST_DAYS // 2)
 
-    def at(self, place: int) -> tuple[Decimal, Decimal, float] | None:
-        """Return the lower and the higher of the medians of earlier days and weekdays, and the deviation of the days;
-        None where there are too few days."""
+    def at(self, place: int) -> tuple[Decimal, Decimal] | None:
+        """Return the lower and the higher of the medians of earlier days and weekdays; None where there are too few
+        days."""
         if place not in self._memory:
             self._memory[place] = self._at(place)
         return self._memory[place]
 
-    def _at(self, place: int) -> tuple[Decimal, Decimal, float] | None:
+    def _at(self, place: int) -> tuple[Decimal, Decimal] | None:
+        of_days = self._earlier(place)
+        if len(of_days) < LEAST_DAYS:
+            return None
+        medians = sorted((median(of_days), median(of_days[WEEK_DAYS - 1 :: WEEK_DAYS])))
+        return Decimal(medians[0]), Decimal(medians[1])
+
+    def _earlier(self, place: int) -> list[int]:
+        """Return the counts of the earlier days, the latest first."""
         after = bisect_right(self.stretches, place, key=lambda stretch: stretch.start)
         if not after or place not in self.stretches[after - 1]:
-            return None
+            return []
         days = min(HISTORY // DAY, (place - self.stretches[after - 1].start) // self.per_day)
-        if days < LEAST_DAYS:
-            return None
-        get = self.counts.get
-        of_days = [get(place - self.per_day * day, 0) for day in range(1, days + 1)]
-        of_weekday = of_days[WEEK_DAYS - 1 :: WEEK_DAYS]
+        return [self.counts.get(place - self.per_day * day, 0) for day in range(1, days + 1)]
+
+    def _deviation(self, place: int) -> float:
+        """Return how much the earlier days differ."""
+        of_days = self._earlier(place)
         middle = median(of_days)
-        medians = sorted((middle, median(of_weekday)))
         deviation = MAD * median(abs(one - middle) for one in of_days)
         if len(of_days) >= 2 * WEEK_DAYS:  # weekends are usual
             changes = (abs(one - before) for one, before in zip(of_days, of_days[WEEK_DAYS:], strict=False))
             deviation = min(deviation, CHANGE * median(changes))
-        return Decimal(medians[0]), Decimal(medians[1]), deviation
+        return deviation
 
     def change(self, place: int) -> tuple[str | None, Decimal]:
         """Return whether the count is a drop or a spike, and what is usual."""
@@ -123,11 +131,11 @@ class Usual:
         found = self.at(place)
         if found is None:
             return nothing
-        low, high, deviation = found
-        if count * FACTOR <= low and float(low) - count > DROP * max(deviation, math.sqrt(low + 1)):
+        low, high = found
+        if count * FACTOR <= low and float(low) - count > DROP * max(self._deviation(place), math.sqrt(low + 1)):
             return "drop", low
         is_more = count >= LEAST_SPIKE and count >= FACTOR * high
-        if is_more and count - float(high) > SPIKE * max(deviation, math.sqrt(high + 1)):
+        if is_more and count - float(high) > SPIKE * max(self._deviation(place), math.sqrt(high + 1)):
             return "spike", high
         return nothing
 
@@ -145,9 +153,17 @@ class Usual:
 
     def is_silence(self, expected: Decimal) -> bool:
         """Return whether no event at all is unusual where so many were expected."""
-        if expected < SILENT * LEAST_DISPERSION:
-            return False
-        return float(expected) >= SILENT * max(self.dispersion, float(LEAST_DISPERSION))
+        return expected >= LEAST_SILENCE and float(expected) >= self._fewest
+
+    @property
+    def _fewest(self) -> float:
+        return SILENT * max(self.dispersion, float(LEAST_DISPERSION))
+
+    @cached_property
+    def shortest_silence(self) -> int:
+        """No time that is shorter is a silence, even if in all of it as many events were usual as any hour has had.
+        `within` rounds by up to 0.005 events."""
+        return math.floor((self._fewest - 0.01) * HOUR / max(self.counts.values()))
 
     @cached_property
     def dispersion(self) -> float:
