@@ -80,7 +80,10 @@ def shown_url(url: str) -> str:
     scheme, found, _ = url.partition("://")
     if not found:
         return url
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # what is not a URL may hold a secret anywhere
+        return f"{scheme}://…"
     netloc = "…@" + parts.netloc.rpartition("@")[2] if "@" in parts.netloc else parts.netloc
     query = re.sub(r"(^|[&;])([^=&;]*=)?[^&;]+", r"\1\2…", parts.query) if scheme in ("http", "https") else parts.query
     return urlunsplit((parts.scheme, netloc, parts.path, query, ""))

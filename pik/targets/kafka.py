@@ -44,7 +44,10 @@ _HINT = f"check that the brokers run, their addresses, and security.protocol in 
 def kafka_target(url: str, environment: Mapping[str, str]) -> KafkaTarget:
     """Return the target of `kafka://BROKERS/TOPIC`. Raises UsageError, also without the extra `kafka`."""
     shown = shown_url(url)
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise UsageError(f"--target {shown}: a broker's address is not valid", hint=_EXAMPLE) from None
     options = dict(parse_qsl(parts.query, keep_blank_values=True))
     topic = parts.path.strip("/")
     if "@" in parts.netloc:

@@ -10,7 +10,7 @@ from typing import Any
 
 import boto3
 import pytest
-from botocore.stub import ANY, Stubber
+from botocore.stub import Stubber
 
 from pik.errors import PikError, TargetUnavailable, UsageError
 from pik.ports.target import Message, Target
@@ -57,10 +57,11 @@ class Scripted(Service):
             return {"Entries": [{"ErrorCode": failed[place][0]} if place in failed else {"EventId": "x"}
                                 for place in range(len(entries))]}  # fmt: skip
         return {
+            "Successful": [{"Id": each["Id"]} for place, each in enumerate(entries) if place not in failed],
             "Failed": [
                 {"Id": entries[place]["Id"], "Code": code, "Message": "so it is", "SenderFault": fault}
                 for place, (code, fault) in failed.items()
-            ]
+            ],
         }
 
     def numbers(self) -> list[int]:
@@ -340,15 +341,37 @@ def test_a_bus_must_be_seen_because_events_to_an_absent_one_vanish() -> None:
     assert found.value.hint.startswith("allow events:DescribeEventBus on orders: ")
 
 
-def test_an_entry_that_is_denied_stops_everything() -> None:
-    made = bus_of(address("events://orders"))
-    with stubbed(made) as stub:
-        stub.add_response("describe_event_bus", {"Name": "orders"}, {"Name": "orders"})
-        entries = [{"ErrorCode": "AccessDeniedException", "ErrorMessage": "no"}]
-        stub.add_response("put_events", {"FailedEntryCount": 1, "Entries": entries}, {"Entries": ANY})
-        with pytest.raises(TargetUnavailable) as found:
-            BatchTarget(made, "events://orders").send([message(1)])
-    assert found.value.hint == "allow events:PutEvents on orders"
+@pytest.mark.parametrize(
+    ("url", "code", "hint"),
+    [
+        ("sqs://orders", "AccessDenied", "allow sqs:SendMessage on orders"),
+        ("sqs://orders", "KmsAccessDenied", "allow kms:GenerateDataKey and kms:Decrypt on the key of orders"),
+        ("sns://orders", "AuthorizationError", "allow sns:Publish on orders"),
+        ("events://orders", "AccessDeniedException", "allow events:PutEvents on orders"),
+    ],
+)
+def test_an_entry_that_is_denied_stops_everything(url: str, code: str, hint: str) -> None:
+    target, service = scripted(url, lambda entries: dict.fromkeys(range(len(entries)), (code, True)))
+    with pytest.raises(TargetUnavailable, match=code) as found:
+        target.send(messages(100, 1))
+    assert found.value.hint == hint
+    assert len(service.calls) == 1
+
+
+@pytest.mark.parametrize("url", ["sqs://q", "sns://t", "events://b"])
+def test_what_an_answer_does_not_mention_is_sent_again(url: str) -> None:
+    target, service = scripted(url)
+    whole = service.call
+
+    def cut(operation: str, permission: str, **parameters: Any) -> Any:
+        answer = whole(operation, permission, **parameters)
+        if len(service.calls) == 1:
+            answer = {name: found[:-1] for name, found in answer.items()}
+        return answer
+
+    service.call = cut  # type: ignore[method-assign]
+    assert target.send(messages(5, 1)) == {}
+    assert service.numbers() == [0, 1, 2, 3, 4, 4]
 
 
 @pytest.mark.parametrize("target", ["sqs://orders", "sns://orders"])

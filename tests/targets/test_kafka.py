@@ -235,6 +235,7 @@ def test_a_file_of_settings_that_cannot_be_read_is_named(tmp_path: Path) -> None
         ("kafka://one:9092", "'' cannot be the name of a topic"),
         ("kafka:///orders", "a broker's address is empty"),
         ("kafka://one,,two/orders", "a broker's address is empty"),
+        ("kafka://[one/orders", "a broker's address is not valid"),
         ("kafka://one/a/b", "'a/b' cannot be the name of a topic"),
         ("kafka://one/..", "'..' cannot be the name of a topic"),
         ("kafka://one/orders?acks=1", "unknown option 'acks'"),

@@ -34,10 +34,15 @@ _ABOUT_CONTENT = {
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why an entry was not taken. `passing`: it is the service's own fault, and the same entry may be sent again."""
+    """Why an entry was not taken.
+
+    `passing`: it is the service's own fault, and the same entry may be sent again. `hint`: what to do about an error
+    that every other entry would get, too.
+    """
 
     reason: str
     passing: bool = False
+    hint: str = ""
 
 
 class Unsuitable(Exception):
@@ -117,13 +122,16 @@ class BatchTarget:
         reason = ""
         for _ in attempts(self.backoff, pause):
             failures = dict(self._submit(positions, entries))
-            refused.update((position, each.reason) for position, each in failures.items() if not each.passing)
+            for each in failures.values():
+                if each.hint:
+                    raise TargetUnavailable(f"{self.shown}: {each.reason}", hint=each.hint)
+            refused.update((at, one_line(each.reason)) for at, each in failures.items() if not each.passing)
             positions = [position for position in positions if position in failures and failures[position].passing]
             if not positions or stopped.is_set():
                 return refused
             reason = failures[positions[0]].reason
         raise TargetUnavailable(
-            f"{self.shown}: {self.service.title} takes no messages at present: {reason}",
+            f"{self.shown}: {self.service.title} takes no messages at present: {one_line(reason)}",
             hint="run the same command again later",
         )
 
@@ -135,7 +143,7 @@ class BatchTarget:
             if error.code not in _ABOUT_CONTENT:
                 raise
             if len(positions) == 1:
-                yield positions[0], Failure(one_line(error.message.removeprefix(f"{self.shown}: ")))
+                yield positions[0], Failure(error.message.removeprefix(f"{self.shown}: "))
                 return
             middle = len(positions) // 2
             yield from self._submit(positions[:middle], entries)

@@ -8,16 +8,13 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from pik.errors import TargetUnavailable, UsageError
+from pik.errors import UsageError
 from pik.ports.target import Message
 from pik.targets.aws.batches import Failure, Unsuitable
 from pik.targets.aws.service import Address, Refused, Service
 
 _NAME = re.compile(r"[./A-Za-z0-9_-]{1,256}")
 _PASSING = {"InternalException", "InternalFailure", "ServiceUnavailable", "Throttling", "ThrottlingException"}
-_MISCONFIGURED = {"AccessDeniedException", "InvalidAccountIdException"}
-"""Errors of an entry that every other entry would get, too."""
-
 _DETAIL_TYPE = 128
 """Characters of a DetailType: EventBridge accepts an entry with more, and never delivers it."""
 
@@ -75,16 +72,16 @@ class Bus:
 
     def submit(self, entries: Sequence[dict[str, Any]]) -> Mapping[int, Failure]:
         answer = self.service.call("put_events", "events:PutEvents", Entries=list(entries))
-        failures = {}
+        failures = {
+            place: Failure("EventBridge did not answer for it", passing=True)
+            for place in range(len(answer["Entries"]), len(entries))
+        }
         for place, each in enumerate(answer["Entries"]):
-            code = each.get("ErrorCode")
-            if not code:
-                continue
-            reason = f"EventBridge refused it ({code}): {each.get('ErrorMessage') or code}"
-            if code in _MISCONFIGURED:
-                at = self.service.address
-                raise TargetUnavailable(f"{at.shown}: {reason}", hint=f"allow events:PutEvents on {self._name}")
-            failures[place] = Failure(reason, passing=code in _PASSING)
+            code = each.get("ErrorCode", "")
+            if code or not each.get("EventId"):
+                reason = f"EventBridge refused it ({code or 'no reason'}): {each.get('ErrorMessage') or code}"
+                passing = not code or code in _PASSING
+                failures[place] = Failure(reason, passing, self.service.hint(code, "events:PutEvents"))
         return failures
 
     def close(self) -> None:

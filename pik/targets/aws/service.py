@@ -20,7 +20,10 @@ _UNKNOWN = {
     *("AuthFailure", "InvalidAccessKeyId", "InvalidClientTokenId", "InvalidSignatureException"),
     *("SignatureDoesNotMatch", "UnrecognizedClientException", "InvalidSecurity", "IncompleteSignature"),
 }
-_DENIED = {"AccessDenied", "AccessDeniedException", "AuthorizationError", "AuthorizationErrorException"}
+_DENIED = {
+    *("AccessDenied", "AccessDeniedException", "AuthorizationError", "AuthorizationErrorException"),
+    "InvalidAccountIdException",
+}
 _ABSENT = {
     *("NonExistentQueue", "QueueDoesNotExist", "NotFound", "NotFoundException", "ResourceNotFoundException"),
     "InvalidAddress",  # of SQS: no queue can have this URL
@@ -166,14 +169,17 @@ class Service:
             message = f"{shown}: AWS does not know these credentials ({code})"
             return Refused(message, code=code, hint="aws sts get-caller-identity")
         text = one_line(f"{self.title} refused {error.operation_name} ({whole_code}): {answer.get('Message') or code}")
-        hint = "run the same command again later"
-        if whole_code.upper().startswith("KMS"):
-            hint = f"allow kms:GenerateDataKey and kms:Decrypt on the key of {self.address.name}"
-        elif code in _DENIED:
-            hint = f"allow {permission} on {self.address.arn or self.address.name}"
-        elif code in _ABSENT:
-            hint = "compare the name, the region and the account"
+        hint = self.hint(whole_code, permission) or "run the same command again later"
         return Refused(f"{shown}: {text}", code=code, hint=hint)
+
+    def hint(self, code: str, permission: str) -> str:
+        """Return what to do about an error that every message would get; nothing for another one."""
+        if code.upper().startswith("KMS") and "Throttl" not in code:
+            return f"allow kms:GenerateDataKey and kms:Decrypt on the key of {self.address.name}"
+        code = code.rpartition(".")[2]
+        if code in _DENIED:
+            return f"allow {permission} on {self.address.arn or self.address.name}"
+        return "compare the name, the region and the account" if code in _ABSENT else ""
 
     def _failure(self, error: BotoCoreError) -> TargetUnavailable | UsageError:
         from botocore import exceptions as boto

@@ -69,7 +69,7 @@ class Topic:
             TopicArn=self._topic_arn(),
             PublishBatchRequestEntries=[{"Id": str(place), **entry} for place, entry in enumerate(entries)],
         )
-        return entry_failures(answer, self.title)
+        return entry_failures(answer, len(entries), self.service, "sns:Publish")
 
     def close(self) -> None:
         self.service.close()

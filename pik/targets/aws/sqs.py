@@ -14,7 +14,7 @@ from pik.targets.aws.batches import Failure, attributes_of, group_of, text_of
 from pik.targets.aws.service import Address, Refused, Service
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,80}|[A-Za-z0-9_-]{1,75}\.fifo")
-_HOST = re.compile(r"(?:sqs\.(?P<region>[a-z0-9-]+)|(?P<legacy>[a-z0-9-]+)\.queue)\.amazonaws\.com(\.cn)?")
+_HOST = re.compile(r"sqs\.(?P<region>[a-z0-9-]+)\.(amazonaws\.com(\.cn)?|api\.aws)")
 
 
 @dataclass(slots=True)
@@ -84,21 +84,25 @@ class Queue:
             QueueUrl=self._queue_url(),
             Entries=[{"Id": str(place), **entry} for place, entry in enumerate(entries)],
         )
-        return entry_failures(answer, self.title)
+        return entry_failures(answer, len(entries), self.service, "sqs:SendMessage")
 
     def close(self) -> None:
         self.service.close()
 
 
-def entry_failures(answer: Mapping[str, Any], title: str) -> dict[int, Failure]:
-    """Return what SQS or SNS did not take, by position."""
-    return {
-        int(each["Id"]): Failure(
-            f"{title} refused it ({each['Code']}): {each.get('Message') or each['Code']}",
-            passing=not each.get("SenderFault", False),
-        )
-        for each in answer.get("Failed", ())
+def entry_failures(answer: Mapping[str, Any], entries: int, service: Service, permission: str) -> dict[int, Failure]:
+    """Return what SQS or SNS did not take, by position. What the answer does not mention was not taken either."""
+    taken = {int(each["Id"]) for each in answer.get("Successful", ())}
+    failures = {
+        place: Failure(f"{service.title} did not answer for it", passing=True)
+        for place in range(entries)
+        if place not in taken
     }
+    for each in answer.get("Failed", ()):
+        reason = f"{service.title} refused it ({each['Code']}): {each.get('Message') or each['Code']}"
+        passing = not each.get("SenderFault", False)
+        failures[int(each["Id"])] = Failure(reason, passing, service.hint(each["Code"], permission))
+    return failures
 
 
 def queue_of(at: Address) -> Queue:
@@ -109,7 +113,7 @@ def queue_of(at: Address) -> Queue:
         parts = urlsplit(url)
         words = parts.path.strip("/").split("/")
         host = _HOST.fullmatch(parts.netloc)
-        region = at.region or (host and (host["region"] or host["legacy"])) or None
+        region = at.region or (host and host["region"]) or None
         account = words[-2] if len(words) > 1 else ""
         at = replace(at, name=words[-1], account=account, region=region)
     if not _NAME.fullmatch(at.name):
