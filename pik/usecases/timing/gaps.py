@@ -40,6 +40,8 @@ from pik.usecases.timing.usual import (
     Usual,
 )
 
+_BUSY = 64
+
 GROUPS = ("source", "type", "entity")
 """What is looked at separately, beside paths into the payload."""
 
@@ -250,20 +252,25 @@ def _groups(
         f" WHERE {within} GROUP BY 1, 2",
     )
     if question.every is not None:
-        long, width = f"instant - before::HUGEINT > {question.every}", f"{max(question.every, 1)}"
+        shortest = f"{question.every} + 1"
     else:  # fewer events can never have been usual in it
-        least = math.ceil(LEAST_SILENCE) * HOUR
-        long, width = f"(instant - before::HUGEINT) * most >= {least}", f"greatest({least} // most, 1)::BIGINT"
-    tables.keep("peaks", f"SELECT grp, max(n)::HUGEINT AS most, {width} AS width FROM hours GROUP BY 1")
+        shortest = f"greatest({math.ceil(LEAST_SILENCE) * HOUR} // max(n), 1)"
+    tables.keep("peaks", f"SELECT grp, max(n) AS most, {shortest} AS shortest FROM hours GROUP BY 1")
+    tables.add("known", {"grp": "VARCHAR", "shortest": "BIGINT"}, () if question.every is not None else _known(tables))
+    tables.keep(
+        "reach",
+        "SELECT peaks.grp, coalesce(known.shortest, peaks.shortest) AS shortest FROM peaks"
+        " LEFT JOIN known ON known.grp IS NOT DISTINCT FROM peaks.grp",
+    )
     # A gap that is long enough never lies within one such stretch, so only their first and last events are sorted.
     rows = tables.rows(
         "SELECT grp, 0 AS kind, hour, n, first, last FROM hours UNION ALL"
-        " SELECT grp, 1, before, instant, NULL, NULL FROM (SELECT grp, most, min(instant) AS instant,"
+        " SELECT grp, 1, before, instant, NULL, NULL FROM (SELECT grp, shortest, min(instant) AS instant,"
         " lag(max(instant)) OVER (PARTITION BY grp ORDER BY min(instant)) AS before FROM"
-        " (SELECT measured.grp, most, instant, instant // width - CAST(instant % width < 0 AS BIGINT) AS stretch"
-        f" FROM measured JOIN peaks ON peaks.grp IS NOT DISTINCT FROM measured.grp WHERE {within})"
-        f" GROUP BY grp, most, stretch) WHERE instant > {scope.start} AND before < {scope.end} AND {long}"
-        " ORDER BY 1 NULLS LAST, 2, 3"
+        " (SELECT measured.grp, shortest, instant, instant // shortest - CAST(instant % shortest < 0 AS BIGINT) AS"
+        f" stretch FROM measured JOIN reach ON reach.grp IS NOT DISTINCT FROM measured.grp WHERE {within})"
+        f" GROUP BY grp, shortest, stretch) WHERE instant > {scope.start} AND before < {scope.end}"
+        " AND instant - before::HUGEINT >= shortest ORDER BY 1 NULLS LAST, 2, 3"
     )
     for group, of_group in groupby(rows, key=lambda row: row[0]):
         hours: list[_Hour] = []
@@ -274,6 +281,20 @@ def _groups(
             else:
                 hours.append(_Hour(*values))
         yield group, hours, gaps
+
+
+def _known(tables: Tables) -> list[tuple[str | None, int]]:
+    """Return which time is shorter than any silence, for the groups with the most events in an hour, which have the
+    most gaps. In these, every hour is compared with what is usual in any case."""
+    rows = tables.rows(
+        "SELECT hours.grp, hour, n FROM hours JOIN (FROM peaks WHERE most > ? ORDER BY most DESC, grp LIMIT ?) AS busy"
+        " ON busy.grp IS NOT DISTINCT FROM hours.grp ORDER BY 1",
+        [DROP**2, _BUSY],
+    )
+    return [
+        (group, max(Usual.of_hours((start, events) for _, start, events in of_group).shortest_silence, 1))
+        for group, of_group in groupby(rows, key=lambda row: row[0])
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,18 +318,13 @@ class _Search:
         if last < scope.end:
             gaps = [*gaps, (last, scope.end)]
         silences: list[Silence] = []
-        shortest = 0
         for start, after in gaps:
             end = min(after, scope.end)
-            if end - start < shortest:
-                continue
             expected = None if every is not None else usual.within(start, end)
             limit = every if every is not None else 0
             is_silence = end - start > limit if expected is None else usual.is_silence(expected)
             if is_silence:
                 silences.append(Silence(group, start, end, expected, ended=end < scope.end))
-            elif expected is not None and expected >= LEAST_SILENCE:  # what is usual in an hour is known
-                shortest = usual.shortest_silence
         changes = [] if learned_from is None else list(self._changes(group, usual, silences))
         for silence in silences:
             report.silences.add(silence)
