@@ -41,7 +41,8 @@ class ProblemKind(StrEnum):
     UNPROVEN = "not proven"
     """An aggregate of which raw has lost inputs; the damage is that of raw."""
     UNCERTAIN = "not provable"
-    """An aggregate that was computed while others recorded, so that what it knew is not certain; not damage."""
+    """An aggregate of which it is not certain what it counted: others recorded while it was computed, or which of equal
+    deliveries counted was lost with the index; not damage."""
     EXPIRED = "expired"
     """Gone as it should be, which matters to a pull only."""
 

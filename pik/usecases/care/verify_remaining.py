@@ -17,8 +17,9 @@ from itertools import chain, islice
 from operator import xor
 
 from pik.model.batch import Frame, Verdict
-from pik.model.instant import DAY, SECOND, Window, day_text, format_instant
+from pik.model.instant import ALL_TIME, DAY, SECOND, Window, day_text, format_instant
 from pik.model.metric import ALL_ENTITIES, Aggregate, Computed, Metric, entities_of, with_scale
+from pik.ports.raw import RawKey
 from pik.rawlog.segment_reader import places_of
 from pik.rawlog.selection import Overrides
 from pik.usecases.care.verify_findings import InQuestion, LostFrames, Problem, ProblemKind, Verification
@@ -59,6 +60,16 @@ class _LostSegment:
 
 
 @dataclass(slots=True)
+class _Forgotten:
+    """Events whose counting delivery was lost together with the index: the ids of those of which another content counts
+    now, the days of that, and the days on which the same content counts, from another delivery."""
+
+    ids: list[int] = field(default_factory=list)
+    days: set[int] = field(default_factory=set)
+    days_of_same: set[int] = field(default_factory=set)
+
+
+@dataclass(slots=True)
 class Remaining:
     """What is left of raw, once all that is lost is known. Memory: what is lost, without its content."""
 
@@ -68,6 +79,8 @@ class Remaining:
     _heirs: set[bytes] = field(default_factory=set)
     _by_day: dict[int, list[_LostSegment]] = field(default_factory=dict)
     """Of the days of the bucket that was looked at last."""
+    _forgotten: dict[int, _Forgotten] = field(default_factory=dict)
+    """By the moment after which they were."""
 
     def __post_init__(self) -> None:
         unreadable = {
@@ -113,10 +126,18 @@ class Remaining:
         day = day_text(row.bucket // DAY)
         entities = entities_of(row.entity_id)
         left = 0 if now is None else now.inputs or 0
-        missing = (row.inputs or 0) - left
-        if certain or others or not self.run.unknown_losses.isdisjoint(_days(window)):
+        missing, target = (
+            (row.inputs or 0) - left,
+            int(row.input_ids, 16) ^ (0 if now is None else int(now.input_ids, 16)),
+        )
+        forgotten, days = self._forgotten_since(current.run_id), set(_days(window))
+        counted = counted_among(certain, [*others, *forgotten.ids], missing, target)
+        if certain or others or counted or days & (self.run.unknown_losses | forgotten.days):
             kind, count = ProblemKind.UNPROVEN, "unproven"
             detail = f"raw has lost {missing} of its {row.inputs} inputs" if missing else "raw has other contents of it"
+        elif not missing and not target and days & forgotten.days_of_same:
+            kind, count = ProblemKind.UNCERTAIN, "uncertain"
+            detail = "which delivery of an event counted then was lost with the index"
         elif self._is_uncertain(window, current.known_until):
             kind, count, detail = ProblemKind.UNCERTAIN, "uncertain", "others recorded while it was computed"
         else:
@@ -132,8 +153,7 @@ class Remaining:
             remaining=None if now is None or now.value is None else with_scale(now.value, then.scale),
             candidates=len(certain) + len(others),
         )
-        target = int(row.input_ids, 16) ^ (0 if now is None else int(now.input_ids, 16))
-        lost = tuple(sorted(format(one, "032x") for one in counted_among(certain, others, missing, target)))
+        lost = tuple(sorted(format(one, "032x") for one in counted))
         return Problem(kind, row.metric, detail, day, entities, value=value, lost_events=lost)
 
     def _candidates(self, window: Window, entity: str, known_until: int) -> tuple[list[int], list[int]]:
@@ -166,6 +186,21 @@ class Remaining:
                 ids[frame].append(event_id)
         for number in sorted(lost.frames):
             yield _LostFrame(segment.frames[number], segment.recorded_at, b"".join(ids[number]))
+
+    def _forgotten_since(self, run_id: str) -> _Forgotten:
+        """Return what rebuilds have forgotten since the run was planned, and what is still not there again."""
+        after = self.winners.known_to(run_id)
+        if after not in self._forgotten:
+            lost = {name for name, one in self.winners.before(after, ALL_TIME).items() if one.place is None}
+            found = _Forgotten([int(name, 16) for name in lost])
+            for line in self.winners.forgotten(after):
+                day = RawKey.of(line.key).day or 0
+                if line.was == Verdict.EXACT:
+                    found.days_of_same.add(day)
+                elif line.event_id in lost:
+                    found.days.add(day)
+            self._forgotten[after] = found
+        return self._forgotten[after]
 
     def _is_uncertain(self, window: Window, known_until: int) -> bool:
         """Whether what was known then is not certain: in a deployed store a block of another writer was recorded at

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pik.model.batch import Verdict
 from pik.model.correction import Correction, CorrectionKind
 from pik.model.ids import creation_time
-from pik.model.instant import SECOND, Window
+from pik.model.instant import ALL_TIME, SECOND, Window
 from pik.ports.raw import RawKey, RawKind
 from pik.ports.store import Store
 from pik.rawlog.corrections import Place, WinnerLine, correction_keys, read_correction, read_winners
@@ -108,4 +108,21 @@ class Winners:
                     winner.later.add(line.new)
                 elif line.old is not None or line.was != Verdict.EXACT:
                     found[line.event_id] = EarlierWinner(line.old, {line.new})
+        for event_id, winner in found.items():
+            if winner.place is None:
+                winner.place = self._restored(event_id, winner)
         return found
+
+    def _restored(self, event_id: str, winner: EarlierWinner) -> Place | None:
+        """Return the delivery that counted until it was lost, if it was restored since: the first in recording order.
+        An index that was rebuilt without it does not name it."""
+        known = (one for one in self.store.index.deliveries(event_id) if one.kind != Verdict.UNRECORDED)
+        first = min(known, key=lambda one: one.order, default=None)
+        place = None if first is None else (first.batch_id, first.seq)
+        return None if place in winner.later else place
+
+    def forgotten(self, after: int) -> Iterator[WinnerLine]:
+        """Yield the events whose counting delivery a rebuild after that moment did not find and could not name. Raises
+        Damaged."""
+        for change in self.changes(after):
+            yield from (line for line in self.lines(change, ALL_TIME) if line.old is None)

@@ -212,7 +212,7 @@ PROBLEMS = (
         str,
         "`missing`, `modified`, `index differs`, `unknown object`, `state damaged`, `aggregate differs`; in `pik pull`"
         " also `expired`; in `pik verify` also `not proven` (raw has lost inputs of a current value; damage of raw) and"
-        " `not provable` (others recorded while it was computed; not damage)",
+        " `not provable` (what it counted is not certain; not damage)",
     ),
     Column(
         "what",
@@ -324,7 +324,8 @@ VERIFY = Schema(
     _found("unproven_aggregates", "of these: raw has lost inputs", get="unproven"),
     _found(
         "uncertain_aggregates",
-        "of these: others recorded while it was computed, so what it counted is not certain; not damage",
+        "of these: what it counted is not certain, because others recorded while it was computed, or because which of "
+        "equal deliveries counted was lost with the index; not damage",
         get="uncertain",
     ),
     _found("damage", "problems, without values in question"),
