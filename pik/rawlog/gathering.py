@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from pik.errors import UsageError
+from pik.errors import Damaged, UsageError
 from pik.model.batch import Frame, Segment, Verdict
 from pik.model.instant import Window, full_instant
 from pik.ports.raw import Raw
-from pik.rawlog.objects import damaged, frame_text, stored_frames
+from pik.rawlog.objects import damaged, frame_lines, frame_text, stored_frames
 from pik.rawlog.selection import Overrides, Selection
 from pik.runtime.storage import Spool, scratch
 
@@ -188,6 +188,30 @@ class _Gathering:
             rules=self._overrides.rules,
         )
         return GatheredRaw(inputs, self._known_until)
+
+
+def unreadable_frames(selections: Iterable[Selection]) -> dict[str, frozenset[int]]:
+    """Return the offsets of the frames that gathering these selections needs and that cannot be read, by the key of
+    their segment, in the form of `Overrides.unreadable`; those that the selections leave out are among them."""
+    found: dict[str, frozenset[int]] = {}
+    for selection in selections:
+        for segment in selection.segments():
+            if segment.key not in found and (damage := _damaged_offsets(selection, segment)):
+                found[segment.key] = damage | selection.overrides.unreadable.get(segment.key, frozenset())
+    return found
+
+
+def _damaged_offsets(selection: Selection, segment: Segment) -> frozenset[int]:
+    raw, frames = selection.store.raw, selection.frames(segment)
+    offsets: set[int] = set()
+    for frame in frames:
+        try:
+            frame_lines(raw, segment, frame)
+        except Damaged:
+            if not offsets and raw.size(segment.key) is None:
+                return frozenset(each.offset for each in frames)
+            offsets.add(frame.offset)
+    return frozenset(offsets)
 
 
 def _append(target: Path, raw: Raw, segment: Segment, frames: Sequence[Frame]) -> None:

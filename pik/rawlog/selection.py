@@ -37,8 +37,8 @@ class SegmentFrames(NamedTuple):
 class Overrides:
     """What a scenario changes of what counts, for selecting raw.
 
-    Segments recorded after `until`, those of the `withdrawn` batches, and `lost` ones, by key, are left out; so are
-    `unreadable` frames, by the key of their segment and their offset.
+    Segments recorded after `until` and those of the `withdrawn` batches are left out; so are `unreadable` frames, by
+    the key of their segment and their offset.
     `counting`, by batch and seq, has the deliveries of which not the verdict decides whether they count. The `rules`
     are for the engine; deliveries may move to a later time by `later` nanoseconds, to an earlier one by `earlier`.
     `added` are files of so many lines that count as well.
@@ -46,7 +46,6 @@ class Overrides:
 
     until: int | None = None
     withdrawn: frozenset[str] = frozenset()
-    lost: frozenset[str] = frozenset()
     unreadable: Mapping[str, frozenset[int]] = field(default_factory=dict)
     counting: Mapping[str, Mapping[int, bool]] = field(default_factory=dict)
     rules: tuple[Rule, ...] = ()
@@ -58,7 +57,7 @@ class Overrides:
     def knows(self, segment: Segment) -> bool:
         """Return whether the segment is not left out."""
         is_recorded = self.until is None or segment.recorded_at <= self.until
-        return is_recorded and segment.batch_id not in self.withdrawn and segment.key not in self.lost
+        return is_recorded and segment.batch_id not in self.withdrawn
 
     def sources(self, window: Window) -> Window:
         """Return the window of the raw from which deliveries may count in this one."""

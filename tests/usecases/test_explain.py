@@ -5,21 +5,25 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from msgspec.structs import replace
 
 from pik.engine import DuckEngine
 from pik.errors import NothingSelected, UsageError
 from pik.model.instant import DAY, parse_instant
-from pik.model.metric import Definition
+from pik.model.metric import ALL_ENTITIES, Definition, Per
 from pik.model.scenario import CountedDuplicates, Criteria, OtherDefinition, Scenario, Shift, WithoutSelected
 from pik.ports.store import Store
+from pik.rawlog.objects import frame_lines
 from pik.stores import open_store
-from pik.usecases.metrics.causes import explained
+from pik.usecases.metrics.causes import Sides, explained
 from pik.usecases.metrics.chain import Cause, value_of
 from pik.usecases.metrics.definitions import add_version
 from pik.usecases.metrics.diff import diff_aggregates
+from pik.usecases.metrics.diff_recorded import diff_recorded
 from pik.usecases.metrics.explain import Explanation, events_behind, explain
+from pik.usecases.metrics.sides import Recorded, Side, SideKind
 from pik.usecases.replay.runs import promote, rollback
 from tests.support.stores import event, ingest, replay, replayed, window
 
@@ -172,6 +176,42 @@ def test_events_behind_causes_are_listed_though_other_raw_is_lost(store: Store, 
     found = explain(store, ENGINE, "total", "a", DAY_ONE, events=True)
     assert [one.cause for one in found.shares] == [Cause.LOST, Cause.LATE, Cause.UNEXPLAINED]
     assert [one.cause for one in events_behind(store, found)] == [Cause.LATE]
+
+
+def test_of_a_damaged_object_only_the_frames_that_cannot_be_read_are_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pik.rawlog.segment_writer.FRAME", 1000)
+    store = open_store(str(tmp_path / "store"), create=True)
+    for name, per in (("total", Per.ENTITY), ("all", Per.ALL)):
+        add_version(store.metrics, replace(TOTAL, name=name, per=per), 1)
+    ingest(store, tmp_path, [event(n, entity, f"01T{n:02}:00") for n in range(1, 21) for entity in "ab"])
+    [segment] = store.index.segments(window())
+    damaged = segment.frames[1]
+    held = [sum(map(value_in, frame_lines(store.raw, segment, frame))) for frame in segment.frames]
+    assert (damaged.first, damaged.last, sum(held), len(held) > 4) == ("a", "a", 420, True)
+    replayed(store, ENGINE)
+    ingest(store, tmp_path, [event(1000, "a", "01T05:00")])
+    path = tmp_path / "store" / segment.key
+    data = bytearray(path.read_bytes())
+    data[damaged.offset + damaged.length // 2] ^= 4
+    path.chmod(0o644)
+    path.write_bytes(data)
+    for name, entity, rest in (("total", "a", 210 - held[1]), ("all", ALL_ENTITIES, 420 - held[1])):
+        found = explain(store, ENGINE, name, entity, DAY_ONE, events=True)
+        assert shares(found) == {"lost": -held[1], "late": 1000, "unexplained": 0}
+        assert (int(value_of(found.recomputed)), found.lost) == (rest + 1000, [segment.key])
+        assert [one.cause for one in events_behind(store, found)] == [Cause.LATE]
+    assert shares(explain(store, ENGINE, "total", "b", DAY_ONE)) == {"unexplained": 0}
+    # A diff has a right value of what cannot be read only where that is recorded.
+    left, right = (Recorded(store, Side(SideKind.CURRENT, at=at)) for at in (1, None))
+    rows = diff_recorded(store, left, right, window(), metrics=["total"], entities=["a"]).rows
+    [row] = explained(store, ENGINE, rows, metrics=["total"], sides=Sides(left, right=right))
+    assert row.shares == {Cause.NOT_COMPUTED: 210 - held[1], Cause.LOST: held[1]}
+
+
+def value_in(line: bytes) -> int:
+    return int(msgspec.json.decode(line)["payload"]["v"])
 
 
 def test_a_lost_object_of_another_day_does_not_stop_an_assumption_that_reads_it(store: Store, tmp_path: Path) -> None:

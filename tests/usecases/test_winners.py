@@ -204,7 +204,7 @@ def test_a_value_is_proven_again_once_what_it_counted_is_restored(store: Store, 
     assert (shares(found), found.proven) == ({"verdict": 1, "unexplained": 0}, True)
     explained_alike(store, found)
     found = explain(store, ENGINE, "event_count", "a", FIRST)
-    assert (found.delta, found.proven) == (0, True)
+    assert (int(found.delta), found.proven) == (0, True)
     found = explain(store, ENGINE, "total", "a", FIRST, Scenario(recorded(store, 1)))
     assert shares(found) == {"unexplained": 0}
     # The two deliveries of l say the same, so nothing names the one that counted, which this metric reads.

@@ -11,13 +11,12 @@ from itertools import groupby, islice
 from msgspec import structs
 
 from pik.errors import Damaged, UsageError
-from pik.model.batch import Frame, Segment
 from pik.model.instant import Window
 from pik.model.metric import NO_INPUTS, Aggregate, Computed, Failure, Metric
 from pik.model.scenario import PLAIN, Scenario
 from pik.ports.engine import Engine
 from pik.ports.store import Store
-from pik.rawlog.objects import frame_lines
+from pik.rawlog.gathering import unreadable_frames
 from pik.rawlog.selection import Selection
 from pik.usecases import Listing
 from pik.usecases.availability import expect_held
@@ -354,23 +353,12 @@ def values_under(
 
 def _readable(selection: Selection, engine: Engine, metric: Metric) -> Iterator[Computed]:
     """Yield what is computed from the raw that can be read."""
-    lost = frozenset(
-        segment.key for segment, frames in selection.needed() if not _are_readable(selection.store, segment, frames)
-    )
-    rest = replace(selection, overrides=replace(selection.overrides, lost=lost), _listed=None)
+    overrides = replace(selection.overrides, unreadable=unreadable_frames([selection]))
+    rest = Selection(selection.store, selection.window, selection.entities, overrides)
     with closing(recompute(rest, engine, [metric])) as parts:
         for part in parts:
             if not isinstance(part.computed, Damaged):
                 yield from part.computed.rows()
-
-
-def _are_readable(store: Store, segment: Segment, frames: Sequence[Frame]) -> bool:
-    try:
-        for frame in frames:
-            frame_lines(store.raw, segment, frame)
-    except Damaged:
-        return False
-    return True
 
 
 def _end(version: Aggregate | None) -> tuple[int, int, str] | None:

@@ -7,7 +7,7 @@ difference exactly. docs/investigating.md explains the order.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from itertools import islice
@@ -55,8 +55,8 @@ class Explanation:
     of the difference.
 
     The right value was recomputed under the scenario by the definition `metric`, unless it is that of the side `right`.
-    `lost` are the raw objects that cannot be read: values are computed without them. `moves` is by how much (in
-    nanoseconds) the scenario moves deliveries to a later and to an earlier time, at most.
+    `unreadable` are the frames of raw that values are computed without, by object and offset. `moves` is by how much
+    (in nanoseconds) the scenario moves deliveries to a later and to an earlier time, at most.
     """
 
     entity_id: str
@@ -67,13 +67,18 @@ class Explanation:
     right: SideValue | None
     recomputed: Computed | None
     shares: tuple[Share, ...]
-    lost: tuple[str, ...]
+    unreadable: Mapping[str, frozenset[int]]
     moves: tuple[int, int] = (0, 0)
 
     @property
     def delta(self) -> Decimal:
         """right - left; a missing value counts as 0. The sum of all shares."""
         return EXACT.subtract(value_of(self.recomputed), self.left.value)
+
+    @property
+    def lost(self) -> list[str]:
+        """The objects of raw that cannot be read, or frames of them."""
+        return sorted(self.unreadable)
 
     @property
     def proven(self) -> bool | None:
@@ -276,7 +281,7 @@ class _Chain:
         return Explanation(
             *(entity, bucket, scenario, metric, self.left, self.right, recomputed),
             (*self.shares, unexplained),
-            tuple(sorted(self.states.lost)),
+            self.states.unreadable,
             last.moves,
         )
 
@@ -318,7 +323,7 @@ def _deliveries(store: Store, explanation: Explanation, changes: Sequence[Change
     times = [one.event_time * 1000 for one in changes]
     window, moves = Window(min(times), max(times) + 1000), explanation.moves
     # Those that are only counted at another time than their own are where that moved them from.
-    overrides = Overrides(lost=frozenset(explanation.lost), later=moves[0], earlier=moves[1])
+    overrides = Overrides(unreadable=explanation.unreadable, later=moves[0], earlier=moves[1])
     for segment, frames in Selection(store, window, entities_of(explanation.entity_id), overrides).needed():
         for frame in frames:
             for line in frame_lines(store.raw, segment, frame):

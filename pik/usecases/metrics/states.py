@@ -9,14 +9,12 @@ from decimal import Decimal
 from typing import Any, NamedTuple
 
 from pik.errors import Damaged, EngineError, command
-from pik.model.batch import Segment
 from pik.model.instant import Window
 from pik.model.metric import Computed, Definition, Metric, entities_of
 from pik.model.scenario import Scenario
 from pik.ports.engine import Counted, Engine, Tables
 from pik.ports.store import Store
-from pik.rawlog.gathering import gather_together
-from pik.rawlog.objects import frame_lines, frames_of
+from pik.rawlog.gathering import gather_together, unreadable_frames
 from pik.rawlog.selection import Selection
 from pik.usecases.metrics.chain import value_of
 from pik.usecases.metrics.definitions import pin
@@ -57,11 +55,11 @@ NOTHING = State(None, (0, 0), "")
 
 @dataclass(frozen=True, slots=True)
 class States:
-    """The states asked for, by definition and scenario. `lost` are the segments that cannot be read: none counts
-    anything of them."""
+    """The states asked for, by definition and scenario. `unreadable` are the frames that cannot be read, by the key of
+    their segment and their offset: none counts anything of them."""
 
     states: Mapping[tuple[Definition, Scenario], State]
-    lost: frozenset[str]
+    unreadable: Mapping[str, frozenset[int]]
     tables: Tables | None
 
     def at(self, metric: Metric, scenario: Scenario) -> State:
@@ -119,7 +117,7 @@ def computed_states(
     under the scenario beside it, resolved ones, from what can be read. Raises EngineError if a definition fails on the
     events."""
     if not wanted:
-        yield States({}, frozenset(), None)
+        yield States({}, {}, None)
         return
     entities = entities_of(entity)
     each = {(metric.definition, scenario): metric for metric, scenario in wanted}
@@ -129,10 +127,10 @@ def computed_states(
             stack.enter_context(applied(store, engine, scenario, window, entities, winners))
             for (_, scenario), window in zip(each, windows, strict=True)
         ]
-        lost: frozenset[str] = frozenset()
+        unreadable: dict[str, frozenset[int]] = {}
         while True:
             selections = [
-                Selection(store, window, entities, replace(one, lost=lost))
+                Selection(store, window, entities, replace(one, unreadable=dict(unreadable)))
                 for window, one in zip(windows, overrides, strict=True)
             ]
             definitions = [definition for definition, _ in each]
@@ -140,10 +138,10 @@ def computed_states(
                 counted = stack.enter_context(_counted(engine, definitions, selections, bucket, entities))
                 break
             except Damaged:
-                unreadable = _unreadable(selections)
-                if not unreadable:
+                found = unreadable_frames(selections)
+                if not found:
                     raise
-                lost |= unreadable
+                unreadable |= found
         states: dict[tuple[Definition, Scenario], State] = {}
         for (key, metric), value, one in zip(each.items(), counted.values, overrides, strict=True):
             if value is not None and value.failure is not None:
@@ -152,7 +150,7 @@ def computed_states(
                     hint=command("diff", "aggregates", "--metric", metric.name, *options_of(entity)),
                 )
             states[key] = State(value, (one.later, one.earlier), f"counted_{len(states)}")
-        yield States(states, lost, counted.tables)
+        yield States(states, unreadable, counted.tables)
 
 
 @contextmanager
@@ -172,18 +170,3 @@ def _counted(
 def options_of(entity: str) -> list[str]:
     """Return the options of a command that select the values of an entity, or of all."""
     return [word for one in entities_of(entity) for word in ("--entity", one)]
-
-
-def _unreadable(selections: Sequence[Selection]) -> set[str]:
-    """Return the keys of the segments that cannot be read."""
-    segments = {segment.key: (selection, segment) for selection in selections for segment in selection.segments()}
-    return {key for key, (selection, segment) in segments.items() if not _is_readable(selection, segment)}
-
-
-def _is_readable(selection: Selection, segment: Segment) -> bool:
-    try:
-        for frame in frames_of(segment, selection.entities):  # as gathered, whatever the times of their events
-            frame_lines(selection.store.raw, segment, frame)
-    except Damaged:
-        return False
-    return True

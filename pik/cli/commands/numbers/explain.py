@@ -306,7 +306,7 @@ EXPLANATION = Schema(
         ),
         get=lambda found: found.shares,
     ),
-    Field("lost", list[str] | None, "raw objects that cannot be read; both sides are computed without them"),
+    Field("lost", list[str] | None, "raw objects with frames that cannot be read; both sides are without those"),
     Field(
         "definitions",
         Object(Field("metric", str), Field("value", str), Field("where", str | None), Field("bucket", str), many=True),
