@@ -88,7 +88,7 @@ def test_what_is_sent_arrives_in_order_per_entity(receiver: Receiver, target: Ta
 
 
 def test_as_many_as_the_target_takes_are_sent_at_once(receiver: Receiver, target: Target) -> None:
-    sent = messages(target.at_most)
+    sent = messages(target.at_most, entities=50)
     assert target.send(sent) == {}
     arrived = [body for body, _ in receiver.received()]
     assert bodies_by_entity(arrived) == bodies_by_entity([one.body for one in sent])

@@ -80,7 +80,7 @@ class BatchTarget:
     service: Service
     shown: str
     backoff: Backoff = BACKOFF
-    at_most: int = 2 * CONNECTIONS * ENTRIES
+    at_most: int = 500
     _stopped: threading.Event = field(default_factory=threading.Event, repr=False)
     """Ends what the threads of the last call still do."""
 

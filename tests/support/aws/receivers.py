@@ -38,9 +38,11 @@ class QueueReceiver:
             MessageAttributeNames=["All"],
             MessageSystemAttributeNames=["All"],
         ).get("Messages"):
-            for each in found:
-                self.messages.append(each)
-                self._sqs.delete_message(QueueUrl=self.queue_url, ReceiptHandle=each["ReceiptHandle"])
+            self.messages += found
+            entries: Any = [
+                {"Id": str(place), "ReceiptHandle": each["ReceiptHandle"]} for place, each in enumerate(found)
+            ]
+            self._sqs.delete_message_batch(QueueUrl=self.queue_url, Entries=entries)
 
     def queue_arn(self) -> str:
         answer = self._sqs.get_queue_attributes(QueueUrl=self.queue_url, AttributeNames=["QueueArn"])
