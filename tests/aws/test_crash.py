@@ -86,14 +86,19 @@ PLAIN = [
 ]
 
 
-@pytest.mark.parametrize("events", [1, 5])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    ("events", "step"), [(1, 2), pytest.param(1, 1, marks=SLOW), (5, 8), pytest.param(5, 4, marks=SLOW)]
+)
 def test_promise_1_a_request_that_dies_after_every_call(
-    aws: Clients, events: int, monkeypatch: pytest.MonkeyPatch
+    aws: Clients, events: int, step: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever sent it sends it again: each event counts once, and is counted once."""
     monkeypatch.setattr(lease, "NOTICED", 0.01)
     body = "\n".join(PLAIN[:events]).encode()
-    for number in count(1, 1 if events == 1 else 4):
+    for number in count(1, step):
         url = publish(aws, make_stack(aws))
         with dying(store := open_store(url), number) as die:
             record_request(store, body)
@@ -112,7 +117,7 @@ def test_promise_1_a_request_that_dies_after_every_call(
             return
 
 
-@pytest.mark.parametrize("step", [pytest.param(1, marks=pytest.mark.slow), 12])
+@pytest.mark.parametrize("step", [pytest.param(1, marks=SLOW), 18])
 def test_promise_1_a_death_after_every_call(
     aws: Clients, tmp_path: Path, path: Path, step: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

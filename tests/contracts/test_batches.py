@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -296,11 +297,12 @@ EVENTS = st.one_of(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25)
-@given(st.lists(st.tuples(st.integers(0, 1), st.lists(EVENTS, min_size=1, max_size=6), st.booleans()), max_size=6))
-def test_promise_4_against_a_model(
-    new_store: Callable[[], Store], steps: list[tuple[int, list[Sent | None], bool]]
-) -> None:
+RECORDED = given(
+    st.lists(st.tuples(st.integers(0, 1), st.lists(EVENTS, min_size=1, max_size=6), st.booleans()), max_size=6)
+)
+
+
+def check_model(new_store: Callable[[], Store], steps: list[tuple[int, list[Sent | None], bool]]) -> None:
     store = new_store()
     first: dict[bytes, Sent] = {}
     expected: dict[bytes, list[tuple[str, str, int]]] = defaultdict(list)
@@ -347,3 +349,13 @@ def test_promise_4_against_a_model(
         assert [(place.kind, place.batch_id, place.seq) for place in store.index.deliveries(event_id.hex())] == order
     assert store.index.totals().events == len(expected)
     assert store.index.totals().deliveries == sum(map(len, expected.values()))
+
+
+def against_model(kind: str, examples: int) -> Any:
+    checked = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=examples)
+    return pytest.mark.parametrize("kind", [kind])(checked(RECORDED(check_model)))
+
+
+test_promise_4_against_a_model = against_model("local", 25)
+test_promise_4_against_a_model_in_a_stack = against_model("aws", 8)
+test_promise_4_against_a_model_in_a_stack_for_long = pytest.mark.slow(against_model("aws", 50))

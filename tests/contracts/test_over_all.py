@@ -94,6 +94,10 @@ def truth(events: list[dict[str, Any]]) -> dict[tuple[str, int, str], Decimal]:
     }
 
 
+ALSO_AWS = pytest.mark.parametrize("kind", ["local", pytest.param("aws", marks=pytest.mark.slow)])
+"""For what depends on how values are computed: those above all, and how they are kept, are looked at on every store."""
+
+
 @pytest.fixture
 def engine() -> DuckEngine:
     return DuckEngine(threads=1)
@@ -125,6 +129,7 @@ def test_values_over_all_entities_are_those_of_each_event_once(
     assert list(diff_aggregates(defined, engine, ALL_TIME).rows) == []
 
 
+@ALSO_AWS
 def test_tasks_shuffled_repeated_and_small_make_the_same_values(
     defined: Store, engine: DuckEngine, tmp_path: Path
 ) -> None:
@@ -140,6 +145,7 @@ def test_tasks_shuffled_repeated_and_small_make_the_same_values(
     assert current(defined) == truth(events)
 
 
+@ALSO_AWS
 def test_a_filter_chooses_buckets_and_never_their_inputs(defined: Store, engine: DuckEngine, tmp_path: Path) -> None:
     events = random_events(4)
     ingest(defined, tmp_path, events)
@@ -188,6 +194,7 @@ def test_late_events_are_a_difference_that_a_replay_repairs_and_a_rollback_bring
     assert current(defined) == before
 
 
+@ALSO_AWS
 def test_a_bucket_whose_events_are_gone_becomes_null(defined: Store, engine: DuckEngine, tmp_path: Path) -> None:
     ingest(defined, tmp_path, random_events(6))
     replayed(defined, engine)
@@ -202,6 +209,7 @@ def test_a_bucket_whose_events_are_gone_becomes_null(defined: Store, engine: Duc
     assert defined.runs.get(run_id).removed == len(values)
 
 
+@ALSO_AWS
 def test_with_entities_metrics_over_all_are_left_out_and_named(
     defined: Store, engine: DuckEngine, tmp_path: Path
 ) -> None:
@@ -225,6 +233,7 @@ def test_with_entities_metrics_over_all_are_left_out_and_named(
             ask()
 
 
+@ALSO_AWS
 def test_a_metric_does_not_change_what_it_is_per(defined: Store, engine: DuckEngine, tmp_path: Path) -> None:
     over_all = Definition(name="paid", value="count(*)", per=Per.ALL)
     new = Definition(name="fresh", value="count(*)")
@@ -239,6 +248,7 @@ def test_a_metric_does_not_change_what_it_is_per(defined: Store, engine: DuckEng
         diff_aggregates(defined, engine, ALL_TIME, scenario=Scenario(None, (OtherDefinition(str(path)),)))
 
 
+@ALSO_AWS
 def test_what_fails_over_all_entities_stops_nothing_else(defined: Store, engine: DuckEngine, tmp_path: Path) -> None:
     events = random_events(9)
     wrong = {**events[0], "event_type": "paid", "payload": {"v": "?"}}
@@ -265,6 +275,7 @@ def test_the_state_of_values_over_all_entities_is_sound(defined: Store, engine: 
     assert [row.computed for row in versions] == [row.computed for row in rows]
 
 
+@ALSO_AWS
 def test_what_investigates_takes_values_over_all_entities(defined: Store, engine: DuckEngine, tmp_path: Path) -> None:
     events = random_events(11)
     ingest(defined, tmp_path, events[:50])
@@ -308,6 +319,7 @@ def over_all(events: list[dict[str, Any]]) -> dict[tuple[str, int, str], Decimal
     return {key: value for key, value in truth(events).items() if key[0] in OVER_ALL}
 
 
+@ALSO_AWS
 def test_scenarios_change_values_over_all_entities_as_if_the_store_were_so(
     defined: Store, engine: DuckEngine, tmp_path: Path
 ) -> None:

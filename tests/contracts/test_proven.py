@@ -142,6 +142,7 @@ def expect(store: Store, lost: Iterable[str], named: dict[str, dict[str, Any]]) 
         assert set(one.lost_events) == mine, key
 
 
+@pytest.mark.parametrize("kind", ["local", pytest.param("aws", marks=pytest.mark.slow)])
 def test_what_lost_events_were_counted_in_is_not_proven_and_all_else_is(known: Store, tmp_path: Path) -> None:
     """One frame of a segment is damaged, and another segment lost. The index knows their events, and so it does after a
     rebuild; the whole objects prove every value again."""
@@ -185,7 +186,6 @@ def no_foreign() -> Any:
     raise AssertionError
 
 
-@pytest.mark.parametrize("kind", ["local"])
 def test_an_exact_duplicate_in_whole_raw_proves_what_the_lost_delivery_counted_in(known: Store) -> None:
     """Before a rebuild makes it the accepted one, and after that."""
     named = ids(known)

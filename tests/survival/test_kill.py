@@ -71,7 +71,7 @@ class Killer:
             assert rebuild_index(open_store(str(url)), SILENT).damaged == ()
 
 
-@pytest.mark.parametrize("wanted", [8, pytest.param(60, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("wanted", [5, pytest.param(60, marks=pytest.mark.slow)])
 def test_promise_1_killed_at_random_instants(
     request: pytest.FixtureRequest, tmp_path: Path, wanted: int, events: Path
 ) -> None:

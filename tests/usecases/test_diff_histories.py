@@ -251,7 +251,7 @@ def play(directory: Path, engine: Engine, steps: list[Step], before: str, after:
     history.diff_runs()
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.too_slow])
 @given(STEPS, st.sampled_from(list(SIZES)), st.sampled_from(list(SIZES)))
 def test_whole_store_entities_and_model_differ_alike_after_any_history(steps, before, after):
     with tempfile.TemporaryDirectory() as directory:

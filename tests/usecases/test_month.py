@@ -22,6 +22,8 @@ from tests.support.month.events import ENTITIES
 from tests.support.month.month import ENGINE, WINDOW, Month, clean, days, faulty, planted
 from tests.support.month.truth import ZERO, Key
 
+pytestmark = pytest.mark.xdist_group("month")  # which takes long, and is made once for each process
+
 STATISTICAL = {"suspects", "skew", "gaps"}
 SUMS = {"event_count", "revenue"}
 SEEDS = [1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 12))]
