@@ -11,6 +11,8 @@ from typing import Any
 import boto3
 import pytest
 from botocore.stub import Stubber
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pik.errors import PikError, TargetUnavailable, UsageError
 from pik.ports.target import Message, Target
@@ -119,11 +121,44 @@ def test_order_per_entity_is_kept_where_entries_fail_and_are_sent_again(url: str
         assert len({entry["MessageGroupId"] for entry in call}) == len(call) <= 10
 
 
-@pytest.mark.parametrize("url", ["sqs://q", "sns://t", "events://b"])
-def test_what_fails_by_the_service_s_own_fault_is_sent_again_and_nothing_else(url: str) -> None:
-    target, service = scripted(url, sometimes("InternalFailure"))
-    assert target.send(messages(100, 3)) == {}
-    assert sorted(service.numbers()) == list(range(100))
+@given(
+    url=st.sampled_from(["sqs://q", "sqs://q.fifo", "sns://t.fifo", "events://b"]),
+    # of each message: its entity, how often it fails by the service's fault, whether it is refused, its size
+    wanted=st.lists(
+        st.tuples(
+            st.sampled_from("abcdefghijkl"), st.integers(0, 3), st.booleans(), st.sampled_from([0, 10, 90_000, 400_000])
+        ),
+        max_size=60,
+    ),
+)
+@settings(max_examples=40)
+def test_each_message_is_taken_once_or_refused_and_order_is_kept(
+    url: str, wanted: list[tuple[str, int, bool, int]]
+) -> None:
+    attempts: Counter[int] = Counter()
+
+    def answer(entries: Sequence[dict[str, Any]]) -> dict[int, tuple[str, bool]]:
+        failed = {}
+        for place, number in enumerate(map(number_of, entries)):
+            attempts[number] += 1
+            if attempts[number] <= wanted[number][1]:
+                failed[place] = ("InternalFailure", False)
+            elif wanted[number][2]:
+                failed[place] = ("NotThat", True)
+        return failed
+
+    target, service = scripted(url, answer)
+    sent = [
+        message(number, entity=entity, body=json.dumps({"number": number, "x": "x" * size}).encode())
+        for number, (entity, _, _, size) in enumerate(wanted)
+    ]
+    assert set(target.send(sent)) == {number for number, each in enumerate(wanted) if each[2]}
+    taken = service.numbers()
+    assert sorted(taken) == [number for number, each in enumerate(wanted) if not each[2]]
+    if service.address.name.endswith(".fifo"):
+        for entity in "abcdefghijkl":
+            of_entity = [number for number in taken if wanted[number][0] == entity]
+            assert of_entity == sorted(of_entity)
 
 
 @pytest.mark.parametrize("url", ["sqs://q", "sqs://q.fifo", "sns://t", "events://b"])
