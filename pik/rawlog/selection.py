@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from pik.model.batch import Frame, Segment, Verdict
 from pik.model.delivery import Delivery, Filter, entity_mark, event_id_text, event_time_text
@@ -136,7 +136,7 @@ class Selection:
         return Selection(self.store, window, self.entities, self.overrides, listed)
 
 
-_ACCEPTED, _UNRECORDED = Verdict.ACCEPTED, Verdict.UNRECORDED  # members are slow to look up
+_ACCEPTED = Verdict.ACCEPTED  # a member is slow to look up
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,19 +167,24 @@ class Bound:
         return self.day == segment.day and segment.first_event > self.instant
 
 
+_DUPLICATES = Verdict.EXACT, Verdict.CONFLICT
+_KINDS: Mapping[str | None, Sequence[str]] = {None: (_ACCEPTED, *_DUPLICATES), "duplicate": _DUPLICATES}
+"""Verdicts, by what `deliveries` yields."""
+
+
 def deliveries(
     store: Store,
     wanted: Filter,
     *,
-    only: Literal["accepted", "duplicate"] | None = None,
+    only: str | None = None,
     progress: Progress = SILENT,
     bound: Bound | None = None,
     holds: Callable[[Segment], bool] | None = None,
 ) -> Generator[RecordedDelivery, None, None]:
-    """Yield the deliveries asked for, day by day and within a day in no particular order; with `only`, just the
-    accepted ones or just the duplicates. Those after the current `bound` may be left out, and where `holds` chooses
-    segments, what is neither in those nor a duplicate of the same day."""
-    bound = bound or Bound()
+    """Yield the deliveries asked for, day by day and within a day in no particular order; with `only`, just those of
+    one verdict, or just the duplicates ("duplicate"). Those after the current `bound` may be left out, and where
+    `holds` chooses segments, what is neither in those nor a duplicate of the same day."""
+    bound, kinds = bound or Bound(), _KINDS.get(only, (only,))
     marks = [entity_mark(entity) for entity in wanted.entities] if len(wanted.entities) <= 8 else []
     with showing(progress, "reading raw", None, "deliveries"):
         selection = Selection(store, wanted.window, wanted.entities)
@@ -188,7 +193,9 @@ def deliveries(
             if bound.excludes(segment) or (days is not None and segment.day not in days):
                 continue
             verdicts = store.index.skipped(segment)
-            if not verdicts and (only == "duplicate" or (holds is not None and not holds(segment))):
+            if not verdicts and holds is not None and not holds(segment):
+                continue
+            if _ACCEPTED not in kinds and not any(verdict in kinds for verdict in verdicts.values()):
                 continue
             for frame in frames:
                 for line in frame_lines(store.raw, segment, frame):
@@ -198,7 +205,7 @@ def deliveries(
                         continue
                     delivery = parse(segment.key, line)
                     verdict = verdicts.get(delivery.seq, _ACCEPTED)
-                    if verdict == _UNRECORDED or (only and (verdict == _ACCEPTED) != (only == "accepted")):
+                    if verdict not in kinds:
                         continue
                     if wanted.matches(delivery):
                         yield RecordedDelivery(delivery, verdict, segment, line)

@@ -10,6 +10,7 @@ from decimal import Decimal
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from pik.engine import DuckEngine
 from pik.errors import NothingSelected, UsageError
@@ -197,7 +198,7 @@ def test_late_events_are_the_difference_and_a_replay_repairs_it(filled, engine, 
 def test_a_row_has_delta_percent_and_inputs(filled, engine):
     overwrite(filled, Decimal(4), inputs=4)
     (row,) = [row for row in diff_aggregates(filled, engine, ALL_TIME).rows if row.op == "~"]
-    assert row == Difference(
+    assert replace(row, version=None) == Difference(
         Op.CHANGED, "event_count", FIRST, "a", Decimal(4), Decimal(3), Decimal(-1), Decimal(-25), 4, 3
     )
 
@@ -205,7 +206,9 @@ def test_a_row_has_delta_percent_and_inputs(filled, engine):
 def test_a_current_value_without_events_is_removed(filled, engine):
     overwrite(filled, Decimal(4), entity="nobody", inputs=4)
     (row,) = [row for row in diff_aggregates(filled, engine, ALL_TIME).rows if row.op == "-"]
-    assert row == Difference(Op.REMOVED, "event_count", FIRST, "nobody", Decimal(4), None, None, None, 4, 0)
+    assert replace(row, version=None) == Difference(
+        Op.REMOVED, "event_count", FIRST, "nobody", Decimal(4), None, None, None, 4, 0
+    )
     replayed(filled, engine)
     diff = diff_aggregates(filled, engine, ALL_TIME)
     assert rows(diff) == []

@@ -40,6 +40,11 @@ class DuplicateFilter:
     kind: str | None = None
     min_deliveries: int = 2
 
+    @property
+    def only(self) -> str:
+        """What `deliveries` needs to yield."""
+        return self.kind or "duplicate"
+
 
 @dataclass(frozen=True, slots=True)
 class DuplicateRow:
@@ -124,7 +129,7 @@ def list_duplicates(
                 tuple(_changes(accepted(delivery.event_id), delivery)) if compared else (),
             )
 
-    found = ordered(store, wanted.filter, limit, reader.select, _key, rows, only="duplicate", progress=progress)
+    found = ordered(store, wanted.filter, limit, reader.select, _key, rows, only=wanted.only, progress=progress)
     return Listing(found)
 
 
@@ -143,7 +148,7 @@ def selected_duplicates(
 ) -> Iterator[tuple[Delivery, Verdict]]:
     """Yield the selected duplicates, in no particular order. Raises NotHeld and Damaged."""
     expect_held(store, wanted.filter.window, wanted.filter.entities)
-    found = deliveries(store, wanted.filter, only="duplicate", progress=progress)
+    found = deliveries(store, wanted.filter, only=wanted.only, progress=progress)
     return ((delivery, kind) for delivery, kind, _ in _DuplicateReader(store, wanted).select(found))
 
 
@@ -167,7 +172,7 @@ def count_duplicates(
 def _groups(
     store: Store, wanted: DuplicateFilter, by: str | EventPath, limit: int | None, progress: Progress
 ) -> Generator[GroupRow, None, GroupTotals]:
-    found = deliveries(store, wanted.filter, only="duplicate", progress=progress)
+    found = deliveries(store, wanted.filter, only=wanted.only, progress=progress)
     group = group_by(by)
     selected = _DuplicateReader(store, wanted).select(found)
     counts = counts_of((group(delivery), kind == Verdict.CONFLICT) for delivery, kind, _ in selected)
@@ -229,8 +234,6 @@ class _DuplicateReader:
         """Yield the selected ones, in no particular order."""
         uncounted: list[_Duplicate] = []
         for one in found:
-            if self._wanted.kind not in (None, one.kind):
-                continue
             duplicate = one.delivery, one.kind, one.segment.day
             if self._wanted.min_deliveries <= 2 and self._is_recorded(one.segment):
                 yield duplicate  # the event of every duplicate has that many

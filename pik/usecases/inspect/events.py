@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby, islice
 from time import time_ns
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pik.errors import Damaged, NothingSelected, command
 from pik.model.batch import Segment, Verdict
@@ -174,7 +174,7 @@ def ordered(
     key: Callable[[Item], Any],
     rows: Callable[[list[Item]], Iterable[Row]],
     *,
-    only: Literal["duplicate"] | None = None,
+    only: str | None = None,
     holds: Callable[[Segment], bool] | None = None,
     progress: Progress,
 ) -> Generator[Row, None, Extent]:

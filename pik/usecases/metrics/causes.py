@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
+from functools import cache
 from itertools import groupby, islice
 
 from msgspec import structs
 
-from pik.errors import Damaged, UsageError
+from pik.errors import UsageError
 from pik.model.instant import Window
-from pik.model.metric import NO_INPUTS, Aggregate, Computed, Failure, Metric
+from pik.model.metric import Aggregate, Computed, Metric
 from pik.model.scenario import PLAIN, Scenario
 from pik.ports.engine import Engine
 from pik.ports.store import Store
-from pik.rawlog.gathering import unreadable_frames
-from pik.rawlog.selection import Selection
 from pik.usecases import Listing
 from pik.usecases.availability import expect_held
 from pik.usecases.metrics.chain import (
@@ -32,12 +30,12 @@ from pik.usecases.metrics.chain import (
     value_of,
 )
 from pik.usecases.metrics.comparison import Basis, Difference, Op, Stats
-from pik.usecases.metrics.computation import recompute
 from pik.usecases.metrics.diff import Diff
 from pik.usecases.metrics.explain import other_buckets
-from pik.usecases.metrics.scenario import applied, definitions
+from pik.usecases.metrics.scenario import definitions
 from pik.usecases.metrics.sides import Recorded
 from pik.usecases.metrics.totals import DiffTotals
+from pik.usecases.metrics.values import Key, values_under
 from pik.usecases.metrics.winners import Winners
 
 TOGETHER = 20_000
@@ -49,9 +47,6 @@ _FEW = 50
 _ZERO = Decimal(0)
 
 _LATE, _VERDICT = Cause.LATE, Cause.VERDICT  # members are slow to look up
-
-_Key = tuple[int, str]
-"""A bucket's start and an entity."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,18 +89,27 @@ def explained(
 ) -> Iterator[ExplainedDifference]:
     """Yield the rows of a diff of these metrics (NAME or NAME@VERSION), of these sides, recomputed under the scenario,
     a resolved one: each with its causes, in their order. Raises as `explain` does."""
-    winners = Winners(store)
+    winners, rows = Winners(store), iter(differences)
     versions = {text.partition("@")[0]: text for text in metrics if "@" in text}
     assumed: dict[str, Metric] = {}
     if sides.right is None:
         assumed = {metric.name: metric for metric in definitions(store, engine, scenario, metrics)}
     elif versions:
         raise UsageError(f"{sides.right} has values of whatever definition", hint="leave @VERSION out")
-    for name, of_metric in groupby(differences, key=lambda one: one.metric):
+
+    @cache
+    def definitions_of(name: str) -> tuple[Metric | None, Mapping[int, Metric]]:
         right = _definition(store, engine, assumed[name], versions.get(name, name)) if assumed else None
-        known = {metric.version: metric for metric in store.metrics.versions(name)}
-        while some := list(islice(of_metric, together)):
-            yield from _Together(store, engine, name, right, known, scenario, sides, some, winners).explained()
+        return right, {metric.version: metric for metric in store.metrics.versions(name)}
+
+    while some := list(islice(rows, together)):
+        groups = [
+            _OfMetric(name, *definitions_of(name), scenario, sides, list(of_metric), winners)
+            for name, of_metric in groupby(some, key=lambda one: one.metric)
+        ]
+        _compute(store, engine, groups, winners, reads_rest=sides.right is not None)
+        for group in groups:
+            yield from group.explained()
 
 
 def _definition(store: Store, engine: Engine, assumed: Metric, text: str) -> Metric | None:
@@ -160,16 +164,15 @@ class _Path:
     causes: list[Cause] = field(default_factory=list)
     is_from_left: bool = False
     in_row: bool = False
-    tables: list[Mapping[_Key, Computed]] = field(default_factory=list)
+    tables: list[Mapping[Key, Computed]] = field(default_factory=list)
 
 
 @dataclass(slots=True)
-class _Together:
+class _OfMetric:
     """Differences of one metric, ordered by bucket and entity. `metric` is the right definition where the right side is
-    recomputed, None for a metric that is only assumed; `definitions` are all that the store has, by version."""
+    recomputed, None for a metric that is only assumed; `definitions` are all that the store has, by version. `keys` are
+    those of the values that can be explained."""
 
-    store: Store
-    engine: Engine
     name: str
     metric: Metric | None
     definitions: Mapping[int, Metric]
@@ -177,20 +180,39 @@ class _Together:
     sides: Sides
     differences: Sequence[Difference]
     winners: Winners
-    left: dict[_Key, Aggregate] = field(default_factory=dict)
-    right: dict[_Key, Aggregate] = field(default_factory=dict)
+    left: dict[Key, Aggregate] = field(default_factory=dict)
+    right: dict[Key, Aggregate] = field(default_factory=dict)
+    keys: set[Key] = field(default_factory=set)
     paths: dict[tuple[object, object], _Path] = field(default_factory=dict)
 
-    def explained(self) -> Iterator[ExplainedDifference]:
-        keys = {(one.bucket, one.entity_id) for one in self.differences if one.op != Op.FAILED}
-        if not self.sides.from_file:
-            self.left = self._versions(self.sides.left, keys)
+    def __post_init__(self) -> None:
+        for one in self.differences:
+            if one.op != Op.FAILED:
+                key = one.bucket, one.entity_id
+                self.keys.add(key)
+                if one.version is not None and not self.sides.from_file:
+                    self.left[key] = one.version
         if self.sides.right is not None:
-            self.right = self._versions(self.sides.right, keys)
-        self._compute(keys)
+            self.right = self._versions(self.sides.right)
+
+    def needed(self) -> Iterator[tuple[Knowledge, Key]]:
+        """Yield the states to be computed, each with the keys that need it."""
+        for key in self.keys:
+            path = self._path(key)
+            for known in path.states[:-1] if path.in_row else path.states:
+                yield known, key
+
+    def use(self, values: Mapping[Knowledge, Mapping[Key, Computed]]) -> None:
+        """Use these values of the states."""
+        for path in self.paths.values():
+            path.tables = [values.get(known, {}) for known in path.states]
+            if path.in_row:
+                path.tables[-1] = {}
+
+    def explained(self) -> Iterator[ExplainedDifference]:
         for one in self.differences:
             key = one.bucket, one.entity_id
-            if key not in keys:
+            if key not in self.keys:
                 yield ExplainedDifference(one, {}, False, None)
                 continue
             path = self._path(key)
@@ -202,28 +224,7 @@ class _Together:
             else:
                 yield self._explained(one, key, path, computed)
 
-    def _compute(self, keys: set[_Key]) -> None:
-        """Compute the values of all states, each for the keys that need it."""
-        needed: dict[Knowledge, set[_Key]] = {}
-        of_path: dict[int, set[_Key]] = {}
-        for key in keys:
-            of_path.setdefault(id(self._path(key)), set()).add(key)
-        for path in self.paths.values():
-            for known in path.states[:-1] if path.in_row else path.states:
-                needed.setdefault(known, set()).update(of_path[id(path)])
-        reads_rest = self.sides.right is not None  # else values of damaged buckets are not compared at all
-        values = {
-            known: values_under(
-                self.store, self.engine, known.metric, known.scenario, some, self.winners, reads_rest=reads_rest
-            )
-            for known, some in needed.items()
-        }
-        for path in self.paths.values():
-            path.tables = [values.get(known, {}) for known in path.states]
-            if path.in_row:
-                path.tables[-1] = {}
-
-    def _path(self, key: _Key) -> _Path:
+    def _path(self, key: Key) -> _Path:
         version, other = self.left.get(key), self.right.get(key)
         ends = _end(version), _end(other)
         found = self.paths.get(ends)
@@ -252,7 +253,7 @@ class _Together:
         return knowledge_of(version, self.definitions[version.metric_version], side, self.winners)
 
     def _explained(
-        self, one: Difference, key: _Key, path: _Path, computed: Sequence[Computed | None]
+        self, one: Difference, key: Key, path: _Path, computed: Sequence[Computed | None]
     ) -> ExplainedDifference:
         before, after = one.current or _ZERO, one.recomputed or _ZERO
         version, other = self.left.get(key), self.right.get(key)
@@ -303,62 +304,38 @@ class _Together:
         version = self.left.get((one.bucket, one.entity_id))
         return ExplainedDifference(one, found, proven, version, late, rebuilt or None)
 
-    def _versions(self, side: Recorded | None, keys: set[_Key]) -> dict[_Key, Aggregate]:
-        """Return the versions of a recorded side, None: of what is current."""
-        found: dict[_Key, Aggregate] = {}
-        aggregates = self.store.aggregates
-        for bucket, group in groupby(sorted(keys), key=lambda key: key[0]):
+    def _versions(self, side: Recorded) -> dict[Key, Aggregate]:
+        """Return the versions of a recorded side."""
+        found: dict[Key, Aggregate] = {}
+        for bucket, group in groupby(sorted(self.keys), key=lambda key: key[0]):
             entities = [entity for _, entity in group]
             few, window = tuple(entities) if len(entities) <= _FEW else (), Window(bucket, bucket + 1)
-            rows = aggregates.current(self.name, window, few) if side is None else side.named(self.name, window, few)
-            for row in rows:
-                if (bucket, row.computed.entity_id) in keys:
+            for row in side.named(self.name, window, few):
+                if (bucket, row.computed.entity_id) in self.keys:
                     found[bucket, row.computed.entity_id] = row
         return found
 
 
-def values_under(
-    store: Store,
-    engine: Engine,
-    metric: Metric,
-    scenario: Scenario,
-    keys: set[_Key],
-    winners: Winners | None = None,
-    *,
-    reads_rest: bool = False,
-) -> dict[_Key, Computed]:
-    """Return what is computed of these buckets and entities under a scenario, failures included. Where raw of a bucket
-    cannot be read that is one, too, or with `reads_rest` the values are computed from what can be read."""
-    buckets, entities = sorted({bucket for bucket, _ in keys}), sorted({entity for _, entity in keys})
-    window = Window(buckets[0], buckets[-1] + 1).widened(metric.bucket_size)
-    few = tuple(entities) if len(entities) <= _FEW and not metric.is_over_all else ()
-    name, found = metric.name, dict[_Key, Computed]()
-    with applied(store, engine, scenario, window, few, winners) as overrides:
-        selection = Selection(store, window, few, overrides)
-        with closing(recompute(selection, engine, [metric])) as parts:
-            for part in parts:
-                if not isinstance(part.computed, Damaged):
-                    rows = part.computed.rows()
-                elif reads_rest:
-                    rows = _readable(selection.within(part.window), engine, metric)
-                else:
-                    failure = Failure(part.computed.message)
-                    failed = [key for key in keys if key[0] in part.window]
-                    rows = (Computed(name, *key, None, 0, NO_INPUTS, NO_INPUTS, failure) for key in failed)
-                for row in rows:
-                    if (row.bucket, row.entity_id) in keys:
-                        found[row.bucket, row.entity_id] = row
-    return found
-
-
-def _readable(selection: Selection, engine: Engine, metric: Metric) -> Iterator[Computed]:
-    """Yield what is computed from the raw that can be read."""
-    overrides = replace(selection.overrides, unreadable=unreadable_frames([selection]))
-    rest = Selection(selection.store, selection.window, selection.entities, overrides)
-    with closing(recompute(rest, engine, [metric])) as parts:
-        for part in parts:
-            if not isinstance(part.computed, Damaged):
-                yield from part.computed.rows()
+def _compute(store: Store, engine: Engine, groups: Sequence[_OfMetric], winners: Winners, *, reads_rest: bool) -> None:
+    """Compute the values of all states, each for the keys that need it. Those of several metrics that are computed from
+    the same are computed together."""
+    needed: dict[Knowledge, set[Key]] = {}
+    for group in groups:
+        for known, key in group.needed():
+            needed.setdefault(known, set()).add(key)
+    together: dict[object, dict[Knowledge, set[Key]]] = {}
+    for known, keys in needed.items():
+        metric = known.metric  # versions of a metric have one name, so they are computed apart
+        alike = known.scenario, metric.bucket_size, metric.definition.per, metric.version
+        together.setdefault(alike, {})[known] = keys
+    values: dict[Knowledge, Mapping[Key, Computed]] = {}
+    for states in together.values():
+        wanted = {known.metric: keys for known, keys in states.items()}
+        scenario = next(iter(states)).scenario
+        found = values_under(store, engine, wanted, scenario, winners, reads_rest=reads_rest)
+        values |= {known: found[known.metric.name] for known in states}
+    for group in groups:
+        group.use(values)
 
 
 def _end(version: Aggregate | None) -> tuple[int, int, str] | None:

@@ -102,7 +102,8 @@ class Difference(msgspec.Struct, frozen=True, gc=False):
     `percent` also where the current value is 0. What cannot be computed has a `failure`, and no entity where raw of the
     whole bucket cannot be read. What numbers from outside were computed from is not known, nor what damaged raw held:
     these inputs are None.
-    `causes` are the shares of the delta by cause, if they were asked for, and `proven` as in an Explanation.
+    `version` is the left side's; a number from outside has one too, which says nothing else. `causes` are the shares of
+    the delta by cause, if they were asked for, and `proven` as in an Explanation.
     """
 
     op: Op
@@ -116,6 +117,7 @@ class Difference(msgspec.Struct, frozen=True, gc=False):
     inputs_before: int | None
     inputs_after: int | None
     failure: Failure | None = None
+    version: Aggregate | None = None
     causes: tuple[tuple[str, Decimal], ...] = ()
     proven: bool | None = None
 
@@ -299,7 +301,7 @@ class Comparison:
             if right is not None and right.failure is not None:
                 counts["failed"] += 1
                 self._add(left, right, Outcome.FAILED)
-                yield _difference(None if left is None else self.scales.shown(left).computed, right)
+                yield self._difference(left, right)
                 continue
             current = None if before is None else before.value
             value = None if right is None else right.value
@@ -315,7 +317,7 @@ class Comparison:
                     self.nulls[right.metric] = buckets + 1, events + right.inputs
                 continue
             counts["compared"] += 1
-            row = _difference(None if left is None else self.scales.shown(left).computed, right)
+            row = self._difference(left, right)
             if self.file is not None:
                 row = msgspec.structs.replace(row, inputs_before=None)
             if row.delta is not None and current is not None and self._is_tolerated(row.metric, current, row.delta):
@@ -327,6 +329,9 @@ class Comparison:
             self._add(left, right, Outcome.DIFFERENT)
             counts["changed" if row.op is _CHANGED else "added" if row.op is _ADDED else "removed"] += 1
             yield row
+
+    def _difference(self, left: Aggregate | None, right: Computed | None) -> Difference:
+        return _difference(left, None if left is None else self.scales.shown(left).computed, right)
 
     def _add(self, left: Aggregate | None, right: Computed | None, outcome: Outcome) -> None:
         if self.totals is not None:
@@ -345,7 +350,7 @@ class Comparison:
                 self.without_value.discard(side.entity_id)
 
 
-def _difference(before: Computed | None, after: Computed | None) -> Difference:
+def _difference(version: Aggregate | None, before: Computed | None, after: Computed | None) -> Difference:
     here = before or after
     assert here is not None
     current = before.value if before else None
@@ -370,4 +375,5 @@ def _difference(before: Computed | None, after: Computed | None) -> Difference:
         inputs_before=before.inputs if before else None if unknown else 0,
         inputs_after=after.inputs if after else 0,
         failure=failure,
+        version=version,
     )

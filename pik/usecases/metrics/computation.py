@@ -72,17 +72,22 @@ def widest(window: Window, metrics: Sequence[Metric]) -> Window:
     return Window(min(start, default=window.start), max(end, default=window.end))
 
 
-def recompute(selection: Selection, engine: Engine, metrics: Sequence[Metric]) -> Generator[Part, None, None]:
-    """Compute the metrics, all of one bucket size, over the whole buckets of the selection's window, from raw. One
-    part, or where raw is damaged as many as it takes to have all days but the damaged ones. A part is valid until the
-    next one is asked for. Raises EngineError, here and while its rows are iterated over.
+def recompute(
+    selection: Selection, engine: Engine, metrics: Sequence[Metric], entities: Sequence[str] = ()
+) -> Generator[Part, None, None]:
+    """Compute the metrics, all of one bucket size, over the whole buckets of the selection's window, from raw, of
+    these entities (none: of those of the selection). One part, or where raw is damaged as many as it takes to have all
+    days but the damaged ones. A part is valid until the next one is asked for. Raises EngineError, here and while its
+    rows are iterated over.
     """
-    window, entities = selection.window, selection.entities
+    window = selection.window
     with ExitStack() as stack:
         try:
             raw = stack.enter_context(gather(selection))
             definitions = [metric.definition for metric in metrics]
-            computation = stack.enter_context(engine.computation(raw.inputs, definitions, window, entities))
+            computation = stack.enter_context(
+                engine.computation(raw.inputs, definitions, window, entities or selection.entities)
+            )
         except Damaged as error:
             damage = error
         else:
@@ -94,7 +99,7 @@ def recompute(selection: Selection, engine: Engine, metrics: Sequence[Metric]) -
         return
     cut = bounds[len(bounds) // 2]
     for half in (Window(window.start, cut), Window(cut, window.end)):
-        yield from recompute(selection.within(half), engine, metrics)
+        yield from recompute(selection.within(half), engine, metrics, entities)
 
 
 def _bounds(selection: Selection, bucket_size: int) -> list[int]:

@@ -19,9 +19,10 @@ from pik.rawlog.gathering import gather_deliveries
 from pik.rawlog.selection import Selection
 from pik.runtime.storage import Sorter
 from pik.usecases.availability import expect_held
-from pik.usecases.metrics.causes import TOGETHER, values_under
+from pik.usecases.metrics.causes import TOGETHER
 from pik.usecases.metrics.computation import sound, widest
 from pik.usecases.metrics.definitions import computed_by, of_entities, pin, pinned
+from pik.usecases.metrics.values import values_under
 from pik.usecases.metrics.winners import Winners
 
 
@@ -184,11 +185,12 @@ def _moved(
     after: dict[tuple[int, str], Computed] = {}
     for corrected, together in groupby(ordered, key=lambda one: known(one)[0]):
         keys = {(one.bucket, one.entity_id) for one, _ in together}
-        after |= values_under(store, engine, metric, Scenario(corrected=corrected), keys, winners)
+        after |= values_under(store, engine, {metric: keys}, Scenario(corrected=corrected), winners)[metric.name]
     for (corrected, known_until), group in groupby(ordered, key=known):
         some = list(group)
         keys = {(one.bucket, one.entity_id) for one, _ in some}
-        before = values_under(store, engine, metric, Scenario(known_until, corrected=corrected), keys, winners)
+        scenario = Scenario(known_until, corrected=corrected)
+        before = values_under(store, engine, {metric: keys}, scenario, winners)[metric.name]
         for one, value in some:
             was, now = before.get((one.bucket, one.entity_id)), after.get((one.bucket, one.entity_id))
             yield replace(
