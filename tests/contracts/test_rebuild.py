@@ -119,7 +119,13 @@ def events(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-@pytest.mark.parametrize("gone", [False, True])
+SLOW_AWS = pytest.param("aws", marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize(
+    ("kind", "gone"),
+    [("local", False), ("local", True), pytest.param("aws", False, marks=pytest.mark.slow), ("aws", True)],
+)
 def test_promise_1_a_cut_batch_is_resumed_after_a_rebuild(
     new_store: Callable[[], Store], events: Path, gone: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -140,6 +146,7 @@ def test_promise_1_a_cut_batch_is_resumed_after_a_rebuild(
     assert_sound(store)
 
 
+@pytest.mark.parametrize("kind", ["local", SLOW_AWS])
 def test_promise_1_a_block_that_was_ahead_of_the_others_counts_when_its_turn_has_come(
     new_store: Callable[[], Store], events: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -168,6 +175,7 @@ def test_promise_1_a_block_that_was_ahead_of_the_others_counts_when_its_turn_has
     assert_sound(store)
 
 
+@pytest.mark.parametrize("kind", ["local", SLOW_AWS])
 def test_promise_3_a_lost_block_record_is_found_and_what_follows_it_comes_again(
     new_store: Callable[[], Store], events: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
