@@ -10,12 +10,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.support.aws.receivers import AWS_RECEIVERS
+from tests.support.kafka import KafkaReceiver
 from tests.support.targets import HttpReceiver
 
 ROOT = Path(__file__).parents[2]
@@ -235,3 +238,23 @@ def test_ctrl_c_ends_it_with_130_and_the_same_command_goes_on(pik: Any, shop: Pa
         by_entity.setdefault(json.loads(body)["subject"], []).append(json.loads(body)["time"])
     falls = [sum(a > b for a, b in pairwise(times)) for times in by_entity.values()]
     assert sum(falls) <= 7  # only where the second attempt began
+
+
+@pytest.mark.parametrize("kind", ["sqs-fifo", "kafka"])
+def test_a_queue_and_a_topic_get_every_event_in_order(
+    pik: Any, shop: Path, kind: str, request: pytest.FixtureRequest
+) -> None:
+    with (
+        KafkaReceiver()
+        if kind == "kafka"
+        else nullcontext(AWS_RECEIVERS[kind](request.getfixturevalue("aws"))) as receiver
+    ):
+        said = pik("republish", "--all", "--target", receiver.url, "--reason", "again", "--yes", "--format", "json")
+        assert (said.code, said.json()["taken"]) == (0, EVENTS)
+        arrived = receiver.received()
+    events = [json.loads(body) for body, _ in arrived]
+    assert sorted(each["data"]["n"] for each in events) == list(range(EVENTS))
+    for entity in range(7):
+        times = [each["time"] for each in events if each["subject"] == f"e{entity}"]
+        assert times == sorted(times)
+    assert {attributes["pik-event-id"] for _, attributes in arrived} == {each["id"] for each in events}

@@ -10,7 +10,7 @@ def aws_target(url: str) -> Target:
     """Return the target of `sqs://QUEUE`, `sns://TOPIC` or `events://BUS`. Raises UsageError."""
     at = service.address(url)
     scheme = url.partition("://")[0]
-    made: batches.Service
+    made: batches.Destination
     if scheme == "sqs":
         made = sqs.queue_of(at)
     elif scheme == "sns":

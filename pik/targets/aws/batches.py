@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from pik.errors import TargetUnavailable
 from pik.ports.target import Message, one_line
 from pik.runtime.storage import Backoff, attempts
-from pik.targets.aws.service import Refused
+from pik.targets.aws.service import AwsError
 from pik.targets.parallel import send_in_threads
 
 BACKOFF = Backoff(first=0.2, longest=20.0, attempts=8)
@@ -45,12 +45,12 @@ class Failure:
     hint: str = ""
 
 
-class Unsuitable(Exception):
+class UnsuitableMessage(Exception):
     """A message that the service could never take. It says why."""
 
 
-class Service(Protocol):
-    """A service with a batch call."""
+class Destination(Protocol):
+    """A queue, a topic or a bus, of a service that has a batch call."""
 
     title: str
     ordered: bool
@@ -65,19 +65,19 @@ class Service(Protocol):
         """Find out what a call needs. It is called before each first call, by one thread."""
 
     def entry(self, message: Message) -> tuple[dict[str, Any], int]:
-        """Return a message as an entry, and its bytes as the service counts them. Raises Unsuitable."""
+        """Return a message as an entry, and its bytes as the service counts them. Raises UnsuitableMessage."""
 
     def submit(self, entries: Sequence[dict[str, Any]]) -> Mapping[int, Failure]:
-        """Call the service; return what was not taken, by position. Raises Refused, TargetUnavailable."""
+        """Call the service; return what was not taken, by position. Raises AwsError, TargetUnavailable."""
 
     def close(self) -> None: ...
 
 
 @dataclass(slots=True)
 class BatchTarget:
-    """The target that a service is."""
+    """A queue, a topic or a bus as a target."""
 
-    service: Service
+    destination: Destination
     shown: str
     backoff: Backoff = BACKOFF
     at_most: int = 500
@@ -85,7 +85,7 @@ class BatchTarget:
     """Ends what the threads of the last call still do."""
 
     def check(self) -> None:
-        self.service.check()
+        self.destination.check()
 
     def send(self, messages: Sequence[Message]) -> Mapping[int, str]:
         entries: dict[int, dict[str, Any]] = {}
@@ -93,16 +93,16 @@ class BatchTarget:
         refused: dict[int, str] = {}
         for position, message in enumerate(messages):
             try:
-                entries[position], sizes[position] = self.service.entry(message)
-            except Unsuitable as error:
+                entries[position], sizes[position] = self.destination.entry(message)
+            except UnsuitableMessage as error:
                 refused[position] = one_line(str(error))
-        self.service.prepare()
+        self.destination.prepare()
         self._stopped = threading.Event()
 
         def send(lane: Sequence[int], stopped: threading.Event) -> dict[int, str]:
             refused: dict[int, str] = {}
-            for part in _rounds(messages, lane) if self.service.ordered else [lane]:
-                for call in _calls(part, sizes, self.service.limit):
+            for part in _rounds(messages, lane) if self.destination.ordered else [lane]:
+                for call in _calls(part, sizes, self.destination.limit):
                     if stopped.is_set():
                         return refused
                     refused.update(self._send(call, entries, stopped))
@@ -121,25 +121,27 @@ class BatchTarget:
         refused: dict[int, str] = {}
         reason = ""
         for _ in attempts(self.backoff, pause):
+            if stopped.is_set():
+                return refused
             failures = dict(self._submit(positions, entries))
             for each in failures.values():
                 if each.hint:
                     raise TargetUnavailable(f"{self.shown}: {each.reason}", hint=each.hint)
             refused.update((at, one_line(each.reason)) for at, each in failures.items() if not each.passing)
             positions = [position for position in positions if position in failures and failures[position].passing]
-            if not positions or stopped.is_set():
+            if not positions:
                 return refused
             reason = failures[positions[0]].reason
         raise TargetUnavailable(
-            f"{self.shown}: {self.service.title} takes no messages at present: {one_line(reason)}",
+            f"{self.shown}: {self.destination.title} takes no messages at present: {one_line(reason)}",
             hint="run the same command again later",
         )
 
     def _submit(self, positions: Sequence[int], entries: Mapping[int, dict[str, Any]]) -> Iterator[tuple[int, Failure]]:
         """Yield what a call did not take. One that is refused as a whole, perhaps because of one entry, is halved."""
         try:
-            failures = self.service.submit([entries[position] for position in positions])
-        except Refused as error:
+            failures = self.destination.submit([entries[position] for position in positions])
+        except AwsError as error:
             if error.code not in _ABOUT_CONTENT:
                 raise
             if len(positions) == 1:
@@ -154,7 +156,7 @@ class BatchTarget:
 
     def close(self) -> None:
         self._stopped.set()
-        self.service.close()
+        self.destination.close()
 
 
 def _lanes(messages: Sequence[Message], positions: Collection[int]) -> list[list[int]]:

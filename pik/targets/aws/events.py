@@ -10,8 +10,8 @@ from typing import Any
 
 from pik.errors import UsageError
 from pik.ports.target import Message
-from pik.targets.aws.batches import Failure, Unsuitable
-from pik.targets.aws.service import Address, Refused, Service
+from pik.targets.aws.batches import Failure, UnsuitableMessage
+from pik.targets.aws.service import Address, AwsError, Service
 
 _NAME = re.compile(r"[./A-Za-z0-9_-]{1,256}")
 _PASSING = {"InternalException", "InternalFailure", "ServiceUnavailable", "Throttling", "ThrottlingException"}
@@ -37,7 +37,7 @@ class Bus:
         at = self.service.address
         try:
             self.service.call("describe_event_bus", "events:DescribeEventBus", Name=self._name)
-        except Refused as error:
+        except AwsError as error:
             if error.absent:
                 raise UsageError(
                     f"--target {at.shown}: there is no event bus {at.name!r} in {self.service.region()}",
@@ -54,9 +54,9 @@ class Bus:
 
     def entry(self, message: Message) -> tuple[dict[str, Any], int]:
         if message.content_type == "text/plain":
-            raise Unsuitable("EventBridge takes JSON objects only, and this is not one")
+            raise UnsuitableMessage("EventBridge takes JSON objects only, and this is not one")
         if len(message.event_type) > _DETAIL_TYPE:
-            raise Unsuitable(f"EventBridge takes no DetailType of more than {_DETAIL_TYPE} characters")
+            raise UnsuitableMessage(f"EventBridge takes no DetailType of more than {_DETAIL_TYPE} characters")
         text = message.body.decode()
         resources = [f"{name}:{value}" for name, value in message.attributes.items()]
         entry = {

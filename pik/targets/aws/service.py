@@ -32,7 +32,7 @@ _ARN = re.compile(r"arn:[\w-]+:(?P<service>\w+):(?P<region>[\w-]+):(?P<account>\
 _REGION = re.compile(r"[a-z]{2,}(-[a-z0-9]+)+")
 
 
-class Refused(TargetUnavailable):
+class AwsError(TargetUnavailable):
     """A service answered with an error. `code` is its name for it, without a prefix."""
 
     def __init__(self, message: str, *, code: str, hint: str = "") -> None:
@@ -96,8 +96,8 @@ class Service:
     clients: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def call(self, operation: str, permission: str, **parameters: Any) -> Any:
-        """Return what an operation answers. Raises Refused if the service answered with an error, and TargetUnavailable
-        if it could not be asked. `permission` is what the operation takes."""
+        """Return the answer of an operation, which needs `permission`. Raises AwsError if the service answered with an
+        error, TargetUnavailable if it could not be asked, UsageError without a region."""
         return self._call(self.name, operation, permission, parameters)
 
     def prepare(self) -> None:
@@ -158,19 +158,19 @@ class Service:
         region = self.address.region or os.environ.get("AWS_REGION") or None
         return boto3.Session(profile_name=self.address.profile, region_name=region)
 
-    def _refusal(self, error: ClientError, permission: str) -> Refused:
+    def _refusal(self, error: ClientError, permission: str) -> AwsError:
         answer = error.response.get("Error", {})
         whole_code = answer.get("Code", "")
         code = whole_code.rpartition(".")[2]
         shown = self.address.shown
         if code in _EXPIRED:
-            return Refused(f"{shown}: the AWS credentials have expired", code=code, hint="log in again: aws sso login")
+            return AwsError(f"{shown}: the AWS credentials have expired", code=code, hint="log in again: aws sso login")
         if code in _UNKNOWN:
             message = f"{shown}: AWS does not know these credentials ({code})"
-            return Refused(message, code=code, hint="aws sts get-caller-identity")
+            return AwsError(message, code=code, hint="aws sts get-caller-identity")
         text = one_line(f"{self.title} refused {error.operation_name} ({whole_code}): {answer.get('Message') or code}")
         hint = self.hint(whole_code, permission) or "run the same command again later"
-        return Refused(f"{shown}: {text}", code=code, hint=hint)
+        return AwsError(f"{shown}: {text}", code=code, hint=hint)
 
     def hint(self, code: str, permission: str) -> str:
         """Return what to do about an error that every message would get; nothing for another one."""

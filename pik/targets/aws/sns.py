@@ -10,7 +10,7 @@ from typing import Any
 from pik.errors import UsageError
 from pik.ports.target import Message
 from pik.targets.aws.batches import Failure, attributes_of, group_of, text_of
-from pik.targets.aws.service import Address, Refused, Service
+from pik.targets.aws.service import Address, AwsError, Service
 from pik.targets.aws.sqs import entry_failures
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,256}|[A-Za-z0-9_-]{1,251}\.fifo")
@@ -34,7 +34,7 @@ class Topic:
         at = self.service.address
         try:
             answer = self.service.call("get_topic_attributes", "sns:GetTopicAttributes", TopicArn=self._topic_arn())
-        except Refused as error:
+        except AwsError as error:
             if error.absent:
                 raise UsageError(
                     f"--target {at.shown}: there is no topic {at.name!r} in {self.service.region()}",

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from pik.errors import UsageError
 from pik.ports.target import Message
 from pik.targets.aws.batches import Failure, attributes_of, group_of, text_of
-from pik.targets.aws.service import Address, Refused, Service
+from pik.targets.aws.service import Address, AwsError, Service
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,80}|[A-Za-z0-9_-]{1,75}\.fifo")
 _HOST = re.compile(r"sqs\.(?P<region>[a-z0-9-]+)\.(amazonaws\.com(\.cn)?|api\.aws)")
@@ -36,7 +36,7 @@ class Queue:
             self.service.call(
                 "get_queue_attributes", "sqs:GetQueueAttributes", QueueUrl=url, AttributeNames=["QueueArn"]
             )
-        except Refused as error:
+        except AwsError as error:
             if error.absent:
                 raise self._absent() from None
             if not error.denied:  # sending does not need this permission
@@ -52,7 +52,7 @@ class Queue:
             owner = {"QueueOwnerAWSAccountId": at.account} if at.account else {}
             try:
                 answer = self.service.call("get_queue_url", "sqs:GetQueueUrl", QueueName=at.name, **owner)
-            except Refused as error:
+            except AwsError as error:
                 if error.absent:
                     raise self._absent() from None
                 if error.denied:
