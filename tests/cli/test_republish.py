@@ -8,6 +8,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -223,8 +224,17 @@ def test_ctrl_c_ends_it_with_130_and_the_same_command_goes_on(pik: Any, shop: Pa
     while len(receiver.received()) < 60:
         assert process.poll() is None
         time.sleep(0.01)
+    stalled, ended = threading.Event(), threading.Event()
+
+    def stall(_attempt: int, _body: bytes) -> None:
+        stalled.set()
+        ended.wait(60)
+
+    receiver.answers = stall
+    assert stalled.wait(30)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=20)  # less than the service may take to answer
+    ended.set()
     assert process.returncode == 130
     assert b"what is left: pik republish resume 0" in err
     shown = pik("republish", "list", "--format", "json").json()["republishes"][0]

@@ -9,10 +9,18 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
+from pik.engine import DuckEngine
 from pik.errors import Busy, Damaged, NotFound
+from pik.model.instant import ALL_TIME, parse_instant
 from pik.model.republish import Form, Place, Refusal, Republish, RepublishRequest, RepublishState
 from pik.ports.store import Store
+from pik.runtime import SILENT
+from pik.stores.aws.state.layout import REPUBLISHES, refusals_pk
+from pik.stores.aws.state.republishes import AwsRepublishes
+from pik.usecases.republish.send import Pace, begin, plan_republish, resume
 from tests.contracts.conftest import local_store
+from tests.support.stores import EVENTS, event, ingest
+from tests.support.targets import FakeTarget
 
 
 def republish_of(number: int, **changes: object) -> Republish:
@@ -103,3 +111,57 @@ def test_damage_in_a_directory_is_found(tmp_path: Path, damage: str, said: str) 
     if "body" in damage:
         with pytest.raises(Damaged):
             (list(store.republishes.newest_first()), list(store.republishes.refusals(republish_of(1).republish_id)))
+
+
+@pytest.mark.parametrize("kind", ["aws"], indirect=True)
+def test_damage_in_a_stack_is_found(store: Store) -> None:
+    republish = republish_of(1, refused=2)
+    store.republishes.create(republish)
+    store.republishes.record(republish, [refusal(1), refusal(2)])
+    assert list(store.state_audit.problems()) == []
+    assert isinstance(store.republishes, AwsRepublishes)
+    table, refused = store.republishes.table, refusals_pk(republish.republish_id)
+    (item,) = table.query(REPUBLISHES)
+    first, second = table.query(refused)
+
+    def problems() -> list[str]:
+        return [f"{one.what}: {one.detail}" for one in store.state_audit.problems()]
+
+    table.put({**first, "body": first["body"].replace("422", "200")})
+    assert problems() == [f"refusal of republish {republish.republish_id}: its digest does not match"]
+    with pytest.raises(Damaged):
+        list(store.republishes.refusals(republish.republish_id))
+    table.delete((refused, first["sk"]))
+    assert problems() == [
+        f"republish {republish.republish_id}: it counts 2 refused deliveries, and 1 are there",
+    ]
+    table.put(first)
+    table.put({**item, "body": item["body"].replace("ana", "eva")})
+    assert f"republish {republish.republish_id}: its digest does not match" in problems()
+    with pytest.raises(Damaged):
+        store.republishes.get(republish.republish_id)
+    table.delete((REPUBLISHES, republish.republish_id))
+    assert f"republish {republish.republish_id}: its row is lost; what it could not send is there" in problems()
+    table.put(item)
+    assert problems() == []
+    assert second["sk"].endswith("/0000000000000002")
+
+
+def test_every_store_sends_what_counts_in_the_same_order(store: Store, tmp_path: Path) -> None:
+    late = event(3, "a", "01T00:00", kind="seen")
+    ingest(store, tmp_path, [*reversed(EVENTS), *EVENTS[:3], late])
+    every = [*EVENTS, late]
+    order = sorted(every, key=lambda one: (one["entity_id"], one["event_time"]))
+    expected = [(one["entity_id"], parse_instant(one["event_time"])) for one in order]
+    engine, target = DuckEngine(), FakeTarget(lambda message: "no" if message.entity_id == "b" else "", at_most=3)
+    request = RepublishRequest(start=ALL_TIME.start, end=ALL_TIME.end, target=target.shown)
+    with plan_republish(store, engine, request, SILENT, now=1, actor="ana") as plan:
+        first = begin(store, plan, target, Pace(), SILENT)
+    assert [(one.entity_id, one.event_time) for one in target.attempt] == expected
+    assert (first.state, first.taken, first.refused) == (RepublishState.PARTIAL, 9, 2)
+    target.refuses, target.attempt = lambda _: "", []
+    ended = resume(store, engine, first.republish_id, target, Pace(), SILENT)
+    assert [one.entity_id for one in target.attempt] == ["b", "b"]
+    assert (ended.state, ended.taken, ended.refused) == (RepublishState.COMPLETED, 11, 0)
+    assert list(store.republishes.refusals(ended.republish_id)) == []
+    assert list(store.state_audit.problems()) == []

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
 import pytest
+import urllib3
 
 from pik.errors import PikError, TargetUnavailable, UsageError
 from pik.ports.target import Message, Target, one_line, shown_url
@@ -202,6 +204,20 @@ class TestHttp:
         http.answers = lambda _attempt, _body: (status, b"")
         with pytest.raises(TargetUnavailable, match=f"HTTP {status}"):
             self.quick(http).send(messages(3))
+
+    def test_a_service_that_stalls_is_asked_again(self, http: HttpReceiver) -> None:
+        def stall(attempt: int, _body: bytes) -> tuple[int, bytes]:
+            if attempt < 2:
+                time.sleep(0.3)
+            return 204, b""
+
+        http.answers = stall
+        target = self.quick(http)
+        target.pool = urllib3.PoolManager(timeout=0.1, retries=False, maxsize=8)  # type: ignore[attr-defined]
+        assert target.send(messages(3)) == {}
+        http.answers = lambda _attempt, _body: stall(0, b"")
+        with pytest.raises(TargetUnavailable, match="no answer in time"):
+            target.send(messages(1))
 
     def test_an_error_of_the_service_is_a_reason_of_the_message(self, http: HttpReceiver) -> None:
         http.answers = lambda _attempt, body: (500, b"null pointer") if b'"number": 1,' in body else (200, b"")

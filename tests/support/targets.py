@@ -6,7 +6,8 @@ import json
 import socket
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 
@@ -74,6 +75,35 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_: Any) -> None:
         """Keep quiet."""
+
+
+@dataclass
+class FakeTarget:
+    """Takes everything but what `refuses` says, unless `fault` raises before or in the midst of a call."""
+
+    refuses: Callable[[Message], str] = lambda _message: ""
+    fault: Callable[[], None] = lambda: None
+    at_most: int = 7
+    shown: str = "fake://target"
+    taken: list[Message] = field(default_factory=list)
+    attempt: list[Message] = field(default_factory=list)
+
+    def check(self) -> None: ...
+
+    def send(self, messages: Sequence[Message]) -> Mapping[int, str]:
+        assert 0 < len(messages) <= self.at_most
+        refused = {}
+        for at, message in enumerate(messages):
+            self.fault()
+            self.attempt.append(message)
+            if reason := self.refuses(message):
+                refused[at] = reason
+            else:
+                self.taken.append(message)
+        self.fault()
+        return refused
+
+    def close(self) -> None: ...
 
 
 def message(number: int, *, entity: str = "e", body: bytes | None = None) -> Message:

@@ -8,7 +8,6 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any
@@ -32,6 +31,7 @@ from pik.usecases.republish.messages import uri_reference
 from pik.usecases.republish.order import OrderedDeliveries, order_deliveries
 from pik.usecases.republish.send import Pace, begin, plan_republish, resume, unfinished
 from tests.support.stores import event, ingest
+from tests.support.targets import FakeTarget
 
 ENGINE = DuckEngine()
 FAST = Pace()
@@ -39,35 +39,6 @@ FAST = Pace()
 
 class Killed(BaseException):
     """The end of the process, as far as the code under test can tell."""
-
-
-@dataclass
-class FakeTarget:
-    """Takes everything but what `refuses` says, unless `fault` raises before or in the midst of a call."""
-
-    refuses: Callable[[Message], str] = lambda _message: ""
-    fault: Callable[[], None] = lambda: None
-    at_most: int = 7
-    shown: str = "fake://target"
-    taken: list[Message] = field(default_factory=list)
-    attempt: list[Message] = field(default_factory=list)
-
-    def check(self) -> None: ...
-
-    def send(self, messages: Sequence[Message]) -> Mapping[int, str]:
-        assert 0 < len(messages) <= self.at_most
-        refused = {}
-        for at, message in enumerate(messages):
-            self.fault()
-            self.attempt.append(message)
-            if reason := self.refuses(message):
-                refused[at] = reason
-            else:
-                self.taken.append(message)
-        self.fault()
-        return refused
-
-    def close(self) -> None: ...
 
 
 def shuffled(seed: int, count: int = 60) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ temporary file and only their places are sorted, so that memory does not depend 
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -32,9 +33,8 @@ from pik.runtime.storage import Sorter, scratch
 from pik.usecases.availability import expect_held
 from pik.usecases.inspect.conditions import matching
 
-_KEY = 34
-_ENTRY = 42
-"""Bytes of a batch's id and a seq, and of these with a time."""
+ID = 26
+"""Bytes of a batch's id: a ULID."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,29 +148,42 @@ def _read(selection: Selection, chosen: Chosen, ordered: OrderedDeliveries, prog
 
 
 class Chosen:
-    """The deliveries that are to be sent, and when they happened: 42 bytes for each."""
+    """The deliveries that are to be sent, and when they happened: 16 bytes for each, and 34 for each batch."""
 
     def __init__(self, rows: Iterable[tuple[str, int, int]]) -> None:
         """Take (batch_id, seq, event_time), ordered by the first two."""
-        self._entries = bytearray()
+        self._seqs, self._times = array("q"), array("q")
+        self._batches, self._starts = bytearray(), array("q")
+        self._latest = ("", 0, 0)  # lines of one batch follow one another
+        latest = ""
         for batch_id, seq, event_time in rows:
-            self._entries += _key(batch_id, seq) + event_time.to_bytes(8, signed=True)
+            if batch_id != latest:
+                latest = batch_id
+                self._batches += batch_id.encode()
+                self._starts.append(len(self._seqs))
+            self._seqs.append(seq)
+            self._times.append(event_time)
+        self._starts.append(len(self._seqs))
 
     def __len__(self) -> int:
-        return len(self._entries) // _ENTRY
+        return len(self._seqs)
 
     def event_time(self, batch_id: str, seq: int) -> int | None:
         """Return the time that counts of a delivery; None if it is not among them."""
-        entries, key = self._entries, _key(batch_id, seq)
-        number = bisect_left(range(len(self)), key, key=lambda at: bytes(entries[at * _ENTRY : at * _ENTRY + _KEY]))
-        start = number * _ENTRY
-        if entries[start : start + _KEY] != key:
-            return None
-        return int.from_bytes(entries[start + _KEY : start + _ENTRY], signed=True)
+        if self._latest[0] != batch_id:
+            self._latest = (batch_id, *self._extent(batch_id.encode()))
+        _, start, end = self._latest
+        at = bisect_left(self._seqs, seq, start, end)
+        return self._times[at] if at < end and self._seqs[at] == seq else None
 
-
-def _key(batch_id: str, seq: int) -> bytes:
-    return batch_id.encode() + seq.to_bytes(8)  # batch ids are ULIDs, which all have one length
+    def _extent(self, batch_id: bytes) -> tuple[int, int]:
+        """Return where the deliveries of a batch begin and end."""
+        batches = self._batches
+        numbers = range(len(batches) // ID)
+        number = bisect_left(numbers, batch_id, key=lambda at: bytes(batches[at * ID : (at + 1) * ID]))
+        if batches[number * ID : (number + 1) * ID] != batch_id:
+            return 0, 0
+        return self._starts[number], self._starts[number + 1]
 
 
 def _chosen(store: Store, engine: Engine, request: RepublishRequest, selection: Selection) -> Chosen:
