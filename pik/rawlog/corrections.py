@@ -17,11 +17,11 @@ from time import time_ns
 import msgspec
 from msgspec import structs
 
-from pik.errors import Damaged, busy_as
+from pik.errors import Damaged, StoreError, busy_as
 from pik.model.batch import Frame, Verdict
-from pik.model.correction import Correction, CorrectionKind, CorrectionList, ListedDelivery
+from pik.model.correction import Correction, CorrectionKind, CorrectionList, ListedDelivery, log_order
 from pik.model.ids import new_id
-from pik.ports.raw import ObjectReader, Raw, RawKey, RawKind, keys_of
+from pik.ports.raw import ObjectReader, Raw, RawKind, keys_of
 from pik.ports.store import CORRECTIONS, Store
 from pik.rawlog.objects import damaged, frame_text, packed, record_lines, unsealed
 
@@ -210,7 +210,18 @@ def adopt(store: Store) -> list[Correction]:
     return found
 
 
-def correction_of(key: str) -> str | None:
-    """Return the id in the key of a correction or of a list; None for another key."""
-    parsed = RawKey.parse(key)
-    return parsed.id if parsed and parsed.kind in (RawKind.CORRECTION, RawKind.LIST) else None
+def known_corrections(store: Store) -> tuple[list[Correction], list[str]]:
+    """Return the corrections, in the order of the log, and why some could not be read: those in raw, and those that the
+    index follows and raw has lost, which hold all the same."""
+    found: dict[str, Correction] = {}
+    problems: list[str] = []
+    with suppress(StoreError):
+        found = {one.correction_id: one for one in store.corrections.recorded()}
+    for key in correction_keys(store.raw):
+        try:
+            one = read_correction(store.raw, key)
+        except Damaged as error:
+            problems.append(error.message)
+        else:
+            found[one.correction_id] = one
+    return sorted(found.values(), key=log_order), problems

@@ -1,9 +1,9 @@
 """Pull: copy a window of a store into another one, so that an investigation can go on without the first.
 
 A pull copies whole segments, whose digests hold, with the verdicts of their deliveries; other segments that hold
-deliveries of the window's events; the batches of all these, with their rejects; every version of the metrics; and the
-aggregates of the window. A crash leaves objects that no record names, which is harmless: the record, which names what
-the copy holds, is written last.
+deliveries of the window's events, or deliveries that a correction moved into the window; the batches of all these, with
+their rejects; the corrections; every version of the metrics; and the aggregates of the window. A crash leaves objects
+that no record names, which is harmless: the record, which names what the copy holds, is written last.
 
 The index of a copy is always made from its raw and the records of its pulls. A delivery has the verdict that it has in
 the source. An event whose accepted delivery was not pulled keeps its duplicates, as duplicates: no other delivery is
@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from hashlib import sha256
 from itertools import chain, groupby
 from operator import attrgetter
@@ -36,13 +37,14 @@ from pik.model.batch import (
     with_lags,
     with_names,
 )
+from pik.model.correction import CorrectionList
 from pik.model.ids import new_id
 from pik.model.instant import Part, Window, covered
 from pik.model.metric import Aggregate, Metric
 from pik.ports.raw import Raw
 from pik.ports.state import Metrics
 from pik.ports.store import Store
-from pik.rawlog.corrections import adopt, correction_keys, read_correction
+from pik.rawlog.corrections import known_corrections
 from pik.rawlog.objects import unpacked
 from pik.rawlog.sealed_records import (
     PulledBatch,
@@ -64,6 +66,7 @@ from pik.usecases.care.verify_findings import Problem, ProblemKind, segment_prob
 from pik.usecases.inspect.deliveries import day_window
 from pik.usecases.inspect.events import PAGE, pages
 from pik.usecases.metrics.computation import sound
+from pik.usecases.pull_corrections import PulledCorrections
 
 THREADS = 4
 """Objects that are copied at once."""
@@ -210,6 +213,9 @@ class _Transfer:
         """Copy all objects. Raises StoreError."""
         segments = list(_segments(self._source, self._part.window, self._part.entities))
         self.within = {segment.key for segment in segments}
+        held = [*parts(self._copy), self._part]
+        corrections = PulledCorrections(self._source, held, partial(_segments, self._source))
+        segments += [segment for segment in corrections.moved_in() if segment.key not in self.within]
         with showing(self._progress, "pulling", sum(segment.size for segment in segments), "bytes"):
             elsewhere: dict[str, Location] = {}
             for line in self._copy_segments(segments):
@@ -219,7 +225,7 @@ class _Transfer:
             for _ in self._copy_segments(self._segments_at(elsewhere.values())):
                 pass
             self._copy_rejects()
-            self._copy_corrections()
+            self._copy_corrections(corrections)
 
     def _copy_segments(self, segments: Sequence[Segment]) -> Iterator[SegmentLine]:
         """Copy the segments; yield those that the copy has now."""
@@ -268,20 +274,16 @@ class _Transfer:
                 rejects=tuple(rejects),
             )
 
-    def _copy_corrections(self) -> None:
-        """Copy the records of what rebuilds changed: questions about a moment before them need these."""
-        for key in correction_keys(self._source.raw):
-            if self._copy.raw.size(key) is not None:
-                continue
-            try:
-                if not read_correction(self._source.raw, key).events:
-                    continue
-            except Damaged as error:
-                self.problems.append(Problem(ProblemKind.MODIFIED, key, error.message))
-                continue
-            data = self._source.raw.read(key)
-            self._copy.raw.create(key, data)
-            self._count(len(data), None)
+    def _copy_corrections(self, corrections: PulledCorrections) -> None:
+        """Copy lists, then the corrections that name them."""
+        for listed in corrections.lists():
+            self._count(*copy_object(self._source, self._copy.raw, listed, time_ns()))
+        for key in corrections.headers:
+            if self._copy.raw.size(key) is None:
+                data = self._source.raw.read(key)
+                self._copy.raw.create(key, data)
+                self._count(len(data), None)
+        self.problems += corrections.problems
 
     def _count(self, size: int, problem: Problem | None) -> None:
         self.copied += size > 0
@@ -304,7 +306,6 @@ class _Transfer:
         if rebuild or self.copied or self._index_lacks_segments():
             segments, batches = self._before.segments | self.lines, self._before.batches | self.batches
             restore_index(self._copy, Contents(segments, batches), self._progress)
-            adopt(self._copy)
 
     def _index_lacks_segments(self) -> bool:
         rows = dict(self._copy.audit.rows())
@@ -328,7 +329,9 @@ class _Transfer:
         write_pull(self._copy.raw, [first, *self.batches.values(), *self.lines.values()], pull_id)
 
 
-def copy_object(source: Store, copy: Raw, wanted: Segment | RejectFile, created: int) -> tuple[int, Problem | None]:
+def copy_object(
+    source: Store, copy: Raw, wanted: Segment | RejectFile | CorrectionList, created: int
+) -> tuple[int, Problem | None]:
     """Copy an object that was created then, unless the copy has it, and check every byte of it in both cases; return
     how many bytes were copied, and why it was not. Raises StoreError."""
 
@@ -448,6 +451,9 @@ def restore_index(copy: Store, contents: Contents, progress: Progress) -> tuple[
             )
             for rejects in batch.rejects:
                 rebuild.add_rejects(batch_id, rejects)
+        corrections, problems = known_corrections(copy)
+        damaged += problems
+        rebuild.corrections.follow(corrections)
     return deliveries, damaged
 
 

@@ -5,6 +5,11 @@ from __future__ import annotations
 import json
 
 import pytest
+from msgspec import structs
+
+from pik.model.correction import Correction, CorrectionKind
+from pik.rawlog.corrections import record
+from pik.stores import open_store
 
 
 def written(tmp_path, name, *events):
@@ -89,3 +94,25 @@ def test_a_copy_says_that_its_source_has_the_rest(shop, tmp_path):
     assert {row["what"] for row in found["history"]} == {"batch"}
     assert "runs and promotions of its source are not in it" in found["note"]
     assert "runs of its source are not in it" in shop("runs", "list", "--store", "copy").err
+
+
+def test_corrections_and_revocations_are_told_in_words(shop, tmp_path):
+    draft = Correction(
+        format=0,
+        correction_id="",
+        kind=CorrectionKind.SHIFT,
+        recorded_at=0,
+        actor="ana",
+        reason="INC-42: local time",
+        statement="shift=-1h,source=till-3",
+        events=1200,
+    )
+    store = open_store(str(tmp_path / ".pik"))
+    (made,) = record(store, [draft])
+    kind = CorrectionKind.REVOCATION
+    record(store, [structs.replace(draft, kind=kind, revokes=made.correction_id, reason="a mistake")])
+    revocation, correction = entries(shop, "--limit", "2")["history"]
+    told = "shift=-1h,source=till-3: 1,200 events (INC-42: local time)"
+    assert (correction["what"], correction["actor"], correction["id"]) == ("correction", "ana", made.correction_id)
+    assert (correction["subject"], correction["reason"]) == (told, draft.reason)
+    assert (revocation["what"], revocation["subject"]) == ("revocation", f"revokes {made.correction_id} (a mistake)")

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 
+from msgspec import structs
+
+from pik.model.correction import Correction, CorrectionKind
 from pik.model.instant import DAY, Window
 from pik.model.metric import Definition
+from pik.rawlog.corrections import record
 from pik.runtime import SILENT
 from pik.usecases.care.rebuild import rebuild_index
 from pik.usecases.ingest.api_request import record_request
@@ -71,14 +75,31 @@ def test_the_timeline_of_a_store(store) -> None:
     times = [one.at for one in entries]
     assert times == sorted(times, reverse=True)
     assert {one.id for one in entries if one.what is What.REQUESTS} == {requests[-1], late}
+    draft = Correction(
+        format=0,
+        correction_id="",
+        kind=CorrectionKind.WITHOUT_BATCH,
+        recorded_at=0,
+        actor="hal",
+        reason="INC-2",
+        statement="without-batch=X",
+        events=3,
+    )
+    (corrected,) = record(store, [draft])
+    revoke = {"kind": CorrectionKind.REVOCATION, "revokes": corrected.correction_id, "reason": "no", "actor": "ida"}
+    record(store, [structs.replace(draft, **revoke)])
+    newest = [(one.what, one.actor, one.reason) for one in history(store, Scope())][:3]
+    assert newest == [("revocation", "ida", "no"), ("correction", "hal", "INC-2"), ("rebuild", "gus", rebuilt.reason)]
 
     # Only what happened in a window, what concerns an entity, what concerns a metric.
     within = list(history(store, Scope(Window(now + 2, now + 4))))
     assert [one.what for one in within if one.what is not What.REQUESTS] == [What.PROMOTE, What.RUN]
     of_b = list(history(store, Scope(entity="b")))
-    assert {(one.what, one.deliveries) for one in of_b} == {("rebuild", None), ("metric", None), ("requests", 1)}
+    assert {(one.what, one.deliveries) for one in of_b} == {
+        *(("revocation", None), ("correction", None), ("rebuild", None), ("metric", None), ("requests", 1))
+    }
     of_count = list(history(store, Scope(metric="event_count")))
-    assert {one.what for one in of_count} == {"rebuild", "requests"}
+    assert {one.what for one in of_count} == {"revocation", "correction", "rebuild", "requests"}
     assert list(history(store, Scope(Window(now - DAY, now - DAY + 1)))) == []
 
     # Checked: the promotion of a run that lacked a batch moved two values, of which one is right.

@@ -20,17 +20,15 @@ from time import time_ns
 
 from msgspec import structs
 
-from pik.errors import Damaged, StoreError, busy_as
+from pik.errors import Damaged, busy_as
 from pik.model.batch import OF_REQUEST, Arrivals, Batch, BatchState, RejectFile, Segment, request_origin
-from pik.model.correction import Correction, CorrectionKind, log_order
+from pik.model.correction import Correction, CorrectionKind
 from pik.model.ids import creation_time
 from pik.ports.raw import Raw, RawKey, RawKind, keys_of
 from pik.ports.store import Copy, Store
 from pik.rawlog.corrections import (
     WinnerLine,
-    adopt,
-    correction_keys,
-    read_correction,
+    known_corrections,
     read_winners,
     write_winners,
 )
@@ -105,7 +103,8 @@ def rebuild_index(store: Store, progress: Progress, actor: str = "") -> RebuildR
         finished = _restore_finished(restoration)
         orphans = OrphanPass(restoration, *_restore_replaced(restoration, finished))
         orphans.restore(finished)
-        followed = _known_corrections(restoration)
+        followed, problems = known_corrections(store)
+        restoration.damaged += problems
         revised = _choose_winners(restoration, followed)
         recorded_at = max([time_ns(), *(one.recorded_at + 1 for one in followed)])
         if revised:
@@ -130,7 +129,6 @@ def _rebuild_copy(store: Store, copy: Copy, progress: Progress) -> RebuildReport
     with copy.pulling():
         found = recorded_contents(store.raw)
         deliveries, damaged = restore_index(store, found, progress)
-        adopt(store)
     return RebuildReport(
         replaced=ReplacedExtent.ALL,
         batches=len(found.batches),
@@ -199,20 +197,6 @@ def _restore_replaced(restoration: Restoration, finished: set[str]) -> tuple[dic
         elif segment.batch_id not in finished:
             stray[segment.batch_id].append((segment, verdicts))
     return carried, stray
-
-
-def _known_corrections(restoration: Restoration) -> list[Correction]:
-    """Return the corrections, in the order of the log: those in raw, and those that the replaced index follows and raw
-    has lost, which hold all the same."""
-    store = restoration.store
-    found: dict[str, Correction] = {}
-    with suppress(StoreError):
-        found = {one.correction_id: one for one in store.corrections.recorded()}
-    for key in correction_keys(store.raw):
-        with restoration.noting_damage():
-            one = read_correction(store.raw, key)
-            found[one.correction_id] = one
-    return sorted(found.values(), key=log_order)
 
 
 def _choose_winners(restoration: Restoration, corrections: Sequence[Correction]) -> list[WinnerLine]:

@@ -14,7 +14,9 @@ from pik.model.instant import DAY, SECOND, Window, day_of, day_text, format_inst
 from pik.model.metric import Aggregate, Metric, entities_of
 from pik.ports.raw import RawKey, RawKind
 from pik.rawlog.corrections import read_correction, read_winners, without_frames
+from pik.rawlog.sealed_records import parts
 from pik.usecases.care.verify_findings import Problem, ProblemKind, UnreadableCorrection, Verification, entity_ranges
+from pik.usecases.pull_corrections import is_pulled
 
 RECENT = 60 * SECOND
 """Age up to which a correction that the index does not follow may be one that is being recorded."""
@@ -87,6 +89,8 @@ def _list_problems(
     run: Verification, correction: Correction, listed: CorrectionList, size: int | None
 ) -> Iterator[Problem]:
     if not any(map(run.includes, _days_of(listed))):
+        return
+    if size is None and run.store.copy is not None and not is_pulled(correction, listed, parts(run.store)):
         return
     if size is None:
         kind, detail = ProblemKind.MISSING, "it is not there"

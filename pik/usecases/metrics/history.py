@@ -19,7 +19,7 @@ from typing import Any
 
 from pik.errors import Damaged, NotFound, NotHeld
 from pik.model.batch import Batch, Counts, Segment
-from pik.model.correction import Correction
+from pik.model.correction import Correction, CorrectionKind
 from pik.model.delivery import Filter
 from pik.model.ids import time_digits
 from pik.model.instant import ALL_TIME, DAY, HOUR, MAX_INSTANT, Window
@@ -27,7 +27,6 @@ from pik.model.metric import Metric, PromotionKind, Run, RunKind
 from pik.ports.engine import Engine
 from pik.ports.state import Promotion, Standing
 from pik.ports.store import Store
-from pik.rawlog.corrections import correction_keys, read_correction
 from pik.rawlog.selection import deliveries
 from pik.usecases.availability import expect_held
 from pik.usecases.metrics.definitions import chosen, of_entities, pin
@@ -46,12 +45,15 @@ class What(StrEnum):
     PROMOTE = "promote"
     ROLLBACK = "rollback"
     REBUILD = "rebuild"
+    CORRECTION = "correction"
+    REVOCATION = "revocation"
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
     """Something that changed numbers or could, at a moment (nanoseconds): `id` is that of the batch, run, promotion or
-    rebuild, or NAME@VERSION. `subject` is the batch, metric, run, promotion or rebuild itself.
+    correction, or NAME@VERSION. `subject` is the batch, metric, run, promotion or correction itself; rebuilds of the
+    index and revocations are corrections, too.
 
     `counts` are those of batches, `deliveries` how many of them are about the entity asked for, `requests` how many
     there are. `moved` counts the aggregates that a promotion or rollback moved, `standing` those of its run that are
@@ -118,7 +120,7 @@ def history(store: Store, scope: Scope, checking: Engine | None = None) -> Itera
         _metrics(store, scope),
         _runs(store, scope),
         _promotions(store, scope, run_of),
-        _rebuilds(store, scope),
+        _corrections(store, scope),
     )
     entries = heapq.merge(*sources, key=attrgetter("at"), reverse=True)
     return map(_Details(store, checking).added_to, entries)
@@ -230,12 +232,15 @@ def _run(store: Store, run_id: str) -> Run | None:
         return None
 
 
-def _rebuilds(store: Store, scope: Scope) -> Iterator[Entry]:
-    lines = (read_correction(store.raw, key) for key in reversed(correction_keys(store.raw)))
-    entries = (
-        Entry(line.recorded_at, What.REBUILD, line.correction_id, line.actor, line.reason, line) for line in lines
-    )
-    return _within(entries, scope.window)
+def _corrections(store: Store, scope: Scope) -> Iterator[Entry]:
+    def entry(one: Correction) -> Entry:
+        what = _OF_CORRECTIONS.get(one.kind, What.CORRECTION)
+        return Entry(one.recorded_at, what, one.correction_id, one.actor, one.reason, one)
+
+    return _within(map(entry, reversed(store.corrections.recorded())), scope.window)
+
+
+_OF_CORRECTIONS = {CorrectionKind.VERDICT: What.REBUILD, CorrectionKind.REVOCATION: What.REVOCATION}
 
 
 @dataclass(slots=True)

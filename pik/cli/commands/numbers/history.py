@@ -15,6 +15,7 @@ from pik.errors import command
 from pik.model.instant import Window
 
 if TYPE_CHECKING:
+    from pik.model.correction import Correction
     from pik.ports.store import Copy
     from pik.usecases.metrics.history import Entry
 
@@ -44,8 +45,9 @@ def history(
 ) -> None:
     """List what changed numbers or could, newest first: when, who, what, why.
 
-    These are batches, versions of metrics, runs, imports, promotions, rollbacks, and rebuilds of the index. The window
-    is when they happened. Requests to a stack's API that follow one another are one entry for each actor and day.
+    These are batches, versions of metrics, runs, imports, promotions, rollbacks, corrections and their revocations, and
+    rebuilds of the index. The window is when they happened. Requests to a stack's API that follow one another are one
+    entry for each actor and day.
     --entity keeps the batches with its deliveries and the runs that include it, --metric the runs and versions of one
     metric; figures remain those of the whole run. On a terminal the first 50, without --limit.
 
@@ -85,6 +87,7 @@ def _with_reason(entry: Entry) -> str:
 def _subject(entry: Entry) -> str:
     """Return what happened, in words."""
     from pik.model.batch import Batch, BatchState
+    from pik.model.correction import Correction
     from pik.model.metric import Metric, Run
     from pik.ports.state import Promotion
 
@@ -105,8 +108,20 @@ def _subject(entry: Entry) -> str:
         case Promotion():
             conflicts = f", {number_of(subject.conflicts, 'conflict')}" if subject.conflicts else ""
             return f"run {subject.run_id}: {subject.moved:,} moved{conflicts}{_standing(entry)}"
-    events = getattr(subject, "events", 0)
-    return f"{number_of(events, 'event')} got another accepted delivery" if events else "no event changed"
+        case Correction():
+            return _corrected(subject)
+    raise AssertionError(subject)
+
+
+def _corrected(correction: Correction) -> str:
+    from pik.model.correction import CorrectionKind
+
+    events = number_of(correction.events, "event")
+    if correction.kind is CorrectionKind.VERDICT:
+        return f"{events} got another accepted delivery" if correction.events else "no event changed"
+    if correction.kind is CorrectionKind.REVOCATION:
+        return f"revokes {correction.revokes}"
+    return f"{correction.statement}: {events}"
 
 
 def _standing(entry: Entry) -> str:
@@ -154,12 +169,17 @@ HISTORY = Schema(
             "what",
             str,
             "`batch`, `requests` (to the API, one after the other), `metric` (a version was applied), `run`, `import`,"
-            " `promote`, `rollback`, `rebuild` (of the index)",
+            " `promote`, `rollback`, `rebuild` (of the index), `correction`, `revocation` (of a correction)",
         ),
         Column("actor", str | None, "who did it; null: not known", cut=16),
         Column("subject", str, "in words, for people, with the reason", get=_with_reason, wrap=True),
         Column("reason", str | None, detail=True),
-        Column("id", str, "of the batch (of requests the last), run, promotion or rebuild, or NAME@VERSION", drop=1),
+        Column(
+            "id",
+            str,
+            "of the batch (of requests the last), run, promotion, rebuild or correction, or NAME@VERSION",
+            drop=1,
+        ),
         Column("moved", Count | None, "aggregates that a promotion or rollback moved", detail=True),
         Column(
             "as_left",

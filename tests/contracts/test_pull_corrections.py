@@ -1,0 +1,134 @@
+"""What a pull brings of corrections, and what it needs for them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from pik.model.correction import Correction, CorrectionKind, ListedDelivery
+from pik.model.delivery import Filter
+from pik.model.ids import new_id
+from pik.model.instant import ALL_TIME, DAY, parse_instant
+from pik.ports.store import Store
+from pik.rawlog.correction_lists import write_lists
+from pik.rawlog.corrections import read_list, record, with_frames
+from pik.rawlog.selection import deliveries
+from pik.runtime import SILENT
+from pik.usecases.care.rebuild import rebuild_index
+from pik.usecases.care.verify_findings import ProblemKind
+from tests.support.contracts.pulling import pulled, sound
+from tests.support.contracts.pulling import record as ingested
+from tests.support.stores import event, window
+
+pytestmark = pytest.mark.parametrize("kind", ["local", pytest.param("aws", marks=pytest.mark.slow)])
+
+
+@pytest.fixture
+def source(store: Store, tmp_path: Path) -> Store:
+    """A batch per day, with an event of `a` and one of `b`."""
+    for day in ("01", "03", "05"):
+        ingested(store, tmp_path, day, [event(1, "a", f"{day}T01:00"), event(2, "b", f"{day}T02:00")])
+    return store
+
+
+def moved(store: Store, of: str, to: str, kind: CorrectionKind = CorrectionKind.SHIFT) -> Correction:
+    """Record that the event of `a` on one day happened on another one."""
+    made = new_id()
+    listed = []
+    for found in deliveries(store, Filter(window(of, f"{int(of) + 1:02}"), ("a",))):
+        line = msgspec.json.decode(found.line)
+        names = ("event_id", "entity_id", "batch_id", "seq", "event_time")
+        time = f"2026-01-{to}T01:00:00.000000000Z"
+        listed.append(ListedDelivery(**{name: line[name] for name in names}, time=time))
+    assert len(listed) == 1
+    draft = Correction(
+        format=0,
+        correction_id=made,
+        kind=kind,
+        recorded_at=0,
+        reason="INC-1",
+        events=1,
+        lists=write_lists(store.raw, made, listed),
+    )
+    return record(store, [draft])[0]
+
+
+def segment_days(store: Store) -> list[int]:
+    return sorted(segment.day for segment in store.index.segments(ALL_TIME))
+
+
+def day(text: str) -> int:
+    return parse_instant(f"2026-01-{text}T00:00:00Z") // DAY
+
+
+def lists(store: Store) -> Iterator[str]:
+    return (found.key for found in store.raw.objects("corrections/") if found.key.count("/") == 2)
+
+
+def test_a_copy_has_all_corrections_the_lists_of_its_window_and_the_days_from_which_deliveries_came(
+    source: Store, tmp_path: Path
+) -> None:
+    into, out, elsewhere = moved(source, "01", "03"), moved(source, "03", "05"), moved(source, "05", "06")
+    chosen = moved(source, "05", "05", CorrectionKind.CONFLICTS)
+    (revoked,) = record(
+        source,
+        [
+            Correction(
+                format=0,
+                correction_id="",
+                kind=CorrectionKind.REVOCATION,
+                recorded_at=0,
+                reason="no",
+                events=0,
+                revokes=elsewhere.correction_id,
+            )
+        ],
+    )
+    copy, report = pulled(source, tmp_path / "copy", window("03", "04"))
+    assert report.problems == ()
+    assert list(copy.corrections.recorded()) == list(source.corrections.recorded())
+    assert copy.corrections.recorded()[-1].revokes == revoked.revokes
+    assert sorted(lists(copy)) == sorted(one.lists[0].key for one in (into, out, chosen))
+    assert segment_days(copy) == [day("01"), day("03")]
+    for one in (into, out):
+        (listed,) = with_frames(copy.raw, one).lists
+        assert list(read_list(copy.raw, listed)) == list(read_list(source.raw, listed))
+    sound(copy)
+    rebuild_index(copy, SILENT)
+    assert list(copy.corrections.recorded()) == list(source.corrections.recorded())
+    sound(copy)
+
+
+def test_an_entity_brings_only_what_moved_of_it(source: Store, tmp_path: Path) -> None:
+    moved(source, "01", "03")
+    copy, _ = pulled(source, tmp_path / "copy", window("03", "04"), ["b"])
+    assert segment_days(copy) == [day("03")]
+    sound(copy)
+
+
+def test_the_next_pull_brings_what_was_recorded_since_for_all_parts_of_the_copy(source: Store, tmp_path: Path) -> None:
+    pulled(source, tmp_path / "copy", window("03", "04"))
+    made = moved(source, "01", "03")
+    copy, report = pulled(source, tmp_path / "copy", window("05", "06"))
+    assert report.changed
+    assert [one.correction_id for one in copy.corrections.recorded()] == [made.correction_id]
+    assert segment_days(copy) == [day("01"), day("03"), day("05")]
+    sound(copy)
+    assert not pulled(source, tmp_path / "copy", window("05", "06"))[1].changed
+
+
+def test_a_correction_or_a_list_that_is_lost_in_the_source_is_a_problem(source: Store, tmp_path: Path) -> None:
+    if source.deployed:
+        pytest.skip("the files of a directory are removed here")
+    made = moved(source, "01", "03")
+    key = made.lists[0].key
+    (Path(source.url) / key).unlink()
+    _, report = pulled(source, tmp_path / "copy", window("03", "04"))
+    assert {(one.kind, one.what) for one in report.problems} == {(ProblemKind.MISSING, key)}
+    header = next(found.key for found in source.raw.objects("corrections/"))
+    (Path(source.url) / header).unlink()
+    _, report = pulled(source, tmp_path / "other", window("03", "04"))
+    assert [one.what for one in report.problems] == [header]
