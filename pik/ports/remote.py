@@ -65,6 +65,7 @@ class Level(StrEnum):
 
     READING = "reading"
     REPLAYING = "replaying"
+    CORRECTING = "correcting"
     ADMINISTERING = "administering"
     INSPECTING = "inspecting"
     PRODUCING = "producing"
@@ -72,7 +73,8 @@ class Level(StrEnum):
     @property
     def needed(self) -> tuple[Level, ...]:
         """The levels whose permissions it takes: its own and those below."""
-        below = {Level.REPLAYING: Level.READING, Level.ADMINISTERING: Level.REPLAYING, Level.INSPECTING: Level.READING}
+        below = dict.fromkeys((Level.REPLAYING, Level.CORRECTING, Level.INSPECTING), Level.READING)
+        below[Level.ADMINISTERING] = Level.REPLAYING
         return (*(below[self].needed if self in below else ()), self)
 
 

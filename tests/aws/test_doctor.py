@@ -24,7 +24,7 @@ from tests.support.aws.emulator import ENVIRONMENT, REGION, ministack
 __all__ = ["pik"]
 
 SERVICES = ("cloudformation", "cloudwatch", "dynamodb", "iam", "lambda", "s3", "sqs", "sts")
-UP_TO = {"reading": 1, "replaying": 2, "administering": 3, "inspecting": 4}
+LEVELS = ("reading", "replaying", "correcting", "administering", "inspecting")
 
 
 @pytest.fixture(scope="module")
@@ -152,11 +152,11 @@ def test_who_may_read_learns_what_replaying_needs(guarded, somebody) -> None:
     assert missing["producing"] == {"execute-api:Invoke"}
 
 
-@pytest.mark.parametrize("level", UP_TO)
+@pytest.mark.parametrize("level", LEVELS)
 def test_each_policy_of_the_page_is_enough_for_its_level(guarded, somebody, level: str) -> None:
-    granted = [each for name in list(UP_TO)[: UP_TO[level]] for each in filled(guarded, name)]
+    granted = [each for name in Level(level).needed for each in filled(guarded, name)]
     missing = lacking(diagnose(somebody([*granted, OF_THE_EMULATOR, WITHOUT_ARN]), ()))
-    assert [name for name in list(UP_TO)[: UP_TO[level]] if missing[name]] == [], missing
+    assert [name for name in Level(level).needed if missing[name]] == [], missing
 
 
 def test_what_the_doctor_prescribes_mends_it(guarded, somebody) -> None:

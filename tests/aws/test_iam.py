@@ -18,7 +18,7 @@ from tests.support.aws.policy import as_list
 from tests.support.aws.template import properties, resources
 from tools.gen_iam import PAGE, page, policy
 
-LEVELS = ("reading", "replaying", "administering", "inspecting")
+LEVELS = ("reading", "replaying", "correcting", "administering", "inspecting")
 SERVICES = ("cloudformation", "cloudwatch", "dynamodb", "iam", "lambda", "s3", "sqs", "sts")
 OF_ONESELF = {"iam:GetRole", "sts:GetCallerIdentity"}
 """What `pik stack doctor` does if it may, and what AWS lets everybody do."""
@@ -119,6 +119,26 @@ def test_raw_cannot_be_deleted_by_any_role() -> None:
 def test_the_page_has_the_policies_of_the_code() -> None:
     assert PAGE.read_text(encoding="utf-8") == page(), "`make docs` writes it again"
     assert re.findall(r"<!-- policy:(\w+) -->", page()) == [level.value for level in Level]
+
+
+def test_correcting_is_a_permission_that_neither_replaying_nor_a_function_has() -> None:
+    corrections = "arn:{partition}:s3:::{raw_bucket}/corrections/*"
+    who = {
+        level.value
+        for level, statements in POLICIES.items()
+        for one in statements
+        if "s3:PutObject" in one.actions and corrections in one.resources
+    }
+    assert who == {"correcting", "administering"}  # a rebuild of the index records what it changed
+    written, read = [], []
+    for name in resources("AWS::IAM::Role"):
+        for document in properties(name, KmsKeyArn="KEY").get("Policies", ()):
+            for statement in document["PolicyDocument"]["Statement"]:
+                if "RawBucket.Arn/corrections/*" in as_list(statement["Resource"]):
+                    actions = as_list(statement["Action"])
+                    read += [name] if "s3:GetObject" in actions else []
+                    written += [name] if "s3:PutObject" in actions else []
+    assert (written, sorted(read)) == ([], ["ProcessorRole", "ReplayRole"])
 
 
 RESOURCES = {

@@ -260,7 +260,8 @@ def test_no_role_has_a_wildcard_but_for_tracing() -> None:
             assert actions == TRACING, (role, statement["Sid"])
         else:
             wild = {one for one in where if "*" in one}
-            assert wild <= {"RawBucket.Arn/raw/*", "RawBucket.Arn/index/*"}, (role, statement["Sid"])
+            prefixes = {f"RawBucket.Arn/{name}/*" for name in ("raw", "index", "corrections")}
+            assert wild <= prefixes, (role, statement["Sid"])
 
 
 def test_roles_have_no_policies_from_elsewhere() -> None:

@@ -35,7 +35,8 @@ class Statement:
 _STACK = "arn:{partition}:cloudformation:{region}:{account}:stack/{stack}/*"
 _BUCKET = "arn:{partition}:s3:::{raw_bucket}"
 _INDEX_FILES = f"{_BUCKET}/index/*"
-_OBJECTS = (f"{_BUCKET}/raw/*", _INDEX_FILES, f"{_BUCKET}/corrections/*")
+_CORRECTIONS = f"{_BUCKET}/corrections/*"
+_OBJECTS = (f"{_BUCKET}/raw/*", _INDEX_FILES, _CORRECTIONS)
 _TABLE = "arn:{partition}:dynamodb:{region}:{account}:table/"
 _INDEX, _STATE = f"{_TABLE}{{index_table}}", f"{_TABLE}{{state_table}}"
 _SQS = "arn:{partition}:sqs:{region}:{account}:"
@@ -81,6 +82,11 @@ POLICIES = {
         Statement("WriteState", (*_WRITE, "dynamodb:PartiQLDelete", "dynamodb:PartiQLUpdate"), (_STATE,)),
         Statement("SendTasks", ("sqs:SendMessage",), (_QUEUE,)),
         Statement("DeleteDeadLetters", ("sqs:DeleteMessage",), (_DEAD_LETTERS,)),
+        Statement("EncryptWithKey", ("kms:GenerateDataKey",), (_KEY,)),
+    ),
+    Level.CORRECTING: (
+        Statement("RecordCorrections", ("s3:PutObject",), (_CORRECTIONS,)),
+        Statement("FollowCorrections", _actions("dynamodb", "BatchWriteItem", "DeleteItem", "UpdateItem"), (_INDEX,)),
         Statement("EncryptWithKey", ("kms:GenerateDataKey",), (_KEY,)),
     ),
     Level.ADMINISTERING: (

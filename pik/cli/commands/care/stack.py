@@ -59,8 +59,11 @@ def status(cli: Context) -> int | None:
 def doctor(
     cli: Context,
     need: Annotated[
-        Literal["reading", "replaying", "administering", "inspecting", "producing"],
-        option("--need LEVEL", "What you want to do: reading, replaying, administering, inspecting, producing."),
+        Literal["reading", "replaying", "correcting", "administering", "inspecting", "producing"],
+        option(
+            "--need LEVEL",
+            "What you want to do: reading, replaying, correcting, administering, inspecting, producing.",
+        ),
     ] = "reading",
     everything: Annotated[bool, option("--all", "Also list what is in order.")] = False,
 ) -> int | None:
