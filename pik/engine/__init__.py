@@ -234,6 +234,9 @@ class _Nothing:
     ) -> Iterator[Computed]:
         return iter(())
 
+    def values(self, metric: str) -> Iterator[Decimal]:  # noqa: ARG002
+        return iter(())
+
 
 @dataclass(frozen=True, slots=True)
 class _Grouped:
@@ -273,6 +276,13 @@ class _Grouped:
             starts = [start for metric, start in skipping if metric == measure.name]
             named = {start: names for (metric, start), names in among.items() if metric == measure.name}
             yield from _values(self.db, measure, self.reasons, starts, named)
+
+    def values(self, metric: str) -> Iterator[Decimal]:
+        [n] = [each.number for each in self.measures if each.name == metric]
+        where = f"_bucket IS NOT NULL AND _v{n} IS NOT NULL"
+        self.db.execute(f"SELECT CAST(_v{n} AS VARCHAR) FROM grouped WHERE {where}")
+        while rows := self.db.fetchmany(_FETCH):
+            yield from (Decimal(value) for (value,) in rows)
 
 
 def _inputs(measure: Measure) -> str:

@@ -6,6 +6,7 @@ from array import array
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from decimal import Decimal
 from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
@@ -120,6 +121,9 @@ class Computation(Protocol):
         and all others as if it had not failed. What the caller makes of it is the caller's choice; it must not be taken
         for a bucket without a value.
         """
+
+    def values(self, metric: str) -> Iterator[Decimal]:
+        """Yield every value of the metric, in no particular order."""
 
 
 class Extent(NamedTuple):

@@ -169,6 +169,9 @@ class PlainComputation:
             if bucket not in skipping and (bucket not in among or row.entity_id in among[bucket]):
                 yield row
 
+    def values(self, metric: str) -> Iterator[Decimal]:
+        return (row.value for row in self.found if row.metric == metric and row.value is not None)
+
 
 def line_of(row: Computed) -> DigestLines:
     assert row.value is not None

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from decimal import Decimal
+from functools import reduce
 from itertools import groupby
 
 from msgspec import structs
@@ -74,16 +75,16 @@ class _Values:
     """By metric: the number of values that cannot be computed, and the first bucket."""
     unreadable: dict[str, list[int]] = field(default_factory=dict)
     """By metric: the number of stretches of which raw cannot be read, and the first bucket."""
-    changes: dict[str, Decimal] = field(default_factory=dict)
     has_unmoved: bool = False
     """Whether late events may have fallen into values that they do not move."""
     sums: dict[str, bool] = field(default_factory=dict)
     totals: dict[str, Decimal] = field(default_factory=dict)
+    """By metric: the sum of all recomputed values, and of the current ones that cannot be computed."""
 
     def read(self) -> None:
         """Compare."""
         scope = self.scope
-        diff = diff_aggregates(scope.store, scope.engine, scope.window, entities=scope.entities)
+        diff = diff_aggregates(scope.store, scope.engine, scope.window, entities=scope.entities, sums=self.totals)
         if diff.left_out:
             scope.notes["differences"] = f"over all entities, and so left out: {', '.join(diff.left_out)}"
         rows = explained(scope.store, scope.engine, diff.rows)
@@ -105,15 +106,19 @@ class _Values:
             counts = self.failed if until is None else self.unreadable
             number, first = counts.get(one.metric, (0, one.bucket))
             counts[one.metric] = [number + 1, min(first, one.bucket)]
+            kept = [one.current or _ZERO]
             if until is not None:
-                self.scope.note_unreadable(Window(one.bucket, until))
+                window, aggregates = Window(one.bucket, until), self.scope.store.aggregates
+                self.scope.note_unreadable(window)
+                current = aggregates.current(one.metric, window, self.scope.entities)
+                kept = [row.computed.value or _ZERO for row in current]
+            self.totals[one.metric] = reduce(EXACT.add, kept, self.totals.get(one.metric, _ZERO))
             return
         self.has_unmoved = self.has_unmoved or (row.late > 0 and Cause.LATE not in row.shares)
         for cause, share in row.shares.items():
             version = row.current.metric_version if cause == Cause.DEFINITION and row.current else None
             scope = "" if version is None else f"{one.metric}@{version}"
             self.causes.setdefault((one.metric, cause, scope), _Sum()).add(row, share)
-            self.changes[one.metric] = EXACT.add(self.changes.get(one.metric, _ZERO), share)
         if (better := behind.better(row)) is not None:
             share = EXACT.subtract(better.computed.value or _ZERO, one.current or _ZERO)
             self.behind.setdefault((one.metric, better.run_id), _Sum()).add(row, share)
@@ -126,13 +131,7 @@ class _Values:
 
     def effect(self, metric: str, delta: Decimal) -> Decimal | None:
         """Return |delta| / |recomputed total|; None where that is 0."""
-        if metric not in self.totals:
-            scope, total = self.scope, self.changes.get(metric, _ZERO)
-            window = scope.window.widened(self.metrics[metric].bucket_size)
-            for row in scope.store.aggregates.current(metric, window, scope.entities):
-                total = EXACT.add(total, row.computed.value or _ZERO)
-            self.totals[metric] = total
-        total = self.totals[metric]
+        total = self.totals.get(metric)
         return abs(delta / total) if total else None
 
     def finding(self, check: str, what: str, shown: str, key: _Key, of_cause: _Sum, events: int | None) -> Finding:

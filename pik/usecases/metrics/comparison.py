@@ -13,6 +13,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from decimal import Context, Decimal
 from enum import StrEnum
+from functools import reduce
 from operator import attrgetter
 
 import msgspec
@@ -152,7 +153,8 @@ class Basis:
 class Comparison:
     """A comparison under way, and what it has counted. `nulls` has by metric how many buckets were computed as NULL,
     from how many events, without a current value: it is for saying why nothing was compared, and not all are looked at
-    where other values are equal. `tolerated` are rows that are not listed, kept for totals that are explained."""
+    where other values are equal. `tolerated` are rows that are not listed, kept for totals that are explained. `sums`
+    gets by metric what all recomputed values come to."""
 
     store: Store
     tolerances: Sequence[Tolerance]
@@ -161,6 +163,7 @@ class Comparison:
     file: FileNumbers | None = None
     left: Recorded | None = None
     totals: DiffTotals | None = None
+    sums: dict[str, Decimal] | None = None
     known_until: int = 0
     counts: Counter[str] = field(default_factory=Counter)
     nulls: dict[str, tuple[int, int]] = field(default_factory=dict)
@@ -224,6 +227,10 @@ class Comparison:
                         yield from self.recomputed(engine, [metric], selection)
                     return
                 self.known_until = max(self.known_until, part.known_until)
+                if self.sums is not None and not isinstance(part.computed, Damaged):
+                    for name in [metric.name for metric in metrics]:
+                        before = self.sums.get(name, Decimal(0))
+                        self.sums[name] = reduce(_WIDE.add, part.computed.values(name), before)
                 if isinstance(part.computed, Damaged):
                     reason = f"{part.computed.message}; {part.window} is not computed"
                     failure = Failure(reason, damage=True, until=part.window.end)

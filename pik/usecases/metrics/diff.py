@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from operator import attrgetter
 
 from pik.errors import NothingSelected
@@ -80,11 +81,13 @@ def diff_aggregates(
     file: FileNumbers | None = None,
     left: Recorded | None = None,
     totals: DiffTotals | None = None,
+    sums: dict[str, Decimal] | None = None,
 ) -> Diff:
     """Recompute from raw, under the scenario, and compare with what is current, with the numbers of a file, or with
     what is recorded as the `left` side; with `changed_only` only where both have a value.
 
-    A run is compared in the values that it wrote. `totals` are known when the rows have been read.
+    A run is compared in the values that it wrote. `totals` are known when the rows have been read, and so is by metric
+    in `sums` what all recomputed values come to.
 
     What cannot be computed is a row like any other. Raises NothingSelected for an unknown metric, also in `tolerances`,
     for a store without any events, and while iterating where neither side has a value; NotHeld where raw of the whole
@@ -93,7 +96,9 @@ def diff_aggregates(
     scenario = resolved(store, scenario)
     named = list(file.metrics) if file else definitions(store, engine, scenario, metrics)
     wanted, left_out = of_entities(named, entities)
-    comparison = Comparison(store, tolerances, {pin(metric) for metric in wanted}, set(entities), file, left, totals)
+    comparison = Comparison(
+        store, tolerances, {pin(metric) for metric in wanted}, set(entities), file, left, totals, sums
+    )
     if totals is not None:
         totals.expect(wanted)
     effective = widest(window, wanted)

@@ -18,7 +18,7 @@ from pik.rawlog.selection import Selection
 from pik.runtime.storage import Sorter
 from pik.usecases.availability import expect_held
 from pik.usecases.timing.grouping import Grouping
-from pik.usecases.timing.lag import filter_sql
+from pik.usecases.timing.lag import filter_sql, filtered
 
 LEAST = 30 * SECOND
 SPREADS = 6
@@ -154,7 +154,7 @@ class _Candidate:
 def find_skew(store: Store, engine: Engine, wanted: Filter, grouping: Grouping) -> SkewReport:
     """Find constant shifts and negative lags of the events that the filter selects. Raises NotHeld and Damaged."""
     expect_held(store, wanted.window, wanted.entities)
-    columns = {"event_id", "event_ns", "lag_ns", "source", "event_type", *grouping.columns}
+    columns = {"event_id", "event_ns", "lag_ns", *filtered(wanted), *grouping.columns}
     with (
         gather_deliveries(Selection(store, wanted.window, wanted.entities)) as files,
         engine.tables(files, columns, wanted.window, wanted.entities) as tables,
