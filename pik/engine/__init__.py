@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pik.engine import sandbox
 from pik.engine.check import Checked, check_definition
 from pik.engine.combine import combination_of
+from pik.engine.corrected_sql import UNCORRECTED, CorrectedLines
 from pik.engine.figures import digest_lines, open_figures
 from pik.engine.rules import NO_RULES, read_rules
-from pik.engine.sandbox import OutOfMemory, bounded, first_line, literal, session, threads_for
+from pik.engine.sandbox import OutOfMemory, bounded, file_list, first_line, literal, session, threads_for
 from pik.engine.scan_sql import (
     MICROSECOND,
     REASONS,
@@ -107,8 +108,7 @@ class DuckEngine:
         ordered = sorted(metrics, key=lambda metric: metric.name)
 
         def compute(db: DuckDBPyConnection) -> _Grouped:
-            load(db, inputs, entities)
-            return _grouped(db, inputs, ordered, window, chosen=bool(entities))
+            return _grouped(db, inputs, ordered, window, load(db, inputs, entities), chosen=bool(entities))
 
         with self._computed([inputs], compute) as grouped:
             yield grouped
@@ -122,6 +122,7 @@ class DuckEngine:
         entities: Sequence[str] = (),
         source: str | None = None,
         event_type: str | None = None,
+        among: Path | None = None,
         per: Per = Per.ENTITY,
     ) -> Iterator[Touched]:
         """See Engine.touched."""
@@ -130,19 +131,30 @@ class DuckEngine:
         if _is_empty(inputs):
             return
         wanted = {name: text for name, text in (("source", source), ("event_type", event_type)) if text is not None}
-        where = " AND ".join(f"{name} = {literal(text)}" for name, text in wanted.items())
+        conditions = [f"{name} = {literal(text)}" for name, text in wanted.items()]
+        columns = frozenset(wanted)
+        if among is not None:
+            columns |= {"batch_id", "seq"}
+            conditions.append("(batch_id IN (FROM among_batch) OR (batch_id, seq) IN (FROM among))")
+        where = " AND ".join(conditions)
 
         def compute(db: DuckDBPyConnection) -> DuckDBPyConnection:
-            load(db, inputs, entities)
-            skipping = inputs.skip is not None
-            scan = Scan(inputs.files, bucket_size, window, frozenset(wanted), bool(entities), skipping, per=per)
+            if among is not None:
+                _load_among(db, among)
+            scan = Scan(
+                *(inputs.files, bucket_size, window, columns),
+                chosen=bool(entities),
+                skipping=inputs.skip is not None,
+                per=per,
+                corrections=load(db, inputs, entities),
+            )
             try:
                 _group(db, scan.grouped([Measure("", 0, 0, where or None, {}, hashed=False)]), scan, inputs.deliveries)
             except duckdb.Error as error:
                 raise _cause(db, scan, error) from None
             return db
 
-        with self._computed([inputs], compute) as db:
+        with self._computed([inputs], compute, [among] if among is not None else []) as db:
             for bucket, entity_id, events in _rows(db, "_n0", "_n0 > 0"):
                 yield Touched(bucket * MICROSECOND, entity_id, events)
 
@@ -154,8 +166,7 @@ class DuckEngine:
             return
 
         def compute(db: DuckDBPyConnection) -> DuckDBPyConnection:
-            load(db, inputs, entities)
-            _counted(db, "", inputs, definition, window, chosen=bool(entities))
+            _counted(db, "", inputs, definition, window, load(db, inputs, entities), chosen=bool(entities))
             return db
 
         with self._computed([inputs], compute) as db:
@@ -197,11 +208,11 @@ class DuckEngine:
 
     @contextmanager
     def _computed(
-        self, all_inputs: Sequence[Inputs], compute: Callable[[DuckDBPyConnection], _Result]
+        self, all_inputs: Sequence[Inputs], compute: Callable[[DuckDBPyConnection], _Result], more: Sequence[Path] = ()
     ) -> Iterator[_Result]:
-        """Open a connection to the inputs and yield what `compute` makes of it. Where memory runs out it is tried again
-        with a single thread, which needs the least."""
-        files = list({file: None for inputs in all_inputs for file in (*inputs.files, inputs.skip) if file is not None})
+        """Open a connection to the inputs (and to `more` files) and yield what `compute` makes of it. Where memory runs
+        out it is tried again with a single thread, which needs the least."""
+        files = [*{file: None for inputs in all_inputs for file in inputs.readable}, *more]
         for threads in sorted({threads_for(self.threads, self.parts), 1}, reverse=True):
             with session(files, threads, self.parts) as db:
                 try:
@@ -297,8 +308,23 @@ def _is_empty(inputs: Inputs) -> bool:
     return not inputs.files
 
 
+def _load_among(db: DuckDBPyConnection, among: Path) -> None:
+    read = (
+        f"FROM read_csv({file_list([among])}, header = false, auto_detect = false,"
+        " columns = {batch_id: 'VARCHAR', seq: 'BIGINT'}, nullstr = '')"
+    )
+    db.execute(f"CREATE TEMP TABLE among_batch AS SELECT DISTINCT batch_id {read} WHERE seq IS NULL")
+    db.execute(f"CREATE TEMP TABLE among AS SELECT DISTINCT batch_id, seq {read} WHERE seq IS NOT NULL")
+
+
 def _grouped(
-    db: DuckDBPyConnection, inputs: Inputs, metrics: Sequence[Definition], window: Window, *, chosen: bool
+    db: DuckDBPyConnection,
+    inputs: Inputs,
+    metrics: Sequence[Definition],
+    window: Window,
+    corrections: CorrectedLines,
+    *,
+    chosen: bool,
 ) -> _Grouped:
     """Create the table `grouped` of the metrics, which are ordered by name."""
     checked = [check_definition(db, metric, f"_{number}_") for number, metric in enumerate(metrics)]
@@ -313,6 +339,7 @@ def _grouped(
         delivered=any(measure.delivered for measure in measures),
         rules=read_rules(db, inputs.rules),
         per=metrics[0].per,
+        corrections=corrections,
     )
     seconds = len(metrics) * (sandbox.SCAN_SECONDS + sandbox.DELIVERY_SECONDS * inputs.deliveries)
     names = ", ".join(measure.name for measure in measures)
@@ -323,7 +350,14 @@ def _grouped(
 
 
 def _counted(
-    db: DuckDBPyConnection, create: str, inputs: Inputs, definition: Definition, window: Window, *, chosen: bool
+    db: DuckDBPyConnection,
+    create: str,
+    inputs: Inputs,
+    definition: Definition,
+    window: Window,
+    corrections: CorrectedLines,
+    *,
+    chosen: bool,
 ) -> None:
     """Select the deliveries that the metric counts, with this before the SELECT."""
     import duckdb
@@ -337,6 +371,7 @@ def _counted(
         chosen=chosen,
         skipping=inputs.skip is not None,
         rules=read_rules(db, inputs.rules),
+        corrections=corrections,
     )
     _refuse_unknown_times(db, scan)
     columns = "event_id, batch_id, seq, epoch_us(event_time) AS event_time"
@@ -358,14 +393,14 @@ def _state(
     """Create the table of the deliveries that a state counts, and return its value."""
     window = Window(bucket, bucket + 1).widened(definition.bucket_size)
     create = f"CREATE TEMP TABLE counted_{number}"
-    value = None
+    value, corrections = None, UNCORRECTED
     if not _is_empty(inputs):
-        load(db, inputs, entities)
-        value = next(_grouped(db, inputs, [definition], window, chosen=bool(entities)).rows(), None)
+        corrections = load(db, inputs, entities)
+        value = next(_grouped(db, inputs, [definition], window, corrections, chosen=bool(entities)).rows(), None)
     if value is None or value.failure is not None:
         db.execute(f"{create} (event_id VARCHAR, batch_id VARCHAR, seq BIGINT, event_time BIGINT)")
     else:
-        _counted(db, f"{create} AS", inputs, definition, window, chosen=bool(entities))
+        _counted(db, f"{create} AS", inputs, definition, window, corrections, chosen=bool(entities))
     return value
 
 

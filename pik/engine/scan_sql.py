@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pik.engine.check import scale_of, scaled
+from pik.engine.corrected_sql import UNCORRECTED, CorrectedLines, load_corrections
 from pik.engine.rules import NO_RULES, Rules
 from pik.engine.sandbox import column_sql, file_list, first_line, literal, raw_fields
 from pik.engine.syntax import Aggregate
@@ -29,8 +30,10 @@ MICROSECOND = 1000
 
 _KEYS = ("event_id", "content_hash", "entity_id", "event_time")
 
-# As pik.model.metric.delivery_hash.
-_DELIVERY = "CAST('0x' || sha256(concat_ws('/', line.content_hash, line.batch_id, line.seq))[1:32] AS UHUGEINT)"
+
+def _hash(*columns: str) -> str:
+    """Return the SQL of what model.metric.delivery_hash is; what is NULL is left out."""
+    return f"CAST('0x' || sha256(concat_ws('/', line.content_hash, {', '.join(columns)}))[1:32] AS UHUGEINT)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +42,8 @@ class Measure:
 
     The aggregates are over the lines for which `where` holds (None: all). `inputs` is the number of those lines, and
     unless `hashed` is false `ids` is the XOR of their ids and `contents` that of their contents, or with `delivered` of
-    their contents and places in their batches. Where another measure counts the same lines, these are the columns of
-    that one, whose number is `counted`. `denominator` is that of a quotient.
+    their contents and places in their batches, as in model.metric.delivery_hash. Where another measure counts the same
+    lines, these are the columns of that one, whose number is `counted`. `denominator` is that of a quotient.
     """
 
     name: str
@@ -77,8 +80,8 @@ class Measure:
 @dataclass(frozen=True, slots=True)
 class Scan:
     """Which lines of `files` count: in `window`, of the wanted entities if `chosen`, not skipped if `skipping`. With
-    `delivered` some measure needs their places in their batches. `rules` move lines or take them out. `per` is what
-    they are grouped by beside their bucket."""
+    `delivered` some measure needs their places in their batches. `corrections` and then `rules` move lines or take them
+    out. `per` is what they are grouped by beside their bucket."""
 
     files: Sequence[Path]
     bucket_size: int
@@ -89,6 +92,7 @@ class Scan:
     delivered: bool = False
     rules: Rules = NO_RULES
     per: Per = Per.ENTITY
+    corrections: CorrectedLines = UNCORRECTED
 
     def grouped(self, measures: Iterable[Measure]) -> str:
         """Return the SQL of one row per bucket and entity: _bucket (microseconds), _entity, _lines, and the measures.
@@ -128,7 +132,7 @@ class Scan:
         _delivery, _whole, and the columns."""
         fields: dict[str, str] = {}
         places = ["batch_id", "seq"] if self.skipping or self.delivered else []
-        for name in {*_KEYS, *self.columns, *self.rules.columns, *places}:
+        for name in {*_KEYS, *self.columns, *self.rules.columns, *places, *self.corrections.fields}:
             fields |= raw_fields(name)
         filters = " AND ".join(self._filters())
         entity = "line.entity_id" if self.per == Per.ENTITY else literal(ALL_ENTITIES)
@@ -138,15 +142,19 @@ class Scan:
         columns = [f"{sql} AS {name}" for name, sql in keys.items()]
         columns.append("CAST('0x' || line.event_id AS UHUGEINT) AS _id")
         # Nearly every delivery has its content_hash as its id: one conversion does for both.
+        moved = f"WHEN line._corrected IS NOT NULL THEN {_hash('line._corrected')} " if self.corrections.moved else ""
         columns.append(
-            "CASE WHEN line.content_hash = line.event_id THEN _id ELSE CAST('0x' || line.content_hash AS UHUGEINT) END"
-            " AS _content"
+            f"CASE {moved}WHEN line.content_hash = line.event_id THEN _id "
+            "ELSE CAST('0x' || line.content_hash AS UHUGEINT) END AS _content"
         )
         if self.delivered:
-            columns.append(f"{_DELIVERY} AS _delivery")
+            corrected = ["line._corrected"] * self.corrections.moved
+            columns.append(f"{_hash('line.batch_id', 'line.seq', *corrected)} AS _delivery")
         columns.append(f"CASE WHEN {' AND '.join(f'line.{field} IS NOT NULL' for field in _KEYS)} THEN 1 END AS _whole")
         columns += [f"{column_sql(name)} AS {name}" for name in sorted(self.columns)]
-        source = self.rules.applied(self._read(fields), fields)
+        source = self.rules.applied(
+            self.corrections.applied(self._read(fields), fields), [*fields, *self.corrections.columns]
+        )
         return f"SELECT {', '.join(columns)} FROM {source} AS line{self._joins()}"
 
     def counts(self, conditions: Iterable[str]) -> str:
@@ -155,11 +163,12 @@ class Scan:
         fields: dict[str, str] = {}
         for name in {*_KEYS, *self.rules.columns, "batch_id", "seq"}:
             fields |= raw_fields(name)
+        read = self.corrections.applied(self._read(fields), fields)
         columns = "".join(f", {column_sql(name)} AS {name}" for name in sorted(self.rules.columns))
         filters = " AND ".join(replace(self, window=ALL_TIME, rules=NO_RULES)._filters()) or "true"
         counts = ", ".join(f"count(CASE WHEN {condition} THEN 1 END)" for condition in conditions)
         # Joined within: a condition names its columns alone, and joined tables have columns of these names too.
-        lines = f"SELECT line{columns} FROM {self._read(fields)} AS line{self._joins()} WHERE {filters}"
+        lines = f"SELECT line{columns} FROM {read} AS line{self._joins()} WHERE {filters}"
         return f"SELECT {counts} FROM ({lines})"
 
     def _read(self, fields: Mapping[str, str]) -> str:
@@ -189,7 +198,7 @@ class Scan:
             filters.append("skipped.seq IS NULL")
         if self.chosen:
             filters.append("wanted.entity_id IS NOT NULL")
-        return filters + self.rules.filters
+        return filters + self.corrections.filters + self.rules.filters
 
     def _bucket(self) -> str:
         # The text truncated to days or seconds is its floor. Counted from a bucket before all time, the remainder is
@@ -202,8 +211,9 @@ class Scan:
         return start if self.bucket_size <= DAY else f"greatest({start}, {MIN_INSTANT // MICROSECOND})"
 
 
-def load(db: DuckDBPyConnection, inputs: Inputs, entities: Sequence[str]) -> None:
-    """Load the skipped deliveries and the wanted entities, where there are any, into tables for the scan to join."""
+def load(db: DuckDBPyConnection, inputs: Inputs, entities: Sequence[str]) -> CorrectedLines:
+    """Load the skipped deliveries, the wanted entities and the corrections, where there are any, into tables for the
+    scan to join. Return how lines are corrected. Raises Damaged."""
     if inputs.skip is not None:
         db.execute(
             "CREATE OR REPLACE TEMP TABLE skipped AS SELECT DISTINCT batch_id, seq "
@@ -215,6 +225,7 @@ def load(db: DuckDBPyConnection, inputs: Inputs, entities: Sequence[str]) -> Non
             "CREATE OR REPLACE TEMP TABLE wanted AS SELECT DISTINCT unnest(CAST(? AS VARCHAR[])) AS entity_id",
             [list(entities)],
         )
+    return load_corrections(db, inputs.corrections)
 
 
 def refuse_unknown_times(db: DuckDBPyConnection, scan: Scan) -> None:

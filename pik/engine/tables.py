@@ -10,6 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from pik.engine.corrected_sql import CorrectedLines, load_corrections
 from pik.engine.sandbox import (
     OutOfMemory,
     column_sql,
@@ -33,8 +34,8 @@ _FETCH = 8192
 
 _AGAIN = 0.05  # seconds; an interrupt between two statements stops neither
 
-_OTHER, _DUPLICATE, _EVENT = range(3)
-"""Kinds of lines: deliveries that are not asked for, duplicates, and accepted ones."""
+_OTHER, _DELIVERY, _EVENT = range(3)
+"""Kinds of lines: deliveries that are not asked for, those that do not count, and those that do."""
 
 _Result = TypeVar("_Result")
 
@@ -43,9 +44,12 @@ _DERIVED = {
     "recorded_at": "make_timestamp(blocks.recorded_at // 1000)",
     "event_ns": "{event_time}",
     "lag_ns": "coalesce({received_time}, {ingest_time})::HUGEINT - {event_time}",
+    "received_event_time": "CAST({_received} AS TIMESTAMP)",
+    "received_ns": "epoch_ns(CAST({_received} AS TIMESTAMP_NS))",
 }
 """The SQL of the columns that raw lines do not have; {names} are times of the line in nanoseconds."""
 
+_RECEIVED = frozenset({"received_event_time", "received_ns"})
 _TIMES = ("event_time", "received_time", "ingest_time")
 _KEYS = ("event_time", "batch_id", "seq")
 """What a line must have to be a delivery. Each field that is read costs a twentieth of parsing the line."""
@@ -155,7 +159,7 @@ def open_tables(
 ) -> Iterator[DuckTables]:
     """Provide the tables of Engine.tables. Where memory runs out while raw is read, it is read again with a single
     thread, which needs the least."""
-    readable = [*files.files, files.verdicts, files.blocks, *([output] if output is not None else [])]
+    readable = [*files.readable, *([output] if output is not None else [])]
     for count in sorted({threads_for(threads, parts), 1}, reverse=True):
         with session(readable, count, parts, is_loading=True) as db:
             try:
@@ -186,8 +190,23 @@ def _load(
             f"CREATE TEMP TABLE {name} AS SELECT DISTINCT * FROM read_csv({path}, header = false, auto_detect = false, "
             f"columns = {{{types}}})"
         )
+    corrected = load_corrections(db, files.corrections, named="correction" in names)
+    if files.choices is not None:
+        db.execute(
+            "CREATE TEMP TABLE choices AS SELECT batch_id, seq, arg_max(counts, number) AS counts,"
+            f" arg_max(correction_id, number) AS by FROM read_csv({file_list([files.choices])}, header = false,"
+            " auto_detect = false, columns = {number: 'BIGINT', batch_id: 'VARCHAR', seq: 'BIGINT', counts: 'BOOLEAN',"
+            " correction_id: 'VARCHAR'}) GROUP BY batch_id, seq"
+        )
+    if files.withdrawn:
+        batches, by = (list(column) for column in zip(*files.withdrawn, strict=True))
+        db.execute(
+            "CREATE TEMP TABLE withdrawn AS SELECT unnest(CAST(? AS VARCHAR[])) AS batch_id,"
+            " unnest(CAST(? AS VARCHAR[])) AS by",
+            [batches, by],
+        )
     try:
-        db.execute(f"CREATE TEMP TABLE line AS {_lines(files, names, window, chosen=bool(entities))}")
+        db.execute(f"CREATE TEMP TABLE line AS {_lines(files, names, window, corrected, chosen=bool(entities))}")
         row = db.execute("SELECT count(_kind) FROM line").fetchone()
     except duckdb.OutOfMemoryException as error:
         raise OutOfMemory(error) from None
@@ -202,18 +221,23 @@ def _load(
     db.execute(f"CREATE TEMP VIEW events AS SELECT {shown} FROM line WHERE _kind = {_EVENT}")
 
 
-def _lines(files: DeliveryFiles, names: Sequence[str], window: Window, *, chosen: bool) -> str:
-    """Return the SQL of one row per line of the files: the columns, and `_kind`: an accepted delivery, a duplicate, or
-    another one (outside of the window, of another entity, or not recorded); NULL where the line is not a delivery."""
+def _lines(
+    files: DeliveryFiles, names: Sequence[str], window: Window, corrected: CorrectedLines, *, chosen: bool
+) -> str:
+    """Return the SQL of one row per line of the files: the columns, and `_kind`: a delivery that counts, one that does
+    not, or another one (outside of the window, of another entity, or not recorded); NULL where the line is not a
+    delivery."""
     own = [field.name for field in ENVELOPE if field.name in names]
     fields: dict[str, str] = {}
-    needed = [*_KEYS, *own, *(_TIMES if "lag_ns" in names else ())]
+    needed = [*_KEYS, *own, *(_TIMES if "lag_ns" in names else ()), *corrected.fields]
     needed += ["entity_id"] * chosen + ["ingest_time"] * ("recorded_at" in names)
     for name in needed:
         fields |= raw_fields(name)
-    nanoseconds = {name: f"epoch_ns(CAST(line.{name} AS TIMESTAMP_NS))" for name in _TIMES}
+    is_received = not _RECEIVED.isdisjoint(names)
+    texts = {name: f"epoch_ns(CAST(line.{name} AS TIMESTAMP_NS))" for name in _TIMES}
+    texts["_received"] = f"line.{'_received' if corrected.moved else 'event_time'}"
     sql = {name: column_sql(name) for name in own}
-    sql |= {name: text.format_map(nanoseconds) for name, text in _DERIVED.items() if name in names}
+    sql |= {name: text.format_map(texts) for name, text in _DERIVED.items() if name in names}
     others = ["verdicts.verdict IS NOT DISTINCT FROM 'unrecorded'"]
     if window.start > MIN_INSTANT:
         others.append(f"line.event_time < {literal(full_instant(window.start))}")
@@ -225,20 +249,35 @@ def _lines(files: DeliveryFiles, names: Sequence[str], window: Window, *, chosen
     if chosen:
         joins += " LEFT JOIN wanted ON wanted.entity_id = line.entity_id"
         others.append("wanted.entity_id IS NULL")
+    # Of a delivery that counts, in this order: its batch is not withdrawn, its event not out, and it is the chosen one.
+    counts, by = "verdicts.seq IS NULL", []
+    if files.choices is not None:
+        joins += " LEFT JOIN choices ON choices.batch_id = line.batch_id AND choices.seq = line.seq"
+        counts = f"coalesce(choices.counts, {counts})"
+        by.append("choices.by")
+    if files.withdrawn:
+        joins += " LEFT JOIN withdrawn ON withdrawn.batch_id = line.batch_id"
+        counts = f"withdrawn.batch_id IS NULL AND {counts}"
+        by.append("withdrawn.by")
+    counts = " AND ".join([*corrected.filters, counts])
+    by += [f"line.{name}" for name in corrected.columns if name.endswith("_by")]
+    sql["correction"] = "CAST(NULL AS VARCHAR)"
+    if by:
+        sql["correction"] = f"nullif(array_to_string(list_sort(list_distinct([{', '.join(by)}])), ','), '')"
     selected = [f"{sql[name]} AS {name}" for name in names]
     whole = " AND ".join(f"line.{key} IS NOT NULL" for key in _KEYS)
-    recorded = f"WHEN verdicts.seq IS NULL THEN {_EVENT} ELSE {_DUPLICATE}"
-    kind = f"CASE WHEN {' OR '.join(others)} THEN {_OTHER} {recorded} END"
+    kind = f"CASE WHEN {' OR '.join(others)} THEN {_OTHER} WHEN {counts} THEN {_EVENT} ELSE {_DELIVERY} END"
     selected.append(f"CASE WHEN {whole} THEN CAST({kind} AS UTINYINT) END AS _kind")
-    if not files.files:
-        nothing = ", ".join(f"CAST(NULL AS {sql_type}) AS {name}" for name, sql_type in sorted(fields.items()))
-        return f"SELECT {', '.join(selected)} FROM (SELECT {nothing} WHERE false) AS line{joins}"
     types = ", ".join(f"{name}: '{sql_type}'" for name, sql_type in sorted(fields.items()))
     # Without `records`, read_json looks at each line for what kind of JSON it is: 10 × slower.
     raw = (
         f"read_json({file_list(files.files)}, format = 'newline_delimited', compression = 'zstd', records = true, "
         f"columns = {{{types}}})"
     )
+    if not files.files:
+        nothing = ", ".join(f"CAST(NULL AS {sql_type}) AS {name}" for name, sql_type in sorted(fields.items()))
+        raw = f"(SELECT {nothing} WHERE false)"
+    raw = corrected.applied(raw, fields, received=is_received and corrected.moved)
     return f"SELECT {', '.join(selected)} FROM {raw} AS line{joins}"
 
 

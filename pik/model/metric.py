@@ -130,7 +130,8 @@ class Computed(msgspec.Struct, frozen=True, gc=False):  # a struct is made in a 
 
     `bucket` is the bucket's start (nanoseconds), `inputs` the number of deliveries that were counted. `input_ids` and
     `input_contents`, 32 hex digits each, are the XOR of their event ids and of their content hashes; the second one is
-    the XOR of `delivery_hash` instead where the metric reads what a content hash does not cover, or counts duplicates.
+    the XOR of `delivery_hash` instead where the metric reads what a content hash does not cover, or counts duplicates,
+    and has that of each delivery that a correction moved to another time.
     `value` is None where there are no inputs, or where the expression over them is NULL, such as the sum of a field
     that none of them has. It is also None where it could not be computed from these events; only then there is a
     `failure`. An event whose condition (`where`) fails is not among the inputs, so a failure may have none.
@@ -161,10 +162,11 @@ DELIVERY_FACTS = frozenset(field.name for field in ENVELOPE if not field.hashed)
 """Columns of a definition that belong to one delivery of an event, and that its content hash does not cover."""
 
 
-def delivery_hash(content_hash: str, batch_id: str, seq: int) -> int:
-    """Return the hash of a delivery's content and of which delivery it is: the first 128 bits of SHA-256 over
-    `CONTENT_HASH/BATCH_ID/SEQ`."""
-    return int.from_bytes(sha256(f"{content_hash}/{batch_id}/{seq}".encode()).digest()[:16], "big")
+def delivery_hash(content_hash: str, *facts: str | int) -> int:
+    """Return the hash of a delivery's content and of facts beside it, the first 128 bits of SHA-256 over
+    `CONTENT_HASH/TIME` for one that a correction moved, `CONTENT_HASH/BATCH_ID/SEQ` where it matters which delivery of
+    its event it is, `CONTENT_HASH/BATCH_ID/SEQ/TIME` for both. TIME has nine digits after the second, and Z."""
+    return int.from_bytes(sha256("/".join(map(str, (content_hash, *facts))).encode()).digest()[:16], "big")
 
 
 class Aggregate(msgspec.Struct, frozen=True, gc=False):
@@ -375,7 +377,7 @@ class ImportedFile(msgspec.Struct, frozen=True, kw_only=True):
 
 class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What a run was asked for: a replay or, with a `file`, an import. Two equal requests are the same work. Instants
-    in nanoseconds."""
+    in nanoseconds. `source`, `event_type` and `correction`, the id of one, choose buckets."""
 
     start: int
     end: int
@@ -384,6 +386,7 @@ class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
     source: str | None = None
     event_type: str | None = None
     assumed: tuple[str, ...] = ()
+    correction: str | None = None
     reason: str = ""
     file: ImportedFile | None = None
 
@@ -392,6 +395,11 @@ class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
         """Whether every delivery counts, the only assumption that a replay knows; its values must not become
         current."""
         return bool(self.assumed)
+
+    @property
+    def chooses_buckets(self) -> bool:
+        """Whether it is not about all buckets of its window and entities."""
+        return not (self.source is self.event_type is self.correction is None)
 
     @property
     def window(self) -> Window:
@@ -441,6 +449,9 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
 
     `failed_aggregates` counts those that failed in tasks that were done all the same, `failures` has the first of them,
     in the order of the tasks; a listing of runs has none.
+
+    All of its tasks compute with the corrections recorded until `corrections_until`, the last one that the planner
+    knew (nanoseconds; 0: there was none).
     """
 
     run_id: str
@@ -454,6 +465,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     events_matched: int | None
     buckets: int | None
     tasks: int
+    corrections_until: int = 0
     done: int = 0
     failed: int = 0
     new: int = 0

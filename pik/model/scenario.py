@@ -27,7 +27,10 @@ from pik.model.instant import (
     parse_instant,
 )
 
-HINT = "kinds: without, without-batch, with, delivery, conflicts, shift, zone, duplicates, definition; see --help"
+HINT = (
+    "kinds: without, without-batch, with, delivery, conflicts, shift, zone, duplicates, corrections, definition; see"
+    " --help"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +192,14 @@ class CountedDuplicates:
 
 
 @dataclass(frozen=True, slots=True)
+class WithoutCorrections:
+    """No recorded correction holds; what rebuilds of the index changed stays."""
+
+    def __str__(self) -> str:
+        return "corrections=none"
+
+
+@dataclass(frozen=True, slots=True)
 class OtherDefinition:
     """The metric of a definition file is computed with that file."""
 
@@ -208,6 +219,7 @@ Assumption = (
     | Shift
     | LocalTime
     | CountedDuplicates
+    | WithoutCorrections
     | OtherDefinition
 )
 
@@ -215,16 +227,25 @@ Assumption = (
 @dataclass(frozen=True, slots=True)
 class Scenario:
     """What a number is computed from: the deliveries recorded until `as_of` (nanoseconds; None: all), under
-    assumptions, in the order given. Which delivery of each event counts is as corrected until `corrected` (None: until
-    `as_of`)."""
+    assumptions, in the order given. Which delivery of each event counts is as rebuilds of the index had left it at
+    `corrected`, other corrections hold as they did at `corrections_until` (None, both: at `as_of`)."""
 
     as_of: int | None = None
     assumptions: tuple[Assumption, ...] = ()
     corrected: int | None = None
+    corrections_until: int | None = None
 
     def __bool__(self) -> bool:
         """Return whether it assumes anything."""
-        return self.as_of is not None or self.corrected is not None or bool(self.assumptions)
+        moments = self.as_of, self.corrected, self.corrections_until
+        return any(moment is not None for moment in moments) or bool(self.assumptions)
+
+    @property
+    def corrections_at(self) -> int | None:
+        """The moment whose corrections hold (nanoseconds; None: now, 0: none does)."""
+        if any(isinstance(one, WithoutCorrections) for one in self.assumptions):
+            return 0
+        return self.as_of if self.corrections_until is None else self.corrections_until
 
     @property
     def texts(self) -> list[str]:
@@ -409,6 +430,12 @@ def _duplicates(value: str, _: ReadIds) -> Assumption:
     return CountedDuplicates()
 
 
+def _corrections(value: str, _: ReadIds) -> Assumption:
+    if value != "none":
+        raise Invalid(f"{value!r} is not 'none'")
+    return WithoutCorrections()
+
+
 def _definition(value: str, _: ReadIds) -> Assumption:
     return OtherDefinition(_file(value))
 
@@ -445,6 +472,7 @@ _READERS: Mapping[str, Callable[[str, ReadIds], Assumption]] = {
     "shift": _shift,
     "zone": _zone,
     "duplicates": _duplicates,
+    "corrections": _corrections,
     "definition": _definition,
 }
 _EXAMPLES = {
@@ -456,5 +484,6 @@ _EXAMPLES = {
     "shift": "shift=-1h,source=web,from=2026-01-31",
     "zone": "zone=Europe/Berlin:earlier,source=web",
     "duplicates": "duplicates=counted",
+    "corrections": "corrections=none",
     "definition": "definition=@metric.toml",
 }

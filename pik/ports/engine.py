@@ -40,13 +40,25 @@ class Rule:
 
 
 @dataclass(frozen=True, slots=True)
+class CorrectionFiles:
+    """What a correction lists, as files of so many `lines` (ListedDelivery, NDJSON in zstd frames): deliveries that
+    happened at another `time`, if it `moves`, else events that do not count."""
+
+    moves: bool
+    correction_id: str
+    files: Sequence[Path]
+    lines: int
+
+
+@dataclass(frozen=True, slots=True)
 class Inputs:
     """The raw that a computation reads: whole segments, or files of some of their frames.
 
     `files` are NDJSON in zstd frames; `deliveries` is how many lines they hold together, so that a lost frame shows;
     `skip` is a CSV file of `batch_id,seq` without a header (None: nothing to skip), the deliveries that don't count.
-    With `duplicates` they may hold several deliveries of one event, and all of them count. All `rules` look at the
-    deliveries as they are in raw; of several that move one, the last holds.
+    With `duplicates` they may hold several deliveries of one event, and all of them count. `corrections` are in the
+    order of the log: of several that move a delivery, the last holds. All `rules` look at the deliveries as they are
+    then; of several that move one, again the last holds.
     """
 
     files: Sequence[Path]
@@ -54,6 +66,16 @@ class Inputs:
     skip: Path | None = None
     duplicates: bool = False
     rules: tuple[Rule, ...] = ()
+    corrections: Sequence[CorrectionFiles] = ()
+
+    @property
+    def readable(self) -> Iterator[Path]:
+        """Yield all of the files."""
+        yield from self.files
+        if self.skip is not None:
+            yield self.skip
+        for one in self.corrections:
+            yield from one.files
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +85,10 @@ class DeliveryFiles:
     `files` and `deliveries` as those of Inputs. `verdicts` is a CSV file of `batch_id,seq,verdict`, the deliveries that
     were not accepted; `blocks` one of `batch_id,ingest_time,recorded_at` (nanoseconds). Neither has a header. The first
     of the files are the whole objects of the `segments`.
+
+    `corrections` as those of Inputs; the batches `withdrawn` come with the id of their correction. `choices` is a CSV
+    file of `number,batch_id,seq,counts,correction_id` (None: there are none): of several about one delivery, the one
+    with the highest number says whether it counts.
     """
 
     files: Sequence[Path]
@@ -70,6 +96,18 @@ class DeliveryFiles:
     verdicts: Path
     blocks: Path
     segments: Sequence[Segment] = ()
+    corrections: Sequence[CorrectionFiles] = ()
+    choices: Path | None = None
+    withdrawn: Sequence[tuple[str, str]] = ()
+
+    @property
+    def readable(self) -> Iterator[Path]:
+        """Yield all of the files."""
+        yield from (*self.files, self.verdicts, self.blocks)
+        if self.choices is not None:
+            yield self.choices
+        for one in self.corrections:
+            yield from one.files
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +192,7 @@ class Figures(Protocol):
 
 
 class Tables(Protocol):
-    """Deliveries as SQL tables: `deliveries`, every recorded one, and `events`, the accepted ones.
+    """Deliveries as SQL tables: `deliveries`, every recorded one, and `events`, those that count.
 
     Their columns are DELIVERY_COLUMNS, as far as they were asked for. Statements are DuckDB's SQL, read those tables
     and nothing else, and raise Invalid where they cannot be evaluated.
@@ -228,10 +266,12 @@ class Engine(Protocol):
         entities: Sequence[str] = (),
         source: str | None = None,
         event_type: str | None = None,
+        among: Path | None = None,
         per: Per = Per.ENTITY,
     ) -> Iterator[Touched]:
         """Yield the (bucket, entity) pairs with an event in `window` that matches, ordered by bucket and entity; per
-        all entities, the buckets."""
+        all entities, the buckets. `among` is a CSV file of `batch_id,seq` without a header, without a seq for all of a
+        batch: other deliveries do not match."""
 
     def counted(
         self, inputs: Inputs, definition: Definition, window: Window, entities: Sequence[str] = ()
@@ -276,10 +316,15 @@ DELIVERY_COLUMNS = {
     "recorded_at": FieldType.INSTANT,
     "event_ns": FieldType.INTEGER,
     "lag_ns": FieldType.INTEGER,
+    "received_event_time": FieldType.INSTANT,
+    "received_ns": FieldType.INTEGER,
+    "correction": FieldType.TEXT,
 }
 """The columns of `deliveries` and `events`. Beside the envelope's: the verdict (accepted, exact, conflict), when the
 index recorded it, the event_time in whole nanoseconds since 1970, and the lag in nanoseconds. Instants are TIMESTAMPs
-in UTC, cut to microseconds."""
+in UTC, cut to microseconds. Corrections hold in all of them: `received_event_time` and `received_ns` are the event_time
+as it came, `correction` has the ids (with a comma between two) of the corrections that moved the delivery, chose
+whether it counts, or took it out; NULL: none did."""
 
 Format = Literal["parquet", "jsonl", "csv"]
 Compression = Literal["zstd", "snappy", "gzip", "none"]

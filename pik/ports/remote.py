@@ -277,6 +277,9 @@ class RunView(msgspec.Struct, frozen=True, kw_only=True):
     removed: Count
     promoted: Count
     rolled_back: Count
+    corrections_until: Annotated[
+        Time | None, Meta(description="Its values are with the corrections until then; null: there were none")
+    ]
     computed_by: Annotated[tuple[str, ...], Meta(description="The programs that computed its versions")]
     failed_aggregates: Count
     failures: Annotated[
@@ -293,6 +296,7 @@ class RunView(msgspec.Struct, frozen=True, kw_only=True):
     event_type: str | None
     metrics: Annotated[tuple[str, ...], Meta(description="Empty: all metrics")]
     assumed: Annotated[tuple[str, ...], Meta(description="Empty: what counts today")]
+    correction: Annotated[str | None, Meta(description="Chooses the buckets that this correction changes")]
     reason: str | None
     actor: Annotated[str | None, Meta(description="Who asked for it; null: not known")] = None
     file: Annotated[ImportedFile | None, Meta(description="What it imported; null: it is a replay")] = None
@@ -311,6 +315,7 @@ class RunView(msgspec.Struct, frozen=True, kw_only=True):
             "effective_end_time": format_instant(run.effective_end),
             "created_at": format_instant(run.created_at),
             "finished_at": None if run.finished_at is None else format_instant(run.finished_at),
+            "corrections_until": format_instant(run.corrections_until) if run.corrections_until else None,
             "reason": request.reason or None,
             "actor": run.actor or None,
         }
@@ -328,6 +333,7 @@ class RunView(msgspec.Struct, frozen=True, kw_only=True):
             "effective_end": parse_instant(self.effective_end_time),
             "created_at": parse_instant(self.created_at),
             "finished_at": None if self.finished_at is None else parse_instant(self.finished_at),
+            "corrections_until": parse_instant(self.corrections_until) if self.corrections_until else 0,
         }
         fields["request"] = RunRequest(**{name: fields[name] for name in RunRequest.__struct_fields__})
         return Run(**{name: fields[name] for name in Run.__struct_fields__})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,14 +10,17 @@ from typing import TYPE_CHECKING, TextIO
 
 from pik.errors import Damaged, UsageError
 from pik.model.batch import Frame, Segment, Verdict
+from pik.model.correction import Correction, CorrectionList
 from pik.model.instant import Window, full_instant
 from pik.ports.raw import Raw
+from pik.rawlog.corrected import Days
+from pik.rawlog.corrections import listed_frames
 from pik.rawlog.objects import damaged, frame_lines, frame_text, stored_frames
-from pik.rawlog.selection import Overrides, Selection
+from pik.rawlog.selection import Selection, segments_of
 from pik.runtime.storage import Spool, scratch
 
 if TYPE_CHECKING:
-    from pik.ports.engine import DeliveryFiles, Inputs
+    from pik.ports.engine import CorrectionFiles, DeliveryFiles, Inputs
 
 _UNRECORDED = Verdict.UNRECORDED  # a member is slow to look up
 
@@ -52,11 +55,11 @@ def gather_deliveries(selection: Selection) -> Iterator[DeliveryFiles]:
     the context lasts. Raises Damaged as `gather` does."""
     from pik.ports.engine import DeliveryFiles
 
-    lines, chosen = 0, Spool(Segment)
-    with scratch() as directory:
+    lines, chosen, batches = 0, Spool(Segment), set[str]()
+    with scratch() as directory, ExitStack() as stack:
         verdicts, blocks = directory / "verdicts.csv", directory / "blocks.csv"
         with open(verdicts, "w", encoding="ascii") as of_each, open(blocks, "w", encoding="ascii") as of_block:
-            for segment in selection.segments():
+            for segment in selection.recorded_segments():
                 frames = selection.frames(segment)
                 if not frames:
                     continue
@@ -66,8 +69,87 @@ def gather_deliveries(selection: Selection) -> Iterator[DeliveryFiles]:
                 of_block.write(f"{segment.batch_id},{ingested},{segment.recorded_at}\n")
                 lines += sum(frame.lines for frame in frames)
                 chosen.add(segment)
-        with _files(selection, chosen, directory) as (files, whole):
-            yield DeliveryFiles(files, lines, verdicts, blocks, whole)
+                batches.add(segment.batch_id)
+        files, whole = stack.enter_context(_files(selection, chosen, directory))
+        withdrawn = [one for one in selection.corrected.withdrawn.items() if one[0] in batches]
+        yield DeliveryFiles(
+            *(files, lines, verdicts, blocks, whole),
+            corrections=_ListFiles(selection, directory, stack).of(selection),
+            choices=_choices(selection, batches, directory / "choices.csv"),
+            withdrawn=withdrawn,
+        )
+
+
+def _choices(selection: Selection, batches: Set[str], target: Path) -> Path | None:
+    """Write which of the deliveries of these batches count by corrections, and by which; None: there are none."""
+    corrected, count = selection.corrected, 0
+    if not corrected.chooses:
+        return None
+    withdrawn = corrected.withdrawn
+    with open(target, "w", encoding="ascii") as file:
+        for correction_id, of_batches in corrected.heirs(withdrawn, selection.overrides.until).items():
+            for batch_id in of_batches.keys() & batches:
+                for seq in of_batches[batch_id]:
+                    count += 1
+                    file.write(f"{count},{batch_id},{seq},true,{correction_id}\n")
+        for one in corrected.choices(selection.days, selection.entities, withdrawn):
+            if one.batch_id in batches:
+                count += 1
+                file.write(f"{count},{one.batch_id},{one.seq},{str(one.counts).lower()},{one.correction_id}\n")
+    return target if count else None
+
+
+class _ListFiles:
+    """The lists of corrections as files, each made once, for selections of the same entities."""
+
+    def __init__(self, selection: Selection, directory: Path, stack: ExitStack) -> None:
+        self._raw, self._entities = selection.store.raw, selection.entities
+        self._directory, self._stack = directory, stack
+        self._made: dict[str, tuple[Path, int] | None] = {}
+
+    def of(self, selection: Selection) -> tuple[CorrectionFiles, ...]:
+        """Provide the lists that the selection needs, in the order of the log. Raises Damaged."""
+        from pik.ports.engine import CorrectionFiles
+
+        corrected, overrides = selection.corrected, selection.overrides
+        if not corrected:
+            return ()
+        # A delivery that came later, of an event that is out, may be chosen on a day on which no other one was.
+        everywhere = None if corrected.chooses or overrides.duplicates or overrides.settled else selection.days
+        found: list[CorrectionFiles] = []
+        for corrections, days in ((corrected.removing, everywhere), (corrected.moving, selection.days)):
+            for one, lists in corrected.lists(corrections, days, selection.entities):
+                self._make(one, lists)
+                files = [file for listed in lists if (file := self._made[listed.key]) is not None]
+                if files:
+                    paths, lines = [path for path, _ in files], sum(count for _, count in files)
+                    found.append(CorrectionFiles(one.kind.moves, one.correction_id, paths, lines))
+        return tuple(found)
+
+    def _make(self, correction: Correction, lists: Sequence[CorrectionList]) -> None:
+        """Provide lists, or their frames that may hold the entities, as files, with their numbers of lines."""
+        lists = [listed for listed in lists if listed.key not in self._made]
+        if self._entities:
+            self._made.update((listed.key, self._cut(correction, listed)) for listed in lists)
+            return
+        paths = self._stack.enter_context(self._raw.files([listed.key for listed in lists]))
+        for listed, path in zip(lists, paths, strict=True):
+            size = path.stat().st_size
+            if size != listed.size:
+                raise damaged(listed.key, f"it has {size} bytes, not {listed.size}")
+            self._made[listed.key] = path, listed.deliveries
+
+    def _cut(self, correction: Correction, listed: CorrectionList) -> tuple[Path, int] | None:
+        frames = listed_frames(listed, self._entities)
+        if not frames:
+            return None
+        target = self._directory / f"{correction.correction_id}-{len(self._made)}.ndjson.zst"
+        with open(target, "wb") as file:
+            for frame in frames:
+                data = self._raw.read(listed.key, frame.offset, frame.length)
+                frame_text(listed, frame, data)
+                file.write(data)
+        return target, sum(frame.lines for frame in frames)
 
 
 @contextmanager
@@ -98,11 +180,10 @@ def gather_together(selections: Sequence[Selection]) -> Iterator[list[GatheredRa
     """Provide what each of several selections gathers, of the same entities under several overrides, which leave out
     the same frames; their windows overlap. Raw that they share is read once. Raises as `gather` does."""
     first = selections[0]
-    window = Window(min(one.window.start for one in selections), max(one.window.end for one in selections))
-    later = max(one.overrides.later for one in selections)
-    earlier = max(one.overrides.earlier for one in selections)
-    whole = Selection(first.store, window, first.entities, Overrides(later=later, earlier=earlier))
-    with _gather_each(selections, whole.segments()) as gathered:
+    sources = [one.sources for one in selections]
+    window = Window(min(one.start for one in sources), max(one.end for one in sources))
+    days = Days(window, frozenset[int]().union(*(one.days.others for one in selections)))
+    with _gather_each(selections, segments_of(first.store, days, first.entities)) as gathered:
         yield gathered
 
 
@@ -137,7 +218,8 @@ def _gather_each(
             files, _ = stack.enter_context(_files(selections[0], spool, directory, number))
             for each in needing:
                 ours[each].files += files
-        yield [one.gathered() for one in ours]
+        lists = _ListFiles(selections[0], directory, stack)
+        yield [one.gathered(lists) for one in ours]
 
 
 class _Gathering:
@@ -146,21 +228,22 @@ class _Gathering:
     def __init__(self, selection: Selection, skip: TextIO) -> None:
         self.files: list[Path] = []
         self.lines = 0
-        self._overrides, self._days = selection.overrides, selection.sources.days
+        self._selection, self._overrides, self._days = selection, selection.overrides, selection.days
+        self._withdrawn = selection.corrected.withdrawn
+        self._counting = selection.counting()
         self._skip, self._skipped, self._known_until = skip, 0, 0
         self._overridden: set[str] = set()
 
     def meets(self, segment: Segment) -> bool:
         """Return whether the selection has the segment, if it needs anything of it or not."""
-        first, last = self._days
-        if not (first <= segment.day <= last and self._overrides.knows(segment)):
+        if segment.day not in self._days or segment.batch_id in self._withdrawn or not self._overrides.knows(segment):
             return False
         self._known_until = max(self._known_until, segment.recorded_at)  # must not cover what was recorded since
         return True
 
     def takes(self, segment: Segment, verdicts: Mapping[int, Verdict], frames: Sequence[Frame]) -> bool:
         """Note which deliveries of the segment do not count. Return whether any does."""
-        duplicates, counting = self._overrides.duplicates, self._overrides.counting.get(segment.batch_id, {})
+        duplicates, counting = self._overrides.duplicates, self._counting.get(segment.batch_id, {})
         seqs = [
             seq for seq, it in verdicts.items() if it == _UNRECORDED or not (duplicates or counting.get(seq, False))
         ]
@@ -174,8 +257,8 @@ class _Gathering:
         self.lines += sum(frame.lines for frame in frames)
         return True
 
-    def gathered(self) -> GatheredRaw:
-        """Return all of it, to be read now."""
+    def gathered(self, lists: _ListFiles) -> GatheredRaw:
+        """Return all of it, to be read now. Raises Damaged."""
         from pik.ports.engine import Inputs  # only what computes needs it
 
         self._skip.close()
@@ -186,6 +269,7 @@ class _Gathering:
             Path(self._skip.name) if self._skipped else None,
             duplicates=self._overrides.duplicates,
             rules=self._overrides.rules,
+            corrections=lists.of(self._selection),
         )
         return GatheredRaw(inputs, self._known_until)
 

@@ -11,6 +11,7 @@ from pik.model.batch import Frame, Segment, Verdict
 from pik.model.delivery import Delivery, Filter, entity_mark, event_id_text, event_time_text
 from pik.model.instant import MAX_INSTANT, MIN_INSTANT, Window, full_instant
 from pik.ports.store import Store
+from pik.rawlog.corrected import Corrected, Days, corrected_until
 from pik.rawlog.objects import frame_lines, frames_of, parse
 from pik.runtime import SILENT, Progress, showing
 
@@ -37,6 +38,8 @@ class SegmentFrames(NamedTuple):
 class Overrides:
     """What a scenario changes of what counts, for selecting raw.
 
+    Recorded corrections hold as they did at `corrected_until` (nanoseconds; None: now, 0: none does), unless those that
+    hold are given as `corrected`; with `settled` the rest says what their choices and withdrawn batches come to.
     Segments recorded after `until` and those of the `withdrawn` batches are left out; so are `unreadable` frames, by
     the key of their segment and their offset.
     `counting`, by batch and seq, has the deliveries of which not the verdict decides whether they count. The `rules`
@@ -53,6 +56,9 @@ class Overrides:
     earlier: int = 0
     added: Sequence[tuple[Path, int]] = ()
     duplicates: bool = False
+    corrected_until: int | None = None
+    corrected: Corrected | None = None
+    settled: bool = False
 
     def knows(self, segment: Segment) -> bool:
         """Return whether the segment is not left out."""
@@ -65,6 +71,9 @@ class Overrides:
 
 
 NO_OVERRIDES = Overrides()
+
+AS_RECEIVED = Overrides(corrected_until=0)
+"""Whatever came: no correction holds, but what rebuilds changed."""
 
 
 @dataclass(slots=True)
@@ -79,15 +88,31 @@ class Selection:
     entities: Sequence[str] = ()
     overrides: Overrides = NO_OVERRIDES
     _listed: list[Segment] | None = field(default=None, repr=False, compare=False)
+    _corrected: Corrected | None = field(default=None, repr=False, compare=False)
+    _days: Days | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def corrected(self) -> Corrected:
+        """The corrections that hold, the same ones for as long as the selection is used."""
+        if self._corrected is None:
+            given = self.overrides.corrected
+            self._corrected = corrected_until(self.store, self.overrides.corrected_until) if given is None else given
+        return self._corrected
 
     def segments(self) -> Iterator[Segment]:
-        """Yield all segments of the days that the window needs, by day, as the index lists them."""
+        """Yield all segments of the days that the window needs, by day, as the index lists them; those of withdrawn
+        batches are left out."""
+        withdrawn = self.corrected.withdrawn
+        return (segment for segment in self.recorded_segments() if segment.batch_id not in withdrawn)
+
+    def recorded_segments(self) -> Iterator[Segment]:
+        """Yield the segments as `segments` does, and those of batches that corrections withdraw."""
         if self._listed is not None:
             yield from self._listed
             return
         listed: list[Segment] = []
         count = 0
-        for segment in self.store.index.segments(self.sources, entities=self.entities):
+        for segment in segments_of(self.store, self.days, self.entities):
             if not self.overrides.knows(segment):
                 continue
             count += 1
@@ -108,7 +133,7 @@ class Selection:
         """Return the frames of a segment that may hold the entities; none if it has no events in the window."""
         sources = self.sources
         overlaps = segment.first_event < sources.end and segment.last_event >= sources.start
-        return self.frames(segment) if overlaps else []
+        return self.frames(segment) if overlaps or segment.day in self.days.others else []
 
     def frames(self, segment: Segment) -> list[Frame]:
         """Return the frames of a segment that may hold the entities, without those that are left out."""
@@ -121,6 +146,23 @@ class Selection:
         return self.overrides.sources(self.window)
 
     @property
+    def days(self) -> Days:
+        """The days of raw from which deliveries may count in the window."""
+        if self._days is None:
+            self._days = Days(self.sources, self.corrected.entered(self.sources))
+        return self._days
+
+    def counting(self, days: Days | None = None) -> Mapping[str, Mapping[int, bool]]:
+        """Return the deliveries of these days (None: of all that the window needs), by batch and seq, of which not the
+        verdict decides whether they count. Raises Damaged."""
+        overrides, corrected = self.overrides, self.corrected
+        if overrides.settled or overrides.duplicates or not corrected.chooses:
+            return overrides.counting
+        return corrected.counting(
+            self.days if days is None else days, self.entities, overrides.until, overrides.counting
+        )
+
+    @property
     def known_until(self) -> int:
         """The latest `recorded_at` among all segments of the window's days; 0 if there is none."""
         return max((segment.recorded_at for segment in self.segments()), default=0)
@@ -129,11 +171,17 @@ class Selection:
         """Return the selection of a window inside of this one."""
         if window == self.window:
             return self
-        first, last = self.overrides.sources(window).days
-        listed = self._listed
-        if listed is not None:
-            listed = [segment for segment in listed if first <= segment.day <= last]
-        return Selection(self.store, window, self.entities, self.overrides, listed)
+        inner = Selection(self.store, window, self.entities, self.overrides, None, self.corrected)
+        if self._listed is not None:
+            days = inner.days
+            inner._listed = [segment for segment in self._listed if segment.day in days]
+        return inner
+
+
+def segments_of(store: Store, days: Days, entities: Sequence[str] = ()) -> Iterator[Segment]:
+    """Yield the segments of these days, by day, as the index lists them."""
+    for window in days.windows():
+        yield from store.index.segments(window, entities=entities)
 
 
 _ACCEPTED = Verdict.ACCEPTED  # a member is slow to look up

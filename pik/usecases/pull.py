@@ -57,7 +57,7 @@ from pik.rawlog.sealed_records import (
     write_pull,
 )
 from pik.rawlog.segment_reader import scan_segment, seqs
-from pik.rawlog.selection import Selection
+from pik.rawlog.selection import AS_RECEIVED, Selection
 from pik.runtime import Progress, showing
 from pik.runtime.parallel import map_in_threads
 from pik.runtime.storage import Spool
@@ -194,7 +194,7 @@ def _versions(metrics: Metrics) -> list[Metric]:
 
 def _segments(source: Store, window: Window, entities: Sequence[str]) -> Iterator[Segment]:
     """Yield the segments of the window, which is of whole days, that may hold the entities."""
-    return (needed.segment for needed in Selection(source, window, entities).needed(whole_days=True))
+    return (needed.segment for needed in Selection(source, window, entities, AS_RECEIVED).needed(whole_days=True))
 
 
 class _Transfer:

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 from hypothesis import strategies as st
@@ -20,6 +20,9 @@ from hypothesis import strategies as st
 from pik.model.event import read_event
 from pik.model.instant import DAY, SECOND, Window, format_instant, parse_instant
 from pik.model.metric import Definition
+
+if TYPE_CHECKING:
+    from tests.support.corrected_model import RecordedCorrection
 
 DAY_ONE = parse_instant("2026-03-28T00:00:00Z")
 DAYS = 4
@@ -86,6 +89,7 @@ class Arrival:
     seq: int
     recorded_at: int
     lost: bool = False
+    number: int = -1
 
     @property
     def order(self) -> tuple[int, int, int]:
@@ -103,14 +107,15 @@ class Chosen:
     end: int | None = None
     where: int | None = None
 
-    def hits(self, one: Arrival) -> bool:
+    def hits(self, one: Arrival, at: int) -> bool:
+        """Whether it selects a delivery that happened at that time."""
         sent = one.sent
         return (
             self.source in (None, sent.source)
             and self.entity in (None, sent.entity)
             and self.batch in (None, one.batch)
-            and (self.start is None or sent.at >= self.start)
-            and (self.end is None or sent.at < self.end)
+            and (self.start is None or at >= self.start)
+            and (self.end is None or at < self.end)
             and (self.where is None or sent.value < self.where)
         )
 
@@ -170,6 +175,7 @@ ASSUMED = st.one_of(
     st.builds(Assumed, st.just("shift"), chosen=CHOSEN, word=st.sampled_from(list(SHIFTS))),
     st.builds(Assumed, st.just("zone"), chosen=CHOSEN, word=st.sampled_from(ZONES)),
     st.builds(Assumed, st.just("duplicates")),
+    st.builds(Assumed, st.just("corrections")),
     st.builds(Assumed, st.just("definition"), word=st.sampled_from(list(FORMULAS))),
 )
 
@@ -178,9 +184,22 @@ Values = dict[tuple[int, str], tuple[Decimal, int]]
 
 
 @dataclass
-class Model:
-    """All deliveries of a store, in recording order, and which of each event counts where that is not the first."""
+class State:
+    """What a scenario comes to before its assumed moves: the known deliveries of each event, those that count, the
+    events that are out, and the time of each delivery."""
 
+    events: dict[tuple[object, ...], list[Arrival]]
+    counting: dict[tuple[object, ...], list[Arrival]]
+    out: set[tuple[object, ...]]
+    times: dict[int, int]
+
+
+@dataclass
+class Model:
+    """All deliveries of a store, in recording order, and which of each event counts where that is not the first; and
+    the log of corrections."""
+
+    log: list[RecordedCorrection] = field(default_factory=list)
     arrivals: list[Arrival] = field(default_factory=list)
     winners: dict[tuple[object, ...], list[tuple[int, Arrival]]] = field(default_factory=dict)
     """Of events whose counting delivery was lost with the index: what counted since when."""
@@ -217,7 +236,10 @@ class Model:
         return winner
 
     def add(self, batch: int, events: Iterable[Sent], recorded_at: int) -> None:
-        self.arrivals += [Arrival(sent, batch, seq, recorded_at) for seq, sent in enumerate(events, 1)]
+        number = max((one.number for one in self.arrivals), default=-1)
+        self.arrivals += [
+            Arrival(sent, batch, seq, recorded_at, number=number + seq) for seq, sent in enumerate(events, 1)
+        ]
 
     def of_event(self, identity: tuple[object, ...]) -> list[Arrival]:
         return [one for one in self.arrivals if one.sent.identity == identity]
@@ -230,21 +252,53 @@ class Model:
         *,
         as_of: int | None = None,
         corrected: int | None = None,
+        corrections_until: int | None = None,
         assumed: Sequence[Assumed] = (),
     ) -> Values:
         formula = next((one.word for one in reversed(assumed) if one.kind == "definition"), formula)
         groups: dict[tuple[int, str], list[int]] = {}
-        for sent, at in self.counted(as_of, assumed, corrected):
+        for sent, at in self.counted(as_of, assumed, corrected, corrections_until):
             instant = DAY_ONE + at * SECOND
             if instant in within and (not entities or sent.entity in entities):
                 groups.setdefault((instant - instant % DAY, sent.entity), []).append(sent.value)
         return {key: (Decimal(FORMULAS[formula](found)), len(found)) for key, found in groups.items()}
 
     def counted(
-        self, as_of: int | None, assumed: Sequence[Assumed], corrected: int | None = None
+        self,
+        as_of: int | None,
+        assumed: Sequence[Assumed],
+        corrected: int | None = None,
+        corrections_until: int | None = None,
     ) -> list[tuple[Sent, int]]:
-        """What counts, and at which time; `corrected`: until when the index had been rebuilt (None: until as_of)."""
-        withdrawn = {one.number for one in assumed if one.kind == "without-batch"}
+        """What counts, and at which time; `corrected`: until when the index had been rebuilt, `corrections_until`:
+        until when corrections were recorded (None: until as_of)."""
+        state = self.state(as_of, assumed, corrected, corrections_until)
+        left = [each for found in state.counting.values() for each in found if not each.lost]
+        left = [each for each in left if each.sent.identity not in state.out]
+        out = [one.chosen for one in assumed if one.kind == "without-selected"]
+        left = [each for each in left if not any(chosen.hits(each, state.times[each.number]) for chosen in out)]
+        counted = [(each.sent, _moved(each, state.times[each.number], assumed)) for each in left]
+        for identity, sent in {
+            sent.identity: sent for one in reversed(assumed) for sent in reversed(one.events)
+        }.items():
+            if identity not in state.events:
+                counted.append((sent, sent.at))
+        return counted
+
+    def state(
+        self,
+        as_of: int | None,
+        assumed: Sequence[Assumed],
+        corrected: int | None = None,
+        corrections_until: int | None = None,
+    ) -> State:
+        """The steps until the one that takes selected events out."""
+        from tests.support.corrected_model import holding
+
+        if any(one.kind == "corrections" for one in assumed):
+            corrections_until = 0
+        log = holding(self.log, as_of if corrections_until is None else corrections_until)
+        withdrawn = {one.number for one in assumed if one.kind == "without-batch"} | {one.batch for one in log}
         known = [one for one in self.arrivals if one.batch not in withdrawn]
         known = [one for one in known if as_of is None or one.recorded_at <= as_of]
         known.sort(key=lambda one: one.order)
@@ -255,6 +309,12 @@ class Model:
         for identity in counting.keys() & self.winners.keys():
             winner = self.winner(identity, as_of if corrected is None else corrected)
             counting[identity] = [one for one in events[identity] if one is winner]
+        times = {one.number: one.sent.at for one in self.arrivals}
+        for entry in log:
+            times |= {number: at for number, at in entry.times.items() if number in times}
+        chosen = {identity: one for entry in log for identity, one in entry.chosen.items()}
+        counting |= {identity: [one] for identity, one in chosen.items() if one.batch not in withdrawn}
+        out = set[tuple[object, ...]]().union(*(entry.out for entry in log))
         for step in assumed:
             if step.kind == "duplicates":
                 counting = {identity: list(found) for identity, found in events.items()}
@@ -264,32 +324,30 @@ class Model:
             elif step.kind == "conflicts":
                 for identity, found in events.items():
                     contents = {each.sent.content for each in self.of_event(identity)}
-                    if len(contents) > 1 and any(step.chosen.hits(each) for each in counting[identity]):
+                    hit = any(step.chosen.hits(each, times[each.number]) for each in counting[identity])
+                    if len(contents) > 1 and hit:
                         counting[identity] = [found[0 if step.word == "first" else -1]]
         for step in assumed:
             if step.kind == "without":
-                counting[self.arrivals[step.number].sent.identity] = []
-        left = [each for found in counting.values() for each in found if not each.lost]
-        out = [one.chosen for one in assumed if one.kind == "without-selected"]
-        left = [each for each in left if not any(chosen.hits(each) for chosen in out)]
-        counted = [(each.sent, _moved(each, assumed)) for each in left]
-        for identity, sent in {
-            sent.identity: sent for one in reversed(assumed) for sent in reversed(one.events)
-        }.items():
-            if identity not in events:
-                counted.append((sent, sent.at))
-        return counted
+                out.add(self.arrivals[step.number].sent.identity)
+        return State(events, counting, out, times)
 
 
-def _moved(one: Arrival, assumed: Sequence[Assumed]) -> int:
-    at = one.sent.at
+def _moved(one: Arrival, at: int, assumed: Sequence[Assumed]) -> int:
+    """Return when an assumption says that a delivery happened which is known to have happened at that time."""
+    moved = at
     for each in assumed:
-        if each.kind == "shift" and each.chosen.hits(one):
-            at = one.sent.at + SHIFTS[each.word]
-        elif each.kind == "zone" and each.chosen.hits(one):
-            local = datetime(2026, 3, 28, tzinfo=ZoneInfo(each.word)) + timedelta(seconds=one.sent.at)
-            at = int((local.astimezone(UTC) - datetime(2026, 3, 28, tzinfo=UTC)).total_seconds())
-    return at
+        if each.kind in ("shift", "zone") and each.chosen.hits(one, at):
+            moved = moved_by(each, at)
+    return moved
+
+
+def moved_by(assumed: Assumed, at: int) -> int:
+    """Return where an assumption moves a time."""
+    if assumed.kind == "shift":
+        return at + SHIFTS[assumed.word]
+    local = datetime(2026, 3, 28, tzinfo=ZoneInfo(assumed.word)) + timedelta(seconds=at)
+    return int((local.astimezone(UTC) - datetime(2026, 3, 28, tzinfo=UTC)).total_seconds())
 
 
 def definition(formula: str, name: str = "m") -> Definition:
@@ -332,5 +390,6 @@ def _typed(one: Assumed, number: int, arrivals: Sequence[Arrival], ids: Sequence
         "shift": f"shift={one.word},{selected}",
         "zone": f"zone={one.word},{selected}",
         "duplicates": "duplicates=counted",
+        "corrections": "corrections=none",
         "definition": f"definition=@{file}",
     }[one.kind]

@@ -256,10 +256,14 @@ class PlainEngine:
         entities: Sequence[str] = (),
         source: str | None = None,
         event_type: str | None = None,
+        among: Path | None = None,
         per: Per = Per.ENTITY,
     ) -> Iterator[Touched]:
         counts: dict[tuple[int, str], int] = defaultdict(int)
+        some = None if among is None else {tuple(line.split(",")) for line in among.read_text().split()}
         for line, at in lines(inputs, window, entities):
+            if some is not None and not {(line["batch_id"], str(line["seq"])), (line["batch_id"], "")} & some:
+                continue
             if source in (None, line["source"]) and event_type in (None, line["event_type"]):
                 counts[at - at % bucket_size, line["entity_id"] if per == Per.ENTITY else ALL_ENTITIES] += 1
         for (bucket, entity), events in sorted(counts.items()):
@@ -271,10 +275,23 @@ def lines(inputs: Inputs, window: Window, entities: Sequence[str]) -> Iterator[t
     if inputs.skip is not None:
         with open(inputs.skip, encoding="ascii", newline="") as file:
             skipped = {(batch, seq) for batch, seq in csv.reader(file)}
+    out: set[str] = set()
+    moved: dict[tuple[str, int], str] = {}
+    for one in inputs.corrections:
+        for path in one.files:
+            with zstandard.open(path, "rt", encoding="utf-8") as file:
+                for listed in map(json.loads, file):
+                    if one.moves:
+                        moved[listed["batch_id"], listed["seq"]] = listed["time"]
+                    else:
+                        out.add(listed["event_id"])
     for path in inputs.files:
         with zstandard.open(path, "rt", encoding="utf-8") as file:
             for text in file:
                 line = json.loads(text)
+                if line["event_id"] in out:
+                    continue
+                line["event_time"] = moved.get((line["batch_id"], line["seq"]), line["event_time"])
                 at = parse_instant(line["event_time"])
                 wanted = at in window and (not entities or line["entity_id"] in entities)
                 if wanted and (line["batch_id"], str(line["seq"])) not in skipped:

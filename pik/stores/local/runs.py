@@ -43,7 +43,7 @@ from pik.stores.state_rows import damaged_row, read_failed, read_letter, read_re
 
 _COLUMNS = (
     *("run_id", "request", "actor", "state", "created_at", "finished_at", "effective_start", "effective_end"),
-    *("events_matched", "buckets", "tasks"),
+    *("events_matched", "buckets", "tasks", "corrections_until"),
 )
 _TASKS_IN = "(SELECT count(*) FROM task WHERE task.run_id = run.run_id AND task.state = '{}')"
 _COUNTED = {

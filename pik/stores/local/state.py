@@ -37,6 +37,7 @@ CREATE TABLE run (
     created_at INTEGER NOT NULL, finished_at INTEGER,
     effective_start INTEGER NOT NULL, effective_end INTEGER NOT NULL,
     events_matched INTEGER, buckets INTEGER, tasks INTEGER NOT NULL,
+    corrections_until INTEGER NOT NULL, -- the recorded_at of the last correction that holds in its versions; 0: none
     digest BLOB
 ) WITHOUT ROWID;
 CREATE INDEX run_request ON run (request);
@@ -123,7 +124,7 @@ def state_database(directory: Path) -> Database:
 
 RUN_DIGEST = (
     "row_digest('run', run_id, request, actor, state, created_at, finished_at, effective_start, effective_end,"
-    " events_matched, buckets, tasks)"
+    " events_matched, buckets, tasks, corrections_until)"
 )
 TASK_DIGEST = "row_digest('task', run_id, number, body, state, failing, failures)"
 LETTER_DIGEST = "row_digest('letter', letter_id, body)"

@@ -12,7 +12,7 @@ from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 
 from pik.errors import Damaged, EngineError
 from pik.model.instant import ALL_TIME, DAY, Window, day_text
-from pik.model.metric import NO_INPUTS, BucketDigest, Metric
+from pik.model.metric import NO_INPUTS, Aggregate, BucketDigest, Metric
 from pik.model.scenario import Scenario
 from pik.ports.engine import Engine
 from pik.ports.store import Store
@@ -97,9 +97,16 @@ def _state_problems(run: Verification) -> Iterator[Problem]:
         )
 
 
-_Known = tuple[int, int, int]
-"""What an aggregate was computed from: the version of its metric, until when events were known, and until when rebuilds
-had changed which of their deliveries count."""
+_Known = tuple[int, int, int, int]
+"""What an aggregate was computed from: the version of its metric, until when events were known, until when rebuilds had
+changed which of their deliveries count, and until when other corrections were recorded."""
+
+
+def _known_to(aggregate: Aggregate, winners: Winners) -> _Known:
+    run_id = aggregate.run_id
+    corrections = winners.known_to(run_id), winners.corrections_known_to(run_id)
+    return aggregate.metric_version, aggregate.known_until, *corrections
+
 
 _NOTHING = (0, NO_INPUTS, NO_INPUTS)
 
@@ -205,7 +212,7 @@ def _unexplained(
             counted = _NOTHING if found is None else found.counted
             if aggregate.computed.counted != counted or aggregate.metric_version != metric.version:
                 start, of_metric = aggregate.computed.bucket, unexplained[metric.name]
-                key = aggregate.metric_version, aggregate.known_until, remaining.winners.known_to(aggregate.run_id)
+                key = _known_to(aggregate, remaining.winners)
                 known = of_metric.get(key, Window(start, start + metric.bucket_size))
                 of_metric[key] = Window(min(known.start, start), max(known.end, start + metric.bucket_size))
     run.aggregates = (run.aggregates or 0) + checked
@@ -227,20 +234,19 @@ def _as_known(
     """Yield the aggregates that what was known to them does not explain either."""
     store = run.store
     for key, part in unexplained.items():
-        version, known_until, corrected = key
+        version, *moments = key
+        scenario = Scenario(moments[0], (), *moments[1:])
         then = next(one for one in store.metrics.versions(metric.name) if one.version == version)
         for whole in _computable(part.widened(then.bucket_size), then.bucket_size, _without(run)):
             with (
-                applied(
-                    store, engine, Scenario(known_until, corrected=corrected), whole, winners=remaining.winners
-                ) as known,
+                applied(store, engine, scenario, whole, winners=remaining.winners) as known,
                 gather(Selection(store, whole, overrides=remaining.of(known))) as gathered,
                 engine.computation(gathered.inputs, [then.definition], whole) as computation,
             ):
                 for current, now in compare(store.aggregates.current(metric.name, whole), computation.rows()):
                     if current is None:
                         continue
-                    if (current.metric_version, current.known_until, remaining.winners.known_to(current.run_id)) != key:
+                    if _known_to(current, remaining.winners) != key:
                         continue
                     if current.computed.counted != (_NOTHING if now is None else now.counted):
                         run.counts["not_proven"] += 1

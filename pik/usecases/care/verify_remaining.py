@@ -21,7 +21,7 @@ from pik.model.instant import ALL_TIME, DAY, SECOND, Window, day_text, format_in
 from pik.model.metric import ALL_ENTITIES, Aggregate, Computed, Metric, entities_of, with_scale
 from pik.ports.raw import RawKey
 from pik.rawlog.segment_reader import places_of
-from pik.rawlog.selection import Overrides
+from pik.rawlog.selection import Overrides, Selection
 from pik.usecases.care.verify_findings import InQuestion, LostFrames, Problem, ProblemKind, Verification
 from pik.usecases.metrics.winners import Winners
 
@@ -101,13 +101,18 @@ class Remaining:
         others, in recording order, as a rebuild has it."""
         counting: dict[str, dict[int, bool]] = defaultdict(dict)
         store = self.run.store
+        corrected = Selection(store, ALL_TIME)
+        withdrawn, chosen = corrected.corrected.withdrawn, corrected.counting() if self.run.lost else {}
         for batch_id in sorted({lost.segment.batch_id for lost in self.run.lost.values()}):
             for deliveries in store.repeats.repeated_from(batch_id):
                 [accepted] = (one for one in deliveries if one.kind == Verdict.ACCEPTED)
                 if not self._is_lost(accepted.segment_key, accepted.frame):
                     continue
+                if accepted.batch_id in withdrawn or not chosen.get(accepted.batch_id, {}).get(accepted.seq, True):
+                    continue  # it does not count: a correction is why
                 for one in deliveries:
-                    if one.kind != Verdict.UNRECORDED and not self._is_lost(one.segment_key, one.frame):
+                    is_known = one.kind != Verdict.UNRECORDED and one.batch_id not in withdrawn
+                    if is_known and not self._is_lost(one.segment_key, one.frame):
                         counting[one.batch_id][one.seq] = True
                         if one.kind == Verdict.EXACT:
                             self._heirs.add(bytes.fromhex(one.event_id))

@@ -17,7 +17,7 @@ from pik.model.instant import ALL_TIME, Window
 from pik.model.metric import Definition
 from pik.ports.store import Store
 from pik.rawlog.gathering import gather
-from pik.rawlog.selection import Overrides, RecordedDelivery, Selection
+from pik.rawlog.selection import NO_OVERRIDES, Overrides, RecordedDelivery, Selection
 
 if TYPE_CHECKING:
     from pik.ports.engine import Engine
@@ -111,16 +111,16 @@ def matching(store: Store, engine: Engine, wanted: Filter, where: str, *, duplic
         hint = error.hint or "a condition as in a metric's where: docs/metrics.md"
         raise UsageError(f"--where {where}: {error.message.partition(': ')[2]}", hint=hint) from None
     try:
-        return selected(store, engine, wanted, where, duplicates=duplicates)
+        return selected(store, engine, wanted, where, Overrides(duplicates=duplicates))
     except EngineError as error:
         hint = "TRY_CAST in place of a cast, or a condition that fails for no event"
         raise UsageError(f"--where {where}: {error.message.partition(': ')[2]}", hint=hint) from None
 
 
-def selected(store: Store, engine: Engine, wanted: Filter, where: str, *, duplicates: bool = False) -> Places:
-    """Return the accepted deliveries in the window (with `duplicates` all) that a metric with this condition counts.
-    Raises EngineError where it fails for a delivery."""
+def selected(store: Store, engine: Engine, wanted: Filter, where: str, overrides: Overrides = NO_OVERRIDES) -> Places:
+    """Return the deliveries in the window that a metric with this condition counts, of those that count. Raises
+    EngineError where it fails for a delivery."""
     definition = Definition(name="selection", value="count(*)", where=where)
-    with gather(Selection(store, wanted.window, wanted.entities, Overrides(duplicates=duplicates))) as raw:
+    with gather(Selection(store, wanted.window, wanted.entities, overrides)) as raw:
         counted = engine.counted(raw.inputs, definition, wanted.window, wanted.entities)
         return Places((one.batch_id, one.seq) for one in counted)

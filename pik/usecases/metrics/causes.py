@@ -25,6 +25,7 @@ from pik.usecases.metrics.chain import (
     counts_same,
     inputs_of,
     is_short,
+    knowledge_at,
     knowledge_of,
     steps,
     value_of,
@@ -103,13 +104,24 @@ def explained(
         return right, {metric.version: metric for metric in store.metrics.versions(name)}
 
     while some := list(islice(rows, together)):
+        by_metric = [(name, list(of_metric)) for name, of_metric in groupby(some, key=lambda one: one.metric)]
+        of_window = winners.within(_window(some, (definitions_of(name) for name, _ in by_metric)))
         groups = [
-            _OfMetric(name, *definitions_of(name), scenario, sides, list(of_metric), winners)
-            for name, of_metric in groupby(some, key=lambda one: one.metric)
+            _OfMetric(name, *definitions_of(name), scenario, sides, of_metric, of_window)
+            for name, of_metric in by_metric
         ]
-        _compute(store, engine, groups, winners, reads_rest=sides.right is not None)
+        _compute(store, engine, groups, of_window, reads_rest=sides.right is not None)
         for group in groups:
             yield from group.explained()
+
+
+def _window(
+    differences: Iterable[Difference], definitions: Iterable[tuple[Metric | None, Mapping[int, Metric]]]
+) -> Window:
+    """Return what the buckets of the differences cover, by any of the definitions."""
+    buckets = {one.bucket for one in differences}
+    sizes = [one.bucket_size for right, known in definitions for one in (right, *known.values()) if one is not None]
+    return Window(min(buckets), max(buckets) + 1).widened(max(sizes, default=1))
 
 
 def _definition(store: Store, engine: Engine, assumed: Metric, text: str) -> Metric | None:
@@ -236,8 +248,7 @@ class _OfMetric:
         left = self._knowledge(version, self.sides.left)
         right = self._knowledge(other, self.sides.right)
         if self.sides.right is None and self.metric is not None:
-            as_of = self.scenario.as_of
-            right = Knowledge(self.metric, as_of, self.winners.moment(as_of))
+            right = knowledge_at(self.metric, self.scenario.as_of, self.winners)
         if right is None:
             return _Path()
         in_row = self.sides.right is None and not self.scenario.assumptions

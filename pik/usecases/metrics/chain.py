@@ -26,6 +26,7 @@ class Cause(StrEnum):
     DEFINITION = "definition"
     LATE = "late"
     VERDICT = "verdict"
+    CORRECTED = "corrected"
     ASSUMED = "assumed"
     UNEXPLAINED = "unexplained"
 
@@ -33,23 +34,34 @@ class Cause(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Knowledge:
     """What a value is computed from: a definition, the deliveries recorded until then (nanoseconds; None: all), up to
-    when rebuilds have changed which delivery of an event counts (see Winners.moment), and whether duplicates count."""
+    when rebuilds have changed which delivery of an event counts (see Winners.moment), until when other corrections were
+    recorded (see Winners.correction_moment), and whether duplicates count."""
 
     metric: Metric
     until: int | None
     corrected: int
+    corrections: int = 0
     duplicates: bool = False
 
     @property
     def scenario(self) -> Scenario:
         """The scenario under which raw gives the value."""
-        return Scenario(self.until, (CountedDuplicates(),) if self.duplicates else (), self.corrected)
+        assumptions = (CountedDuplicates(),) if self.duplicates else ()
+        return Scenario(self.until, assumptions, self.corrected, self.corrections)
 
 
 def knowledge_of(version: Aggregate, metric: Metric, side: Recorded | None, winners: Winners) -> Knowledge:
     """Return what a version of a side (None: of what is current) was computed from, by this definition."""
     counts = side is not None and side.run is not None and side.run.request.counts_duplicates
-    return Knowledge(metric, version.known_until, winners.known_to(version.run_id), counts)
+    run_id = version.run_id
+    return Knowledge(
+        *(metric, version.known_until, winners.known_to(run_id), winners.corrections_known_to(run_id), counts)
+    )
+
+
+def knowledge_at(metric: Metric, as_of: int | None, winners: Winners) -> Knowledge:
+    """Return what a value is computed from at that moment (None: now)."""
+    return Knowledge(metric, as_of, winners.moment(as_of), winners.correction_moment(as_of))
 
 
 def steps(left: Knowledge, right: Knowledge, winners: Winners) -> Iterator[tuple[Cause, Knowledge]]:
@@ -68,6 +80,9 @@ def steps(left: Knowledge, right: Knowledge, winners: Winners) -> Iterator[tuple
     for moment in winners.moments(at.corrected, right.corrected):
         at = replace(at, corrected=moment)
         yield Cause.VERDICT, at
+    for moment in winners.correction_moments(at.corrections, right.corrections):
+        at = replace(at, corrections=moment)
+        yield Cause.CORRECTED, at
 
 
 def counts_same(found: Computed | None, version: Computed) -> bool:

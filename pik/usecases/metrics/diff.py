@@ -109,7 +109,7 @@ def diff_aggregates(
     def rows() -> Iterator[Difference]:
         with applied(store, engine, scenario, effective, entities) as overrides:
             selection = Selection(store, effective, entities, overrides)
-            refuse_empty_selections(store, engine, scenario, selection)
+            refuse_empty_selections(engine, scenario, selection)
             together = [  # metrics of one bucket size, over a stretch of their whole buckets
                 (group, stretch)
                 for size, group in by_bucket_size(wanted)

@@ -1,8 +1,8 @@
 """Why two sides of a comparison differ in one value: the difference, split by cause.
 
 The causes are applied one after the other, from the left side to the right: lost, duplicates, definition, late,
-verdict, assumed, unexplained. The share of each is by how much the value changes then, so shares add up to the
-difference exactly. docs/investigating.md explains the order.
+verdict, corrected, assumed, unexplained. The share of each is by how much the value changes then, so shares add up to
+the difference exactly. docs/investigating.md explains the order.
 """
 
 from __future__ import annotations
@@ -20,11 +20,22 @@ from pik.model.metric import ALL_ENTITIES, Computed, Metric, entities_of, entity
 from pik.model.scenario import PLAIN, OtherDefinition, Scenario
 from pik.ports.engine import Engine
 from pik.ports.store import Store
+from pik.rawlog.corrected import ever_moved
 from pik.rawlog.objects import frame_lines, parse
 from pik.rawlog.selection import Overrides, Selection
 from pik.runtime.storage import Spool
 from pik.usecases.availability import expect_held
-from pik.usecases.metrics.chain import EXACT, Cause, Knowledge, counts_same, inputs_of, is_short, steps, value_of
+from pik.usecases.metrics.chain import (
+    EXACT,
+    Cause,
+    Knowledge,
+    counts_same,
+    inputs_of,
+    is_short,
+    knowledge_at,
+    steps,
+    value_of,
+)
 from pik.usecases.metrics.definitions import pin
 from pik.usecases.metrics.file_numbers import FileNumbers
 from pik.usecases.metrics.scenario import definitions, resolved
@@ -118,7 +129,7 @@ def explain(
     winners = Winners(store, window.widened(max(sizes, default=metric.bucket_size)))
     before = side_value(store, winners, left or Recorded(store, LEFT), *place)
     after = None if right is None else side_value(store, winners, right, *place)
-    target = Knowledge(metric, scenario.as_of, winners.moment(scenario.as_of))
+    target = knowledge_at(metric, scenario.as_of, winners)
     target = target if after is None or after.knowledge is None else after.knowledge
     if "@" in name and target.metric != metric:
         raise UsageError(f"{right} was computed with {pin(target.metric)}, not {name}", hint=metric.name)
@@ -245,6 +256,8 @@ class _Chain:
             elif cause == Cause.VERDICT:
                 change = self.winners.change(max(before.corrected, known.corrected))
                 detail = _verdict(change, self.states.changed_events(at, after))
+            elif cause == Cause.CORRECTED:
+                detail = _corrected(self.winners.correction(max(before.corrections, known.corrections)))
             else:
                 detail = _late(self.store, self.states, at, after, knowledge, known)
             if detail:
@@ -323,7 +336,8 @@ def _deliveries(store: Store, explanation: Explanation, changes: Sequence[Change
     times = [one.event_time * 1000 for one in changes]
     window, moves = Window(min(times), max(times) + 1000), explanation.moves
     # Those that are only counted at another time than their own are where that moved them from.
-    overrides = Overrides(unreadable=explanation.unreadable, later=moves[0], earlier=moves[1])
+    corrected = ever_moved(store)
+    overrides = Overrides(unreadable=explanation.unreadable, later=moves[0], earlier=moves[1], corrected=corrected)
     for segment, frames in Selection(store, window, entities_of(explanation.entity_id), overrides).needed():
         for frame in frames:
             for line in frame_lines(store.raw, segment, frame):
@@ -363,6 +377,13 @@ def _verdict(change: Correction, count: int) -> str:
         f"the rebuild of the index {change.correction_id}, {format_instant(change.recorded_at)}{by},"
         f" changed which delivery of {events} counts"
     )
+
+
+def _corrected(correction: Correction) -> str:
+    by = f" by {correction.actor}" if correction.actor else ""
+    what = f"revokes {correction.revokes}" if correction.revokes else correction.statement
+    at = format_instant(correction.recorded_at)
+    return f"correction {correction.correction_id}, {at}{by}: {what} ({correction.reason})"
 
 
 def _lost(found: State, side: SideValue, counted: str) -> str:

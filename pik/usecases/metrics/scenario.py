@@ -7,7 +7,6 @@ each event counts; which events are out and which are added; which times move; t
 from __future__ import annotations
 
 import re
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -50,6 +49,7 @@ from pik.model.scenario import (
 )
 from pik.ports.engine import Engine, Rule
 from pik.ports.store import Store, batch_of
+from pik.rawlog.corrected import Corrected, Days, Marks, corrected_until
 from pik.rawlog.gathering import gather
 from pik.rawlog.selection import NO_OVERRIDES, Overrides, Selection
 from pik.runtime.storage import scratch
@@ -174,16 +174,21 @@ class _Applied:
     window: Window
     entities: Sequence[str]
     winners: Winners
+    corrected: Corrected = field(init=False)
     withdrawn: set[str] = field(default_factory=set)
-    counting: dict[str, dict[int, bool]] = field(default_factory=lambda: defaultdict(dict))
+    counting: dict[str, Marks] = field(default_factory=dict)
     duplicates: bool = False
     added: set[bytes] = field(default_factory=set)
     """The events that files add."""
 
+    def __post_init__(self) -> None:
+        self.corrected = corrected_until(self.store, self.scenario.corrections_at)
+
     def overrides(self, directory: Path) -> Overrides:
-        """Return what the assumptions come to, step by step."""
+        """Return what the recorded corrections and the assumptions come to, step by step; in each, corrections come
+        first."""
         given = self.scenario.assumptions
-        self.withdrawn = {one.batch_id for one in given if isinstance(one, WithoutBatch)}
+        self.withdrawn = {one.batch_id for one in given if isinstance(one, WithoutBatch)} | {*self.corrected.withdrawn}
         rules, later, earlier = self._rules()
         sources = Overrides(later=later * SECOND, earlier=earlier * SECOND).sources(self.window)
         for one in given:
@@ -193,6 +198,9 @@ class _Applied:
                     expect_held(self.store, Window(first, last), self.entities)
         if not any(isinstance(one, CountedDuplicates) for one in given):
             self._count_winners(sources)
+            days = Days(sources, self.corrected.entered(sources))
+            for choice in self.corrected.choices(days, self.entities, self.withdrawn):
+                self._mark(choice.batch_id, choice.seq, counts=choice.counts)
         for one in given:
             if isinstance(one, CountedDuplicates):
                 self.duplicates = True
@@ -208,12 +216,14 @@ class _Applied:
         return Overrides(
             until=self.scenario.as_of,
             withdrawn=frozenset(self.withdrawn),
-            counting=dict(self.counting),
+            counting=self.counting,
             rules=rules,
             later=later * SECOND,
             earlier=earlier * SECOND,
             added=[self._added(one, directory / f"{n}.zst") for n, one in enumerate(given) if isinstance(one, With)],
             duplicates=self.duplicates,
+            corrected=self.corrected,
+            settled=True,
         )
 
     def _is_known(self, delivery: Location) -> bool:
@@ -236,11 +246,10 @@ class _Applied:
                 deliveries = sorted(self.store.index.deliveries(event_id), key=lambda one: one.order)
                 self._count([deliveries], Which.FIRST)
                 continue
-            for batch_id, seq in winner.later:
-                self.counting[batch_id][seq] = False
+            for place in winner.later:
+                self._mark(*place, counts=False)
             if winner.place is not None:
-                batch_id, seq = winner.place
-                self.counting[batch_id][seq] = True
+                self._mark(*winner.place, counts=True)
 
     def _count(self, events: Iterable[list[Location]], which: Which) -> None:
         """Count the first or the last known delivery of each event."""
@@ -251,11 +260,15 @@ class _Applied:
 
     def _choose(self, deliveries: Iterable[Location], chosen: Location) -> None:
         for one in deliveries:
-            self.counting[one.batch_id][one.seq] = one is chosen
+            self._mark(one.batch_id, one.seq, counts=one is chosen)
+
+    def _mark(self, batch_id: str, seq: int, *, counts: bool) -> None:
+        self.counting.setdefault(batch_id, Marks()).mark(seq, counts)
 
     def _counts(self, delivery: Location) -> bool:
         counts = self.duplicates or delivery.kind == Verdict.ACCEPTED
-        return self._is_known(delivery) and self.counting.get(delivery.batch_id, {}).get(delivery.seq, counts)
+        marks = self.counting.get(delivery.batch_id)
+        return self._is_known(delivery) and (counts if marks is None else marks.get(delivery.seq, counts))
 
     def _hit(self, events: Iterable[list[Location]], criteria: Criteria) -> Iterator[list[Location]]:
         """Yield the events whose counting delivery meets the criteria."""
@@ -275,7 +288,7 @@ class _Applied:
                 _check_where(self.engine, criteria.where)
             wanted = Filter(criteria.window, entities)
             sql = f"idempotency_key IS NOT NULL AND {_sql(criteria)}"
-            return selected(self.store, self.engine, wanted, sql, duplicates=True)
+            return selected(self.store, self.engine, wanted, sql, Overrides(duplicates=True, corrected=self.corrected))
         except EngineError as error:
             what = f"where={criteria.where}: {error.message.partition(': ')[2]}"
             raise UsageError(what, hint="TRY_CAST in place of a cast") from None
@@ -290,7 +303,7 @@ class _Applied:
 
     def _remove(self, event_id: str) -> None:
         for one in self.store.index.deliveries(event_id):
-            self.counting[one.batch_id][one.seq] = False
+            self._mark(one.batch_id, one.seq, counts=False)
 
     def _rules(self) -> tuple[tuple[Rule, ...], int, int]:
         """Return the rules for the engine, and by how many seconds deliveries may move to a later and to an earlier
@@ -300,8 +313,8 @@ class _Applied:
             if isinstance(one, WithoutSelected):
                 rules.append(Rule(self._recorded(one.criteria)))
             elif isinstance(one, Shift):
-                totals = self.store.index.totals()
-                offsets = shift_offsets(one.by, totals.first_event or 0, totals.last_event or 0)
+                times = self._all_times()
+                offsets = shift_offsets(one.by, times.start, times.end - 1)
                 rules.append(Rule(self._recorded(one.criteria), offsets))
             elif isinstance(one, LocalTime):
                 offsets = zone_offsets(load_zone(one.zone), one.fold, self._times(one.criteria))
@@ -321,10 +334,15 @@ class _Applied:
 
     def _times(self, criteria: Criteria) -> Window:
         """Return the times for which offsets are needed: those of selected events that may fall into the window."""
-        totals = self.store.index.totals()
-        first = max(criteria.window.start, self.window.start - 2 * DAY, totals.first_event or 0)
-        last = min(criteria.window.end, self.window.end + 2 * DAY, (totals.last_event or 0) + 1)
+        times = self._all_times()
+        first = max(criteria.window.start, self.window.start - 2 * DAY, times.start)
+        last = min(criteria.window.end, self.window.end + 2 * DAY, times.end)
         return Window(first, max(last, first + 1))
+
+    def _all_times(self) -> Window:
+        """Return the times at which deliveries happened."""
+        totals = self.store.index.totals()
+        return self.corrected.widened(Window(totals.first_event or 0, (totals.last_event or 0) + 1))
 
     def _added(self, assumed: With, target: Path) -> tuple[Path, int]:
         """Write the events of the file that are not known as raw lines, and return the file and their number."""
@@ -373,7 +391,7 @@ def _check_where(engine: Engine, where: str) -> None:
         raise UsageError(f"where={where}: {error.message.partition(': ')[2]}", hint=error.hint) from None
 
 
-def refuse_empty_selections(store: Store, engine: Engine, scenario: Scenario, selection: Selection) -> None:
+def refuse_empty_selections(engine: Engine, scenario: Scenario, selection: Selection) -> None:
     """Raise NothingSelected for an assumption that selects no delivery of the selection, so that a mistyped one is not
     taken for one that changes nothing."""
     for one in scenario.assumptions:
@@ -381,15 +399,16 @@ def refuse_empty_selections(store: Store, engine: Engine, scenario: Scenario, se
             continue
         start = max(selection.sources.start, one.criteria.window.start)
         window = Window(start, min(selection.sources.end, one.criteria.window.end))
-        if start >= window.end or not _is_met(store, engine, one.criteria, window, selection.entities):
+        if start >= window.end or not _is_met(engine, one.criteria, window, selection):
             raise NothingSelected(f"{one} selects no delivery {selection.window.within}", hint="pik events")
 
 
-def _is_met(store: Store, engine: Engine, criteria: Criteria, window: Window, entities: Sequence[str]) -> bool:
+def _is_met(engine: Engine, criteria: Criteria, window: Window, selection: Selection) -> bool:
     """Return whether a delivery meets the criteria, or that cannot be known."""
     definition = Definition(name="selection", value="count(*)", where=_sql(criteria))
+    overrides, entities = Overrides(duplicates=True, corrected=selection.corrected), selection.entities
     try:
-        with gather(Selection(store, window, entities, Overrides(duplicates=True))) as raw:
+        with gather(Selection(selection.store, window, entities, overrides)) as raw:
             return next(iter(engine.counted(raw.inputs, definition, window, entities)), None) is not None
     except (Damaged, EngineError, Invalid):
         return True  # what computes says so

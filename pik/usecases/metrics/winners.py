@@ -1,16 +1,19 @@
-"""Which delivery of an event counted before a rebuild of the index changed that, from the records that it left."""
+"""What the log of corrections says of earlier moments: which delivery of an event counted before a rebuild of the
+index changed that, and which other corrections held."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from pik.errors import NotFound
 from pik.model.batch import Verdict
 from pik.model.correction import Correction, CorrectionKind
 from pik.model.ids import creation_time
 from pik.model.instant import ALL_TIME, SECOND, Window
 from pik.ports.raw import RawKey, RawKind
 from pik.ports.store import Store
+from pik.rawlog.corrected import concerning
 from pik.rawlog.corrections import Place, WinnerLine, correction_keys, read_correction, read_winners
 
 _SLACK = 60 * SECOND
@@ -29,13 +32,15 @@ class EarlierWinner:
 @dataclass(slots=True)
 class Winners:
     """Reads the records of rebuilds, each once, and only those that a question needs. With a window, moments are those
-    of the rebuilds that changed something in it."""
+    of the rebuilds, and of other corrections, that changed something in it."""
 
     store: Store
     window: Window | None = None
     _keys: list[str] | None = None
     _moments: list[int] | None = None
+    _log: Sequence[Correction] | None = None
     _heads: dict[str, Correction] = field(default_factory=dict)
+    _planned: dict[str, int] = field(default_factory=dict)
 
     def changes(self, after: int = 0) -> list[Correction]:
         """Return the records of rebuilds that changed winners, of those recorded after that moment, oldest first.
@@ -60,19 +65,54 @@ class Winners:
         moments = [moment for moment in self._concerning() if until is None or moment <= until]
         return max(moments, default=0)
 
+    def within(self, window: Window) -> Winners:
+        """Return the same with those corrections only that changed something in a window, those of rebuilds aside: to
+        know which these are takes reading."""
+        log = concerning(self.corrections(), window)
+        return Winners(self.store, self.window, self._keys, self._moments, log, self._heads, self._planned)
+
+    def planned(self, run_id: str) -> int:
+        """Return the moment up to which corrections hold in the versions of a run, pinned when it was planned. A copy
+        has no runs: there it is the time in the id."""
+        if run_id not in self._planned:
+            try:
+                self._planned[run_id] = self.store.runs.get(run_id).corrections_until
+            except NotFound:
+                self._planned[run_id] = _time_in(run_id)
+        return self._planned[run_id]
+
     def known_to(self, run_id: str) -> int:
-        """Return the moment up to which corrections hold in the versions of a run: when it was planned."""
-        try:
-            return self.moment(creation_time(run_id))
-        except ValueError:  # a damaged id
-            return 0
+        """Return the moment of the last rebuild that the versions of a run know of."""
+        return self.moment(self.planned(run_id))
+
+    def corrections_known_to(self, run_id: str) -> int:
+        """Return the moment of the last other correction that the versions of a run know of."""
+        return self.correction_moment(self.planned(run_id))
+
+    def correction_moment(self, until: int | None) -> int:
+        """Return when the last correction until that moment (None: of all) was recorded, those of rebuilds aside; 0 if
+        there is none."""
+        moments = [one.recorded_at for one in self.corrections() if until is None or one.recorded_at <= until]
+        return max(moments, default=0)
+
+    def correction_moments(self, left: int, right: int) -> list[int]:
+        """Return the moments on the way from `left` to `right`, both from `correction_moment`, as `moments` does."""
+        return _between([one.recorded_at for one in self.corrections()], left, right)
+
+    def correction(self, moment: int) -> Correction:
+        """Return the correction of this moment."""
+        return next(one for one in self.corrections() if one.recorded_at == moment)
+
+    def corrections(self) -> Sequence[Correction]:
+        """Return the corrections in the order of the log, those of rebuilds aside."""
+        if self._log is None:
+            self._log = concerning(self.store.corrections.recorded(), self.window or ALL_TIME)
+        return self._log
 
     def moments(self, left: int, right: int) -> list[int]:
         """Return the moments up to which corrections hold, one after the other, on the way from `left` to `right`, both
         from `moment`."""
-        low, high = min(left, right), max(left, right)
-        between = [low, *(moment for moment in self._concerning() if low < moment <= high)]
-        return between[1:] if left <= right else between[-2::-1]
+        return _between(self._concerning(), left, right)
 
     def change(self, moment: int) -> Correction:
         """Return the record of this moment."""
@@ -126,3 +166,17 @@ class Winners:
         Damaged."""
         for change in self.changes(after):
             yield from (line for line in self.lines(change, ALL_TIME) if line.old is None)
+
+
+def _between(moments: Iterable[int], left: int, right: int) -> list[int]:
+    """Return the moments on the way from one of them to another one, the last one included."""
+    low, high = min(left, right), max(left, right)
+    between = [low, *(moment for moment in moments if low < moment <= high)]
+    return between[1:] if left <= right else between[-2::-1]
+
+
+def _time_in(run_id: str) -> int:
+    try:
+        return creation_time(run_id)
+    except ValueError:  # a damaged id
+        return 0

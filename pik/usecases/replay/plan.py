@@ -34,7 +34,6 @@ from pik.model.metric import (
 )
 from pik.ports.engine import Engine, Touched
 from pik.ports.store import Store
-from pik.rawlog.gathering import gather
 from pik.rawlog.selection import Overrides, Selection
 from pik.runtime.storage import Spool
 from pik.usecases.availability import expect_held
@@ -49,6 +48,7 @@ from pik.usecases.metrics.computation import (
     widest,
 )
 from pik.usecases.metrics.definitions import chosen, of_entities, pin, pinned
+from pik.usecases.replay.chosen import chosen_buckets, find_correction
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,8 @@ def plan_replay(
     """
     metrics = replayable(store, request)
     effective = widest(request.window, metrics)
-    selection = Selection(store, effective, request.entities, _overrides(request))
+    corrections = max((one.recorded_at for one in store.corrections.recorded()), default=0)
+    selection = Selection(store, effective, request.entities, _overrides(request, corrections))
     planner = _Planner(selection, engine, request, count, at_most, size)
     run_id, tasks = run_id or new_id(), Spool(Task)
     for bucket_size, group in by_bucket_size(metrics):
@@ -127,6 +128,7 @@ def plan_replay(
         events_matched=planner.events if is_counted else None,
         buckets=planner.buckets if is_counted else None,
         tasks=len(tasks),
+        corrections_until=corrections,
     )
     without_value: tuple[str, ...] = ()
     if is_counted and len(request.entities) > 1:
@@ -139,10 +141,13 @@ def plan_replay(
 def replayable(store: Store, request: RunRequest) -> list[Metric]:
     """Return the metrics of the request, without those over all entities if it names some.
 
-    Raises UsageError, Invalid for NAME@VERSION, NothingSelected for an unknown metric, and NotHeld where raw of the
+    Raises UsageError, Invalid for NAME@VERSION, NothingSelected for an unknown metric, NotFound for an unknown
+    correction, and NotHeld where raw of the
     whole buckets has expired or was not pulled.
     """
     metrics, _ = _metrics(store, request)
+    if request.correction is not None:
+        find_correction(store, request.correction)
     expect_held(store, widest(request.window, metrics), request.entities)
     return metrics
 
@@ -210,30 +215,8 @@ def start(store: Store, plan: Plan) -> Run:
     return plan.run
 
 
-def _overrides(request: RunRequest) -> Overrides:
-    return Overrides(duplicates=request.counts_duplicates)
-
-
-def chosen_buckets(
-    selection: Selection,
-    engine: Engine,
-    request: RunRequest,
-    bucket_size: int,
-    at_most: int | None = None,
-    per: Per = Per.ENTITY,
-) -> Iterator[Touched]:
-    """Yield the (bucket, entity) pairs of the selection with an event that the request's filters let through; per all
-    entities, the buckets. Raises as `gather` does."""
-    with gather(selection, at_most=at_most) as raw:
-        yield from engine.touched(
-            raw.inputs,
-            bucket_size,
-            selection.window,
-            entities=selection.entities,
-            source=request.source,
-            event_type=request.event_type,
-            per=per,
-        )
+def _overrides(request: RunRequest, corrections_until: int | None = None) -> Overrides:
+    return Overrides(duplicates=request.counts_duplicates, corrected_until=corrections_until)
 
 
 @dataclass(slots=True)
@@ -259,7 +242,7 @@ class _Planner:
         windows = self._windows(bucket_size)
         pairs: Iterator[Touched] | None = None
         try:
-            if request.source is not None or request.event_type is not None:
+            if request.chooses_buckets:
                 touched = self._touched(request.window, bucket_size, None, per)
                 pairs = chain(list(islice(touched, 1)), touched)  # by the first one all of their raw has been read
             elif self.count:
@@ -333,7 +316,7 @@ def execute_task(store: Store, engine: Engine, task: Task, run: Run | None = Non
     request = run.request
     metrics = [pinned(store.metrics, text) for text in task.metrics]
     expect_held(store, task.window, task.entities)  # it may have waited for long
-    selection = Selection(store, task.window, task.entities, _overrides(request))
+    selection = Selection(store, task.window, task.entities, _overrides(request, run.corrections_until))
     with closing(recompute(selection, engine, metrics)) as parts:
         first = next(parts)
         is_whole = first.window == task.window and not isinstance(first.computed, Damaged)
@@ -398,7 +381,7 @@ class ComputedTask:
 
     def _touched(self, part: Window) -> set[tuple[int, str]] | None:
         """Return the (bucket, entity) pairs that the request's filters choose; None where it has none."""
-        if self.request.source is None and self.request.event_type is None:
+        if not self.request.chooses_buckets:
             return None
         start, end = max(self.request.start, part.start), min(self.request.end, part.end)
         if start >= end:

@@ -29,6 +29,7 @@ from pik.ports.engine import Engine
 from pik.ports.remote import Api
 from pik.ports.state import Message, Promoted, Promotion
 from pik.ports.store import Store
+from pik.rawlog.corrected import concerning
 from pik.runtime import Progress, showing
 from pik.runtime.parallel import Pool, Tell, WorkerDied
 from pik.usecases.metrics.imports import import_words
@@ -370,12 +371,14 @@ def cancel(store: Store, run_id: str) -> Run:
 @dataclass(frozen=True, slots=True)
 class Move:
     """A promote or rollback, done or, of a dry run, what it would do. Conflicts are aggregates that others have moved
-    since the run wrote its version; they are left as they are."""
+    since the run wrote its version; they are left as they are. `corrections` are those that may change what counts in
+    the run's buckets and were recorded after it had been planned: the promoted values are without them."""
 
     kind: PromotionKind
     run: Run
     counts: Promoted
     dry_run: bool
+    corrections: tuple[str, ...] = ()
 
 
 def promote(store: Store, run_id: str, at: int, reason: str, actor: str = "", *, dry_run: bool = False) -> Move:
@@ -396,7 +399,9 @@ def promote(store: Store, run_id: str, at: int, reason: str, actor: str = "", *,
     if run.state == RunState.CANCELLED:
         raise UsageError(f"run {run.run_id} was cancelled; only a whole run is promoted", hint="replay again")
     counts = store.promotions.promote(run.run_id, at, reason, actor, dry_run=dry_run)
-    return Move(PromotionKind.PROMOTE, store.runs.get(run.run_id), counts, dry_run)
+    unknown = concerning(store.corrections.recorded(), run.effective) if run.kind == RunKind.REPLAY else []
+    since = tuple(one.correction_id for one in unknown if one.recorded_at > run.corrections_until)
+    return Move(PromotionKind.PROMOTE, store.runs.get(run.run_id), counts, dry_run, since)
 
 
 def rollback(store: Store, run_id: str, at: int, reason: str, actor: str = "", *, dry_run: bool = False) -> Move:

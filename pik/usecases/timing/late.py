@@ -178,18 +178,21 @@ def _moved(
     """Yield them with the values before and after the late events, both by what counted when the value was computed."""
     winners = Winners(store)
 
-    def known(one: tuple[LateBucket, Aggregate]) -> tuple[int, int]:
-        return winners.known_to(one[0].run_id), one[0].known_until
+    def known(one: tuple[LateBucket, Aggregate]) -> tuple[tuple[int, int], int]:
+        run_id = one[0].run_id
+        moments = winners.known_to(run_id), winners.corrections_known_to(run_id)
+        return moments, one[0].known_until
 
     ordered = sorted(found, key=known)
     after: dict[tuple[int, str], Computed] = {}
-    for corrected, together in groupby(ordered, key=lambda one: known(one)[0]):
+    for moments, together in groupby(ordered, key=lambda one: known(one)[0]):
         keys = {(one.bucket, one.entity_id) for one, _ in together}
-        after |= values_under(store, engine, {metric: keys}, Scenario(corrected=corrected), winners)[metric.name]
-    for (corrected, known_until), group in groupby(ordered, key=known):
+        scenario = Scenario(None, (), *moments)
+        after |= values_under(store, engine, {metric: keys}, scenario, winners)[metric.name]
+    for (moments, known_until), group in groupby(ordered, key=known):
         some = list(group)
         keys = {(one.bucket, one.entity_id) for one, _ in some}
-        scenario = Scenario(known_until, corrected=corrected)
+        scenario = Scenario(known_until, (), *moments)
         before = values_under(store, engine, {metric: keys}, scenario, winners)[metric.name]
         for one, value in some:
             was, now = before.get((one.bucket, one.entity_id)), after.get((one.bucket, one.entity_id))

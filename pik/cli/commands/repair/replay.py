@@ -5,9 +5,11 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Annotated
 
+from msgspec import structs
+
 from pik.cli import options
 from pik.cli.command import PARTLY, cli_command
-from pik.cli.commands.repair.runs import OUTCOME, PLAN, exit_code, going_on, nothing_matched
+from pik.cli.commands.repair.runs import OUTCOME, PLAN, corrected_since, exit_code, going_on, nothing_matched
 from pik.cli.context import Context
 from pik.cli.document import Field, Object, Schema
 from pik.cli.options import option
@@ -37,6 +39,9 @@ if TYPE_CHECKING:
     # every bucket that an event of this source touches, and make it current
     pik replay --source checkout --since 2d --reason 'double delivery' --promote --yes
 
+    # every bucket that deliveries left or entered by a correction
+    pik replay --correction 01J8Z3 --reason INC-42 --promote --yes
+
     # through the stack's HTTP API instead of its storage
     pik replay --entity user-123 --from 2026-01-31 --to 2026-02-01 --via api --store aws://pik
     """,
@@ -57,6 +62,9 @@ def replay(
         list[str] | None,
         option("--assume KIND=VALUE", "Only duplicates=counted: count duplicates too; the result cannot be promoted."),
     ] = None,
+    correction: Annotated[
+        str | None, option("--correction ID", "Only buckets that this correction, or its revocation, changes.")
+    ] = None,
     reason: options.Reason = "",
     rate: Annotated[float | None, option("--rate N", "At most N tasks per second.", min=0.001)] = None,
     via: options.Via = None,
@@ -67,12 +75,14 @@ def replay(
 ) -> int | None:
     """Recompute aggregates from raw and write them next to the current ones.
 
-    Buckets are computed whole, from all of their events: --source and --type choose buckets, never a bucket's inputs.
+    Buckets are computed whole, from all of their events: --source, --type and --correction choose buckets, never a
+    bucket's inputs. They choose those in which events arrived, and those to which corrections moved them.
     An interrupted replay is continued by the same command, or by `pik runs resume`.
     """
-    if not (entity or everything or source or type_):
+    if not (entity or everything or source or type_ or correction):
         raise UsageError(
-            "nothing selected to replay", hint="--entity ID, --source SOURCE, --type TYPE, or --all for every entity"
+            "nothing selected to replay",
+            hint="--entity ID, --source SOURCE, --type TYPE, --correction ID, or --all for every entity",
         )
     if entity and everything:
         raise UsageError("--entity and --all exclude each other", hint="leave one of them out")
@@ -90,6 +100,7 @@ def replay(
         source=source,
         event_type=type_,
         assumed=assumed,
+        correction=correction,
         reason=reason,
     )
     if via:
@@ -107,11 +118,14 @@ def _replay(
 ) -> int | None:
     """Go on with the run of this request or begin one, follow it to its end, and show what became of it."""
     from pik.usecases.inspect.events import without_value
+    from pik.usecases.replay.chosen import find_correction
     from pik.usecases.replay.plan import expect_work, left_out_of, plan_replay, start
     from pik.usecases.replay.runs import Pace, execute_run
 
     store, engine = cli.open_store(), cli.engine()
     nothing_of: tuple[str, ...] = ()
+    if request.correction is not None:
+        request = structs.replace(request, correction=find_correction(store, request.correction).correction_id)
     left_out = left_out_of(store, request)
     options.note_left_out(cli, left_out)
     run = None if dry_run else store.runs.unfinished(request)
@@ -138,6 +152,8 @@ def _replay(
         cli.note(f"run {run.run_id}: {chosen}, {number_of(run.tasks, 'task')}")
     run = execute_run(store, engine, run.run_id, Pace(rate=rate), cli.progress)
     move = _promote(cli, store, run, yes) if promote and run.state in (RunState.COMPLETED, RunState.PARTIAL) else None
+    if move and yes and move.corrections:
+        cli.note(corrected_since(move))
     versions, known_until = _basis(cli, store, run)
     schema = REPLAY if move else REPLAY.without("promotion")
     cli.show(
@@ -190,6 +206,7 @@ def _expect_possible(cli: Context, request: RunRequest, rate: float | None, prom
         {
             "--source": (request.source is not None, f"the API replays all of an entity's buckets; {without}"),
             "--type": (request.event_type is not None, f"the API replays all of an entity's buckets; {without}"),
+            "--correction": (request.correction is not None, f"the API replays all of an entity's buckets; {without}"),
             "--all": (not request.entities, f"the API replays one --entity; {without} for more"),
             "more than one --entity": (len(request.entities) > 1, "call it once for each entity"),
             "--rate": (rate is not None, "the stack's parameter ProcessorConcurrency limits its processors"),

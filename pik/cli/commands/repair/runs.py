@@ -134,7 +134,7 @@ def replay_command(request: RunRequest) -> str:
     if request.file is not None:
         return import_command(request)
     words = ["replay"]
-    filters = {"--source": request.source, "--type": request.event_type}
+    filters = {"--source": request.source, "--type": request.event_type, "--correction": request.correction}
     for entity in request.entities:
         words += ["--entity", entity]
     if not request.entities and not any(filters.values()):
@@ -202,6 +202,7 @@ PLAN = (
     Field("source", str | None, get="request.source"),
     Field("type", str | None, get="request.event_type"),
     Field("assumed", list[str] | None, "`duplicates=counted`; null: what counts today", get="request.assumed"),
+    Field("correction", str | None, "chooses the buckets that this correction changes", get="request.correction"),
     Field("reason", str | None, get="request.reason"),
     Field("actor", str | None, "who asked for it; null: not known"),
     Field("events_matched", Count | None, "events that chose buckets; null: too many to count, or raw is damaged"),
@@ -260,6 +261,12 @@ RUN_DETAIL = Schema(
     Field("imported_file", FILE, "what an import read; null: it is a replay", get="request.file", text=_file_text),
     Field("created_at", Instant),
     Field("finished_at", Instant | None),
+    Field(
+        "corrections_until",
+        Instant | None,
+        "its values are with the corrections until then; null: there were none",
+        get=or_null("corrections_until"),
+    ),
     *OUTCOME,
     Field("driven", bool, "whether a process is working on it"),
     Rows(
@@ -364,6 +371,8 @@ def move(cli: Context, action: Callable[..., Move], run_id: str, reason: str, ye
             options.confirm(plan_text(planned), yes)
     moved = planned if dry_run else action(store, run_id, time.time_ns(), reason, cli.settings.actor)
     counts, run = moved.counts, moved.run
+    if yes and moved.corrections:
+        cli.note(corrected_since(moved))
     if moved.kind == PromotionKind.ROLLBACK and counts.conflicts:
         cli.note("what was promoted later has to be rolled back first")
     # What the run could not compute does not concern a rollback.
@@ -390,6 +399,12 @@ PROMOTE = Schema(
     Field("moved", Count, "aggregates that moved, or would move", get="counts.moved"),
     Field("already", Count, "that already were current", get="counts.already"),
     Field("conflicts", Count, "left unchanged because another promotion had changed them", get="counts.conflicts"),
+    Field(
+        "corrections_since",
+        list[str] | None,
+        "corrections of its buckets that were recorded after the run was planned; null: none, or this is a rollback",
+        get="corrections",
+    ),
     Field("failed_tasks", Count | None, "their aggregates stay as they are; null for a rollback", get="run.failed"),
     Field("failed_aggregates", Count | None, "they stay as they are; null for a rollback", get="run.failed_aggregates"),
     Field(
@@ -414,11 +429,23 @@ def plan_text(planned: Move) -> str:
         text += f", {counts.conflicts:,} changed by another promotion and left"
     if planned.kind != PromotionKind.PROMOTE:
         return text
+    if planned.corrections:
+        text += f"\n{corrected_since(planned)}"
     if run.failed_aggregates:
         text += f"\n{number_of(run.failed_aggregates, 'aggregate')} could not be computed and stay as they are"
     if run.failed:
         text += f"\n{run.failed:,} of its {number_of(run.tasks, 'task')} failed; their aggregates stay as they are"
     return text
+
+
+def corrected_since(move: Move) -> str:
+    """Return the note that the promoted values are without later corrections."""
+    ids = move.corrections
+    which = ids[0] if len(ids) == 1 else f"{len(ids):,} corrections, {ids[-1]} the last"
+    return (
+        f"the run was planned before {'correction ' if len(ids) == 1 else ''}{which}, so its values are without"
+        f" {'it' if len(ids) == 1 else 'them'}; to compute them with {'it' if len(ids) == 1 else 'them'}, replay again"
+    )
 
 
 @cli_command(

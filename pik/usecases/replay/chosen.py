@@ -1,0 +1,125 @@
+"""Which buckets the filters of a replay choose: those of its source and type, or those that a correction changes.
+
+A delivery that a correction moved or took out has left a bucket, which is wrong until it is computed again. So buckets
+are chosen wherever deliveries were received, and wherever any correction moved them, whether they count there or not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from itertools import groupby
+from operator import attrgetter
+from pathlib import Path
+
+from pik.errors import ambiguous_id
+from pik.model.correction import Correction, CorrectionKind
+from pik.model.metric import Per, RunRequest
+from pik.ports.engine import Engine, Touched
+from pik.ports.raw import RawKind
+from pik.ports.store import Store
+from pik.rawlog.corrected import Corrected
+from pik.rawlog.corrections import read_winners
+from pik.rawlog.gathering import gather
+from pik.rawlog.selection import Overrides, Selection
+from pik.runtime.storage import Sorter, scratch
+
+_PLACE = attrgetter("bucket", "entity_id")
+
+
+def chosen_buckets(
+    selection: Selection,
+    engine: Engine,
+    request: RunRequest,
+    bucket_size: int,
+    at_most: int | None = None,
+    per: Per = Per.ENTITY,
+) -> Iterator[Touched]:
+    """Yield the (bucket, entity) pairs of the selection that the request's filters choose, each with how many events
+    they let through count there now; per all entities, the buckets. Raises as `gather` does."""
+    with _deliveries(selection.store, request) as among:
+        found = _touched(selection, engine, request, bucket_size, among, at_most, per)
+        others = list(_elsewhere(selection)) if request.chooses_buckets else []
+        if not others:
+            yield from found
+            return
+        pairs = Sorter[Touched](_PLACE)
+        for pair in found:
+            pairs.add(pair)
+        for overrides in others:
+            elsewhere = Selection(selection.store, selection.window, selection.entities, overrides)
+            for pair in _touched(elsewhere, engine, request, bucket_size, among, at_most, per):
+                pairs.add(Touched(pair.bucket, pair.entity_id, 0))
+        for (bucket, entity_id), same in groupby(pairs, key=_PLACE):
+            yield Touched(bucket, entity_id, sum(pair.events for pair in same))
+
+
+def _touched(
+    selection: Selection,
+    engine: Engine,
+    request: RunRequest,
+    bucket_size: int,
+    among: Path | None,
+    at_most: int | None,
+    per: Per,
+) -> Iterator[Touched]:
+    with gather(selection, at_most=at_most) as raw:
+        yield from engine.touched(
+            raw.inputs,
+            bucket_size,
+            selection.window,
+            entities=selection.entities,
+            source=request.source,
+            event_type=request.event_type,
+            among=among,
+            per=per,
+        )
+
+
+def _elsewhere(selection: Selection) -> Iterator[Overrides]:
+    """Yield the overrides under which each delivery is where it was received, and then where each of the corrections
+    moved it, revoked ones too; none where nothing was ever corrected."""
+    log = [one for one in selection.store.corrections.recorded() if one.kind is not CorrectionKind.VERDICT]
+    if log:
+        yield Overrides(duplicates=True, corrected_until=0)
+    for one in log:
+        moved = Corrected(selection.store, [one])
+        if one.kind.moves and moved.entered(selection.window):
+            yield Overrides(duplicates=True, corrected=moved)
+
+
+def find_correction(store: Store, prefix: str) -> Correction:
+    """Return the correction of this id or of an unambiguous prefix. Raises NotFound."""
+    found = [one for one in store.corrections.recorded() if one.correction_id.startswith(prefix.upper())]
+    if not prefix or len(found) != 1:
+        raise ambiguous_id("correction", prefix, [one.correction_id for one in found], hint="pik history")
+    return found[0]
+
+
+@contextmanager
+def _deliveries(store: Store, request: RunRequest) -> Iterator[Path | None]:
+    """Provide the deliveries that the request's correction is about as a file of `batch_id,seq` lines, without a seq
+    for all of a batch; None: it names none. Raises NotFound and Damaged."""
+    with ExitStack() as stack:
+        file = None
+        if request.correction is not None:
+            file = stack.enter_context(scratch()) / "deliveries.csv"
+            with open(file, "w", encoding="ascii") as lines:
+                lines.writelines(_lines(store, find_correction(store, request.correction)))
+        yield file
+
+
+def _lines(store: Store, correction: Correction) -> Iterable[str]:
+    match correction.kind:
+        case CorrectionKind.REVOCATION:
+            yield from _lines(store, find_correction(store, correction.revokes))
+        case CorrectionKind.VERDICT:
+            for line in read_winners(store.raw, RawKind.CORRECTION.key(correction.correction_id)):
+                yield from (f"{batch_id},{seq}\n" for batch_id, seq in (line.new, *([line.old] if line.old else [])))
+        case CorrectionKind.WITHOUT_BATCH:
+            yield f"{correction.batch_id},\n"
+            for deliveries in store.repeats.repeated_from(correction.batch_id):
+                yield from (f"{one.batch_id},{one.seq}\n" for one in deliveries)
+        case _:
+            for _, one in Corrected(store).listed([correction], None, ()):
+                yield f"{one.batch_id},{one.seq}\n"

@@ -1,0 +1,163 @@
+"""What an assumption shows before it is recorded is what holds afterwards, whatever else was corrected."""
+
+from __future__ import annotations
+
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pik.errors import NothingSelected
+from pik.model.instant import ALL_TIME, DAY, Window
+from pik.model.scenario import PLAIN, Scenario, read_scenario
+from pik.runtime import SILENT
+from pik.usecases.care.rebuild import rebuild_index
+from pik.usecases.care.verify import verify
+from pik.usecases.metrics.causes import explained
+from pik.usecases.metrics.chain import Cause
+from pik.usecases.metrics.diff import diff_aggregates
+from pik.usecases.replay.plan import plan_replay, start
+from pik.usecases.replay.runs import run_locally
+from tests.support.corrected_model import KINDS, RecordedCorrection, record_correction, resolve
+from tests.support.scenario_model import ASSUMED, BATCHES, DAY_ONE, FORMULAS, SENT, Assumed, Sent, written
+from tests.support.stores import HERE, ingest, replayed, request
+from tests.usecases.test_scenario_model import ENGINE, Built, Place, build, computed
+
+WHOLE: Place = (ALL_TIME, ())
+WINDOWS = st.sampled_from(
+    [
+        WHOLE,
+        (Window(DAY_ONE + DAY, DAY_ONE + 2 * DAY), ()),
+        (Window(DAY_ONE + DAY, DAY_ONE + 2 * DAY), ("a",)),
+        (Window(DAY_ONE, DAY_ONE + 3 * DAY), ("b",)),
+    ]
+)
+RECORDABLE = ASSUMED.filter(lambda one: one.kind in KINDS)
+STEPS = st.lists(
+    st.one_of(
+        RECORDABLE,
+        RECORDABLE,
+        RECORDABLE,
+        st.integers(0, 5),
+        st.lists(SENT, min_size=1, max_size=4),
+        st.sampled_from(["replay", "plan"]),
+    ),
+    min_size=1,
+    max_size=7,
+)
+Step = Assumed | int | str | list[Sent]
+"""An assumption is recorded, a number revokes a correction, events are ingested; a run is promoted, or only planned."""
+
+
+def values_of(built: Built, place: Place, scenario: Scenario = PLAIN) -> dict[tuple[int, str], object]:
+    return {key: found[:2] for key, found in computed(built.store, place, scenario).items()}
+
+
+def allowed(built: Built, one: Assumed) -> tuple[Assumed, str] | None:
+    """Return the assumption and how it is typed, if the store allows it."""
+    kept, texts = written(built.model, [one], None, built.ids, built.directory)
+    gone = {entry.batch for entry in _holding(built)}
+    if not kept or (kept[0].kind == "delivery" and built.model.arrivals[kept[0].number].batch in gone):
+        return None
+    return kept[0], texts[0]
+
+
+def _holding(built: Built) -> list[RecordedCorrection]:
+    from tests.support.corrected_model import holding
+
+    return holding(built.model.log, None)
+
+
+def check_recorded(
+    batches: list[list[Sent]], formula: str, place: Place, steps: list[Step], more: list[Assumed]
+) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        built = build(Path(directory), batches, formula)
+        planned: list[tuple[str, int]] = []
+        for step in steps:
+            if step == "replay":
+                replayed(built.store, ENGINE)
+            elif isinstance(step, str):
+                plan = plan_replay(built.store, ENGINE, request(), 1)
+                last = max((one.recorded_at for one in built.model.log), default=0)
+                assert plan.run.corrections_until == last
+                planned.append((start(built.store, plan).run_id, last))
+            elif isinstance(step, list):
+                ingest(built.store, built.directory, [one.line for one in step], again=True)
+                newest = max(built.store.index.batches(), key=lambda batch: batch.recorded_at)
+                built.model.add(len(built.ids), step, newest.recorded_at)
+                built.ids.append(newest.batch_id)
+            elif isinstance(step, int):
+                if built.model.log:
+                    revoked = built.model.log[step % len(built.model.log)]
+                    record_correction(built.store, built.model, RecordedCorrection("", revokes=revoked), built.ids)
+            elif (found := allowed(built, step)) is not None:
+                one, text = found
+                scenario = read_scenario(None, [text], lambda path: ())
+                expected = values_of(built, place, scenario)
+                record_correction(built.store, built.model, resolve(built.model, one), built.ids)
+                assert values_of(built, place) == expected, (text, "recorded")
+            assert values_of(built, place) == built.model.values(formula, *place), step
+        check_runs(built, formula, planned)
+        check_others(built, formula, place, more)
+
+
+def check_runs(built: Built, formula: str, planned: list[tuple[str, int]]) -> None:
+    """A run computes with the corrections that its planner knew; what later ones change is no damage, and explained."""
+    store = built.store
+    assert list(verify(store, ENGINE, ALL_TIME, SILENT)) == []
+    rows = []
+    with suppress(NothingSelected):  # nothing counts
+        rows = list(diff_aggregates(store, ENGINE, ALL_TIME, metrics=["m"]).rows)
+    for one in explained(store, ENGINE, rows, metrics=["m"]):
+        assert one.proven
+        assert set(one.shares) <= {Cause.LATE, Cause.CORRECTED, Cause.NOT_COMPUTED}
+    for run_id, corrections_until in planned:
+        run_locally(store, ENGINE, run_id, HERE, SILENT)
+        written = {
+            (row.written.computed.bucket, row.written.computed.entity_id): row.written.computed
+            for row in store.aggregates.changes(run_id)
+            if row.written.computed.metric == "m"
+        }
+        found = {key: (one.value, one.inputs) for key, one in written.items() if one.inputs}
+        assert found == built.model.values(formula, ALL_TIME, corrections_until=corrections_until)
+
+
+def check_others(built: Built, formula: str, place: Place, more: list[Assumed]) -> None:
+    """Moments, assumptions on top, windows and a rebuild."""
+    model = built.model
+    for moment in [*(entry.recorded_at for entry in model.log), *(entry.recorded_at - 1 for entry in model.log)]:
+        expected = model.values(formula, *place, as_of=moment)
+        assert values_of(built, place, Scenario(moment)) == expected, "as of"
+        expected = model.values(formula, *place, corrections_until=moment)
+        assert values_of(built, place, Scenario(corrections_until=moment)) == expected, "until"
+    kept, texts = written(model, more, None, built.ids, built.directory)
+    gone = {entry.batch for entry in _holding(built)}
+    pairs = [
+        (one, text)
+        for one, text in zip(kept, texts, strict=True)
+        if one.kind != "delivery" or model.arrivals[one.number].batch not in gone
+    ]
+    texts = [text for _, text in pairs]
+    scenario = read_scenario(None, texts, lambda path: ())
+    assert values_of(built, place, scenario) == model.values(formula, *place, assumed=[one for one, _ in pairs]), texts
+    none = read_scenario(None, ["corrections=none"], lambda path: ())
+    plain = model.values(formula, *place, corrections_until=0)
+    assert values_of(built, place, none) == plain
+    whole, (window, entities) = values_of(built, WHOLE), place
+    within = {key: each for key, each in whole.items() if key[0] in window and (not entities or key[1] in entities)}
+    before = computed(built.store, place)
+    assert {key: found[:2] for key, found in before.items()} == within
+    rebuild_index(built.store, SILENT)
+    assert computed(built.store, place) == before
+
+
+QUICK = settings(max_examples=15, suppress_health_check=list(HealthCheck), deadline=None)
+DEEP = settings(max_examples=150, suppress_health_check=list(HealthCheck), deadline=None)
+GIVEN = given(BATCHES, st.sampled_from(list(FORMULAS)), WINDOWS, STEPS, st.lists(ASSUMED, min_size=1, max_size=3))
+
+test_what_was_assumed_is_what_holds_once_it_is_recorded = QUICK(GIVEN(check_recorded))
+test_what_was_assumed_is_what_holds_once_it_is_recorded_for_long = pytest.mark.slow(DEEP(GIVEN(check_recorded)))
