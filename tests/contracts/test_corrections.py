@@ -14,7 +14,7 @@ from msgspec import structs
 from pik.errors import Busy, Damaged
 from pik.model.correction import Correction, CorrectionKind, ListedDelivery, active
 from pik.model.ids import new_id
-from pik.model.instant import DAY, full_instant
+from pik.model.instant import ALL_TIME, DAY, full_instant
 from pik.ports.raw import RawKey, RawKind
 from pik.ports.store import CORRECTIONS, Store
 from pik.rawlog.correction_lists import ListWriter, write_lists
@@ -29,8 +29,12 @@ from pik.rawlog.corrections import (
 )
 from pik.runtime import SILENT
 from pik.stores.aws.catalog.corrections import AwsCorrections
+from pik.stores.aws.table import Table
 from pik.usecases.care.rebuild import rebuild_index
+from pik.usecases.care.verify import verify
+from pik.usecases.care.verify_findings import ProblemKind
 from tests.support.faults import Crash, FailAt, wrapped
+from tests.support.stores import PlainEngine
 
 BATCH = "01J00000000000000000000001"
 
@@ -97,16 +101,31 @@ def test_another_process_waits_its_turn_to_record(store: Store) -> None:
         record(reopened(store), [draft()])
 
 
-@pytest.mark.parametrize("number", [1, 2])
-def test_a_correction_that_a_killed_process_began_is_recorded_before_the_next_one(store: Store, number: int) -> None:
-    broken = wrapped(store, FailAt(number, after=True), "raw")
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize(("number", "step"), [(1, "list"), (2, "header"), (3, "row")])
+def test_a_correction_that_a_killed_process_began_holds_with_the_next_one_if_it_was_complete(
+    store: Store, monkeypatch: pytest.MonkeyPatch, number: int, step: str, after: bool
+) -> None:
+    fault = FailAt(number, after=after)
+    broken = wrapped(store, fault, "raw", "corrections")
     with pytest.raises(Crash):
-        record(broken, [with_lists(broken, [listed(1)])])
-    assert list(store.corrections.recorded()) == []
-    (mine,) = record(store, [draft()])
-    recorded = list(store.corrections.recorded())
+        record(broken, [with_lists(broken, [listed(1)], statement="killed")])
+    assert len(fault.calls) == number
+    other = reopened(store)
+    was_recorded, is_complete = (step, after) == ("row", True), number == 3 or (step, after) == ("header", True)
+    assert [one.statement for one in other.corrections.recorded()] == ["killed"] * was_recorded
+    monkeypatch.setattr("pik.usecases.care.verify_corrections.RECENT", 0)
+    found = verify(other, PlainEngine(), ALL_TIME, SILENT)
+    assert [one.kind for one in found] == [ProblemKind.INDEX] * (is_complete and not was_recorded)
+    assert found.summary.unacknowledged == (not is_complete and number + after > 1)
+    if number == 2:
+        rebuild_index(other, SILENT)
+        assert [one.statement for one in other.corrections.recorded()][:-1] == ["killed"] * is_complete
+    (mine,) = record(other, [draft(statement="mine")])
+    recorded = [one for one in other.corrections.recorded() if one.kind is not CorrectionKind.VERDICT]
+    assert [one.statement for one in recorded] == ["killed"] * is_complete + ["mine"]
     assert recorded[-1] == mine
-    assert len(recorded) == number  # the list alone is not a correction
+    assert list(verify(other, PlainEngine(), ALL_TIME, SILENT)) == []
 
 
 def test_a_header_that_cannot_be_read_does_not_keep_others_from_being_recorded(store: Store) -> None:
@@ -288,6 +307,29 @@ def test_items_of_a_correction_that_a_killed_process_left_do_not_count(
     assert list(log.recorded()) == [other]
     log.follow([made])
     assert list(log.recorded()) == [made, other]
+
+
+@pytest.mark.parametrize("kind", ["aws"])
+def test_a_process_that_slept_while_another_recorded_corrections_is_refused(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = store.corrections
+    assert isinstance(log, AwsCorrections)
+    late, first = (structs.replace(draft(), correction_id=new_id(), recorded_at=at) for at in (7, 5))
+    write_many = Table.write_many
+
+    def meanwhile(table: Table, *args: Any, **options: Any) -> None:
+        monkeypatch.undo()
+        monkeypatch.setattr("pik.stores.aws.lease.NOTICED", 0.01)
+        reopened(store).corrections.follow([first])
+        write_many(table, *args, **options)
+
+    monkeypatch.setattr(Table, "write_many", meanwhile)
+    with pytest.raises(Busy):
+        log.follow([late])
+    assert list(reopened(store).corrections.recorded()) == [first]
+    log.follow([late])
+    assert list(log.recorded()) == [first, late]
 
 
 def raise_crash(*_: object) -> None:

@@ -20,6 +20,7 @@ Around = Callable[[str, Callable[[], Any]], Any]
 DURABLE = {
     "raw": {"create", "create_all"},
     "batches": {"open", "record", "finish"},
+    "corrections": {"follow"},
     "metrics": {"apply"},
     "runs": {"create", "set_state", "mark"},
     "queue": {"send", "acknowledge", "release", "drop"},

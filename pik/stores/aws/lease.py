@@ -225,10 +225,6 @@ class Generation:
         """Return the generation to read, and the revision of its corrections; 0 if there are none."""
         return self.current(), self._corrections
 
-    def next_corrections(self) -> int:
-        """Return a later revision than the current one of the corrections of the generation that was read last."""
-        return max(time_ns(), self._corrections + 1)
-
     def set_corrections(self, revision: int) -> None:
         """Make this the revision of the corrections of the generation that was read last; all readers have noticed when
         this returns. Raises Busy if another process was faster."""
@@ -242,7 +238,7 @@ class Generation:
         else:
             condition = f"{condition} AND attribute_not_exists(#current)"
         if self.table.update(_POINTER, change, values, condition=condition) is None:
-            raise _busy("corrections")
+            raise _busy("corrections")  # this process slept for longer than its lease
         self._read()
         sleep(NOTICED)
 

@@ -1,8 +1,8 @@
 """The corrections that a generation of the index table follows.
 
 `corrections` in the pointer to the generation is the latest revision of them, so a store without any pays no call for
-that. Each item has the revision that it came with, and is not read before the pointer has that one as well: what was
-written by a process that was killed does not count.
+that. Each item has the revision that it came with and the one before that, so that the pointer says which revisions
+count: what was written by a process that was killed, or that slept until another one took its lease, does not.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from time import time_ns
 
 from pik.errors import Damaged, StoreError
 from pik.model.correction import Correction
@@ -17,7 +18,7 @@ from pik.rawlog.corrections import pack_header, unpack_header
 from pik.stores.aws.catalog import layout
 from pik.stores.aws.catalog.layout import CorrectionItem
 from pik.stores.aws.lease import Generation
-from pik.stores.aws.table import Table, key_of
+from pik.stores.aws.table import Table
 
 _PART = 300_000
 """Bytes of a header in one item, which may have 400 KiB."""
@@ -41,11 +42,8 @@ class AwsCorrections:
         missing = [one for one in corrections if one.correction_id not in known]
         if not missing:
             return
-        items = list(self.table.query(layout.corrections_pk(g)))
-        # What a killed process had written must not count now.
-        self.table.write_many(deletes=(key_of(item) for item in items if item["revision"] > before))
-        revision = self.generation.next_corrections()
-        self.table.write_many(item for one in missing for item in _items(g, one, revision))
+        revision = max(time_ns(), before + 1)
+        self.table.write_many(item for one in missing for item in _items(g, one, revision, before))
         self.generation.set_corrections(revision)
 
 
@@ -62,24 +60,32 @@ class NewCorrections:
 
     def follow(self, corrections: Sequence[Correction]) -> None:
         if corrections:
-            self.table.write_many(item for one in corrections for item in _items(self.made, one, layout.FIRST_REVISION))
+            first = layout.FIRST_REVISION
+            self.table.write_many(item for one in corrections for item in _items(self.made, one, first, 0))
             self.generation.announce_corrections()
 
 
-def _items(g: int, correction: Correction, revision: int) -> Iterator[CorrectionItem]:
+def _items(g: int, correction: Correction, revision: int, before: int) -> Iterator[CorrectionItem]:
     """Yield the items of a correction: parts of its header."""
     header = pack_header(correction)
     for number, start in enumerate(range(0, len(header), _PART)):
-        yield layout.correction_item(g, correction, number, revision, header[start : start + _PART])
+        yield layout.correction_item(g, correction, (number, revision, before), header[start : start + _PART])
 
 
 def _recorded(table: Table, g: int, revision: int) -> Sequence[Correction]:
     """Return the corrections of a generation up to a revision, in the order of the log."""
-    items = [item for item in table.query(layout.corrections_pk(g)) if item["revision"] <= revision]
-    found = []
+    items = list(table.query(layout.corrections_pk(g)))
+    before = {item["revision"]: item["before"] for item in items}
+    counting = {layout.FIRST_REVISION}
+    while revision in before:
+        counting.add(revision)
+        revision = before[revision]
+    items = [item for item in items if item["revision"] in counting]
+    found: dict[str, Correction] = {}
     for name, parts in groupby(items, key=lambda item: item["sk"].rpartition("/")[0]):
+        correction_id = name.split("/")[1]
         try:
-            found.append(unpack_header(name.rpartition("/")[2], b"".join(part["header"] for part in parts)))
+            found[correction_id] = unpack_header(correction_id, b"".join(part["header"] for part in parts))
         except Damaged as error:
             raise StoreError(f"the index is damaged: {error}", hint="pik verify --rebuild-index") from None
-    return found
+    return list(found.values())

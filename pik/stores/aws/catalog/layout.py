@@ -134,9 +134,10 @@ def day_number(text: str) -> int:
 
 
 class CorrectionItem(KeyItem):
-    """A part of the header of a correction. `revision` is that with which it came."""
+    """A part of the header of a correction. `revision` is that with which it came, `before` the one before that."""
 
     revision: int
+    before: int
     header: bytes
 
 
@@ -243,10 +244,12 @@ def reject_item(g: int, batch_id: str, file: RejectFile) -> RejectItem:
     return cast(RejectItem, {"pk": pk, "sk": sk, **structs.asdict(file)})
 
 
-def correction_item(g: int, correction: Correction, number: int, revision: int, header: bytes) -> CorrectionItem:
-    """Return the item of a part of a correction. Its key is in the order of the log."""
-    sk = f"{time_key(correction.recorded_at)}/{correction.correction_id}/{number:03d}"
-    return {"pk": corrections_pk(g), "sk": sk, "revision": revision, "header": header}
+def correction_item(g: int, correction: Correction, numbers: tuple[int, int, int], header: bytes) -> CorrectionItem:
+    """Return the item of a part of a correction, of this number, revision, and revision before. Its key is in the order
+    of the log, and never that of an item of another revision."""
+    number, revision, before = numbers
+    sk = f"{time_key(correction.recorded_at)}/{correction.correction_id}/{revision}/{number:03d}"
+    return {"pk": corrections_pk(g), "sk": sk, "revision": revision, "before": before, "header": header}
 
 
 def reject_file(item: RejectItem) -> RejectFile:
