@@ -67,7 +67,8 @@ class Republish(msgspec.Struct, frozen=True, kw_only=True):
 
     What counts is taken as it was `known_until`, so that every attempt sends the same list: `events` messages about
     `entities` entities; `list_digest` tells one list from another. Everything up to `cursor` was sent: `taken` were
-    taken, `refused` were not. `stopped_because` is why the last attempt ended early.
+    taken, `refused` were not. The last attempt was sent at most `rate` messages per second, and would have stopped
+    after `stop_after` refusals; `stopped_because` is why it ended early.
     """
 
     republish_id: str
@@ -83,6 +84,8 @@ class Republish(msgspec.Struct, frozen=True, kw_only=True):
     taken: int = 0
     refused: int = 0
     attempts: int = 0
+    rate: float | None = None
+    stop_after: int | None = None
     finished_at: int | None = None
     stopped_because: str = ""
 

@@ -106,13 +106,14 @@ def test_refusals_are_kept_shown_and_sent_again(pik: Any, shop: Path, receiver: 
     assert (len(shown["failures"]), shown["truncated"]) == (5, True)
     assert {one["reason"] for one in shown["failures"]} == {"HTTP 422 odd [31m"}
     receiver.answers = lambda _attempt, body: (422, b"") if json.loads(body)["data"]["n"] == 7 else (204, b"")
-    again = pik(*command, "--format", "json")
+    again = pik(*command, "--stop-after-failures", 1000, "--rate", "6000/s", "--format", "json")
     assert again.code == 3
     assert f"going on with republish {said['republish_id']}" in again.err
     assert (again.json()["state"], again.json()["refused"], again.json()["taken"]) == ("PARTIAL", 1, EVENTS - 1)
     receiver.answers = lambda _attempt, _body: (204, b"")
-    done = pik("republish", "resume", said["republish_id"])
+    done = pik("republish", "resume", said["republish_id"], "--format", "json")
     assert done.code == 0
+    assert (done.json()["rate"], done.json()["stop_after_failures"]) == ("6000.0", 1000)
     assert sorted(numbers(receiver)) == list(range(EVENTS))
     nothing = pik("republish", "resume", said["republish_id"])
     assert nothing.code == 2

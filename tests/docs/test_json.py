@@ -284,7 +284,7 @@ def _republish(pik: Journey) -> None:
         pik("pik republish --dry-run", *of, "--dry-run")
         pik("pik republish --dry-run", "republish", "--all", "--target", "history.ndjson", "--dry-run")
         title = "pik republish, pik republish resume"
-        republish_id = pik(title, *of, "--stop-after-failures", 1, "--yes", code=3)["republish_id"]
+        republish_id = pik(title, *of, "--stop-after-failures", 1, "--rate", "99/s", "--yes", code=3)["republish_id"]
         pik("pik republish show", "republish", "show", republish_id)
         pik("pik republish list", "republish", "list", "--limit", 1)
         receiver.answers = lambda _attempt, _body: (204, b"")

@@ -23,6 +23,7 @@ from pik.stores import open_store
 from pik.usecases.metrics.definitions import add_version
 from pik.usecases.metrics.diff import diff_aggregates
 from pik.usecases.replay.runs import promote
+from tests.contracts.test_republishes import refusal, republish_of
 from tests.support.stores import PlainEngine, event, ingest, replay
 
 ENGINE = PlainEngine()
@@ -37,6 +38,9 @@ def answers(store: Store) -> Iterator[tuple[str, Callable[[], Any]]]:
     yield "versions of a metric", lambda: store.metrics.versions("total")
     yield "promotions", lambda: list(store.promotions.newest_first())
     yield "letters", store.dead_letters.letters
+    sent = store.republishes.newest_first
+    yield "republishes", lambda: list(sent())
+    yield "refusals", lambda: [list(store.republishes.refusals(one.republish_id)) for one in sent()]
     for name in ("event_count", "total"):
         yield f"current {name}", partial(_listed, store.aggregates.current, name, ALL_TIME)
         yield f"history {name}", partial(_listed, store.aggregates.versions, name, ALL_TIME)
@@ -73,6 +77,8 @@ def lived(tmp_path: Path) -> tuple[Path, dict[str, Any]]:
     promote(store, second.run_id, 2, "second")
     third = replay(store, ENGINE, entities=("a",))
     assert third.state == "COMPLETED"
+    store.republishes.create(republish_of(1))
+    store.republishes.record(republish_of(1, refused=20), [refusal(seq) for seq in range(20)])
     before = said(store)
     assert None not in before.values()
     assert list(store.state_audit.problems()) == []

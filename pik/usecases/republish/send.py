@@ -139,6 +139,8 @@ def _send(
         republish,
         state=RepublishState.RUNNING,
         attempts=republish.attempts + 1,
+        rate=pace.rate,
+        stop_after=pace.stop_after,
         refused=refused.count,
         finished_at=None,
         stopped_because="",

@@ -34,7 +34,10 @@ _Target = option(
     "--target TARGET", "Where to: FILE, https://…, sqs://QUEUE, sns://TOPIC, events://BUS or kafka://BROKERS/TOPIC."
 )
 _Rate = Annotated[str | None, option("--rate N/s", "At most so many messages per second, or N/m, N/h.")]
-_StopAfter = Annotated[int, option("--stop-after-failures N", "Stop when so many were refused in one attempt.", min=1)]
+_StopAfter = Annotated[
+    int | None,
+    option("--stop-after-failures N", "Stop when so many were refused in one attempt (default 100).", min=1),
+]
 _STOP_AFTER = 100
 _Id = Annotated[str, argument("ID", "The republish (id or its beginning); `pik republish list` has them.")]
 
@@ -72,7 +75,7 @@ def send(
         bool, option("--as-received", "Every delivery, duplicates too, and not only what counts.")
     ] = False,
     rate: _Rate = None,
-    stop_after: _StopAfter = _STOP_AFTER,
+    stop_after: _StopAfter = None,
     reason: options.Reason = "",
     dry_run: options.DryRun = False,
     yes: options.Yes = False,
@@ -113,7 +116,7 @@ def send(
     store, engine = cli.open_store(), cli.engine()
     earlier = None if dry_run else unfinished(store, request)
     if earlier is not None:
-        return _resume(cli, store, earlier, cli.target(target, begun=True), pace)
+        return _resume(cli, store, earlier, cli.target(target, begun=True), _pace(rate, stop_after, earlier))
     opened.check()
     with plan_republish(store, engine, request, cli.progress, now=time.time_ns(), actor=cli.settings.actor) as plan:
         if dry_run:
@@ -140,12 +143,15 @@ def resume(
         str | None, option("--target TARGET", "The same target, where its URL has a secret: that is not stored.")
     ] = None,
     rate: _Rate = None,
-    stop_after: _StopAfter = _STOP_AFTER,
+    stop_after: _StopAfter = None,
 ) -> int | None:
-    """Send what is left of a republish, and what was refused again, in the order of the whole."""
+    """Send what is left of a republish, and what was refused again, in the order of the whole.
+
+    Without --rate and --stop-after-failures, those of the last attempt hold.
+    """
     from pik.usecases.republish.send import expect_unfinished
 
-    pace = _pace(rate, stop_after)
+    _pace(rate, stop_after)
     store = cli.open_store()
     found = store.republishes.get(republish_id)
     expect_unfinished(found)
@@ -161,7 +167,7 @@ def resume(
             f"republish {found.republish_id} goes to {known}, not to {opened.shown}",
             hint="another target needs another republish",
         )
-    return _resume(cli, store, found, opened, pace)
+    return _resume(cli, store, found, opened, _pace(rate, stop_after, found))
 
 
 def _resume(cli: Context, store: Store, found: Republish, target: Target, pace: Pace) -> int | None:
@@ -196,10 +202,12 @@ def _show(cli: Context, ended: Republish) -> int | None:
     return None if ended.state == RepublishState.COMPLETED else PARTLY
 
 
-def _pace(rate: str | None, stop_after: int) -> Pace:
+def _pace(rate: str | None, stop_after: int | None, earlier: Republish | None = None) -> Pace:
+    """Return the pace that the options give; without them that of the last attempt. Raises UsageError."""
     from pik.usecases.republish.send import Pace
 
-    return Pace(None if rate is None else read_rate(rate), stop_after)
+    same = Pace(earlier.rate, earlier.stop_after) if earlier else Pace(None, _STOP_AFTER)
+    return Pace(same.rate if rate is None else read_rate(rate), stop_after or same.stop_after)
 
 
 _RATE = re.compile(r"(\d{1,7}(?:\.\d{1,3})?)(?:/([smh]))?", re.ASCII)

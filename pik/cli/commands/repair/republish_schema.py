@@ -87,6 +87,8 @@ _DONE = (
     Field("taken", Count, "messages that the target took"),
     Field("refused", Count, "messages that it did not take"),
     Field("attempts", int),
+    Field("rate", float | None, "messages per second at most, in the last attempt; null: no limit"),
+    Field("stop_after_failures", int, "in the last attempt", get="stop_after"),
     Field("stopped_because", str | None, "why the last attempt ended early"),
     Field("created_at", Instant),
     Field("finished_at", Instant | None, "when the last attempt ended"),
