@@ -57,6 +57,8 @@ COMMANDS: Mapping[str, Entry] = {
     ),
     **_chapter(
         "Repair them",
+        correct=("repair.correct", "Record that what arrived is wrong, and what is right."),
+        corrections=("repair.corrections", "Corrections: list, show, revoke."),
         replay=("repair.replay", "Recompute aggregates, next to the current ones."),
         runs=("repair.runs", "Follow replays: list, show, resume, cancel, wait."),
         dlq=("repair.dlq", "Tasks that failed too often: list, show, redrive, purge."),

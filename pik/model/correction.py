@@ -108,17 +108,23 @@ def log_order(correction: Correction) -> tuple[int, str]:
     return correction.recorded_at, correction.correction_id
 
 
-def active(corrections: Iterable[Correction], until: int | None = None) -> list[Correction]:
-    """Return those of the corrections, given in the order of the log, that hold at this moment (nanoseconds; None:
-    now), without revocations and those of rebuilds.
+def revoked(corrections: Iterable[Correction]) -> dict[str, str]:
+    """Return the corrections and revocations that are revoked, each with the id of the revocation. They are given in
+    the order of the log.
 
     A correction holds unless an active revocation names it. A revocation is revoked by a later one, so what was
     recorded before holds again.
     """
+    found: dict[str, str] = {}
+    for one in reversed(list(corrections)):
+        if one.kind is CorrectionKind.REVOCATION and one.correction_id not in found:
+            found.setdefault(one.revokes, one.correction_id)
+    return found
+
+
+def active(corrections: Iterable[Correction], until: int | None = None) -> list[Correction]:
+    """Return those of the corrections, given in the order of the log, that hold at this moment (nanoseconds; None:
+    now), without revocations and those of rebuilds."""
     known = [one for one in corrections if until is None or one.recorded_at <= until]
-    revoked: set[str] = set()
-    for one in reversed(known):
-        if one.kind is CorrectionKind.REVOCATION and one.correction_id not in revoked:
-            revoked.add(one.revokes)
-    passive = (CorrectionKind.REVOCATION, CorrectionKind.VERDICT)
-    return [one for one in known if one.kind not in passive and one.correction_id not in revoked]
+    passive, gone = (CorrectionKind.REVOCATION, CorrectionKind.VERDICT), revoked(known)
+    return [one for one in known if one.kind not in passive and one.correction_id not in gone]

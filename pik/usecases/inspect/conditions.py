@@ -6,7 +6,7 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -40,6 +40,10 @@ class Places:
             return False
         at = bisect_left(seqs, place[1])
         return at < len(seqs) and seqs[at] == place[1]
+
+    def __iter__(self) -> Iterator[tuple[str, int]]:
+        for batch_id, seqs in self._seqs.items():
+            yield from ((batch_id, seq) for seq in seqs)
 
     def has_batch(self, batch_id: str) -> bool:
         """Return whether a delivery of the batch is in it."""

@@ -287,7 +287,7 @@ class _Applied:
             if criteria.where is not None:
                 _check_where(self.engine, criteria.where)
             wanted = Filter(criteria.window, entities)
-            sql = f"idempotency_key IS NOT NULL AND {_sql(criteria)}"
+            sql = f"idempotency_key IS NOT NULL AND {criteria_sql(criteria)}"
             return selected(self.store, self.engine, wanted, sql, Overrides(duplicates=True, corrected=self.corrected))
         except EngineError as error:
             what = f"where={criteria.where}: {error.message.partition(': ')[2]}"
@@ -370,7 +370,7 @@ def _chosen_of(deliveries: Sequence[Location], assumed: CountedDelivery) -> Loca
     raise NotFound(f"{assumed}: the event has {many}, and not that one", hint=command("show", deliveries[0].event_id))
 
 
-def _sql(criteria: Criteria) -> str:
+def criteria_sql(criteria: Criteria) -> str:
     """Return the criteria as a condition, as a metric could have it. The window is the reader's."""
     pairs = {
         "source": criteria.source,
@@ -405,7 +405,7 @@ def refuse_empty_selections(engine: Engine, scenario: Scenario, selection: Selec
 
 def _is_met(engine: Engine, criteria: Criteria, window: Window, selection: Selection) -> bool:
     """Return whether a delivery meets the criteria, or that cannot be known."""
-    definition = Definition(name="selection", value="count(*)", where=_sql(criteria))
+    definition = Definition(name="selection", value="count(*)", where=criteria_sql(criteria))
     overrides, entities = Overrides(duplicates=True, corrected=selection.corrected), selection.entities
     try:
         with gather(Selection(selection.store, window, entities, overrides)) as raw:

@@ -1,0 +1,247 @@
+"""What recording a correction comes to: which deliveries it is about, which values change, and what it overrides."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pik.errors import Busy, UsageError, command
+from pik.model.batch import BatchState
+from pik.model.correction import Correction, CorrectionKind, active
+from pik.model.ids import new_id
+from pik.model.instant import DAY, Window, day_text
+from pik.model.scenario import Assumption, Scenario, WithoutBatch
+from pik.ports.engine import Engine, Tables
+from pik.ports.store import Store, batch_of
+from pik.rawlog.correction_lists import write_lists
+from pik.rawlog.corrections import recording
+from pik.usecases.correct.collisions import count_collisions
+from pik.usecases.correct.hits import Hits, add_listed, hits
+from pik.usecases.metrics.impact import Impact, impact
+from pik.usecases.metrics.scenario import applied, resolved
+from pik.usecases.replay.chosen import find_correction
+
+_SHOWN = 5
+"""Names of each kind that a plan shows: those with the most deliveries."""
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """How many of the deliveries have this name."""
+
+    name: str
+    deliveries: int
+
+
+@dataclass(frozen=True, slots=True)
+class Facet:
+    """The sources, types, entities or days of the deliveries: how many there are, and those with the most of them, the
+    days all and in order."""
+
+    by: str
+    distinct: int
+    top: tuple[Named, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Overridden:
+    """A correction of the same step that lists so many of the same deliveries, for which it does not hold any more."""
+
+    correction: Correction
+    deliveries: int
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedCorrection:
+    """An assumption, resolved, that is to be recorded, and the deliveries that it is about.
+
+    `collisions` counts moved events that are then equal to another one, by source, type, entity, time and payload;
+    `partial` events that are hit in some of their deliveries only.
+    """
+
+    assumption: Assumption
+    kind: CorrectionKind
+    deliveries: int
+    events: int
+    facets: tuple[Facet, ...]
+    overridden: tuple[Overridden, ...]
+    collisions: int
+    partial: int
+
+
+@dataclass(frozen=True, slots=True)
+class CorrectionPlan:
+    """Corrections that are to be recorded together, and what they do to the metrics: `assumed` in the impact is with
+    them. `until` is the moment until which deliveries are known to them."""
+
+    store: Store
+    engine: Engine
+    corrections: tuple[PlannedCorrection, ...]
+    impact: Impact
+    until: int
+    known: tuple[str, ...]
+    like: Correction | None = None
+
+    @property
+    def changes_nothing(self) -> bool:
+        """Whether no value differs."""
+        return not any(one.differing or one.failed for one in self.impact.metrics)
+
+
+def plan_correction(
+    store: Store, engine: Engine, assumptions: Sequence[Assumption], *, like: Correction | None = None
+) -> CorrectionPlan:
+    """Plan to record these assumptions, in this order; with `like`, what was recorded by that one is left out. Nothing
+    is written. Raises as `hits` and `applied` do, UsageError for a copy, a running batch, or one that is withdrawn."""
+    refuse_copy(store)
+    log = store.corrections.recorded()
+    scenario = resolved(store, Scenario(assumptions=tuple(assumptions)))
+    until, found, windows = time.time_ns(), list[PlannedCorrection](), list[Window]()
+    for assumption in scenario.assumptions:
+        if isinstance(assumption, WithoutBatch):
+            _expect_withdrawable(store, assumption, active(log))
+        with hits(store, engine, assumption, until, unlike=like) as hit:
+            found.append(_planned(store, engine, assumption, hit, active(log)))
+            windows += [hit.window, *_moved_to(hit)]
+    window = Window(min(one.start for one in windows), max(one.end for one in windows))
+    with applied(store, engine, scenario, window) as overrides:
+        effect = impact(store, engine, window, overrides)
+    known = tuple(one.correction_id for one in log)
+    return CorrectionPlan(store, engine, tuple(found), effect, until, known, like)
+
+
+def repeated(store: Store, prefix: str) -> tuple[list[str], Correction]:
+    """Return the assumption that the correction with this id, or beginning of one, recorded, and that correction.
+    Raises NotFound, UsageError for one that has no selection."""
+    before = find_correction(store, prefix)
+    if before.kind not in (CorrectionKind.WITHOUT, CorrectionKind.CONFLICTS, CorrectionKind.SHIFT, CorrectionKind.ZONE):
+        raise UsageError(
+            f"correction {before.correction_id} ({before.kind}) has no selection that could hit more",
+            hint="--assume, as `pik diff aggregates` takes it",
+        )
+    return [before.typed], before
+
+
+def record_correction(plan: CorrectionPlan, typed: Sequence[str], reason: str, actor: str) -> list[Correction]:
+    """Record what was planned, and return the corrections. Raises Busy where another one was recorded meanwhile,
+    StoreError, and as `hits` does."""
+    store = plan.store
+    with recording(store) as log:
+        if tuple(one.correction_id for one in log.recorded) != plan.known:
+            raise Busy("another correction was recorded meanwhile, so the plan may be wrong", hint="look at it again")
+        drafts = []
+        for planned, text in zip(plan.corrections, typed, strict=True):
+            assumption, correction_id = planned.assumption, new_id()
+            with hits(store, plan.engine, assumption, plan.until, unlike=plan.like) as hit:
+                lists = write_lists(store.raw, correction_id, hit.listed())
+            drafts.append(
+                Correction(
+                    format=store.format_version,
+                    correction_id=correction_id,
+                    kind=planned.kind,
+                    recorded_at=0,
+                    actor=actor,
+                    reason=reason,
+                    statement=str(assumption),
+                    typed=text,
+                    selected_until=plan.until,
+                    batch_id=assumption.batch_id if isinstance(assumption, WithoutBatch) else "",
+                    events=hit.events,
+                    lists=lists,
+                )
+            )
+        return log.record(drafts)
+
+
+def refuse_copy(store: Store) -> None:
+    """Raise UsageError for a copy of another store, which must not be corrected."""
+    if store.copy is not None:
+        raise UsageError(
+            f"{store.url} is a copy of {store.copy.source}; a correction belongs to that store",
+            hint=f"the same command with --store {store.copy.source}",
+        )
+
+
+def _expect_withdrawable(store: Store, assumption: WithoutBatch, corrections: Sequence[Correction]) -> None:
+    batch = batch_of(store.index, assumption.batch_id)
+    if batch.state == BatchState.RUNNING:
+        raise UsageError(f"batch {batch.batch_id} is still being written", hint=command("batches", batch.batch_id))
+    by = next((one for one in corrections if one.batch_id == batch.batch_id), None)
+    if by is not None:
+        raise UsageError(
+            f"batch {batch.batch_id} is withdrawn already, by correction {by.correction_id}",
+            hint=command("corrections", "show", by.correction_id),
+        )
+
+
+def _moved_to(hit: Hits) -> list[Window]:
+    """Return the window of the times to which deliveries move, if any do."""
+    [[first, last]] = hit.tables.rows("SELECT min(time_ns), max(time_ns) FROM hit")
+    return [] if first is None else [Window(first, last + 1)]
+
+
+def _planned(
+    store: Store, engine: Engine, assumption: Assumption, hit: Hits, corrections: Sequence[Correction]
+) -> PlannedCorrection:
+    tables = hit.tables
+    return PlannedCorrection(
+        assumption,
+        hit.kind,
+        hit.deliveries,
+        hit.events,
+        (*(_facet(tables, by, column) for by, column in _FACETS.items()), _days(tables)),
+        _overridden(store, hit, corrections),
+        count_collisions(store, engine, tables) if hit.kind.moves else 0,
+        _partial(store, hit),
+    )
+
+
+_FACETS = {"source": "source", "type": "event_type", "entity": "entity_id"}
+
+
+def _facet(tables: Tables, by: str, column: str) -> Facet:
+    [[distinct]] = tables.rows(f"SELECT count(DISTINCT {column}) FROM hit")
+    rows = tables.rows(f"SELECT {column}, count(*) AS n FROM hit GROUP BY 1 ORDER BY n DESC, 1 LIMIT {_SHOWN}")
+    return Facet(by, distinct, tuple(Named(name, count) for name, count in rows))
+
+
+def _days(tables: Tables) -> Facet:
+    rows = tables.rows(f"SELECT CAST(floor(event_ns / {DAY}) AS BIGINT), count(*) FROM hit GROUP BY 1 ORDER BY 1")
+    days = tuple(Named(day_text(day), count) for day, count in rows)
+    return Facet("day", len(days), days)
+
+
+def _overridden(store: Store, hit: Hits, corrections: Sequence[Correction]) -> tuple[Overridden, ...]:
+    """Return the corrections of the same step that list some of the same deliveries."""
+    same = [
+        one for one in corrections if (one.kind.moves and hit.kind.moves) or (one.kind.chooses and hit.kind.chooses)
+    ]
+    if not same:
+        return ()
+    add_listed(hit.tables, store, "listed", same)
+    rows = hit.tables.rows("SELECT number, count(*) FROM listed JOIN hit USING (batch_id, seq) GROUP BY 1 ORDER BY 1")
+    return tuple(Overridden(same[number], count) for number, count in rows)
+
+
+def _partial(store: Store, hit: Hits) -> int:
+    """Return how many events are hit in some of their deliveries only."""
+    if not hit.kind.moves:
+        return 0
+    others = "SELECT event_id FROM deliveries ANTI JOIN hit USING (batch_id, seq)"
+    ids = {
+        event_id
+        for [event_id] in hit.tables.rows(f"SELECT DISTINCT event_id FROM hit SEMI JOIN ({others}) USING (event_id)")
+    }
+    keyed = {
+        event_id
+        for [event_id] in hit.tables.rows("SELECT DISTINCT event_id FROM hit WHERE idempotency_key IS NOT NULL")
+    }
+    if not keyed - ids:
+        return len(ids)
+    places = set(hit.tables.rows("SELECT batch_id, seq FROM hit WHERE idempotency_key IS NOT NULL"))
+    for deliveries in store.repeats.conflicting():
+        event_id = deliveries[0].event_id
+        if event_id in keyed and any((one.batch_id, one.seq) not in places for one in deliveries):
+            ids.add(event_id)
+    return len(ids)

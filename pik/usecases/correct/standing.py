@@ -1,0 +1,73 @@
+"""The recorded corrections, and how they stand: which hold, and which values have been computed with them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from pik.model.correction import Correction, revoked
+from pik.model.metric import Metric, RunRequest
+from pik.ports.engine import Engine
+from pik.ports.store import Store
+from pik.rawlog.selection import Selection
+from pik.usecases.correct.revoke import touched
+from pik.usecases.metrics.winners import Winners
+from pik.usecases.replay.chosen import chosen_buckets, find_correction
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A correction, and the revocation that revokes it, if one does."""
+
+    correction: Correction
+    revoked_by: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class MetricStanding:
+    """Of the values of a metric in buckets that a correction left or entered: how many current ones were computed with
+    it, how many before it, and how many buckets have none."""
+
+    metric: str
+    computed: int
+    outdated: int
+    missing: int
+
+
+def list_corrections(store: Store) -> Iterator[Standing]:
+    """Yield the corrections and revocations, newest first."""
+    log = store.corrections.recorded()
+    gone = revoked(log)
+    for one in reversed(log):
+        yield Standing(one, gone.get(one.correction_id))
+
+
+def show_correction(store: Store, engine: Engine, prefix: str) -> tuple[Standing, Sequence[MetricStanding]]:
+    """Return the correction with this id or beginning of one, and how values stand to it, by metric. Raises NotFound,
+    Damaged and EngineError."""
+    correction = find_correction(store, prefix)
+    by = revoked(store.corrections.recorded()).get(correction.correction_id)
+    winners = Winners(store)
+    found = [_standing(store, engine, correction, metric, winners) for metric in store.metrics.latest()]
+    return Standing(correction, by), found
+
+
+def _standing(store: Store, engine: Engine, correction: Correction, metric: Metric, winners: Winners) -> MetricStanding:
+    window = touched(store, [correction]).widened(metric.bucket_size)
+    request = RunRequest(start=window.start, end=window.end, correction=correction.correction_id)
+    per = metric.definition.per
+    pairs = chosen_buckets(Selection(store, window), engine, request, metric.bucket_size, per=per)
+    current = store.aggregates.current(metric.name, window)
+    computed = outdated = missing = 0
+    row = next(current, None)
+    for pair in pairs:
+        place = pair.bucket, pair.entity_id
+        while row is not None and (row.computed.bucket, row.computed.entity_id) < place:
+            row = next(current, None)
+        if row is None or (row.computed.bucket, row.computed.entity_id) != place:
+            missing += 1
+        elif not row.is_imported and winners.planned(row.run_id) >= correction.recorded_at:
+            computed += 1
+        else:
+            outdated += 1
+    return MetricStanding(metric.name, computed, outdated, missing)

@@ -1,0 +1,122 @@
+"""`pik correct` and `pik corrections`: what was tried is recorded, repaired with a replay, and taken back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Pik = Callable[..., Any]
+
+METRICS = """
+[[metric]]
+name = "revenue"
+value = "sum((payload->>'v')::DECIMAL(18, 2))"
+bucket = "1d"
+"""
+
+LATE = ("--assume", "shift=-1h,source=till,to=2026-01-02T00:30:00Z")
+WHY = ("--reason", "INC-42: local time", "--yes")
+
+
+@pytest.fixture
+def shop(pik: Pik) -> Pik:
+    """A store whose numbers are current: a till sent local time for UTC, so a sale counts on the day after its own."""
+
+    def line(source: str, time: str, value: str) -> str:
+        event = {"source": source, "event_type": "paid", "entity_id": "a", "event_time": time}
+        return json.dumps(event)[:-1] + f', "payload": {{"v": {value}}}}}\n'
+
+    sales = (
+        ("till", "2026-01-02T00:15:00Z", "3.5"),
+        ("till", "2026-01-01T12:00:00Z", "2"),
+        ("web", "2026-01-02T08:00:00Z", "1"),
+    )
+    Path("events.jsonl").write_text("".join(line(*each) for each in sales))
+    Path("metrics.toml").write_text(METRICS)
+    for words in (
+        ("ingest", "events.jsonl"),
+        ("metrics", "apply", "metrics.toml"),
+        ("replay", "--all", "--promote", "--yes"),
+    ):
+        assert pik(*words).code == 0
+    return pik
+
+
+def said(pik: Pik, *line: str, code: int = 0) -> Any:
+    result = pik(*line, "--format", "json")
+    assert result.code == code, result.err
+    return json.loads(result.out, parse_float=Decimal)
+
+
+def rows(pik: Pik, *options: str) -> list[Any]:
+    found: list[Any] = said(pik, "diff", "aggregates", *options, code=1)["differences"]
+    return found
+
+
+def test_what_was_tried_is_recorded_repaired_and_taken_back(shop: Pik) -> None:
+    tried = rows(shop, *LATE)
+    assert [(row["bucket"], row["delta"]) for row in tried if row["metric"] == "revenue"] == [
+        ("2026-01-01T00:00:00Z", Decimal("3.50")),
+        ("2026-01-02T00:00:00Z", Decimal("-3.50")),
+    ]
+    recorded = said(shop, "correct", *LATE, *WHY)
+    [correction] = recorded["corrections"]
+    assert (correction["deliveries"], correction["events"], correction["kind"]) == (2, 2, "shift")
+    assert [(row["metric"], row["differing"], row["delta"]) for row in recorded["metrics"]] == [
+        ("event_count@1", 2, 0),
+        ("revenue@1", 2, 0),
+    ]
+    assert rows(shop) == tried
+    assert shop(*recorded["next"].split()[1:], "--yes").code == 0
+    assert said(shop, "diff", "aggregates")["differences"] == []
+    [one] = said(shop, "corrections", "list")["corrections"]
+    assert (one["correction_id"], one["state"]) == (correction["correction_id"], "active")
+    shown = said(shop, "corrections", "show", one["correction_id"][:20])
+    assert [(row["metric"], row["computed"], row["outdated"]) for row in shown["standing"]] == [
+        ("event_count", 2, 0),
+        ("revenue", 2, 0),
+    ]
+    revoked = said(shop, "corrections", "revoke", one["correction_id"], "--reason", "the till was right", "--yes")
+    assert [row["delta"] for row in rows(shop) if row["metric"] == "revenue"] == [Decimal("-3.50"), Decimal("3.50")]
+    assert shop(*revoked["next"].split()[1:], "--yes").code == 0
+    assert said(shop, "diff", "aggregates")["differences"] == []
+    assert [row["state"] for row in said(shop, "corrections", "list")["corrections"]] == ["active", "revoked"]
+
+
+def test_a_dry_run_records_nothing(shop: Pik) -> None:
+    found = said(shop, "correct", *LATE, "--reason", "INC-42", "--dry-run")
+    assert (found["dry_run"], found["corrections"][0]["correction_id"], found["next"]) == (True, None, None)
+    assert said(shop, "corrections", "list")["corrections"] == []
+    assert said(shop, "diff", "aggregates")["differences"] == []
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (LATE, "a correction needs a reason"),
+        ((*LATE, "--reason", " ", "--yes"), "a correction needs a reason"),
+        ((*LATE, "--reason", "INC-42"), "confirmation required"),
+        (("--reason", "INC-42", "--yes"), "nothing to correct"),
+        ((*LATE, "--like", "01J8Z3", *WHY), "exclude each other"),
+        (("--assume", "shift=-1h,source=nobody", *WHY), "selects no delivery"),
+        (("--assume", "with=@events.jsonl", *WHY), "cannot be recorded"),
+        (("--assume", "shift=-1h", *WHY), "a selection is required"),
+        (("--like", "01J8Z3", *WHY), "correction 01J8Z3"),
+    ],
+)
+def test_wrong_command_lines_record_nothing(shop: Pik, line: tuple[str, ...], message: str) -> None:
+    result = shop("correct", *line)
+    assert result.code in (2, 4)
+    assert message in result.err
+    assert said(shop, "corrections", "list")["corrections"] == []
+
+
+def test_it_says_when_nothing_changes(shop: Pik) -> None:
+    found = said(shop, "correct", "--assume", "shift=1s,source=web", *WHY)
+    assert found["note"] == "no value of any metric changes"
+    assert found["next"] is None

@@ -1,0 +1,226 @@
+"""Corrections as `pik correct` plans, records and revokes them."""
+
+from __future__ import annotations
+
+import tempfile
+from decimal import Decimal
+from operator import attrgetter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pik.engine import DuckEngine
+from pik.errors import Busy, NothingSelected, UsageError
+from pik.model.correction import Correction, active
+from pik.model.scenario import read_scenario
+from pik.ports.store import Store
+from pik.rawlog.corrections import read_list, with_frames
+from pik.stores import open_store
+from pik.usecases.correct.plan import CorrectionPlan, plan_correction, record_correction, repeated
+from pik.usecases.correct.revoke import plan_revocation, record_revocation
+from pik.usecases.correct.standing import list_corrections
+from tests.support.corrected_model import RecordedCorrection, holding, listed, resolve
+from tests.support.scenario_model import BATCHES, Assumed, Sent, written
+from tests.support.stores import ingest
+from tests.usecases.test_corrected_model import QUICK, RECORDABLE, WHOLE, values_of
+from tests.usecases.test_scenario_model import Built, build
+
+ENGINE = DuckEngine()
+_PLACE = attrgetter("batch_id", "seq")
+
+
+def plan_of(store: Store, *texts: str, like: Correction | None = None) -> CorrectionPlan:
+    return plan_correction(store, ENGINE, read_scenario(None, texts, lambda path: ()).assumptions, like=like)
+
+
+def correct(store: Store, *texts: str) -> list[Correction]:
+    return record_correction(plan_of(store, *texts), texts, "INC-1", "ana")
+
+
+def revoke(store: Store, correction: Correction) -> Correction:
+    return record_revocation(plan_revocation(store, ENGINE, correction.correction_id), "it was right", "ben")
+
+
+def sale(second: int, entity: str = "a", source: str = "web", v: int = 1, **more: Any) -> dict[str, Any]:
+    time = f"2026-03-01T01:00:{second:02}Z"
+    return {"source": source, "event_type": "sale", "entity_id": entity, "event_time": time, "payload": {"v": v}} | more
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return open_store(str(tmp_path / "store"), create=True)
+
+
+def check_lists(batches: list[list[Sent]], steps: list[Assumed | int | list[Sent]]) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        built = build(Path(directory), batches, "count(*)")
+        for step in steps:
+            if isinstance(step, list):
+                ingest(built.store, built.directory, [one.line for one in step], again=True)
+                newest = max(built.store.index.batches(), key=lambda batch: batch.recorded_at)
+                built.model.add(len(built.ids), step, newest.recorded_at)
+                built.ids.append(newest.batch_id)
+            elif isinstance(step, int):
+                revoke_one(built, step)
+            else:
+                record_one(built, step)
+
+
+def revoke_one(built: Built, number: int) -> None:
+    log = built.model.log
+    holds = [one for one in log if not any(later.revokes is one for later in log)]
+    if not holds:
+        return
+    revoked = holds[number % len(holds)]
+    before = {one.correction_id for one in active(built.store.corrections.recorded())}
+    plan = plan_revocation(built.store, ENGINE, revoked.correction_id)
+    made = record_revocation(plan, "no", "ben")
+    assert before ^ {one.correction_id for one in active(built.store.corrections.recorded())} == {
+        one.correction_id for one in (*plan.ended, *plan.restored)
+    }
+    log.append(RecordedCorrection("", made.recorded_at, made.correction_id, revokes=revoked))
+
+
+def record_one(built: Built, one: Assumed) -> None:
+    kept, texts = written(built.model, [one], None, built.ids, built.directory)
+    gone = {entry.batch for entry in holding(built.model.log, None)}
+    if not kept or (kept[0].kind == "delivery" and built.model.arrivals[kept[0].number].batch in gone):
+        return
+    expected = resolve(built.model, kept[0])
+    lines = listed(built.model, expected, built.ids)
+    if not lines and expected.batch < 0:
+        with pytest.raises(NothingSelected):
+            plan_of(built.store, *texts)
+        return
+    if expected.batch in gone and expected.batch >= 0:
+        with pytest.raises(UsageError, match="withdrawn already"):
+            plan_of(built.store, *texts)
+        return
+    scenario = read_scenario(None, texts, lambda path: ())
+    before, assumed = values_of(built, WHOLE), values_of(built, WHOLE, scenario)
+    plan = plan_of(built.store, *texts)
+    assert plan.changes_nothing == (before == assumed)
+    [made] = record_correction(plan, texts, "INC-1", "ana")
+    found = [line for each in with_frames(built.store.raw, made).lists for line in read_list(built.store.raw, each)]
+    assert sorted(found, key=_PLACE) == sorted(lines, key=_PLACE), texts
+    assert values_of(built, WHOLE) == assumed, texts
+    expected.recorded_at, expected.correction_id = made.recorded_at, made.correction_id
+    built.model.log.append(expected)
+
+
+STEPS = st.lists(st.one_of(RECORDABLE, RECORDABLE, RECORDABLE, st.integers(0, 5)), min_size=1, max_size=5)
+test_a_correction_lists_what_its_assumption_hits_and_does_what_that_showed = QUICK(given(BATCHES, STEPS)(check_lists))
+
+
+def test_several_assumptions_are_recorded_together_in_their_order(store: Store, tmp_path: Path) -> None:
+    ingest(store, tmp_path, [sale(1), sale(2, "b"), sale(3, source="till")])
+    texts = ["shift=1d,source=web", "without=selected,source=till", "shift=2d,entity=b"]
+    plan = plan_of(store, *texts)
+    made = record_correction(plan, texts, "INC-1", "ana")
+    assert [one.statement for one in made] == texts
+    assert [one.recorded_at for one in made] == sorted({one.recorded_at for one in made})
+    assert [(one.metric, one.delta) for one in plan.impact.metrics] == [("event_count@1", Decimal(-1))]
+    assert plan.corrections[2].overridden == ()  # of the same command: the last one holds
+
+
+def test_the_plan_counts_what_is_hit(store: Store, tmp_path: Path) -> None:
+    ingest(store, tmp_path, [sale(1), sale(2, "b"), sale(3, source="till"), sale(1)])
+    [planned] = plan_of(store, "shift=1h,source=web").corrections
+    assert (planned.deliveries, planned.events, planned.partial, planned.collisions) == (3, 2, 0, 0)
+    assert {facet.by: [(one.name, one.deliveries) for one in facet.top] for facet in planned.facets} == {
+        "source": [("web", 3)],
+        "type": [("sale", 3)],
+        "entity": [("a", 2), ("b", 1)],
+        "day": [("2026-03-01", 3)],
+    }
+
+
+def test_the_plan_counts_events_that_are_hit_in_some_deliveries_only(store: Store, tmp_path: Path) -> None:
+    ingest(store, tmp_path, [sale(1), sale(2)])
+    ingest(store, tmp_path, [sale(1), sale(3)], again=True)
+    batch = max(store.index.batches(), key=lambda one: one.recorded_at)
+    [planned] = plan_of(store, f"shift=1h,batch={batch.batch_id}").corrections
+    assert (planned.deliveries, planned.partial) == (2, 1)
+
+
+def test_the_plan_counts_keyed_events_hit_in_one_of_two_places(store: Store, tmp_path: Path) -> None:
+    later = sale(9, v=2, idempotency_key="k") | {"event_time": "2026-03-04T01:00:00Z"}
+    ingest(store, tmp_path, [sale(1, idempotency_key="k"), later])
+    [planned] = plan_of(store, "shift=1h,from=2026-03-01,to=2026-03-02").corrections
+    assert (planned.deliveries, planned.partial) == (1, 1)
+
+
+def test_the_plan_counts_moved_events_that_equal_one_that_came_right(store: Store, tmp_path: Path) -> None:
+    right = [sale(n) | {"event_time": f"2026-03-01T00:00:{n:02}Z"} for n in (1, 2)]
+    right[1]["payload"] = {"v": 7}
+    ingest(store, tmp_path, [sale(1), sale(2), *right])
+    [planned] = plan_of(store, "shift=-1h,from=2026-03-01T01:00:00Z").corrections
+    assert planned.collisions == 1
+
+
+def test_the_plan_names_the_corrections_that_it_overrides(store: Store, tmp_path: Path) -> None:
+    ingest(store, tmp_path, [sale(1), sale(2, "b")])
+    [first] = correct(store, "shift=1h,source=web")
+    [planned] = plan_of(store, "shift=1h,entity=b").corrections
+    assert [(one.correction.correction_id, one.deliveries) for one in planned.overridden] == [(first.correction_id, 1)]
+
+
+def test_what_came_since_is_recorded_like_the_first(store: Store, tmp_path: Path) -> None:
+    ingest(store, tmp_path, [sale(1)])
+    [first] = correct(store, "shift=1d,source=web")
+    texts, before = repeated(store, first.correction_id)
+    with pytest.raises(NothingSelected, match="beside those of correction"):
+        plan_of(store, *texts, like=before)
+    ingest(store, tmp_path, [sale(1), sale(2)], again=True)
+    [planned] = plan_of(store, *texts, like=before).corrections
+    assert planned.deliveries == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("with=@more.jsonl", "pik ingest"),
+        ("definition=@metric.toml", "pik metrics apply"),
+        ("duplicates=counted", "pik replay"),
+        ("corrections=none", "pik diff"),
+    ],
+)
+def test_what_is_only_an_assumption_is_not_recorded(store: Store, tmp_path: Path, text: str, hint: str) -> None:
+    ingest(store, tmp_path, [sale(1)])
+    with pytest.raises(UsageError, match="cannot be recorded") as error:
+        plan_of(store, text)
+    assert hint in error.value.hint
+
+
+def test_nothing_is_recorded_by_a_plan_that_another_correction_overtook(store: Store, tmp_path: Path) -> None:
+    ingest(store, tmp_path, [sale(1), sale(2, "b")])
+    plan = plan_of(store, "shift=1h,entity=a")
+    correct(store, "shift=1h,entity=b")
+    with pytest.raises(Busy, match="meanwhile"):
+        record_correction(plan, ["shift=1h,entity=a"], "INC-1", "ana")
+    assert len(store.corrections.recorded()) == 1
+
+
+def test_a_revocation_can_be_revoked(store: Store, tmp_path: Path) -> None:
+    ingest(store, tmp_path, [sale(1)])
+    [made] = correct(store, "without=selected,entity=a")
+    back = revoke(store, made)
+    with pytest.raises(UsageError, match=f"revoked already, by {back.correction_id}"):
+        plan_revocation(store, ENGINE, made.correction_id)
+    again = revoke(store, back)
+    assert [(one.correction.correction_id, one.revoked_by) for one in list_corrections(store)] == [
+        (again.correction_id, None),
+        (back.correction_id, again.correction_id),
+        (made.correction_id, None),
+    ]
+
+
+def test_a_batch_cannot_be_withdrawn_twice(store: Store, tmp_path: Path) -> None:
+    ingest(store, tmp_path, [sale(1)])
+    [batch] = store.index.batches()
+    correct(store, f"without-batch={batch.batch_id}")
+    with pytest.raises(UsageError, match="withdrawn already"):
+        plan_of(store, f"without-batch={batch.batch_id}")
