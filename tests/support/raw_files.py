@@ -52,8 +52,13 @@ def metric(value: str = "count(*)", where: str | None = None, bucket: str = "1d"
 def compute(
     inputs: Inputs, *metrics: Definition, window: Window = ALL_TIME, entities: Sequence[str] = (), threads: int = 2
 ) -> list[Computed]:
-    """All that the engine computes."""
-    return list(rows(DuckEngine(threads), inputs, metrics, window, entities))
+    """All that the engine computes; the values alone are those of the rows."""
+    with DuckEngine(threads).computation(inputs, metrics, window, entities) as computation:
+        found = list(computation.rows())
+        for name in {metric.name for metric in metrics}:
+            values = (row.value for row in found if row.metric == name and row.value is not None)
+            assert sorted(computation.values(name)) == sorted(values)
+    return found
 
 
 def rows(
