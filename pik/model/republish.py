@@ -65,8 +65,9 @@ class Place(msgspec.Struct, frozen=True, order=True, array_like=True):
 class Republish(msgspec.Struct, frozen=True, kw_only=True):
     """A republish, and how far it is.
 
-    What counts is taken as it was `known_until`, so that every attempt sends the same list: `events` messages about
-    `entities` entities; `list_digest` tells one list from another. Everything up to `cursor` was sent: `taken` were
+    What counts is taken as it was `known_until`, with the corrections recorded until `corrections_until` (0: none), so
+    that every attempt sends the same list: `events` messages about `entities` entities, of which corrections moved
+    `moved`; `list_digest` tells one list from another. Everything up to `cursor` was sent: `taken` were
     taken, `refused` were not. The last attempt was sent at most `rate` messages per second, and would have stopped
     after `stop_after` refusals; `stopped_because` is why it ended early.
     """
@@ -76,7 +77,9 @@ class Republish(msgspec.Struct, frozen=True, kw_only=True):
     actor: str
     created_at: int
     known_until: int
+    corrections_until: int
     events: int
+    moved: int
     entities: int
     list_digest: str
     state: RepublishState = RepublishState.RUNNING

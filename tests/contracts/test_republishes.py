@@ -33,6 +33,8 @@ def republish_of(number: int, **changes: object) -> Republish:
         actor="ana",
         created_at=number,
         known_until=7,
+        corrections_until=3,
+        moved=1,
         events=10,
         entities=2,
         list_digest="ab" * 16,

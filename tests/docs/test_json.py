@@ -354,6 +354,10 @@ def _correct(pik: Journey) -> None:
     pik("pik runs show", "runs", "show", run, *store)
     pik("pik runs wait, pik runs cancel", "runs", "wait", run, *store)
     pik("pik history", "history", *store)
+    of = ("republish", "--all", "--target", "corrected.ndjson", *store)
+    pik("pik republish --dry-run", *of, "--dry-run")
+    sent = pik("pik republish, pik republish resume", *of, "--yes")["republish_id"]
+    pik("pik republish show", "republish", "show", sent, *store)
     pik("pik corrections show", "corrections", "show", moved["correction_id"], *store)
 
 

@@ -14,11 +14,13 @@ from typing import Any
 from urllib.parse import unquote
 
 import pytest
+from msgspec import structs
 
 from pik.engine import DuckEngine
 from pik.errors import NothingSelected, PikError, StoreError, TargetUnavailable, UsageError
 from pik.inputs.source import file_source
-from pik.model.instant import ALL_TIME, parse_instant
+from pik.model.correction import CorrectionKind
+from pik.model.instant import ALL_TIME, DAY, format_instant, parse_instant
 from pik.model.republish import Form, Republish, RepublishRequest, RepublishState
 from pik.ports.store import Store
 from pik.ports.target import Message
@@ -32,6 +34,7 @@ from pik.usecases.republish.order import OrderedDeliveries, order_deliveries
 from pik.usecases.republish.send import Pace, begin, plan_republish, resume, unfinished
 from tests.support.stores import event, ingest
 from tests.support.targets import FakeTarget
+from tests.usecases.test_corrected_replay import moved, places, recorded
 
 ENGINE = DuckEngine()
 FAST = Pace()
@@ -356,6 +359,49 @@ def test_what_arrives_after_the_plan_is_not_sent(sold: Store, tmp_path: Path) ->
     assert sent(sold, everything, request()).taken == 80
 
 
+def test_what_corrections_say_is_sent_as_they_were_when_it_was_planned(sold: Store, tmp_path: Path) -> None:
+    every = [one for batch in (0, 1) for one in places(sold, batch)]
+    counted = {one.event_id: one for one in sorted(every, key=lambda one: (one.batch_id, one.seq), reverse=True)}
+    out, late, early, *_ = sorted(one for one in counted if counted[one].entity_id == "b")
+    again = next(one for one in every if one.content_hash != counted[one.event_id].content_hash)
+    recorded(sold, CorrectionKind.WITHOUT, [moved(one) for one in every if one.event_id == out])
+    recorded(sold, CorrectionKind.SHIFT, [moved(counted[late], 9 * DAY), moved(counted[early], -9 * DAY)])
+    chosen = [structs.replace(moved(one), counts=one is again) for one in every if one.event_id == again.event_id]
+    recorded(sold, CorrectionKind.DELIVERY, chosen)
+    expected = {event_id: one.event_instant for event_id, one in counted.items() if event_id != out}
+    expected |= {late: expected[late] + 9 * DAY, early: expected[early] - 9 * DAY}
+    target = FakeTarget(fault=killed_at(20))
+    with pytest.raises(Killed):
+        sent(sold, target, request())
+    (republish,) = sold.republishes.newest_first()
+    recorded(sold, CorrectionKind.SHIFT, [moved(one, DAY) for one in counted.values()])
+    recorded(sold, CorrectionKind.WITHOUT, [moved(one) for one in every if one.event_id == early])
+    ended = goes_on(sold, republish, target)
+    assert (ended.state, ended.taken, ended.moved) == (RepublishState.COMPLETED, 59, 2)
+    assert {one.event_id: one.event_time for one in target.taken} == expected
+    bodies = {one.event_id: json.loads(one.body) for one in target.taken}
+    assert bodies[late]["time"] == format_instant(expected[late])
+    assert bodies[late]["pikreceivedeventtime"] == format_instant(counted[late].event_instant)
+    assert sum("pikreceivedeventtime" in one for one in bodies.values()) == 2
+    assert bodies[again.event_id]["data"] == {"v": -1}
+    assert target.taken.index(next(one for one in target.taken if one.entity_id == "b")) == ids(target.taken).index(
+        early
+    )
+    received = FakeTarget()
+    sent(sold, received, request(as_received=True))
+    assert sorted(one.event_time for one in received.taken) == sorted(one.event_instant for one in every)
+
+
+def test_a_window_has_what_corrections_moved_into_it(sold: Store) -> None:
+    one = places(sold)[0]
+    recorded(sold, CorrectionKind.SHIFT, [moved(one, 40 * DAY)])
+    day = (one.event_instant + 40 * DAY) // DAY * DAY
+    target = FakeTarget()
+    where = f"event_time >= '{format_instant(day)}'"
+    sent(sold, target, structs.replace(request(where=where), start=day, end=day + DAY))
+    assert [(each.event_id, each.event_time) for each in target.taken] == [(one.event_id, one.event_instant + 40 * DAY)]
+
+
 def killed_at(number: int) -> Callable[[], None]:
     calls = iter(range(10**6))
 
@@ -367,8 +413,6 @@ def killed_at(number: int) -> Callable[[], None]:
 
 
 def test_another_list_is_not_taken_for_the_one_that_was_planned(sold: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    from msgspec import structs
-
     republish = sent(sold, FakeTarget(refuses=lambda _: "no"), request())
     sold.republishes.record(structs.replace(republish, list_digest="00" * 16))
     target = FakeTarget()

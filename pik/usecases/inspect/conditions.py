@@ -105,7 +105,15 @@ def within_batch(wanted: Filter, batch: Batch) -> Filter:
     return replace(wanted, window=Window(start, end)) if start < end else wanted
 
 
-def matching(store: Store, engine: Engine, wanted: Filter, where: str, *, duplicates: bool = False) -> Places:
+def matching(
+    store: Store,
+    engine: Engine,
+    wanted: Filter,
+    where: str,
+    *,
+    duplicates: bool = False,
+    overrides: Overrides = NO_OVERRIDES,
+) -> Places:
     """Return the accepted deliveries in the window (with `duplicates` all) that meet the condition, which is SQL as in
     a metric's `where`. Raises UsageError for one that a metric could not have, or that fails for a delivery."""
     definition = Definition(name="selection", value="count(*)", where=where)
@@ -115,7 +123,7 @@ def matching(store: Store, engine: Engine, wanted: Filter, where: str, *, duplic
         hint = error.hint or "a condition as in a metric's where: docs/metrics.md"
         raise UsageError(f"--where {where}: {error.message.partition(': ')[2]}", hint=hint) from None
     try:
-        return selected(store, engine, wanted, where, Overrides(duplicates=duplicates))
+        return selected(store, engine, wanted, where, replace(overrides, duplicates=duplicates))
     except EngineError as error:
         hint = "TRY_CAST in place of a cast, or a condition that fails for no event"
         raise UsageError(f"--where {where}: {error.message.partition(': ')[2]}", hint=hint) from None

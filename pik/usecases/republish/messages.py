@@ -59,6 +59,8 @@ def _cloud_event(republish_id: str, request: RepublishRequest, sent: SentDeliver
     }
     if delivery.idempotency_key is not None:
         event["idempotencykey"] = delivery.idempotency_key
+    if place.event_time != delivery.event_instant:  # a correction moved it
+        event["pikreceivedeventtime"] = format_instant(delivery.event_instant)
     if request.as_received:
         event |= {"pikdelivery": f"{place.batch_id}/{place.seq}", "pikverdict": sent.verdict}
     return b'%s,"data":%s}' % (_encode(event)[:-1], bytes(delivery.payload))

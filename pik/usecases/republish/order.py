@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from itertools import groupby
 from operator import itemgetter
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from msgspec import structs
 
@@ -48,11 +48,12 @@ class SentDelivery:
 
 @dataclass(slots=True)
 class Extent:
-    """What a list comes to: how many events (or deliveries) of how many entities, sources, types and days; `size` is
-    the bytes of their raw lines, `digest` tells one list from another."""
+    """What a list comes to: how many events (or deliveries) of how many entities, sources, types and days; corrections
+    moved `moved` of them; `size` is the bytes of their raw lines, `digest` tells one list from another."""
 
     events: int = 0
     entities: int = 0
+    moved: int = 0
     size: int = 0
     first: int | None = None
     last: int | None = None
@@ -81,13 +82,19 @@ _Sorted = tuple[str, int, str, str, int, str, int, int]
 """The fields of a Place, the verdict, and where the line is in the file: offset and length."""
 
 
+class Known(NamedTuple):
+    """The latest recording of a delivery, and of a correction (0: none), that a list knows."""
+
+    deliveries: int
+    corrections: int
+
+
 @dataclass(slots=True)
 class OrderedDeliveries:
-    """A list, to be iterated over in order any number of times, one after the other; `known_until` is the latest
-    recording that it knows."""
+    """A list, to be iterated over in order any number of times, one after the other, and what it knows."""
 
     extent: Extent
-    known_until: int
+    known: Known
     _lines: BinaryIO
     _sorter: Sorter[_Sorted]
 
@@ -105,18 +112,22 @@ class OrderedDeliveries:
 
 @contextmanager
 def order_deliveries(
-    store: Store, engine: Engine, request: RepublishRequest, progress: Progress, known_until: int | None = None
+    store: Store, engine: Engine, request: RepublishRequest, progress: Progress, known: Known | None = None
 ) -> Iterator[OrderedDeliveries]:
-    """Provide what the request selects among the deliveries recorded until then (None: until now). Raises UsageError
-    for a condition that is not valid, NotHeld, Damaged, StoreError."""
+    """Provide what the request selects among the deliveries recorded until then, under the corrections recorded until
+    then (None: until now). As received, no correction holds. Raises UsageError for a condition that is not valid,
+    NotHeld, Damaged, StoreError."""
     window, entities = request.window, request.entities
     expect_held(store, window, entities)
-    if known_until is None:
-        known_until = Selection(store, window, entities).known_until
-    selection = Selection(store, window, entities, Overrides(until=known_until))
+    if known is None:
+        corrections = max((one.recorded_at for one in store.corrections.recorded()), default=0)
+        known = Known(0, 0 if request.as_received else corrections)
+        overrides = Overrides(corrected_until=known.corrections)
+        known = known._replace(deliveries=Selection(store, window, entities, overrides).known_until)
+    selection = Selection(store, window, entities, Overrides(until=known.deliveries, corrected_until=known.corrections))
     chosen = _chosen(store, engine, request, selection)
     with scratch() as directory, open(directory / "lines", "w+b") as lines:
-        ordered = OrderedDeliveries(Extent(), known_until, lines, Sorter(key=itemgetter(0, 1, 2, 3, 4)))
+        ordered = OrderedDeliveries(Extent(), known, lines, Sorter(key=itemgetter(0, 1, 2, 3, 4)))
         with showing(progress, "reading raw", len(chosen), "deliveries"):
             _read(selection, chosen, ordered, progress)
         yield ordered
@@ -140,6 +151,7 @@ def _read(selection: Selection, chosen: Chosen, ordered: OrderedDeliveries, prog
                 sorter.add((*structs.astuple(place), verdict, lines.tell(), len(line)))
                 lines.write(line)
                 extent.add(place, len(line))
+                extent.moved += event_time != delivery.event_instant
                 sources[delivery.source] += 1
                 types[delivery.event_type] += 1
             extent.sources, extent.types = with_names(extent.sources, sources), with_names(extent.types, types)
@@ -190,7 +202,9 @@ def _chosen(store: Store, engine: Engine, request: RepublishRequest, selection: 
     wanted = Filter(request.window, request.entities, request.source, request.event_type)
     places = None
     if request.where is not None:
-        places = matching(store, engine, wanted, request.where, duplicates=request.as_received)
+        places = matching(
+            *(store, engine, wanted, request.where), duplicates=request.as_received, overrides=selection.overrides
+        )
     given = {"source": request.source, "event_type": request.event_type}
     given = {name: text for name, text in given.items() if text is not None}
     condition = " AND ".join(f"{name} = ?" for name in given) or "true"

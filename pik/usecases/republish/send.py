@@ -23,7 +23,7 @@ from pik.ports.target import Message, Target, one_line
 from pik.runtime import Progress, showing
 from pik.usecases.inspect.conditions import Places
 from pik.usecases.republish.messages import message_of
-from pik.usecases.republish.order import OrderedDeliveries, SentDelivery, order_deliveries
+from pik.usecases.republish.order import Known, OrderedDeliveries, SentDelivery, order_deliveries
 
 SAMPLE = 3
 """Messages that a plan shows."""
@@ -69,8 +69,10 @@ def plan_republish(
             request=request,
             actor=actor,
             created_at=now,
-            known_until=ordered.known_until,
+            known_until=ordered.known.deliveries,
+            corrections_until=ordered.known.corrections,
             events=extent.events,
+            moved=extent.moved,
             entities=extent.entities,
             list_digest=extent.digest,
         )
@@ -93,12 +95,12 @@ def resume(
     with store.republishes.sending(republish_id):
         republish = store.republishes.get(republish_id)
         expect_unfinished(republish)
-        request = republish.request
-        with order_deliveries(store, engine, request, progress, republish.known_until) as ordered:
+        known = Known(republish.known_until, republish.corrections_until)
+        with order_deliveries(store, engine, republish.request, progress, known) as ordered:
             if ordered.extent.digest != republish.list_digest:
                 raise StoreError(
-                    f"what republish {republish_id} selected is not what counts today: a rebuild of the index or a"
-                    " correction changed it",
+                    f"what republish {republish_id} selected is not what counts today: a rebuild of the index changed"
+                    " it",
                     hint="send it anew, with another --reason; consumers drop what they have by event_id",
                 )
             return _send(store, republish, ordered, target, pace, progress)

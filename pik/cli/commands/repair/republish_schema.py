@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from pik.cli.document import TRUNCATED, Column, Field, Rows, Schema
+from pik.cli.document import TRUNCATED, Column, Field, Rows, Schema, or_null
 from pik.cli.text import number_of
 from pik.cli.values import Count, EventId, Instant, Json, Moment
 from pik.errors import command
@@ -45,6 +45,7 @@ def plan_text(plan: Plan) -> str:
     lines = [
         f"send {deliveries_text(plan.republish)}",
         f"  {_days_text(plan)}, about {_bytes_text(extent.size)}",
+        *([f"  {number_of(extent.moved, 'event')} at a corrected time"] if extent.moved else []),
         *counts,
         "  each at least once; a consumer drops what it has already by event_id",
     ]
@@ -65,6 +66,8 @@ def _bytes_text(size: int) -> str:
     return f"{size / 1e6:,.1f} MB" if size >= 100_000 else f"{size / 1e3:,.1f} kB"
 
 
+_corrections = or_null("corrections_until")
+
 _ASKED = (
     Field("target", str, "without what may be secret in its URL", get="request.target"),
     Field("as", str, "`cloudevents` or `original`", get="request.form"),
@@ -77,7 +80,9 @@ _ASKED = (
     Field("reason", str | None, get="request.reason"),
     Field("actor", str),
     Field("known_until", Instant, "the last recording that is sent, also when it is resumed later"),
+    Field("corrections_until", Instant | None, "the last correction that holds; null: none", get=_corrections),
     Field("events", Count, "messages: events, or with `as_received` deliveries"),
+    Field("moved", Count, "those whose time a correction moved"),
     Field("entity_count", Count, get="entities"),
 )
 """What was asked for, and what that comes to."""
@@ -105,8 +110,7 @@ def _next(republish: Republish) -> str | None:
 
 
 def _of_plan(field: Field) -> Field:
-    path = field.get if isinstance(field.get, str) else field.name
-    return Field(field.name, field.kind, field.about, get=f"republish.{path}")
+    return Field(field.name, field.kind, field.about, get=lambda plan: field.value(plan.republish))
 
 
 def _attributes(message: Message) -> Json:
