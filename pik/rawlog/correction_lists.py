@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
+from itertools import islice
 from operator import attrgetter
 
 import msgspec
@@ -15,11 +16,14 @@ from pik.model.batch import Frame, frame_of
 from pik.model.correction import CorrectionList, ListedDelivery
 from pik.model.instant import day_of, parse_instant
 from pik.ports.raw import Object, Raw, RawKind
-from pik.rawlog.segment_writer import COMPRESSION_LEVEL, cut_frames
+from pik.rawlog.segment_writer import COMPRESSION_LEVEL, FRAME
 from pik.runtime.storage import Parts
 
 HELD = 100_000
-"""Deliveries that a writer holds in memory, which is also how many an object has at most."""
+"""Deliveries that a writer holds in memory, which is also about how many an object has at most."""
+
+_AT_ONCE = 1000
+"""Deliveries that are given to a writer together."""
 
 _TOGETHER = 16 << 20
 """Bytes of objects that are created together."""
@@ -28,7 +32,7 @@ _TOGETHER = 16 << 20
 @dataclass(slots=True)
 class ListWriter:
     """Takes the deliveries that a correction lists, in any order and each once, and creates its lists in bounded
-    memory: one per day of raw, and more for a day that has more than `held` deliveries."""
+    memory: one per day of raw, and more for a day that has more than about `held` deliveries."""
 
     raw: Raw
     correction_id: str
@@ -40,10 +44,11 @@ class ListWriter:
     _objects: list[Object] = field(default_factory=list)
     _lists: list[CorrectionList] = field(default_factory=list)
 
-    def add(self, delivery: ListedDelivery) -> None:
-        """Take a delivery. Raises StoreError."""
-        self._days[delivery.event_time[:10]].append(delivery)
-        self._count += 1
+    def add(self, *deliveries: ListedDelivery) -> None:
+        """Take deliveries. Raises StoreError."""
+        for delivery in deliveries:
+            self._days[delivery.event_time[:10]].append(delivery)
+        self._count += len(deliveries)
         if self._count >= self.held:
             self._make_room()
 
@@ -110,8 +115,9 @@ def write_lists(raw: Raw, correction_id: str, deliveries: Iterable[ListedDeliver
     """Create the lists of a correction with these deliveries, in any order and each once, and return them once they are
     durable. Raises StoreError."""
     writer = ListWriter(raw, correction_id)
-    for delivery in deliveries:
-        writer.add(delivery)
+    rest = iter(deliveries)
+    while some := tuple(islice(rest, _AT_ONCE)):
+        writer.add(*some)
     return writer.finish()
 
 
@@ -122,13 +128,15 @@ def _time(delivery: ListedDelivery) -> str:
 def _framed(deliveries: Sequence[ListedDelivery]) -> tuple[bytes, tuple[Frame, ...]]:
     """Return the bytes of a list, and its frames."""
     compressor = zstandard.ZstdCompressor(level=COMPRESSION_LEVEL, write_checksum=True)
-    lines = list(map(msgspec.json.encode, deliveries))
+    text = msgspec.json.Encoder().encode_lines(deliveries)
     parts: list[bytes] = []
     frames: list[Frame] = []
-    offset = 0
-    for begin, end in cut_frames(lines):
-        data = compressor.compress(b"\n".join(lines[begin:end]) + b"\n")
+    begin = offset = first = 0
+    while begin < len(text):
+        end = text.find(b"\n", begin + FRAME - 1) + 1 or len(text)
+        last = first + text.count(b"\n", begin, end)
+        data = compressor.compress(text[begin:end])
         parts.append(data)
-        frames.append(frame_of(offset, len(data), [one.entity_id for one in deliveries[begin:end]]))
-        offset += len(data)
+        frames.append(frame_of(offset, len(data), [one.entity_id for one in deliveries[first:last]]))
+        begin, offset, first = end, offset + len(data), last
     return b"".join(parts), tuple(frames)

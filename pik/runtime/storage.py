@@ -98,13 +98,13 @@ class Parts(Generic[Item]):
     """Items of one type by the name of their part, in a temporary file, which is gone when this is."""
 
     def __init__(self, kind: type[Item]) -> None:
-        self._decode = msgspec.json.Decoder(kind).decode
+        self._decoder = msgspec.json.Decoder(kind)
         self._file = TemporaryFile()  # noqa: SIM115 - closed with this object
         self._places: dict[str, list[tuple[int, int]]] = {}
 
     def add(self, name: str, items: Iterable[Item]) -> None:
         """Add items to a part. Raises StoreError if there is no room for them."""
-        lines = b"".join(msgspec.json.encode(item) + b"\n" for item in items)
+        lines = msgspec.json.Encoder().encode_lines(items)
         with _translated():
             self._places.setdefault(name, []).append((self._file.seek(0, os.SEEK_END), len(lines)))
             self._file.write(lines)
@@ -119,7 +119,7 @@ class Parts(Generic[Item]):
             with _translated():
                 self._file.seek(offset)
                 lines = self._file.read(size)
-            yield list(map(self._decode, lines.splitlines()))
+            yield self._decoder.decode_lines(lines)
 
 
 def _unpickled(file: IO[bytes]) -> Iterator[Any]:

@@ -5,22 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import msgspec
 import pytest
 
-from pik.model.correction import Correction, CorrectionKind, ListedDelivery
-from pik.model.delivery import Filter
-from pik.model.ids import new_id
+from pik.model.correction import Correction, CorrectionKind
 from pik.model.instant import ALL_TIME, DAY, parse_instant
 from pik.ports.store import Store
-from pik.rawlog.correction_lists import write_lists
 from pik.rawlog.corrections import read_list, record, with_frames
-from pik.rawlog.selection import deliveries
 from pik.runtime import SILENT
 from pik.usecases.care.rebuild import rebuild_index
 from pik.usecases.care.verify_findings import ProblemKind
 from tests.support.contracts.pulling import pulled, sound
 from tests.support.contracts.pulling import record as ingested
+from tests.support.corrections import moved
 from tests.support.stores import event, window
 
 pytestmark = pytest.mark.parametrize("kind", ["local", pytest.param("aws", marks=pytest.mark.slow)])
@@ -32,28 +28,6 @@ def source(store: Store, tmp_path: Path) -> Store:
     for day in ("01", "03", "05"):
         ingested(store, tmp_path, day, [event(1, "a", f"{day}T01:00"), event(2, "b", f"{day}T02:00")])
     return store
-
-
-def moved(store: Store, of: str, to: str, kind: CorrectionKind = CorrectionKind.SHIFT) -> Correction:
-    """Record that the event of `a` on one day happened on another one."""
-    made = new_id()
-    listed = []
-    for found in deliveries(store, Filter(window(of, f"{int(of) + 1:02}"), ("a",))):
-        line = msgspec.json.decode(found.line)
-        names = ("event_id", "entity_id", "batch_id", "seq", "event_time")
-        time = f"2026-01-{to}T01:00:00.000000000Z"
-        listed.append(ListedDelivery(**{name: line[name] for name in names}, time=time))
-    assert len(listed) == 1
-    draft = Correction(
-        format=0,
-        correction_id=made,
-        kind=kind,
-        recorded_at=0,
-        reason="INC-1",
-        events=1,
-        lists=write_lists(store.raw, made, listed),
-    )
-    return record(store, [draft])[0]
 
 
 def segment_days(store: Store) -> list[int]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from pik.engine import DuckEngine
 from pik.model.correction import Correction
 from pik.model.instant import ALL_TIME, DAY
 from pik.ports.raw import RawKey, RawKind
@@ -16,7 +17,8 @@ from pik.runtime import SILENT
 from pik.usecases.care.verify import verify
 from pik.usecases.care.verify_findings import Problem, ProblemKind, VerifyReport
 from tests.support.contracts.harm import correction_of
-from tests.support.stores import PlainEngine, replayed, truth
+from tests.support.corrections import moved
+from tests.support.stores import PlainEngine, replayed, truth, window
 
 pytestmark = pytest.mark.usefixtures("filled")
 
@@ -66,7 +68,8 @@ def test_a_lost_or_damaged_list_is_named_with_the_values_under_it(
     listed = correction.lists[0]
     harm(Path(store.url) / listed.key)
     problems, report = checked(store)
-    problem, *values = problems
+    problem, *values = [one for one in problems if one.kind is not ProblemKind.UNCERTAIN]
+    others = [one for one in problems if one.kind is ProblemKind.UNCERTAIN]
     entity, date = listed.frames[0].first, RawKey.of(listed.key).day
     assert (problem.kind, problem.what, problem.entities) == (kind, listed.key, (entity,))
     assert "1 deliveries that happened from " in problem.detail
@@ -76,6 +79,9 @@ def test_a_lost_or_damaged_list_is_named_with_the_values_under_it(
     assert sorted(one.what.split()[0] for one in values) == expected
     assert {(one.kind, one.entities, one.day) for one in values} == {(ProblemKind.UNPROVEN, (entity,), problem.day)}
     assert all(correction.correction_id in one.detail for one in values)
+    unchecked = [metric for metric, bucket, name in truth() if name != entity and bucket // DAY == date]
+    assert [one.what for one in others] == list(dict.fromkeys(sorted(unchecked, reverse=True)))
+    assert sum(int(one.detail.split()[0]) for one in others) == len(unchecked)
     assert (report.damage, report.unproven) == (1, len(values))
     assert report.kinds == {kind}
     assert report.proven == (report.aggregates or 0) - len(values)
@@ -101,7 +107,9 @@ def test_values_from_before_a_lost_correction_are_not_under_it(store: Store) -> 
     replayed(store, PlainEngine())
     (made,) = record(store, [correction_of(store)])
     gone(Path(store.url) / made.lists[0].key)
-    assert [one.what for one in checked(store)[0]] == [made.lists[0].key]
+    problem, *others = checked(store)[0]
+    assert problem.what == made.lists[0].key
+    assert {one.kind for one in others} == {ProblemKind.UNCERTAIN}
 
 
 def test_lists_without_a_correction_are_left_by_a_crash_and_no_problem(store: Store) -> None:
@@ -131,3 +139,18 @@ def test_an_index_whose_rows_of_corrections_are_damaged_is_a_problem(store: Stor
     (problem,), report = checked(store)
     assert report.aggregates is None
     assert (problem.kind, problem.what) == (ProblemKind.INDEX, "the corrections that the index follows")
+
+
+def test_values_that_deliveries_moved_into_are_under_the_list_that_moved_them(store: Store) -> None:
+    engine = DuckEngine()
+    made = moved(store, "02", "09", entity="b")
+    replayed(store, engine)
+    assert list(verify(store, engine, ALL_TIME, SILENT)) == []
+    gone(Path(store.url) / made.lists[0].key)
+    problem, *values = verify(store, engine, ALL_TIME, SILENT)
+    assert problem.what == made.lists[0].key
+    under = {(one.day, one.entities, one.what.split()[0]) for one in values if one.kind is ProblemKind.UNPROVEN}
+    assert under == {("2026-01-09", ("b",), "event_count")}
+    elsewhere = verify(store, engine, window("20", "21"), SILENT)
+    assert list(elsewhere) == []
+    assert elsewhere.summary.proven

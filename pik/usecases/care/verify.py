@@ -127,7 +127,7 @@ def aggregate_problems(run: Verification, engine: Engine) -> Iterator[Problem]:
     run.aggregates = 0
     for size, metrics in by_bucket_size(run.store.metrics.latest()):
         for metric in metrics:
-            yield from values_under(run, metric)
+            yield from values_under(run, metric, winners)
         for whole in _computable(run.window.widened(size), size, _without(run)):
             if whole != run.window:
                 note_lost_in(run, whole)

@@ -9,13 +9,13 @@ from time import time_ns
 
 from pik.errors import Damaged, StoreError
 from pik.model.correction import Correction, CorrectionKind, CorrectionList
-from pik.model.ids import MILLISECOND, creation_time
 from pik.model.instant import DAY, SECOND, Window, day_of, day_text, format_instant
 from pik.model.metric import Aggregate, Metric, entities_of
 from pik.ports.raw import RawKey, RawKind
 from pik.rawlog.corrections import read_correction, read_winners, without_frames
 from pik.rawlog.sealed_records import parts
 from pik.usecases.care.verify_findings import Problem, ProblemKind, UnreadableCorrection, Verification, entity_ranges
+from pik.usecases.metrics.winners import Winners
 from pik.usecases.pull_corrections import is_pulled
 
 RECENT = 60 * SECOND
@@ -139,32 +139,41 @@ def _days_under(run: Verification, correction: Correction) -> set[int]:
     return days
 
 
-def values_under(run: Verification, metric: Metric) -> Iterator[Problem]:
-    """Yield the current values of a metric that were computed with a correction that cannot be read, each once."""
-    seen: set[tuple[str, int]] = set()
-    for unreadable in run.unreadable:
-        for window in windows_of(filter(run.includes, unreadable.days)):
-            for current in run.store.aggregates.current(metric.name, window.widened(metric.bucket_size)):
-                row = current.computed
-                if (row.entity_id, row.bucket) in seen or not _may_concern(unreadable, current):
-                    continue
-                seen.add((row.entity_id, row.bucket))
-                run.counts.update(not_proven=1, unproven=1)
-                run.aggregates = (run.aggregates or 0) + 1
-                detail = f"it was computed with correction {unreadable.correction.correction_id}, which cannot be read"
-                of_run, day = f"{metric.name} of run {current.run_id}", day_text(row.bucket // DAY)
-                yield Problem(ProblemKind.UNPROVEN, of_run, detail, day, entities_of(row.entity_id))
+def values_under(run: Verification, metric: Metric, winners: Winners) -> Iterator[Problem]:
+    """Yield the current values of a metric that were computed with a correction that cannot be read; of others in the
+    same buckets, which are not checked, how many there are."""
+    size, others = metric.bucket_size, 0
+    days = {day for one in run.unreadable for day in one.days if run.includes(day)}
+    buckets = {day for window in windows_of(days) for day in _days_in(window.widened(size))}
+    for window in windows_of(buckets):
+        for current in run.store.aggregates.current(metric.name, window):
+            row = current.computed
+            touched = _days_in(Window(row.bucket, row.bucket + size))
+            under = [one for one in run.unreadable if not one.days.isdisjoint(touched)]
+            names = [one.correction.correction_id for one in under if _may_concern(one, current, winners)]
+            if not names:
+                others += 1
+                continue
+            run.counts.update(not_proven=1, unproven=1)
+            run.aggregates = (run.aggregates or 0) + 1
+            detail = f"it was computed with correction {', '.join(dict.fromkeys(names))}, which cannot be read"
+            of_run, day = f"{metric.name} of run {current.run_id}", day_text(row.bucket // DAY)
+            yield Problem(ProblemKind.UNPROVEN, of_run, detail, day, entities_of(row.entity_id))
+    if others:
+        detail = f"{others} other values of the same buckets were not checked"
+        yield Problem(ProblemKind.UNCERTAIN, metric.name, detail)
 
 
-def _may_concern(unreadable: UnreadableCorrection, current: Aggregate) -> bool:
+def _days_in(window: Window) -> range:
+    first, last = window.days
+    return range(first, last + 1)
+
+
+def _may_concern(unreadable: UnreadableCorrection, current: Aggregate, winners: Winners) -> bool:
     """Whether a value was computed with a correction, as far as can be told."""
-    if current.file_digest is not None:
+    planned = winners.planned(current.run_id)
+    if current.file_digest is not None or planned < unreadable.correction.recorded_at:
         return False
-    try:
-        if creation_time(current.run_id) + MILLISECOND <= unreadable.correction.recorded_at:
-            return False
-    except ValueError:  # a damaged id
-        pass
     names = entities_of(current.computed.entity_id)
     return not unreadable.frames or not names or any(one.first <= names[0] <= one.last for one in unreadable.frames)
 

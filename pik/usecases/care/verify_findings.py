@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from decimal import Context, Decimal
@@ -135,8 +135,9 @@ class VerifyReport:
 
     Objects in raw that are not damage: `superseded` ones are copies of deliveries that the index lists elsewhere, left
     by a crash; `unacknowledged` ones hold deliveries that were never reported as recorded (a refused request, what an
-    interrupted batch had not recorded yet); `in_progress` ones belong to a batch that is being written; `expired`
-    segments are gone because the store keeps raw for some days only.
+    interrupted batch had not recorded yet), or list those of a correction that was not; `in_progress` ones belong to a
+    batch or a correction that is being written; `expired` segments are gone because the store keeps raw for some days
+    only.
 
     `replaced` are the keys of damaged objects of which a whole copy is read instead.
 
@@ -183,7 +184,7 @@ class UnreadableCorrection:
     according to it, and the frames that name their entities; none: they may be of any."""
 
     correction: Correction
-    days: Collection[int]
+    days: Set[int]
     frames: tuple[Frame, ...] = ()
 
 

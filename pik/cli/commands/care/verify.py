@@ -299,7 +299,11 @@ VERIFY = Schema(
     _found("modified"),
     _found("not_indexed", "raw objects that the index has lost"),
     _found("superseded", "objects that a crash left, whose deliveries are all indexed elsewhere; harmless"),
-    _found("unacknowledged", "objects whose deliveries were never acknowledged to a sender; harmless"),
+    _found(
+        "unacknowledged",
+        "objects whose deliveries were never acknowledged to a sender, or that list those of a correction that was"
+        " never recorded; harmless",
+    ),
     _found("in_progress", "objects of batches that are being written"),
     Field(
         "replaced_objects",
