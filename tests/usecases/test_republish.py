@@ -429,7 +429,7 @@ def test_the_rate_is_kept(sold: Store, monkeypatch: pytest.MonkeyPatch) -> None:
 
     class Timed(FakeTarget):
         def send(self, messages: Sequence[Message]) -> Mapping[int, str]:
-            times[int(clock["now"])] += len(messages)
+            times[int(clock["now"] + 1e-6)] += len(messages)
             return super().send(messages)
 
     sent(sold, Timed(at_most=50), request(), Pace(rate=4))

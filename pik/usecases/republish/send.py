@@ -209,9 +209,9 @@ class _Sender:
         self._record(state=RepublishState.STOPPED, finished_at=time.time_ns(), stopped_because=because)
 
     def _calls(self, deliveries: Iterator[SentDelivery]) -> Iterator[list[tuple[Place, Message]]]:
-        """Yield what is sent with one call: no more than a second's, so that the rate is kept."""
+        """Yield what is sent with one call: at a given rate no more than a tenth of a second's, so that it is even."""
         rate = self.pace.rate
-        most = self.target.at_most if rate is None else max(1, min(self.target.at_most, int(rate)))
+        most = self.target.at_most if rate is None else max(1, min(self.target.at_most, int(rate / 10)))
         some: list[tuple[Place, Message]] = []
         size = 0
         for one in deliveries:
