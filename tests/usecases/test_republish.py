@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import groupby, pairwise
@@ -425,16 +424,18 @@ def test_the_rate_is_kept(sold: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = {"now": 0.0}
     monkeypatch.setattr(time, "monotonic", lambda: clock["now"])
     monkeypatch.setattr(time, "sleep", lambda seconds: clock.update(now=clock["now"] + seconds))
-    times: dict[int, int] = defaultdict(int)
+    times: list[float] = []
 
     class Timed(FakeTarget):
         def send(self, messages: Sequence[Message]) -> Mapping[int, str]:
-            times[int(clock["now"] + 1e-6)] += len(messages)
+            times.extend([clock["now"]] * len(messages))
             return super().send(messages)
 
     sent(sold, Timed(at_most=50), request(), Pace(rate=4))
-    assert set(times.values()) == {4}
-    assert len(times) == 15
+    assert [round(later - first, 6) for first, later in zip(times, times[4:], strict=False)] == [1.0] * 56
+    times.clear()
+    sent(sold, Timed(at_most=50), request(reason="faster"), Pace(rate=30))
+    assert [round(later - first, 6) for first, later in zip(times, times[30:], strict=False)] == [1.0] * 30
 
 
 def test_two_processes_do_not_send_the_same_republish(sold: Store) -> None:
