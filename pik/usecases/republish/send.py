@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 
 from msgspec import structs
@@ -191,10 +191,11 @@ class _Sender:
     refused: _Refused
     refusals: int = 0
     sent: int = 0
-    began: float = field(default_factory=time.monotonic)
+    began: float = 0.0
 
     def send(self, deliveries: Iterator[SentDelivery]) -> None:
         """Send these deliveries, and end the republish; or stop after too many refusals."""
+        self.began = time.monotonic()
         for some in self._calls(deliveries):
             self._send(some)
             limit = self.pace.stop_after
