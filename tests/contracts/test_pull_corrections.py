@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from pik.engine import DuckEngine
 from pik.model.correction import Correction, CorrectionKind
 from pik.model.instant import ALL_TIME, DAY, parse_instant
 from pik.ports.store import Store
@@ -14,6 +15,7 @@ from pik.rawlog.corrections import read_list, record, with_frames
 from pik.runtime import SILENT
 from pik.usecases.care.rebuild import rebuild_index
 from pik.usecases.care.verify_findings import ProblemKind
+from pik.usecases.metrics.diff import diff_aggregates
 from tests.support.contracts.pulling import pulled, sound
 from tests.support.contracts.pulling import record as ingested
 from tests.support.corrections import moved
@@ -74,6 +76,15 @@ def test_a_copy_has_all_corrections_the_lists_of_its_window_and_the_days_from_wh
     rebuild_index(copy, SILENT)
     assert list(copy.corrections.recorded()) == list(source.corrections.recorded())
     sound(copy)
+
+
+def test_a_copy_computes_the_corrected_values_of_its_source(source: Store, tmp_path: Path) -> None:
+    moved(source, "01", "03")
+    moved(source, "03", "05", entity="b")
+    copy, _ = pulled(source, tmp_path / "copy", window("03", "04"))
+    mine, theirs = (list(diff_aggregates(one, DuckEngine(), window("03", "04")).rows) for one in (copy, source))
+    assert mine == theirs
+    assert {row.entity_id: int(row.recomputed or 0) for row in mine} == {"a": 2}
 
 
 def test_an_entity_brings_only_what_moved_of_it(source: Store, tmp_path: Path) -> None:
