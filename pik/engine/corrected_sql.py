@@ -63,7 +63,7 @@ class CorrectedLines:
             columns.append(f"CASE WHEN {is_moved} THEN {_TIME} ELSE line.event_time END AS event_time")
             columns.append(f"CASE WHEN {is_moved} THEN nullif({_TIME}, line.event_time) END AS _corrected")
             if self.named:
-                columns.append("moved.by AS _moved_by")
+                columns.append("moved.ids AS _moved_by")
             joins += (
                 " LEFT JOIN moved_batch ON moved_batch.batch_id = line.batch_id"
                 f" LEFT JOIN moved ON moved.place = moved_batch.number * {_SEQS} + line.seq"
@@ -71,7 +71,7 @@ class CorrectedLines:
         if self.out:
             columns.append("out_event.id IS NOT NULL AS _out")
             if self.named:
-                columns.append("out_event.by AS _out_by")
+                columns.append("out_event.ids AS _out_by")
             joins += " LEFT JOIN out_event ON out_event.id = CAST('0x' || line.event_id AS UHUGEINT)"
         if received:
             columns.append("line.event_time AS _received")
@@ -111,7 +111,7 @@ def _load_moved(db: DuckDBPyConnection, moving: Sequence[CorrectionFiles], named
         f" FROM (SELECT DISTINCT batch_id FROM ({batches}))"
     )
     listed = _listed(moving, {"batch_id": "VARCHAR", "seq": "BIGINT", "time": "VARCHAR"})
-    by = f", {_id_of('correction', moving)} AS by" if named else ""
+    by = f", {_id_of('correction', moving)} AS ids" if named else ""
     correction = ", correction" if len(moving) > 1 else ""
     db.execute(
         f"CREATE OR REPLACE TEMP TABLE moved AS SELECT number * {_SEQS} + seq AS place,"
@@ -120,21 +120,21 @@ def _load_moved(db: DuckDBPyConnection, moving: Sequence[CorrectionFiles], named
     )
     _expect(db, "SELECT count(us) FROM moved", moving)
     if correction:  # of several about one delivery the last one holds
-        last = ", ".join(f"arg_max({name}, correction) AS {name}" for name in ("us", "rest", *(["by"] * named)))
+        last = ", ".join(f"arg_max({name}, correction) AS {name}" for name in ("us", "rest", *(["ids"] * named)))
         db.execute(f"CREATE OR REPLACE TEMP TABLE moved AS SELECT place, {last} FROM moved GROUP BY place")
 
 
 def _load_out(db: DuckDBPyConnection, removing: Sequence[CorrectionFiles], named: bool) -> None:
     listed = _listed(removing, {"event_id": "VARCHAR"})
-    by = f", {_id_of('correction', removing)} AS by" if named else ""
+    by = f", {_id_of('correction', removing)} AS ids" if named else ""
     db.execute(
         "CREATE OR REPLACE TEMP TABLE out_event AS SELECT CAST('0x' || event_id AS UHUGEINT) AS id"
         f"{by}{', correction' * named} FROM ({listed})"
     )
     _expect(db, "SELECT count(id) FROM out_event", removing)
     if named:
-        by = "string_agg(DISTINCT by, ',' ORDER BY by)"
-        db.execute(f"CREATE OR REPLACE TEMP TABLE out_event AS SELECT id, {by} AS by FROM out_event GROUP BY id")
+        by = "string_agg(DISTINCT ids, ',' ORDER BY ids)"
+        db.execute(f"CREATE OR REPLACE TEMP TABLE out_event AS SELECT id, {by} AS ids FROM out_event GROUP BY id")
     else:
         db.execute("CREATE OR REPLACE TEMP TABLE out_event AS SELECT DISTINCT id FROM out_event")
 

@@ -194,7 +194,7 @@ def _load(
     if files.choices is not None:
         db.execute(
             "CREATE TEMP TABLE choices AS SELECT batch_id, seq, arg_max(counts, number) AS counts,"
-            f" arg_max(correction_id, number) AS by FROM read_csv({file_list([files.choices])}, header = false,"
+            f" arg_max(correction_id, number) AS ids FROM read_csv({file_list([files.choices])}, header = false,"
             " auto_detect = false, columns = {number: 'BIGINT', batch_id: 'VARCHAR', seq: 'BIGINT', counts: 'BOOLEAN',"
             " correction_id: 'VARCHAR'}) GROUP BY batch_id, seq"
         )
@@ -202,7 +202,7 @@ def _load(
         batches, by = (list(column) for column in zip(*files.withdrawn, strict=True))
         db.execute(
             "CREATE TEMP TABLE withdrawn AS SELECT unnest(CAST(? AS VARCHAR[])) AS batch_id,"
-            " unnest(CAST(? AS VARCHAR[])) AS by",
+            " unnest(CAST(? AS VARCHAR[])) AS ids",
             [batches, by],
         )
     try:
@@ -254,16 +254,17 @@ def _lines(
     if files.choices is not None:
         joins += " LEFT JOIN choices ON choices.batch_id = line.batch_id AND choices.seq = line.seq"
         counts = f"coalesce(choices.counts, {counts})"
-        by.append("choices.by")
+        by.append("choices.ids")
     if files.withdrawn:
         joins += " LEFT JOIN withdrawn ON withdrawn.batch_id = line.batch_id"
         counts = f"withdrawn.batch_id IS NULL AND {counts}"
-        by.append("withdrawn.by")
+        by.append("withdrawn.ids")
     counts = " AND ".join([*corrected.filters, counts])
     by += [f"line.{name}" for name in corrected.columns if name.endswith("_by")]
     sql["correction"] = "CAST(NULL AS VARCHAR)"
     if by:
-        sql["correction"] = f"nullif(array_to_string(list_sort(list_distinct([{', '.join(by)}])), ','), '')"
+        every = f"flatten([string_split(ids, ',') FOR ids IN [{', '.join(by)}] IF ids IS NOT NULL])"
+        sql["correction"] = f"nullif(array_to_string(list_sort(list_distinct({every})), ','), '')"
     selected = [f"{sql[name]} AS {name}" for name in names]
     whole = " AND ".join(f"line.{key} IS NOT NULL" for key in _KEYS)
     kind = f"CASE WHEN {' OR '.join(others)} THEN {_OTHER} WHEN {counts} THEN {_EVENT} ELSE {_DELIVERY} END"

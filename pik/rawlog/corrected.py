@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from pik.model.batch import Location, Verdict
 from pik.model.correction import Correction, CorrectionKind, CorrectionList, ListedDelivery, active
-from pik.model.instant import Window
+from pik.model.instant import Window, day_of
 from pik.ports.store import Store
 from pik.rawlog.corrections import read_list, with_frames
 
@@ -148,6 +148,14 @@ class Corrected:
     def entered(self, window: Window) -> frozenset[int]:
         """Return the days of raw from which deliveries move into the window, or within it."""
         return frozenset(listed.day for one in self.moving for listed in one.lists if meets(listed, window))
+
+    def reached(self, window: Window) -> set[int]:
+        """Return the days of the window to which deliveries may move."""
+        first, last = window.days
+        found: set[int] = set()
+        for listed in (listed for one in self.moving for listed in one.lists):
+            found.update(range(max(first, day_of(listed.first_event)), min(last, day_of(listed.last_event)) + 1))
+        return found
 
     def widened(self, window: Window) -> Window:
         """Return the window and all times to which deliveries move."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pik.model.batch import Frame, Segment, Verdict
 from pik.model.delivery import Delivery, Filter, entity_mark, event_id_text, event_time_text
-from pik.model.instant import MAX_INSTANT, MIN_INSTANT, Window, full_instant
+from pik.model.instant import MAX_INSTANT, MIN_INSTANT, Window, day_of, full_instant
 from pik.ports.store import Store
 from pik.rawlog.corrected import Corrected, Days, corrected_until
 from pik.rawlog.objects import frame_lines, frames_of, parse
@@ -189,12 +189,33 @@ _ACCEPTED = Verdict.ACCEPTED  # a member is slow to look up
 
 @dataclass(frozen=True, slots=True)
 class RecordedDelivery:
-    """A delivery read back, its verdict, and where it is."""
+    """A delivery read back, its verdict, and where it is.
+
+    The event_time of the delivery is the one that corrections give it; `received_time` is the one that it came with,
+    where that is another one (the `line` is as it came). `counts` says whether it counts, `corrections` has the ids of
+    those that moved it, chose whether it counts, or took it out.
+    """
 
     delivery: Delivery
     kind: Verdict
     segment: Segment
     line: bytes
+    counts: bool
+    received_time: str | None = None
+    corrections: tuple[str, ...] = ()
+
+    @property
+    def corrected_line(self) -> bytes:
+        """The line with the event_time of the delivery."""
+        if self.received_time is None:
+            return self.line
+        old, new = (b',"event_time":"%s"' % text.encode() for text in (self.received_time, self.delivery.event_time))
+        return self.line.replace(old, new, 1)
+
+    @property
+    def day(self) -> int:
+        """The day on which it happened, since 1970-01-01."""
+        return self.segment.day if self.received_time is None else day_of(self.delivery.event_instant)
 
 
 @dataclass(slots=True)
@@ -214,6 +235,10 @@ class Bound:
         """Return whether no delivery of the segment is needed."""
         return self.day == segment.day and segment.first_event > self.instant
 
+    def excludes_text(self, day: int, time: bytes, event_id: bytes) -> bool:
+        """Return whether no delivery of that day at that time, as raw writes it, is needed."""
+        return self.day == day and (time, event_id) > self.texts
+
 
 _DUPLICATES = Verdict.EXACT, Verdict.CONFLICT
 _KINDS: Mapping[str | None, Sequence[str]] = {None: (_ACCEPTED, *_DUPLICATES), "duplicate": _DUPLICATES}
@@ -228,14 +253,23 @@ def deliveries(
     progress: Progress = SILENT,
     bound: Bound | None = None,
     holds: Callable[[Segment], bool] | None = None,
+    as_received: bool = False,
 ) -> Generator[RecordedDelivery, None, None]:
-    """Yield the deliveries asked for, day by day and within a day in no particular order; with `only`, just those of
-    one verdict, or just the duplicates ("duplicate"). Those after the current `bound` may be left out, and where
-    `holds` chooses segments, what is neither in those nor a duplicate of the same day."""
-    bound, kinds = bound or Bound(), _KINDS.get(only, (only,))
+    """Yield the deliveries asked for, by the times that corrections give them: day by day, and within a day in no
+    particular order; with `only`, just those that count ("accepted"), those that do not, of one other verdict, or all
+    such duplicates ("duplicate"). Those after the current `bound` may be left out, and where `holds` chooses segments,
+    what is neither in those nor a duplicate of the same day.
+
+    With `as_received` no correction holds, those of rebuilds aside."""
+    bound, kinds = bound or Bound(), _KINDS.get(only) or (str(only),)
     marks = [entity_mark(entity) for entity in wanted.entities] if len(wanted.entities) <= 8 else []
     with showing(progress, "reading raw", None, "deliveries"):
-        selection = Selection(store, wanted.window, wanted.entities)
+        selection = Selection(store, wanted.window, wanted.entities, AS_RECEIVED if as_received else NO_OVERRIDES)
+        if selection.corrected:
+            from pik.rawlog.corrected_reader import corrected_deliveries  # which needs this module
+
+            yield from corrected_deliveries(selection, wanted, kinds, bound, progress)
+            return
         days = {segment.day for segment in selection.segments() if holds(segment)} if holds else None
         for segment, frames in selection.needed():
             if bound.excludes(segment) or (days is not None and segment.day not in days):
@@ -249,12 +283,12 @@ def deliveries(
                 for line in frame_lines(store.raw, segment, frame):
                     if marks and not any(mark in line for mark in marks):
                         continue
-                    if bound.day == segment.day and (event_time_text(line), event_id_text(line)) > bound.texts:
+                    if bound.excludes_text(segment.day, event_time_text(line), event_id_text(line)):
                         continue
                     delivery = parse(segment.key, line)
                     verdict = verdicts.get(delivery.seq, _ACCEPTED)
                     if verdict not in kinds:
                         continue
                     if wanted.matches(delivery):
-                        yield RecordedDelivery(delivery, verdict, segment, line)
+                        yield RecordedDelivery(delivery, verdict, segment, line, verdict == _ACCEPTED)
                 progress.advance(frame.lines)

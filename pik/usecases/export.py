@@ -7,10 +7,10 @@ from collections.abc import Generator, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from itertools import accumulate
+from itertools import accumulate, groupby, islice
 from pathlib import Path
 from time import time_ns
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 import msgspec
 import zstandard
@@ -21,11 +21,11 @@ from pik.inputs.source import shown_name
 from pik.model.batch import Frame, Segment, Verdict
 from pik.model.delivery import ExtractedColumn, parse_column
 from pik.model.instant import Window, day_text, format_instant
-from pik.ports.engine import COLUMNS, DELIVERY, PARTITIONS, Block, Compression, Exporter, Format, Piece, Rows
+from pik.ports.engine import COLUMNS, DELIVERY, PARTITIONS, Block, Compression, Exporter, Format, Layout, Piece, Rows
 from pik.ports.raw import Raw
 from pik.ports.store import Store
 from pik.rawlog.objects import frame_text, parse, stored_frames
-from pik.rawlog.selection import Selection
+from pik.rawlog.selection import Selection, deliveries
 from pik.runtime import Progress, showing
 from pik.runtime.parallel import map_in_threads
 from pik.usecases import Listing
@@ -82,7 +82,10 @@ def export(
     layout = exporter.layout
     window, entities = layout.selection.window, layout.selection.entities
     expect_held(store, window, entities)
-    jobs = Listing(_jobs(Selection(store, window, entities), layout.include_duplicates))
+    selection = Selection(store, window, entities)
+    jobs: Listing[Job | Block, int] = Listing(
+        corrected_blocks(selection, layout) if selection.corrected else _jobs(selection, layout.include_duplicates)
+    )
     threads = REMOTE_THREADS if store.deployed else THREADS
     rows = 0
     opened: AbstractContextManager[FileOutput | StreamOutput]
@@ -91,9 +94,9 @@ def export(
     else:
         opened = nullcontext(StreamOutput(target, exporter))
 
-    def cut(job: Job) -> tuple[int, list[tuple[tuple[str, ...], Rows]]]:
+    def cut(job: Job | Block) -> tuple[int, list[tuple[tuple[str, ...], Rows]]]:
         """Return how many lines were read, and the rows found among them, by partition."""
-        block = read_block(store.raw, job)
+        block = job if isinstance(job, Block) else read_block(store.raw, job)
         return len(block.ends), list(exporter.cut(block))
 
     with opened as output:
@@ -251,6 +254,28 @@ def _jobs(selection: Selection, include_duplicates: bool) -> Generator[Job, None
     if job:
         yield job
     return known_until
+
+
+CORRECTED = 4096
+"""Deliveries that are cut at once where corrections hold."""
+
+
+def corrected_blocks(selection: Selection, layout: Layout) -> Generator[Block, None, int]:
+    """Yield the lines of the deliveries that count, with duplicates of all, with the times that corrections give them;
+    return the latest `recorded_at` of the segments of the window's days (0: none)."""
+    only: Literal["accepted"] | None = None if layout.include_duplicates else "accepted"
+    found = deliveries(selection.store, layout.selection, only=only)
+    for day, of_day in groupby(found, key=lambda one: one.day):
+        while some := list(islice(of_day, CORRECTED)):
+            text, pieces = b"", list[Piece]()
+            for key, together in groupby(some, key=lambda one: one.segment.key):
+                lines = list(together)
+                verdicts = {one.delivery.seq: one.kind for one in lines if layout.include_duplicates}
+                marked = {seq: kind for seq, kind in verdicts.items() if kind != Verdict.ACCEPTED}
+                pieces.append(Piece(len(lines), marked, partial(parse, key)))
+                text += b"".join(one.corrected_line + b"\n" for one in lines)
+            yield Block(day_text(day), text, _line_breaks(text, len(some)), pieces)
+    return selection.known_until
 
 
 def read_block(raw: Raw, job: Job) -> Block:

@@ -27,6 +27,7 @@ def a_run(request=REQUEST, tasks=3):
         effective_end=110,
         events_matched=7,
         buckets=4,
+        corrections_until=3,
         tasks=tasks,
     )
 

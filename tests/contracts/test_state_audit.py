@@ -55,6 +55,7 @@ def run_of(run_id: str) -> Run:
         effective_end=100,
         events_matched=1,
         buckets=1,
+        corrections_until=3,
         tasks=2,
     )
 

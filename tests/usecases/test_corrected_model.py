@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
+import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pik.errors import NothingSelected
-from pik.model.instant import ALL_TIME, DAY, Window
+from pik.exporters import exporter
+from pik.model.delivery import Filter
+from pik.model.instant import ALL_TIME, DAY, SECOND, Window, parse_instant
 from pik.model.scenario import PLAIN, Scenario, read_scenario
+from pik.ports.engine import Layout, Tables
+from pik.rawlog.gathering import gather_deliveries
+from pik.rawlog.selection import Selection, deliveries
 from pik.runtime import SILENT
 from pik.usecases.care.rebuild import rebuild_index
 from pik.usecases.care.verify import verify
+from pik.usecases.export import export
+from pik.usecases.inspect.events import list_events
 from pik.usecases.metrics.causes import explained
 from pik.usecases.metrics.chain import Cause
 from pik.usecases.metrics.diff import diff_aggregates
@@ -151,8 +162,56 @@ def check_others(built: Built, formula: str, place: Place, more: list[Assumed]) 
     within = {key: each for key, each in whole.items() if key[0] in window and (not entities or key[1] in entities)}
     before = computed(built.store, place)
     assert {key: found[:2] for key, found in before.items()} == within
+    check_readers(built, place)
     rebuild_index(built.store, SILENT)
     assert computed(built.store, place) == before
+
+
+def check_readers(built: Built, place: Place) -> None:
+    """Events and deliveries, day by day, at their corrected times; SQL tables and an export have the same."""
+    window, entities = place
+    expected = sorted(
+        (sent.event_id, DAY_ONE + at * SECOND)
+        for sent, at in built.model.counted(None, [])
+        if DAY_ONE + at * SECOND in window and (not entities or sent.entity in entities)
+    )
+    found = list(deliveries(built.store, Filter(window, entities), only="accepted"))
+    assert sorted((one.delivery.event_id, one.delivery.event_instant) for one in found) == expected
+    days = [one.day for one in found]
+    assert days == sorted(days) == [one.delivery.event_instant // DAY for one in found]
+    every = list(deliveries(built.store, Filter(window, entities)))
+    assert sorted(one.line for one in every if one.counts) == sorted(one.line for one in found)
+    listed = list_events(built.store, Filter(window, entities), newest=True)
+    assert sorted((one.event_id, one.event_time) for one in listed) == expected
+    columns = ["event_id", "event_ns", "received_ns", "correction", "batch_id", "seq"]
+    with (
+        gather_deliveries(Selection(built.store, window, entities)) as files,
+        ENGINE.tables(files, columns, window, entities) as tables,
+    ):
+        assert sorted(tables.rows("SELECT event_id, event_ns FROM events")) == expected
+        rows = {tuple(place): rest for *rest, place in _rows(tables)}
+        assert rows == {
+            (one.delivery.batch_id, one.delivery.seq): [
+                one.delivery.event_instant,
+                parse_instant(one.received_time or one.delivery.event_time),
+                ",".join(one.corrections) or None,
+            ]
+            for one in every
+        }
+    path = built.directory / "out.jsonl"
+    path.unlink(missing_ok=True)
+    path.with_name("out.jsonl.manifest.json").unlink(missing_ok=True)
+    export(built.store, exporter(Layout(Filter(window, entities), "jsonl")), path, SILENT)
+    with zstandard.open(path, "rt", encoding="utf-8") as file:
+        exported = [json.loads(line) for line in file]
+    assert sorted((one["event_id"], parse_instant(one["event_time"])) for one in exported) == expected
+
+
+def _rows(tables: Tables) -> Iterator[list[Any]]:
+    for event_ns, received_ns, correction, batch_id, seq in tables.rows(
+        "SELECT event_ns, received_ns, correction, batch_id, seq FROM deliveries"
+    ):
+        yield [event_ns, received_ns, correction, (batch_id, seq)]
 
 
 QUICK = settings(max_examples=15, suppress_health_check=list(HealthCheck), deadline=None)

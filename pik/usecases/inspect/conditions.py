@@ -52,8 +52,9 @@ class Places:
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
-    """Which deliveries are asked for: those with this verdict, of this batch, recorded in this window, with at least
-    this lag (nanoseconds), in `places`, and not counted by the `values`. None: no restriction."""
+    """Which deliveries are asked for: those with this verdict (for `accepted`: those that count), of this batch,
+    recorded in this window, with at least this lag (nanoseconds), in `places`, and not counted by the `values`. None:
+    no restriction."""
 
     kind: Verdict = Verdict.ACCEPTED
     batch_id: str | None = None
@@ -86,7 +87,7 @@ class Conditions:
 
     def _meets(self, found: RecordedDelivery) -> bool:
         return (
-            found.kind == self.kind
+            (found.counts if self.kind == Verdict.ACCEPTED else found.kind == self.kind)
             and self.holds(found.segment)
             and (self.min_lag is None or found.delivery.lag >= self.min_lag)
             and (self.places is None or (found.delivery.batch_id, found.delivery.seq) in self.places)

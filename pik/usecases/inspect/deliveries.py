@@ -11,7 +11,7 @@ from operator import attrgetter
 import zstandard
 
 from pik.errors import CANDIDATES, NotFound, NotHeld, UsageError, ambiguous_id, command
-from pik.model.batch import Location, Segment
+from pik.model.batch import Location, Segment, Verdict
 from pik.model.delivery import Delivery
 from pik.model.instant import DAY, MIN_INSTANT, Window, covered, day_text, parse_instant
 from pik.model.metric import ALL_ENTITIES, Aggregate, Definition
@@ -140,7 +140,7 @@ def read_locations(store: Store, locations: Iterable[Location]) -> Iterator[Reco
             if place.seq not in found:
                 raise damaged(key, f"delivery {place.seq} is not in frame {number}")
             delivery, line = found[place.seq]
-            yield RecordedDelivery(delivery, place.kind, segment, line)
+            yield RecordedDelivery(delivery, place.kind, segment, line, place.kind == Verdict.ACCEPTED)
 
 
 def _segment(store: Store, location: Location) -> Segment:

@@ -17,6 +17,7 @@ from pik.model.batch import Segment, Verdict
 from pik.model.delivery import Delivery, Filter, entity_mark
 from pik.model.instant import ALL_TIME, DAY, MAX_INSTANT, MIN_INSTANT, Window, day_of, format_instant
 from pik.ports.store import Index, Store
+from pik.rawlog.corrected import corrected_until
 from pik.rawlog.gathering import gather
 from pik.rawlog.objects import frame_lines, frames_of
 from pik.rawlog.selection import Bound, RecordedDelivery, Selection, deliveries
@@ -63,9 +64,9 @@ class EventRow:
     omission: Omission | None = None
 
 
-_Found = tuple[int, str, str, int, int, Delivery, Any]
-"""Time and id of an event, batch and seq of its delivery, when that was recorded, the delivery, and why a value does
-not count it, if that was asked for."""
+_Found = tuple[int, str, str, int, int, Delivery, Any, int]
+"""Time and id of an event, batch and seq of its delivery, when that was recorded, the delivery, why a value does not
+count it, if that was asked for, and the day of its segment."""
 
 
 def _oldest(found: _Found) -> tuple[int, str, str, int]:
@@ -122,6 +123,8 @@ class _Repeats:
         for one in found:
             delivery = one.delivery
             event_id = delivery.event_id
+            if one.corrections:
+                self._forgot = True  # its other deliveries may have happened on another day
             if one.kind != Verdict.ACCEPTED:
                 if event_id in self._read or len(self._read) < self._remembered:
                     self._read[event_id] += 1
@@ -130,18 +133,19 @@ class _Repeats:
             if self.conditions.meets(one):
                 place, values = (delivery.batch_id, delivery.seq), self.conditions.values
                 omission = None if values is None else values.omission(one)
-                yield delivery.event_instant, event_id, *place, one.segment.recorded_at, delivery, omission
+                instant, day = delivery.event_instant, one.segment.day
+                yield instant, event_id, *place, one.segment.recorded_at, delivery, omission, day
 
     def rows(self, page: Sequence[_Found]) -> Iterator[EventRow]:
         """Yield the rows of the deliveries. Each event is asked for once."""
         unknown = {
-            event_id: (day_of(instant), event_id)
-            for instant, event_id, _, _, _, delivery, _ in page
+            event_id: (day, event_id)
+            for _, event_id, _, _, _, delivery, _, day in page
             if self._forgot or delivery.idempotency_key is not None
         }
         known = dict(zip(unknown, self._index.repeats(list(unknown.values())), strict=True)) if unknown else {}
         once = self.conditions.kind == Verdict.ACCEPTED
-        for instant, event_id, batch_id, seq, recorded_at, delivery, omission in page:
+        for instant, event_id, batch_id, seq, recorded_at, delivery, omission, _ in page:
             read = self._read.pop(event_id, 0) if once else self._read[event_id]
             yield EventRow(
                 event_id,
@@ -202,7 +206,7 @@ def _newest_first(
     conditions = repeats.conditions
 
     def in_order(left: int | None) -> Iterator[_Found]:
-        for window in days_backwards(store.index, wanted):
+        for window in days_backwards(store, wanted):
             of_day = repeats.found(
                 deliveries(
                     *(store, replace(wanted, window=window)),
@@ -227,18 +231,21 @@ def _newest_first(
     return Extent(count if next(found, None) is None else None)
 
 
-def days_backwards(index: Index, wanted: Filter) -> Iterator[Window]:
-    """Yield the parts of the window that lie in days with segments, the newest day first.
+def days_backwards(store: Store, wanted: Filter) -> Iterator[Window]:
+    """Yield the parts of the window that lie in days with segments, or to which corrections move deliveries, the newest
+    day first.
 
     Days without any are passed over in ever longer stretches: a request of a deployed store lists a whole one.
     """
-    window = wanted.window
+    window, index, corrected = wanted.window, store.index, corrected_until(store)
     first, last = window.days
     tomorrow, length = day_of(time_ns()) + 1, 1
     while last >= first:
         start = max(first, tomorrow + 1 if last > tomorrow else last - length + 1)
         stretch = Window(max(start * DAY, MIN_INSTANT), min((last + 1) * DAY, MAX_INSTANT + 1))
-        days = {segment.day for segment in index.segments(stretch, entities=wanted.entities)}
+        days = {segment.day for segment in index.segments(stretch, entities=wanted.entities)} | corrected.reached(
+            stretch
+        )
         for day in sorted(days, reverse=True):
             yield Window(max(window.start, day * DAY), min(window.end, (day + 1) * DAY))
         last, length = start - 1, 1 if days else 2 * length
@@ -255,7 +262,7 @@ def _by_day(
     ones are read, and the beginning of the next day."""
     left = limit
     with closing(found):
-        for day, of_day in groupby(found, key=lambda one: one.segment.day):
+        for day, of_day in groupby(found, key=lambda one: one.day):
             if left is None:
                 yield from sort_bounded(items(of_day), key)
                 continue

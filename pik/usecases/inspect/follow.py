@@ -115,7 +115,7 @@ class Follower:
             for delivery in self._deliveries(segment):
                 verdict = verdicts.get(delivery.seq, Verdict.ACCEPTED)
                 is_new = delivery.seq not in unrecorded and (before is None or delivery.seq in before)
-                found = RecordedDelivery(delivery, verdict, segment, b"")
+                found = RecordedDelivery(delivery, verdict, segment, b"", verdict == Verdict.ACCEPTED)
                 if is_new and self._wanted.matches(delivery) and self._conditions.meets(found):
                     yield found
         followed.waiting[segment.key] = unrecorded if before is None else before & unrecorded

@@ -71,8 +71,8 @@ class CurrentValues:
     def omission(self, found: RecordedDelivery) -> Omission | None:
         """Return why the delivery, an accepted one, is not counted; None if it is. Raises Damaged for a value that is
         not as it was written."""
-        if found.segment.day != self._day:
-            self._load(found.segment.day)
+        if found.day != self._day:
+            self._load(found.day)
         delivery = found.delivery
         place, instant = (delivery.batch_id, delivery.seq), delivery.event_instant
         entity = ALL_ENTITIES if self._latest.per == Per.ALL else delivery.entity_id
@@ -85,7 +85,7 @@ class CurrentValues:
                 omissions.append(Omission(Reason.IMPORTED, None, value.run_id))
             elif found.segment.recorded_at > value.known_until:
                 omissions.append(Omission(Reason.LATE, value.known_until, value.run_id))
-            elif place in self._since(value.run_id, found.segment.day):
+            elif place in self._since(value.run_id, found.day):
                 omissions.append(Omission(Reason.VERDICT, value.known_until, value.run_id))
             else:
                 return None
