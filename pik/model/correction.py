@@ -98,6 +98,13 @@ class Correction(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, 
     lists: tuple[CorrectionList, ...] = ()
 
     @property
+    def has_selection(self) -> bool:
+        """Whether its statement selects deliveries, so that it may hit some that come later."""
+        if self.kind is CorrectionKind.WITHOUT:
+            return self.statement.startswith("without=selected,")
+        return self.kind.moves or self.kind is CorrectionKind.CONFLICTS
+
+    @property
     def deliveries(self) -> int:
         """How many deliveries it lists."""
         return sum(each.deliveries for each in self.lists)

@@ -62,8 +62,8 @@ def triage(pik: Pik, *options: str) -> tuple[int, list[dict[str, Any]], dict[str
 def test_a_sound_store_has_no_finding_and_names_every_check(shop: Pik) -> None:
     code, findings, document = triage(shop)
     assert (code, findings, document["next"]) == (0, [], None)
-    assert [one["findings"] for one in document["checks"]] == [0] * 13
-    assert "nothing found by 13 checks" in shop("triage").out
+    assert [one["findings"] for one in document["checks"]] == [0] * 14
+    assert "nothing found by 14 checks" in shop("triage").out
     notes = {one["check"]: one["note"] for one in document["checks"] if one["note"]}
     assert notes == {
         "skew": "cannot know for 1 source: too few events or hours",
@@ -310,3 +310,36 @@ def test_the_batches_of_a_window_are_those_with_events_in_it_and_those_begun_in_
     found = [one for one in triage(shop, "--from", "2026-01-02", "--to", "2026-01-03")[1] if one["check"] == "rejects"]
     assert len({one["scope"] for one in found}) == len(found) == 20
     assert [one for one in triage(shop, "--to", "2026-01-02")[1] if one["check"] == "rejects"] == []
+
+
+def test_what_came_since_a_correction_and_its_selection_hits_is_found(shop: Pik) -> None:
+    def found(*options: str) -> list[tuple[Any, ...]]:
+        return [
+            (one["cause"], one["scope"], one["events"], one["since"])
+            for one in triage(shop, *options)[1]
+            if one["check"] == "uncorrected"
+        ]
+
+    def correct(*words: str) -> str:
+        result = shop("correct", *words, "--reason", "INC-42: local time", "--yes", "--format", "json")
+        assert result.code == 0, result.err
+        return str(json.loads(result.out)["corrections"][0]["correction_id"])
+
+    shift = correct("--assume", "shift=-1h,source=web,from=2026-01-02")
+    correct("--assume", "shift=-1h,entity=b")
+    correct("--assume", f"without={json.loads(shop('events', '--format', 'json').out)['events'][0]['event_id']}")
+    assert found() == []
+    ingest(shop, "late.jsonl", line("a", 5, 2, 3) + line("a", 6, 3, 1) + line("c", 7, 1, 4))
+    expected = ("shift", shift, 2, "2026-01-02T03:00:00Z")
+    assert found() == found("--entity", "c", "--entity", "a") == [expected]
+    assert found("--from", "2026-01-03") == [("shift", shift, 1, "2026-01-03T01:00:00Z")]
+    assert found("--to", "2026-01-02") == found("--entity", "c") == []
+    [one] = [one for one in triage(shop)[1] if one["check"] == "uncorrected"]
+    assert "2 deliveries came after correction" in one["what"]
+    words = shlex.split(one["command"])
+    assert words[1:4] == ["correct", "--like", shift]
+    assert json.loads(shop(*words[1:], "--format", "json").out)["corrections"][0]["deliveries"] == 2
+    like = correct("--like", shift)
+    assert found() == []
+    ingest(shop, "later.jsonl", line("a", 9, 2, 5))
+    assert found() == [("shift", like, 1, "2026-01-02T05:00:00Z")]

@@ -174,9 +174,33 @@ def test_what_came_since_is_recorded_like_the_first(store: Store, tmp_path: Path
     texts, before = repeated(store, first.correction_id)
     with pytest.raises(NothingSelected, match="beside those of correction"):
         plan_of(store, *texts, like=before)
-    ingest(store, tmp_path, [sale(1), sale(2)], again=True)
-    [planned] = plan_of(store, *texts, like=before).corrections
-    assert planned.deliveries == 2
+    ingest(store, tmp_path, [sale(1), sale(2), sale(4)], again=True)
+    plan = plan_of(store, *texts, like=before)
+    assert [one.deliveries for one in plan.corrections] == [3]
+    assert [(one.metric, one.differing) for one in plan.impact.metrics] == [("event_count@1", 2)]
+    [second] = record_correction(plan, texts, "INC-1", "ana")
+    ingest(store, tmp_path, [sale(3)], again=True)
+    for like in (first, second):
+        texts, before = repeated(store, like.correction_id)
+        assert [one.deliveries for one in plan_of(store, *texts, like=before).corrections] == [1]
+    revoke(store, first)  # what it lists came before the second
+    assert [one.deliveries for one in plan_of(store, *texts, like=second).corrections] == [1]
+    revoke(store, second)
+    assert [one.deliveries for one in plan_of(store, *texts, like=first).corrections] == [4]
+
+
+def test_another_last_delivery_of_an_event_with_conflicts_has_come_since(store: Store, tmp_path: Path) -> None:
+    batches = ([sale(1, idempotency_key="k", v=v)] for v in range(3))
+    ingest(store, tmp_path, next(batches))
+    ingest(store, tmp_path, next(batches), again=True)
+    first, last = (correct(store, f"conflicts={which}")[0] for which in ("first", "last"))
+    with pytest.raises(NothingSelected, match="beside those of correction"):
+        plan_of(store, "conflicts=last", like=last)
+    ingest(store, tmp_path, next(batches), again=True)
+    [planned] = plan_of(store, "conflicts=last", like=last).corrections
+    assert (planned.deliveries, planned.events) == (3, 1)
+    with pytest.raises(NothingSelected, match="beside those of correction"):
+        plan_of(store, "conflicts=first", like=first)
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ from pik.model.instant import (
 )
 from pik.model.metric import PromotionKind, Run, RunKind, RunState
 from pik.rawlog.selection import Selection
+from pik.usecases.care import triage_corrections
 from pik.usecases.care.triage_findings import Finding, Scope
 from pik.usecases.inspect.batches import with_closing
 from pik.usecases.inspect.duplicates import DuplicateFilter, selected_duplicates
@@ -318,6 +319,7 @@ SEARCHES: tuple[Search, ...] = (
     ),
     ({"runs": "runs that failed, in part or whole, or were left unfinished, and that no later one replaces"}, _runs),
     ({"dead letters": "tasks of replays that failed too often"}, _dead_letters),
+    ({triage_corrections.CHECK: triage_corrections.RULE}, triage_corrections.uncorrected),
     ({"damage": "objects of raw that are missing, of another size (verify --quick), or that cannot be read"}, _damage),
 )
 """What is looked for beside values."""

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from pik.errors import EngineError, NothingSelected, UsageError
 from pik.model.batch import Location, Verdict
-from pik.model.correction import Correction, CorrectionKind, ListedDelivery
+from pik.model.correction import Correction, CorrectionKind, ListedDelivery, active, log_order
 from pik.model.delivery import Filter
 from pik.model.instant import (
     ALL_TIME,
@@ -127,8 +127,8 @@ class Hits:
 def hits(
     store: Store, engine: Engine, assumption: Assumption, until: int, *, unlike: Correction | None = None
 ) -> Iterator[Hits]:
-    """Provide the deliveries that a resolved assumption is about, of those recorded until a moment (nanoseconds);
-    without the events, or where it moves times the deliveries, that the correction `unlike` lists.
+    """Provide the deliveries that a resolved assumption is about, of those recorded until a moment (nanoseconds); with
+    `unlike` only those that have come since that correction, and that no other one of the same statement lists.
 
     Raises NothingSelected where there are none, UsageError for one that cannot be recorded, a selection that cannot be
     evaluated, or times that cannot be known; NotHeld, Damaged and EngineError.
@@ -316,12 +316,25 @@ def _keep(tables: Tables, condition: str) -> None:
 
 
 def _leave_out(tables: Tables, store: Store, correction: Correction) -> None:
-    """Leave out of `hit` the deliveries, or where none is moved the events, that a correction lists."""
-    add_listed(tables, store, "before", [correction])
-    same = "before.batch_id = hit.batch_id AND before.seq = hit.seq"
-    if not correction.kind.moves:
-        same = "before.event_id = hit.event_id"
-    tables.keep("hit", f"SELECT hit.* FROM hit ANTI JOIN before ON {same}")
+    """Leave out of `hit` the deliveries, or where none is moved the events, that a correction lists, or another one of
+    the same statement that was recorded before it or holds. Events whose last delivery is to count stay where one of
+    their deliveries is not listed."""
+    log = store.corrections.recorded()
+    holding = active(log)
+    alike = [
+        one
+        for one in log
+        if (one.kind, one.statement) == (correction.kind, correction.statement)
+        and (log_order(one) <= log_order(correction) or one in holding)
+    ]
+    add_listed(tables, store, "before", alike)
+    if correction.kind.moves:
+        tables.keep("hit", "SELECT hit.* FROM hit ANTI JOIN before USING (batch_id, seq)")
+    elif correction.statement.startswith(f"conflicts={Which.LAST}"):
+        new = "SELECT event_id FROM hit ANTI JOIN before USING (batch_id, seq)"
+        tables.keep("hit", f"SELECT hit.* FROM hit SEMI JOIN ({new}) USING (event_id)")
+    else:
+        tables.keep("hit", "SELECT hit.* FROM hit ANTI JOIN before USING (event_id)")
 
 
 def add_listed(tables: Tables, store: Store, name: str, corrections: Sequence[Correction]) -> None:

@@ -17,6 +17,7 @@ from pik.ports.store import Store, batch_of
 from pik.rawlog.correction_lists import write_lists
 from pik.rawlog.corrections import recording
 from pik.usecases.correct.collisions import count_collisions
+from pik.usecases.correct.draft import drafted
 from pik.usecases.correct.hits import Hits, add_listed, hits
 from pik.usecases.metrics.impact import Impact, impact
 from pik.usecases.metrics.scenario import applied, resolved
@@ -104,9 +105,12 @@ def plan_correction(
         with hits(store, engine, assumption, until, unlike=like) as hit:
             found.append(_planned(store, engine, assumption, hit, active(log)))
             windows += [hit.window, *_moved_to(hit)]
-    window = Window(min(one.start for one in windows), max(one.end for one in windows))
-    with applied(store, engine, scenario, window) as overrides:
-        effect = impact(store, engine, window, overrides)
+            if like is not None:  # an assumption would be about what that one lists, too
+                effect = _effect_of(store, engine, hit, windows)
+    if like is None:
+        window = _around(windows)
+        with applied(store, engine, scenario, window) as overrides:
+            effect = impact(store, engine, window, overrides)
     known = tuple(one.correction_id for one in log)
     return CorrectionPlan(store, engine, tuple(found), effect, until, known, like)
 
@@ -115,12 +119,12 @@ def repeated(store: Store, prefix: str) -> tuple[list[str], Correction]:
     """Return the assumption that the correction with this id, or beginning of one, recorded, and that correction.
     Raises NotFound, UsageError for one that has no selection."""
     before = find_correction(store, prefix)
-    if before.kind not in (CorrectionKind.WITHOUT, CorrectionKind.CONFLICTS, CorrectionKind.SHIFT, CorrectionKind.ZONE):
+    if not before.has_selection:
         raise UsageError(
             f"correction {before.correction_id} ({before.kind}) has no selection that could hit more",
             hint="--assume, as `pik diff aggregates` takes it",
         )
-    return [before.typed], before
+    return [before.statement], before
 
 
 def record_correction(plan: CorrectionPlan, typed: Sequence[str], reason: str, actor: str) -> list[Correction]:
@@ -161,6 +165,15 @@ def refuse_copy(store: Store) -> None:
             f"{store.url} is a copy of {store.copy.source}; a correction belongs to that store",
             hint=f"the same command with --store {store.copy.source}",
         )
+
+
+def _effect_of(store: Store, engine: Engine, hit: Hits, windows: Sequence[Window]) -> Impact:
+    with drafted(store, hit) as (inner, overrides):
+        return impact(inner, engine, _around(windows), overrides)
+
+
+def _around(windows: Sequence[Window]) -> Window:
+    return Window(min(one.start for one in windows), max(one.end for one in windows))
 
 
 def _expect_withdrawable(store: Store, assumption: WithoutBatch, corrections: Sequence[Correction]) -> None:

@@ -1,0 +1,74 @@
+"""The check of a triage that looks for what came since a correction, and that its selection would hit too."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+
+from pik.errors import NothingSelected, UsageError, command
+from pik.model.correction import Correction, active
+from pik.model.instant import Window
+from pik.model.scenario import Assumption, CountedConflict, LocalTime, Shift, WithoutSelected, read_assumption
+from pik.rawlog.selection import Selection
+from pik.usecases.care.triage_findings import Finding, Scope
+from pik.usecases.correct.hits import hits
+
+CHECK = "uncorrected"
+
+RULE = "deliveries that came after a correction that holds, and that its selection hits as well"
+
+
+def uncorrected(scope: Scope) -> Iterator[Finding]:
+    """Yield the corrections whose selection hits deliveries that came since. Of several of the same statement, as
+    `--like` makes them, only the last one is asked. Nothing is read where nothing was recorded since."""
+    if scope.store.copy is not None:
+        return
+    last = {one.statement: one for one in active(scope.store.corrections.recorded()) if one.has_selection}
+    if not last:
+        return
+    needed = Selection(scope.store, scope.window, scope.entities).needed()
+    recorded_at = max((one.segment.recorded_at for one in needed), default=0)
+    for correction in last.values():
+        if recorded_at > correction.selected_until:
+            yield from _of_correction(scope, correction)
+
+
+def _of_correction(scope: Scope, correction: Correction) -> Iterator[Finding]:
+    deliveries = events = 0
+    since: int | None = None
+    problem, store = "", scope.readable(CHECK)
+    for assumption in _within(scope, correction):
+        try:
+            with hits(store, scope.engine, assumption, time.time_ns(), unlike=correction) as hit:
+                deliveries, events = deliveries + hit.deliveries, events + hit.events
+                since = hit.window.start if since is None else min(since, hit.window.start)
+        except NothingSelected:
+            pass
+        except UsageError as error:  # such as local times that came twice, which the selection did not meet before
+            problem = error.message
+    if deliveries or problem:
+        count = "1 delivery" if deliveries == 1 else f"{deliveries:,} deliveries"
+        what = problem or f"{count} came after correction {correction.correction_id} that it is not about"
+        yield Finding(
+            CHECK,
+            f"{what}: {correction.statement} ({correction.reason})",
+            command("correct", "--like", correction.correction_id, "--reason", correction.reason, "--dry-run"),
+            cause=correction.kind,
+            scope=correction.correction_id,
+            since=since,
+            events=events,
+        )
+
+
+def _within(scope: Scope, correction: Correction) -> Iterator[Assumption]:
+    """Yield what the correction records, for the window and for each of the entities."""
+    recorded = read_assumption(correction.statement, lambda path: (path,))
+    assert isinstance(recorded, WithoutSelected | CountedConflict | Shift | LocalTime)
+    criteria = recorded.criteria
+    start, end = max(criteria.window.start, scope.window.start), min(criteria.window.end, scope.window.end)
+    if start >= end:
+        return
+    for entity in scope.entities or (criteria.entity,):
+        if criteria.entity in (None, entity):
+            yield replace(recorded, criteria=replace(criteria, window=Window(start, end), entity=entity))

@@ -1,0 +1,74 @@
+"""A correction that is not recorded: it holds for one reader, and its lists are temporary files beside raw."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pik.model.correction import Correction, active
+from pik.model.ids import new_id
+from pik.ports.raw import Object, Raw, RawObject
+from pik.ports.store import Store
+from pik.rawlog.corrected import Corrected
+from pik.rawlog.correction_lists import write_lists
+from pik.rawlog.selection import Overrides
+from pik.runtime.storage import scratch
+from pik.usecases.correct.hits import Hits
+
+
+@dataclass(frozen=True, slots=True)
+class _Beside:
+    """Raw, and beside it objects with this prefix in a directory."""
+
+    raw: Raw
+    directory: Path
+    prefix: str
+
+    def create(self, key: str, data: bytes) -> None:
+        self._path(key).write_bytes(data)
+
+    def create_all(self, objects: Sequence[Object]) -> None:
+        for key, data in objects:
+            self.create(key, data)
+
+    def read(self, key: str, offset: int = 0, length: int | None = None) -> bytes:
+        if not key.startswith(self.prefix):
+            return self.raw.read(key, offset, length)
+        return self._path(key).read_bytes()[offset:][:length]
+
+    def size(self, key: str) -> int | None:
+        return self._path(key).stat().st_size if key.startswith(self.prefix) else self.raw.size(key)
+
+    def objects(self, prefix: str) -> Iterator[RawObject]:
+        return self.raw.objects(prefix)
+
+    @contextmanager
+    def files(self, keys: Sequence[str]) -> Iterator[list[Path]]:
+        with self.raw.files([key for key in keys if not key.startswith(self.prefix)]) as found:
+            others = iter(found)
+            yield [self._path(key) if key.startswith(self.prefix) else next(others) for key in keys]
+
+    def _path(self, key: str) -> Path:
+        return self.directory / key.removeprefix(self.prefix)
+
+
+@contextmanager
+def drafted(store: Store, hit: Hits) -> Iterator[tuple[Store, Overrides]]:
+    """Provide what would count if a correction with these lists were recorded, and the store to read it with."""
+    correction_id = new_id()
+    with scratch() as directory:
+        beside = _Beside(store.raw, directory, f"corrections/{correction_id}/")
+        draft = Correction(
+            format=store.format_version,
+            correction_id=correction_id,
+            kind=hit.kind,
+            recorded_at=0,
+            reason="",
+            events=hit.events,
+            lists=write_lists(beside, correction_id, hit.listed()),
+        )
+        inner = replace(store, raw=beside)
+        holding = Corrected(inner, [*active(store.corrections.recorded()), draft], {correction_id: draft})
+        yield inner, Overrides(corrected=holding)
