@@ -12,7 +12,7 @@ from random import Random
 from typing import NamedTuple
 
 from pik.cli.demo.player import Scene
-from pik.cli.demo.shop import MONDAY, TUESDAY, Sent, monday, orders, write_lines, write_metrics
+from pik.cli.demo.shop import MONDAY, TUESDAY, Monday, Sent, monday, orders, write_lines, write_metrics
 from pik.model.instant import DAY, HOUR, MINUTE, SECOND, format_instant
 
 _DAY = "--from 2026-03-02 --to 2026-03-03"
@@ -82,16 +82,6 @@ def _ledger(scene: Scene) -> None:
         again.append(one._replace(received_time=MONDAY + 23 * HOUR, payload=one.payload | {"amount": float(amount)}))
     _numbers_of_monday(scene, [*events, *again])
     _write_ledger(scene.directory / "ledger.csv", [*events, *again])
-    entries = [
-        one._replace(
-            event_time=MONDAY + 23 * HOUR + number * SECOND,
-            received_time=TUESDAY + 9 * HOUR,
-            idempotency_key=f"{one.idempotency_key}-correction",
-            payload=one.payload | {"amount": -float(less)},
-        )
-        for number, (one, less) in enumerate(zip(again, _CORRECTED, strict=True))
-    ]
-    write_lines(scene.directory / "corrections.jsonl", entries)
 
 
 def _write_ledger(path: Path, events: Iterable[Sent]) -> None:
@@ -123,8 +113,35 @@ def _missing(scene: Scene) -> None:
 def _storm(scene: Scene) -> None:
     """Payments come again, three with another amount; and release 4.2 of the app gives its retries a new time."""
     sent = monday()
-    released = [_with_release(one) for one in (*sent.arrived, *sent.late)]
-    restamped = [
+    released = _released(sent)
+    write_lines(scene.directory / "tuesday-morning.jsonl", map(_with_release, sent.retried))
+    write_lines(scene.directory / "monday.jsonl", [*released, *_restamped(released)])
+    scene.pik("nightly", "ingest monday.jsonl")
+    scene.pik("nightly", "ingest tuesday-morning.jsonl")
+    write_metrics(scene.directory)
+    scene.pik("nightly", "metrics apply metrics.toml --reason 'captured payments'")
+    _compute(scene, "nightly", f"--all {_DAY} --reason 'numbers of 2 March' --promote --yes")
+
+
+def _retries(scene: Scene) -> None:
+    """Release 4.2 of the app gives its retries a new time; two guests who buy the same at the kiosk are no retry."""
+    released = _released(monday())
+    coffees = [
+        Sent("kiosk", _PAYMENT, "customer-07", at + more * SECOND, at + (more + 1) * SECOND, None, {"amount": 3.2})
+        for at in range(MONDAY + 8 * HOUR, MONDAY + 11 * HOUR, HOUR)
+        for more in (0, 4)
+    ]
+    _numbers_of_monday(scene, [*released, *_restamped(released), *coffees])
+
+
+def _released(sent: Monday) -> list[Sent]:
+    """Return all events of Monday, the app's with the release that sent them."""
+    return [_with_release(one) for one in (*sent.arrived, *sent.late)]
+
+
+def _restamped(released: Iterable[Sent]) -> list[Sent]:
+    """Return the evening's payments of release 4.2 as it sent them again: with a new time and a new key."""
+    return [
         one._replace(
             event_time=one.event_time + 2 * SECOND,
             received_time=one.received_time + 2 * SECOND,
@@ -133,13 +150,6 @@ def _storm(scene: Scene) -> None:
         for one in released
         if one.event_type == _PAYMENT and one.payload.get("release") == "4.2" and one.event_time >= MONDAY + 16 * HOUR
     ]
-    write_lines(scene.directory / "tuesday-morning.jsonl", map(_with_release, sent.retried))
-    write_lines(scene.directory / "monday.jsonl", [*released, *restamped])
-    scene.pik("nightly", "ingest monday.jsonl")
-    scene.pik("nightly", "ingest tuesday-morning.jsonl")
-    write_metrics(scene.directory)
-    scene.pik("nightly", "metrics apply metrics.toml --reason 'captured payments'")
-    _compute(scene, "nightly", f"--all {_DAY} --reason 'numbers of 2 March' --promote --yes")
 
 
 def _with_release(one: Sent) -> Sent:
@@ -163,29 +173,98 @@ payload = "@"
 """
 
 
-def _zone(scene: Scene) -> None:
-    """The tills write the time of their wall clock, in Berlin; it was ingested as UTC."""
+def _receipts(wrong_from: int) -> list[list[str]]:
+    """Return the lines of the tills of a bar in Berlin, by day, in UTC; from the given day on their time is that of
+    their wall clock."""
     chance = Random(20260309)
-    lines: list[str] = []
-    for number in range(5):
-        opening = MONDAY + number * DAY + 19 * HOUR
-        for minute in range(0, 6 * 60, 2):
-            sold = opening + minute * MINUTE + chance.randrange(120) * SECOND
-            sent = sold + chance.randrange(1, 4) * SECOND
+    days: list[list[str]] = [[] for _ in range(6)]
+    for day, lines in enumerate(days):
+        for minute in range(0, 6 * 60, 3):
+            sold = MONDAY + day * DAY + 19 * HOUR + minute * MINUTE + chance.randrange(180) * SECOND
             receipt = {
                 "till": _TILLS[chance.randrange(3)],
-                "receipt": f"r-{len(lines):05d}",
-                "sold_at": format_instant(sold + HOUR)[:19].replace("T", " "),
-                "sent_at": format_instant(sent),
+                "receipt": f"r-{day}{minute:03d}",
+                "sold_at": format_instant(sold + (HOUR if day >= wrong_from else 0))[:19].replace("T", " "),
+                "sent_at": format_instant(sold + chance.randrange(1, 4) * SECOND),
                 "amount": f"{chance.randrange(300, 6000) / 100:.2f}",
+                "tip": f"{chance.randrange(300) / 100:.2f}",
             }
             lines.append(json.dumps(receipt))
-    (scene.directory / "till-week.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return days
+
+
+def _week(scene: Scene, days: Iterable[list[str]]) -> None:
+    """Ingest the receipts of these days, and let the nightly job compute the numbers of the week."""
+    _write_receipts(scene.directory / "till-week.jsonl", *days)
     (scene.directory / "pik.toml").write_text(_TILL_MAPPING, encoding="utf-8")
     write_metrics(scene.directory)
     scene.pik("nightly", "ingest till-week.jsonl")
     scene.pik("nightly", "metrics apply metrics.toml --reason 'captured payments'")
     _compute(scene, "nightly", f"--all {_WEEK} --reason 'numbers of the week' --promote --yes")
+
+
+def _write_receipts(path: Path, *days: list[str]) -> None:
+    path.write_text("".join(f"{line}\n" for lines in days for line in lines), encoding="utf-8")
+
+
+def _zone(scene: Scene) -> None:
+    """An update on Wednesday made the tills write local time; the file of Saturday comes later."""
+    *days, saturday = _receipts(wrong_from=2)
+    _week(scene, days)
+    _write_receipts(scene.directory / "till-saturday.jsonl", saturday)
+
+
+_WITHOUT_TIPS = """\
+[[metric]]
+name = "revenue"
+description = "captured payments per till and UTC day, without tips"
+where = "event_type = 'payment_captured'"
+value = "sum(CAST(payload->>'$.amount' AS DECIMAL(18, 2)) - CAST(payload->>'$.tip' AS DECIMAL(18, 2)))"
+bucket = "1d"
+"""
+
+
+def _history(scene: Scene) -> None:
+    """The definition was changed when the week had been computed."""
+    _week(scene, _receipts(wrong_from=6)[:5])
+    (scene.directory / "without-tips.toml").write_text(_WITHOUT_TIPS, encoding="utf-8")
+    scene.pik("bo", "metrics apply without-tips.toml --reason 'finance: revenue is without tips'")
+
+
+def _winner(scene: Scene) -> None:
+    """For two hours the app sent amounts in cents, and later each again as it should be, under the same key, one then
+    in cents once more; the web's retries of the night are wrong in their turn."""
+    sent = monday()
+    payments = [one for one in (*sent.arrived, *sent.late) if one.event_type == _PAYMENT]
+    by_app = [one for one in payments if one.source == "app" and 14 * HOUR <= one.event_time - MONDAY < 16 * HOUR]
+    by_web = [one for one in payments if one.source == "web"][40:280:80]
+    mended = [one._replace(received_time=MONDAY + 17 * HOUR + number * SECOND) for number, one in enumerate(by_app)]
+    last = [_in_cents(mended[3])._replace(received_time=MONDAY + 18 * HOUR)]
+    retried = [_in_cents(one)._replace(received_time=TUESDAY + 2 * HOUR) for one in by_web]
+    others = [one for one in (*sent.arrived, *sent.late) if one not in by_app]
+    _numbers_of_monday(scene, [*others, *map(_in_cents, by_app), *mended, *last, *retried])
+
+
+def _in_cents(one: Sent) -> Sent:
+    return one._replace(payload=one.payload | {"amount": round(one.payload["amount"] * 100)})
+
+
+def _unwanted(scene: Scene) -> None:
+    """A load test went into production before the files of the day: payments of the morning under their own keys, with
+    the amount 1.00, and orders of customers that do not exist. The app's file has not been ingested since."""
+    sent = monday()
+    events = [*sent.arrived, *sent.late]
+    copied = [one for one in events if one.event_type == _PAYMENT and one.event_time < MONDAY + 6 * HOUR]
+    invented = list(orders(Random(99), MONDAY, 30))
+    test = [one._replace(payload=one.payload | {"amount": 1.0}) for one in copied]
+    test += [
+        one._replace(entity_id=f"test-{number % 3}", idempotency_key=one.idempotency_key and f"test-{number}")
+        for number, one in enumerate(invented)
+    ]
+    write_lines(scene.directory / "load-test.jsonl", test)
+    scene.pik("ci", "ingest load-test.jsonl")
+    write_lines(scene.directory / "app-2026-03-02.jsonl", (one for one in events if one.source == "app"))
+    _numbers_of_monday(scene, (one for one in events if one.source != "app"))
 
 
 _WEEK = "--from 2026-03-02 --to 2026-03-08"
@@ -243,10 +322,19 @@ INCIDENTS: Mapping[str, Incident] = {
         Incident("missing-events", "The app's team: our Monday afternoon is not in your numbers.", _missing),
         Incident("late-events", "The app was offline on Monday evening; numbers look low.", _late),
         Incident("duplicate-storm", "Producers retried all night; revenue of 2 March is too high.", _storm),
+        Incident("retries-counted-twice", "Since release 4.2, revenue is higher than the bank's.", _retries),
+        Incident(
+            "wrong-time-zone",
+            "Since Wednesday, takings of the night are on the wrong day.",
+            _zone,
+            f"pik triage {_WEEK}",
+        ),
+        Incident("wrong-delivery-won", "Payments of 17,000: revenue of 2 March is far too high.", _winner),
+        Incident("unwanted-batch", "Payments of 1.00 by customers that nobody knows.", _unwanted),
         Incident(
             "reprocess-history",
-            "The bar's takings after midnight are booked on the wrong day.",
-            _zone,
+            "Revenue is without tips now; the week is still with them.",
+            _history,
             f"pik triage {_WEEK}",
         ),
         Incident(

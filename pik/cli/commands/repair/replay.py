@@ -138,7 +138,7 @@ def _replay(
         if plan.without_value:
             nothing_of = plan.without_value
             cli.note(without_value(store, nothing_of, plan.run.effective))
-        if plan.run.events_matched == 0:
+        if plan.run.events_matched == 0 and not request.chooses_buckets:  # else the chosen buckets may have others
             cli.note(nothing_matched(request.window))
         if dry_run:
             cli.show(
