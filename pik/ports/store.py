@@ -190,8 +190,9 @@ class Repeats(Protocol):
     As in `Index.deliveries`, a delivery is missing whose writer has not recorded it to the end.
     """
 
-    def repeated_from(self, batch_id: str) -> Iterator[list[Location]]:
-        """Yield those whose accepted delivery is in this batch."""
+    def repeated_from(self, batch_id: str, days: tuple[int, int] | None = None) -> Iterator[list[Location]]:
+        """Yield those whose accepted delivery is in this batch. Where the first and the last of some days are given,
+        events without a delivery of these days may be left out."""
 
     def conflicting(self) -> Iterator[list[Location]]:
         """Yield those of which a delivery is a conflict."""

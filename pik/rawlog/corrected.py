@@ -77,6 +77,12 @@ class Days:
         first, last = self.window.days
         return first <= day <= last or day in self.others
 
+    @property
+    def bounds(self) -> tuple[int, int]:
+        """The first and the last one."""
+        first, last = self.window.days
+        return min(first, *self.others, first), max(last, *self.others, last)
+
     def windows(self) -> Iterator[Window]:
         """Yield windows that cover them, in order."""
         first, last = self.window.days
@@ -197,14 +203,17 @@ class Corrected:
                     for delivery in read_list(self.store.raw, listed, entities):
                         yield number, delivery
 
-    def heirs(self, withdrawn: Mapping[str, str], until: int | None = None) -> Mapping[str, Mapping[str, Marks]]:
-        """Return the deliveries that count since the batch of the accepted one of their event is withdrawn, of each
-        event the first one left: by the id of the correction, with which the `withdrawn` batches come, and by batch."""
-        key = frozenset(withdrawn), until
+    def heirs(
+        self, days: Days, withdrawn: Mapping[str, str], until: int | None = None
+    ) -> Mapping[str, Mapping[str, Marks]]:
+        """Return the deliveries of these days, at least, that count since the batch of the accepted one of their event
+        is withdrawn, of each event the first one left: by the id of the correction, with which the `withdrawn` batches
+        come, and by batch."""
+        key = days.bounds, frozenset(withdrawn), until
         if self._heirs is None or self._heirs[0] != key:
             found: dict[str, dict[str, Marks]] = {}
             for batch_id, correction_id in sorted(withdrawn.items()):
-                for deliveries in self.store.repeats.repeated_from(batch_id):
+                for deliveries in self.store.repeats.repeated_from(batch_id, days.bounds):
                     heir = first_known(deliveries, withdrawn, until)
                     if heir is not None:
                         of_batch = found.setdefault(correction_id, {}).setdefault(heir.batch_id, Marks())
@@ -222,7 +231,7 @@ class Corrected:
         """Return the deliveries of these days, by batch and seq, of which corrections say whether they count, and on
         top of them `more`. Raises Damaged."""
         withdrawn, found = self.withdrawn, dict[str, Marks]()
-        for of_batches in self.heirs(withdrawn, until).values():
+        for of_batches in self.heirs(days, withdrawn, until).values():
             for batch_id, marks in of_batches.items():
                 if batch_id in found:
                     found[batch_id].add(marks)

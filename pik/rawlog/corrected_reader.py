@@ -89,7 +89,7 @@ class _DayReader:
         self._chosen = {
             (one.batch_id, one.seq): one.correction_id for one in corrected.choices(days, entities, self._withdrawn)
         }
-        self._heirs = corrected.heirs(self._withdrawn)
+        self._heirs = corrected.heirs(days, self._withdrawn)
 
     def shows(self, found: RecordedDelivery, kinds: Sequence[str]) -> bool:
         """Return whether the delivery is one of these. With accepted ones and duplicates all deliveries are, otherwise

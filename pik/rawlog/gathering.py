@@ -87,7 +87,7 @@ def _choices(selection: Selection, batches: Set[str], target: Path) -> Path | No
         return None
     withdrawn = corrected.withdrawn
     with open(target, "w", encoding="ascii") as file:
-        for correction_id, of_batches in corrected.heirs(withdrawn, selection.overrides.until).items():
+        for correction_id, of_batches in corrected.heirs(selection.days, withdrawn, selection.overrides.until).items():
             for batch_id in of_batches.keys() & batches:
                 for seq in of_batches[batch_id]:
                     count += 1

@@ -52,6 +52,11 @@ def assert_right(store: Store, model: Model) -> None:
     for batch_id in batches:
         found = list(store.repeats.repeated_from(batch_id))
         assert sorted(map(told, found)) == sorted(one for one in expected if one[0][0] == batch_id), batch_id
+        for day in {one.day for deliveries in found for one in deliveries}:
+            some = list(store.repeats.repeated_from(batch_id, (day, day)))
+            needed = [deliveries for deliveries in found if any(one.day == day for one in deliveries)]
+            assert all(deliveries in some for deliveries in needed)
+            assert all(deliveries in found for deliveries in some)
         for deliveries in found:
             assert [one.recorded_at for one in deliveries] == [times[one.segment_key] for one in deliveries]
             accepted, *others = store.index.deliveries(deliveries[0].event_id)

@@ -170,8 +170,11 @@ class LocalIndex:
         )
         return accepted + [_location(*row, _KINDS[bool(conflict)], recorded_at) for *row, conflict, recorded_at in rows]
 
-    def repeated_from(self, batch_id: str) -> Iterator[list[Location]]:
-        return self._groups("accepted.batch = :batch", {"batch": batch_id})
+    def repeated_from(self, batch_id: str, days: tuple[int, int] | None = None) -> Iterator[list[Location]]:
+        if days is None:
+            return self._groups("accepted.batch = :batch", {"batch": batch_id})
+        values = {"batch": batch_id, "first": days[0], "last": days[1]}
+        return self._groups("accepted.batch = :batch AND (d.day = :keyed OR d.day BETWEEN :first AND :last)", values)
 
     def conflicting(self) -> Iterator[list[Location]]:
         return self._groups("d.event_id IN (SELECT event_id FROM duplicate WHERE conflict)")

@@ -197,8 +197,8 @@ class _Applied:
                 if first < last:
                     expect_held(self.store, Window(first, last), self.entities)
         if not any(isinstance(one, CountedDuplicates) for one in given):
-            self._count_winners(sources)
             days = Days(sources, self.corrected.entered(sources))
+            self._count_winners(days)
             for choice in self.corrected.choices(days, self.entities, self.withdrawn):
                 self._mark(choice.batch_id, choice.seq, counts=choice.counts)
         for one in given:
@@ -234,12 +234,12 @@ class _Applied:
             and delivery.kind != Verdict.UNRECORDED
         )
 
-    def _count_winners(self, window: Window) -> None:
+    def _count_winners(self, days: Days) -> None:
         """Count the delivery of each event that counted then, and the first of those whose delivery is withdrawn."""
         moment = self.scenario.as_of if self.scenario.corrected is None else self.scenario.corrected
-        earlier = {} if moment is None else self.winners.before(moment, window)
+        earlier = {} if moment is None else self.winners.before(moment, days.window)
         for batch_id in sorted(self.withdrawn):
-            repeated = self.store.repeats.repeated_from(batch_id)
+            repeated = self.store.repeats.repeated_from(batch_id, days.bounds)
             self._count((one for one in repeated if one[0].event_id not in earlier), Which.FIRST)
         for event_id, winner in earlier.items():
             if winner.place is not None and winner.place[0] in self.withdrawn:

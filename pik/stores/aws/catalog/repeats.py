@@ -43,9 +43,9 @@ class AwsRepeats:
     raw: AwsRaw
     generation: Generation
 
-    def repeated_from(self, batch_id: str) -> Iterator[list[Location]]:
+    def repeated_from(self, batch_id: str, days: tuple[int, int] | None = None) -> Iterator[list[Location]]:
         g = self.generation.current()
-        return self._in_order(g, _Generation(self.table, self.raw, g).repeated_from(batch_id))
+        return self._in_order(g, _Generation(self.table, self.raw, g).repeated_from(batch_id, days))
 
     def conflicting(self) -> Iterator[list[Location]]:
         g = self.generation.current()
@@ -82,8 +82,9 @@ class _Generation:
     raw: AwsRaw
     generation: int
 
-    def repeated_from(self, batch_id: str) -> Iterator[list[Location]]:
-        """Yield the events whose accepted delivery is in the batch."""
+    def repeated_from(self, batch_id: str, wanted: tuple[int, int] | None) -> Iterator[list[Location]]:
+        """Yield the events whose accepted delivery is in the batch; of those without idempotency key only the ones of
+        the wanted days, from the first to the last."""
         batch = self.table.get(layout.batch_key(self.generation, batch_id))
         if batch is None:
             return
@@ -96,7 +97,8 @@ class _Generation:
         else:
             references = self.table.query(layout.references_pk(self.generation, batch_id))
             for day in dict.fromkeys(layout.day_number(item["sk"].partition("/")[0]) for item in references):
-                yield from self._of_day(batch_id, day, with_requests=day in days)
+                if wanted is None or wanted[0] <= day <= wanted[1]:
+                    yield from self._of_day(batch_id, day, with_requests=day in days)
             keyed = self._with_key(batch_id)
 
         def repeated(one: tuple[Delivery, ClaimItem]) -> _Repeated:
