@@ -72,6 +72,35 @@ def test_what_was_tried_is_recorded_repaired_and_taken_back(shop: Pik) -> None:
         ("revenue@1", 2, 0),
     ]
     assert rows(shop) == tried
+    correction_id = correction["correction_id"]
+    told = said(shop, "diff", "aggregates", "--explain", code=1)
+    assert {row["metric"]: row["causes"] for row in told["differences"][1::2]} == {
+        "event_count": [{"cause": "corrected", "share": -1}],
+        "revenue": [{"cause": "corrected", "share": Decimal("-3.50")}],
+    }
+    assert told["next"] == f"pik replay --correction {correction_id}"
+    totals = said(shop, "diff", "aggregates", "--explain", "--metric", "revenue", "--by", "bucket", code=1)
+    assert [row["causes"] for row in totals["totals"]] == [
+        [{"cause": "corrected", "share": Decimal(f"{sign}3.50")}] for sign in ("", "-")
+    ]
+    assert totals["next"] == f"pik replay --correction {correction_id} --metric revenue"
+    found = said(shop, "triage", code=1)["findings"]
+    assert [(one["check"], one["cause"], one["scope"], one["metric"], one["delta"]) for one in found] == [
+        ("differences", "corrected", correction_id, name, 0) for name in ("event_count", "revenue")
+    ]
+    assert "revenue is off by 0.00 in total, in 2 values: corrected" in found[1]["what"]
+    assert found[1]["what"].endswith("shift=-1h,source=till,to=2026-01-02T00:30:00Z (INC-42: local time)")
+    assert {one["command"] for one in found} == {f"pik replay --correction {correction_id} --dry-run"}
+    why = said(shop, "explain", "revenue", "a", "2026-01-01", "--events", code=1)
+    assert [(one["cause"], one["share"], one["correction_id"]) for one in why["causes"]] == [
+        ("corrected", Decimal("3.50"), correction_id),
+        ("unexplained", 0, None),
+    ]
+    assert f"correction {correction_id}, " in why["causes"][0]["detail"]
+    assert why["causes"][0]["detail"].endswith("(INC-42: local time)")
+    assert sorted((one["cause"], one["change"]) for one in why["events"]) == [("corrected", "+"), ("corrected", "~")]
+    for format_ in ("table", "jsonl", "csv", "md"):
+        assert correction_id in shop("explain", "revenue", "a", "2026-01-01", "--format", format_).out
     assert shop(*recorded["next"].split()[1:], "--yes").code == 0
     assert said(shop, "diff", "aggregates")["differences"] == []
     [one] = said(shop, "corrections", "list")["corrections"]

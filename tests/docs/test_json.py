@@ -338,6 +338,7 @@ def _correct(pik: Journey) -> None:
     pik(title, "correct", "--assume", f"delivery={keyed['event_id']}:1", *why)
     pik(title, "correct", "--assume", "shift=-1d,entity=e,to=2026-03-02T00:30:00Z", *why)
     [gone] = pik(title, "correct", "--assume", f"without-batch={batch}", *why)["corrections"]
+    pik("pik explain", "explain", "event_count", "e", "2026-03-02", *store, code=1)
     pik("pik corrections list", "corrections", "list", "--limit", 1, *store)
     title, why = "pik corrections revoke", ("--reason", "right", "--yes", *store)
     pik(title, "corrections", "revoke", gone["correction_id"], *why, "--dry-run")

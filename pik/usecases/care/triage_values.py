@@ -17,6 +17,7 @@ from itertools import groupby
 from msgspec import structs
 
 from pik.errors import Damaged, command
+from pik.model.correction import Correction
 from pik.model.instant import SECOND, Window, format_instant
 from pik.model.metric import Aggregate, Metric, PromotionKind, entities_of
 from pik.ports.state import Promotion
@@ -115,7 +116,11 @@ class _Values:
             self.totals[one.metric] = reduce(EXACT.add, kept, self.totals.get(one.metric, _ZERO))
             return
         self.has_unmoved = self.has_unmoved or (row.late > 0 and Cause.LATE not in row.shares)
+        for correction_id, share in row.corrections.items() if Cause.CORRECTED in row.shares else ():
+            self.causes.setdefault((one.metric, Cause.CORRECTED, correction_id), _Sum()).add(row, share)
         for cause, share in row.shares.items():
+            if cause == Cause.CORRECTED:
+                continue
             version = row.current.metric_version if cause == Cause.DEFINITION and row.current else None
             scope = "" if version is None else f"{one.metric}@{version}"
             self.causes.setdefault((one.metric, cause, scope), _Sum()).add(row, share)
@@ -155,6 +160,7 @@ class _Values:
     def off_by(self, metric: str, of_cause: _Sum) -> str:
         """Return by how much a metric is off, in how many values."""
         amount = f" by {of_cause.delta}" if self.adds_up(metric, of_cause.values) else ""
+        amount += " in total," if amount and not of_cause.delta else ""
         return f"{metric} is off{amount} in {_count(of_cause.values, 'value')}"
 
 
@@ -220,9 +226,12 @@ def _values(scope: Scope) -> Iterator[Finding]:
     values that cannot be computed."""
     values = _Values(scope)
     values.read()
+    log = {one.correction_id: one for one in scope.store.corrections.recorded()}
     for key, of_cause in values.causes.items():
-        metric, cause, _ = key
-        if cause not in (Cause.LATE, Cause.DEFINITION):
+        metric, cause, where = key
+        if cause == Cause.CORRECTED:
+            yield _corrected(values, key, of_cause, log[where])
+        elif cause not in (Cause.LATE, Cause.DEFINITION):
             what = f"{values.off_by(metric, of_cause)}: {cause}{'' if of_cause.proven else ', inferred'}"
             if cause == Cause.VERDICT and of_cause.rebuilt is not None:
                 what += f", by the rebuild of the index {format_instant(of_cause.rebuilt)}"
@@ -238,6 +247,17 @@ def _values(scope: Scope) -> Iterator[Finding]:
     yield from _old_definitions(values)
     for (metric, run_id), of_run in values.behind.items():
         yield _behind(values, metric, scope.moves.last[run_id], of_run)
+
+
+def _corrected(values: _Values, key: _Key, of_cause: _Sum, correction: Correction) -> Finding:
+    """Return the finding about a correction, or a revocation, whose replay would repair the values."""
+    by = f" by {correction.actor}" if correction.actor else ""
+    what = (
+        f"{values.off_by(key[0], of_cause)}: corrected{by}{'' if of_cause.proven else ', inferred'},"
+        f" {correction.statement} ({correction.reason})"
+    )
+    shown = command("replay", "--correction", correction.correction_id, "--dry-run")
+    return values.finding("differences", what, shown, key, of_cause, None)
 
 
 def _not_computable(scope: Scope, metric: str, what: str, cause: str, count: int | None, since: int) -> Finding:

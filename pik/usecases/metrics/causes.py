@@ -47,7 +47,9 @@ _FEW = 50
 
 _ZERO = Decimal(0)
 
-_LATE, _VERDICT = Cause.LATE, Cause.VERDICT  # members are slow to look up
+_NONE: Mapping[str, Decimal] = {}
+
+_LATE, _VERDICT, _CORRECTED = Cause.LATE, Cause.VERDICT, Cause.CORRECTED  # members are slow to look up
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,8 @@ class ExplainedDifference:
     """A difference, and its share of each cause that changes the value. They add up to its delta, a missing value
     counted as 0. `proven`: the recorded sides counted exactly what raw still holds of what they knew. What cannot be
     computed has no shares. `current` is the version on the left; `late` is how many deliveries count that it did not
-    know, `rebuilt` (nanoseconds) when the first rebuild was that changed which deliveries count."""
+    know, `rebuilt` (nanoseconds) when the first rebuild was that changed which deliveries count. `corrections` are the
+    corrections that change the value, by id, with their parts of the share of *corrected*."""
 
     difference: Difference
     shares: Mapping[Cause, Decimal]
@@ -63,6 +66,7 @@ class ExplainedDifference:
     current: Aggregate | None
     late: int = 0
     rebuilt: int | None = None
+    corrections: Mapping[str, Decimal] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +154,12 @@ def with_causes(
         for one in causes(diff.rows):
             if totals is not None:
                 _sum(totals, one)
-            yield structs.replace(one.difference, causes=tuple(one.shares.items()), proven=one.proven)
+            yield structs.replace(
+                one.difference,
+                causes=tuple(one.shares.items()),
+                proven=one.proven,
+                corrections=tuple(one.corrections) if _CORRECTED in one.shares else (),
+            )
         if totals is not None:
             for one in causes(diff.tolerated):  # they are in the totals, too
                 _sum(totals, one)
@@ -274,7 +283,7 @@ class _OfMetric:
             values[-1], inputs[-1] = after, one.inputs_after or 0
         target = values[-1] if values else _ZERO
         shares: dict[Cause, Decimal] = {}
-        proven, late, rebuilt = True, 0, 0
+        proven, late, rebuilt, corrections = True, 0, 0, dict[str, Decimal]()
         if not values and self.sides.right is not None:
             is_outside = other is not None and (version is not None or self.sides.from_file)
             shares[Cause.IMPORTED if is_outside else Cause.NOT_COMPUTED] = EXACT.subtract(after, before)
@@ -293,18 +302,27 @@ class _OfMetric:
                 late += inputs[number + 1] - inputs[number] if cause is _LATE else 0
                 if share and cause is _VERDICT:
                     rebuilt = rebuilt or max(state.corrected for state in path.states[number : number + 2])
+                if share and cause is _CORRECTED:
+                    moment = max(state.corrections for state in path.states[number : number + 2])
+                    corrections[self.winners.correction(moment).correction_id] = share
         if other is not None:
             is_right = counts_same(computed[-1], other.computed)
             if not is_right and is_short(computed[-1], other.computed):
                 lost = EXACT.subtract(after, target)
                 lost = EXACT.add(shares.get(Cause.LOST, _ZERO), lost)
                 shares = {Cause.LOST: lost, **shares, Cause.LOST: lost}
-            return self._row(one, shares, proven and is_right, late, rebuilt)
+            return self._row(one, shares, proven and is_right, late, rebuilt, corrections)
         shares[Cause.ASSUMED] = EXACT.subtract(after, target)
-        return self._row(one, shares, proven, late, rebuilt)
+        return self._row(one, shares, proven, late, rebuilt, corrections)
 
     def _row(
-        self, one: Difference, shares: dict[Cause, Decimal], proven: bool, late: int = 0, rebuilt: int = 0
+        self,
+        one: Difference,
+        shares: dict[Cause, Decimal],
+        proven: bool,
+        late: int = 0,
+        rebuilt: int = 0,
+        corrections: Mapping[str, Decimal] = _NONE,
     ) -> ExplainedDifference:
         """Return the row; what is left is unexplained, and causes that change nothing are left out."""
         rest = EXACT.subtract(one.recomputed or _ZERO, one.current or _ZERO)
@@ -313,7 +331,7 @@ class _OfMetric:
         shares[Cause.UNEXPLAINED] = rest
         found = {cause: share for cause, share in shares.items() if share}
         version = self.left.get((one.bucket, one.entity_id))
-        return ExplainedDifference(one, found, proven, version, late, rebuilt or None)
+        return ExplainedDifference(one, found, proven, version, late, rebuilt or None, corrections)
 
     def _versions(self, side: Recorded) -> dict[Key, Aggregate]:
         """Return the versions of a recorded side."""

@@ -104,7 +104,8 @@ class Difference(msgspec.Struct, frozen=True, gc=False):
     whole bucket cannot be read. What numbers from outside were computed from is not known, nor what damaged raw held:
     these inputs are None.
     `version` is the left side's; a number from outside has one too, which says nothing else. `causes` are the shares of
-    the delta by cause, if they were asked for, and `proven` as in an Explanation.
+    the delta by cause, if they were asked for, `proven` as in an Explanation, and `corrections` the ids of those behind
+    the cause *corrected*.
     """
 
     op: Op
@@ -121,6 +122,7 @@ class Difference(msgspec.Struct, frozen=True, gc=False):
     version: Aggregate | None = None
     causes: tuple[tuple[str, Decimal], ...] = ()
     proven: bool | None = None
+    corrections: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,7 +49,8 @@ from pik.usecases.metrics.winners import Winners
 class Share:
     """A cause, and by how much it changes the value. `events` is how many deliveries count on one side of it only, or
     at another time; None: they cannot be known. `changes` are these, if they were asked for. A share that is not
-    `proven` is inferred. `side` is the one whose version the cause says something about."""
+    `proven` is inferred. `side` is the one whose version the cause says something about, `correction` the correction,
+    revocation or rebuild that is the cause."""
 
     cause: Cause
     share: Decimal
@@ -58,6 +59,7 @@ class Share:
     events: int | None = 0
     changes: Iterable[Change] = ()
     side: SideValue | None = None
+    correction: Correction | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,7 +248,7 @@ class _Chain:
             self._lose(left, EXACT.subtract(at.value, left.value), _lost(at, left, "it"))
         before = knowledge
         for cause, known in steps(knowledge, self.target, self.winners):
-            after = self.states.at(known.metric, known.scenario)
+            after, correction = self.states.at(known.metric, known.scenario), None
             if cause == Cause.DUPLICATES:
                 detail = _duplicates(self.states, at, after, left, self.right)
             elif cause == Cause.DEFINITION:
@@ -254,15 +256,17 @@ class _Chain:
             elif at.value == after.value and not self.states.changed(at, after):
                 detail = ""
             elif cause == Cause.VERDICT:
-                change = self.winners.change(max(before.corrected, known.corrected))
-                detail = _verdict(change, self.states.changed_events(at, after))
+                correction = self.winners.change(max(before.corrected, known.corrected))
+                detail = _verdict(correction, self.states.changed_events(at, after))
             elif cause == Cause.CORRECTED:
-                detail = _corrected(self.winners.correction(max(before.corrections, known.corrections)))
+                correction = self.winners.correction(max(before.corrections, known.corrections))
+                detail = _corrected(correction)
             else:
                 detail = _late(self.store, self.states, at, after, knowledge, known)
             if detail:
                 is_proven = is_left and (is_right or known != self.target)
-                self.shares.append(replace(self._share(cause, at, after, is_proven, detail), side=left))
+                share = self._share(cause, at, after, is_proven, detail)
+                self.shares.append(replace(share, side=left, correction=correction))
             at, before = after, known
 
     def _defined(self, metric: Metric) -> str:

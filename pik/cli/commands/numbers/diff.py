@@ -8,6 +8,8 @@ from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
+from msgspec import structs
+
 from pik.cli import options
 from pik.cli.command import FOUND, PARTLY, CommandGroup
 from pik.cli.commands.numbers.diff_rows import (
@@ -179,7 +181,7 @@ def aggregates(
             diff = diff_aggregates(store, engine, within, **chosen, **compared)
         if explain:
             diff = with_causes(store, engine, diff, metric or (), compared.get("totals"))
-        repair: Callable[[], str | None] = lambda: None  # noqa: E731
+        repair: Callable[[Shortened], str | None] = lambda _: None  # noqa: E731
         if sides == (LEFT, RIGHT) and not scenario and not any("@" in one for one in metric or ()):
             repair = partial(_replay, within, entity, metric)
         elif sides[0] == LEFT and diff.run is not None:
@@ -191,7 +193,7 @@ def _shown(
     cli: Context,
     store: Store,
     diff: Diff,
-    repair: Callable[[], str | None],
+    repair: Callable[[Shortened], str | None],
     stats: bool,
     limit: int | None,
     totals: DiffTotals | None,
@@ -225,15 +227,16 @@ def _shown(
     return FOUND if shown.number else None
 
 
-def _replay(window: Window, entities: list[str] | None, metrics: list[str] | None) -> str:
-    """The command that recomputes what was compared."""
+def _replay(window: Window, entities: list[str] | None, metrics: list[str] | None, rows: Shortened) -> str:
+    """The command that recomputes what was compared, or what corrections changed of it."""
     request = RunRequest(
         start=window.start, end=window.end, entities=tuple(entities or ()), metrics=tuple(metrics or ())
     )
-    return replay_command(request)
+    by_correction = [structs.replace(request, correction=one) for one in rows.corrections]
+    return "\n".join(map(replay_command, by_correction or [request]))
 
 
-def _after_run(store: Store, run_id: str) -> str | None:
+def _after_run(store: Store, run_id: str, _: Shortened) -> str | None:
     """Return the command that makes the run's values current: promote, or replay where all of it is out of date."""
     from pik.usecases.replay.runs import promote
 
@@ -246,9 +249,9 @@ def _after_run(store: Store, run_id: str) -> str | None:
     return command("promote", run.run_id) if moved else replay_command(run.request)
 
 
-def _next(repair: Callable[[], str | None], diff: Diff, rows: Shortened) -> str | None:
+def _next(repair: Callable[[Shortened], str | None], diff: Diff, rows: Shortened) -> str | None:
     """Return what to type next. Where values would be removed, raw must be whole first."""
     if not rows.different:
         return rows.remedy
-    line = repair()
+    line = repair(rows)
     return f"{WHOLE} && {line}" if line and diff.stats.removed else line

@@ -33,13 +33,16 @@ _REMEDIES = 3
 class Shortened:
     """The first rows, `limit` of them; `number` counts all, once they are read, and `failed` those that could not be
     computed; `remedy` is what to type about those, for each metric, the most frequent first, _REMEDIES at most.
-    `outside` counts those before and after the buckets of a file, in its `extent`."""
+    `outside` counts those before and after the buckets of a file, in its `extent`. `corrections` are those behind all
+    differences, where these have been explained and have no other cause, _REMEDIES at most."""
 
     def __init__(self, rows: Iterable[Difference], limit: int | None, extent: Extent | None = None) -> None:
         self._rows, self._limit, self._extent = rows, limit, extent
         self.number = self.failed = self.outside = 0
         self._failures: Counter[tuple[str, bool, bool]] = Counter()
         self._commands: dict[tuple[str, bool, bool], str] = {}
+        self._corrections: dict[str, None] = {}
+        self._has_other_causes = False
 
     def __iter__(self) -> Iterator[Difference]:
         for row in self._rows:
@@ -51,6 +54,11 @@ class Shortened:
                 kind = row.metric, bool(row.failure.event_ids), row.failure.damage
                 self._failures[kind] += 1
                 self._commands.setdefault(kind, _remedy(row.failure, row))
+            elif all(cause == "corrected" for cause, _ in row.causes):
+                self._corrections |= dict.fromkeys(row.corrections)
+                self._has_other_causes |= not row.corrections
+            else:
+                self._has_other_causes = True
             if not self.truncated:
                 yield row
 
@@ -64,6 +72,11 @@ class Shortened:
         """Where to look first, for what could not be computed."""
         found = dict.fromkeys(self._commands[kind] for kind, _ in self._failures.most_common())
         return "\n".join(islice(found, _REMEDIES)) if found else None
+
+    @property
+    def corrections(self) -> list[str]:
+        found = self._corrections
+        return [] if self._has_other_causes or len(found) > _REMEDIES else list(found)
 
     @property
     def different(self) -> int:

@@ -92,10 +92,11 @@ def explain(
     The causes are applied one after the other, from the left side to the right, and the share of each is by how much
     the value changes then: lost (the left side counted it, raw does not hold it any more), duplicates (one side counted
     them), definition (it was computed with another one), late (recorded after the left side was computed), verdict (a
-    rebuild of the index changed which delivery of an event counts), assumed (--assume), unexplained. The shares add up
-    to the difference exactly. What was never computed, or came from a file, has one share before assumed. A cause is
-    proven where the deliveries that the sides counted are exactly those that raw still holds of what they knew;
-    otherwise its share is inferred. The sides are those of `pik diff aggregates`.
+    rebuild of the index changed which delivery of an event counts), corrected (`pik correct` or a revocation, one share
+    for each), assumed (--assume), unexplained. The shares add up to the difference exactly. What was never computed, or
+    came from a file, has one share before assumed. A cause is proven where the deliveries that the sides counted are
+    exactly those that raw still holds of what they knew; otherwise its share is inferred. The sides are those of `pik
+    diff aggregates`.
 
     With a file on the left single scenarios are tried as well: an earlier definition, duplicates counted, the last of
     conflicting deliveries, each batch missing, as of each promotion of the value and what was current then, and days of
@@ -302,6 +303,13 @@ EXPLANATION = Schema(
             str | None,
             "the last promotion of that run; of what was rolled back, the rollback",
             get=_of("side", "promotion.promotion_id"),
+            detail=True,
+        ),
+        Column(
+            "correction_id",
+            str | None,
+            "of the correction, its revocation, or the rebuild",
+            get=_of("correction", "correction_id"),
             detail=True,
         ),
         get=lambda found: found.shares,
