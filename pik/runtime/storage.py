@@ -94,34 +94,6 @@ def sort_bounded(items: Iterable[Item], key: Callable[[Item], Any]) -> Iterator[
     yield from sorter
 
 
-class Parts(Generic[Item]):
-    """Items of one type by the name of their part, in a temporary file, which is gone when this is."""
-
-    def __init__(self, kind: type[Item]) -> None:
-        self._decoder = msgspec.json.Decoder(kind)
-        self._file = TemporaryFile()  # noqa: SIM115 - closed with this object
-        self._places: dict[str, list[tuple[int, int]]] = {}
-
-    def add(self, name: str, items: Iterable[Item]) -> None:
-        """Add items to a part. Raises StoreError if there is no room for them."""
-        lines = msgspec.json.Encoder().encode_lines(items)
-        with _translated():
-            self._places.setdefault(name, []).append((self._file.seek(0, os.SEEK_END), len(lines)))
-            self._file.write(lines)
-
-    def names(self) -> list[str]:
-        """Return the names of the parts."""
-        return list(self._places)
-
-    def read(self, name: str) -> Iterator[list[Item]]:
-        """Yield the items of a part, those that were added together as a list."""
-        for offset, size in self._places.get(name, ()):
-            with _translated():
-                self._file.seek(offset)
-                lines = self._file.read(size)
-            yield self._decoder.decode_lines(lines)
-
-
 def _unpickled(file: IO[bytes]) -> Iterator[Any]:
     with _translated():
         file.seek(0)

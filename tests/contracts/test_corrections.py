@@ -17,7 +17,6 @@ from pik.model.ids import new_id
 from pik.model.instant import ALL_TIME, DAY, full_instant
 from pik.ports.raw import RawKey, RawKind
 from pik.ports.store import CORRECTIONS, Store
-from pik.rawlog.correction_lists import ListWriter, write_lists
 from pik.rawlog.corrections import (
     adopt,
     list_texts,
@@ -33,6 +32,7 @@ from pik.stores.aws.table import Table
 from pik.usecases.care.rebuild import rebuild_index
 from pik.usecases.care.verify import verify
 from pik.usecases.care.verify_findings import ProblemKind
+from tests.support.corrections import listed_order, written_lists
 from tests.support.faults import Crash, FailAt, wrapped
 from tests.support.stores import PlainEngine
 
@@ -58,7 +58,7 @@ def draft(kind: CorrectionKind = CorrectionKind.WITHOUT, **fields: Any) -> Corre
 
 def with_lists(store: Store, deliveries: list[ListedDelivery], **fields: Any) -> Correction:
     made = new_id()
-    return structs.replace(draft(**fields), correction_id=made, lists=write_lists(store.raw, made, deliveries))
+    return structs.replace(draft(**fields), correction_id=made, lists=written_lists(store.raw, made, deliveries))
 
 
 def test_a_store_without_corrections_follows_none(store: Store) -> None:
@@ -170,28 +170,24 @@ def shuffled(count: int, days: int) -> list[ListedDelivery]:
     return made
 
 
-def in_order(delivery: ListedDelivery) -> tuple[str, str, str, int]:
-    return delivery.entity_id, delivery.time or delivery.event_time, delivery.batch_id, delivery.seq
-
-
 @pytest.mark.parametrize(("held", "days"), [(10**6, 3), (100, 1), (30, 12)])
 def test_lists_have_each_delivery_once_sorted_within_its_day_whatever_fits_into_memory(
     store: Store, held: int, days: int
 ) -> None:
     deliveries = shuffled(500, days)
-    writer = ListWriter(store.raw, new_id(), held)
-    for number in range(0, len(deliveries), 7):
-        writer.add(*deliveries[number : number + 7])
-    lists = writer.finish()
+    made = new_id()
+    lists = written_lists(store.raw, made, deliveries, held)
     read = {one.key: list(read_list(store.raw, one)) for one in lists}
-    assert sorted((one for some in read.values() for one in some), key=in_order) == sorted(deliveries, key=in_order)
+    assert sorted((one for some in read.values() for one in some), key=listed_order) == sorted(
+        deliveries, key=listed_order
+    )
     assert {one.day for one in lists} == {20_000 + day for day in range(days)}
     assert [one.day for one in lists] == sorted(one.day for one in lists)
     for one in lists:
         key = RawKey.of(one.key)
-        assert (key.kind, key.id, key.day) == (RawKind.LIST, writer.correction_id, one.day)
-        assert len(read[one.key]) == one.deliveries < held + 7
-        assert read[one.key] == sorted(read[one.key], key=in_order)
+        assert (key.kind, key.id, key.day) == (RawKind.LIST, made, one.day)
+        assert len(read[one.key]) == one.deliveries <= held
+        assert read[one.key] == sorted(read[one.key], key=listed_order)
         assert {delivery.event_time[:10] for delivery in read[one.key]} == {full_instant(one.day * DAY)[:10]}
         times = [delivery.time or "" for delivery in read[one.key]]
         assert (min(times), max(times)) == (full_instant(one.first_event), full_instant(one.last_event))
@@ -202,9 +198,9 @@ def test_lists_have_each_delivery_once_sorted_within_its_day_whatever_fits_into_
 def test_an_entity_reads_only_the_frames_that_may_hold_it(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pik.rawlog.correction_lists.FRAME", 1000)
     deliveries = shuffled(300, 1)
-    (one,) = write_lists(store.raw, new_id(), deliveries)
+    (one,) = written_lists(store.raw, new_id(), deliveries)
     assert len(one.frames) > 10
-    wanted = [delivery for delivery in sorted(deliveries, key=in_order) if delivery.entity_id == "entity 3"]
+    wanted = [delivery for delivery in sorted(deliveries, key=listed_order) if delivery.entity_id == "entity 3"]
     assert list(read_list(store.raw, one, ["entity 3"])) == wanted
     assert len(list(list_texts(store.raw, one, ["entity 3"]))) < len(one.frames) / 3
     assert list(read_list(store.raw, one, ["entity 9"])) == []
@@ -251,7 +247,7 @@ def test_a_flipped_bit_or_a_lost_object_is_never_read_as_a_correction_or_a_list(
 
 @pytest.mark.parametrize("kind", ["local"])
 def test_frames_alone_show_a_flipped_bit_or_are_not_changed_by_it(store: Store) -> None:
-    (one,) = write_lists(store.raw, new_id(), [listed(n) for n in range(30)])
+    (one,) = written_lists(store.raw, new_id(), [listed(n) for n in range(30)])
     data, whole = store.raw.read(one.key), list(read_list(store.raw, one, ["entity 1"]))
     for place in range(len(data)):
         flipped = data[:place] + bytes([data[place] ^ 1 << place % 8]) + data[place + 1 :]

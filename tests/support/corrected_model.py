@@ -11,8 +11,8 @@ from pik.model.correction import Correction, CorrectionKind, ListedDelivery
 from pik.model.ids import new_id
 from pik.model.instant import SECOND, full_instant
 from pik.ports.store import Store
-from pik.rawlog.correction_lists import write_lists
 from pik.rawlog.corrections import record
+from tests.support.corrections import written_lists
 from tests.support.scenario_model import DAY_ONE, Arrival, Assumed, Model, moved_by
 
 KINDS = {
@@ -119,7 +119,7 @@ def record_correction(store: Store, model: Model, made: RecordedCorrection, ids:
         revokes="" if revoked is None else revoked.correction_id,
         events=len({line.event_id for line in lines}),
     )
-    draft = structs.replace(draft, lists=write_lists(store.raw, correction_id, lines))
+    draft = structs.replace(draft, lists=written_lists(store.raw, correction_id, lines))
     [written] = record(store, [draft])
     made.recorded_at, made.correction_id = written.recorded_at, written.correction_id
     model.log.append(made)

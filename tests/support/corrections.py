@@ -1,17 +1,43 @@
-"""Corrections, recorded without the command."""
+"""Corrections, recorded without the command, and their lists from deliveries in any order."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import msgspec
 
-from pik.model.correction import Correction, CorrectionKind, ListedDelivery
+from pik.model.correction import Correction, CorrectionKind, CorrectionList, ListedDelivery
 from pik.model.delivery import Filter
 from pik.model.ids import new_id
+from pik.model.instant import day_of, parse_instant
+from pik.ports.raw import Raw
 from pik.ports.store import Store
-from pik.rawlog.correction_lists import write_lists
+from pik.rawlog.correction_lists import HELD, write_lists
 from pik.rawlog.corrections import record
 from pik.rawlog.selection import deliveries
 from tests.support.stores import window
+
+
+def listed_order(one: ListedDelivery) -> tuple[str, str, str, int]:
+    """What the lines of a list are sorted by."""
+    return one.entity_id, one.time or one.event_time, one.batch_id, one.seq
+
+
+def written_lists(
+    raw: Raw, correction_id: str, deliveries: Iterable[ListedDelivery], held: int = HELD
+) -> tuple[CorrectionList, ...]:
+    """Create the lists of a correction with these deliveries."""
+    ordered = sorted(deliveries, key=lambda one: (one.event_time[:10], listed_order(one)))
+    lines = (
+        (
+            day_of(parse_instant(one.event_time)),
+            one.entity_id,
+            parse_instant(one.time or one.event_time),
+            msgspec.json.encode(one),
+        )
+        for one in ordered
+    )
+    return write_lists(raw, correction_id, lines, held)
 
 
 def moved(
@@ -33,6 +59,6 @@ def moved(
         recorded_at=0,
         reason="INC-1",
         events=1,
-        lists=write_lists(store.raw, made, listed),
+        lists=written_lists(store.raw, made, listed),
     )
     return record(store, [draft])[0]

@@ -15,7 +15,6 @@ from pik.model.ids import new_id
 from pik.model.instant import ALL_TIME, DAY, HOUR, day_text, full_instant, parse_instant
 from pik.model.metric import NO_INPUTS, Aggregate, delivery_hash
 from pik.ports.store import Store
-from pik.rawlog.correction_lists import write_lists
 from pik.rawlog.corrections import record
 from pik.runtime import SILENT
 from pik.stores import open_store
@@ -23,6 +22,7 @@ from pik.usecases.care.verify import verify
 from pik.usecases.metrics.diff import diff_aggregates
 from pik.usecases.replay.plan import plan_replay, start
 from pik.usecases.replay.runs import promote, run_locally
+from tests.support.corrections import written_lists
 from tests.support.stores import HERE, ingest, replay, replayed, request
 
 ENGINE = DuckEngine(threads=1)
@@ -61,7 +61,7 @@ def recorded(store: Store, kind: CorrectionKind, lines: Iterable[ListedDelivery]
         reason="INC-42",
         statement=f"{kind}=…",
         events=len(lines),
-        lists=write_lists(store.raw, correction_id, lines),
+        lists=written_lists(store.raw, correction_id, lines),
         **fields,
     )
     [written] = record(store, [draft])

@@ -67,7 +67,7 @@ def drafted(store: Store, hit: Hits) -> Iterator[tuple[Store, Overrides]]:
             recorded_at=0,
             reason="",
             events=hit.events,
-            lists=write_lists(beside, correction_id, hit.listed()),
+            lists=write_lists(beside, correction_id, hit.lines()),
         )
         inner = replace(store, raw=beside)
         holding = Corrected(inner, [*active(store.corrections.recorded()), draft], {correction_id: draft})

@@ -10,7 +10,7 @@ from pik.errors import Busy, UsageError, command
 from pik.model.batch import BatchState
 from pik.model.correction import Correction, CorrectionKind, active
 from pik.model.ids import new_id
-from pik.model.instant import DAY, Window, day_text
+from pik.model.instant import Window, day_text
 from pik.model.scenario import Assumption, Scenario, WithoutBatch
 from pik.ports.engine import Engine, Tables
 from pik.ports.store import Store, batch_of
@@ -18,7 +18,7 @@ from pik.rawlog.correction_lists import write_lists
 from pik.rawlog.corrections import recording
 from pik.usecases.correct.collisions import count_collisions
 from pik.usecases.correct.draft import drafted
-from pik.usecases.correct.hits import Hits, add_listed, hits
+from pik.usecases.correct.hits import Hits, add_listed, day_sql, hits
 from pik.usecases.metrics.impact import Impact, impact
 from pik.usecases.metrics.scenario import applied, resolved
 from pik.usecases.replay.chosen import find_correction
@@ -138,7 +138,7 @@ def record_correction(plan: CorrectionPlan, typed: Sequence[str], reason: str, a
         for planned, text in zip(plan.corrections, typed, strict=True):
             assumption, correction_id = planned.assumption, new_id()
             with hits(store, plan.engine, assumption, plan.until, unlike=plan.like) as hit:
-                lists = write_lists(store.raw, correction_id, hit.listed())
+                lists = write_lists(store.raw, correction_id, hit.lines())
             drafts.append(
                 Correction(
                     format=store.format_version,
@@ -220,7 +220,7 @@ def _facet(tables: Tables, by: str, column: str) -> Facet:
 
 
 def _days(tables: Tables) -> Facet:
-    rows = tables.rows(f"SELECT CAST(floor(event_ns / {DAY}) AS BIGINT), count(*) FROM hit GROUP BY 1 ORDER BY 1")
+    rows = tables.rows(f"SELECT {day_sql('event_ns')}, count(*) FROM hit GROUP BY 1 ORDER BY 1")
     days = tuple(Named(day_text(day), count) for day, count in rows)
     return Facet("day", len(days), days)
 

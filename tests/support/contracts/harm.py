@@ -23,7 +23,6 @@ from pik.model.ids import new_id
 from pik.model.instant import ALL_TIME
 from pik.ports.raw import RawKind
 from pik.ports.store import Store
-from pik.rawlog.correction_lists import write_lists
 from pik.rawlog.corrections import WinnerLine, record, write_winners
 from pik.rawlog.replacements import ReplacingRaw
 from pik.rawlog.segment_writer import Reading
@@ -34,6 +33,7 @@ from pik.stores.aws.s3 import AwsRaw
 from pik.stores.aws.table import Table
 from pik.usecases.ingest.api_request import record_request
 from pik.usecases.ingest.batch_ingest import IngestOptions, ingest
+from tests.support.corrections import written_lists
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def correction_of(store: Store) -> Correction:
         reason="INC-1",
         statement="shift=+1s",
         events=2,
-        lists=write_lists(store.raw, made, listed),
+        lists=written_lists(store.raw, made, listed),
     )
 
 
