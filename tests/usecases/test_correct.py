@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from pik.engine import DuckEngine
 from pik.errors import Busy, NothingSelected, UsageError
 from pik.model.correction import Correction, active
+from pik.model.instant import ALL_TIME
 from pik.model.scenario import read_scenario
 from pik.ports.store import Store
 from pik.rawlog.corrections import read_list, with_frames
@@ -248,3 +249,36 @@ def test_a_batch_cannot_be_withdrawn_twice(store: Store, tmp_path: Path) -> None
     correct(store, f"without-batch={batch.batch_id}")
     with pytest.raises(UsageError, match="withdrawn already"):
         plan_of(store, f"without-batch={batch.batch_id}")
+
+
+def test_lists_have_times_names_and_days_exactly_as_raw_has_them(store: Store, tmp_path: Path) -> None:
+    """A nanosecond before midnight, before 1970, and names with what JSON escapes."""
+    times = ("2026-03-01T23:59:59.999999999Z", "2026-03-02T00:00:00.000000001Z", "1969-12-31T23:59:59.999999999Z")
+    events = [sale(1, f'a"\\/ü\u2028{number}') | {"event_time": time} for number, time in enumerate(times)]
+    ingest(store, tmp_path, events)
+    [made] = correct(store, "shift=1s,source=web,from=1900-01-01")
+    lists = with_frames(store.raw, made).lists
+    found = [line for each in lists for line in read_list(store.raw, each)]
+    assert {(one.entity_id, one.event_time, one.time) for one in found} == {
+        (events[0]["entity_id"], times[0], "2026-03-02T00:00:00.999999999Z"),
+        (events[1]["entity_id"], times[1], "2026-03-02T00:00:01.000000001Z"),
+        (events[2]["entity_id"], times[2], "1970-01-01T00:00:00.999999999Z"),
+    }
+    assert [one.day for one in lists] == sorted({segment.day for segment in store.index.segments(ALL_TIME)})
+    assert [
+        one.name for one in plan_of(store, "shift=1s,source=web,from=1900-01-01").corrections[0].facets[-1].top
+    ] == [
+        "1970-01-01",
+        "2026-03-02",
+    ]
+
+
+@pytest.mark.parametrize("text", ["without={}", "delivery={}:2", "conflicts=last"])
+def test_events_that_are_named_are_found_where_an_earlier_correction_moved_them(
+    store: Store, tmp_path: Path, text: str
+) -> None:
+    ingest(store, tmp_path, [sale(1, idempotency_key="k"), sale(1, v=2, idempotency_key="k"), sale(3, "b")])
+    [first] = correct(store, "shift=40d,entity=a")
+    [listed, _] = [line for each in with_frames(store.raw, first).lists for line in read_list(store.raw, each)]
+    [planned] = plan_of(store, text.format(listed.event_id)).corrections
+    assert (planned.deliveries, planned.events) == (2, 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate, groupby
@@ -263,8 +264,17 @@ class _Search:
                 days.add(one.day)
             if number <= _FEW:
                 entities |= {found.delivery.entity_id for found in read_locations(self.store, known[:1])}
-        window = Window(day_window(min(days)).start, day_window(max(days)).end) if days else ALL_TIME
-        return places, window, sorted(entities) if number <= _FEW else ()
+        return places, self._times_of(days), sorted(entities) if number <= _FEW else ()
+
+    def _times_of(self, days: AbstractSet[int]) -> Window:
+        """Return a window with all times at which deliveries of these days of raw happened."""
+        if not days:
+            return ALL_TIME
+        raw = Window(day_window(min(days)).start, day_window(max(days)).end)
+        lists = [listed for one in corrected_until(self.store).moving for listed in one.lists if listed.day in days]
+        start = min([raw.start, *(listed.first_event for listed in lists)])
+        end = max([raw.end, *(listed.last_event + 1 for listed in lists)])
+        return Window(start, end)
 
     def _events(self, assumption: Without | CountedDelivery | CountedConflict) -> Iterator[list[Location]]:
         """Yield all deliveries of each event, in recording order."""

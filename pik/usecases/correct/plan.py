@@ -138,6 +138,8 @@ def record_correction(plan: CorrectionPlan, typed: Sequence[str], reason: str, a
         for planned, text in zip(plan.corrections, typed, strict=True):
             assumption, correction_id = planned.assumption, new_id()
             with hits(store, plan.engine, assumption, plan.until, unlike=plan.like) as hit:
+                if (hit.deliveries, hit.events) != (planned.deliveries, planned.events):
+                    raise Busy("deliveries were recorded meanwhile, so the plan may be wrong", hint="look at it again")
                 lists = write_lists(store.raw, correction_id, hit.lines())
             drafts.append(
                 Correction(
