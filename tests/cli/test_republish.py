@@ -77,6 +77,15 @@ def test_a_dry_run_shows_what_would_be_sent_and_sends_nothing(pik: Any, shop: Pa
     assert not (shop / "new.ndjson").exists()
 
 
+def test_people_see_the_most_frequent_of_many_names(pik: Any, tmp_path: Path) -> None:
+    many = [event(number) | {"source": f"s{number % 14}"} for number in range(40)]
+    ingest(open_store(str(tmp_path / ".pik"), create=True), tmp_path, many)
+    command = ("republish", "--all", "--target", "new", "--dry-run")
+    listed = "s0 3, s1 3, s10 3, s11 3, s2 3, s3 3, s4 3, s5 3, s6 3, s7 3, and 4 more"
+    assert f"events by source  {listed}\n" in pik(*command).out
+    assert len(pik(*command, "--format", "json").json()["events_by_source"]) == 14
+
+
 def test_the_plan_is_confirmed(pik: Any, shop: Path, monkeypatch: pytest.MonkeyPatch, receiver: HttpReceiver) -> None:
     refused = pik("republish", "--all", "--target", receiver.url)
     assert refused.code == 2
@@ -96,7 +105,7 @@ def test_the_plan_is_confirmed(pik: Any, shop: Path, monkeypatch: pytest.MonkeyP
     assert declined.code == 4
     assert f"send 300 events of 7 entities to {receiver.url}, as CloudEvents" in declined.err
     assert "3 days (2026-01-01 to 2026-01-03), about" in declined.err
-    assert "sources: s 300" in declined.err
+    assert "  sources: s 300\n  types: t 300\n" in declined.err
     assert not receiver.received()
     monkeypatch.setattr(Terminal, "answer", "y\n")
     assert pik("republish", "--all", "--target", receiver.url).code == 0

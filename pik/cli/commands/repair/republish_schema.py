@@ -25,6 +25,10 @@ _STATES = (
 )
 
 
+_NAMED = 10
+"""Sources and types that people are shown."""
+
+
 def deliveries_text(republish: Republish) -> str:
     """Return what is sent and where to, in words: `12 events of 3 entities to TARGET`."""
     request = republish.request
@@ -38,22 +42,22 @@ def deliveries_text(republish: Republish) -> str:
 def plan_text(plan: Plan) -> str:
     """Return what a republish is about to do, in some lines."""
     extent = plan.ordered.extent
-    counts = [
-        f"  {name}: " + ", ".join(f"{one or 'others'} {count:,}" for one, count in found.items())
-        for name, found in (("sources", _most(extent.sources)), ("types", _most(extent.types)))
-    ]
     lines = [
         f"send {deliveries_text(plan.republish)}",
         f"  {_days_text(plan)}, about {_bytes_text(extent.size)}",
         *([f"  {number_of(extent.moved, 'event')} at a corrected time"] if extent.moved else []),
-        *counts,
+        f"  sources: {_counts_text(extent.sources)}",
+        f"  types: {_counts_text(extent.types)}",
         "  each at least once; a consumer drops what it has already by event_id",
     ]
     return "\n".join(lines)
 
 
-def _most(counts: Mapping[str, int]) -> dict[str, int]:
-    return dict(sorted(counts.items(), key=lambda one: (-one[1], one[0]))[:10])
+def _counts_text(counts: Mapping[str, int]) -> str:
+    """Return the most frequent names with their counts, and how many names there are besides."""
+    most = sorted(counts.items(), key=lambda one: (-one[1], one[0]))
+    named = [f"{name or '(others)'} {count:,}" for name, count in most[:_NAMED]]
+    return ", ".join(named + ([f"and {len(most) - _NAMED:,} more"] if len(most) > _NAMED else []))
 
 
 def _days_text(plan: Plan) -> str:
@@ -125,8 +129,20 @@ PLANNED = Schema(
     "pik republish --dry-run",
     Field("republish_id", str, "the one that it would have", get="republish.republish_id"),
     *map(_of_plan, _ASKED),
-    Field("events_by_source", dict[str, int], "the empty name: all others", get="ordered.extent.sources"),
-    Field("events_by_type", dict[str, int], "likewise", get="ordered.extent.types"),
+    Field(
+        "events_by_source",
+        dict[str, int],
+        "the empty name: all others",
+        get="ordered.extent.sources",
+        text=lambda plan: _counts_text(plan.ordered.extent.sources),
+    ),
+    Field(
+        "events_by_type",
+        dict[str, int],
+        "likewise",
+        get="ordered.extent.types",
+        text=lambda plan: _counts_text(plan.ordered.extent.types),
+    ),
     Field("days", int, "days with events", get=lambda plan: len(plan.ordered.extent.days)),
     Field("first_event", Instant, get="ordered.extent.first"),
     Field("last_event", Instant, get="ordered.extent.last"),
