@@ -19,7 +19,9 @@ from pik.rawlog.corrections import record
 from pik.runtime import SILENT
 from pik.stores import open_store
 from pik.usecases.care.verify import verify
+from pik.usecases.metrics.chain import Cause
 from pik.usecases.metrics.diff import diff_aggregates
+from pik.usecases.metrics.explain import explain
 from pik.usecases.replay.plan import plan_replay, start
 from pik.usecases.replay.runs import promote, run_locally
 from tests.support.corrections import written_lists
@@ -165,6 +167,24 @@ def test_a_run_computes_with_the_corrections_that_its_planner_knew_and_its_promo
     assert promote(shop, later.run_id, 3, "").corrections == ()
     assert counts(shop)["2026-01-01", "e1"] == 1
     assert list(verify(shop, ENGINE, ALL_TIME, SILENT)) == []
+
+
+def test_what_was_computed_between_two_corrections_is_proven_and_each_has_its_share(shop: Store) -> None:
+    first, second = (one for one in places(shop) if one.source == "web" and one.event_time < "2026-01-02")
+    recorded(shop, CorrectionKind.SHIFT, [moved(first, DAY), moved(second, DAY)])
+    replayed(shop, ENGINE)
+    back = recorded(shop, CorrectionKind.SHIFT, [moved(first, 0)])
+    out = recorded(shop, CorrectionKind.WITHOUT, [moved(places(shop)[4])])
+    again = revoke(shop, out)
+    assert list(verify(shop, ENGINE, ALL_TIME, SILENT)) == []
+    found = explain(shop, ENGINE, "event_count", "e1", DAY_ONE)
+    shares = [(one.cause, int(one.share), one.proven) for one in found.shares]
+    corrected, unexplained = Cause.CORRECTED, Cause.UNEXPLAINED
+    assert shares == [*((corrected, share, True) for share in (1, -1, 1)), (unexplained, 0, True)]
+    details = [one.detail for one in found.shares[:3]]
+    for detail, one in zip(details, (back, out, again), strict=True):
+        assert f"{one.correction_id}, " in detail
+        assert "by ana" in detail
 
 
 def version(store: Store, day: str, entity: str) -> Aggregate:
