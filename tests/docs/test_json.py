@@ -360,6 +360,7 @@ def _correct(pik: Journey) -> None:
     sent = pik("pik republish, pik republish resume", *of, "--yes")["republish_id"]
     pik("pik republish show", "republish", "show", sent, *store)
     pik("pik corrections show", "corrections", "show", moved["correction_id"], *store)
+    pik("pik ingest", "ingest", "again.jsonl", *store)
 
 
 def _look_at_stack(pik: Journey, directory: Path, patch: pytest.MonkeyPatch) -> None:

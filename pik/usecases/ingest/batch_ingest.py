@@ -37,6 +37,7 @@ from pik.rawlog.segment_writer import InvalidRecord, Reading, SegmentBuilder, Wo
 from pik.runtime import SILENT, Progress, showing
 from pik.runtime.parallel import Pool
 from pik.usecases.availability import require_writable
+from pik.usecases.ingest.withdrawn import counting_duplicates, find_ingested
 from pik.usecases.inspect.batches import close_replaced
 
 
@@ -63,13 +64,15 @@ class IngestOptions:
 
 @dataclass(frozen=True, slots=True)
 class IngestReport:
-    """The result of an ingest. `batch` is the whole batch; `resumed_from` is the first seq of this attempt."""
+    """The result of an ingest. `batch` is the whole batch; `resumed_from` is the first seq of this attempt; `counting`
+    is how many of its duplicates count, since the batches before with their event are withdrawn."""
 
     source: str
     outcome: Outcome
     batch: Batch
     resumed_from: int | None
     seconds: float
+    counting: int = 0
 
 
 def ingest(store: Store, source: Source, options: IngestOptions, progress: Progress) -> IngestReport:
@@ -86,7 +89,7 @@ def ingest(store: Store, source: Source, options: IngestOptions, progress: Progr
         content = _content(opened, options)
         with input_lock(store, source, content):
             origin = origin_of(source, options, content)
-            found = store.batches.find(origin)
+            found = find_ingested(store, origin)
             if found and found.state == BatchState.COMPLETE and not options.again:
                 if opened.is_stream and next(_blocks(opened, options, found), None) is not None:
                     raise _other_stream(found)
@@ -116,7 +119,8 @@ def ingest(store: Store, source: Source, options: IngestOptions, progress: Progr
             finished_at = write_record(store, recorded, time_ns(), close_replaced(store, recorded))
             done = store.batches.finish(batch.batch_id, finished_at)
     outcome = Outcome.RESUMED if interrupted else Outcome.NEW
-    return IngestReport(source.name, outcome, done, batch.next_seq if interrupted else None, monotonic() - began)
+    resumed_from, counting = batch.next_seq if interrupted else None, counting_duplicates(store, done)
+    return IngestReport(source.name, outcome, done, resumed_from, monotonic() - began, counting)
 
 
 def expect_none_invalid(source: Source, options: IngestOptions, found: Batch) -> None:

@@ -34,6 +34,7 @@ from pik.usecases.ingest.batch_ingest import (
     input_lock,
     origin_of,
 )
+from pik.usecases.ingest.withdrawn import counting_duplicates, find_ingested
 
 SMALL = 64 << 10
 """Stored bytes up to which a file is small."""
@@ -96,9 +97,13 @@ def _ingest_group(
     return [
         IngestReport(file.source.name, Outcome.ALREADY, file.ingested, None, 0.0)
         if file.ingested
-        else IngestReport(file.source.name, Outcome.NEW, next(batches), None, seconds)
+        else _new(store, file.source.name, next(batches), seconds)
         for file in files
     ]
+
+
+def _new(store: Store, name: str, batch: Batch, seconds: float) -> IngestReport:
+    return IngestReport(name, Outcome.NEW, batch, None, seconds, counting_duplicates(store, batch))
 
 
 def _read(store: Store, sources: Sequence[Source], options: IngestOptions, locks: ExitStack) -> list[_File]:
@@ -116,7 +121,7 @@ def _read(store: Store, sources: Sequence[Source], options: IngestOptions, locks
                 contents.add(content)
                 locks.enter_context(input_lock(store, source, content))
                 origin = origin_of(source, options, content)
-                there = store.batches.find(origin)
+                there = find_ingested(store, origin)
                 if there is not None and there.state != BatchState.COMPLETE:
                     break
                 if there is not None and not options.again:

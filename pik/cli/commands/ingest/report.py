@@ -73,6 +73,12 @@ INGEST = Schema(
         "deliveries of events that already existed",
         get="batch.counts",
     ),
+    Field(
+        "duplicates_counting",
+        Count | None,
+        "duplicates that count, since the batches before with their event are withdrawn; null: none",
+        get=lambda one: one.counting or None,
+    ),
     Field("rejected", Count, "records that are not valid events", get="batch.counts.rejected"),
     Field("reasons", dict[str, int] | None, _REASONS, get=lambda one: _most_frequent(one.batch.reasons)),
     Field("first_event", Instant | None, "the smallest `event_time`", get="batch.first_event"),
@@ -138,6 +144,8 @@ def _next(done: list[IngestReport], *, mapped: bool) -> dict[str, str | None]:
         note = _why_none(chain.from_iterable(batch.reasons for batch in rejected), mapped=mapped)
     elif empty := [one.source for one in done if not one.batch.counts.read]:
         note = "there is no record in " + ", ".join(map(shlex.quote, empty[:5])) + (", …" if len(empty) > 5 else "")
+    elif len(done) > 1 and (counting := sum(one.counting for one in done)):
+        note = f"{counting:,} of the duplicates count, since the batches before with their event are withdrawn"
     elif all(one.outcome == Outcome.ALREADY for one in done):
         note = "to record it as one more delivery of each event, add --again"
     return {"note": note, "next": command("batches", rejected[0].batch_id, "--rejects") if rejected else None}
