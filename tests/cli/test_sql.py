@@ -161,7 +161,7 @@ def test_only_the_columns_that_the_statement_names_are_read(
         assert asked.pop() == columns, statement
     for statement in ("FROM events", "SELECT e FROM events e", "SELECT source FROM events NATURAL JOIN deliveries"):
         assert pik("sql", statement).code == 0
-        assert len(asked.pop()) == 17, statement
+        assert len(asked.pop()) == 20, statement
 
 
 @pytest.mark.parametrize(

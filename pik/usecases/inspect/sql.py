@@ -56,6 +56,11 @@ _DELIVERY = {
     "recorded_at": SqlColumn("TIMESTAMP", "when the index recorded it"),
     "event_ns": SqlColumn("BIGINT", "event_time in nanoseconds since 1970"),
     "lag_ns": SqlColumn("HUGEINT", "received_time (or ingest_time without one) minus event_time, in nanoseconds"),
+    "received_event_time": SqlColumn("TIMESTAMP", "event_time as it came: event_time itself is as corrections have it"),
+    "received_ns": SqlColumn("BIGINT", "the same in nanoseconds since 1970"),
+    "correction": SqlColumn(
+        "VARCHAR", "ids of the corrections that moved it, chose whether it counts, or took it out; NULL: none"
+    ),
 }
 
 TABLES: Mapping[str, Mapping[str, SqlColumn]] = {

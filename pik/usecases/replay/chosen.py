@@ -92,7 +92,7 @@ def find_correction(store: Store, prefix: str) -> Correction:
     """Return the correction of this id or of an unambiguous prefix. Raises NotFound."""
     found = [one for one in store.corrections.recorded() if one.correction_id.startswith(prefix.upper())]
     if not prefix or len(found) != 1:
-        raise ambiguous_id("correction", prefix, [one.correction_id for one in found], hint="pik history")
+        raise ambiguous_id("correction", prefix, [one.correction_id for one in found], hint="pik corrections list")
     return found[0]
 
 
