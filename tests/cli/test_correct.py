@@ -110,6 +110,7 @@ def test_what_was_tried_is_recorded_repaired_and_taken_back(shop: Pik) -> None:
         ("event_count", 2, 0),
         ("revenue", 2, 0),
     ]
+    assert shown["next"] is None
     revoked = said(shop, "corrections", "revoke", one["correction_id"], "--reason", "the till was right", "--yes")
     assert [row["delta"] for row in rows(shop) if row["metric"] == "revenue"] == [Decimal("-3.50"), Decimal("3.50")]
     assert shop(*revoked["next"].split()[1:], "--yes").code == 0

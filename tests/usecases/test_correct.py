@@ -22,10 +22,10 @@ from pik.rawlog.corrections import read_list, with_frames
 from pik.stores import open_store
 from pik.usecases.correct.plan import CorrectionPlan, plan_correction, record_correction, repeated
 from pik.usecases.correct.revoke import plan_revocation, record_revocation
-from pik.usecases.correct.standing import list_corrections
+from pik.usecases.correct.standing import list_corrections, show_correction
 from tests.support.corrected_model import RecordedCorrection, holding, listed, resolve
 from tests.support.scenario_model import BATCHES, Assumed, Sent, written
-from tests.support.stores import ingest
+from tests.support.stores import ingest, replayed
 from tests.usecases.test_corrected_model import QUICK, RECORDABLE, WHOLE, values_of
 from tests.usecases.test_scenario_model import Built, build
 
@@ -125,6 +125,26 @@ def test_several_assumptions_are_recorded_together_in_their_order(store: Store, 
     assert [one.recorded_at for one in made] == sorted({one.recorded_at for one in made})
     assert [(one.metric, one.delta) for one in plan.impact.metrics] == [("event_count@1", Decimal(-1))]
     assert plan.corrections[2].overridden == ()  # of the same command: the last one holds
+
+
+@pytest.mark.parametrize(
+    ("text", "choice"),
+    [
+        ("without=selected,entity=a", "conflicts=last"),
+        ("without=selected,entity=a", "without-batch="),
+        ("conflicts=last", "without-batch="),
+        ("conflicts=first,entity=a", "conflicts=last"),
+    ],
+)
+def test_what_selects_by_what_another_one_lets_count_is_not_recorded_with_it(
+    store: Store, tmp_path: Path, text: str, choice: str
+) -> None:
+    ingest(store, tmp_path, [sale(1, idempotency_key="k")])
+    ingest(store, tmp_path, [sale(1, "a", v=2, idempotency_key="k")], again=True)
+    choice += next(store.index.batches()).batch_id if choice.endswith("=") else ""
+    with pytest.raises(UsageError, match="depends on") as error:
+        plan_of(store, choice, text)
+    assert f"pik correct --assume {choice}" in error.value.hint
 
 
 def test_the_plan_counts_what_is_hit(store: Store, tmp_path: Path) -> None:
@@ -227,6 +247,26 @@ def test_nothing_is_recorded_by_a_plan_that_another_correction_overtook(store: S
     with pytest.raises(Busy, match="meanwhile"):
         record_correction(plan, ["shift=1h,entity=a"], "INC-1", "ana")
     assert len(store.corrections.recorded()) == 1
+
+
+def test_plans_and_standing_know_where_heirs_and_moved_events_count(store: Store, tmp_path: Path) -> None:
+    keyed, heir = sale(1, idempotency_key="k"), sale(1, v=2, idempotency_key="k", event_time="2026-03-07T01:00:00Z")
+    ingest(store, tmp_path, [keyed, sale(2)])
+    ingest(store, tmp_path, [heir], again=True)
+    replayed(store, ENGINE)
+
+    def differing(plan: Any) -> list[int]:
+        return [one.differing for one in plan.impact.metrics]
+
+    correct(store, "shift=-9d,from=2026-03-07")
+    plan = plan_of(store, f"without-batch={min(store.index.batches(), key=attrgetter('recorded_at')).batch_id}")
+    assert differing(plan) == [2]  # 1 March loses its value, 26 February has one
+    [gone] = record_correction(plan, [""], "INC-1", "ana")
+    assert differing(plan_revocation(store, ENGINE, gone.correction_id)) == [2]
+    _, [standing] = show_correction(store, ENGINE, gone.correction_id)
+    assert (standing.computed, standing.outdated, standing.missing) == (0, 1, 1)  # on 7 March nothing counts
+    [out] = correct(store, "without=selected,from=2026-02-26,to=2026-02-27")
+    assert differing(plan_revocation(store, ENGINE, out.correction_id)) == [1]
 
 
 def test_a_revocation_can_be_revoked(store: Store, tmp_path: Path) -> None:

@@ -11,7 +11,15 @@ from pik.model.batch import BatchState
 from pik.model.correction import Correction, CorrectionKind, active
 from pik.model.ids import new_id
 from pik.model.instant import Window, day_text
-from pik.model.scenario import Assumption, Scenario, WithoutBatch
+from pik.model.scenario import (
+    Assumption,
+    CountedConflict,
+    CountedDelivery,
+    Criteria,
+    Scenario,
+    WithoutBatch,
+    WithoutSelected,
+)
 from pik.ports.engine import Engine, Tables
 from pik.ports.store import Store, batch_of
 from pik.rawlog.correction_lists import write_lists
@@ -19,6 +27,7 @@ from pik.rawlog.corrections import recording
 from pik.usecases.correct.collisions import count_collisions
 from pik.usecases.correct.draft import drafted
 from pik.usecases.correct.hits import Hits, add_listed, day_sql, hits
+from pik.usecases.correct.touched import around, withdrawal
 from pik.usecases.metrics.impact import Impact, impact
 from pik.usecases.metrics.scenario import applied, resolved
 from pik.usecases.replay.chosen import find_correction
@@ -98,6 +107,7 @@ def plan_correction(
     refuse_copy(store)
     log = store.corrections.recorded()
     scenario = resolved(store, Scenario(assumptions=tuple(assumptions)))
+    _expect_independent(scenario.assumptions)
     until, found, windows = time.time_ns(), list[PlannedCorrection](), list[Window]()
     for assumption in scenario.assumptions:
         if isinstance(assumption, WithoutBatch):
@@ -105,10 +115,12 @@ def plan_correction(
         with hits(store, engine, assumption, until, unlike=like) as hit:
             found.append(_planned(store, engine, assumption, hit, active(log)))
             windows += [hit.window, *_moved_to(hit)]
+            if isinstance(assumption, WithoutBatch):
+                windows.append(withdrawal(store, assumption.batch_id))
             if like is not None:  # an assumption would be about what that one lists, too
                 effect = _effect_of(store, engine, hit, windows)
     if like is None:
-        window = _around(windows)
+        window = around(windows)
         with applied(store, engine, scenario, window) as overrides:
             effect = impact(store, engine, window, overrides)
     known = tuple(one.correction_id for one in log)
@@ -171,11 +183,27 @@ def refuse_copy(store: Store) -> None:
 
 def _effect_of(store: Store, engine: Engine, hit: Hits, windows: Sequence[Window]) -> Impact:
     with drafted(store, hit) as (inner, overrides):
-        return impact(inner, engine, _around(windows), overrides)
+        return impact(inner, engine, around(windows), overrides)
 
 
-def _around(windows: Sequence[Window]) -> Window:
-    return Window(min(one.start for one in windows), max(one.end for one in windows))
+def _expect_independent(assumptions: Sequence[Assumption]) -> None:
+    """Raise UsageError where what an assumption selects depends on which delivery counts by another one: both would be
+    recorded for what they hit without the other."""
+    for number, one in enumerate(assumptions):
+        others: list[Assumption] = []
+        if isinstance(one, WithoutSelected):
+            others = [
+                other for other in assumptions if isinstance(other, WithoutBatch | CountedDelivery | CountedConflict)
+            ]
+        elif isinstance(one, CountedConflict):
+            others = [other for other in assumptions if isinstance(other, WithoutBatch)]
+            if one.criteria != Criteria():
+                others += [each for each in assumptions[:number] if isinstance(each, CountedDelivery | CountedConflict)]
+        if others:
+            raise UsageError(
+                f"--assume {one}: what it selects depends on {others[0]}",
+                hint=f"record them one after the other, first {command('correct', '--assume', str(others[0]))}",
+            )
 
 
 def _expect_withdrawable(store: Store, assumption: WithoutBatch, corrections: Sequence[Correction]) -> None:

@@ -9,14 +9,13 @@ from msgspec import structs
 
 from pik.errors import Busy, UsageError, command
 from pik.model.correction import Correction, CorrectionKind, active, revoked
-from pik.model.instant import ALL_TIME, Window
 from pik.ports.engine import Engine
-from pik.ports.store import Store, batch_of
+from pik.ports.store import Store
 from pik.rawlog.corrected import Corrected
 from pik.rawlog.corrections import recording
 from pik.rawlog.selection import Overrides
 from pik.usecases.correct.plan import refuse_copy
-from pik.usecases.inspect.deliveries import day_window
+from pik.usecases.correct.touched import touched
 from pik.usecases.metrics.impact import Impact, impact
 from pik.usecases.replay.chosen import find_correction
 
@@ -58,22 +57,6 @@ def record_revocation(plan: RevocationPlan, reason: str, actor: str) -> Correcti
             raise Busy("another correction was recorded meanwhile, so the plan may be wrong", hint="look at it again")
         [made] = log.record([structs.replace(_revocation(plan.correction), reason=reason, actor=actor)])
         return made
-
-
-def touched(store: Store, corrections: Sequence[Correction]) -> Window:
-    """Return the window of all times that these corrections are about, as received and as corrected; of a revocation,
-    those of what it revokes."""
-    windows: list[Window] = []
-    for one in corrections:
-        for listed in one.lists:
-            windows += [day_window(listed.day), Window(listed.first_event, listed.last_event + 1)]
-        if one.batch_id:
-            batch = batch_of(store.index, one.batch_id)
-            if batch.first_event is not None and batch.last_event is not None:
-                windows.append(Window(batch.first_event, batch.last_event + 1))
-        if one.revokes:
-            windows.append(touched(store, [find_correction(store, one.revokes)]))
-    return Window(min(one.start for one in windows), max(one.end for one in windows)) if windows else ALL_TIME
 
 
 def _revocation(correction: Correction) -> Correction:

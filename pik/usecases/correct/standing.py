@@ -10,7 +10,7 @@ from pik.model.metric import Metric, RunRequest
 from pik.ports.engine import Engine
 from pik.ports.store import Store
 from pik.rawlog.selection import Selection
-from pik.usecases.correct.revoke import touched
+from pik.usecases.correct.touched import touched
 from pik.usecases.metrics.winners import Winners
 from pik.usecases.replay.chosen import chosen_buckets, find_correction
 
@@ -26,7 +26,7 @@ class Standing:
 @dataclass(frozen=True, slots=True)
 class MetricStanding:
     """Of the values of a metric in buckets that a correction left or entered: how many current ones were computed with
-    it, how many before it, and how many buckets have none."""
+    it, how many before it, and how many buckets in which its events count have none."""
 
     metric: str
     computed: int
@@ -65,7 +65,7 @@ def _standing(store: Store, engine: Engine, correction: Correction, metric: Metr
         while row is not None and (row.computed.bucket, row.computed.entity_id) < place:
             row = next(current, None)
         if row is None or (row.computed.bucket, row.computed.entity_id) != place:
-            missing += 1
+            missing += pair.events > 0
         elif not row.is_imported and winners.planned(row.run_id) >= correction.recorded_at:
             computed += 1
         else:

@@ -254,4 +254,5 @@ def _next(repair: Callable[[Shortened], str | None], diff: Diff, rows: Shortened
     if not rows.different:
         return rows.remedy
     line = repair(rows)
-    return f"{WHOLE} && {line}" if line and diff.stats.removed else line
+    # What only corrections took away is in raw.
+    return f"{WHOLE} && {line}" if line and diff.stats.removed and not rows.corrections else line

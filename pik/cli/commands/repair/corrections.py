@@ -47,7 +47,8 @@ def show(cli: Context, correction: CorrectionId) -> None:
     from pik.usecases.correct.standing import show_correction
 
     found, values = show_correction(cli.open_store(), cli.engine(), correction)
-    outdated = any(one.outdated or one.missing for one in values)
+    # Of what was replayed some may be missing: a metric may not be about these events.
+    outdated = any(one.outdated for one in values) or not any(one.computed for one in values)
     given = {column.name: column.value(found) for column in _COLUMNS}
     cli.show(
         CORRECTION,
@@ -167,7 +168,7 @@ CORRECTION = Schema(
         Column("metric", str),
         Column("computed", Count, "current values that were computed with it"),
         Column("outdated", Count, "current values from before it, or imported"),
-        Column("missing", Count, "buckets without a current value"),
+        Column("missing", Count, "buckets in which its events count, without a current value"),
     ),
     NEXT,
 )
