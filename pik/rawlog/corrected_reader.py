@@ -37,14 +37,14 @@ def corrected_deliveries(
         if start >= end:
             continue
         of_day = selection.within(Window(start, end))
-        reader: _DayReader | None = None
+        reader: CorrectedReader | None = None
         for segment in of_day.recorded_segments():
             if segment.day == day and day not in of_day.days.others and bound.excludes(segment):
                 continue
             frames = of_day.frames_in(segment)
             if not frames:
                 continue
-            reader = reader or _DayReader(of_day, day)
+            reader = reader or CorrectedReader(of_day, day)
             verdicts = selection.store.index.skipped(segment)
             for frame in frames:
                 for line in frame_lines(selection.store.raw, segment, frame):
@@ -67,12 +67,13 @@ def _days(selection: Selection) -> list[int]:
     return sorted(day for day in found if first <= day <= last)
 
 
-class _DayReader:
-    """What corrections say of the deliveries that may have happened in a selection's window, which is in one day.
+class CorrectedReader:
+    """What corrections say of the deliveries that may have happened in a selection's window. With a `day`, which the
+    window is in, deliveries of others are left out.
 
     Memory: 24 bytes for each delivery that is moved there or away, a set of the ids of events that are out."""
 
-    def __init__(self, selection: Selection, day: int) -> None:
+    def __init__(self, selection: Selection, day: int | None = None) -> None:
         self._day = day
         corrected, days, entities = selection.corrected, selection.days, selection.entities
         self._withdrawn = corrected.withdrawn
@@ -102,15 +103,15 @@ class _DayReader:
         return is_there and found.kind in kinds
 
     def corrected(self, segment: Segment, line: bytes, verdicts: dict[int, Verdict]) -> RecordedDelivery | None:
-        """Return a line of raw as corrections have it; None if it happened on another day."""
+        """Return a line of raw as corrections have it; None if it happened on another day than that of the reader."""
         delivery = parse(segment.key, line)
         batch_id, seq = delivery.batch_id, delivery.seq
         move, received = self._moves.of(batch_id, seq), None
         if move is None:
-            if segment.day != self._day:
+            if self._day not in (None, segment.day):
                 return None
         else:
-            if move[1] // DAY != self._day:
+            if self._day not in (None, move[1] // DAY):
                 return None
             if (text := full_instant(move[1])) != delivery.event_time:
                 received, delivery = delivery.event_time, structs.replace(delivery, event_time=text)

@@ -11,14 +11,19 @@ from msgspec import structs
 
 from pik.engine import DuckEngine
 from pik.model.correction import Correction, CorrectionKind, ListedDelivery
+from pik.model.delivery import Filter
 from pik.model.ids import new_id
 from pik.model.instant import ALL_TIME, DAY, HOUR, day_text, full_instant, parse_instant
 from pik.model.metric import NO_INPUTS, Aggregate, delivery_hash
 from pik.ports.store import Store
 from pik.rawlog.corrections import record
+from pik.rawlog.selection import deliveries
 from pik.runtime import SILENT
 from pik.stores import open_store
 from pik.usecases.care.verify import verify
+from pik.usecases.inspect.conditions import Conditions
+from pik.usecases.inspect.events import list_events
+from pik.usecases.inspect.not_counted import CurrentValues, Reason
 from pik.usecases.metrics.chain import Cause
 from pik.usecases.metrics.diff import diff_aggregates
 from pik.usecases.metrics.explain import explain
@@ -44,9 +49,6 @@ def event(number: int, day: int, source: str = "web", **fields: Any) -> dict[str
 
 def places(store: Store, batch: int = 0) -> list[Any]:
     """The deliveries of a batch, by seq."""
-    from pik.model.delivery import Filter
-    from pik.rawlog.selection import deliveries
-
     ids = sorted(one.batch_id for one in store.index.batches())
     found = [one.delivery for one in deliveries(store, Filter())]
     return sorted((one for one in found if one.batch_id == ids[batch]), key=lambda one: one.seq)
@@ -185,6 +187,25 @@ def test_what_was_computed_between_two_corrections_is_proven_and_each_has_its_sh
     for detail, one in zip(details, (back, out, again), strict=True):
         assert f"{one.correction_id}, " in detail
         assert "by ana" in detail
+
+
+def test_events_that_a_value_does_not_count_since_a_correction_are_found(shop: Store) -> None:
+    first, second = (one for one in places(shop) if one.source == "web" and one.event_time < "2026-01-02")
+    away = recorded(shop, CorrectionKind.SHIFT, [moved(first, DAY)])
+    out = recorded(shop, CorrectionKind.WITHOUT, [moved(places(shop)[4])])
+
+    def omitted() -> set[tuple[str, str]]:
+        values = CurrentValues(shop, ENGINE, Filter(), "event_count")
+        rows = list_events(shop, Filter(), conditions=Conditions(values=values))
+        return {(one.event_id, one.omission.reason) for one in rows if one.omission is not None}
+
+    assert omitted() == {(first.event_id, Reason.CORRECTED)}
+    replayed(shop, ENGINE)
+    assert omitted() == set()
+    recorded(shop, CorrectionKind.SHIFT, [moved(first, DAY + HOUR), moved(second, DAY)])
+    revoke(shop, away)
+    revoke(shop, out)
+    assert omitted() == {(one.event_id, Reason.CORRECTED) for one in (second, places(shop)[4])}
 
 
 def version(store: Store, day: str, entity: str) -> Aggregate:

@@ -12,8 +12,9 @@ from pik.model.delivery import Filter
 from pik.model.instant import Window
 from pik.model.metric import ALL_ENTITIES, Aggregate, Definition, Per
 from pik.ports.store import Store
+from pik.rawlog.corrected_reader import CorrectedReader
 from pik.rawlog.corrections import Place
-from pik.rawlog.selection import RecordedDelivery
+from pik.rawlog.selection import Overrides, RecordedDelivery, Selection
 from pik.usecases.inspect.conditions import Places, selected
 from pik.usecases.metrics.computation import sound
 from pik.usecases.metrics.definitions import chosen
@@ -32,6 +33,9 @@ class Reason(StrEnum):
     """It was recorded after the current value's known until."""
     VERDICT = "verdict"
     """It counts only since the index was rebuilt, after the run of the current value was planned."""
+    CORRECTED = "corrected"
+    """It counts there only since a correction was recorded or revoked, after the run of the current value was
+    planned."""
     IMPORTED = "imported"
     """The current value was imported from a file, so what it counts is not known."""
     FILTER = "filter"
@@ -67,6 +71,7 @@ class CurrentValues:
         self._day: int | None = None
         self._values: dict[str, list[tuple[Window, Aggregate]]] = {}
         self._winners, self._later = Winners(store), dict[str, set[Place]]()
+        self._readers: dict[tuple[int, int], CorrectedReader] = {}
 
     def omission(self, found: RecordedDelivery) -> Omission | None:
         """Return why the delivery, an accepted one, is not counted; None if it is. Raises Damaged for a value that is
@@ -76,9 +81,9 @@ class CurrentValues:
         delivery = found.delivery
         place, instant = (delivery.batch_id, delivery.seq), delivery.event_instant
         entity = ALL_ENTITIES if self._latest.per == Per.ALL else delivery.entity_id
-        values = [value for bucket, value in self._values.get(entity, ()) if instant in bucket]
+        values = [one for one in self._values.get(entity, ()) if instant in one[0]]
         omissions: list[Omission] = []
-        for value in values:
+        for bucket, value in values:
             if not self._selects(self._definitions[value.metric_version], place):
                 omissions.append(Omission(Reason.FILTER, value.known_until or None, value.run_id))
             elif value.is_imported:
@@ -87,6 +92,8 @@ class CurrentValues:
                 omissions.append(Omission(Reason.LATE, value.known_until, value.run_id))
             elif place in self._since(value.run_id, found.day):
                 omissions.append(Omission(Reason.VERDICT, value.known_until, value.run_id))
+            elif not self._counted_in(bucket, value.run_id, found):
+                omissions.append(Omission(Reason.CORRECTED, value.known_until, value.run_id))
             else:
                 return None
         if omissions:
@@ -99,6 +106,20 @@ class CurrentValues:
             changed = self._winners.before(self._winners.known_to(run_id), Window.of_day(day)).values()
             self._later[run_id] = {place for one in changed for place in one.later if place != one.place}
         return self._later[run_id]
+
+    def _counted_in(self, bucket: Window, run_id: str, found: RecordedDelivery) -> bool:
+        """Return whether the delivery counted in the bucket by the corrections that the run knew."""
+        until = self._winners.corrections_known_to(run_id)
+        if until == self._winners.correction_moment(None):
+            return True
+        day = found.segment.day
+        if (until, day) not in self._readers:
+            self._readers = {key: reader for key, reader in self._readers.items() if key[1] == day}
+            overrides = Overrides(corrected_until=until)
+            selection = Selection(self._store, Window.of_day(day), self._wanted.entities, overrides)
+            self._readers[until, day] = CorrectedReader(selection)
+        then = self._readers[until, day].corrected(found.segment, found.line, {found.delivery.seq: found.kind})
+        return then is not None and then.counts and then.delivery.event_instant in bucket
 
     def _load(self, day: int) -> None:
         """Look up the values of all buckets that meet the day."""

@@ -99,9 +99,9 @@ def events(
     counted under deliveries; --class lists them, each with its own batch and seq. The window is that of event_time,
     --recorded-since and --recorded-until are about when the index recorded a delivery. An event is not counted because
     there is no current value of its entity and bucket (no value), because it was recorded after that value was computed
-    (late), because it counts only since a later rebuild of the index (verdict), or because the metric's condition
-    leaves it out (filter). --follow looks for newly recorded deliveries every two seconds and shows each once, in the
-    order of recording, as a table or with --format jsonl.
+    (late), because it counts there only since a later rebuild of the index (verdict) or a later correction (corrected),
+    or because the metric's condition leaves it out (filter). --follow looks for newly recorded deliveries every two
+    seconds and shows each once, in the order of recording, as a table or with --format jsonl.
     """
     from pik.model.delivery import Filter
     from pik.usecases.inspect.events import list_events, nothing_matches
@@ -314,7 +314,8 @@ EVENTS = Schema(
             "not_counted",
             str,
             "`no value`: there is none current, `late`: recorded after it was computed, `verdict`: it counts only since"
-            " a later rebuild of the index, `filter`: left out by it, `imported`: what it counts is not known",
+            " a later rebuild of the index, `corrected`: only since a later correction, `filter`: left out by it,"
+            " `imported`: what it counts is not known",
             get="omission.reason",
             only=_WITH_METRIC,
         ),
