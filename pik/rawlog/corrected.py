@@ -137,6 +137,11 @@ class Corrected:
         return any(one.kind.chooses or one.kind is CorrectionKind.WITHOUT_BATCH for one in self.active)
 
     @property
+    def removes_anywhere(self) -> bool:
+        """Whether events that are out may have another delivery that would count, on a day on which none is listed."""
+        return bool(self.removing) and (self.chooses or _is_revised(self.store.corrections.recorded()))
+
+    @property
     def choosing(self) -> Sequence[Correction]:
         """Those that say which delivery of an event counts."""
         return [one for one in self.active if one.kind.chooses]
@@ -272,13 +277,18 @@ def ever_moved(store: Store) -> Corrected:
     return Corrected(store, [one for one in store.corrections.recorded() if one.kind.moves])
 
 
+def _is_revised(log: Iterable[Correction]) -> bool:
+    """Return whether a rebuild of the index has changed which delivery of an event counts."""
+    return any(one.kind is CorrectionKind.VERDICT and one.events for one in log)
+
+
 def concerning(log: Iterable[Correction], window: Window) -> list[Correction]:
     """Return those corrections of the log that may change what counts in the window; of a batch that is withdrawn that
     is not known without reading, so all of those do. What rebuilds changed is not among them."""
     log = list(log)
     lists = (listed for one in log if one.kind.moves for listed in one.lists)
     days = Days(window, frozenset(listed.day for listed in lists if meets(listed, window)))
-    choose = any(one.kind.chooses or one.kind is CorrectionKind.WITHOUT_BATCH for one in log)
+    choose = _is_revised(log) or any(one.kind.chooses or one.kind is CorrectionKind.WITHOUT_BATCH for one in log)
     found: dict[str, Correction] = {}
     for one in log:
         match one.kind:

@@ -82,7 +82,7 @@ class CorrectedReader:
         self._moving = [one.correction_id for one in corrected.moving]
         self._removing = [one.correction_id for one in corrected.removing]
         self._out: dict[bytes, tuple[int, ...]] = {}
-        everywhere: Days | None = None if corrected.chooses else days
+        everywhere: Days | None = None if corrected.removes_anywhere else days
         for number, one in corrected.listed(corrected.removing, everywhere, entities):
             event_id = one.event_id.encode()
             if number not in self._out.get(event_id, ()):

@@ -114,8 +114,8 @@ class _ListFiles:
         corrected, overrides = selection.corrected, selection.overrides
         if not corrected:
             return ()
-        # A delivery that came later, of an event that is out, may be chosen on a day on which no other one was.
-        everywhere = None if corrected.chooses or overrides.duplicates or overrides.settled else selection.days
+        is_anywhere = overrides.duplicates or overrides.settled or corrected.removes_anywhere
+        everywhere = None if is_anywhere else selection.days
         found: list[CorrectionFiles] = []
         for corrections, days in ((corrected.removing, everywhere), (corrected.moving, selection.days)):
             for one, lists in corrected.lists(corrections, days, selection.entities):

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from pik.engine import DuckEngine
+from pik.errors import NothingSelected
 from pik.model.delivery import Filter
 from pik.model.instant import format_instant
 from pik.model.metric import Definition
-from pik.model.scenario import PLAIN, CountedDuplicates, Scenario, WithoutBatch
+from pik.model.scenario import PLAIN, CountedDuplicates, Scenario, Without, WithoutBatch
 from pik.ports.store import Store
 from pik.rawlog.corrections import correction_keys, read_correction
 from pik.rawlog.selection import deliveries
@@ -21,6 +22,7 @@ from pik.stores import open_copy, open_store
 from pik.usecases.care.rebuild import rebuild_index
 from pik.usecases.care.triage import triage
 from pik.usecases.care.verify import verify
+from pik.usecases.correct.plan import plan_correction, record_correction
 from pik.usecases.inspect.not_counted import CurrentValues, Reason
 from pik.usecases.metrics.causes import explained
 from pik.usecases.metrics.chain import Cause
@@ -240,6 +242,20 @@ def test_an_event_of_which_another_delivery_counts_since_a_rebuild_is_not_counte
         b'{"v": 2}': Reason.VERDICT,
         b'{"v": 8}': None,
     }
+
+
+def test_an_event_that_a_correction_took_out_stays_out_where_a_rebuild_finds_another_delivery(
+    store: Store, tmp_path: Path
+) -> None:
+    [event_id] = {deliveries[0].event_id for deliveries in store.repeats.conflicting()}
+    record_correction(plan_correction(store, ENGINE, [Without((event_id,))]), [""], "INC-1", "ana")
+    ingest(store, tmp_path, [keyed(4, at="05T01:00")])
+    for segment in store.index.segments(window("01", "02")):
+        (Path(store.url) / segment.key).unlink()
+    store = rebuilt(store)
+    assert list(deliveries(store, Filter(window("05", "06")), only="accepted")) == []
+    with pytest.raises(NothingSelected):
+        list(diff_aggregates(store, ENGINE, window("05", "06")).rows)
 
 
 def test_triage_names_the_cause_and_the_rebuild(store: Store) -> None:
