@@ -120,15 +120,17 @@ def _text(plan: RevocationPlan) -> str:
 
 _COLUMNS = (
     Column("correction_id", str, get="correction.correction_id"),
-    Column("kind", str, "that of the assumption, `verdict` (of a rebuild) or `revocation`", get="correction.kind"),
+    Column(
+        "kind", str, "that of the assumption, `verdict` (of a rebuild) or `revocation`", drop=6, get="correction.kind"
+    ),
     Column("state", str, "`active` or `revoked`", get=lambda one: "revoked" if one.revoked_by else "active"),
     Column("recorded_at", Moment, drop=2, get="correction.recorded_at"),
     Column(
         "statement", str | None, "what was recorded, resolved; null: a rebuild", wrap=True, get="correction.statement"
     ),
-    Column("deliveries", Count, "that it lists", drop=1, get="correction.deliveries"),
-    Column("events", Count, "that it is about", drop=3, get="correction.events"),
-    Column("actor", str | None, "who recorded it; null: not known", drop=4, get="correction.actor"),
+    Column("deliveries", Count, "that it lists", drop=4, get="correction.deliveries"),
+    Column("events", Count, "that it is about", drop=5, get="correction.events"),
+    Column("actor", str | None, "who recorded it; null: not known", drop=3, get="correction.actor"),
     Column("reason", str, wrap=True, get="correction.reason"),
     Column("batch_id", str | None, "that was withdrawn", detail=True, get="correction.batch_id"),
     Column("revokes", str | None, "the correction that it revokes", detail=True, get="correction.revokes"),
