@@ -150,3 +150,23 @@ def test_it_says_when_nothing_changes(shop: Pik) -> None:
     found = said(shop, "correct", "--assume", "shift=1s,source=web", *WHY)
     assert found["note"] == "no value of any metric changes"
     assert found["next"] is None
+
+
+def test_a_correction_whose_lists_are_lost_is_shown_without_its_values(shop: Pik) -> None:
+    [correction] = said(shop, "correct", *LATE, *WHY)["corrections"]
+    correction_id = correction["correction_id"]
+    next(Path(".pik/corrections", correction_id).iterdir()).unlink()
+    result = shop("corrections", "show", correction_id, "--format", "json")
+    assert (result.code, json.loads(result.out)["reason"], json.loads(result.out)["standing"]) == (
+        3,
+        "INC-42: local time",
+        [],
+    )
+    assert "which values were computed with it is not known: raw object corrections/" in result.err
+
+
+def test_a_revoked_correction_needs_no_replay(shop: Pik) -> None:
+    [correction] = said(shop, "correct", *LATE, *WHY)["corrections"]
+    assert said(shop, "corrections", "show", correction["correction_id"])["next"]
+    shop("corrections", "revoke", correction["correction_id"], "--reason", "right", "--yes")
+    assert said(shop, "corrections", "show", correction["correction_id"])["next"] is None

@@ -72,7 +72,7 @@ def test_a_lost_or_damaged_list_is_named_with_the_values_under_it(
     others = [one for one in problems if one.kind is ProblemKind.UNCERTAIN]
     entity, date = listed.frames[0].first, RawKey.of(listed.key).day
     assert (problem.kind, problem.what, problem.entities) == (kind, listed.key, (entity,))
-    assert "1 deliveries that happened from " in problem.detail
+    assert "it lists 1 delivery that happened from " in problem.detail
     assert "according to shift=+1s by ana (INC-1" in problem.detail
     assert "values that were computed with it cannot be proven" in problem.detail
     expected = [metric for metric, bucket, name in sorted(truth()) if (name, bucket // DAY) == (entity, date)]

@@ -102,7 +102,8 @@ def _list_problems(
         return
     run.unreadable.append(UnreadableCorrection(correction, _days_of(listed), listed.frames))
     first, last = format_instant(listed.first_event), format_instant(listed.last_event)
-    under = f"{listed.deliveries} deliveries that happened from {first} to {last} according to {_described(correction)}"
+    number = "1 delivery" if listed.deliveries == 1 else f"{listed.deliveries:,} deliveries"
+    under = f"{number} that happened from {first} to {last} according to {_described(correction)}"
     entities = entity_ranges(listed.frames) if listed.frames else ()
     yield Problem(kind, listed.key, f"{detail}; it lists {under}; {_NOT_PROVABLE}", day_text(listed.day), entities)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pik.model.correction import Correction, revoked
@@ -42,13 +42,13 @@ def list_corrections(store: Store) -> Iterator[Standing]:
         yield Standing(one, gone.get(one.correction_id))
 
 
-def show_correction(store: Store, engine: Engine, prefix: str) -> tuple[Standing, Sequence[MetricStanding]]:
-    """Return the correction with this id or beginning of one, and how values stand to it, by metric. Raises NotFound,
-    Damaged and EngineError."""
+def show_correction(store: Store, engine: Engine, prefix: str) -> tuple[Standing, Iterator[MetricStanding]]:
+    """Return the correction with this id or beginning of one, and how values stand to it, by metric. Raises NotFound;
+    while values are looked at Damaged and EngineError."""
     correction = find_correction(store, prefix)
     by = revoked(store.corrections.recorded()).get(correction.correction_id)
     winners = Winners(store)
-    found = [_standing(store, engine, correction, metric, winners) for metric in store.metrics.latest()]
+    found = (_standing(store, engine, correction, metric, winners) for metric in store.metrics.latest())
     return Standing(correction, by), found
 
 

@@ -5,19 +5,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated
 
 from pik.cli import options
-from pik.cli.command import CommandGroup
+from pik.cli.command import PARTLY, CommandGroup
 from pik.cli.commands.inspect.impact import failed_note, impact_parts
 from pik.cli.context import Context
 from pik.cli.document import NEXT, NOTE, TRUNCATED, Column, Field, Rows, Schema
 from pik.cli.options import argument, first_rows
 from pik.cli.text import number_of
 from pik.cli.values import Count, Instant, Moment
-from pik.errors import UsageError, command
+from pik.errors import Damaged, UsageError, command
 from pik.model.instant import Window, day_text
 
 if TYPE_CHECKING:
     from pik.model.correction import Correction
     from pik.usecases.correct.revoke import RevocationPlan
+    from pik.usecases.correct.standing import MetricStanding
 
 corrections = CommandGroup("Corrections: list, show, revoke.")
 
@@ -42,21 +43,33 @@ def list_(cli: Context, limit: options.Limit = None) -> None:
 
 
 @corrections.add("show", examples="pik corrections show 01J8Z3")
-def show(cli: Context, correction: CorrectionId) -> None:
-    """Show a correction: who, when, why, what; and which values have been computed with it since."""
+def show(cli: Context, correction: CorrectionId) -> int | None:
+    """Show a correction: who, when, why, what; and which values have been computed with it since. Exit code 3 if raw is
+    damaged, so that these are not known."""
     from pik.usecases.correct.standing import show_correction
 
-    found, values = show_correction(cli.open_store(), cli.engine(), correction)
+    found, standing = show_correction(cli.open_store(), cli.engine(), correction)
+    values: list[MetricStanding] = []
+    damage = ""
+    try:
+        values.extend(standing)
+    except Damaged as error:
+        values, damage = [], error.message
     # Of what was replayed some may be missing: a metric may not be about these events.
     outdated = any(one.outdated for one in values) or not any(one.computed for one in values)
+    is_wrong = outdated and not found.revoked_by and not damage
     given = {column.name: column.value(found) for column in _COLUMNS}
     cli.show(
         CORRECTION,
         found,
         **given,
         standing=values,
-        next=command("replay", "--correction", found.correction.correction_id, "--promote") if outdated else None,
+        next=command("replay", "--correction", found.correction.correction_id, "--promote") if is_wrong else None,
     )
+    if damage:
+        cli.note(f"which values were computed with it is not known: {damage}; pik verify --full")
+        return PARTLY
+    return None
 
 
 @corrections.add(
