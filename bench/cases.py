@@ -3,10 +3,11 @@
 import shlex
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from bench.case import Case, Pair, Step
+from bench.correcting import correct, diff_corrected, events_corrected
 from bench.measure import CommandFailed
 from bench.workspace import Workspace, copy, remove
 
@@ -14,47 +15,7 @@ PEERS = Path(__file__).with_name("peers")
 MEMORY_MIB = 400
 
 
-def _nothing() -> None:
-    pass
-
-
-def _fine(_stdout: str) -> None:
-    pass
-
-
-@dataclass(frozen=True)
-class Step:
-    """A command; `before` runs untimed, `check` raises CommandFailed where the command did not do its work. `codes`
-    are the exit codes of one that did."""
-
-    argv: tuple[str, ...]
-    before: Callable[[], None] = _nothing
-    check: Callable[[str], None] = _fine
-    codes: tuple[int, ...] = (0,)
-
-
-@dataclass(frozen=True)
-class Pair:
-    ours: Step
-    peer: Step | None = None
-
-
-@dataclass(frozen=True)
-class Case:
-    name: str
-    what: str
-    against: str
-    build: Callable[[Workspace], Pair]
-    ratio: float | None = None
-    mib: float | None = None
-    lines: int | None = None  # where it is not --rows
-    pairs: int | None = None  # where it is not --pairs
-    warm_up: bool = True
-    deep: bool = False
-    cpu: bool = False  # seconds of CPU instead of those of the clock
-
-
-def _peer(script: str, *args: str | Path, before: Callable[[], None] = _nothing) -> Step:
+def _peer(script: str, *args: str | Path, before: Callable[[], None] = lambda: None) -> Step:
     return Step((sys.executable, str(PEERS / script), *map(str, args)), before)
 
 
@@ -425,6 +386,43 @@ CASES = (
         ratio=1.5,
         mib=MEMORY_MIB,
         cpu=True,
+    ),
+    Case(
+        "correct",
+        "`pik correct` that moves all events, without its plan, seconds of CPU; memory with the plan",
+        FRESH,
+        lambda ws: correct(ws, _ingest(ws, ws.events())),
+        ratio=0.5,
+        mib=MEMORY_MIB,
+        cpu=True,
+    ),
+    Case(
+        "diff-corrected",
+        "`pik diff aggregates --limit 5`, a tenth of the events moved by a correction, seconds of CPU",
+        "the same values differ, by late events, and none is corrected",
+        diff_corrected,
+        ratio=1.2,
+        mib=MEMORY_MIB,
+        cpu=True,
+    ),
+    Case(
+        "diff-corrected-all",
+        "`pik diff aggregates --limit 5`, all events moved by a correction, memory",
+        "",
+        partial(diff_corrected, everything=True),
+        mib=MEMORY_MIB,
+        pairs=1,
+        warm_up=False,
+    ),
+    Case(
+        "events-corrected",
+        "`pik events --entity E --from F --to T`, all events moved by a correction, seconds of CPU",
+        "the same without a correction",
+        events_corrected,
+        ratio=1.3,
+        mib=MEMORY_MIB,
+        cpu=True,
+        pairs=QUICK,
     ),
     Case(
         "triage",

@@ -11,7 +11,8 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from bench.cases import CASES, Case
+from bench.case import Case
+from bench.cases import CASES
 from bench.workspace import DEFAULT_ROWS
 
 BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"

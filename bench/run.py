@@ -12,7 +12,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.cases import CASES, Case, Step
+from bench.case import Case, Step
+from bench.cases import CASES
 from bench.measure import CommandFailed, Run, run
 from bench.report import Result, table, update
 from bench.workspace import DEFAULT_ROWS, Workspace
@@ -37,6 +38,11 @@ def taken(case: Case, result: Run) -> float:
     return result.cpu_seconds if case.cpu else result.seconds
 
 
+def counted(case: Case, step: Step, result: Run) -> float:
+    """The seconds that the case is about, without those of the part that is not counted."""
+    return taken(case, result) - (taken(case, once(step.less, sample=False)) if step.less else 0)
+
+
 def measure(case: Case, workspace: Workspace, pairs: int) -> Result:
     result = Result(case, case.lines or workspace.rows)
     say(f"{case.name}: {case.what}" + (f" against {case.against}" if case.against else ""))
@@ -49,13 +55,13 @@ def measure(case: Case, workspace: Workspace, pairs: int) -> Result:
             if sample:
                 result.peer_mib, result.our_mib = (peer.peak_mib if peer else None), ours.peak_mib
             if number > 0:
-                result.ours.append(taken(case, ours))
+                result.ours.append(counted(case, pair.ours, ours))
                 result.peer += [taken(case, peer)] if peer else []
             label = f"pair {number}" if number else "warm-up"
             say(
                 f"  {label}: "
                 + (f"peer {taken(case, peer):.2f} s, " if peer else "")
-                + f"pik {taken(case, ours):.2f} s"
+                + f"pik {(result.ours[-1] if number else taken(case, ours)):.2f} s"
             )
     except CommandFailed as problem:
         result.failure = str(problem)

@@ -151,6 +151,35 @@ class Workspace:
 
         return self._store("differing", fill)
 
+    def corrected(self, assumption: str, name: str) -> Path:
+        """The store with all aggregates current after a correction was recorded."""
+
+        def fill(store: Path) -> None:
+            copy(self.aggregated(), store)
+            self._run("correct", "--assume", assumption, "--reason", "bench", "--yes", store=store)
+
+        return self._store(name, fill)
+
+    def differing_like(self, name: str) -> Path:
+        """The store with all aggregates current after one late event came for each count that differs in that one."""
+
+        def fill(store: Path) -> None:
+            copy(self.aggregated(), store)
+            argv = self.pik(
+                "diff", "aggregates", "--metric", "event_count", "--format", "jsonl", store=self._made[name]
+            )
+            rows = map(json.loads, run(argv, sample=False, codes=(0, 1)).stdout.splitlines())
+            late = self.path("late.jsonl")
+            with late.open("w") as file:
+                for row in rows:
+                    if "bucket" in row:
+                        event = {"source": "s", "event_type": "t", "entity_id": row["entity_id"]}
+                        event |= {"event_time": row["bucket"], "payload": {"value": 1}}
+                        file.write(json.dumps(event) + "\n")
+            self._run("ingest", late, store=store)
+
+        return self._store(f"differing-like-{name}", fill)
+
     def one_bucket(self) -> Path:
         """A store with all events on one day, whose count over all entities is current, after late events came."""
 
