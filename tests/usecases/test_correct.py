@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
+from contextlib import suppress
 from decimal import Decimal
 from operator import attrgetter
 from pathlib import Path
@@ -19,11 +21,15 @@ from pik.model.instant import ALL_TIME
 from pik.model.scenario import read_scenario
 from pik.ports.store import Store
 from pik.rawlog.corrections import read_list, with_frames
+from pik.runtime import SILENT
 from pik.stores import open_store
+from pik.usecases.care.rebuild import rebuild_index
+from pik.usecases.care.verify import verify
 from pik.usecases.correct.plan import CorrectionPlan, plan_correction, record_correction, repeated
 from pik.usecases.correct.revoke import plan_revocation, record_revocation
 from pik.usecases.correct.standing import list_corrections, show_correction
 from tests.support.corrected_model import RecordedCorrection, holding, listed, resolve
+from tests.support.faults import Crash, FailAt, wrapped
 from tests.support.scenario_model import BATCHES, Assumed, Sent, written
 from tests.support.stores import ingest, replayed
 from tests.usecases.test_corrected_model import QUICK, RECORDABLE, WHOLE, values_of
@@ -104,7 +110,7 @@ def record_one(built: Built, one: Assumed) -> None:
     before, assumed = values_of(built, WHOLE), values_of(built, WHOLE, scenario)
     plan = plan_of(built.store, *texts)
     assert plan.changes_nothing == (before == assumed)
-    [made] = record_correction(plan, texts, "INC-1", "ana")
+    [made] = record_correction(plan, texts, f"INC-{len(built.model.log)}", "ana")
     found = [line for each in with_frames(built.store.raw, made).lists for line in read_list(built.store.raw, each)]
     assert sorted(found, key=_PLACE) == sorted(lines, key=_PLACE), texts
     assert values_of(built, WHOLE) == assumed, texts
@@ -322,3 +328,51 @@ def test_events_that_are_named_are_found_where_an_earlier_correction_moved_them(
     [listed, _] = [line for each in with_frames(store.raw, first).lists for line in read_list(store.raw, each)]
     [planned] = plan_of(store, text.format(listed.event_id)).corrections
     assert (planned.deliveries, planned.events) == (2, 1)
+
+
+def test_the_same_command_again_does_not_record_it_again_unless_it_was_revoked(store: Store, tmp_path: Path) -> None:
+    ingest(store, tmp_path, [sale(1), sale(2, "b")])
+    [made] = correct(store, "shift=1h,source=web")
+    with pytest.raises(UsageError, match=f"recorded already for this reason, by correction {made.correction_id}"):
+        correct(store, "without=selected,entity=b", "shift=1h,source=web")
+    assert len(store.corrections.recorded()) == 1
+    [other] = record_correction(plan_of(store, made.statement), [made.statement], "INC-2", "ana")
+    revoke(store, other)
+    revoke(store, made)
+    assert len(correct(store, "shift=1h,source=web")) == 1
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_promise_1_a_correction_and_a_revocation_that_are_killed_at_every_durable_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: bool
+) -> None:
+    """The same command again records it, or reports that it is recorded; until then all of it holds, or nothing."""
+    monkeypatch.setattr("pik.usecases.care.verify_corrections.RECENT", 0)
+    for number in (1, 2, 3):
+        (tmp_path / str(number)).mkdir()
+        store = open_store(str(tmp_path / str(number) / "store"), create=True)
+        ingest(store, tmp_path, [sale(1), sale(2, "b")])
+        again(store, number, after, lambda store: correct(store, "shift=1d,source=web"))
+        [made] = store.corrections.recorded()
+        assert (made.statement, made.deliveries) == ("shift=1d,source=web", 2)
+        if number < 3:  # a revocation has no lists
+            again(store, number, after, lambda store: [revoke(store, store.corrections.recorded()[0])])
+            assert [one.revokes for one in store.corrections.recorded()] == ["", made.correction_id]
+        assert list(verify(store, ENGINE, ALL_TIME, SILENT)) == []
+        log = list(store.corrections.recorded())
+        rebuild_index(store, SILENT)
+        assert list(store.corrections.recorded())[: len(log)] == log
+
+
+def again(store: Store, number: int, after: bool, command: Callable[[Store], list[Correction]]) -> None:
+    """Give a command that is killed at a durable step, and again."""
+    before = len(store.corrections.recorded())
+    fault = FailAt(number, after=after)
+    with pytest.raises(Crash):
+        command(wrapped(store, fault, "raw", "corrections"))
+    assert len(store.corrections.recorded()) - before == (after and fault.calls[-1] == "corrections.follow")
+    with suppress(UsageError):
+        command(store)
+    assert len(store.corrections.recorded()) == before + 1
+    with pytest.raises(UsageError, match="already"):
+        command(store)

@@ -141,9 +141,11 @@ def repeated(store: Store, prefix: str) -> tuple[list[str], Correction]:
 
 def record_correction(plan: CorrectionPlan, typed: Sequence[str], reason: str, actor: str) -> list[Correction]:
     """Record what was planned, and return the corrections. Raises Busy where another one was recorded meanwhile,
-    StoreError, and as `hits` does."""
+    UsageError where they are recorded already, StoreError, and as `hits` does."""
     store = plan.store
     with recording(store) as log:
+        if plan.like is None:
+            refuse_repeated(store, [one.assumption for one in plan.corrections], reason, actor)
         if tuple(one.correction_id for one in log.recorded) != plan.known:
             raise Busy("another correction was recorded meanwhile, so the plan may be wrong", hint="look at it again")
         drafts = []
@@ -170,6 +172,23 @@ def record_correction(plan: CorrectionPlan, typed: Sequence[str], reason: str, a
                 )
             )
         return log.record(drafts)
+
+
+def refuse_repeated(store: Store, assumptions: Sequence[Assumption], reason: str, actor: str) -> None:
+    """Raise UsageError if one of these assumptions holds already, recorded by the same actor for the same reason: the
+    command that did so was interrupted, or is given again, and a time would be moved twice."""
+    holding = {
+        one.statement: one for one in active(store.corrections.recorded()) if (one.reason, one.actor) == (reason, actor)
+    }
+    for assumption in resolved(store, Scenario(assumptions=tuple(assumptions))).assumptions if holding else ():
+        one = holding.get(str(assumption))
+        if one is not None:
+            raise UsageError(
+                f"--assume {one.statement}: recorded already for this reason, by correction {one.correction_id}",
+                hint=f"for what has come since: {command('correct', '--like', one.correction_id)}"
+                if one.has_selection
+                else command("corrections", "show", one.correction_id),
+            )
 
 
 def refuse_copy(store: Store) -> None:

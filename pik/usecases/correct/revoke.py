@@ -51,8 +51,9 @@ def plan_revocation(store: Store, engine: Engine, prefix: str) -> RevocationPlan
 
 def record_revocation(plan: RevocationPlan, reason: str, actor: str) -> Correction:
     """Record what was planned, and return the revocation. Raises Busy where another correction was recorded meanwhile,
-    StoreError."""
+    UsageError where this one is revoked already, StoreError."""
     with recording(plan.store) as log:
+        _expect_revocable(log.recorded, plan.correction)
         if tuple(one.correction_id for one in log.recorded) != plan.known:
             raise Busy("another correction was recorded meanwhile, so the plan may be wrong", hint="look at it again")
         [made] = log.record([structs.replace(_revocation(plan.correction), reason=reason, actor=actor)])

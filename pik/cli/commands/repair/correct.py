@@ -63,7 +63,7 @@ def correct(
     A correction is about the deliveries that its selection hits now, and lists them; what comes later is not touched,
     except later deliveries of events that are out.
     """
-    from pik.usecases.correct.plan import plan_correction, record_correction, repeated
+    from pik.usecases.correct.plan import plan_correction, record_correction, refuse_repeated, repeated
 
     if not reason.strip():
         raise UsageError("a correction needs a reason", hint="--reason 'INC-42: local time sent as UTC'")
@@ -75,7 +75,10 @@ def correct(
         options.able_to_ask(yes)
     store, engine = cli.open_store(), cli.engine()
     texts, before = (list(assume), None) if assume else repeated(store, like or "")
-    plan = plan_correction(store, engine, _read(texts), like=before)
+    assumptions = _read(texts)
+    if before is None and not dry_run:
+        refuse_repeated(store, assumptions, reason, cli.settings.actor)
+    plan = plan_correction(store, engine, assumptions, like=before)
     recorded: list[Correction] = []
     if not dry_run:
         options.confirm(_text(plan), yes)
