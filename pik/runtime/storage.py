@@ -120,7 +120,8 @@ def _translated() -> Iterator[None]:
     except OSError as error:
         if error.filename and not str(error.filename).startswith(gettempdir()):
             raise
-        raise StoreError(f"cannot use the directory for temporary files: {error.strerror}") from error
+        what = f"cannot use the directory for temporary files: {error.strerror}"
+        raise StoreError(what, hint="free space there, or set TMPDIR to another directory") from error
 
 
 _NO_FULLFSYNC = {errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOTTY}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import signal
 import subprocess
@@ -13,7 +14,7 @@ import pytest
 from pik.engine import DuckEngine
 from pik.model.correction import ListedDelivery
 from pik.model.delivery import Filter
-from pik.model.instant import ALL_TIME, full_instant
+from pik.model.instant import ALL_TIME
 from pik.ports.store import Store
 from pik.rawlog.corrections import read_list, with_frames
 from pik.rawlog.selection import deliveries
@@ -107,26 +108,24 @@ def test_a_correction_during_an_ingest_lists_what_was_recorded_when_it_was_plann
     writer = started(Path(store.url), events, block=60_000, workers=0)
     assert writer.stdout is not None
     assert writer.stdout.readline() == "ready\n"
-    code, errors = ended(correcting(store, "shift=1h,from=2020-01-01"))
+    code, errors = ended(correcting(store, "shift=1h,from=2020-01-01T00:00:00Z"))
     assert code == 0 or "deliveries were recorded meanwhile" in errors, errors
     assert writer.communicate(timeout=120)[1] == ""
     if code:
-        assert ended(correcting(store, "shift=1h,from=2020-01-01"))[0] == 0
+        assert ended(correcting(store, "shift=1h,from=2020-01-01T00:00:00Z"))[0] == 0
     store = open_store(store.url)
     [made] = store.corrections.recorded()
     known = {
-        (found.delivery.batch_id, found.delivery.seq): found.delivery.event_instant
+        (found.delivery.batch_id, found.delivery.seq): json.loads(found.line)["event_time"]
         for found in deliveries(store, Filter(ALL_TIME))
-        if found.recorded_at <= made.selected_until
+        if found.segment.recorded_at <= made.selected_until
     }
-    assert {(one.batch_id, one.seq): one.event_time for one in listed(store)} == {
-        place: full_instant(time) for place, time in known.items()
-    }
-    sound(store, monkeypatch, ["shift=1h,from=2020-01-01"])
+    assert {(one.batch_id, one.seq): one.event_time for one in listed(store)} == known
+    sound(store, monkeypatch, ["shift=1h,from=2020-01-01T00:00:00Z"])
 
 
 def test_a_correction_beside_a_rebuild_is_kept(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    rebuild = pik("index", "rebuild", "--yes", "--store", store.url, "--format", "json")
+    rebuild = pik("verify", "--rebuild-index", "--store", store.url, "--format", "json")
     code, errors = ended(correcting(store, "shift=1h,entity=e0"))
     assert code == 0 or is_one_sentence_and_a_hint(errors), errors
     assert ended(rebuild)[0] in (0, COULD_NOT)
