@@ -343,3 +343,9 @@ def test_what_came_since_a_correction_and_its_selection_hits_is_found(shop: Pik)
     assert found() == []
     ingest(shop, "later.jsonl", line("a", 9, 2, 5))
     assert found() == [("shift", like, 1, "2026-01-02T05:00:00Z")]
+    zone = correct("--assume", "zone=Europe/Berlin,entity=c")
+    twice = line("c", 1, 1).replace("2026-01-01T01:00", "2026-10-25T02:30")
+    ingest(shop, "twice.jsonl", twice)
+    [one] = [one for one in triage(shop, "--from", "2026-10-25")[1] if one["scope"] == zone]
+    assert (one["events"], one["what"].partition(" cannot")[0]) == (None, f"what came after correction {zone}")
+    assert "exist twice in Europe/Berlin" in one["what"]

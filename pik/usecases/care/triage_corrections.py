@@ -49,7 +49,9 @@ def _of_correction(scope: Scope, correction: Correction) -> Iterator[Finding]:
             problem = error.message
     if deliveries or problem:
         count = "1 delivery" if deliveries == 1 else f"{deliveries:,} deliveries"
-        what = problem or f"{count} came after correction {correction.correction_id} that it is not about"
+        what = f"{count} came after correction {correction.correction_id} that it is not about"
+        if problem:
+            what = f"what came after correction {correction.correction_id} cannot be corrected like that: {problem}"
         yield Finding(
             CHECK,
             f"{what}: {correction.statement} ({correction.reason})",
@@ -57,7 +59,7 @@ def _of_correction(scope: Scope, correction: Correction) -> Iterator[Finding]:
             cause=correction.kind,
             scope=correction.correction_id,
             since=since,
-            events=events,
+            events=None if problem else events,
         )
 
 
