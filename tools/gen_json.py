@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import pik.cli.commands
 from pik.cli.app import COMMANDS
+from pik.cli.commands.inspect.corrected import EFFECTS
 from pik.cli.document import Column, Field, Object, Rows, Schema
 from pik.cli.values import Bucket, Count, Entity, EventId, Instant, Json, Lag, Moment
 from pik.model.instant import Window
@@ -39,6 +40,7 @@ MANIFEST = Schema(
             Field("source", str | None),
             Field("event_type", str | None),
             Field("include_duplicates", bool),
+            Field("as_received", bool),
             Field(
                 "columns",
                 Object(
@@ -54,6 +56,7 @@ MANIFEST = Schema(
         "what was asked for",
     ),
     Field("known_until", Instant | None, "as in `pik export`, as the following"),
+    EFFECTS,
     Field("rows", Count),
     Rows(
         "files",

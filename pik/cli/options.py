@@ -43,6 +43,7 @@ Source = Annotated[str | None, option("--source SOURCE", "Only events from this 
 Metrics = Annotated[list[str] | None, option("--metric NAME", "Only this metric, or NAME@VERSION (repeatable).")]
 Limit = Annotated[int | None, option("--limit N", "Show at most N rows, and note if there are more.", min=1)]
 FailIfNone = Annotated[bool, option("--fail-if-none", "Exit with 1 if nothing matches.")]
+AsReceived = Annotated[bool, option("--as-received", "What came, without recorded corrections.")]
 RunId = Annotated[str, argument("RUN", "The run (id or its beginning); `pik runs list` has them.")]
 DryRun = Annotated[bool, option("--dry-run", "Only show what would be done.")]
 Yes = Annotated[bool, option("--yes -y", "Do not ask (for runbooks).")]

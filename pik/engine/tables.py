@@ -34,8 +34,9 @@ _FETCH = 8192
 
 _AGAIN = 0.05  # seconds; an interrupt between two statements stops neither
 
-_OTHER, _DELIVERY, _EVENT = range(3)
-"""Kinds of lines: deliveries that are not asked for, those that do not count, and those that do."""
+_OTHER, _DELIVERY, _EVENT, _AWAY = range(4)
+"""Kinds of lines: deliveries that are not asked for, those that do not count, those that do, and those that would, had
+they not been moved out of the window."""
 
 _Result = TypeVar("_Result")
 
@@ -217,7 +218,8 @@ def _load(
     if row is None or row[0] != files.deliveries:
         raise _damaged(f"raw has {row and row[0]} whole deliveries of {files.deliveries}")
     shown = ", ".join(names) or "_kind"
-    db.execute(f"CREATE TEMP VIEW deliveries AS SELECT {shown} FROM line WHERE _kind > {_OTHER}")
+    db.execute(f"CREATE TEMP VIEW deliveries AS SELECT {shown} FROM line WHERE _kind IN ({_DELIVERY}, {_EVENT})")
+    db.execute(f"CREATE TEMP VIEW moved_away AS SELECT {shown} FROM line WHERE _kind = {_AWAY}")
     db.execute(f"CREATE TEMP VIEW events AS SELECT {shown} FROM line WHERE _kind = {_EVENT}")
 
 
@@ -239,16 +241,18 @@ def _lines(
     sql = {name: column_sql(name) for name in own}
     sql |= {name: text.format_map(texts) for name, text in _DERIVED.items() if name in names}
     others = ["verdicts.verdict IS NOT DISTINCT FROM 'unrecorded'"]
+    bounds = []
     if window.start > MIN_INSTANT:
-        others.append(f"line.event_time < {literal(full_instant(window.start))}")
+        bounds.append(f"< {literal(full_instant(window.start))}")
     if window.end <= MAX_INSTANT:
-        others.append(f"line.event_time > {literal(full_instant(window.end - 1))}")
+        bounds.append(f"> {literal(full_instant(window.end - 1))}")
     joins = " LEFT JOIN verdicts ON verdicts.batch_id = line.batch_id AND verdicts.seq = line.seq"
     if "recorded_at" in names:
         joins += " LEFT JOIN blocks ON blocks.batch_id = line.batch_id AND blocks.ingest_time = line.ingest_time"
     if chosen:
         joins += " LEFT JOIN wanted ON wanted.entity_id = line.entity_id"
         others.append("wanted.entity_id IS NULL")
+    is_outside = " OR ".join(f"line.event_time {bound}" for bound in bounds) or "false"
     # Of a delivery that counts, in this order: its batch is not withdrawn, its event not out, and it is the chosen one.
     counts, by = "verdicts.seq IS NULL", []
     if files.choices is not None:
@@ -267,7 +271,14 @@ def _lines(
         sql["correction"] = f"nullif(array_to_string(list_sort(list_distinct({every})), ','), '')"
     selected = [f"{sql[name]} AS {name}" for name in names]
     whole = " AND ".join(f"line.{key} IS NOT NULL" for key in _KEYS)
-    kind = f"CASE WHEN {' OR '.join(others)} THEN {_OTHER} WHEN {counts} THEN {_EVENT} ELSE {_DELIVERY} END"
+    away = ""
+    if is_received and corrected.moved and bounds:
+        is_away = " AND ".join([f"NOT line._received {bound}" for bound in bounds] + [counts])
+        away = f"WHEN ({is_outside}) AND {is_away} THEN {_AWAY} "
+    kind = (
+        f"CASE WHEN {' OR '.join(others)} THEN {_OTHER} {away}WHEN {is_outside} THEN {_OTHER}"
+        f" WHEN {counts} THEN {_EVENT} ELSE {_DELIVERY} END"
+    )
     selected.append(f"CASE WHEN {whole} THEN CAST({kind} AS UTINYINT) END AS _kind")
     types = ", ".join(f"{name}: '{sql_type}'" for name, sql_type in sorted(fields.items()))
     # Without `records`, read_json looks at each line for what kind of JSON it is: 10 × slower.

@@ -1,6 +1,7 @@
 """Exporters of the formats: JSON lines and CSV, plain or compressed; Parquet is imported when it is needed.
 
-A line of JSON is the raw line with the extracted columns added at its end. CSV is that of RFC 4180, with the columns of
+A line of JSON is the raw line with the extracted columns added at its end, and where a correction concerns it what
+that did. CSV is that of RFC 4180, with the columns of
 the Parquet files; null is an empty field, an empty text is `""`.
 """
 
@@ -18,7 +19,7 @@ import zstandard
 from pik.model.batch import Verdict
 from pik.model.delivery import Delivery, extracted_values
 from pik.model.instant import full_instant
-from pik.ports.engine import COLUMNS, DELIVERY, Block, Exporter, Layout, Rows
+from pik.ports.engine import COLUMNS, CORRECTED, DELIVERY, Block, Exporter, Layout, Piece, Rows
 
 _SUFFIXES = {"none": "", "gzip": ".gz", "zstd": ".zst"}
 
@@ -38,8 +39,9 @@ class TextExporter:
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
         self.suffix = f".{layout.format}{_SUFFIXES[layout.compression]}"
-        added = [*((DELIVERY,) if layout.include_duplicates else ()), *(column.name for column in layout.columns)]
-        self._keys = [b"," + msgspec.json.encode(name) + b":" for name in added]
+        ours = [DELIVERY] * layout.include_duplicates + ([] if layout.as_received else [*CORRECTED])
+        added = [*ours, *(column.name for column in layout.columns)]
+        self._keys = [(b"," + msgspec.json.encode(name) + b":", name in CORRECTED) for name in added]
         self._names = [name for name in COLUMNS if name not in layout.partition_by]
         self._header = ",".join([*self._names, *added]).encode() + b"\r\n" if layout.format == "csv" else b""
 
@@ -53,12 +55,14 @@ class TextExporter:
                 continue
             if self.layout.selection.matches(delivery):
                 key = tuple([block.day if name == "event_date" else getattr(delivery, name) for name in by])
-                groups.setdefault(key, []).append(self._line(line, delivery, self._added(delivery, kind)))
+                groups.setdefault(key, []).append(self._line(line, delivery, self._added(delivery, kind, piece)))
         yield from groups.items()
 
-    def _added(self, delivery: Delivery, kind: Verdict) -> list[Any]:
-        """Return the values that are not in the envelope: `delivery`, and extracted columns."""
+    def _added(self, delivery: Delivery, kind: Verdict, piece: Piece) -> list[Any]:
+        """Return the values that are not in the envelope: `delivery`, what corrections did, and extracted columns."""
         added: list[Any] = [kind] if self.layout.include_duplicates else []
+        if not self.layout.as_received:
+            added += piece.corrected.get(delivery.seq, (None, None))
         columns = self.layout.columns
         if columns:
             exactly = bool(bytes(delivery.payload_text))
@@ -69,7 +73,12 @@ class TextExporter:
 
     def _line(self, line: bytes, delivery: Delivery, added: list[Any]) -> bytes:
         if self.layout.format == "jsonl":
-            members = [key + _json(value) for key, value in zip(self._keys, added, strict=True)]
+            # Where no correction did anything, a line has no member that says so.
+            members = [
+                key + _json(value)
+                for (key, is_rare), value in zip(self._keys, added, strict=True)
+                if value is not None or not is_rare
+            ]
             return line[:-1] + b"".join(members) + b"}\n"
         cells = [_cell(getattr(delivery, name)) for name in self._names]
         return b",".join(cells + [_cell(value) for value in added]) + b"\r\n"

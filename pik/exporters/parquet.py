@@ -14,8 +14,8 @@ from pik.errors import UsageError
 from pik.exporters.envelope import SCHEMA, TIMESTAMP, integers, read_envelopes, strings
 from pik.model.batch import Verdict
 from pik.model.delivery import ExtractedColumn, Filter, extracted_values
-from pik.model.instant import ALL_TIME, full_instant
-from pik.ports.engine import DELIVERY, Block, Layout, Piece, Rows
+from pik.model.instant import ALL_TIME, full_instant, parse_instant
+from pik.ports.engine import CORRECTED, DELIVERY, Block, Layout, Piece, Rows
 
 ROW_GROUP = 64 * 1024
 """Rows after which a row group is written."""
@@ -41,6 +41,8 @@ class ParquetExporter:
         fields = [field for field in SCHEMA if field.name not in self._values]
         if layout.include_duplicates:
             fields.append(pa.field(DELIVERY, pa.string()))
+        if not layout.as_received:
+            fields += [pa.field(name, kind) for name, kind in zip(CORRECTED, _CORRECTED_TYPES, strict=True)]
         fields += [pa.field(column.name, _column_type(column)) for column in layout.columns]
         if layout.microseconds:
             fields = [pa.field(field.name, _microseconds_type(field)) for field in fields]
@@ -63,6 +65,9 @@ class ParquetExporter:
             kinds = _kinds(table, pieces)
             table = table.append_column(DELIVERY, kinds)
             masks.append(pc.not_equal(kinds, Verdict.UNRECORDED))
+        if not self.layout.as_received:
+            for name, values in zip(CORRECTED, _corrected(table, pieces), strict=True):
+                table = table.append_column(name, values)
         return table.filter(reduce(pc.and_, masks)) if masks else table
 
     def _with_extracted(self, table: pa.Table, *, exactly: bool) -> pa.Table:
@@ -176,6 +181,21 @@ def _kinds(table: pa.Table, pieces: Sequence[Piece]) -> Any:
         seqs = table.column("seq").slice(len(kinds), piece.lines)
         kinds += [piece.verdicts.get(seq, accepted) for seq in seqs.to_pylist()]
     return pa.array(kinds, pa.string())
+
+
+_CORRECTED_TYPES = (TIMESTAMP, pa.string())
+
+
+def _corrected(table: pa.Table, pieces: Sequence[Piece]) -> list[Any]:
+    """Return the columns of CORRECTED. All lines of pieces with corrections are in the table."""
+    if not any(piece.corrected for piece in pieces):
+        return [pa.nulls(table.num_rows, kind) for kind in _CORRECTED_TYPES]
+    found: list[tuple[str | None, str | None]] = []
+    for piece in pieces:
+        seqs = table.column("seq").slice(len(found), piece.lines)
+        found += [piece.corrected.get(seq, (None, None)) for seq in seqs.to_pylist()]
+    times = [None if time is None else parse_instant(time) for time, _ in found]
+    return [pa.array(times, TIMESTAMP), pa.array([ids for _, ids in found], pa.string())]
 
 
 # Microseconds, for readers of Parquet without nanoseconds, such as Spark. A time that microseconds do not hold is an

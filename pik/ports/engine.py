@@ -5,7 +5,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from itertools import islice
 from pathlib import Path
@@ -192,7 +192,8 @@ class Figures(Protocol):
 
 
 class Tables(Protocol):
-    """Deliveries as SQL tables: `deliveries`, every recorded one, and `events`, those that count.
+    """Deliveries as SQL tables: `deliveries`, every recorded one, and `events`, those that count. Where `received_ns`
+    is asked for, `moved_away` has those that count and were in the window until a correction moved them out of it.
 
     Their columns are DELIVERY_COLUMNS, as far as they were asked for. Statements are DuckDB's SQL, read those tables
     and nothing else, and raise Invalid where they cannot be evaluated.
@@ -311,7 +312,7 @@ class Engine(Protocol):
 
 
 DELIVERY_COLUMNS = {
-    **{field.name: field.type for field in ENVELOPE},
+    **{each.name: each.type for each in ENVELOPE},
     "verdict": FieldType.TEXT,
     "recorded_at": FieldType.INSTANT,
     "event_ns": FieldType.INTEGER,
@@ -329,11 +330,16 @@ whether it counts, or took it out; NULL: none did."""
 Format = Literal["parquet", "jsonl", "csv"]
 Compression = Literal["zstd", "snappy", "gzip", "none"]
 
-COLUMNS = tuple(field.name for field in ENVELOPE)
-"""The columns of every export; after them `delivery` where duplicates are included, then the extracted ones."""
+COLUMNS = tuple(each.name for each in ENVELOPE)
+"""The columns of every export; after them `delivery` where duplicates are included, those of CORRECTED unless what came
+is exported, then the extracted ones."""
 
 DELIVERY = "delivery"
 """The column with the verdict: accepted, exact or conflict."""
+
+CORRECTED = ("received_event_time", "correction")
+"""The columns with the event_time that a correction replaced (null: none did), and with the ids of the corrections that
+moved the delivery, chose whether it counts, or took it out, with a comma between two (null: none did)."""
 
 PARTITIONS = ("event_date", "source", "event_type")
 """What an export can be partitioned by."""
@@ -341,7 +347,8 @@ PARTITIONS = ("event_date", "source", "event_type")
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """What is exported, and how. Without `include_duplicates` only accepted deliveries are.
+    """What is exported, and how. Without `include_duplicates` only deliveries that count are. With `as_received` no
+    correction holds, and there are no columns about corrections.
 
     `microseconds`: times of Parquet have those, not nanoseconds.
     """
@@ -353,6 +360,7 @@ class Layout:
     columns: tuple[ExtractedColumn, ...] = ()
     partition_by: tuple[str, ...] = ()
     microseconds: bool = False
+    as_received: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -360,12 +368,14 @@ class Piece:
     """So many deliveries of one segment.
 
     `verdicts` maps the seqs of the segment's duplicates to exact or conflict, and of deliveries that are not recorded
-    yet, which no export has, to unrecorded; `read` parses one line and raises Damaged, naming the segment.
+    yet, which no export has, to unrecorded; `read` parses one line and raises Damaged, naming the segment. `corrected`
+    maps seqs to the values of CORRECTED; lines have the corrected event_time. All lines of such a block are exported.
     """
 
     lines: int
     verdicts: Mapping[int, Verdict]
     read: Callable[[bytes], Delivery]
+    corrected: Mapping[int, tuple[str | None, str | None]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

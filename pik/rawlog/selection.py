@@ -11,7 +11,7 @@ from pik.model.batch import Frame, Segment, Verdict
 from pik.model.delivery import Delivery, Filter, entity_mark, event_id_text, event_time_text
 from pik.model.instant import MAX_INSTANT, MIN_INSTANT, Window, day_of, full_instant
 from pik.ports.store import Store
-from pik.rawlog.corrected import Corrected, Days, corrected_until
+from pik.rawlog.corrected import Corrected, Days, concerning, corrected_until
 from pik.rawlog.objects import frame_lines, frames_of, parse
 from pik.runtime import SILENT, Progress, showing
 
@@ -265,7 +265,7 @@ def deliveries(
     marks = [entity_mark(entity) for entity in wanted.entities] if len(wanted.entities) <= 8 else []
     with showing(progress, "reading raw", None, "deliveries"):
         selection = Selection(store, wanted.window, wanted.entities, AS_RECEIVED if as_received else NO_OVERRIDES)
-        if selection.corrected:
+        if concerning(selection.corrected.active, wanted.window):
             from pik.rawlog.corrected_reader import corrected_deliveries  # which needs this module
 
             yield from corrected_deliveries(selection, wanted, kinds, bound, progress)

@@ -21,16 +21,30 @@ from pik.inputs.source import shown_name
 from pik.model.batch import Frame, Segment, Verdict
 from pik.model.delivery import ExtractedColumn, parse_column
 from pik.model.instant import Window, day_text, format_instant
-from pik.ports.engine import COLUMNS, DELIVERY, PARTITIONS, Block, Compression, Exporter, Format, Layout, Piece, Rows
+from pik.ports.engine import (
+    COLUMNS,
+    CORRECTED,
+    DELIVERY,
+    PARTITIONS,
+    Block,
+    Compression,
+    Exporter,
+    Format,
+    Layout,
+    Piece,
+    Rows,
+)
 from pik.ports.raw import Raw
 from pik.ports.store import Store
+from pik.rawlog.corrected import concerning
 from pik.rawlog.objects import frame_text, parse, stored_frames
-from pik.rawlog.selection import Selection, deliveries
+from pik.rawlog.selection import AS_RECEIVED, NO_OVERRIDES, Selection, deliveries
 from pik.runtime import Progress, showing
 from pik.runtime.parallel import map_in_threads
 from pik.usecases import Listing
 from pik.usecases.availability import expect_held
 from pik.usecases.export_files import ExportedFile, FileOutput, StreamOutput
+from pik.usecases.inspect.effects import Effects
 
 THREADS, REMOTE_THREADS = 1, 8
 """Threads that cut rows out of raw: in a local store, and where each read waits for a network. The calling thread
@@ -69,12 +83,14 @@ def export(
     directory: bool = False,
     dry_run: bool = False,
     even_empty: bool = True,
+    effects: Effects | None = None,
 ) -> ExportReport:
     """Write what the exporter's layout selects to `target`, which appears when all of it is complete and on disk.
 
     `directory`: `target` becomes a directory of files, else a single file with its manifest beside it. A stream is
     written to as rows come, and has no manifest. A dry run does all but writing; without `even_empty` nothing is
-    written where nothing matches. What killed exports have left beside the target is removed.
+    written where nothing matches. What killed exports have left beside the target is removed. The manifest has the
+    `effects` of corrections.
 
     Raises UsageError if `target` or its manifest exists (an empty directory aside), or appears meanwhile, or if a value
     does not fit its column; NotHeld, Damaged, StoreError. Then nothing is left at `target`.
@@ -82,9 +98,10 @@ def export(
     layout = exporter.layout
     window, entities = layout.selection.window, layout.selection.entities
     expect_held(store, window, entities)
-    selection = Selection(store, window, entities)
+    selection = Selection(store, window, entities, AS_RECEIVED if layout.as_received else NO_OVERRIDES)
+    is_corrected = bool(concerning(selection.corrected.active, window))
     jobs: Listing[Job | Block, int] = Listing(
-        corrected_blocks(selection, layout) if selection.corrected else _jobs(selection, layout.include_duplicates)
+        corrected_blocks(selection, layout) if is_corrected else _jobs(selection, layout.include_duplicates)
     )
     threads = REMOTE_THREADS if store.deployed else THREADS
     rows = 0
@@ -109,7 +126,7 @@ def export(
         files = output.finish()
         known_until = jobs.summary or None
         written = rows > 0 or even_empty
-        manifest = output.publish(_manifest(store, exporter, files, known_until)) if written else None
+        manifest = output.publish(_manifest(store, exporter, files, known_until, effects)) if written else None
     return ExportReport(
         target if isinstance(target, Path) else None,
         manifest,
@@ -121,7 +138,13 @@ def export(
     )
 
 
-def _manifest(store: Store, exporter: Exporter, files: Sequence[ExportedFile], known_until: int | None) -> bytes:
+def _manifest(
+    store: Store,
+    exporter: Exporter,
+    files: Sequence[ExportedFile],
+    known_until: int | None,
+    effects: Effects | None,
+) -> bytes:
     """Return the manifest, as docs/json.md describes it."""
     layout, wanted = exporter.layout, exporter.layout.selection
     content = {
@@ -137,12 +160,14 @@ def _manifest(store: Store, exporter: Exporter, files: Sequence[ExportedFile], k
             "source": wanted.source,
             "event_type": wanted.event_type,
             "include_duplicates": layout.include_duplicates,
+            "as_received": layout.as_received,
             "columns": [
                 {"name": column.name, "expression": column.expression, "type": column.type} for column in layout.columns
             ],
             "partition_by": layout.partition_by,
         },
         "known_until": format_instant(known_until) if known_until else None,
+        "corrected": effects,
         "rows": sum(file.rows for file in files),
         "files": [msgspec.structs.replace(file, path=shown_name(file.path)) for file in files],
     }
@@ -151,7 +176,7 @@ def _manifest(store: Store, exporter: Exporter, files: Sequence[ExportedFile], k
 
 _FORMATS: dict[str, Format] = {".parquet": "parquet", ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv"}
 _COMPRESSIONS: dict[str, Compression] = {".gz": "gzip", ".zst": "zstd"}
-_RESERVED = {*COLUMNS, DELIVERY, *PARTITIONS, "original", "payload_text"}
+_RESERVED = {*COLUMNS, DELIVERY, *CORRECTED, *PARTITIONS, "original", "payload_text"}
 
 
 STDOUT = "-"
@@ -256,7 +281,7 @@ def _jobs(selection: Selection, include_duplicates: bool) -> Generator[Job, None
     return known_until
 
 
-CORRECTED = 4096
+TOGETHER = 4096
 """Deliveries that are cut at once where corrections hold."""
 
 
@@ -266,13 +291,16 @@ def corrected_blocks(selection: Selection, layout: Layout) -> Generator[Block, N
     only: Literal["accepted"] | None = None if layout.include_duplicates else "accepted"
     found = deliveries(selection.store, layout.selection, only=only)
     for day, of_day in groupby(found, key=lambda one: one.day):
-        while some := list(islice(of_day, CORRECTED)):
+        while some := list(islice(of_day, TOGETHER)):
             text, pieces = b"", list[Piece]()
             for key, together in groupby(some, key=lambda one: one.segment.key):
                 lines = list(together)
                 verdicts = {one.delivery.seq: one.kind for one in lines if layout.include_duplicates}
                 marked = {seq: kind for seq, kind in verdicts.items() if kind != Verdict.ACCEPTED}
-                pieces.append(Piece(len(lines), marked, partial(parse, key)))
+                corrected = {
+                    one.delivery.seq: (one.received_time, ",".join(one.corrections)) for one in lines if one.corrections
+                }
+                pieces.append(Piece(len(lines), marked, partial(parse, key), corrected))
                 text += b"".join(one.corrected_line + b"\n" for one in lines)
             yield Block(day_text(day), text, _line_breaks(text, len(some)), pieces)
     return selection.known_until

@@ -337,9 +337,26 @@ def _correct(pik: Journey) -> None:
     [keyed] = [one for one in pik("pik events", "events", *store)["events"] if one["event_time"][11:13] == "01"]
     pik(title, "correct", "--assume", f"delivery={keyed['event_id']}:1", *why)
     pik(title, "correct", "--assume", "shift=-1d,entity=e,to=2026-03-02T00:30:00Z", *why)
+    early = pik("pik events", "events", *store)["events"][0]["event_id"]
+    for name in ("duplicates", "duplicates --class suspect"):
+        pik(f"pik {name}", *name.split(), *store)
+        pik(f"pik {name} --by", *name.split(), "--by", "source", *store)
     [gone] = pik(title, "correct", "--assume", f"without-batch={batch}", *why)["corrections"]
     pik("pik explain", "explain", "event_count", "e", "2026-03-02", *store, code=1)
     pik("pik corrections list", "corrections", "list", "--limit", 1, *store)
+    for event in (early, keyed["event_id"]):
+        pik("pik show", "show", event, *store)
+    pik("pik export", "export", "--out", "wrong.csv", *store)
+    for name in ("events --by source", "lag", "lag --skew"):
+        pik(f"pik {name}".removesuffix(" source"), *name.split(), *store)
+    for output in ((), ("--output", "corrected.parquet")):
+        pik(
+            " ".join(["pik sql", *output[:1]]),
+            "sql",
+            "SELECT correction AS any_column FROM deliveries",
+            *output,
+            *store,
+        )
     title, why = "pik corrections revoke", ("--reason", "right", "--yes", *store)
     pik(title, "corrections", "revoke", gone["correction_id"], *why, "--dry-run")
     back = pik(title, "corrections", "revoke", gone["correction_id"], *why)["correction_id"]
@@ -463,7 +480,12 @@ def _keep(pik: Journey) -> None:
         "--partition-by",
         "source",
     )
-    for manifest in ("events.parquet.manifest.json", "none.csv.manifest.json", "parts/_manifest.json"):
+    for manifest in (
+        "events.parquet.manifest.json",
+        "wrong.csv.manifest.json",
+        "none.csv.manifest.json",
+        "parts/_manifest.json",
+    ):
         pik.said.setdefault("pik export, manifest", []).append(
             json.loads(Path(manifest).read_bytes(), parse_float=Decimal)
         )

@@ -19,7 +19,7 @@ from pik.exporters import exporter, parquet
 from pik.model.batch import Verdict
 from pik.model.delivery import Filter, parse_column, read_delivery
 from pik.model.instant import ALL_TIME, Window, parse_instant
-from pik.ports.engine import COLUMNS, Block, Layout
+from pik.ports.engine import COLUMNS, CORRECTED, Block, Layout
 from tests.support.raw_lines import BATCH, INGESTED, block, line, record
 
 TEXTS = [
@@ -67,7 +67,7 @@ def instants() -> list[int]:
 
 def test_pyarrow_reads_exact_values(file: Path) -> None:
     table = pq.read_table(file)
-    assert tuple(table.column_names) == (*COLUMNS, "amount", "n", "at", "again")
+    assert tuple(table.column_names) == (*COLUMNS, *CORRECTED, "amount", "n", "at", "again")
     assert {str(table.schema.field(name).type) for name in ("event_time", "received_time", "ingest_time", "at")} == {
         "timestamp[ns, tz=UTC]"
     }

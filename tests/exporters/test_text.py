@@ -15,7 +15,7 @@ import zstandard
 from pik.exporters import exporter
 from pik.model.batch import Verdict
 from pik.model.delivery import Filter, parse_column
-from pik.ports.engine import COLUMNS, Block, Layout
+from pik.ports.engine import COLUMNS, CORRECTED, Block, Layout
 from tests.support.raw_lines import BATCH, block, line, record
 
 from .test_parquet import TEXTS, VERDICTS, written
@@ -52,7 +52,7 @@ def test_csv_is_that_of_rfc_4180() -> None:
     data = only(Layout(Filter(), "csv", "none", columns=COLUMNS_OF_OWN), block(raw, verdicts=[{3: Verdict.EXACT}]))
     assert data.count(b"\r\n") == 3
     header, first, second = csv.reader(io.StringIO(data.decode(), newline=""), strict=True)
-    assert header == [*COLUMNS, "amount", "at", "note"]
+    assert header == [*COLUMNS, *CORRECTED, "amount", "at", "note"]
     found = dict(zip(header, first, strict=True))
     assert found["entity_id"] == 'x,"y"'
     assert (found["event_time"], found["received_time"]) == ("2026-01-01T00:00:00.000000000Z", "")

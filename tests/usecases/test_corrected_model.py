@@ -26,6 +26,9 @@ from pik.runtime import SILENT
 from pik.usecases.care.rebuild import rebuild_index
 from pik.usecases.care.verify import verify
 from pik.usecases.export import export
+from pik.usecases.inspect.conditions import Conditions
+from pik.usecases.inspect.deliveries import show_event
+from pik.usecases.inspect.effects import Effects, corrected_effects
 from pik.usecases.inspect.events import list_events
 from pik.usecases.metrics.causes import explained
 from pik.usecases.metrics.chain import Cause
@@ -33,7 +36,7 @@ from pik.usecases.metrics.diff import diff_aggregates
 from pik.usecases.replay.plan import plan_replay, start
 from pik.usecases.replay.runs import run_locally
 from tests.support.corrected_model import KINDS, RecordedCorrection, record_correction, resolve
-from tests.support.scenario_model import ASSUMED, BATCHES, DAY_ONE, FORMULAS, SENT, Assumed, Sent, written
+from tests.support.scenario_model import ASSUMED, BATCHES, DAY_ONE, FORMULAS, SENT, Arrival, Assumed, Sent, written
 from tests.support.stores import HERE, ingest, replayed, request
 from tests.usecases.test_scenario_model import ENGINE, Built, Place, build, computed
 
@@ -163,6 +166,7 @@ def check_others(built: Built, formula: str, place: Place, more: list[Assumed]) 
     before = computed(built.store, place)
     assert {key: found[:2] for key, found in before.items()} == within
     check_readers(built, place)
+    check_effects(built, place)
     rebuild_index(built.store, SILENT)
     assert computed(built.store, place) == before
 
@@ -205,6 +209,53 @@ def check_readers(built: Built, place: Place) -> None:
     with zstandard.open(path, "rt", encoding="utf-8") as file:
         exported = [json.loads(line) for line in file]
     assert sorted((one["event_id"], parse_instant(one["event_time"])) for one in exported) == expected
+
+
+def check_effects(built: Built, place: Place) -> None:
+    """What is said of corrections: which events they took out of the window, moved, or count by another delivery; the
+    state of each event; and what came."""
+    (window, entities), model, wanted = place, built.model, Filter(*place)
+    state = model.state(None, [])
+    counting = {
+        one.number: one for identity, found in state.counting.items() for one in found if identity not in state.out
+    }
+    accepted = {min(model.of_event(each.sent.identity), key=lambda one: one.order).number for each in model.arrivals}
+
+    def is_there(one: Arrival, at: int) -> bool:
+        return DAY_ONE + at * SECOND in window and (not entities or one.sent.entity in entities)
+
+    here = {number for number, one in counting.items() if is_there(one, state.times[number])}
+    left = {counting[number].sent.identity for number in here}
+    gone = [
+        one
+        for one in model.arrivals
+        if one.number in accepted and is_there(one, state.times[one.number]) and one.sent.identity not in left
+    ]
+    moved = [
+        one
+        for number, one in counting.items()
+        if state.times[number] != one.sent.at and (number in here or is_there(one, one.sent.at))
+    ]
+    effects = corrected_effects(built.store, ENGINE, wanted)
+    assert (effects or Effects()) == Effects(len(gone), len(moved), len(here - accepted))
+    as_received = list_events(built.store, wanted, conditions=Conditions(as_received=True))
+    assert [(one.event_time, one.event_id) for one in as_received] == sorted(
+        (DAY_ONE + one.sent.at * SECOND, one.sent.event_id)
+        for one in model.arrivals
+        if one.number in accepted and is_there(one, one.sent.at)
+    )
+    for event_id, locations in {one.sent.event_id: one for one in model.arrivals}.items():
+        shown = show_event(built.store, ENGINE, event_id)
+        assert shown.counts == any(one.sent.event_id == event_id for one in counting.values())
+        for row in shown.deliveries:
+            [one] = [
+                each
+                for each in model.of_event(locations.sent.identity)
+                if (built.ids[each.batch], each.seq) == (row.batch_id, row.seq)
+            ]
+            assert row.counts == (one.number in counting)
+            assert row.event_time == DAY_ONE + state.times[one.number] * SECOND
+            assert (row.received_event_time is None) == (state.times[one.number] == one.sent.at)
 
 
 def _rows(tables: Tables) -> Iterator[list[Any]]:

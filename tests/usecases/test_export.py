@@ -52,6 +52,7 @@ def test_a_file_and_its_manifest(filled: Store, place: Path) -> None:
     manifest = json.loads((place / "events.parquet.manifest.json").read_text(encoding="utf-8"))
     assert manifest.pop("created_at") > "2026"
     assert manifest.pop("known_until") is not None
+    assert manifest.pop("corrected") is None
     assert manifest == {
         "pik": __version__,
         "store": filled.url,
@@ -64,6 +65,7 @@ def test_a_file_and_its_manifest(filled: Store, place: Path) -> None:
             "source": None,
             "event_type": None,
             "include_duplicates": False,
+            "as_received": False,
             "columns": [],
             "partition_by": [],
         },
@@ -86,6 +88,7 @@ def test_a_manifest_contains_the_query(filled: Store, place: Path) -> None:
         "source": "web",
         "event_type": "paid",
         "include_duplicates": True,
+        "as_received": False,
         "columns": [{"name": "v", "expression": "v", "type": "int64"}],
         "partition_by": [],
     }

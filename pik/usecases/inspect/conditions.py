@@ -16,6 +16,7 @@ from pik.model.delivery import Filter
 from pik.model.instant import ALL_TIME, Window
 from pik.model.metric import Definition
 from pik.ports.store import Store
+from pik.rawlog.corrected import corrected_until
 from pik.rawlog.gathering import gather
 from pik.rawlog.selection import NO_OVERRIDES, Overrides, RecordedDelivery, Selection
 
@@ -54,7 +55,7 @@ class Places:
 class Conditions:
     """Which deliveries are asked for: those with this verdict (for `accepted`: those that count), of this batch,
     recorded in this window, with at least this lag (nanoseconds), in `places`, and not counted by the `values`. None:
-    no restriction."""
+    no restriction. With `as_received` no correction holds: those accepted count, at the times with which they came."""
 
     kind: Verdict = Verdict.ACCEPTED
     batch_id: str | None = None
@@ -62,6 +63,7 @@ class Conditions:
     min_lag: int | None = None
     places: Places | None = None
     values: CurrentValues | None = None
+    as_received: bool = False
 
     @property
     def only(self) -> Literal["duplicate"] | None:
@@ -95,14 +97,18 @@ class Conditions:
 
 
 ACCEPTED = Conditions()
-"""The accepted deliveries, one for each event."""
+"""The deliveries that count, one for each event."""
 
 
-def within_batch(wanted: Filter, batch: Batch) -> Filter:
-    """Return the filter with its window cut to the events of the batch, where they overlap."""
+def within_batch(store: Store, wanted: Filter, batch: Batch, *, as_received: bool = False) -> Filter:
+    """Return the filter with its window cut to the events of the batch, and to where corrections move any, where they
+    overlap."""
     if batch.first_event is None or batch.last_event is None:
         return wanted
-    start, end = max(wanted.window.start, batch.first_event), min(wanted.window.end, batch.last_event + 1)
+    extent = Window(batch.first_event, batch.last_event + 1)
+    if not as_received:
+        extent = corrected_until(store).widened(extent)
+    start, end = max(wanted.window.start, extent.start), min(wanted.window.end, extent.end)
     return replace(wanted, window=Window(start, end)) if start < end else wanted
 
 
@@ -115,7 +121,7 @@ def matching(
     duplicates: bool = False,
     overrides: Overrides = NO_OVERRIDES,
 ) -> Places:
-    """Return the accepted deliveries in the window (with `duplicates` all) that meet the condition, which is SQL as in
+    """Return the deliveries in the window that count (with `duplicates` all) and meet the condition, which is SQL as in
     a metric's `where`. Raises UsageError for one that a metric could not have, or that fails for a delivery."""
     definition = Definition(name="selection", value="count(*)", where=where)
     try:

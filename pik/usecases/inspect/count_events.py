@@ -83,7 +83,7 @@ def _groups(
     group_of = group_by(by)
     holds = conditions.holds if conditions.chooses_segments else None
     only = conditions.only or "accepted"
-    found = deliveries(store, wanted, only=only, progress=progress, holds=holds)
+    found = deliveries(store, wanted, only=only, progress=progress, holds=holds, as_received=conditions.as_received)
     groups = _counted(group_of(one.delivery) for one in found if conditions.meets(one))
     if by != HOURS:
         groups = sort_bounded(groups, lambda one: (-one.events, one.group))

@@ -1,19 +1,20 @@
-"""All deliveries of one event, and what counted it."""
+"""All deliveries of one event, what corrections say of them, and what counted it."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from operator import attrgetter
 
 import zstandard
+from msgspec import structs
 
 from pik.errors import CANDIDATES, NotFound, NotHeld, UsageError, ambiguous_id, command
 from pik.model.batch import Location, Segment, Verdict
 from pik.model.delivery import Delivery
-from pik.model.instant import DAY, MIN_INSTANT, Window, covered, day_text, parse_instant
+from pik.model.instant import DAY, MIN_INSTANT, Window, covered, day_text, full_instant, parse_instant
 from pik.model.metric import ALL_ENTITIES, Aggregate, Definition
 from pik.ports.engine import Engine, Inputs
 from pik.ports.store import Store
@@ -22,8 +23,10 @@ from pik.rawlog.sealed_records import parts
 from pik.rawlog.selection import RecordedDelivery
 from pik.runtime.storage import scratch
 from pik.usecases.availability import expect_pulled, has_expired
+from pik.usecases.inspect.story import Chapter, EventLog, EventState, chapters, event_log, place_of
 from pik.usecases.metrics.computation import sound
 from pik.usecases.metrics.definitions import Scales
+from pik.usecases.metrics.winners import Winners
 
 _HEX = re.compile(r"[0-9a-f]{1,32}")
 
@@ -32,12 +35,15 @@ _HEX = re.compile(r"[0-9a-f]{1,32}")
 class DeliveryRow:
     """A delivery of the event: where it is in raw, and when it came (`ingest_time`, `lag` in nanoseconds).
 
-    `event_time_original` is the text of its time as it came, None if that was canonical.
+    `event_time_original` is the text of its time as it came, None if that was canonical. Corrections hold: `event_time`
+    is when it happened, `received_event_time` when it says so itself (None: then), `corrections` are the ids of those
+    that moved it, chose whether it counts, or took it out.
     """
 
     kind: str
     batch_id: str
     seq: int
+    event_time: int
     ingest_time: int
     lag: int
     content_hash: str
@@ -45,11 +51,15 @@ class DeliveryRow:
     frame: int
     line: bytes
     event_time_original: str | None = None
+    counts: bool = True
+    received_event_time: int | None = None
+    corrections: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class EventDetail:
-    """An event by its accepted delivery, its deliveries (that one first), and the aggregates that count it.
+    """An event by the delivery of it that counts (if none does: by the accepted one), its deliveries (the accepted one
+    first), what happened to it, and the aggregates that count it.
 
     `aggregates` are current ones of its entity and bucket, computed when the event was in the index already, by a
     definition whose filter selects it. None: unknown, in a copy into which another day of the event was pulled, but not
@@ -62,6 +72,10 @@ class EventDetail:
     aggregates: tuple[Aggregate, ...] | None
     left_out: int = 0
     imported: tuple[str, ...] = ()
+    counts: bool = True
+    received_event_time: int | None = None
+    corrections: tuple[str, ...] = ()
+    story: tuple[Chapter, ...] = ()
 
 
 def show_event(store: Store, engine: Engine, prefix: str, limit: int | None = None) -> EventDetail:
@@ -74,28 +88,53 @@ def show_event(store: Store, engine: Engine, prefix: str, limit: int | None = No
     places = store.index.deliveries(accepted.event_id, limit)
     (repeats,) = store.index.repeats([(accepted.day, accepted.event_id)])
     found = list(read_locations(store, places))
-    rows = tuple(
-        DeliveryRow(
-            one.kind,
-            one.delivery.batch_id,
-            one.delivery.seq,
-            parse_instant(one.delivery.ingest_time),
-            one.delivery.lag,
-            one.delivery.content_hash,
-            one.segment.key,
-            place.frame,
-            one.line,
-            one.delivery.event_time_original,
-        )
-        for one, place in zip(found, places, strict=True)
+    left_out = 1 + repeats - len(found)
+    log = event_log(store, accepted.event_id, found[0].delivery.entity_id, places, all_there=not left_out)
+    state = log.state()
+    rows = tuple(_row(one, place, state) for one, place in zip(found, places, strict=True))
+    event, line = found[0].delivery, rows[0]
+    if state.counting is not None and state.counting != places[0]:
+        [counting] = read_locations(store, [state.counting])
+        event, line = counting.delivery, _row(counting, state.counting, state)
+    event = structs.replace(event, event_time=full_instant(line.event_time))
+    shown = EventDetail(
+        event,
+        rows,
+        None,
+        left_out,
+        counts=state.counting is not None,
+        received_event_time=line.received_event_time,
+        corrections=line.corrections,
     )
-    left_out = 1 + repeats - len(rows)
     if not _is_pulled(store, found):
-        return EventDetail(found[0].delivery, rows, None, left_out)
-    values = list(_counting(store, engine, found[0]))
+        return replace(shown, story=chapters(log, places, rows))
+    values = list(_counting(store, engine, found, log))
     imported = tuple(dict.fromkeys(one.computed.metric for one in values if one.is_imported))
     aggregates = tuple(one for one in values if not one.is_imported)
-    return EventDetail(found[0].delivery, rows, aggregates, left_out, imported)
+    story = chapters(log, places, rows, aggregates)
+    return replace(shown, aggregates=aggregates, imported=imported, story=story)
+
+
+def _row(found: RecordedDelivery, location: Location, state: EventState) -> DeliveryRow:
+    delivery, place = found.delivery, place_of(location)
+    received = delivery.event_instant
+    time = state.times.get(place, received)
+    return DeliveryRow(
+        found.kind,
+        delivery.batch_id,
+        delivery.seq,
+        time,
+        parse_instant(delivery.ingest_time),
+        delivery.lag + received - time,
+        delivery.content_hash,
+        found.segment.key,
+        location.frame,
+        found.line,
+        delivery.event_time_original,
+        state.counting == location,
+        None if time == received else received,
+        state.corrections.get(place, ()),
+    )
 
 
 def _is_pulled(store: Store, found: Sequence[RecordedDelivery]) -> bool:
@@ -164,23 +203,56 @@ def day_window(day: int) -> Window:
     return Window(max(day * DAY, MIN_INSTANT), (day + 1) * DAY)
 
 
-def _counting(store: Store, engine: Engine, found: RecordedDelivery) -> Iterator[Aggregate]:
-    """Yield the current aggregates that have the event among their inputs, and the imported ones that may have it."""
-    instant, scales = found.delivery.event_instant, Scales(store.metrics)
+def _counting(store: Store, engine: Engine, found: Sequence[RecordedDelivery], log: EventLog) -> Iterator[Aggregate]:
+    """Yield the current aggregates that have the event among their inputs, and the imported ones that may have it:
+    each counts what was known, and what corrections said, when its run was planned."""
+    read = {(one.delivery.batch_id, one.delivery.seq): one for one in found}
+    winners, scales, entity_id = Winners(store), Scales(store.metrics), found[0].delivery.entity_id
+
+    def counted(known_until: int | None, until: int | None) -> RecordedDelivery | None:
+        """Return the delivery that counts for a run, at the time at which it does."""
+        if not log.log:
+            is_known = known_until is None or known_until >= found[0].segment.recorded_at
+            return found[0] if is_known else None
+        state = log.state(until, known_until)
+        if state.counting is None:
+            return None
+        place = place_of(state.counting)
+        if place not in read:
+            read[place] = next(read_locations(store, [state.counting]))
+        one = read[place]
+        return _moved(one, state.times.get(place, one.delivery.event_instant))
+
+    ever = [counted(None, until) for until in ((0, *log.moments) if log.log else (None,))]
+    instants = {one.delivery.event_instant for one in ever if one is not None}
     for metric in store.metrics.latest():
         # Earlier versions may have had other buckets, and what they made may be current still.
         definitions = {one.version: one.definition for one in store.metrics.versions(metric.name)}
-        start = min(_bucket(definition, instant).start for definition in definitions.values())
-        entity = ALL_ENTITIES if metric.is_over_all else found.delivery.entity_id
-        current = store.aggregates.current(metric.name, Window(start, instant + 1), [entity])
-        for aggregate in sound(current):
-            definition = definitions[aggregate.metric_version]
-            if (
-                instant in _bucket(definition, aggregate.computed.bucket)
-                and (aggregate.is_imported or aggregate.known_until >= found.segment.recorded_at)
-                and _selects(engine, definition, found)
-            ):
-                yield scales.shown(aggregate)
+        seen: set[int] = set()
+        for instant in sorted(instants):
+            start = min(_bucket(definition, instant).start for definition in definitions.values())
+            entity = ALL_ENTITIES if metric.is_over_all else entity_id
+            for aggregate in sound(store.aggregates.current(metric.name, Window(start, instant + 1), [entity])):
+                definition, bucket = definitions[aggregate.metric_version], aggregate.computed.bucket
+                if bucket in seen or instant not in _bucket(definition, bucket):
+                    continue
+                if aggregate.is_imported:
+                    one = counted(None, None)
+                else:
+                    planned = winners.planned(aggregate.run_id) if log.log else None
+                    one = counted(aggregate.known_until, planned)
+                if one is not None and one.delivery.event_instant in _bucket(definition, bucket):
+                    seen.add(bucket)
+                    if _selects(engine, definition, one):
+                        yield scales.shown(aggregate)
+
+
+def _moved(found: RecordedDelivery, time: int) -> RecordedDelivery:
+    """Return the delivery as one that happened at this time."""
+    received, text = found.delivery.event_time, full_instant(time)
+    if text == received:
+        return found
+    return replace(found, delivery=structs.replace(found.delivery, event_time=text), received_time=received)
 
 
 def _bucket(definition: Definition, instant: int) -> Window:
@@ -194,7 +266,7 @@ def _selects(engine: Engine, definition: Definition, found: RecordedDelivery) ->
         return True
     with scratch() as directory:
         file = directory / "event.ndjson.zst"
-        file.write_bytes(zstandard.ZstdCompressor().compress(found.line + b"\n"))
+        file.write_bytes(zstandard.ZstdCompressor().compress(found.corrected_line + b"\n"))
         window = _bucket(definition, found.delivery.event_instant)
         with engine.computation(Inputs([file], 1), [definition], window) as computation:
             return any(row.inputs for row in computation.rows())

@@ -27,18 +27,20 @@ from pik.usecases.inspect.events import PAGE, ordered
 
 _FINISHED = 10_000  # batches for which it is remembered whether they are finished
 
-# A delivery, its verdict and its day. They are sorted on disk, and so carry nothing else of their segment: its frames
-# would be written again with each.
-_Duplicate = tuple[Delivery, Verdict, int]
+# A delivery, its verdict, its day, the time that a correction replaced, and the ids of corrections. They are sorted on
+# disk, and so carry nothing else of their segment: its frames would be written again with each.
+_Duplicate = tuple[Delivery, Verdict, int, str | None, tuple[str, ...]]
 
 
 @dataclass(frozen=True, slots=True)
 class DuplicateFilter:
-    """Selects duplicates: `kind` exact, conflict or None for both; of events with at least `min_deliveries`."""
+    """Selects duplicates: `kind` exact, conflict or None for both; of events with at least `min_deliveries`. With
+    `as_received` no correction holds."""
 
     filter: Filter
     kind: str | None = None
     min_deliveries: int = 2
+    as_received: bool = False
 
     @property
     def only(self) -> str:
@@ -49,7 +51,7 @@ class DuplicateFilter:
 @dataclass(frozen=True, slots=True)
 class DuplicateRow:
     """One duplicate delivery. `deliveries` counts those of its event; `changes` are where a conflict differs from the
-    accepted one."""
+    accepted one. Corrections hold; `received_event_time` is the time that one replaced."""
 
     event_id: str
     kind: str
@@ -62,6 +64,8 @@ class DuplicateRow:
     batch_id: str
     seq: int
     changes: tuple[FieldChange, ...] = ()
+    received_event_time: int | None = None
+    corrections: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +117,8 @@ def list_duplicates(
     accepted = accepted_deliveries(store)
 
     def rows(page: list[_Duplicate]) -> Iterator[DuplicateRow]:
-        for (delivery, kind, _), count in zip(page, reader.delivery_counts(page), strict=True):
+        for duplicate, count in zip(page, reader.delivery_counts(page), strict=True):
+            delivery, kind, _, received, corrections = duplicate
             compared = payload_diff and kind == Verdict.CONFLICT
             yield DuplicateRow(
                 delivery.event_id,
@@ -127,9 +132,16 @@ def list_duplicates(
                 delivery.batch_id,
                 delivery.seq,
                 tuple(_changes(accepted(delivery.event_id), delivery)) if compared else (),
+                None if received is None else parse_instant(received),
+                corrections,
             )
 
-    found = ordered(store, wanted.filter, limit, reader.select, _key, rows, only=wanted.only, progress=progress)
+    found = ordered(
+        *(store, wanted.filter, limit, reader.select, _key, rows),
+        only=wanted.only,
+        as_received=wanted.as_received,
+        progress=progress,
+    )
     return Listing(found)
 
 
@@ -148,8 +160,8 @@ def selected_duplicates(
 ) -> Iterator[tuple[Delivery, Verdict]]:
     """Yield the selected duplicates, in no particular order. Raises NotHeld and Damaged."""
     expect_held(store, wanted.filter.window, wanted.filter.entities)
-    found = deliveries(store, wanted.filter, only=wanted.only, progress=progress)
-    return ((delivery, kind) for delivery, kind, _ in _DuplicateReader(store, wanted).select(found))
+    found = deliveries(store, wanted.filter, only=wanted.only, progress=progress, as_received=wanted.as_received)
+    return ((delivery, kind) for delivery, kind, *_ in _DuplicateReader(store, wanted).select(found))
 
 
 def _key(item: _Duplicate) -> tuple[int, str, str, int]:
@@ -172,10 +184,10 @@ def count_duplicates(
 def _groups(
     store: Store, wanted: DuplicateFilter, by: str | EventPath, limit: int | None, progress: Progress
 ) -> Generator[GroupRow, None, GroupTotals]:
-    found = deliveries(store, wanted.filter, only=wanted.only, progress=progress)
+    found = deliveries(store, wanted.filter, only=wanted.only, progress=progress, as_received=wanted.as_received)
     group = group_by(by)
     selected = _DuplicateReader(store, wanted).select(found)
-    counts = counts_of((group(delivery), kind == Verdict.CONFLICT) for delivery, kind, _ in selected)
+    counts = counts_of((group(delivery), kind == Verdict.CONFLICT) for delivery, kind, *_ in selected)
     groups = duplicates = 0
     for row in sort_bounded(_added(counts), lambda row: (-row.duplicates, row.group)):
         groups, duplicates = groups + 1, duplicates + row.duplicates
@@ -234,7 +246,7 @@ class _DuplicateReader:
         """Yield the selected ones, in no particular order."""
         uncounted: list[_Duplicate] = []
         for one in found:
-            duplicate = one.delivery, one.kind, one.segment.day
+            duplicate = one.delivery, one.kind, one.segment.day, one.received_time, one.corrections
             if self._wanted.min_deliveries <= 2 and self._is_recorded(one.segment):
                 yield duplicate  # the event of every duplicate has that many
                 continue
@@ -256,7 +268,7 @@ class _DuplicateReader:
 
     def delivery_counts(self, page: Sequence[_Duplicate]) -> list[int]:
         """Return how many deliveries the event of each duplicate has."""
-        events = [(day, delivery.event_id) for delivery, _, day in page]
+        events = [(day, delivery.event_id) for delivery, _, day, *_ in page]
         if len(self._known) > SORTED_IN_MEMORY:
             self._known = {}
         new = list(dict.fromkeys(event for event in events if event not in self._known))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pik.errors import Damaged, NothingSelected, command
 from pik.model.batch import Segment, Verdict
 from pik.model.delivery import Delivery, Filter, entity_mark
-from pik.model.instant import ALL_TIME, DAY, MAX_INSTANT, MIN_INSTANT, Window, day_of, format_instant
+from pik.model.instant import ALL_TIME, DAY, MAX_INSTANT, MIN_INSTANT, Window, day_of, format_instant, parse_instant
 from pik.ports.store import Index, Store
 from pik.rawlog.corrected import corrected_until
 from pik.rawlog.gathering import gather
@@ -46,8 +46,9 @@ Row = TypeVar("Row")
 
 @dataclass(frozen=True, slots=True)
 class EventRow:
-    """A delivery of an event, mostly the accepted one. `lag` in nanoseconds, negative for clock skew; `deliveries`
-    counts all of the event."""
+    """A delivery of an event, mostly the one that counts. `lag` in nanoseconds, negative for clock skew; `deliveries`
+    counts all of the event. Corrections hold; `received_event_time` is the time that one replaced, `corrections` are
+    the ids of those that concern the delivery."""
 
     event_id: str
     event_time: int
@@ -62,11 +63,13 @@ class EventRow:
     recorded_at: int
     delivery: Delivery
     omission: Omission | None = None
+    received_event_time: int | None = None
+    corrections: tuple[str, ...] = ()
 
 
-_Found = tuple[int, str, str, int, int, Delivery, Any, int]
+_Found = tuple[int, str, str, int, int, Delivery, Any, int, str | None, tuple[str, ...]]
 """Time and id of an event, batch and seq of its delivery, when that was recorded, the delivery, why a value does not
-count it, if that was asked for, and the day of its segment."""
+count it, if that was asked for, the day of its segment, the time that a correction replaced, and ids of corrections."""
 
 
 def _oldest(found: _Found) -> tuple[int, str, str, int]:
@@ -89,7 +92,7 @@ def list_events(
 ) -> Listing[EventRow, Extent]:
     """List the events that the filter selects, by event_time and then event_id; with a limit, the oldest ones.
 
-    The deliveries that meet the conditions are listed, the accepted ones unless they say otherwise. With `newest` the
+    The deliveries that meet the conditions are listed, those that count unless they say otherwise. With `newest` the
     order is the other way round. Raises NotHeld, and Damaged while iterating.
     """
     expect_held(store, wanted.window, wanted.entities)
@@ -101,6 +104,7 @@ def list_events(
             *(store, wanted, limit, repeats.found, _oldest, repeats.rows),
             only=conditions.only,
             holds=conditions.holds if conditions.chooses_segments else None,
+            as_received=conditions.as_received,
             progress=progress,
         )
     )
@@ -133,19 +137,19 @@ class _Repeats:
             if self.conditions.meets(one):
                 place, values = (delivery.batch_id, delivery.seq), self.conditions.values
                 omission = None if values is None else values.omission(one)
-                instant, day = delivery.event_instant, one.segment.day
-                yield instant, event_id, *place, one.segment.recorded_at, delivery, omission, day
+                more = one.segment.day, one.received_time, one.corrections
+                yield delivery.event_instant, event_id, *place, one.segment.recorded_at, delivery, omission, *more
 
     def rows(self, page: Sequence[_Found]) -> Iterator[EventRow]:
         """Yield the rows of the deliveries. Each event is asked for once."""
         unknown = {
             event_id: (day, event_id)
-            for _, event_id, _, _, _, delivery, _, day in page
+            for _, event_id, _, _, _, delivery, _, day, _, _ in page
             if self._forgot or delivery.idempotency_key is not None
         }
         known = dict(zip(unknown, self._index.repeats(list(unknown.values())), strict=True)) if unknown else {}
         once = self.conditions.kind == Verdict.ACCEPTED
-        for instant, event_id, batch_id, seq, recorded_at, delivery, omission, _ in page:
+        for instant, event_id, batch_id, seq, recorded_at, delivery, omission, _, received, corrections in page:
             read = self._read.pop(event_id, 0) if once else self._read[event_id]
             yield EventRow(
                 event_id,
@@ -161,6 +165,8 @@ class _Repeats:
                 recorded_at,
                 delivery,
                 omission,
+                None if received is None else parse_instant(received),
+                corrections,
             )
 
 
@@ -180,16 +186,17 @@ def ordered(
     *,
     only: str | None = None,
     holds: Callable[[Segment], bool] | None = None,
+    as_received: bool = False,
     progress: Progress,
 ) -> Generator[Row, None, Extent]:
     """Yield rows of the deliveries that the filter selects, ordered by a key that begins with time and id; with a limit
     the first ones.
 
-    `items` makes what is sorted of the deliveries of a day, and `rows` makes rows of that, a page at a time. `holds` as
-    for `deliveries`.
+    `items` makes what is sorted of the deliveries of a day, and `rows` makes rows of that, a page at a time. `holds`
+    and `as_received` as for `deliveries`.
     """
     bound = Bound()
-    found = deliveries(store, wanted, only=only, progress=progress, bound=bound, holds=holds)
+    found = deliveries(store, wanted, only=only, progress=progress, bound=bound, holds=holds, as_received=as_received)
     one_more = None if limit is None else limit + 1  # to see whether the limit leaves any out
     in_order = _by_day(found, items, key, one_more, bound)
     count = 0
@@ -213,6 +220,7 @@ def _newest_first(
                     only=conditions.only,
                     progress=progress,
                     holds=conditions.holds if conditions.chooses_segments else None,
+                    as_received=conditions.as_received,
                 )
             )
             if left is None:

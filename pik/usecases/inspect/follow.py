@@ -7,17 +7,22 @@ from dataclasses import dataclass, field
 from itertools import groupby, takewhile
 from operator import attrgetter
 from time import time_ns
+from typing import TYPE_CHECKING
 
 from pik.model.batch import Batch, BatchState, Segment, Verdict
-from pik.model.delivery import Delivery, Filter
+from pik.model.delivery import Filter
 from pik.model.ids import time_digits
-from pik.model.instant import MIN_INSTANT, SECOND
+from pik.model.instant import ALL_TIME, MIN_INSTANT, SECOND, Window, parse_instant
 from pik.ports.store import Store
+from pik.rawlog.corrected import Corrected, corrected_until
 from pik.rawlog.objects import frame_lines, frames_of, parse
-from pik.rawlog.selection import RecordedDelivery
+from pik.rawlog.selection import Overrides, RecordedDelivery, Selection
 from pik.usecases.availability import expect_held
 from pik.usecases.inspect.conditions import ACCEPTED, Conditions
 from pik.usecases.inspect.events import EventRow
+
+if TYPE_CHECKING:
+    from pik.rawlog.corrected_reader import CorrectedReader
 
 CLOCKS = 60 * SECOND
 """By how much the clocks of writers may differ: the id of a new batch is at most that much older than the last look."""
@@ -66,6 +71,8 @@ class Follower:
                 bytes(delivery.payload),
                 found.segment.recorded_at,
                 delivery,
+                received_event_time=None if found.received_time is None else parse_instant(found.received_time),
+                corrections=found.corrections,
             )
 
     def _look(self, *, note_only: bool = False) -> Iterator[RecordedDelivery]:
@@ -99,7 +106,9 @@ class Follower:
         is_written = batch.state == BatchState.RUNNING or any(followed.waiting.values())
         if followed.looked_at == progress and not is_written:
             return
-        segments = self._store.index.segments(self._wanted.window, batch_id=batch.batch_id)
+        # Deliveries may have been moved into the window since they were recorded.
+        window = ALL_TIME if self._corrected().moving else self._wanted.window
+        segments = self._store.index.segments(window, batch_id=batch.batch_id)
         new = [one for one in segments if followed.waiting.get(one.key, True)]
         in_order = groupby(sorted(new, key=attrgetter("recorded_at")), key=attrgetter("recorded_at"))
         for _, block in in_order:
@@ -112,15 +121,32 @@ class Follower:
         unrecorded = {seq for seq, verdict in verdicts.items() if verdict == Verdict.UNRECORDED}
         before = followed.waiting.get(segment.key)
         if not note_only and self._conditions.holds(segment):
-            for delivery in self._deliveries(segment):
-                verdict = verdicts.get(delivery.seq, Verdict.ACCEPTED)
-                is_new = delivery.seq not in unrecorded and (before is None or delivery.seq in before)
-                found = RecordedDelivery(delivery, verdict, segment, b"", verdict == Verdict.ACCEPTED)
-                if is_new and self._wanted.matches(delivery) and self._conditions.meets(found):
+            for found in self._deliveries(segment, verdicts):
+                seq = found.delivery.seq
+                is_new = seq not in unrecorded and (before is None or seq in before)
+                if is_new and self._wanted.matches(found.delivery) and self._conditions.meets(found):
                     yield found
         followed.waiting[segment.key] = unrecorded if before is None else before & unrecorded
 
-    def _deliveries(self, segment: Segment) -> Iterator[Delivery]:
-        for frame in frames_of(segment, self._wanted.entities):
+    def _corrected(self) -> Corrected:
+        """Return the corrections that hold now."""
+        return corrected_until(self._store, 0 if self._conditions.as_received else None)
+
+    def _deliveries(self, segment: Segment, verdicts: dict[int, Verdict]) -> Iterator[RecordedDelivery]:
+        """Yield the deliveries of a segment as corrections have them."""
+        entities, corrected = self._wanted.entities, self._corrected()
+        reader: CorrectedReader | None = None
+        if corrected:
+            from pik.rawlog.corrected_reader import CorrectedReader
+
+            overrides = Overrides(corrected=corrected)
+            reader = CorrectedReader(Selection(self._store, Window.of_day(segment.day), entities, overrides), None)
+        for frame in frames_of(segment, entities):
             for line in frame_lines(self._store.raw, segment, frame):
-                yield parse(segment.key, line)
+                if reader is not None:
+                    if (found := reader.corrected(segment, line, verdicts)) is not None:
+                        yield found
+                    continue
+                delivery = parse(segment.key, line)
+                verdict = verdicts.get(delivery.seq, Verdict.ACCEPTED)
+                yield RecordedDelivery(delivery, verdict, segment, b"", verdict == Verdict.ACCEPTED)

@@ -24,7 +24,7 @@ from pik.ports.store import Store
 from pik.rawlog.gathering import gather_deliveries
 from pik.rawlog.objects import raw_lines
 from pik.rawlog.segment_writer import Reading
-from pik.rawlog.selection import Overrides, Selection
+from pik.rawlog.selection import AS_RECEIVED, Overrides, Selection
 from pik.runtime import SILENT, Progress
 from pik.runtime.storage import Spool, scratch
 from pik.usecases.availability import expect_held
@@ -139,7 +139,8 @@ def reconcile(
             scope = replace(scope, window=Window(log.first, log.last + 1))
         window, entities = scope.window, scope.entities
         expect_held(store, window, entities)
-        stored = stack.enter_context(gather_deliveries(Selection(store, window, entities)))
+        # A log has what was sent, so it is compared with what came, whatever corrections made of that.
+        stored = stack.enter_context(gather_deliveries(Selection(store, window, entities, AS_RECEIVED)))
         both = DeliveryFiles(
             [*stored.files, *log.files], stored.deliveries + log.deliveries, stored.verdicts, stored.blocks
         )

@@ -17,7 +17,7 @@ from pik.model.instant import Window
 from pik.ports.engine import DeliveryFiles, Engine, Tables
 from pik.ports.store import Store
 from pik.rawlog.gathering import gather_deliveries
-from pik.rawlog.selection import Selection
+from pik.rawlog.selection import AS_RECEIVED, NO_OVERRIDES, Selection
 from pik.runtime.storage import scratch
 from pik.usecases import Listing
 from pik.usecases.availability import expect_held
@@ -134,7 +134,8 @@ class SqlResult:
 @dataclass(frozen=True, slots=True)
 class SqlQuery:
     """A statement, checked, and the part of the store that it reads: a window, some entities (none: all) and metrics.
-    Raises UsageError for a statement that is not one SELECT over TABLES."""
+    With `as_received` no correction holds in its deliveries. Raises UsageError for a statement that is not one SELECT
+    over TABLES."""
 
     store: Store
     engine: Engine
@@ -142,6 +143,7 @@ class SqlQuery:
     window: Window
     entities: Sequence[str] = ()
     metrics: Sequence[str] = ()
+    as_received: bool = False
     read: Mapping[str, Sequence[str]] = field(init=False)
     scale: int = field(init=False)
 
@@ -198,7 +200,9 @@ class SqlQuery:
         with ExitStack() as stack:
             if {"events", "deliveries"} & self.read.keys():
                 expect_held(self.store, self.window, self.entities)
-                files = stack.enter_context(gather_deliveries(Selection(self.store, self.window, self.entities)))
+                overrides = AS_RECEIVED if self.as_received else NO_OVERRIDES
+                selection = Selection(self.store, self.window, self.entities, overrides)
+                files = stack.enter_context(gather_deliveries(selection))
             else:
                 files = _no_deliveries(stack.enter_context(scratch()))
             tables = stack.enter_context(self.engine.tables(files, of_raw, self.window, self.entities, output=output))

@@ -23,7 +23,7 @@ from pik.ports.engine import DeliveryFiles, Engine, Tables
 from pik.ports.store import Store
 from pik.rawlog.gathering import gather_deliveries
 from pik.rawlog.objects import raw_lines, segment_lines
-from pik.rawlog.selection import Selection
+from pik.rawlog.selection import NO_OVERRIDES, Overrides, Selection
 from pik.runtime.storage import sort_bounded
 from pik.usecases import Listing
 from pik.usecases.availability import expect_held
@@ -99,6 +99,7 @@ def list_suspects(
     *,
     paths: Sequence[EventPath] = (),
     limit: int | None = None,
+    overrides: Overrides = NO_OVERRIDES,
 ) -> Listing[SuspectRow, SuspectTotals]:
     """List the suspects among the events that the filter selects, by event_time and event_id, each with what the paths
     find; with a limit the first ones.
@@ -112,7 +113,7 @@ def list_suspects(
     except NotHeld:
         reached = wanted.window
     cut = reached == wanted.window and wanted.window.start > MIN_INSTANT
-    return Listing(_listed(_Search(store, engine, wanted, reached, rule, tuple(paths)), limit, cut))
+    return Listing(_listed(_Search(store, engine, wanted, reached, rule, tuple(paths), overrides), limit, cut))
 
 
 def _listed(search: _Search, limit: int | None, cut: bool) -> Generator[SuspectRow, None, SuspectTotals]:
@@ -140,10 +141,12 @@ def count_suspects(
     by: str | EventPath,
     *,
     limit: int | None = None,
+    overrides: Overrides = NO_OVERRIDES,
 ) -> Listing[SuspectGroup, SuspectTotals]:
     """Count the suspects by source, type, entity, batch or hour, or by what a path finds in them, most first. Raises as
     `list_suspects` does."""
-    found = list_suspects(store, engine, wanted, rule, paths=() if isinstance(by, str) else (by,))
+    paths = () if isinstance(by, str) else (by,)
+    found = list_suspects(store, engine, wanted, rule, paths=paths, overrides=overrides)
     return Listing(_groups(found, by, limit))
 
 
@@ -183,14 +186,15 @@ class _Search:
     reached: Window
     rule: SuspectRule
     paths: tuple[EventPath, ...]
+    overrides: Overrides
     incomparable: int = 0
 
     def suspects(self) -> Iterator[SuspectRow]:
         """Yield them by time and event_id."""
         window, entities = self.reached, self.wanted.entities
         with (
-            gather_deliveries(Selection(self.store, window, entities)) as files,
-            self.engine.tables(files, _COLUMNS, window, entities) as tables,
+            gather_deliveries(Selection(self.store, window, entities, self.overrides)) as files,
+            self.engine.tables(files, (*_COLUMNS, "received_ns"), window, entities) as tables,
         ):
             tables.keep("neighbour", *_neighbours(self.wanted, self.rule.within))
             for part in _parts(tables, self.wanted.window):
@@ -210,29 +214,32 @@ class _Search:
     ) -> dict[str, _Content]:
         """Return the contents of the neighbours in these bounds, by event_id. Raises Damaged if one is not in the
         files."""
-        found = tables.rows(f"SELECT event_id, batch_id, seq, entity_id, event_ns FROM neighbour WHERE {where}", bounds)
+        columns = "event_id, batch_id, seq, entity_id, event_ns, received_ns"
+        found = tables.rows(f"SELECT {columns} FROM neighbour WHERE {where}", bounds)
         places: dict[bytes, tuple[str, int]] = {}
+        times: dict[str, int] = {}
         entities: defaultdict[tuple[str, int], set[str]] = defaultdict(set)  # by what segments are of
-        for event_id, batch_id, seq, entity_id, event_ns in found:
+        for event_id, batch_id, seq, entity_id, event_ns, received_ns in found:
             places[event_id.encode()] = batch_id, seq
-            entities[batch_id, event_ns // DAY].add(entity_id)
+            times[event_id] = event_ns
+            entities[batch_id, received_ns // DAY].add(entity_id)
         contents: dict[str, _Content] = {}
         for line in _lines(files, entities, places) if places else ():
             delivery = read_delivery(line)
             if places[delivery.event_id.encode()] == (delivery.batch_id, delivery.seq):
                 values = tuple(value_at(path, delivery) for path in self.paths)
-                contents[delivery.event_id] = _Content(self._key(delivery, part), values)
+                contents[delivery.event_id] = _Content(self._key(delivery, times[delivery.event_id] in part), values)
         if len(contents) < len(places):
             raise Damaged(f"raw has {len(contents):,} of {len(places):,} events", hint="pik verify --full")
         return contents
 
-    def _key(self, delivery: Delivery, part: Window) -> bytes | None:
+    def _key(self, delivery: Delivery, is_in_part: bool) -> bytes | None:
         if not self.rule.same:
             canonical = read_payload(bytes(delivery.payload))[0]
         else:
             found = [value_at(path, delivery) for path in self.rule.same]
             if b"null" in found:
-                self.incomparable += delivery.event_instant in part
+                self.incomparable += is_in_part
                 return None
             canonical = b"\n".join(found)
         return sha256(canonical).digest()[:16]
@@ -288,8 +295,8 @@ def _neighbours(wanted: Filter, within: int) -> tuple[str, list[object]]:
         "WITH near AS MATERIALIZED (SELECT owner, unnest([before, event_ns]) AS event_ns FROM (SELECT owner, event_ns,"
         " lag(event_ns) OVER (PARTITION BY owner ORDER BY event_ns) AS before"
         f" FROM (SELECT {owner} AS owner, event_ns FROM events WHERE {where})) WHERE event_ns - before <= ?)"
-        f" SELECT {', '.join(_COLUMNS)} FROM events WHERE {where} AND event_ns IN (SELECT event_ns FROM near)"
-        f" AND ({owner}, event_ns) IN (FROM near)"
+        f" SELECT {', '.join(_COLUMNS)}, received_ns FROM events WHERE {where}"
+        f" AND event_ns IN (SELECT event_ns FROM near) AND ({owner}, event_ns) IN (FROM near)"
     )
     return sql, [*parameters, within, *parameters]
 

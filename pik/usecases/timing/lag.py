@@ -13,7 +13,7 @@ from pik.model.instant import DAY, HOUR, MINUTE, SECOND
 from pik.ports.engine import Engine, Tables
 from pik.ports.store import Store
 from pik.rawlog.gathering import gather_deliveries
-from pik.rawlog.selection import Selection
+from pik.rawlog.selection import NO_OVERRIDES, Overrides, Selection
 from pik.runtime.storage import Sorter
 from pik.usecases.availability import expect_held
 from pik.usecases.timing.grouping import Grouping
@@ -88,7 +88,7 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class LagReport:
-    """The lags of the accepted events that were asked for: of all of them (None: there are none), by group, and as a
+    """The lags of the events that were asked for: of all of them (None: there are none), by group, and as a
     histogram from the first to the last bar with events."""
 
     total: Distribution | None
@@ -97,7 +97,12 @@ class LagReport:
 
 
 def measure_lag(
-    store: Store, engine: Engine, wanted: Filter, grouping: Grouping, limits: Limits = Limits()
+    store: Store,
+    engine: Engine,
+    wanted: Filter,
+    grouping: Grouping,
+    limits: Limits = Limits(),
+    overrides: Overrides = NO_OVERRIDES,
 ) -> LagReport:
     """Measure the lags of the events that the filter selects. Groups with the most slow events come first, then those
     with the greatest 99th percentile; hours in their order. Raises NotHeld and Damaged."""
@@ -105,7 +110,7 @@ def measure_lag(
     condition, parameters = filter_sql(wanted)
     columns = {"lag_ns", "received_time", *filtered(wanted), *grouping.columns}
     with (
-        gather_deliveries(Selection(store, wanted.window, wanted.entities)) as files,
+        gather_deliveries(Selection(store, wanted.window, wanted.entities, overrides)) as files,
         engine.tables(files, columns, wanted.window, wanted.entities) as tables,
     ):
         measured = _Measured(

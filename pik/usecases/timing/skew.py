@@ -14,7 +14,7 @@ from pik.model.instant import HOUR, MINUTE, SECOND
 from pik.ports.engine import Engine, Tables
 from pik.ports.store import Store
 from pik.rawlog.gathering import gather_deliveries
-from pik.rawlog.selection import Selection
+from pik.rawlog.selection import NO_OVERRIDES, Overrides, Selection
 from pik.runtime.storage import Sorter
 from pik.usecases.availability import expect_held
 from pik.usecases.timing.grouping import Grouping
@@ -151,12 +151,14 @@ class _Candidate:
         return f"abs(lag - {self.level.lag}) < abs(lag - {self.base or 0})"
 
 
-def find_skew(store: Store, engine: Engine, wanted: Filter, grouping: Grouping) -> SkewReport:
+def find_skew(
+    store: Store, engine: Engine, wanted: Filter, grouping: Grouping, overrides: Overrides = NO_OVERRIDES
+) -> SkewReport:
     """Find constant shifts and negative lags of the events that the filter selects. Raises NotHeld and Damaged."""
     expect_held(store, wanted.window, wanted.entities)
     columns = {"event_id", "event_ns", "lag_ns", *filtered(wanted), *grouping.columns}
     with (
-        gather_deliveries(Selection(store, wanted.window, wanted.entities)) as files,
+        gather_deliveries(Selection(store, wanted.window, wanted.entities, overrides)) as files,
         engine.tables(files, columns, wanted.window, wanted.entities) as tables,
     ):
         condition, parameters = filter_sql(wanted)

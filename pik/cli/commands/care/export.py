@@ -8,8 +8,9 @@ from typing import Annotated, BinaryIO, Literal, cast
 
 from pik.cli import options
 from pik.cli.command import FOUND, cli_command
+from pik.cli.commands.inspect.corrected import EFFECTS, effects_finder, effects_note, effects_of
 from pik.cli.context import Context
-from pik.cli.document import Column, Field, Rows, Schema
+from pik.cli.document import NOTE, Column, Field, Rows, Schema
 from pik.cli.options import option
 from pik.cli.text import number_of, visible_lines
 from pik.cli.values import Count, Instant
@@ -70,6 +71,7 @@ def export(
     since: options.Since = None,
     type_: options.Type = None,
     source: options.Source = None,
+    as_received: options.AsReceived = False,
     fail_if_none: options.FailIfNone = False,
     dry_run: options.DryRun = False,
 ) -> int | None:
@@ -79,6 +81,10 @@ def export(
     is complete and on disk, with a manifest: query, rows, SHA-256 of each file. Numbers are exact; a value that its
     column cannot hold exactly is an error. Rows on standard output are written as they are read, without a manifest:
     they are complete only if the exit code is 0.
+
+    What counts is written, at the times that recorded corrections give it: Parquet and CSV have the columns
+    received_event_time and correction, a line of JSON has them where a correction concerns it. --as-received writes
+    what came, without them.
     """
     from pik.model.delivery import Filter
     from pik.ports.engine import Layout
@@ -100,17 +106,21 @@ def export(
         columns=checked_columns(column or ()),
         partition_by=by,
         microseconds=microseconds,
+        as_received=as_received,
     )
     store = cli.open_store()
+    effects = effects_finder(cli, store, layout.selection, as_received=as_received)()
     if out == STDOUT and not dry_run:
         stream = _standard_output(packed=packing != "none")
         done = write(store, cli.exporter(layout), stream, SILENT if sys.stdout.isatty() else cli.progress)
         cli.note(f"exported {number_of(done.rows, 'row')}")
+        if effects:
+            cli.note(effects_note(effects) or "")
     else:
         kind = {"directory": directory, "dry_run": dry_run, "even_empty": not fail_if_none}
-        done = write(store, cli.exporter(layout), target, cli.progress, **kind)
+        done = write(store, cli.exporter(layout), target, cli.progress, effects=effects, **kind)
         given = {"format": format_, "entities": layout.selection.entities, "dry_run": dry_run or None}
-        cli.show(EXPORT, done, **given)
+        cli.show(EXPORT, done, **given, corrected=effects_of(effects), note=effects_note(effects))
     if done.rows:
         return None
     cli.note(nothing_matches("events", store, done.window, layout.selection.entities))
@@ -142,6 +152,8 @@ EXPORT = Schema(
         Column("sha256", str, detail=True),
         empty=lambda done: "no files: " + ("a dry run" if done.rows else "nothing matches"),
     ),
+    EFFECTS,
+    NOTE,
 )
 
 

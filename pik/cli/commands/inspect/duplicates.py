@@ -7,6 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pik.cli import options
 from pik.cli.command import FOUND, PARTLY, cli_command
+from pik.cli.commands.inspect.corrected import (
+    CORRECTED_COLUMNS,
+    EFFECTS,
+    effects_finder,
+    effects_note,
+    effects_of,
+    notes,
+)
 from pik.cli.commands.inspect.events import MATCHED, at_most
 from pik.cli.commands.inspect.groups import GROUPED, read_by, shown_group
 from pik.cli.context import Context
@@ -86,12 +94,14 @@ def duplicates(
     ] = False,
     fail_if_any: Annotated[bool, option("--fail-if-any", "Exit with 1 if there is any.")] = False,
     fail_if_none: options.FailIfNone = False,
+    as_received: options.AsReceived = False,
     limit: options.Limit = None,
 ) -> int | None:
     """List each delivery that is not the first of its event, by event_time, or count them.
 
     On a terminal the first 50, without --limit; through a pipe and in the other formats all of them. PATH is a
-    JMESPath on the event, such as payload.app.
+    JMESPath on the event, such as payload.app. Recorded corrections hold: a duplicate is listed when it happened
+    according to these, unless it counts, or its event is out, or its batch withdrawn. --as-received shows what came.
 
     A suspect is an event with the source, type, entity and payload of another one, shortly after it: perhaps a retry
     that was stamped anew. That is a guess: suspects are listed only with --class suspect, and numbers count them.
@@ -107,18 +117,20 @@ def duplicates(
     chosen = read_by(by) if by else None
     _one_of({"--by": by, "--changes": changes, "--impact": impact, "--show-payload-diff": show_payload_diff})
     path = EventPath(changes, "--changes") if changes else None
+    if as_received and (path or impact):
+        raise UsageError("--changes and --impact look at what counts", hint="leave --as-received out")
     if kind == "suspect":
         rule = _rule(within, same, min_deliveries, show_payload_diff)
         complete = True
         if path or impact:
             any_found, complete = show_effects(cli, selected, rule, path, limit or cli.default_limit)
         else:
-            any_found = show_suspects(cli, selected, rule, chosen, limit or cli.default_limit)
+            any_found = show_suspects(cli, selected, rule, chosen, limit or cli.default_limit, as_received=as_received)
         ended = _ended(cli, "suspects", selected, any_found, fail_if_any, fail_if_none)
         return ended if complete else PARTLY
     if within or same:
         raise UsageError(f"{'--within' if within else '--same'} is for suspects", hint="add --class suspect")
-    wanted = DuplicateFilter(selected, kind, min_deliveries)
+    wanted = DuplicateFilter(selected, kind, min_deliveries, as_received)
     if path or impact:
         if path and kind != "conflict":
             raise UsageError("--changes compares two deliveries that differ", hint="add --class conflict")
@@ -127,6 +139,7 @@ def duplicates(
         return ended if complete else PARTLY
     store = cli.open_store()
     limit = limit or cli.default_limit
+    effects = effects_finder(cli, store, selected, as_received=as_received)
     if chosen:
         groups = count_duplicates(store, wanted, chosen, limit=limit, progress=cli.progress)
         cli.show(
@@ -135,7 +148,11 @@ def duplicates(
             groups=groups,
             duplicates=lambda: groups.summary.duplicates,
             truncated=lambda: groups.summary.truncated,
-            note=lambda: f"--limit N shows more than the {limit:,} largest" if groups.summary.truncated else None,
+            corrected=lambda: effects_of(effects()),
+            note=lambda: notes(
+                f"--limit N shows more than the {limit:,} largest" if groups.summary.truncated else None,
+                effects_note(effects()),
+            ),
         )
         any_found = groups.summary.duplicates > 0
     else:
@@ -148,7 +165,8 @@ def duplicates(
             duplicates=found,
             matched=lambda: at_most(found.summary.matched, limit),
             truncated=lambda: found.summary.truncated,
-            note=lambda: more if found.summary.truncated else None,
+            corrected=lambda: effects_of(effects()),
+            note=lambda: notes(more if found.summary.truncated else None, effects_note(effects())),
         )
         any_found = found.summary.matched != 0
     return _ended(cli, "duplicates", selected, any_found, fail_if_any, fail_if_none)
@@ -216,7 +234,8 @@ DUPLICATES = Schema(
         "by `event_time`, `event_id`, batch and seq",
         Column("event_id", EventId),
         Column("kind", str, "`exact` or `conflict`"),
-        Column("event_time", Instant, drop=1),
+        Column("event_time", Instant, "when it happened, corrections applied", drop=1),
+        *CORRECTED_COLUMNS,
         Column("ingest_time", Instant, detail=True),
         Column("source", str, cut=16, drop=6),
         Column("event_type", str, cut=20, drop=4),
@@ -241,6 +260,7 @@ DUPLICATES = Schema(
     ),
     MATCHED,
     TRUNCATED,
+    EFFECTS,
     NOTE,
 )
 
@@ -260,5 +280,6 @@ DUPLICATES_BY = Schema(
     ),
     Field("duplicates", Count, "over all groups"),
     TRUNCATED,
+    EFFECTS,
     NOTE,
 )

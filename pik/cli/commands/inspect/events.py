@@ -11,6 +11,17 @@ import msgspec
 
 from pik.cli import options
 from pik.cli.command import FOUND, cli_command
+from pik.cli.commands.inspect.corrected import (
+    CORRECTED_COLUMNS,
+    CORRECTION,
+    EFFECTS,
+    RECEIVED,
+    correction_ids,
+    effects_finder,
+    effects_note,
+    effects_of,
+    notes,
+)
 from pik.cli.commands.inspect.follow import expect_followable, show_as_recorded
 from pik.cli.commands.inspect.groups import GROUPED, read_by, shown_group
 from pik.cli.config import Format
@@ -26,6 +37,7 @@ if TYPE_CHECKING:
     from pik.model.path import EventPath
     from pik.ports.store import Store
     from pik.usecases.inspect.conditions import Conditions
+    from pik.usecases.inspect.effects import Effects
     from pik.usecases.inspect.events import EventRow
 
 
@@ -68,7 +80,7 @@ def events(
     min_lag: Annotated[str | None, option("--min-lag DURATION", "Only with at least this lag: 90s, 15m, 2h.")] = None,
     kind: Annotated[
         Literal["accepted", "exact", "conflict"],
-        option("--class CLASS", "Deliveries that were accepted (the default), or exact or conflict duplicates."),
+        option("--class CLASS", "accepted (the default): deliveries that count; or exact or conflict duplicates."),
     ] = "accepted",
     where: Annotated[
         str | None, option("--where SQL", "Only those that meet a condition, as in a metric's where.")
@@ -88,6 +100,7 @@ def events(
     follow: Annotated[
         bool, option("--follow", "Show what is recorded from now on, or since --recorded-since, until Ctrl-C.")
     ] = False,
+    as_received: options.AsReceived = False,
     limit: options.Limit = None,
     fail_if_any: Annotated[bool, option("--fail-if-any", "Exit with 1 if there is any.")] = False,
     fail_if_none: options.FailIfNone = False,
@@ -96,7 +109,9 @@ def events(
 
     On a terminal the first 50, without --limit; through a pipe and in the other formats all of them.
     Lag is received_time (or ingest_time without one) minus event_time; a negative one is clock skew. Duplicates are
-    counted under deliveries; --class lists them, each with its own batch and seq. The window is that of event_time,
+    counted under deliveries; --class lists them, each with its own batch and seq. Recorded corrections hold: events
+    are shown when they happened according to these, and what does not count is left out, unless --as-received shows
+    what came. The window is that of event_time,
     --recorded-since and --recorded-until are about when the index recorded a delivery. An event is not counted because
     there is no current value of its entity and bucket (no value), because it was recorded after that value was computed
     (late), because it counts there only since a later rebuild of the index (verdict) or a later correction (corrected),
@@ -111,6 +126,8 @@ def events(
     lag = None if min_lag is None else _parsed("--min-lag", parse_duration, min_lag)
     paths = _paths("--column", column or ())
     grouping = None if by is None else read_by(by)
+    if not_counted is not None and as_received:
+        raise UsageError("values count what corrections leave", hint="--not-counted without --as-received")
     if not_counted is not None and kind != "accepted":
         raise UsageError("values count accepted deliveries only", hint="--not-counted without --class")
     if grouping is not None and (paths or newest):
@@ -122,15 +139,16 @@ def events(
     if not follow:
         limit = limit or cli.default_limit
     wanted = Filter(window, (entity,) if entity else (), source, type_)
-    cut, conditions = _conditions(cli, store, wanted, kind, batch, recorded, lag, where, not_counted)
+    cut, conditions = _conditions(cli, store, wanted, kind, batch, recorded, lag, where, not_counted, as_received)
     if not follow:  # a batch that is being written gets other events
         wanted = cut
     head = {"window": window, "entity": entity}
     if follow:
         show_as_recorded(cli, store, wanted, conditions, _schema(cli, paths, not_counted=False), limit)
         return None
+    effects = effects_finder(cli, store, wanted, as_received=as_received)
     if grouping is not None:
-        any_found = _show_groups(cli, store, wanted, conditions, grouping, limit, head)
+        any_found = _show_groups(cli, store, wanted, conditions, grouping, limit, head, effects)
     else:
         found = list_events(store, wanted, limit, conditions=conditions, newest=newest, progress=cli.progress)
         which = "newest" if newest else "oldest"
@@ -140,7 +158,11 @@ def events(
             events=found,
             matched=lambda: at_most(found.summary.matched, limit),
             truncated=lambda: found.summary.truncated,
-            note=lambda: f"--limit N shows more than the {which} {limit:,}" if found.summary.truncated else None,
+            corrected=lambda: effects_of(effects()),
+            note=lambda: notes(
+                f"--limit N shows more than the {which} {limit:,}" if found.summary.truncated else None,
+                effects_note(effects()),
+            ),
         )
         any_found = found.summary.matched != 0
     if not any_found:
@@ -199,26 +221,30 @@ def _conditions(
     min_lag: int | None,
     where: str | None,
     not_counted: str | None,
+    as_received: bool,
 ) -> tuple[Filter, Conditions]:
     """Return what is asked of deliveries, and the filter, its window cut to what can hold them."""
     from pik.model.batch import Verdict
     from pik.ports.store import batch_of
+    from pik.rawlog.selection import AS_RECEIVED, NO_OVERRIDES
     from pik.usecases.inspect.conditions import Conditions, matching, within_batch
 
     batch_id = None
     if batch is not None:
         found = batch_of(store.index, batch)
-        batch_id, wanted = found.batch_id, within_batch(wanted, found)
+        batch_id, wanted = found.batch_id, within_batch(store, wanted, found, as_received=as_received)
     verdict = Verdict(kind)
     places = None
     if where is not None:
-        places = matching(store, cli.engine(), wanted, where, duplicates=verdict != Verdict.ACCEPTED)
+        duplicates = verdict != Verdict.ACCEPTED
+        overrides = AS_RECEIVED if as_received else NO_OVERRIDES
+        places = matching(store, cli.engine(), wanted, where, duplicates=duplicates, overrides=overrides)
     values = None
     if not_counted is not None:
         from pik.usecases.inspect.not_counted import CurrentValues
 
         values = CurrentValues(store, cli.engine(), wanted, not_counted)
-    return wanted, Conditions(verdict, batch_id, recorded, min_lag, places, values)
+    return wanted, Conditions(verdict, batch_id, recorded, min_lag, places, values, as_received)
 
 
 def _show_groups(
@@ -229,6 +255,7 @@ def _show_groups(
     by: str | EventPath,
     limit: int | None,
     head: dict[str, Any],
+    effects: Callable[[], Effects | None],
 ) -> bool:
     """Show how many events there are in each group, and return whether there is any."""
     from pik.usecases.inspect.count_events import count_events
@@ -237,7 +264,8 @@ def _show_groups(
 
     def note() -> str | None:
         first = "first" if by == "hour" else "largest"
-        return f"--limit N shows more than the {first} {limit:,}" if found.summary.truncated else None
+        more = f"--limit N shows more than the {first} {limit:,}" if found.summary.truncated else None
+        return notes(more, effects_note(effects()))
 
     cli.show(
         shown_group(EVENTS_BY, by),
@@ -246,6 +274,7 @@ def _show_groups(
         events=lambda: found.summary.events,
         matched=lambda: found.summary.groups,
         truncated=lambda: found.summary.truncated,
+        corrected=lambda: effects_of(effects()),
         note=note,
     )
     return found.summary.events > 0
@@ -303,7 +332,8 @@ EVENTS = Schema(
         "events",
         "by `event_time`, then `event_id`; with `--newest` the other way round",
         Column("event_id", EventId),
-        Column("event_time", Instant),
+        Column("event_time", Instant, "when it happened, corrections applied"),
+        *CORRECTED_COLUMNS,
         Column("source", str, cut=16, drop=3),
         Column("event_type", str, cut=20),
         Column("entity_id", str, cut=24),
@@ -335,7 +365,7 @@ EVENTS = Schema(
             only=_WITH_METRIC,
             detail=True,
         ),
-        Column("batch_id", str, "of the delivery: the accepted one, or with `--class` that", detail=True),
+        Column("batch_id", str, "of the delivery: the one that counts, or with `--class` that", detail=True),
         Column("seq", int, "likewise: its position in the input", detail=True),
         Column("recorded_at", Instant, "when the index recorded it", detail=True),
         Column("payload", Json, detail=True),
@@ -343,6 +373,7 @@ EVENTS = Schema(
     ),
     MATCHED,
     TRUNCATED,
+    EFFECTS,
     NOTE,
 )
 
@@ -361,6 +392,7 @@ EVENTS_BY = Schema(
     Field("events", Count, "in all groups, shown or not"),
     Field("matched", Count, "how many groups there are"),
     TRUNCATED,
+    EFFECTS,
     NOTE,
 )
 
@@ -379,7 +411,8 @@ def show(
 ) -> None:
     """Show one event: its content, every delivery with its raw line, and which aggregates counted it.
 
-    Without --limit it lists the first 100 deliveries.
+    Where corrections or a rebuild of the index concern it, its story is told in order: deliveries, corrections, values,
+    and which delivery counted since. Without --limit the first 100 deliveries are listed.
     """
     from pik.usecases.inspect.deliveries import show_event
 
@@ -387,17 +420,28 @@ def show(
     notes = [f"--limit {len(found.deliveries) + found.left_out} shows all"] if found.left_out else []
     if found.imported:
         notes.append(f"not known whether it counts in the current {', '.join(found.imported)}, which was imported")
-    cli.show(SHOW, found, note="; ".join(notes) or None)
+    is_plain = all(one.what in ("delivery", "value") for one in found.story)
+    is_json = cli.settings.format in (Format.JSON, Format.JSONL)
+    schema = SHOW.without("story", "counts", "deliveries.counts") if is_plain and not is_json else SHOW
+    cli.show(schema, found, note="; ".join(notes) or None)
 
 
 SHOW = Schema(
     "pik show",
     Field("event_id", str, get="event.event_id"),
-    Field("content_hash", str, "of the accepted delivery, as the event's other fields", get="event.content_hash"),
+    Field(
+        "content_hash",
+        str,
+        "of the delivery that counts, as the event's other fields; of the accepted one if none does",
+        get="event.content_hash",
+    ),
     Field("source", str, get="event.source"),
     Field("event_type", str, get="event.event_type"),
     Field("entity_id", str, get="event.entity_id"),
-    Field("event_time", Instant, get="event.event_instant"),
+    Field("event_time", Instant, "with corrections", get="event.event_instant"),
+    Field("received_event_time", Instant | None, RECEIVED),
+    Field("correction", str | None, CORRECTION, get=correction_ids),
+    Field("counts", bool, "whether a delivery of it counts"),
     Field(
         "received_time",
         Instant | None,
@@ -412,6 +456,9 @@ SHOW = Schema(
         Column("kind", str, "`accepted`, `exact`, `conflict`"),
         Column("batch_id", str),
         Column("seq", int),
+        Column("counts", bool, "whether it is the one that counts"),
+        Column("event_time", Instant, "with corrections", detail=True),
+        *CORRECTED_COLUMNS,
         Column("ingest_time", Instant, drop=2),
         Column("lag", Lag, drop=1),
         Column("event_time_original", str | None, "how this delivery wrote it", detail=True),
@@ -431,6 +478,24 @@ SHOW = Schema(
         Column("reason", str | None, wrap=True),
         empty="no current aggregate counts it",
         absent="not known: its day was not pulled",
+    ),
+    Rows(
+        "story",
+        "what happened to the event, in order",
+        Column("at", Instant),
+        Column(
+            "what",
+            str,
+            "`delivery`, `correction`, `revocation`, `rebuild` of the index that accepted another delivery, `value`: a"
+            " current one that counts it was computed",
+        ),
+        Column("id", str, "of the batch, correction or run", drop=3),
+        Column("about", str, "the verdict, what was corrected, or the value", wrap=True),
+        Column("actor", str | None, drop=4),
+        Column("reason", str | None, drop=2, wrap=True),
+        Column("batch_id", str | None, "of the delivery that counts from then on; null: none does", detail=True),
+        Column("seq", int | None, "likewise", detail=True),
+        Column("event_time", Instant | None, "when it happened, by what was known then", drop=1, label="counts at"),
     ),
     # After the tables: a payload may be longer than the screen.
     Field("left_out", Count | None, "deliveries that a limit left out; null: none", get=or_null("left_out")),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from pik.cli import options
 from pik.cli.command import FOUND, cli_command
+from pik.cli.commands.inspect.corrected import EFFECTS, effects_finder, effects_note, effects_of, notes
 from pik.cli.context import Context
 from pik.cli.document import NOTE, TRUNCATED, Column, Field, Object, Rows, Schema
 from pik.cli.options import option
@@ -62,12 +63,14 @@ def lag(
         option("--late", "List current values whose events came after they were computed, and how that moves them."),
     ] = False,
     metric: options.Metrics = None,
+    as_received: options.AsReceived = False,
     limit: options.Limit = None,
 ) -> int | None:
     """Show how long events took to arrive, as percentiles and as a histogram.
 
     Lag is received_time (or ingest_time without one) minus event_time; a negative one is clock skew, and is kept.
-    Only accepted deliveries are measured, not duplicates. Percentiles are exact, by nearest rank: the smallest lag that
+    Only what counts is measured, at the times that corrections give it, or with --as-received what was accepted, at its
+    own times; duplicates are not. Percentiles are exact, by nearest rank: the smallest lag that
     at least so many percent of the events do not exceed. With --warn-after and --error-after a group's state is that of
     its slowest event. Exit codes: 0 also for warnings and where there are no events, 1 if a group's state is error. On
     a terminal the first 50 groups, without --limit.
@@ -81,6 +84,7 @@ def lag(
     from pik.cli.commands.inspect.late import show_late
     from pik.cli.commands.inspect.skew import show_skew
     from pik.model.delivery import Filter
+    from pik.rawlog.selection import AS_RECEIVED, NO_OVERRIDES
     from pik.usecases.inspect.events import nothing_matches
     from pik.usecases.timing.grouping import read_grouping
     from pik.usecases.timing.lag import GROUPS, Limits, measure_lag
@@ -93,7 +97,7 @@ def lag(
     wanted = Filter(window, (entity,) if entity else (), source, type_)
     grouping = read_grouping(by, GROUPS)
     if late:
-        if skew or limits != Limits() or source or type_ or by != "source":
+        if skew or limits != Limits() or source or type_ or by != "source" or as_received:
             raise UsageError(
                 "--late goes with a window, --entity, --metric and --limit only",
                 hint="a bucket is always computed from all of its events",
@@ -106,9 +110,11 @@ def lag(
             raise UsageError(
                 "--skew does not go with --warn-after, --error-after, --limit or --by hour", hint="leave them out"
             )
-        return show_skew(cli, wanted, grouping)
+        return show_skew(cli, wanted, grouping, as_received=as_received)
     store = cli.open_store()
-    found = measure_lag(store, cli.engine(), wanted, grouping, limits)
+    overrides = AS_RECEIVED if as_received else NO_OVERRIDES
+    found = measure_lag(store, cli.engine(), wanted, grouping, limits, overrides)
+    effects = effects_finder(cli, store, wanted, as_received=as_received)
     groups, truncated = options.first_rows(iter(found.groups), limit or cli.default_limit)
     schema = LAG if limits != Limits() else LAG.without("groups.above_warn", "groups.above_error", "groups.state")
     cli.show(
@@ -123,7 +129,8 @@ def lag(
         groups=((by, one) for one in groups),
         histogram=[(found, bar) for bar in found.histogram],
         truncated=truncated,
-        note=lambda: _note(found),
+        corrected=lambda: effects_of(effects()),
+        note=lambda: notes(_note(found), effects_note(effects())),
     )
     if found.total is None:
         cli.note(nothing_matches("events", store, window, wanted.entities))
@@ -236,5 +243,6 @@ LAG = Schema(
         empty="-",
     ),
     TRUNCATED,
+    EFFECTS,
     NOTE,
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pik.cli.command import FOUND
+from pik.cli.commands.inspect.corrected import EFFECTS, effects_finder, effects_note, effects_of, notes
 from pik.cli.context import Context
 from pik.cli.document import NEXT, NOTE, Column, Field, Rows, Schema
 from pik.cli.values import Count, EventId, Lag, Moment
@@ -18,13 +19,16 @@ if TYPE_CHECKING:
     from pik.usecases.timing.skew import LagShift
 
 
-def show_skew(cli: Context, wanted: Filter, grouping: Grouping) -> int | None:
+def show_skew(cli: Context, wanted: Filter, grouping: Grouping, *, as_received: bool = False) -> int | None:
     """Show the shifts and negative lags of the events that the filter selects. Return FOUND for a shift."""
+    from pik.rawlog.selection import AS_RECEIVED, NO_OVERRIDES
     from pik.usecases.inspect.events import nothing_matches
     from pik.usecases.timing.skew import RULE, find_skew
 
     store = cli.open_store()
-    found = find_skew(store, cli.engine(), wanted, grouping)
+    overrides = AS_RECEIVED if as_received else NO_OVERRIDES
+    found = find_skew(store, cli.engine(), wanted, grouping, overrides)
+    effects = effects_finder(cli, store, wanted, as_received=as_received)
     groups = list(found.groups)
     suggested = dict.fromkeys(filter(None, (_suggestion(one, wanted, grouping) for one in found.shifts)))
     cli.show(
@@ -39,7 +43,10 @@ def show_skew(cli: Context, wanted: Filter, grouping: Grouping) -> int | None:
         negative_lags=found.negative,
         groups=groups,
         next="\n".join(suggested) or None,
-        note=_note(sum(one.verdict == "unknown" for one in groups), has_next=bool(suggested)),
+        corrected=lambda: effects_of(effects()),
+        note=lambda: notes(
+            _note(sum(one.verdict == "unknown" for one in groups), has_next=bool(suggested)), effects_note(effects())
+        ),
     )
     if not groups:
         cli.note(nothing_matches("events", store, wanted.window, wanted.entities))
@@ -135,5 +142,6 @@ SKEW = Schema(
         empty="no such events",
     ),
     NEXT,
+    EFFECTS,
     NOTE,
 )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pik.cli import options
 from pik.cli.command import FOUND, cli_command
+from pik.cli.commands.inspect.corrected import EFFECTS, effects_finder, effects_note, effects_of, notes
 from pik.cli.config import Format
 from pik.cli.context import Context
 from pik.cli.document import NOTE, TRUNCATED, Column, Field, Object, Rows, Schema
@@ -20,6 +21,7 @@ from pik.errors import InputError, UsageError
 from pik.model.instant import Window
 
 if TYPE_CHECKING:
+    from pik.usecases.inspect.effects import Effects
     from pik.usecases.inspect.sql import ResultColumn, SqlQuery
 
 
@@ -48,14 +50,16 @@ def sql(
     output: Annotated[
         str | None, option("--output FILE.parquet", "Write the rows to this new file instead of showing them.")
     ] = None,
+    as_received: options.AsReceived = False,
     limit: options.Limit = None,
     fail_if_any: Annotated[bool, option("--fail-if-any", "Exit with 1 if there is any row.")] = False,
 ) -> int | None:
     """Run a SELECT over the tables events, deliveries, batches, aggregates and differences of a window.
 
     docs/sql.md lists their columns. DuckDB evaluates the statement; it reads these tables and nothing else, and changes
-    nothing. Only the columns that it names are read. On a terminal the first 50 rows are shown, without --limit.
-    DECIMAL and integer columns are exact; those of type DOUBLE or FLOAT are approximate, and named as such.
+    nothing. Recorded corrections hold in events and deliveries, unless --as-received is given. Only the columns that
+    the statement names are read. On a terminal the first 50 rows are shown, without --limit. DECIMAL and integer
+    columns are exact; those of type DOUBLE or FLOAT are approximate, and named as such.
     """
     from pik.usecases.inspect.sql import SqlQuery
 
@@ -63,7 +67,7 @@ def sql(
     window = options.window_of(from_, to, since)
     if output is not None and not output.endswith(".parquet"):
         raise UsageError(f"--output {output}: it does not end in .parquet", hint="for CSV: --format csv > FILE")
-    query = SqlQuery(cli.open_store(), cli.engine(), text, window, entity or (), metric or ())
+    query = SqlQuery(cli.open_store(), cli.engine(), text, window, entity or (), metric or (), as_received)
     options.note_left_out(cli, query.left_out)
     found = _show(cli, query, limit or cli.default_limit) if output is None else _write(cli, query, output)
     return FOUND if found and fail_if_any else None
@@ -102,11 +106,11 @@ def _show(cli: Context, query: SqlQuery, limit: int | None) -> bool:
         head = _head(query, found.columns)
 
         def note() -> str | None:
-            notes = [f"approximate, of type DOUBLE: {', '.join(head['approximate'])}"] if head["approximate"] else []
-            if found.rows.summary.truncated:
-                notes.append(f"--limit N shows more than the first {limit:,} rows")
-            return "; ".join(notes) or None
+            names = ", ".join(head["approximate"])
+            more = f"--limit N shows more than the first {limit:,} rows" if found.rows.summary.truncated else None
+            return notes(f"approximate, of type DOUBLE: {names}" if names else None, more)
 
+        effects = _effects(cli, query)
         schema = RESULT.replaced("rows.any_column", *columns)
         cli.show(
             schema.without("columns", "approximate") if cli.settings.format in _FOR_PEOPLE else schema,
@@ -114,9 +118,19 @@ def _show(cli: Context, query: SqlQuery, limit: int | None) -> bool:
             rows=found.rows,
             matched=lambda: None if found.rows.summary.truncated else found.rows.summary.rows,
             truncated=lambda: found.rows.summary.truncated,
-            note=note,
+            corrected=lambda: effects_of(effects()),
+            note=lambda: notes(note(), effects_note(effects())),
         )
         return found.rows.summary.rows > 0
+
+
+def _effects(cli: Context, query: SqlQuery) -> Callable[[], Effects | None]:
+    """Return what finds what corrections changed of the events that the statement reads."""
+    from pik.model.delivery import Filter
+
+    reads = {"events", "deliveries"} & query.read.keys()
+    wanted = Filter(query.window, tuple(query.entities))
+    return effects_finder(cli, query.store, wanted, as_received=query.as_received or not reads)
 
 
 _FOR_PEOPLE = (Format.TABLE, Format.MD)
@@ -130,7 +144,9 @@ def _column(number: int, column: ResultColumn) -> Column:
 def _write(cli: Context, query: SqlQuery, output: str) -> bool:
     """Write the rows to a file, and return whether there is any."""
     columns, count = query.write(Path(output))
-    cli.show(WRITTEN, {**_head(query, columns), "output": output, "rows": count})
+    effects = _effects(cli, query)()
+    given = {"output": output, "rows": count, "corrected": effects_of(effects)}
+    cli.show(WRITTEN, {**_head(query, columns), **given}, note=effects_note(effects))
     return count > 0
 
 
@@ -183,6 +199,7 @@ RESULT = Schema(
     ),
     Field("matched", Count | None, "how many rows there are; null where a limit left some out"),
     TRUNCATED,
+    EFFECTS,
     NOTE,
 )
 
@@ -195,4 +212,6 @@ WRITTEN = Schema(
     _APPROXIMATE,
     Field("output", str, "the file; HUGEINT columns are DECIMAL(38, 0) there"),
     Field("rows", Count),
+    EFFECTS,
+    NOTE,
 )

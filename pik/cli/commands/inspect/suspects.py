@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pik.cli.commands.inspect.corrected import EFFECTS, effects_finder, effects_note, effects_of, notes
 from pik.cli.commands.inspect.groups import GROUPED, shown_group
 from pik.cli.document import NOTE, TRUNCATED, Column, Field, Rows, Schema
 from pik.cli.values import Count, EventId, Instant, Lag
@@ -17,32 +18,43 @@ if TYPE_CHECKING:
 
 
 def show_suspects(
-    cli: Context, wanted: Filter, rule: SuspectRule, by: str | EventPath | None, limit: int | None
+    cli: Context,
+    wanted: Filter,
+    rule: SuspectRule,
+    by: str | EventPath | None,
+    limit: int | None,
+    *,
+    as_received: bool = False,
 ) -> bool:
     """Show the suspects, or count them, and return whether there are any."""
+    from pik.rawlog.selection import AS_RECEIVED, NO_OVERRIDES
     from pik.usecases.inspect.suspects import count_suspects, list_suspects
 
     store, engine = cli.open_store(), cli.engine()
     head = {"window": wanted.window, "entity": next(iter(wanted.entities), None), "rule": str(rule)}
+    overrides = AS_RECEIVED if as_received else NO_OVERRIDES
+    effects = effects_finder(cli, store, wanted, as_received=as_received)
     if by is None:
-        found = list_suspects(store, engine, wanted, rule, limit=limit)
+        found = list_suspects(store, engine, wanted, rule, limit=limit, overrides=overrides)
         cli.show(
             SUSPECTS,
             head,
             suspects=found,
             matched=lambda: found.summary.suspects,
             truncated=lambda: found.summary.truncated,
-            note=lambda: _note(found.summary, rule, limit),
+            corrected=lambda: effects_of(effects()),
+            note=lambda: notes(_note(found.summary, rule, limit), effects_note(effects())),
         )
         return found.summary.suspects > 0
-    groups = count_suspects(store, engine, wanted, rule, by, limit=limit)
+    groups = count_suspects(store, engine, wanted, rule, by, limit=limit, overrides=overrides)
     cli.show(
         shown_group(SUSPECTS_BY, by),
         {**head, "by": str(by)},
         groups=groups,
         matched=lambda: groups.summary.suspects,
         truncated=lambda: groups.summary.truncated,
-        note=lambda: _note(groups.summary, rule, limit),
+        corrected=lambda: effects_of(effects()),
+        note=lambda: notes(_note(groups.summary, rule, limit), effects_note(effects())),
     )
     return groups.summary.suspects > 0
 
@@ -86,6 +98,7 @@ SUSPECTS = Schema(
     ),
     Field("matched", Count, "how many there are"),
     TRUNCATED,
+    EFFECTS,
     NOTE,
 )
 
@@ -104,5 +117,6 @@ SUSPECTS_BY = Schema(
     ),
     Field("matched", Count, "suspects in all groups"),
     TRUNCATED,
+    EFFECTS,
     NOTE,
 )

@@ -1,0 +1,124 @@
+"""What commands show once corrections are recorded, and what ingesting comes to then."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+Pik = Callable[..., Any]
+
+WHY = ("--reason", "INC-42", "--yes")
+TIMES = ("2026-01-02T00:15:00Z", "2026-01-01T12:00:00Z", "2026-01-02T08:00:00Z")
+
+
+def line(source: str, time: str, value: int, **more: object) -> str:
+    event = {"source": source, "event_type": "paid", "entity_id": "a", "event_time": time, "payload": {"v": value}}
+    return json.dumps({**event, **more}) + "\n"
+
+
+@pytest.fixture
+def shop(pik: Pik) -> Pik:
+    """A store with three events of one batch, two of them of a till."""
+    Path("events.jsonl").write_text(
+        "".join(line(*each) for each in zip(("till", "till", "web"), TIMES, (1, 2, 3), strict=True))
+    )
+    assert pik("ingest", "events.jsonl").code == 0
+    return pik
+
+
+def said(pik: Pik, *words: str, code: int = 0) -> Any:
+    result = pik(*words, "--format", "json")
+    assert result.code == code, result.err
+    return json.loads(result.out)
+
+
+def moved(pik: Pik) -> str:
+    """Move the first event to the day before, and return the id of the correction."""
+    [one] = said(pik, "correct", "--assume", "shift=-1h,to=2026-01-02T00:30:00Z,from=2026-01-02", *WHY)["corrections"]
+    return str(one["correction_id"])
+
+
+def test_events_and_exports_have_the_corrected_time_and_say_so(shop: Pik) -> None:
+    plain = said(shop, "events")
+    assert plain["corrected"] is None
+    assert {row["correction"] for row in plain["events"]} == {None}
+    assert "correction" not in shop("events").out
+    by = moved(shop)
+    found = said(shop, "events", "--from", "2026-01-01", "--to", "2026-01-02")
+    assert [(row["event_time"], row["received_event_time"], row["correction"]) for row in found["events"]] == [
+        (TIMES[1], None, None),
+        ("2026-01-01T23:15:00Z", TIMES[0], by),
+    ]
+    assert found["corrected"] == {"taken_out": 0, "moved": 1, "replaced": 0}
+    assert "1 event moved; --as-received" in found["note"]
+    left = said(shop, "events", "--from", "2026-01-02", "--by", "source")
+    assert (left["events"], left["corrected"]["moved"]) == (1, 1)
+    received = said(shop, "events", "--as-received")
+    assert {**received, "note": None} == {**plain, "note": None}
+    refused = shop("events", "--as-received", "--not-counted", "event_count")
+    assert (refused.code, "--as-received" in refused.err) == (2, True)
+    written = said(shop, "export", "--out", "day", "--partition-by", "event_date")
+    assert written["corrected"]["moved"] == 1
+    rows = pq.read_table("day").to_pylist()
+    assert {(str(row["event_date"]), row["payload"]) for row in rows} == {
+        ("2026-01-01", '{"v": 1}'),
+        ("2026-01-01", '{"v": 2}'),
+        ("2026-01-02", '{"v": 3}'),
+    }
+    [one] = [row for row in rows if row["correction"]]
+    assert (one["correction"], one["received_event_time"].isoformat()) == (by, "2026-01-02T00:15:00+00:00")
+    manifest = json.loads(Path("day/_manifest.json").read_text())
+    assert (manifest["corrected"], manifest["query"]["as_received"]) == (written["corrected"], False)
+    for name, options in (("now.jsonl", ()), ("came.jsonl", ("--as-received",))):
+        assert shop("export", "--out", name, *options).code == 0
+    now, came = (list(map(json.loads, Path(name).read_text().splitlines())) for name in ("now.jsonl", "came.jsonl"))
+    assert sorted(one.get("received_event_time", "") for one in now) == ["", "", "2026-01-02T00:15:00.000000000Z"]
+    assert [one["event_time"] for one in came if "correction" in one] == []
+    assert {one["event_time"] for one in came} == {time.replace("Z", ".000000000Z") for time in TIMES}
+
+
+def test_sql_and_lag_say_what_corrections_changed(shop: Pik) -> None:
+    moved(shop)
+    statement = "SELECT count(*) AS n, count(correction) AS c FROM events"
+    of_day = ("--from", "2026-01-01", "--to", "2026-01-02")
+    corrected = said(shop, "sql", statement, *of_day)
+    assert (corrected["rows"], corrected["corrected"]["moved"]) == ([{"n": 2, "c": 1}], 1)
+    received = said(shop, "sql", statement, *of_day, "--as-received")
+    assert (received["rows"], received["corrected"]) == ([{"n": 1, "c": 0}], None)
+    assert said(shop, "lag", *of_day)["all"]["events"] == 2
+    assert said(shop, "lag", *of_day, "--as-received")["all"]["events"] == 1
+    assert said(shop, "lag", "--skew")["corrected"]["moved"] == 1
+
+
+def test_show_tells_the_story_of_an_event(shop: Pik) -> None:
+    assert shop("replay", "--all", "--promote", "--yes").code == 0
+    event = said(shop, "events", "--from", "2026-01-02")["events"][0]["event_id"]
+    assert "STORY" not in shop("show", event).out
+    first = moved(shop)
+    out = said(shop, "correct", "--assume", f"without={event}", *WHY)["corrections"][0]["correction_id"]
+    shown = said(shop, "show", event)
+    assert (shown["counts"], shown["event_time"]) == (False, "2026-01-01T23:15:00Z")
+    assert [(row["counts"], row["received_event_time"]) for row in shown["deliveries"]] == [(False, TIMES[0])]
+    assert shown["correction"] == ",".join(sorted((first, out)))
+    assert [row["bucket"][:10] for row in shown["aggregates"]] == ["2026-01-02"], "it was computed before"
+    story = [(row["what"], row["event_time"]) for row in shown["story"]]
+    assert story == [
+        ("delivery", TIMES[0]),
+        ("value", TIMES[0]),
+        ("correction", "2026-01-01T23:15:00Z"),
+        ("correction", None),
+    ]
+    assert shop("corrections", "revoke", out, *WHY).code == 0
+    shown = said(shop, "show", event)
+    assert (shown["counts"], shown["story"][-1]["what"], shown["story"][-1]["event_time"]) == (
+        True,
+        "revocation",
+        "2026-01-01T23:15:00Z",
+    )
+    assert shop("replay", "--all", "--promote", "--yes").code == 0
+    assert [row["bucket"][:10] for row in said(shop, "show", event)["aggregates"]] == ["2026-01-01"]
