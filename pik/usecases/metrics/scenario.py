@@ -78,7 +78,7 @@ def read_event_ids(path: str) -> tuple[str, ...]:
     wrong = next((each for each in ids if not re.fullmatch("[0-9a-f]{32}", each)), None)
     if wrong is not None or not ids:
         what = "has no event_ids" if wrong is None else f"has {wrong[:40]!r}, which is not an event_id"
-        raise InputError(f"{path} {what}", hint="event_ids of 32 hex digits, one per line, or the JSON of `pik events`")
+        raise InputError(f"{path} {what}", hint="event_ids of 32 hex digits, one per line, or `pik duplicates` as JSON")
     return tuple(dict.fromkeys(ids))
 
 

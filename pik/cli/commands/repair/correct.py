@@ -42,7 +42,8 @@ def correct(
         list[str] | None,
         option(
             "--assume KIND=VALUE",
-            "What is right (repeatable): without=EVENT_ID|@FILE, without=selected,SELECTION, without-batch=BATCH, "
+            "What is right (repeatable): without=EVENT_ID|@FILE (event_ids, or the JSON of `pik duplicates`), "
+            "without=selected,SELECTION, without-batch=BATCH, "
             "delivery=EVENT_ID:N, conflicts=first|last, shift=DURATION,SELECTION, zone=ZONE,SELECTION.",
         ),
     ] = None,
@@ -61,7 +62,8 @@ def correct(
     as they are until a replay is promoted.
 
     A correction is about the deliveries that its selection hits now, and lists them; what comes later is not touched,
-    except later deliveries of events that are out.
+    except later deliveries of events that are out. A second shift or zone moves a delivery once more: to replace a
+    correction, revoke it first.
     """
     from pik.usecases.correct.plan import plan_correction, record_correction, refuse_repeated, repeated
 
