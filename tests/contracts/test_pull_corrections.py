@@ -8,13 +8,17 @@ from pathlib import Path
 import pytest
 
 from pik.engine import DuckEngine
+from pik.errors import UsageError
 from pik.model.correction import Correction, CorrectionKind
 from pik.model.instant import ALL_TIME, DAY, parse_instant
+from pik.model.scenario import read_scenario
 from pik.ports.store import Store
 from pik.rawlog.corrections import read_list, record, with_frames
 from pik.runtime import SILENT
 from pik.usecases.care.rebuild import rebuild_index
 from pik.usecases.care.verify_findings import ProblemKind
+from pik.usecases.correct.plan import plan_correction
+from pik.usecases.correct.revoke import plan_revocation
 from pik.usecases.metrics.diff import diff_aggregates
 from tests.support.contracts.pulling import pulled, sound
 from tests.support.contracts.pulling import record as ingested
@@ -85,6 +89,17 @@ def test_a_copy_computes_the_corrected_values_of_its_source(source: Store, tmp_p
     mine, theirs = (list(diff_aggregates(one, DuckEngine(), window("03", "04")).rows) for one in (copy, source))
     assert mine == theirs
     assert {row.entity_id: int(row.recomputed or 0) for row in mine} == {"a": 2}
+
+
+def test_a_copy_is_not_corrected_and_its_source_is_named(source: Store, tmp_path: Path) -> None:
+    made = moved(source, "01", "03")
+    copy, _ = pulled(source, tmp_path / "copy")
+    [assumption] = read_scenario(None, ["shift=1h,entity=a"], lambda path: ()).assumptions
+    with pytest.raises(UsageError, match=f"is a copy of {source.url}; a correction belongs to that store") as error:
+        plan_correction(copy, DuckEngine(), [assumption])
+    assert source.url in error.value.hint
+    with pytest.raises(UsageError, match=f"is a copy of {source.url}"):
+        plan_revocation(copy, DuckEngine(), made.correction_id)
 
 
 def test_an_entity_brings_only_what_moved_of_it(source: Store, tmp_path: Path) -> None:

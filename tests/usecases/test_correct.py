@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from pik.engine import DuckEngine
 from pik.errors import Busy, NothingSelected, UsageError
+from pik.model.batch import BatchState
 from pik.model.correction import Correction, active
 from pik.model.instant import ALL_TIME
 from pik.model.scenario import read_scenario
@@ -376,3 +377,16 @@ def again(store: Store, number: int, after: bool, command: Callable[[Store], lis
     assert len(store.corrections.recorded()) == before + 1
     with pytest.raises(UsageError, match="already"):
         command(store)
+
+
+def test_a_batch_that_was_interrupted_and_withdrawn_is_not_resumed(store: Store, tmp_path: Path) -> None:
+    fault = FailAt(3)
+    with pytest.raises(Crash):
+        ingest(wrapped(store, fault, "batches"), tmp_path, [sale(1), sale(2, "b")])
+    assert fault.calls == ["batches.open", "batches.record", "batches.finish"]
+    [cut] = store.index.batches()
+    assert cut.state == BatchState.INTERRUPTED
+    correct(store, f"without-batch={cut.batch_id}")
+    ingest(store, tmp_path, [sale(1), sale(2, "b")])
+    assert {one.batch_id: one.state for one in store.index.batches()}[cut.batch_id] == BatchState.INTERRUPTED
+    assert sum(1 for _ in store.index.batches()) == 2
