@@ -122,3 +122,34 @@ def test_show_tells_the_story_of_an_event(shop: Pik) -> None:
     )
     assert shop("replay", "--all", "--promote", "--yes").code == 0
     assert [row["bucket"][:10] for row in said(shop, "show", event)["aggregates"]] == ["2026-01-01"]
+
+
+def test_a_withdrawn_batch_may_be_ingested_again_and_counts(shop: Pik) -> None:
+    [batch] = said(shop, "batches")["batches"]
+    assert said(shop, "ingest", "events.jsonl")["outcome"] == "already ingested"
+    [gone] = said(shop, "correct", "--assume", f"without-batch={batch['batch_id']}", *WHY)["corrections"]
+    assert said(shop, "events")["corrected"] == {"taken_out": 3, "moved": 0, "replaced": 0}
+    again = said(shop, "ingest", "events.jsonl")
+    assert (again["outcome"], again["duplicates"]["exact"], again["duplicates_counting"]) == ("ingested", 3, 3)
+    found = said(shop, "events")
+    assert {row["batch_id"] for row in found["events"]} == {again["batch_id"]}
+    assert found["corrected"] == {"taken_out": 0, "moved": 0, "replaced": 3}
+    assert said(shop, "ingest", "events.jsonl")["outcome"] == "already ingested"
+    new, old = said(shop, "batches")["batches"]
+    assert (old["withdrawn_by"], old["accepted"], old["taken_out"]) == (gone["correction_id"], 3, 3)
+    assert (new["withdrawn_by"], new["exact"]) == (None, 3)
+    assert said(shop, "batches", new["batch_id"])["batches"][0]["counted_duplicates"] == 3
+    status = said(shop, "status")
+    assert (status["withdrawn_batches"], status["active_corrections"], status["events"]) == (1, 1, 3)
+    assert said(shop, "duplicates")["duplicates"] == []
+    assert len(said(shop, "duplicates", "--as-received")["duplicates"]) == 3
+
+
+def test_a_delivery_of_an_event_that_is_out_is_recorded_and_does_not_count(shop: Pik) -> None:
+    event = said(shop, "events")["events"][0]["event_id"]
+    assert shop("correct", "--assume", f"without={event}", *WHY).code == 0
+    again = said(shop, "ingest", "events.jsonl", "--again")
+    assert (again["duplicates"]["exact"], again["of_events_out"], again["duplicates_counting"]) == (3, 1, None)
+    assert "1 duplicate of events that corrections took out" in again["note"]
+    assert len(said(shop, "events")["events"]) == 2
+    assert len(said(shop, "duplicates")["duplicates"]) == 2

@@ -378,6 +378,12 @@ def _correct(pik: Journey) -> None:
     pik("pik republish show", "republish", "show", sent, *store)
     pik("pik corrections show", "corrections", "show", moved["correction_id"], *store)
     pik("pik ingest", "ingest", "again.jsonl", *store)
+    for row in pik("pik batches", "batches", *store)["batches"]:
+        pik("pik batches", "batches", row["batch_id"], *store)
+    pik("", "correct", "--assume", f"without={early}", "--reason", "INC-42", "--yes", *store)
+    for file in ("wrong.jsonl", "again.jsonl"):
+        pik("pik ingest", "ingest", file, "--again", *store)
+    pik("pik status", "status", *store)
 
 
 def _look_at_stack(pik: Journey, directory: Path, patch: pytest.MonkeyPatch) -> None:

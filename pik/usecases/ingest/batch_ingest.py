@@ -37,7 +37,7 @@ from pik.rawlog.segment_writer import InvalidRecord, Reading, SegmentBuilder, Wo
 from pik.runtime import SILENT, Progress, showing
 from pik.runtime.parallel import Pool
 from pik.usecases.availability import require_writable
-from pik.usecases.ingest.withdrawn import counting_duplicates, find_ingested
+from pik.usecases.ingest.withdrawn import counting_duplicates, duplicates_out, find_ingested
 from pik.usecases.inspect.batches import close_replaced
 
 
@@ -65,7 +65,8 @@ class IngestOptions:
 @dataclass(frozen=True, slots=True)
 class IngestReport:
     """The result of an ingest. `batch` is the whole batch; `resumed_from` is the first seq of this attempt; `counting`
-    is how many of its duplicates count, since the batches before with their event are withdrawn."""
+    is how many of its duplicates count, since the batches before with their event are withdrawn, `of_events_out` how
+    many are of events that corrections took out."""
 
     source: str
     outcome: Outcome
@@ -73,6 +74,7 @@ class IngestReport:
     resumed_from: int | None
     seconds: float
     counting: int = 0
+    of_events_out: int = 0
 
 
 def ingest(store: Store, source: Source, options: IngestOptions, progress: Progress) -> IngestReport:
@@ -120,7 +122,8 @@ def ingest(store: Store, source: Source, options: IngestOptions, progress: Progr
             done = store.batches.finish(batch.batch_id, finished_at)
     outcome = Outcome.RESUMED if interrupted else Outcome.NEW
     resumed_from, counting = batch.next_seq if interrupted else None, counting_duplicates(store, done)
-    return IngestReport(source.name, outcome, done, resumed_from, monotonic() - began, counting)
+    out = duplicates_out(store, done)
+    return IngestReport(source.name, outcome, done, resumed_from, monotonic() - began, counting, out)
 
 
 def expect_none_invalid(source: Source, options: IngestOptions, found: Batch) -> None:

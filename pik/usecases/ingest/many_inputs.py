@@ -34,7 +34,7 @@ from pik.usecases.ingest.batch_ingest import (
     input_lock,
     origin_of,
 )
-from pik.usecases.ingest.withdrawn import counting_duplicates, find_ingested
+from pik.usecases.ingest.withdrawn import counting_duplicates, duplicates_out, find_ingested
 
 SMALL = 64 << 10
 """Stored bytes up to which a file is small."""
@@ -103,7 +103,9 @@ def _ingest_group(
 
 
 def _new(store: Store, name: str, batch: Batch, seconds: float) -> IngestReport:
-    return IngestReport(name, Outcome.NEW, batch, None, seconds, counting_duplicates(store, batch))
+    return IngestReport(
+        name, Outcome.NEW, batch, None, seconds, counting_duplicates(store, batch), duplicates_out(store, batch)
+    )
 
 
 def _read(store: Store, sources: Sequence[Source], options: IngestOptions, locks: ExitStack) -> list[_File]:

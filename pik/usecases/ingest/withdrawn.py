@@ -6,6 +6,7 @@ from pik.model.batch import Batch, Origin
 from pik.model.instant import Window
 from pik.ports.store import Store
 from pik.rawlog.corrected import Days, corrected_until
+from pik.usecases.inspect.batch_standing import batch_standing
 
 
 def find_ingested(store: Store, origin: Origin) -> Batch | None:
@@ -25,3 +26,11 @@ def counting_duplicates(store: Store, batch: Batch) -> int:
     days = Days(Window(batch.first_event, batch.last_event + 1))
     heirs = corrected.heirs(days, corrected.withdrawn).values()
     return sum(len(of_batches.get(batch.batch_id, ())) for of_batches in heirs)
+
+
+def duplicates_out(store: Store, batch: Batch) -> int:
+    """Return how many of the batch's duplicates are of events that corrections took out: they do not count."""
+    if not batch.counts.exact + batch.counts.conflict:
+        return 0
+    standing = batch_standing(store, batch, is_new=True)
+    return 0 if standing is None else standing.of_events_out

@@ -24,6 +24,7 @@ from pik.model.instant import ALL_TIME, Part
 from pik.model.metric import Run
 from pik.ports.raw import ObjectReader, Raw, RawKind, number_of
 from pik.ports.store import Store, Totals
+from pik.rawlog.corrected import corrected_until
 from pik.rawlog.objects import damaged, frame_lines, packed, parse, read_rejects, record_lines
 from pik.rawlog.sealed_records import parts
 from pik.rawlog.segment_reader import readable
@@ -100,9 +101,10 @@ def lags(batch: Batch) -> Lags | None:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """The contents of a store. `sources` counts deliveries by source, duplicates included, `other_sources` those of all
-    sources that are not counted by name; `size` is the bytes of raw. In a copy, `copy_of` is the URL of the source and
-    `pulled` what was pulled."""
+    """The contents of a store. `active_corrections` counts those that hold, `withdrawn` the batches that they withdraw,
+    which the other counts include. `sources` counts deliveries by source, duplicates included, `other_sources` those
+    of all sources that are not counted by name; `size` is the bytes of raw. In a copy, `copy_of` is the URL of the
+    source and `pulled` what was pulled."""
 
     url: str
     format_version: int
@@ -110,6 +112,8 @@ class Status:
     last_batch: Batch | None
     interrupted: int
     replaced: int
+    withdrawn: int
+    active_corrections: int
     last_run: Run | None
     metrics: int
     sources: Mapping[str, int]
@@ -128,7 +132,7 @@ def status(store: Store) -> Status:
         interrupted += batch.state == BatchState.INTERRUPTED
         replaced += batch.state == BatchState.REPLACED
         sources = with_names(sources, batch.sources)
-    others = sources.pop(OTHERS, 0)
+    others, corrected = sources.pop(OTHERS, 0), corrected_until(store)
     return Status(
         url=store.url,
         format_version=store.format_version,
@@ -136,6 +140,8 @@ def status(store: Store) -> Status:
         last_batch=last,
         interrupted=interrupted,
         replaced=replaced,
+        withdrawn=len(corrected.withdrawn),
+        active_corrections=len(corrected.active),
         last_run=next(store.runs.newest_first(), None),
         metrics=len(store.metrics.latest()),
         sources=sources,

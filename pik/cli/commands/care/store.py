@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -18,6 +19,7 @@ from pik.model.instant import Window, format_instant
 
 if TYPE_CHECKING:
     from pik.usecases.care.backup import BackupReport
+    from pik.usecases.inspect.batch_standing import StandingBatch
     from pik.usecases.inspect.batches import Status as StoreStatus
 
 
@@ -40,8 +42,13 @@ def batches(
     rejects: Annotated[bool, option("--rejects", "List the batch's rejected records.")] = False,
     limit: options.Limit = None,
 ) -> None:
-    """List batches, newest first, or the rejected records of one."""
+    """List batches, newest first, or the rejected records of one.
+
+    Counts are those of the verdicts at arrival. What corrections took away is shown beside them: which batches are
+    withdrawn, and of a named one how many of its deliveries do not count, count as duplicates, or were moved.
+    """
     from pik.ports.store import batch_of
+    from pik.usecases.inspect.batch_standing import standing_batches
     from pik.usecases.inspect.batches import with_closing
 
     store = cli.open_store()
@@ -53,13 +60,21 @@ def batches(
                 "--rejects needs a batch", hint="`pik batches` lists them; then: pik batches BATCH --rejects"
             )
         found = batch_of(store.index, batch)
-        rows = islice(list_rejects(store, found), limit)
-        cli.show(REJECTS, found, rejects=rows, truncated=limit is not None and found.counts.rejected > limit)
+        listed = islice(list_rejects(store, found), limit)
+        cli.show(REJECTS, found, rejects=listed, truncated=limit is not None and found.counts.rejected > limit)
         return
     every = [batch_of(store.index, batch)] if batch else store.index.batches()
-    shown, truncated = options.first_rows((with_closing(store, one) for one in every), limit)
+    rows = standing_batches(store, (with_closing(store, one) for one in every), in_full=batch is not None)
+    shown, truncated = options.first_rows(rows, limit)
     # A damaged closing record leaves no half of what a limit made short.
     cli.show(BATCHES, batches=list(shown) if limit else shown, truncated=truncated)
+
+
+_NAMED = "null: none, or the batch is not named"
+
+
+def _of_standing(name: str, row: StandingBatch) -> object:
+    return None if row.standing is None else getattr(row.standing, name) or None
 
 
 BATCHES = Schema(
@@ -67,29 +82,39 @@ BATCHES = Schema(
     Rows(
         "batches",
         "newest first",
-        Column("batch_id", str),
-        Column("source", str, get="origin.name", cut=8),
+        Column("batch_id", str, get="batch.batch_id"),
+        Column("source", str, get="batch.origin.name", cut=8),
         Column(
             "state",
             str,
             "`RUNNING` while a process writes it, then `COMPLETE`, `INTERRUPTED` or, if a later batch has all of its "
             "records, `REPLACED`; in a copy `PULLED`: the counts are of the part that was pulled",
+            get="batch.state",
         ),
-        Column("replaced_by", str | None, "of a replaced batch: the later one", detail=True),
-        Column("started_at", Moment, drop=4),
-        Column("actor", str | None, "who began it; null: not known", drop=5),
+        Column("replaced_by", str | None, "of a replaced batch: the later one", get="batch.replaced_by", detail=True),
+        Column("started_at", Moment, get="batch.started_at", drop=4),
+        Column("actor", str | None, "who began it; null: not known", get="batch.actor", drop=5),
         # Conflicts and rejects stay on a narrow terminal, because they report a problem.
-        Column("read", Count, get="counts.read", drop=3),
-        Column("accepted", Count, get="counts.accepted", drop=1),
-        Column("exact", Count, get="counts.exact", drop=2),
-        Column("conflict", Count, get="counts.conflict"),
-        Column("rejected", Count, get="counts.rejected"),
-        Column("finished_at", Moment | None, detail=True),
-        Column("attempts", int, "the number of processes that worked on it", get="attempt", detail=True),
-        Column("first_event", Instant | None, detail=True),
-        Column("last_event", Instant | None, detail=True),
-        Column("content", str, "the input: SHA-256 of a file, or `key:NAME`", get="origin.content", detail=True),
-        Column("again", bool, "ingested with `--again`", get="origin.again", detail=True),
+        Column("read", Count, get="batch.counts.read", drop=3),
+        Column("accepted", Count, get="batch.counts.accepted", drop=1),
+        Column("exact", Count, get="batch.counts.exact", drop=2),
+        Column("conflict", Count, get="batch.counts.conflict"),
+        Column("rejected", Count, get="batch.counts.rejected"),
+        *(
+            Column(name, kind, about, get=partial(_of_standing, name), rare=True)
+            for name, kind, about in (
+                ("withdrawn_by", str | None, "the correction that withdraws it; null: none does"),
+                ("taken_out", Count | None, f"accepted deliveries that do not count any more; {_NAMED}"),
+                ("counted_duplicates", Count | None, f"duplicates that count; {_NAMED}"),
+                ("moved", Count | None, f"deliveries that count at another time; {_NAMED}"),
+            )
+        ),
+        Column("finished_at", Moment | None, get="batch.finished_at", detail=True),
+        Column("attempts", int, "the number of processes that worked on it", get="batch.attempt", detail=True),
+        Column("first_event", Instant | None, get="batch.first_event", detail=True),
+        Column("last_event", Instant | None, get="batch.last_event", detail=True),
+        Column("content", str, "the input: SHA-256 of a file, or `key:NAME`", get="batch.origin.content", detail=True),
+        Column("again", bool, "ingested with `--again`", get="batch.origin.again", detail=True),
         empty="no batch yet; to make one: pik ingest FILE",
     ),
     TRUNCATED,
@@ -193,6 +218,13 @@ STATUS = Schema(
     Field("batches", Count, get="totals.batches"),
     Field("interrupted_batches", Count, "without the replaced ones", get="interrupted"),
     Field("replaced_batches", Count, "interrupted batches whose records are all in a later one", get="replaced"),
+    Field(
+        "active_corrections",
+        Count | None,
+        "corrections that hold, whatever they change: the other counts are those of what came; null: none",
+        get=or_null("active_corrections"),
+    ),
+    Field("withdrawn_batches", Count | None, "batches that corrections withdraw; null: none", get=or_null("withdrawn")),
     Field(
         "last_batch",
         Object(Field("batch_id", str), Field("source", str, get="origin.name"), Field("state", str), null=True),

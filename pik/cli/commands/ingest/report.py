@@ -9,8 +9,8 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from pik.cli.context import Context
-from pik.cli.document import NEXT, NOTE, Column, Field, Object, Rows, Schema
-from pik.cli.text import visible
+from pik.cli.document import NEXT, NOTE, Column, Field, Object, Rows, Schema, or_null
+from pik.cli.text import number_of, visible
 from pik.cli.values import Count, Instant, Json, Lag, Shown, words
 from pik.errors import command
 from pik.model.batch import Counts
@@ -78,6 +78,12 @@ INGEST = Schema(
         Count | None,
         "duplicates that count, since the batches before with their event are withdrawn; null: none",
         get=lambda one: one.counting or None,
+    ),
+    Field(
+        "of_events_out",
+        Count | None,
+        "duplicates of events that corrections took out: they are recorded, and do not count; null: none",
+        get=or_null("of_events_out"),
     ),
     Field("rejected", Count, "records that are not valid events", get="batch.counts.rejected"),
     Field("reasons", dict[str, int] | None, _REASONS, get=lambda one: _most_frequent(one.batch.reasons)),
@@ -148,6 +154,9 @@ def _next(done: list[IngestReport], *, mapped: bool) -> dict[str, str | None]:
         note = f"{counting:,} of the duplicates count, since the batches before with their event are withdrawn"
     elif all(one.outcome == Outcome.ALREADY for one in done):
         note = "to record it as one more delivery of each event, add --again"
+    if out := sum(one.of_events_out for one in done):
+        text = f"{number_of(out, 'duplicate')} of events that corrections took out: recorded, and not counted"
+        note = text if note is None else f"{note}; {text}"
     return {"note": note, "next": command("batches", rejected[0].batch_id, "--rejects") if rejected else None}
 
 
