@@ -1,7 +1,7 @@
-"""A whole store against a simple model: ingest, replay, promote, rollback, verify, rebuild, in any order.
+"""A whole store against a simple model: ingest, correct, revoke, replay, promote, rollback, verify, rebuild.
 
 Promises 3 (raw is the source of truth), 4 (every delivery once), 6 (recomputing is idempotent) and 7 (aggregates are
-append-only, promotion compares before it sets).
+append-only, promotion compares before it sets), 11 (a correction changes what counts, and nothing else).
 """
 
 from __future__ import annotations
@@ -30,12 +30,15 @@ from pik.model.batch import Verdict
 from pik.model.delivery import Filter
 from pik.model.instant import ALL_TIME, DAY, full_instant
 from pik.model.metric import Definition, RunRequest, RunState
+from pik.model.scenario import read_scenario
 from pik.rawlog.segment_writer import Reading
 from pik.rawlog.selection import deliveries
 from pik.runtime import SILENT
 from pik.stores import open_store
 from pik.usecases.care.rebuild import rebuild_index
 from pik.usecases.care.verify import verify
+from pik.usecases.correct.plan import plan_correction, record_correction
+from pik.usecases.correct.revoke import plan_revocation, record_revocation
 from pik.usecases.ingest.batch_ingest import IngestOptions, Outcome, ingest
 from pik.usecases.metrics.definitions import add_version
 from pik.usecases.metrics.diff import diff_aggregates
@@ -95,6 +98,15 @@ RECORDS = st.lists(
 )
 
 
+@dataclass(eq=False)
+class Corrected:
+    """A recorded correction: the events that are out, or the days on which events happened."""
+
+    correction_id: str
+    out: set[tuple[object, ...]] = field(default_factory=set)
+    days: dict[tuple[object, ...], int] = field(default_factory=dict)
+
+
 @dataclass
 class Model:
     """What a store should hold."""
@@ -104,6 +116,7 @@ class Model:
     contents: set[str] = field(default_factory=set)
     current: dict[Bucket, str] = field(default_factory=dict)
     versions: dict[str, dict[Bucket, tuple[Decimal | None, str | None]]] = field(default_factory=dict)
+    corrections: list[Corrected] = field(default_factory=list)
 
     def ingest(self, records: list[Record]) -> None:
         for record in records:
@@ -112,11 +125,24 @@ class Model:
                 kind = Verdict.EXACT if first.content == record.content else Verdict.CONFLICT
                 self.duplicates[record, kind] += 1
 
+    def days(self) -> dict[tuple[object, ...], int]:
+        """Return the day on which each event happened, of those that are out as well."""
+        days = {identity: record.day for identity, record in self.accepted.items()}
+        for correction in self.corrections:
+            days |= correction.days
+        return days
+
+    def counting(self) -> dict[tuple[object, ...], int]:
+        """Return the events that count, each with its day."""
+        out = set[tuple[object, ...]]().union(*(correction.out for correction in self.corrections))
+        return {identity: day for identity, day in self.days().items() if identity not in out}
+
     def truth(self) -> dict[Bucket, Decimal]:
         values: dict[Bucket, Decimal] = {}
-        for record in self.accepted.values():
+        for identity, day in self.counting().items():
+            record = self.accepted[identity]
             for metric, more in (("event_count", 1), ("total", record.value)):
-                bucket = metric, record.day, record.entity
+                bucket = metric, day, record.entity
                 values[bucket] = values.get(bucket, Decimal(0)) + more
         return values
 
@@ -208,6 +234,33 @@ class StoreMachine(RuleBasedStateMachine):
         assert (resumed.batch.batch_id, resumed.outcome) == (cut.batch_id, Outcome.RESUMED)
         self.model.ingest(records[done:])
 
+    @rule(entity=st.sampled_from(["a", "b", "ü"]), moves=st.booleans())
+    def correct(self, entity: str, moves: bool) -> None:
+        """Move the events of an entity to the next day, or take them out."""
+        hit = {identity for identity in self.model.counting() if identity[0] == entity}
+        if not hit:
+            return
+        text = f"shift=1d,entity={entity}" if moves else f"without=selected,entity={entity}"
+        plan = plan_correction(self.store, self.engine, read_scenario(None, [text], lambda path: ()).assumptions)
+        [made] = record_correction(plan, [text], "INC-1", "test")
+        corrected = Corrected(made.correction_id)
+        if moves:  # events that are out move as well: they may count again
+            days = self.model.days().items()
+            corrected.days = {identity: day + 1 for identity, day in days if identity[0] == entity}
+        else:
+            corrected.out = hit
+        self.model.corrections.append(corrected)
+        self.diff()
+
+    @rule(number=st.integers(0, 9))
+    def revoke(self, number: int) -> None:
+        """Take any of the corrections back."""
+        if not self.model.corrections:
+            return
+        revoked = self.model.corrections.pop(number % len(self.model.corrections))
+        record_revocation(plan_revocation(self.store, self.engine, revoked.correction_id), "right", "test")
+        self.diff()
+
     @rule(target=runs, entities=st.sampled_from([(), ("a",), ("b", "ü")]))
     def replay(self, entities: tuple[str, ...]) -> str | None:
         if not self.model.accepted:
@@ -216,7 +269,9 @@ class StoreMachine(RuleBasedStateMachine):
         run = start(self.store, plan_replay(self.store, self.engine, request, self.files))
         ended = run_locally(self.store, self.engine, run.run_id, Pace(workers=0), SILENT)
         assert ended.state == RunState.COMPLETED
-        truth = self.model.truth()
+        truth: dict[Bucket, Decimal | None] = {**self.model.truth()}
+        for bucket in self.model.current:  # where a correction left no events, the value becomes null
+            truth.setdefault(bucket, None)
         self.model.versions[run.run_id] = {
             bucket: (value, self.model.current.get(bucket))
             for bucket, value in truth.items()
@@ -271,9 +326,9 @@ class StoreMachine(RuleBasedStateMachine):
         }
         truth = self.model.truth()
         expected = {
-            bucket: (self.model.value(bucket), value)
-            for bucket, value in truth.items()
-            if self.model.value(bucket) != value
+            bucket: (self.model.value(bucket), truth.get(bucket))
+            for bucket in {**truth, **self.model.current}
+            if self.model.value(bucket) != truth.get(bucket)
         }
         assert found == expected
 
@@ -301,7 +356,7 @@ class StoreMachine(RuleBasedStateMachine):
         assert current == self.model.current
 
     def _deliveries(self) -> Iterator[tuple[tuple[object, ...], str]]:
-        for found in deliveries(self.store, Filter(ALL_TIME)):
+        for found in deliveries(self.store, Filter(ALL_TIME), as_received=True):
             one = found.delivery
             value = json.loads(bytes(one.payload))["v"]
             yield (one.entity_id, one.event_instant // DAY - FIRST_DAY, value), found.kind
