@@ -282,13 +282,16 @@ def _is_revised(log: Iterable[Correction]) -> bool:
     return any(one.kind is CorrectionKind.VERDICT and one.events for one in log)
 
 
-def concerning(log: Iterable[Correction], window: Window) -> list[Correction]:
-    """Return those corrections of the log that may change what counts in the window; of a batch that is withdrawn that
-    is not known without reading, so all of those do. What rebuilds changed is not among them."""
-    log = list(log)
+def concerning(store: Store, log: Sequence[Correction], window: Window) -> list[Correction]:
+    """Return those of some corrections, in the order of the log, that may change what counts in the window; of a batch
+    that is withdrawn that is not known without reading, so all of those do. What rebuilds changed is not among them."""
+    if not log:
+        return []
     lists = (listed for one in log if one.kind.moves for listed in one.lists)
     days = Days(window, frozenset(listed.day for listed in lists if meets(listed, window)))
-    choose = _is_revised(log) or any(one.kind.chooses or one.kind is CorrectionKind.WITHOUT_BATCH for one in log)
+    choose = _is_revised(store.corrections.recorded()) or any(
+        one.kind.chooses or one.kind is CorrectionKind.WITHOUT_BATCH for one in log
+    )
     found: dict[str, Correction] = {}
     for one in log:
         match one.kind:

@@ -265,7 +265,7 @@ def deliveries(
     marks = [entity_mark(entity) for entity in wanted.entities] if len(wanted.entities) <= 8 else []
     with showing(progress, "reading raw", None, "deliveries"):
         selection = Selection(store, wanted.window, wanted.entities, AS_RECEIVED if as_received else NO_OVERRIDES)
-        if concerning(selection.corrected.active, wanted.window):
+        if concerning(store, selection.corrected.active, wanted.window):
             from pik.rawlog.corrected_reader import corrected_deliveries  # which needs this module
 
             yield from corrected_deliveries(selection, wanted, kinds, bound, progress)

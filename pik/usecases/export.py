@@ -99,7 +99,7 @@ def export(
     window, entities = layout.selection.window, layout.selection.entities
     expect_held(store, window, entities)
     selection = Selection(store, window, entities, AS_RECEIVED if layout.as_received else NO_OVERRIDES)
-    is_corrected = bool(concerning(selection.corrected.active, window))
+    is_corrected = bool(concerning(store, selection.corrected.active, window))
     jobs: Listing[Job | Block, int] = Listing(
         corrected_blocks(selection, layout) if is_corrected else _jobs(selection, layout.include_duplicates)
     )

@@ -46,7 +46,7 @@ def moved(
     """Record that the event of an entity on one day of January 2026 happened on another one, at 01:00."""
     made = new_id()
     listed = []
-    for found in deliveries(store, Filter(window(of, f"{int(of) + 1:02}"), (entity,))):
+    for found in deliveries(store, Filter(window(of, f"{int(of) + 1:02}"), (entity,)), as_received=True):
         line = msgspec.json.decode(found.line)
         names = ("event_id", "entity_id", "batch_id", "seq", "event_time")
         time = f"2026-01-{to}T01:00:00.000000000Z"

@@ -34,7 +34,7 @@ class Effects:
 
 def are_concerned(store: Store, wanted: Filter) -> bool:
     """Return whether a correction that holds may change what counts in the window."""
-    return bool(concerning(corrected_until(store).active, wanted.window))
+    return bool(concerning(store, corrected_until(store).active, wanted.window))
 
 
 def corrected_effects(store: Store, engine: Engine, wanted: Filter) -> Effects | None:

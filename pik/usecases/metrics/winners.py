@@ -68,7 +68,7 @@ class Winners:
     def within(self, window: Window) -> Winners:
         """Return the same with those corrections only that changed something in a window, those of rebuilds aside: to
         know which these are takes reading."""
-        log = concerning(self.corrections(), window)
+        log = concerning(self.store, self.corrections(), window)
         return Winners(self.store, self.window, self._keys, self._moments, log, self._heads, self._planned)
 
     def planned(self, run_id: str) -> int:
@@ -106,7 +106,7 @@ class Winners:
     def corrections(self) -> Sequence[Correction]:
         """Return the corrections in the order of the log, those of rebuilds aside."""
         if self._log is None:
-            self._log = concerning(self.store.corrections.recorded(), self.window or ALL_TIME)
+            self._log = concerning(self.store, self.store.corrections.recorded(), self.window or ALL_TIME)
         return self._log
 
     def moments(self, left: int, right: int) -> list[int]:

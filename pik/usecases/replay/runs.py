@@ -399,7 +399,7 @@ def promote(store: Store, run_id: str, at: int, reason: str, actor: str = "", *,
     if run.state == RunState.CANCELLED:
         raise UsageError(f"run {run.run_id} was cancelled; only a whole run is promoted", hint="replay again")
     counts = store.promotions.promote(run.run_id, at, reason, actor, dry_run=dry_run)
-    unknown = concerning(store.corrections.recorded(), run.effective) if run.kind == RunKind.REPLAY else []
+    unknown = concerning(store, store.corrections.recorded(), run.effective) if run.kind == RunKind.REPLAY else []
     since = tuple(one.correction_id for one in unknown if one.recorded_at > run.corrections_until)
     return Move(PromotionKind.PROMOTE, store.runs.get(run.run_id), counts, dry_run, since)
 
