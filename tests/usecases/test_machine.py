@@ -242,7 +242,8 @@ class StoreMachine(RuleBasedStateMachine):
             return
         text = f"shift=1d,entity={entity}" if moves else f"without=selected,entity={entity}"
         plan = plan_correction(self.store, self.engine, read_scenario(None, [text], lambda path: ()).assumptions)
-        [made] = record_correction(plan, [text], "INC-1", "test")
+        self.files += 1
+        [made] = record_correction(plan, [text], f"INC-{self.files}", "test")
         corrected = Corrected(made.correction_id)
         if moves:  # events that are out move as well: they may count again
             days = self.model.days().items()
@@ -318,7 +319,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule()
     def diff(self) -> None:
-        if not self.model.accepted:
+        if not self.model.truth() and not self.model.current:
             return
         found = {
             (row.metric, row.bucket // DAY - FIRST_DAY, row.entity_id): (row.current, row.recomputed)
