@@ -103,7 +103,7 @@ class Rebuild(Protocol):
 
     @property
     def corrections(self) -> Corrections:
-        """The corrections that the new index follows; nobody else reads them yet."""
+        """The corrections that the new index follows; until it replaces the old one, no other port reads them."""
 
     def add_batch(self, batch: Batch) -> None:
         """Restore a batch from its record, or a stand-in for one without; its counts are those of its segments."""

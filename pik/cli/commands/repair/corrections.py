@@ -90,7 +90,7 @@ def revoke(
 ) -> None:
     """Take a correction back: what was recorded before holds again.
 
-    A revocation is a record of its own, and can itself be revoked. Current values stay as they are until a replay is
+    A revocation is a separate record, and can itself be revoked. Current values stay as they are until a replay is
     promoted.
     """
     from pik.usecases.correct.revoke import plan_revocation, record_revocation
