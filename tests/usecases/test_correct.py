@@ -18,10 +18,12 @@ from pik.engine import DuckEngine
 from pik.errors import Busy, NothingSelected, UsageError
 from pik.model.batch import BatchState
 from pik.model.correction import Correction, active
+from pik.model.delivery import Filter
 from pik.model.instant import ALL_TIME
-from pik.model.scenario import read_scenario
+from pik.model.scenario import Without, read_scenario
 from pik.ports.store import Store
 from pik.rawlog.corrections import read_list, with_frames
+from pik.rawlog.selection import deliveries
 from pik.runtime import SILENT
 from pik.stores import open_store
 from pik.usecases.care.rebuild import rebuild_index
@@ -390,3 +392,12 @@ def test_a_batch_that_was_interrupted_and_withdrawn_is_not_resumed(store: Store,
     ingest(store, tmp_path, [sale(1), sale(2, "b")])
     assert {one.batch_id: one.state for one in store.index.batches()}[cut.batch_id] == BatchState.INTERRUPTED
     assert sum(1 for _ in store.index.batches()) == 2
+
+
+def test_other_events_are_taken_out_for_the_same_reason(store: Store, tmp_path: Path) -> None:
+    ingest(store, tmp_path, [sale(second) for second in range(4)])
+    ids = sorted(found.delivery.event_id for found in deliveries(store, Filter(ALL_TIME)))
+    for some in (ids[:2], ids[2:]):
+        plan = plan_correction(store, ENGINE, [Without(tuple(some))])
+        record_correction(plan, ["without=@ids"], "INC-1", "ana")
+    assert list(deliveries(store, Filter(ALL_TIME), only="accepted")) == []

@@ -17,6 +17,7 @@ from pik.model.scenario import (
     CountedDelivery,
     Criteria,
     Scenario,
+    Without,
     WithoutBatch,
     WithoutSelected,
 )
@@ -182,7 +183,8 @@ def refuse_repeated(store: Store, assumptions: Sequence[Assumption], reason: str
     }
     for assumption in resolved(store, Scenario(assumptions=tuple(assumptions))).assumptions if holding else ():
         one = holding.get(str(assumption))
-        if one is not None:
+        # Of several events the statement has only the number; to take the same ones out again changes nothing.
+        if one is not None and not (isinstance(assumption, Without) and len(assumption.event_ids) > 1):
             raise UsageError(
                 f"--assume {one.statement}: recorded already for this reason, by correction {one.correction_id}",
                 hint=f"for what has come since: {command('correct', '--like', one.correction_id)}"
