@@ -21,7 +21,8 @@ from hypothesis import strategies as st
 from pik.errors import InputError
 from pik.inputs import blocks as module
 from pik.inputs.blocks import Block, NulRuns, blocks
-from pik.inputs.source import file_source, uncompressed
+from pik.inputs.compression import uncompressed
+from pik.inputs.source import file_source
 
 MAX_LINE = 200
 
