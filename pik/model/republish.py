@@ -29,6 +29,8 @@ class RepublishState(StrEnum):
     """Everything was taken."""
     PARTIAL = "PARTIAL"
     """Everything was sent, and some was refused; that can be sent again."""
+    CANCELLED = "CANCELLED"
+    """Given up; what is left is not sent any more."""
 
 
 class RepublishRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,9 +69,10 @@ class Republish(msgspec.Struct, frozen=True, kw_only=True):
 
     What counts is taken as it was `known_until`, with the corrections recorded until `corrections_until` (0: none), so
     that every attempt sends the same list: `events` messages about `entities` entities, of which corrections moved
-    `moved`; `list_digest` tells one list from another. Everything up to `cursor` was sent: `taken` were
-    taken, `refused` were not. The last attempt was sent at most `rate` messages per second, and would have stopped
-    after `stop_after` refusals; `stopped_because` is why it ended early.
+    `moved`; they took `taken_out` others out, which are not sent. `list_digest` tells one list from another. Everything
+    up to `cursor` was sent: `taken` were taken, `refused` were not. The last attempt was sent at most `rate` messages
+    per second, and would have stopped after `stop_after` refusals; `stopped_because` is why it ended early, or who
+    cancelled it and why.
     """
 
     republish_id: str
@@ -80,6 +83,7 @@ class Republish(msgspec.Struct, frozen=True, kw_only=True):
     corrections_until: int
     events: int
     moved: int
+    taken_out: int
     entities: int
     list_digest: str
     state: RepublishState = RepublishState.RUNNING
@@ -96,6 +100,11 @@ class Republish(msgspec.Struct, frozen=True, kw_only=True):
     def is_active(self) -> bool:
         """Whether there is something left to send for the first time."""
         return self.state in (RepublishState.RUNNING, RepublishState.STOPPED)
+
+    @property
+    def can_be_resumed(self) -> bool:
+        """Whether something is left that may still be sent."""
+        return self.is_active or self.state == RepublishState.PARTIAL
 
 
 class Refusal(msgspec.Struct, frozen=True, kw_only=True):

@@ -59,6 +59,7 @@ def lines() -> list[tuple[str, ...]]:
         ("republish", "list"),
         ("republish", "show", "01M846YB26N4C30W9ABZEXB4WG"),
         ("republish", "resume", "01M846YB26N4C30W9ABZEXB4WG"),
+        ("republish", "cancel", "01M846YB26N4C30W9ABZEXB4WG", "--reason", "x"),
         ("export", "--out", "out.jsonl"),
         ("verify",),
         ("verify", "--rebuild-index"),

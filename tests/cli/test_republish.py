@@ -69,7 +69,8 @@ def test_a_dry_run_shows_what_would_be_sent_and_sends_nothing(pik: Any, shop: Pa
         {"s": EVENTS},
     )
     assert [one["body"]["subject"] for one in said["messages"]] == ["e0"] * 3
-    assert said["messages"][0]["attributes"]["pik-republish-id"] == said["republish_id"]
+    assert "republish_id" not in said
+    assert said["messages"][0]["attributes"]["pik-republish-id"] == "REPUBLISH-ID"
     assert not receiver.received()
     assert pik("republish", "list", "--format", "json").json()["republishes"] == []
     text = pik("republish", "--all", "--target", "new.ndjson", "--dry-run").out
@@ -112,7 +113,9 @@ def test_the_plan_is_confirmed(pik: Any, shop: Path, monkeypatch: pytest.MonkeyP
     assert sorted(numbers(receiver)) == list(range(EVENTS))
 
 
-def test_refusals_are_kept_shown_and_sent_again(pik: Any, shop: Path, receiver: HttpReceiver) -> None:
+def test_refusals_are_kept_shown_and_sent_again(
+    pik: Any, shop: Path, receiver: HttpReceiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
     receiver.answers = lambda _attempt, body: (
         (422, b"odd\x1b[31m") if json.loads(body)["data"]["n"] % 50 else (204, b"")
     )
@@ -139,6 +142,14 @@ def test_refusals_are_kept_shown_and_sent_again(pik: Any, shop: Path, receiver: 
     assert "nothing left to send" in nothing.err
     listed = pik("republish", "list", "--format", "json").json()["republishes"]
     assert [(one["state"], one["target"]) for one in listed] == [("COMPLETED", receiver.url)]
+    happened = f"COMPLETED, {EVENTS} events to {receiver.url}"
+    monkeypatch.setattr("pik.cli.table.terminal_width", lambda: 80)
+    lines = pik("republish", "list").out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert "no room for" not in "".join(lines)
+    assert " ".join(line[48:].strip() for line in lines[1:-2]).startswith(f"{happened}, by eve (INC-1)")
+    newest = pik("history", "--format", "json").json()["history"][0]
+    assert (newest["what"], newest["subject"]) == ("republish", f"{happened} (INC-1)")
     assert pik("verify").code == 0
     assert pik("backup", "state.backup").code == 0
 
@@ -151,6 +162,11 @@ def test_a_target_that_takes_nothing_ends_it_with_4(pik: Any, shop: Path, receiv
     assert "then go on: pik republish resume 0" in failed.err
     shown = pik("republish", "list", "--format", "json").json()["republishes"][0]
     assert (shown["state"], shown["taken"], shown["refused"]) == ("STOPPED", 0, 0)
+    cancelled = pik("republish", "cancel", shown["republish_id"][:20], "--reason", "no need", "--actor", "eve")
+    assert (cancelled.code, "cancelled by eve: no need" in cancelled.out) == (0, True)
+    assert "its reason stays" in pik("republish", "cancel", shown["republish_id"], "--reason", "x").err
+    resumed = pik("republish", "resume", shown["republish_id"])
+    assert (resumed.code, "is CANCELLED: it is not sent any more" in resumed.err) == (2, True)
 
 
 def test_secrets_are_neither_stored_nor_printed(pik: Any, shop: Path, receiver: HttpReceiver) -> None:
@@ -195,10 +211,12 @@ def test_secrets_are_neither_stored_nor_printed(pik: Any, shop: Path, receiver: 
         (("--all", "--target", "x", "--stop-after-failures", "0"), "0"),
         (("resume", "01J8Z3"), "republish 01J8Z3 is not in this store"),
         (("show", "01J8Z3"), "republish 01J8Z3 is not in this store"),
+        (("cancel", "01J8Z3", "--reason", "x"), "republish 01J8Z3 is not in this store"),
+        (("cancel", "01J8Z3"), "needs a reason"),
     ],
 )
 def test_wrong_use_is_said(pik: Any, shop: Path, arguments: tuple[str, ...], said: str) -> None:
-    yes = () if arguments and arguments[0] in ("resume", "show") else ("--yes",)
+    yes = () if arguments and arguments[0] in ("resume", "show", "cancel") else ("--yes",)
     result = pik("republish", *arguments, *yes)
     assert result.code == (4 if "not in this store" in said else 2), result.err
     assert said in result.err

@@ -10,18 +10,21 @@ from time import time_ns
 from typing import Any
 
 import pytest
+from msgspec import structs
 from ulid import ULID
 
 from pik.engine import DuckEngine
 from pik.model.batch import Origin
 from pik.model.instant import ALL_TIME, DAY, Window, parse_instant
 from pik.model.metric import RunRequest
+from pik.model.republish import RepublishState
 from pik.ports.raw import RawKind
 from pik.rawlog.objects import packed
 from pik.stores import open_store
 from pik.usecases.care.triage_checks import id_prefixes
 from pik.usecases.inspect.batches import ClosingLine
 from pik.usecases.replay.plan import plan_replay, start
+from tests.contracts.test_republishes import republish_of
 
 METRIC = 'name = "revenue"\nvalue = "sum((payload->>\'v\')::BIGINT)"\n'
 Pik = Callable[..., Any]
@@ -62,8 +65,8 @@ def triage(pik: Pik, *options: str) -> tuple[int, list[dict[str, Any]], dict[str
 def test_a_sound_store_has_no_finding_and_names_every_check(shop: Pik) -> None:
     code, findings, document = triage(shop)
     assert (code, findings, document["next"]) == (0, [], None)
-    assert [one["findings"] for one in document["checks"]] == [0] * 14
-    assert "nothing found by 14 checks" in shop("triage").out
+    assert [one["findings"] for one in document["checks"]] == [0] * 15
+    assert "nothing found by 15 checks" in shop("triage").out
     notes = {one["check"]: one["note"] for one in document["checks"] if one["note"]}
     assert notes == {
         "skew": "cannot know for 1 source: too few events or hours",
@@ -277,6 +280,30 @@ def test_a_run_that_was_left_unfinished_is_found_until_a_newer_one_replaces_it(s
     assert triage(shop)[0] == 1
     shop("replay", "--all", "--reason", "again", "--promote", "--yes")
     assert triage(shop)[:2] == (0, [])
+
+
+def test_a_republish_that_did_not_send_everything_is_found_until_a_newer_one_replaces_it(
+    shop: Pik, tmp_path: Path
+) -> None:
+    store, now = open_store(str(tmp_path / ".pik")), time_ns()
+    first = republish_of(1, created_at=now)
+    store.republishes.create(first)
+    code, [found], _ = triage(shop)
+    expected = (1, "republishes", "unfinished", first.republish_id, 10)
+    assert (code, found["check"], found["cause"], found["scope"], found["events"]) == expected
+    assert "RUNNING" in shop(*shlex.split(found["command"])[1:]).out
+    with store.republishes.sending(first.republish_id):
+        assert triage(shop)[:2] == (0, [])
+    assert triage(shop, "--entity", "a")[:2] == (0, [])
+    store.republishes.record(structs.replace(first, state=RepublishState.PARTIAL, taken=9))
+    assert [(one["cause"], one["events"]) for one in triage(shop)[1]] == [("refused", 1)]
+    again = structs.replace(republish_of(2, created_at=now), request=structs.replace(first.request, reason="again"))
+    store.republishes.create(again)
+    assert len(triage(shop)[1]) == 2
+    store.republishes.record(structs.replace(again, state=RepublishState.COMPLETED))
+    assert triage(shop)[:2] == (0, [])
+    store.republishes.record(structs.replace(again, state=RepublishState.CANCELLED))
+    assert [one["scope"] for one in triage(shop)[1]] == [first.republish_id]
 
 
 @pytest.mark.parametrize("days", [1, 9, 40, 400])

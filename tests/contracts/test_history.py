@@ -17,6 +17,7 @@ from pik.usecases.metrics.definitions import add_version
 from pik.usecases.metrics.history import Scope, What, history
 from pik.usecases.replay.plan import plan_replay, start
 from pik.usecases.replay.runs import process_message, promote, rollback
+from tests.contracts.test_republishes import republish_of
 from tests.support.stores import PlainEngine, event, request
 
 
@@ -45,6 +46,8 @@ def test_the_timeline_of_a_store(store) -> None:
     late = sent(store, 4, "a", "01T03:00", actor="eve")
     rollback(store, run, now + 4, "bad", "fay")
     rebuild_index(store, SILENT, "gus")
+    again = republish_of(1, created_at=now + 6, actor="jim")
+    store.republishes.create(again)
 
     entries = list(history(store, Scope()))
     rebuilt = next(entry for entry in entries if entry.what is What.REBUILD)
@@ -64,6 +67,7 @@ def test_the_timeline_of_a_store(store) -> None:
         if one is not rebuilt
     ]
     order = {
+        ("republish", "jim", "why", None, None, None, None, None),
         ("rollback", "fay", "bad", None, 1, 2, 2, None),
         ("promote", "dan", "good", None, 1, 2, 0, None),
         ("run", "cid", "again", None, 1, None, 0, None),
@@ -89,6 +93,7 @@ def test_the_timeline_of_a_store(store) -> None:
     revoke = {"kind": CorrectionKind.REVOCATION, "revokes": corrected.correction_id, "reason": "no", "actor": "ida"}
     record(store, [structs.replace(draft, **revoke)])
     newest = [(one.what, one.actor, one.reason) for one in history(store, Scope())][:3]
+    assert [one.subject for one in entries if one.what is What.REPUBLISH] == [again]
     assert newest == [("revocation", "ida", "no"), ("correction", "hal", "INC-2"), ("rebuild", "gus", rebuilt.reason)]
 
     # Only what happened in a window, what concerns an entity, what concerns a metric.
@@ -96,8 +101,10 @@ def test_the_timeline_of_a_store(store) -> None:
     assert [one.what for one in within if one.what is not What.REQUESTS] == [What.PROMOTE, What.RUN]
     of_b = list(history(store, Scope(entity="b")))
     assert {(one.what, one.deliveries) for one in of_b} == {
-        *(("revocation", None), ("correction", None), ("rebuild", None), ("metric", None), ("requests", 1))
+        *(("revocation", None), ("correction", None), ("rebuild", None), ("metric", None), ("requests", 1)),
+        ("republish", None),
     }
+    assert What.REPUBLISH not in {one.what for one in history(store, Scope(entity="a"))}
     of_count = list(history(store, Scope(metric="event_count")))
     assert {one.what for one in of_count} == {"revocation", "correction", "rebuild", "requests"}
     assert list(history(store, Scope(Window(now - DAY, now - DAY + 1)))) == []

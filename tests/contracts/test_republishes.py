@@ -35,6 +35,7 @@ def republish_of(number: int, **changes: object) -> Republish:
         known_until=7,
         corrections_until=3,
         moved=1,
+        taken_out=2,
         events=10,
         entities=2,
         list_digest="ab" * 16,

@@ -283,12 +283,15 @@ def _republish(pik: Journey) -> None:
         of = ("republish", *chosen, "--target", receiver.url, "--reason", "they lost a day")
         pik("pik republish --dry-run", *of, "--dry-run")
         pik("pik republish --dry-run", "republish", "--all", "--target", "history.ndjson", "--dry-run")
-        title = "pik republish, pik republish resume"
+        title = "pik republish, pik republish resume, pik republish cancel"
         republish_id = pik(title, *of, "--stop-after-failures", 1, "--rate", "99/s", "--yes", code=3)["republish_id"]
         pik("pik republish show", "republish", "show", republish_id)
         pik("pik republish list", "republish", "list", "--limit", 1)
         receiver.answers = lambda _attempt, _body: (204, b"")
         pik(title, "republish", "resume", republish_id)
+        receiver.answers = lambda _attempt, _body: (422, b"")
+        given_up = pik(title, "republish", "--all", "--target", receiver.url, "--yes", code=3)["republish_id"]
+        pik(title, "republish", "cancel", given_up, "--reason", "they have a backup")
     republish_id = pik(title, "republish", "--all", "--target", "history.ndjson", "--yes")["republish_id"]
     pik("pik republish show", "republish", "show", republish_id)
     pik("pik republish list", "republish", "list")
@@ -374,7 +377,7 @@ def _correct(pik: Journey) -> None:
     pik("pik history", "history", *store)
     of = ("republish", "--all", "--target", "corrected.ndjson", *store)
     pik("pik republish --dry-run", *of, "--dry-run")
-    sent = pik("pik republish, pik republish resume", *of, "--yes")["republish_id"]
+    sent = pik("pik republish, pik republish resume, pik republish cancel", *of, "--yes")["republish_id"]
     pik("pik republish show", "republish", "show", sent, *store)
     pik("pik corrections show", "corrections", "show", moved["correction_id"], *store)
     pik("pik ingest", "ingest", "again.jsonl", *store)

@@ -230,6 +230,25 @@ def test_after_too_many_refusals_it_stops(sold: Store) -> None:
     assert unfinished(sold, request()) is None
 
 
+def test_what_is_given_up_is_not_sent_any_more(sold: Store) -> None:
+    target = FakeTarget(refuses=lambda _: "no")
+    stopped = sent(sold, target, request(), Pace(stop_after=10))
+    with sold.republishes.sending(stopped.republish_id), pytest.raises(PikError, match="another pik process"):
+        use_case.cancel(sold, stopped.republish_id, "no", now=8, actor="eve")
+    ended = use_case.cancel(sold, stopped.republish_id, "they have a backup", now=9, actor="eve")
+    assert (ended.state, ended.finished_at, ended.refused) == (RepublishState.CANCELLED, 9, 14)
+    assert ended.stopped_because == "cancelled by eve: they have a backup"
+    assert use_case.cancel(sold, stopped.republish_id, "again", now=10, actor="bob") == ended
+    assert sold.republishes.get(stopped.republish_id) == ended
+    assert unfinished(sold, request()) is None
+    with pytest.raises(UsageError, match="is CANCELLED: it is not sent any more"):
+        goes_on(sold, stopped, target)
+    done = sent(sold, FakeTarget(), request())
+    with pytest.raises(UsageError, match="is COMPLETED: there is nothing left to send"):
+        use_case.cancel(sold, done.republish_id, "no", now=9, actor="eve")
+    assert list(sold.state_audit.problems()) == []
+
+
 @pytest.mark.parametrize("error", [TargetUnavailable("it is down"), KeyboardInterrupt()])
 def test_what_ends_an_attempt_is_recorded(sold: Store, error: BaseException) -> None:
     calls = iter(range(1000))
@@ -376,7 +395,7 @@ def test_what_corrections_say_is_sent_as_they_were_when_it_was_planned(sold: Sto
     recorded(sold, CorrectionKind.SHIFT, [moved(one, DAY) for one in counted.values()])
     recorded(sold, CorrectionKind.WITHOUT, [moved(one) for one in every if one.event_id == early])
     ended = goes_on(sold, republish, target)
-    assert (ended.state, ended.taken, ended.moved) == (RepublishState.COMPLETED, 59, 2)
+    assert (ended.state, ended.taken, ended.moved, ended.taken_out) == (RepublishState.COMPLETED, 59, 2, 1)
     assert {one.event_id: one.event_time for one in target.taken} == expected
     bodies = {one.event_id: json.loads(one.body) for one in target.taken}
     assert bodies[late]["time"] == format_instant(expected[late])
@@ -386,9 +405,21 @@ def test_what_corrections_say_is_sent_as_they_were_when_it_was_planned(sold: Sto
     assert target.taken.index(next(one for one in target.taken if one.entity_id == "b")) == ids(target.taken).index(
         early
     )
+    gone = json.loads(bodies_of(sold, out))["payload"]["v"]
+    with pytest.raises(NothingSelected, match="corrections took 1 out"):
+        sent(sold, FakeTarget(), request(where=f"payload->>'$.v' = '{gone}'"))
+    for where, taken_out in ((f"payload->>'$.v' <> '{gone}'", 1), (None, 2)):
+        with planned(sold, request(entities=("b",), where=where)) as plan:
+            assert plan.republish.taken_out == taken_out
     received = FakeTarget()
-    sent(sold, received, request(as_received=True))
+    assert sent(sold, received, request(as_received=True)).taken_out == 0
     assert sorted(one.event_time for one in received.taken) == sorted(one.event_instant for one in every)
+
+
+def bodies_of(store: Store, event_id: str) -> bytes:
+    target = FakeTarget()
+    sent(store, target, request(as_received=True, form=Form.ORIGINAL, reason="to look at"))
+    return next(one.body for one in target.taken if one.event_id == event_id)
 
 
 def test_a_window_has_what_corrections_moved_into_it(sold: Store) -> None:

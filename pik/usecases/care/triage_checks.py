@@ -8,6 +8,8 @@ from decimal import Decimal
 from itertools import groupby
 from time import time_ns
 
+from msgspec import structs
+
 from pik.errors import command
 from pik.model.batch import Batch, BatchState, Segment, Verdict
 from pik.model.delivery import Filter
@@ -24,6 +26,7 @@ from pik.model.instant import (
     parse_instant,
 )
 from pik.model.metric import PromotionKind, Run, RunKind, RunState
+from pik.model.republish import Republish, RepublishRequest, RepublishState
 from pik.rawlog.selection import Selection
 from pik.usecases.care import triage_corrections
 from pik.usecases.care.triage_findings import Finding, Scope
@@ -244,6 +247,43 @@ def _includes(names: Sequence[str], others: Sequence[str]) -> bool:
     return not names or (bool(others) and set(names) >= set(others))
 
 
+def _republishes(scope: Scope) -> Iterator[Finding]:
+    """Yield republishes that did not send all they should have, unless a newer one sent the same."""
+    sent = set[RepublishRequest]()
+    for one in scope.store.republishes.newest_first():
+        if one.created_at < scope.began:
+            return
+        request = structs.replace(one.request, reason="")
+        if one.state == RepublishState.COMPLETED:
+            sent.add(request)
+        if not one.can_be_resumed or request in sent or not scope.meets(request.entities, request.window):
+            continue
+        from pik.usecases.republish.send import is_sending  # imports what sends
+
+        if not is_sending(scope.store, one):
+            cause = "refused" if one.state == RepublishState.PARTIAL else "unfinished"
+            yield Finding(
+                "republishes",
+                _about_republish(one),
+                command("republish", "show", one.republish_id),
+                cause=cause,
+                scope=one.republish_id,
+                since=one.created_at,
+                events=one.events - one.taken,
+            )
+
+
+def _about_republish(one: Republish) -> str:
+    """Return what is wrong with a republish, in words."""
+    target, because = one.request.target, one.stopped_because
+    to = "" if target in because else f" to {target}"
+    refused = f", {one.refused:,} refused" if one.refused else ""
+    return (
+        f"republish {one.republish_id}{to} is {one.state} with {one.taken:,} of {one.events:,} messages taken{refused}"
+        + (f": {because}" if because else "")
+    )
+
+
 def _dead_letters(scope: Scope) -> Iterator[Finding]:
     for letter in scope.store.dead_letters.letters():
         task = letter.task
@@ -318,6 +358,14 @@ SEARCHES: tuple[Search, ...] = (
         _batches,
     ),
     ({"runs": "runs that failed, in part or whole, or were left unfinished, and that no later one replaces"}, _runs),
+    (
+        {
+            "republishes": (
+                "republishes that stopped half-way, or whose target refused messages, and that no later one replaces"
+            )
+        },
+        _republishes,
+    ),
     ({"dead letters": "tasks of replays that failed too often"}, _dead_letters),
     ({triage_corrections.CHECK: triage_corrections.RULE}, triage_corrections.uncorrected),
     ({"damage": "objects of raw that are missing, of another size (verify --quick), or that cannot be read"}, _damage),

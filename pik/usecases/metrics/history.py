@@ -1,4 +1,5 @@
-"""What changed numbers or could, newest first: batches, metrics, runs, imports, promotions, rollbacks, rebuilds.
+"""What changed numbers or could, newest first: batches, metrics, runs, imports, promotions, rollbacks, rebuilds;
+corrections; and what was republished.
 
 Each source has its own iterator, newest first; they are merged, so memory does not grow with the store. What became of
 a run's versions is counted for the entries that are read, and only for those.
@@ -24,6 +25,7 @@ from pik.model.delivery import Filter
 from pik.model.ids import time_digits
 from pik.model.instant import ALL_TIME, DAY, HOUR, MAX_INSTANT, Window
 from pik.model.metric import Metric, PromotionKind, Run, RunKind
+from pik.model.republish import Republish
 from pik.ports.engine import Engine
 from pik.ports.state import Promotion, Standing
 from pik.ports.store import Store
@@ -47,13 +49,14 @@ class What(StrEnum):
     REBUILD = "rebuild"
     CORRECTION = "correction"
     REVOCATION = "revocation"
+    REPUBLISH = "republish"
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """Something that changed numbers or could, at a moment (nanoseconds): `id` is that of the batch, run, promotion or
-    correction, or NAME@VERSION. `subject` is the batch, metric, run, promotion or correction itself; rebuilds of the
-    index and revocations are corrections, too.
+    """Something that changed numbers or could, at a moment (nanoseconds): `id` is that of the batch, run, promotion,
+    correction or republish, or NAME@VERSION. `subject` is the batch, metric, run, promotion, correction or republish
+    itself; rebuilds of the index and revocations are corrections, too.
 
     `counts` are those of batches, `deliveries` how many of them are about the entity asked for, `requests` how many
     there are. `moved` counts the aggregates that a promotion or rollback moved, `standing` those of its run that are
@@ -67,7 +70,7 @@ class Entry:
     id: str
     actor: str
     reason: str = ""
-    subject: Batch | Metric | Run | Promotion | Correction | None = None
+    subject: Batch | Metric | Run | Promotion | Correction | Republish | None = None
     run: Run | None = None
     counts: Counts | None = None
     requests: int | None = None
@@ -121,6 +124,7 @@ def history(store: Store, scope: Scope, checking: Engine | None = None) -> Itera
         _runs(store, scope),
         _promotions(store, scope, run_of),
         _corrections(store, scope),
+        _republishes(store, scope),
     )
     entries = heapq.merge(*sources, key=attrgetter("at"), reverse=True)
     return map(_Details(store, checking).added_to, entries)
@@ -238,6 +242,21 @@ def _corrections(store: Store, scope: Scope) -> Iterator[Entry]:
         return Entry(one.recorded_at, what, one.correction_id, one.actor, one.reason, one)
 
     return _within(map(entry, reversed(store.corrections.recorded())), scope.window)
+
+
+def _republishes(store: Store, scope: Scope) -> Iterator[Entry]:
+    """Yield what was sent to consumers again; it concerns no metric."""
+    if scope.metric:
+        return
+    entries = (
+        Entry(one.created_at, What.REPUBLISH, one.republish_id, one.actor, one.request.reason, one)
+        for one in store.republishes.newest_first()
+    )
+    for entry in _within(entries, scope.window):
+        assert isinstance(entry.subject, Republish)
+        entities = entry.subject.request.entities
+        if not scope.entity or not entities or scope.entity in entities:
+            yield entry
 
 
 _OF_CORRECTIONS = {CorrectionKind.VERDICT: What.REBUILD, CorrectionKind.REVOCATION: What.REVOCATION}

@@ -23,15 +23,17 @@ from pik.model.batch import Verdict, with_names
 from pik.model.delivery import Delivery, Filter
 from pik.model.instant import DAY
 from pik.model.republish import Place, RepublishRequest
-from pik.ports.engine import Engine
+from pik.ports.engine import Engine, Tables
 from pik.ports.store import Store
+from pik.rawlog.corrected import Corrected, concerning
 from pik.rawlog.gathering import gather_deliveries
 from pik.rawlog.objects import frame_lines, parse
 from pik.rawlog.selection import Overrides, Selection
 from pik.runtime import Progress, showing
 from pik.runtime.storage import Sorter, scratch
 from pik.usecases.availability import expect_held
-from pik.usecases.inspect.conditions import matching
+from pik.usecases.inspect.conditions import Places, matching
+from pik.usecases.inspect.effects import EFFECT_COLUMNS
 
 ID = 26
 """Bytes of a batch's id: a ULID."""
@@ -49,11 +51,13 @@ class SentDelivery:
 @dataclass(slots=True)
 class Extent:
     """What a list comes to: how many events (or deliveries) of how many entities, sources, types and days; corrections
-    moved `moved` of them; `size` is the bytes of their raw lines, `digest` tells one list from another."""
+    moved `moved` of them, and took `taken_out` others out (only counted when it is planned); `size` is the bytes of
+    their raw lines, `digest` tells one list from another."""
 
     events: int = 0
     entities: int = 0
     moved: int = 0
+    taken_out: int = 0
     size: int = 0
     first: int | None = None
     last: int | None = None
@@ -119,6 +123,7 @@ def order_deliveries(
     NotHeld, Damaged, StoreError."""
     window, entities = request.window, request.entities
     expect_held(store, window, entities)
+    is_planned = known is None
     if known is None:
         corrections = max((one.recorded_at for one in store.corrections.recorded()), default=0)
         known = Known(0, 0 if request.as_received else corrections)
@@ -127,7 +132,9 @@ def order_deliveries(
     selection = Selection(store, window, entities, Overrides(until=known.deliveries, corrected_until=known.corrections))
     chosen = _chosen(store, engine, request, selection)
     with scratch() as directory, open(directory / "lines", "w+b") as lines:
-        ordered = OrderedDeliveries(Extent(), known, lines, Sorter(key=itemgetter(0, 1, 2, 3, 4)))
+        taken_out = _taken_out(store, engine, request, selection) if is_planned and known.corrections else 0
+        extent = Extent(taken_out=taken_out)
+        ordered = OrderedDeliveries(extent, known, lines, Sorter(key=itemgetter(0, 1, 2, 3, 4)))
         with showing(progress, "reading raw", len(chosen), "deliveries"):
             _read(selection, chosen, ordered, progress)
         yield ordered
@@ -199,20 +206,54 @@ class Chosen:
 
 
 def _chosen(store: Store, engine: Engine, request: RepublishRequest, selection: Selection) -> Chosen:
-    wanted = Filter(request.window, request.entities, request.source, request.event_type)
-    places = None
-    if request.where is not None:
-        places = matching(
-            *(store, engine, wanted, request.where), duplicates=request.as_received, overrides=selection.overrides
+    places = _meeting(store, engine, request, selection.overrides, duplicates=request.as_received)
+    table = "deliveries" if request.as_received else "events"
+    with _tables(engine, request, selection, {"batch_id", "seq", "event_ns"}) as (tables, condition, values):
+        sql = f"SELECT batch_id, seq, event_ns FROM {table} WHERE {condition} ORDER BY batch_id, seq"
+        rows = tables.rows(sql, values)
+        return Chosen(row for row in rows if places is None or (row[0], row[1]) in places)
+
+
+def _taken_out(store: Store, engine: Engine, request: RepublishRequest, selection: Selection) -> int:
+    """Return how many events the request would also select if no correction had taken them out."""
+    active = selection.corrected.active
+    if not concerning(store, active, request.window):
+        return 0
+    moves = [one for one in active if one.kind.moves]
+    only_moved = Overrides(until=selection.overrides.until, corrected=Corrected(store, moves))
+    places = _meeting(store, engine, request, only_moved)
+    columns = {"batch_id", "seq", *EFFECT_COLUMNS}
+    with _tables(engine, request, selection, columns) as (tables, condition, values):
+        condition = f"correction IS NOT NULL AND {condition}"
+        sql = (
+            f"SELECT batch_id, seq FROM deliveries WHERE {condition} AND verdict = 'accepted'"
+            f" AND event_id NOT IN (SELECT event_id FROM events WHERE {condition})"
         )
+        rows = tables.rows(sql, values * 2)
+        return sum(1 for row in rows if places is None or (row[0], row[1]) in places)
+
+
+def _meeting(
+    store: Store, engine: Engine, request: RepublishRequest, overrides: Overrides, *, duplicates: bool = False
+) -> Places | None:
+    """Return the deliveries that meet the request's condition; None: it has none."""
+    if request.where is None:
+        return None
+    wanted = Filter(request.window, request.entities, request.source, request.event_type)
+    return matching(store, engine, wanted, request.where, duplicates=duplicates, overrides=overrides)
+
+
+@contextmanager
+def _tables(
+    engine: Engine, request: RepublishRequest, selection: Selection, columns: set[str]
+) -> Iterator[tuple[Tables, str, list[str]]]:
+    """Provide tables with these columns of what is selected, and the condition for the source and the type with its
+    values."""
     given = {"source": request.source, "event_type": request.event_type}
     given = {name: text for name, text in given.items() if text is not None}
     condition = " AND ".join(f"{name} = ?" for name in given) or "true"
-    table = "deliveries" if request.as_received else "events"
     with (
         gather_deliveries(selection) as files,
-        engine.tables(files, {"batch_id", "seq", "event_ns", *given}, request.window, request.entities) as tables,
+        engine.tables(files, columns | given.keys(), request.window, request.entities) as tables,
     ):
-        sql = f"SELECT batch_id, seq, event_ns FROM {table} WHERE {condition} ORDER BY batch_id, seq"
-        rows = tables.rows(sql, list(given.values()))
-        return Chosen(row for row in rows if places is None or (row[0], row[1]) in places)
+        yield tables, condition, [text for text in given.values() if text is not None]

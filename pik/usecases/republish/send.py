@@ -28,6 +28,9 @@ from pik.usecases.republish.order import Known, OrderedDeliveries, SentDelivery,
 SAMPLE = 3
 """Messages that a plan shows."""
 
+NOT_GIVEN_YET = "REPUBLISH-ID"
+"""Stands in the messages of a plan for the id, which a republish is given when it begins."""
+
 SENT_BYTES = 4 << 20
 """Bytes of bodies after which a call of the target takes no more messages."""
 
@@ -61,8 +64,9 @@ def plan_republish(
         extent = ordered.extent
         if not extent.events:
             what = "delivery" if request.as_received else "event"
+            gone = f"; corrections took {extent.taken_out:,} out" if extent.taken_out else ""
             raise NothingSelected(
-                f"nothing to send: no such {what} {request.window.within}", hint="what there is: pik events"
+                f"nothing to send: no such {what} {request.window.within}{gone}", hint="what there is: pik events"
             )
         republish = Republish(
             republish_id=str(ULID()),
@@ -73,11 +77,12 @@ def plan_republish(
             corrections_until=ordered.known.corrections,
             events=extent.events,
             moved=extent.moved,
+            taken_out=extent.taken_out,
             entities=extent.entities,
             list_digest=extent.digest,
         )
         first = islice(ordered, SAMPLE)
-        yield Plan(republish, ordered, tuple(message_of(republish.republish_id, request, one) for one in first))
+        yield Plan(republish, ordered, tuple(message_of(NOT_GIVEN_YET, request, one) for one in first))
 
 
 def begin(store: Store, plan: Plan, target: Target, pace: Pace, progress: Progress) -> Republish:
@@ -107,12 +112,35 @@ def resume(
 
 
 def expect_unfinished(republish: Republish) -> None:
-    """Raise UsageError if everything was taken."""
-    if republish.state == RepublishState.COMPLETED:
-        raise UsageError(
-            f"republish {republish.republish_id} is {republish.state}; there is nothing left to send",
-            hint=command("republish", "show", republish.republish_id),
+    """Raise UsageError if everything was taken, or what is left was given up."""
+    if republish.can_be_resumed:
+        return
+    is_cancelled = republish.state == RepublishState.CANCELLED
+    why = "it is not sent any more" if is_cancelled else "there is nothing left to send"
+    raise UsageError(
+        f"republish {republish.republish_id} is {republish.state}: {why}",
+        hint="give the same command as at first"
+        if is_cancelled
+        else command("republish", "show", republish.republish_id),
+    )
+
+
+def cancel(store: Store, republish_id: str, reason: str, *, now: int, actor: str) -> Republish:
+    """Give up what is left of a republish; what was sent stays sent. One that was cancelled stays as it is. Raises
+    UsageError if everything was taken, Busy while a process sends it."""
+    with store.republishes.sending(republish_id):
+        republish = store.republishes.get(republish_id)
+        if republish.state == RepublishState.CANCELLED:
+            return republish
+        expect_unfinished(republish)
+        ended = structs.replace(
+            republish,
+            state=RepublishState.CANCELLED,
+            finished_at=now,
+            stopped_because=f"cancelled by {actor}: {reason}",
         )
+        store.republishes.record(ended)
+        return ended
 
 
 def unfinished(store: Store, request: RepublishRequest) -> Republish | None:

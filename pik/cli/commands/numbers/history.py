@@ -45,11 +45,11 @@ def history(
 ) -> None:
     """List what changed numbers or could, newest first: when, who, what, why.
 
-    These are batches, versions of metrics, runs, imports, promotions, rollbacks, corrections and their revocations, and
-    rebuilds of the index. The window is when they happened. Requests to a stack's API that follow one another are one
-    entry for each actor and day.
-    --entity keeps the batches with its deliveries and the runs that include it, --metric the runs and versions of one
-    metric; figures remain those of the whole run. On a terminal the first 50, without --limit.
+    These are batches, versions of metrics, runs, imports, promotions, rollbacks, corrections and their revocations,
+    rebuilds of the index, and what was republished to consumers. The window is when they happened. Requests to a
+    stack's API that follow one another are one entry for each actor and day.
+    --entity keeps the batches with its deliveries and the runs and republishes that include it, --metric the runs and
+    versions of one metric; figures remain those of the whole run. On a terminal the first 50, without --limit.
 
     A run lacked the batches that were recorded after what it knew, with deliveries in its window. Its values are
     current or, after a rollback, as before; with --check those that are current are right if raw says the same today,
@@ -86,9 +86,11 @@ def _with_reason(entry: Entry) -> str:
 
 def _subject(entry: Entry) -> str:
     """Return what happened, in words."""
+    from pik.cli.commands.repair.republish_schema import progress_text
     from pik.model.batch import Batch, BatchState
     from pik.model.correction import Correction
     from pik.model.metric import Metric, Run
+    from pik.model.republish import Republish
     from pik.ports.state import Promotion
 
     subject = entry.subject
@@ -110,6 +112,8 @@ def _subject(entry: Entry) -> str:
             return f"run {subject.run_id}: {subject.moved:,} moved{conflicts}{_standing(entry)}"
         case Correction():
             return _corrected(subject)
+        case Republish():
+            return progress_text(subject)
     raise AssertionError(subject)
 
 
@@ -169,7 +173,8 @@ HISTORY = Schema(
             "what",
             str,
             "`batch`, `requests` (to the API, one after the other), `metric` (a version was applied), `run`, `import`,"
-            " `promote`, `rollback`, `rebuild` (of the index), `correction`, `revocation` (of a correction)",
+            " `promote`, `rollback`, `rebuild` (of the index), `correction`, `revocation` (of a correction),"
+            " `republish`",
         ),
         Column("actor", str | None, "who did it; null: not known", cut=16),
         Column("subject", str, "in words, for people, with the reason", get=_with_reason, wrap=True),
@@ -177,7 +182,7 @@ HISTORY = Schema(
         Column(
             "id",
             str,
-            "of the batch (of requests the last), run, promotion, rebuild or correction, or NAME@VERSION",
+            "of the batch (of requests the last), run, promotion, rebuild, correction or republish, or NAME@VERSION",
             drop=1,
         ),
         Column("moved", Count | None, "aggregates that a promotion or rollback moved", detail=True),

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pik.ports.target import Target
     from pik.usecases.republish.send import Pace
 
-republish = CommandGroup("Send events on to consumers again: resume, list, show.")
+republish = CommandGroup("Send events on to consumers again: resume, cancel, list, show.")
 
 _Target = option(
     "--target TARGET", "Where to: FILE, https://…, sqs://QUEUE, sns://TOPIC, events://BUS or kafka://BROKERS/TOPIC."
@@ -168,6 +168,24 @@ def resume(
             hint="another target needs another republish",
         )
     return _resume(cli, store, found, opened, _pace(rate, stop_after, found))
+
+
+@republish.add(
+    "cancel",
+    examples="pik republish cancel 01J8Z3 --reason 'the consumer restored a backup'",
+)
+def cancel(cli: Context, republish_id: _Id, reason: options.Reason = "") -> None:
+    """Give up what is left of a republish, and what was refused: it cannot be resumed. What was sent stays sent."""
+    from pik.usecases.republish.send import cancel as give_up
+
+    if not reason.strip():
+        raise UsageError("giving up a republish needs a reason", hint="--reason 'the consumer restored a backup'")
+    store = cli.open_store()
+    found = store.republishes.get(republish_id)
+    ended = give_up(store, found.republish_id, reason, now=time.time_ns(), actor=cli.settings.actor)
+    if found.state == RepublishState.CANCELLED:
+        cli.note(f"republish {found.republish_id} was cancelled before; its reason stays")
+    cli.show(OUTCOME, ended)
 
 
 def _resume(cli: Context, store: Store, found: Republish, target: Target, pace: Pace) -> int | None:

@@ -11,7 +11,7 @@ from pik.cli.document import TRUNCATED, Column, Field, Rows, Schema, or_null
 from pik.cli.text import number_of
 from pik.cli.values import Count, EventId, Instant, Json, Moment
 from pik.errors import command
-from pik.model.instant import Window, day_text
+from pik.model.instant import ALL_TIME, Window, day_text
 from pik.model.republish import Form, Republish, RepublishState
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _FORMS = {Form.CLOUDEVENTS: "as CloudEvents", Form.ORIGINAL: "as their producers sent them"}
 _STATES = (
     "`RUNNING`; `STOPPED`: not everything was sent yet; everything was sent: `COMPLETED`, or `PARTIAL` if some was"
-    " refused"
+    " refused; `CANCELLED`: given up"
 )
 
 
@@ -39,6 +39,22 @@ def deliveries_text(republish: Republish) -> str:
     return f"{what} of {entities} to {request.target}, {_FORMS[request.form]}"
 
 
+def progress_text(republish: Republish) -> str:
+    """Return how far a republish is, in words: `STOPPED, 9 of 12 events [FROM, TO) to TARGET, 1 refused`."""
+    request = republish.request
+    noun = "deliveries" if request.as_received else "events"
+    done = f"{republish.taken:,} of " if republish.taken < republish.events else ""
+    window = "" if request.window == ALL_TIME else f" {request.window}"
+    refused = f", {republish.refused:,} refused" if republish.refused else ""
+    because = f", {republish.stopped_because}" if republish.state == RepublishState.CANCELLED else ""
+    return f"{republish.state}, {done}{republish.events:,} {noun}{window} to {request.target}{refused}{because}"
+
+
+def reason_text(reason: str) -> str:
+    """Return a reason in brackets, if there is one."""
+    return f" ({reason})" if reason else ""
+
+
 def plan_text(plan: Plan) -> str:
     """Return what a republish is about to do, in some lines."""
     extent = plan.ordered.extent
@@ -46,6 +62,7 @@ def plan_text(plan: Plan) -> str:
         f"send {deliveries_text(plan.republish)}",
         f"  {_days_text(plan)}, about {_bytes_text(extent.size)}",
         *([f"  {number_of(extent.moved, 'event')} at a corrected time"] if extent.moved else []),
+        *([f"  without {number_of(extent.taken_out, 'event')} that corrections took out"] if extent.taken_out else []),
         f"  sources: {_counts_text(extent.sources)}",
         f"  types: {_counts_text(extent.types)}",
         "  each at least once; a consumer drops what it has already by event_id",
@@ -87,6 +104,7 @@ _ASKED = (
     Field("corrections_until", Instant | None, "the last correction that holds; null: none", get=_corrections),
     Field("events", Count, "messages: events, or with `as_received` deliveries"),
     Field("moved", Count, "those whose time a correction moved"),
+    Field("taken_out", Count, "other events that would be selected, if corrections had not taken them out"),
     Field("entity_count", Count, get="entities"),
 )
 """What was asked for, and what that comes to."""
@@ -98,14 +116,14 @@ _DONE = (
     Field("attempts", int),
     Field("rate", float | None, "messages per second at most, in the last attempt; null: no limit"),
     Field("stop_after_failures", int, "in the last attempt", get="stop_after"),
-    Field("stopped_because", str | None, "why the last attempt ended early"),
+    Field("stopped_because", str | None, "why the last attempt ended early, or who cancelled it and why"),
     Field("created_at", Instant),
-    Field("finished_at", Instant | None, "when the last attempt ended"),
+    Field("finished_at", Instant | None, "when the last attempt ended, or it was cancelled"),
 )
 
 
 def _next(republish: Republish) -> str | None:
-    if republish.state == RepublishState.COMPLETED:
+    if not republish.can_be_resumed:
         return None
     going_on = command("republish", "resume", republish.republish_id)
     if not republish.refused:
@@ -127,7 +145,6 @@ def _body(message: Message) -> Json:
 
 PLANNED = Schema(
     "pik republish --dry-run",
-    Field("republish_id", str, "the one that it would have", get="republish.republish_id"),
     *map(_of_plan, _ASKED),
     Field(
         "events_by_source",
@@ -153,7 +170,13 @@ PLANNED = Schema(
         Column("entity_id", str, drop=1),
         Column("event_id", EventId, drop=2),
         Column("content_type", str, detail=True),
-        Column("attributes", Json, "an object: headers or message attributes", get=_attributes, detail=True),
+        Column(
+            "attributes",
+            Json,
+            "an object: headers or message attributes; `REPUBLISH-ID` stands for the id, which it has when it begins",
+            get=_attributes,
+            detail=True,
+        ),
         Column("body", Json, get=_body, wrap=True),
         get=lambda plan: plan.sample,
     ),
@@ -162,7 +185,7 @@ PLANNED = Schema(
 
 
 OUTCOME = Schema(
-    "pik republish, pik republish resume",
+    "pik republish, pik republish resume, pik republish cancel",
     Field("republish_id", str),
     *_ASKED,
     *_DONE,
@@ -191,23 +214,35 @@ SHOWN = Schema(
     TRUNCATED,
 )
 
+
+def _subject(republish: Republish) -> str:
+    return f"{progress_text(republish)}, by {republish.actor}{reason_text(republish.request.reason)}"
+
+
 LIST = Schema(
     "pik republish list",
     Rows(
         "republishes",
         "newest first",
         Column("republish_id", str),
-        Column("state", str, _STATES),
-        Column("created_at", Moment, drop=2),
-        Column("target", str, get="request.target", wrap=True),
+        Column("created_at", Moment),
+        Column(
+            "subject",
+            str,
+            "state, messages, target, window, actor and reason in words, for people",
+            get=_subject,
+            wrap=True,
+        ),
+        Column("state", str, _STATES, detail=True),
+        Column("target", str, get="request.target", detail=True),
         Column("as", str, get="request.form", detail=True),
-        Column("window", Window, get="request.window", drop=3),
-        Column("events", Count, "messages: events, or deliveries"),
-        Column("taken", Count, "by the target"),
-        Column("refused", Count, drop=1),
-        Column("actor", str, drop=4),
-        Column("reason", str | None, get="request.reason", wrap=True),
-        Column("finished_at", Moment | None, "when the last attempt ended", detail=True),
+        Column("window", Window, get="request.window", detail=True),
+        Column("events", Count, "messages: events, or deliveries", detail=True),
+        Column("taken", Count, "by the target", detail=True),
+        Column("refused", Count, detail=True),
+        Column("actor", str, detail=True),
+        Column("reason", str | None, get="request.reason", detail=True),
+        Column("finished_at", Moment | None, "when the last attempt ended, or it was cancelled", detail=True),
         empty="nothing was sent again yet",
     ),
     TRUNCATED,
