@@ -80,7 +80,8 @@ class Correction(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, 
     `statement` is the assumption that was recorded, resolved, as it is typed; `typed` is how it was. Deliveries were
     selected among those recorded until `selected_until`. A withdrawn batch is named by `batch_id`, a revoked correction
     by `revokes`. `events` counts the events that it is about. `lists` have its deliveries by the day of raw; the
-    withdrawal of a batch, a revocation, and a rebuild have none.
+    withdrawal of a batch, a revocation, and a rebuild have none. `group` has the ids of all corrections that were
+    recorded together, by one command: they hold all or not at all. It is empty where the command recorded one.
     """
 
     format: int
@@ -96,6 +97,7 @@ class Correction(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, 
     revokes: str = ""
     events: int
     lists: tuple[CorrectionList, ...] = ()
+    group: tuple[str, ...] = ()
 
     @property
     def has_selection(self) -> bool:

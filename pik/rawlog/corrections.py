@@ -2,7 +2,7 @@
 
 A correction is a sealed record, written after its lists, which `correction_lists.py` writes. It holds once the index
 follows it. One that no index follows, left by a process that was killed, is adopted by the next one that records, or by
-a rebuild.
+a rebuild, if all that were to be recorded together with it are there.
 """
 
 from __future__ import annotations
@@ -161,18 +161,20 @@ class CorrectionLog:
     recorded: list[Correction]
 
     def record(self, drafts: Sequence[Correction]) -> list[Correction]:
-        """Record corrections, in this order and effective at once, whose lists are durable, and return them as they
-        are recorded: with `format`, `recorded_at` and, where there is none yet, `correction_id`. Raises StoreError."""
+        """Record corrections, all or none of them, in this order and effective at once, whose lists are durable, and
+        return them as they are recorded: with `format`, `recorded_at`, `group` and, where there is none yet,
+        `correction_id`. Raises StoreError."""
         latest = max((one.recorded_at for one in self.recorded), default=0)
-        made = []
-        for draft in drafts:
+        ids, made = [draft.correction_id or new_id() for draft in drafts], []
+        for draft, correction_id in zip(drafts, ids, strict=True):
             latest = max(time_ns(), latest + 1, draft.selected_until + 1)
             made.append(
                 structs.replace(
                     draft,
                     format=self.store.format_version,
-                    correction_id=draft.correction_id or new_id(),
+                    correction_id=correction_id,
                     recorded_at=latest,
+                    group=tuple(ids) if len(ids) > 1 else (),
                 )
             )
         self.store.raw.create_all([(RawKind.CORRECTION.key(one.correction_id), packed([one])) for one in made])
@@ -197,22 +199,29 @@ def record(store: Store, drafts: Sequence[Correction]) -> list[Correction]:
 
 
 def adopt(store: Store) -> list[Correction]:
-    """Follow the corrections in raw that the index does not follow yet, and return them. One that cannot be read is
-    left out: it has never held, and `pik verify` reports it."""
-    known = {one.correction_id for one in store.corrections.recorded()}
-    found = []
+    """Follow the corrections in raw that the index does not follow yet, and return them. One that cannot be read, or
+    whose group is not complete, is left out: it has never held. `pik verify` reports the former, counts the latter."""
+    recorded = store.corrections.recorded()
+    known, found = {one.correction_id for one in recorded}, []
     for key in keys_of(store.raw, RawKind.CORRECTION):
         if key.id not in known:
             with suppress(Damaged):
                 found.append(read_correction(store.raw, str(key)))
+    found = [one for one in complete([*recorded, *found]) if one.correction_id not in known]
     if found:
         store.corrections.follow(found)
     return found
 
 
+def complete(corrections: Sequence[Correction]) -> list[Correction]:
+    """Return those of the corrections whose whole group is among them."""
+    known = {one.correction_id for one in corrections}
+    return [one for one in corrections if known.issuperset(one.group)]
+
+
 def known_corrections(store: Store) -> tuple[list[Correction], list[str]]:
-    """Return the corrections, in the order of the log, and why some could not be read: those in raw, and those that the
-    index follows and raw has lost, which hold all the same."""
+    """Return the corrections, in the order of the log, and why some could not be read: those in raw with their whole
+    group, and those that the index follows and raw has lost, which hold all the same."""
     found: dict[str, Correction] = {}
     problems: list[str] = []
     with suppress(StoreError):
@@ -224,4 +233,4 @@ def known_corrections(store: Store) -> tuple[list[Correction], list[str]]:
             problems.append(error.message)
         else:
             found[one.correction_id] = one
-    return sorted(found.values(), key=log_order), problems
+    return sorted(complete(list(found.values())), key=log_order), problems

@@ -6,6 +6,7 @@ import pickle
 import random
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -33,7 +34,7 @@ from pik.usecases.care.rebuild import rebuild_index
 from pik.usecases.care.verify import verify
 from pik.usecases.care.verify_findings import ProblemKind
 from tests.support.corrections import listed_order, written_lists
-from tests.support.faults import Crash, FailAt, wrapped
+from tests.support.faults import Crash, FailAt, OneByOne, wrapped
 from tests.support.stores import PlainEngine
 
 BATCH = "01J00000000000000000000001"
@@ -101,29 +102,28 @@ def test_another_process_waits_its_turn_to_record(store: Store) -> None:
         record(reopened(store), [draft()])
 
 
-@pytest.mark.parametrize("after", [False, True])
-@pytest.mark.parametrize(("number", "step"), [(1, "list"), (2, "header"), (3, "row")])
-def test_a_correction_that_a_killed_process_began_holds_with_the_next_one_if_it_was_complete(
-    store: Store, monkeypatch: pytest.MonkeyPatch, number: int, step: str, after: bool
+@pytest.mark.parametrize("step", ["nothing", "list", "first header", "second header", "rows"])
+def test_corrections_that_a_killed_process_began_hold_with_the_next_one_if_they_were_complete(
+    store: Store, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
-    fault = FailAt(number, after=after)
-    broken = wrapped(store, fault, "raw", "corrections")
+    done = ["nothing", "list", "first header", "second header", "rows"].index(step)
+    broken = wrapped(store, FailAt(max(1, done), after=done > 0), "raw", "corrections")
+    broken = replace(broken, raw=OneByOne(broken.raw))
     with pytest.raises(Crash):
-        record(broken, [with_lists(broken, [listed(1)], statement="killed")])
-    assert len(fault.calls) == number
+        record(broken, [with_lists(broken, [listed(1)], statement="killed"), draft(statement="too")])
     other = reopened(store)
-    was_recorded, is_complete = (step, after) == ("row", True), number == 3 or (step, after) == ("header", True)
-    assert [one.statement for one in other.corrections.recorded()] == ["killed"] * was_recorded
+    was_recorded, expected = step == "rows", ["killed", "too"] if step in ("second header", "rows") else []
+    assert [one.statement for one in other.corrections.recorded()] == (expected if was_recorded else [])
     monkeypatch.setattr("pik.usecases.care.verify_corrections.RECENT", 0)
     found = verify(other, PlainEngine(), ALL_TIME, SILENT)
-    assert [one.kind for one in found] == [ProblemKind.INDEX] * (is_complete and not was_recorded)
-    assert found.summary.unacknowledged == (not is_complete and number + after > 1)
-    if number == 2:
+    assert [one.kind for one in found] == [ProblemKind.INDEX] * (0 if was_recorded else len(expected))
+    assert found.summary.unacknowledged == (0 if expected else done)
+    if "header" in step:
         rebuild_index(other, SILENT)
-        assert [one.statement for one in other.corrections.recorded()][:-1] == ["killed"] * is_complete
+        assert [one.statement for one in other.corrections.recorded()][:-1] == expected
     (mine,) = record(other, [draft(statement="mine")])
     recorded = [one for one in other.corrections.recorded() if one.kind is not CorrectionKind.VERDICT]
-    assert [one.statement for one in recorded] == ["killed"] * is_complete + ["mine"]
+    assert [one.statement for one in recorded] == [*expected, "mine"]
     assert recorded[-1] == mine
     assert list(verify(other, PlainEngine(), ALL_TIME, SILENT)) == []
 

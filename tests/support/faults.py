@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any
 
+from pik.ports.raw import Object
 from pik.ports.store import Store
 
 Around = Callable[[str, Callable[[], Any]], Any]
@@ -49,6 +50,20 @@ def wrapped(store: Store, around: Around, *ports: str) -> Store:
         port: Wrapped(getattr(store, port), port, DURABLE[port], around) for port in ports or DURABLE
     }
     return replace(store, **made)
+
+
+@dataclass
+class OneByOne:
+    """Raw that creates several objects one after the other, so that a fault may come between two of them."""
+
+    port: Any
+
+    def __getattr__(self, call: str) -> Any:
+        return getattr(self.port, call)
+
+    def create_all(self, objects: Iterable[Object]) -> None:
+        for key, data in objects:
+            self.port.create(key, data)
 
 
 class Crash(BaseException):

@@ -45,6 +45,9 @@ def correction_problems(run: Verification) -> Iterator[Problem]:
             run.unreadable += [UnreadableCorrection(row, _days_under(run, row))] if row is not None else []
             yield problem
         elif found is not None and followed is not None and row is None:
+            if not ids.union(followed).issuperset(found.group):
+                run.counts["in_progress" if _is_recent(found) else "unacknowledged"] += 1
+                continue
             yield from _not_followed(run, key, found)
         if known := found or row:
             listed.update(one.key for one in known.lists)
@@ -55,11 +58,15 @@ def correction_problems(run: Verification) -> Iterator[Problem]:
 
 
 def _not_followed(run: Verification, key: str, found: Correction) -> Iterator[Problem]:
-    if time_ns() - found.recorded_at < RECENT:
+    if _is_recent(found):
         run.counts["in_progress"] += 1
         return
     detail = f"the index does not follow {_described(found)}; recording another correction, or a rebuild, mends that"
     yield Problem(ProblemKind.INDEX, key, detail)
+
+
+def _is_recent(correction: Correction) -> bool:
+    return time_ns() - correction.recorded_at < RECENT
 
 
 def _checked(

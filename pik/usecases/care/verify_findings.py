@@ -135,7 +135,7 @@ class VerifyReport:
 
     Objects in raw that are not damage: `superseded` ones are copies of deliveries that the index lists elsewhere, left
     by a crash; `unacknowledged` ones hold deliveries that were never reported as recorded (a refused request, what an
-    interrupted batch had not recorded yet), or list those of a correction that was not; `in_progress` ones belong to a
+    interrupted batch had not recorded yet), or are parts of corrections that were not; `in_progress` ones belong to a
     batch or a correction that is being written; `expired` segments are gone because the store keeps raw for some days
     only.
 

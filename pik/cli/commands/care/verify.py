@@ -301,8 +301,8 @@ VERIFY = Schema(
     _found("superseded", "objects that a crash left, whose deliveries are all indexed elsewhere; harmless"),
     _found(
         "unacknowledged",
-        "objects whose deliveries were never acknowledged to a sender, or that list those of a correction that was"
-        " never recorded; harmless",
+        "objects whose deliveries were never acknowledged to a sender, or parts of corrections that were never"
+        " recorded; harmless",
     ),
     _found("in_progress", "objects of batches that are being written"),
     Field(
