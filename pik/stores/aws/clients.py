@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from threading import Lock
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 from urllib.parse import parse_qsl, urlsplit
@@ -42,13 +43,16 @@ caller waits for it: a stalled call must be sent again, or fail, before."""
 class Clients:
     """Makes clients on demand, with the caller's own credentials. Picklable: a worker process makes its own.
 
-    Calls raise botocore's errors; adapters make them inside `translated`.
+    All of them share a session, which finds credentials, and reads what botocore knows of services, once. Calls raise
+    botocore's errors; adapters make them inside `translated`.
     """
 
     region: str | None = None
     profile: str | None = None
     _made: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
     _session: Any = field(default=None, repr=False, compare=False)
+    _making: Any = field(default_factory=Lock, repr=False, compare=False)
+    """A session makes one client at a time."""
 
     def __reduce__(self) -> tuple[Callable[..., Clients], tuple[str | None, str | None]]:
         return Clients, (self.region, self.profile)
@@ -74,29 +78,34 @@ class Clients:
     def client(self, service: str) -> Any:
         """Return the client of `service`. Raises StoreError without credentials or region."""
         if service not in self._made:
-            self._made[service] = self._new_client(service)
+            with self._making:
+                if service not in self._made:
+                    self._made[service] = self._new_client(service)
         return self._made[service]
 
     def identity(self) -> tuple[ReadOnlyCredentials, str]:
         """Return the current credentials and the region. Raises StoreError without either."""
         from botocore.exceptions import NoCredentialsError, NoRegionError
 
-        with translated("execute-api"):
-            if self._session is None:  # kept, because it renews credentials that expire
-                self._session = self._new_session()
-            credentials = self._session.get_credentials()
+        with translated("execute-api"), self._making:
+            session = self._shared_session()
+            credentials = session.get_credentials()
             if credentials is None:
                 raise NoCredentialsError
-            if self._session.region_name is None:
+            if session.region_name is None:
                 raise NoRegionError
-            return credentials.get_frozen_credentials(), self._session.region_name
+            return credentials.get_frozen_credentials(), session.region_name
 
-    def _new_session(self) -> boto3.Session:
+    def _shared_session(self) -> boto3.Session:
+        """Return the session; it is kept, because it renews credentials that expire."""
         import boto3
 
-        # Of the variables that name a region, boto3 itself knows AWS_DEFAULT_REGION only.
-        region = self.region or os.environ.get("AWS_REGION") or None
-        return boto3.Session(profile_name=self.profile, region_name=region)
+        if self._session is None:
+            # Of the variables that name a region, boto3 itself knows AWS_DEFAULT_REGION only.
+            region = self.region or os.environ.get("AWS_REGION") or None
+            self._session = boto3.Session(profile_name=self.profile, region_name=region)
+        session: boto3.Session = self._session
+        return session
 
     def _new_client(self, service: str) -> Any:
         from botocore.config import Config
@@ -112,7 +121,7 @@ class Clients:
             user_agent_extra="pik",
         )
         with translated(service):
-            return self._new_session().client(service, config=config)  # type: ignore[call-overload]  # any service
+            return self._shared_session().client(service, config=config)  # type: ignore[call-overload]  # any service
 
 
 def located(url: str) -> tuple[Clients, str]:
