@@ -268,7 +268,7 @@ def _table(stream: io.BufferedReader, source: Source) -> Iterator[Table]:
         with _seekable(stream) as file:
             yield _parquet(file, source.name)
         return
-    if b"\0" in head or head.startswith((b"PK\x03\x04", b"BZh", b"\xfd7zXZ", b"Obj\x01", b"ORC")):
+    if b"\0" in head or head.startswith((b"PK\x03\x04", b"Obj\x01", b"ORC")):
         raise InputError(f"{source.name} is a binary file, not a table of numbers", hint=READS)
     text = io.TextIOWrapper(cast(BinaryIO, stream), encoding="utf-8-sig", errors="surrogateescape", newline="")
     try:

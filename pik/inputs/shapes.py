@@ -32,8 +32,6 @@ _MAGIC = {
     b"Obj\x01": ("an Avro file", "avro-tools tojson {file} | pik ingest -"),
     b"ORC": ("an ORC file", "orc-contents {file} | pik ingest -"),
     b"PK\x03\x04": ("a zip archive or a spreadsheet", "unzip -p {file} | pik ingest -"),
-    b"BZh": ("compressed with bzip2", "bzip2 -dc {file} | pik ingest -"),
-    b"\xfd7zXZ\0": ("compressed with xz", "xz -dc {file} | pik ingest -"),
     b"\x04\x22\x4d\x18": ("compressed with lz4", "lz4 -dc {file} | pik ingest -"),
     b"7z\xbc\xaf\x27\x1c": ("a 7z archive", "7z x -so {file} | pik ingest -"),
     b"SQLite format 3\0": ("a SQLite database", "sqlite3 -json {file} 'SELECT * FROM TABLE' | pik ingest -" + _MAPS),

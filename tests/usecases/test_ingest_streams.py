@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,26 @@ def test_a_stream_with_a_name_is_resumed_and_is_a_batch_once(store: Store, tmp_p
     assert snapshot(store) == snapshot(whole)
     assert ingest(store, source, batch_key="nightly").outcome == Outcome.ALREADY
     assert ingest(store, source, batch_key="other").outcome == Outcome.NEW
+    assert_sound(store)
+
+
+@pytest.mark.parametrize("compress", [gzip.compress, bz2.compress])
+def test_a_compressed_stream_that_was_cut_is_recorded_up_to_there_and_goes_on_when_it_comes_whole(
+    store: Store, tmp_path: Path, compress: Callable[[bytes], bytes]
+) -> None:
+    texts = [*map(line, range(20)), "{", *map(line, range(10, 30))]
+    begin, rest = ("".join(each + "\n" for each in part).encode() for part in (texts[:25], texts[25:]))
+    data = compress(begin) + compress(rest)
+    for cut in (len(compress(begin)) + 12, len(compress(begin)) + len(compress(rest)) * 2 // 3):
+        source = Source("standard input", None, None, tmp_path / "in")
+        (tmp_path / "in").write_bytes(data[:cut])
+        with pytest.raises(InputError, match="standard input cannot be decompressed to its end: it is cut"):
+            ingest(store, source, batch_key=f"cut at {cut}")
+        assert max(batch.counts.read for batch in store.index.batches()) >= 25
+        (tmp_path / "in").write_bytes(data)
+        done = ingest(store, source, batch_key=f"cut at {cut}")
+        assert (done.outcome, done.batch.counts.read, done.batch.counts.rejected) == (Outcome.RESUMED, len(texts), 1)
+    assert store.index.totals().events == 30
     assert_sound(store)
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import bz2
 import csv
 import gzip
 import io
 import json
+import lzma
 import os
 import shutil
 import subprocess
@@ -82,8 +84,9 @@ def table(delimiter: str = ",") -> str:
     ],
 )
 def test_what_a_text_looks_like(tmp_path: Path, text: str, looks_like: str, hint: str) -> None:
-    for name, data in (("plain", text.encode()), ("gz", gzip.compress(text.encode()))):
-        if name == "gz" and looks_like == "one object around the records":
+    compressed = gzip.compress(text.encode()), bz2.compress(text.encode()), lzma.compress(text.encode())
+    for name, data in zip(("plain", "gz", "bz2", "xz"), (text.encode(), *compressed), strict=True):
+        if name != "plain" and looks_like == "one object around the records":
             continue  # how much of a compressed input there is shows only at its end
         (tmp_path / name).write_bytes(data)
         with pytest.raises(InputError, match="is not JSON lines: it looks like ") as error:
@@ -138,10 +141,10 @@ def test_an_input_with_a_line_that_is_an_event_is_always_read(others: list[str],
 
 def test_binary_files_are_recognised_by_their_first_bytes(tmp_path: Path) -> None:
     pq.write_table(pa.table({"a": [1]}), tmp_path / "a.parquet")
-    (tmp_path / "a.xz").write_bytes(b"\xfd7zXZ\0\0")
+    (tmp_path / "a.lz4").write_bytes(b"\x04\x22\x4d\x18\0")
     (tmp_path / "a.zip").write_bytes(b"PK\x03\x04")
     (tmp_path / "a.txt").write_text(LINES, encoding="utf-16")
-    for name, said in (("a.parquet", "Parquet"), ("a.xz", "xz"), ("a.zip", "zip"), ("a.txt", "UTF-16")):
+    for name, said in (("a.parquet", "Parquet"), ("a.lz4", "lz4"), ("a.zip", "zip"), ("a.txt", "UTF-16")):
         with pytest.raises(InputError, match=f"it looks like .*{said}") as error:
             examine(file_source(str(tmp_path / name)), None)
         assert "| pik ingest -" in error.value.hint

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
 import json
+import lzma
 import os
 import threading
+import tracemalloc
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -37,9 +42,12 @@ def small(block: int, lines: int = module.LINES) -> Iterator[None]:
         yield
 
 
+def buffered(data: bytes) -> io.BufferedReader:
+    return io.BufferedReader(cast(io.RawIOBase, io.BytesIO(data)))
+
+
 def read(data: bytes, *, max_line: int = MAX_LINE, first_seq: int = 1, offset: int = 0) -> list[Block]:
-    stored = io.BufferedReader(io.BytesIO(data))
-    with uncompressed(cast(BinaryIO, stored), "it") as stream:
+    with uncompressed(cast(BinaryIO, buffered(data)), "it") as stream:
         return list(
             blocks(cast(BinaryIO, NulRuns(stream)), "it", max_line=max_line, first_seq=first_seq, offset=offset)
         )
@@ -250,6 +258,12 @@ COMPRESSED = {
     "zstd stream": zstd_stream(LONG),
     "zstd of several frames": zstd(LONG[:77]) + zstd(b"") + zstd_stream(LONG[77:]),
     "zstd with frames to skip": SKIPPABLE + zstd(LONG[:77]) + SKIPPABLE + zstd(LONG[77:]) + SKIPPABLE,
+    "bzip2": bz2.compress(LONG),
+    "bzip2 of several streams": bz2.compress(LONG[:77]) + bz2.compress(b"") + bz2.compress(LONG[77:]),
+    "xz": lzma.compress(LONG),
+    "xz of several streams": lzma.compress(LONG[:77]) + lzma.compress(b"") + b"\0" * 8 + lzma.compress(LONG[77:]),
+    "gzip in gzip": gzip.compress(gzip.compress(LONG)),
+    "bzip2 in zstd in xz": lzma.compress(zstd(bz2.compress(LONG))),
 }
 
 
@@ -274,18 +288,66 @@ def test_a_compressed_array() -> None:
 def test_a_compressed_input_that_is_cut_is_an_error_wherever_it_is(name: str) -> None:
     """Except between two members or frames, where nothing tells."""
     data = COMPRESSED[name]
-    ends = {at for at in range(len(data)) if whole(data[:at])}
-    assert len(ends) <= name.count("several") + 4 * name.count("skip") + 2
-    for cut in {5, 9, 20, len(data) // 3, len(data) // 2, len(data) - 5, len(data) - 1} - ends:
-        with pytest.raises(InputError, match="it cannot be decompressed to its end"):
-            read(data[:cut])
+    cuts = {5, 9, 20, len(data) // 3, len(data) // 2, len(data) - 5, len(data) - 1}
+    for cut in {cut for cut in cuts if not whole(data[:cut])}:
+        told_before, error = until_error(data[:cut])
+        assert "it cannot be decompressed to its end" in str(error)
+        assert told_before == EXPECTED[: len(told_before)]
+        if name in ("gzip", "bzip2"):  # all that another reader finds is read, too
+            inner = zlib.decompressobj(31) if name == "gzip" else bz2.BZ2Decompressor()
+            assert len(told_before) == inner.decompress(data[:cut]).count(b"\n")
+
+
+def until_error(data: bytes) -> tuple[list[tuple[int, bytes]], InputError]:
+    """The records that are read before an error, and the error."""
+    found: list[Block] = []
+    with pytest.raises(InputError) as error, uncompressed(cast(BinaryIO, buffered(data)), "it") as stream:
+        found.extend(blocks(cast(BinaryIO, NulRuns(stream)), "it", max_line=MAX_LINE))
+    return records(found), error.value
+
+
+@pytest.mark.parametrize("name", ["gzip", "zstd", "bzip2", "xz"])
+def test_what_follows_compressed_data_and_is_not_is_an_error_after_what_came_before(name: str) -> None:
+    told_before, error = until_error(COMPRESSED[name] + b"garbage")
+    assert told_before == EXPECTED
+    assert error.message == f"it cannot be decompressed to its end: after its member comes what is not {name}"
+    assert "FILE 2>/dev/null | pik ingest -" in error.hint
+    assert told(COMPRESSED[name] + b"\0" * 700) == EXPECTED
+
+
+def test_an_input_that_is_compressed_over_and_over_is_refused_and_a_bomb_does_not_fill_the_memory() -> None:
+    data = b"{}\n"
+    for _ in range(4):
+        data = gzip.compress(data)
+    _, error = until_error(data)
+    assert error.message == "it is compressed more than 3 times, one compression within another"
+    for compress in (gzip.compress, zstd, bz2.compress, lzma.compress):
+        bomb = compress(b"x" * (64 << 20))
+        tracemalloc.start()
+        with uncompressed(cast(BinaryIO, buffered(bomb)), "it") as stream:
+            assert sum(len(data) for data in iter(partial(stream.read, 1 << 20), b"")) == 64 << 20
+        assert tracemalloc.get_traced_memory()[1] < 40 << 20
+        tracemalloc.stop()
+
+
+def test_xz_that_takes_more_memory_than_is_given_to_it_is_refused_with_what_works() -> None:
+    filters = [{"id": lzma.FILTER_LZMA2, "preset": 0, "dict_size": 256 << 20}]
+    _, error = until_error(lzma.compress(LONG, filters=filters))
+    assert "Memory usage limit" in error.message
+    assert "more than 128 MiB to decompress: xz -dc FILE | pik ingest -" in error.hint
 
 
 def whole(data: bytes) -> bool:
-    """Whether it ends where a gzip member or a zstd frame does, by another reader than pik's."""
+    """Whether it ends where a member, a frame or a stream does, by another reader than pik's."""
     try:
         if data[:2] == b"\x1f\x8b":
-            gzip.decompress(data)
+            return whole(gzip.decompress(data)) if data else True
+        if data[:3] == b"BZh":
+            with bz2.open(io.BytesIO(data)) as file:
+                file.read()
+        elif data[:1] == b"\xfd":
+            with lzma.open(io.BytesIO(data)) as file:
+                return whole(file.read())
         else:
             while data[:4] in (b"\x28\xb5\x2f\xfd", SKIPPABLE[:4]):
                 frame = zstandard.ZstdDecompressor().decompressobj()
@@ -298,7 +360,7 @@ def whole(data: bytes) -> bool:
     return not data or data[:2] == b"\x1f\x8b"
 
 
-@pytest.mark.parametrize("name", ["gzip", "zstd stream"])
+@pytest.mark.parametrize("name", ["gzip", "zstd stream", "bzip2", "xz", "gzip in gzip"])
 def test_a_compressed_input_with_a_flipped_bit_is_an_error(name: str) -> None:
     data = bytearray(COMPRESSED[name])
     data[len(data) // 2] ^= 4

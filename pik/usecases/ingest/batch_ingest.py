@@ -301,14 +301,26 @@ def _stream_blocks(following: Iterator[Block], batch: Batch | None) -> Iterator[
     digest = sha256()
     recorded, seen = batch.next_seq - 1 if batch else 0, 0
     for block in following:
-        digest.update(block.data)
         seen = block.last_seq
-        if batch and block.first_seq <= recorded <= seen and digest.hexdigest() != batch.prefix_digest:
-            raise _other_stream(batch)
+        if batch and block.first_seq <= recorded <= seen:
+            # The batch may have ended within this block, where compressed data was cut.
+            begin, block = _split(block, recorded)
+            digest.update(begin.data)
+            if digest.hexdigest() != batch.prefix_digest:
+                raise _other_stream(batch)
+        digest.update(block.data)
         if seen > recorded:
             yield replace(block, prefix_digest=digest.hexdigest())
     if batch and seen < recorded:
         raise _other_stream(batch)
+
+
+def _split(block: Block, seq: int) -> tuple[Block, Block]:
+    """Return the block's records up to that one, and those after it."""
+    lines = block.data.split(b"\n", seq - block.first_seq + 1)
+    rest = lines.pop() if seq < block.last_seq else b""
+    begin = block.data[: len(block.data) - len(rest)]
+    return replace(block, last_seq=seq, data=begin), replace(block, first_seq=seq + 1, data=rest)
 
 
 def _other_stream(batch: Batch) -> InputError:

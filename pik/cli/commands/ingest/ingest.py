@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 @cli_command(
     "ingest",
     examples="""
-    # a file, a glob, objects in S3, standard input; .gz and .zst of each; JSON lines or an array
+    # a file, a glob, objects in S3, standard input; also .gz, .zst, .bz2, .xz
     pik ingest events.jsonl 'archive/2026-01-*.jsonl.gz'
     pik ingest 's3://archive/2026/01/*.jsonl.gz'
     kafkacat … | pik ingest - --batch-key orders-2026-01-31
