@@ -183,15 +183,13 @@ class Corrected:
         for one in corrections:
             numbers = [n for n, listed in enumerate(one.lists) if days is None or listed.day in days]
             if numbers:
-                yield one, [self._of(one, entities).lists[n] for n in numbers]
-
-    def _of(self, correction: Correction, entities: Sequence[str]) -> Correction:
-        if not entities:
-            return correction
-        return self.with_frames(correction)
+                lists = (self.with_frames(one) if entities else one).lists
+                yield one, [lists[n] for n in numbers]
 
     def with_frames(self, correction: Correction) -> Correction:
         """Return a correction with the frames of its lists. Raises Damaged."""
+        if all(listed.frames for listed in correction.lists):
+            return correction
         found = self._frames.get(correction.correction_id)
         if found is None:
             found = self._frames[correction.correction_id] = with_frames(self.store.raw, correction)

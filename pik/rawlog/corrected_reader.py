@@ -6,6 +6,7 @@ from array import array
 from bisect import bisect_left
 from collections.abc import Generator, Iterator, Sequence
 from datetime import datetime
+from typing import NamedTuple
 
 from msgspec import structs
 
@@ -67,6 +68,15 @@ def _days(selection: Selection) -> list[int]:
     return sorted(day for day in found if first <= day <= last)
 
 
+class DeliveryState(NamedTuple):
+    """Whether a delivery counts, when a correction says that it happened (nanoseconds; None: none does), and the ids of
+    the corrections that moved it, chose whether it counts, or took it out."""
+
+    counts: bool
+    time: int | None
+    corrections: tuple[str, ...]
+
+
 class CorrectedReader:
     """What corrections say of the deliveries that may have happened in a selection's window. With a `day`, which the
     window is in, deliveries of others are left out.
@@ -90,7 +100,7 @@ class CorrectedReader:
         self._chosen = {
             (one.batch_id, one.seq): one.correction_id for one in corrected.choices(days, entities, self._withdrawn)
         }
-        self._heirs = corrected.heirs(days, self._withdrawn)
+        self._heirs = corrected.heirs(days, self._withdrawn, selection.overrides.until)
 
     def shows(self, found: RecordedDelivery, kinds: Sequence[str]) -> bool:
         """Return whether the delivery is one of these. With accepted ones and duplicates all deliveries are, otherwise
@@ -102,21 +112,9 @@ class CorrectedReader:
         is_there = found.delivery.batch_id not in self._withdrawn and found.delivery.event_id.encode() not in self._out
         return is_there and found.kind in kinds
 
-    def corrected(self, segment: Segment, line: bytes, verdicts: dict[int, Verdict]) -> RecordedDelivery | None:
-        """Return a line of raw as corrections have it; None if it happened on another day than that of the reader."""
-        delivery = parse(segment.key, line)
-        batch_id, seq = delivery.batch_id, delivery.seq
-        move, received = self._moves.of(batch_id, seq), None
-        if move is None:
-            if self._day not in (None, segment.day):
-                return None
-        else:
-            if self._day not in (None, move[1] // DAY):
-                return None
-            if (text := full_instant(move[1])) != delivery.event_time:
-                received, delivery = delivery.event_time, structs.replace(delivery, event_time=text)
-        verdict = verdicts.get(seq, _ACCEPTED)
-        out = self._out.get(event_id_text(line), ())
+    def state(self, batch_id: str, seq: int, event_id: bytes, verdict: Verdict) -> DeliveryState:
+        """Return what corrections say of a delivery."""
+        out = self._out.get(event_id, ())
         counts = self._counting.get(batch_id, {}).get(seq, verdict == _ACCEPTED)
         counts = counts and not out and batch_id not in self._withdrawn
         by = [self._removing[number] for number in out]
@@ -126,9 +124,21 @@ class CorrectedReader:
             by.append(self._chosen[place])
         elif verdict != _ACCEPTED:
             by += [one for one, of_batches in self._heirs.items() if seq in of_batches.get(batch_id, ())]
+        move = self._moves.of(batch_id, seq)
         if move is not None:
             by.append(self._moving[move[0]])
-        return RecordedDelivery(delivery, verdict, segment, line, counts, received, tuple(sorted(set(by))))
+        return DeliveryState(counts, None if move is None else move[1], tuple(sorted(set(by))))
+
+    def corrected(self, segment: Segment, line: bytes, verdicts: dict[int, Verdict]) -> RecordedDelivery | None:
+        """Return a line of raw as corrections have it; None if it happened on another day than that of the reader."""
+        delivery, received = parse(segment.key, line), None
+        verdict = verdicts.get(delivery.seq, _ACCEPTED)
+        state = self.state(delivery.batch_id, delivery.seq, event_id_text(line), verdict)
+        if self._day not in (None, segment.day if state.time is None else state.time // DAY):
+            return None
+        if state.time is not None and (text := full_instant(state.time)) != delivery.event_time:
+            received, delivery = delivery.event_time, structs.replace(delivery, event_time=text)
+        return RecordedDelivery(delivery, verdict, segment, line, state.counts, received, state.corrections)
 
 
 class _Moves:

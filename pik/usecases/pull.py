@@ -63,7 +63,6 @@ from pik.runtime.parallel import map_in_threads
 from pik.runtime.storage import Spool
 from pik.usecases.availability import expect_held, has_expired
 from pik.usecases.care.verify_findings import Problem, ProblemKind, segment_problem
-from pik.usecases.inspect.deliveries import day_window
 from pik.usecases.inspect.events import PAGE, pages
 from pik.usecases.metrics.computation import sound
 from pik.usecases.pull_corrections import PulledCorrections
@@ -246,7 +245,7 @@ class _Transfer:
         day_and_batch = attrgetter("day", "batch_id")
         for (day, batch_id), group in groupby(sorted(places, key=day_and_batch), key=day_and_batch):
             keys = {place.segment_key for place in group}
-            of_batch = self._source.index.segments(day_window(day), batch_id=batch_id)
+            of_batch = self._source.index.segments(Window.of_day(day), batch_id=batch_id)
             found += [segment for segment in of_batch if segment.key in keys]
         return found
 

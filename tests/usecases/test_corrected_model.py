@@ -27,7 +27,7 @@ from pik.usecases.care.rebuild import rebuild_index
 from pik.usecases.care.verify import verify
 from pik.usecases.export import export
 from pik.usecases.inspect.conditions import Conditions
-from pik.usecases.inspect.deliveries import show_event
+from pik.usecases.inspect.deliveries import EventDetail, show_event
 from pik.usecases.inspect.effects import Effects, corrected_effects
 from pik.usecases.inspect.events import list_events
 from pik.usecases.metrics.causes import explained
@@ -256,6 +256,26 @@ def check_effects(built: Built, place: Place) -> None:
             assert row.counts == (one.number in counting)
             assert row.event_time == DAY_ONE + state.times[one.number] * SECOND
             assert (row.received_event_time is None) == (state.times[one.number] == one.sent.at)
+        check_story(built, shown, locations.sent)
+
+
+def check_story(built: Built, shown: EventDetail, sent: Sent) -> None:
+    """After each thing that happened to an event, the delivery counts, at the time, that did by what was known then."""
+    model, story = built.model, shown.story
+    concerning = {one.id for one in story if one.what in ("correction", "revocation")}
+    for one in story:
+        state = model.state(one.at, [])
+        found = [] if sent.identity in state.out else state.counting.get(sent.identity, [])
+        expected: set[tuple[object, ...]] = {
+            (built.ids[each.batch], each.seq, DAY_ONE + state.times[each.number] * SECOND) for each in found
+        }
+        assert {(one.batch_id, one.seq, one.event_time)} == (expected or {(None, None, None)}), one
+    assert (story[-1].batch_id is not None) == shown.counts
+    for entry in model.log:
+        lists = {model.arrivals[number].sent.identity for number in entry.times} | entry.chosen.keys() | entry.out
+        is_of = any(each.batch == entry.batch for each in model.of_event(sent.identity))
+        revoked = "" if entry.revokes is None else entry.revokes.correction_id
+        assert (entry.correction_id in concerning) == (sent.identity in lists or is_of or revoked in concerning)
 
 
 def _rows(tables: Tables) -> Iterator[list[Any]]:

@@ -70,5 +70,5 @@ def drafted(store: Store, hit: Hits) -> Iterator[tuple[Store, Overrides]]:
             lists=write_lists(beside, correction_id, hit.lines()),
         )
         inner = replace(store, raw=beside)
-        holding = Corrected(inner, [*active(store.corrections.recorded()), draft], {correction_id: draft})
+        holding = Corrected(inner, [*active(store.corrections.recorded()), draft])
         yield inner, Overrides(corrected=holding)

@@ -48,7 +48,7 @@ from pik.rawlog.selection import Overrides, RecordedDelivery, Selection
 from pik.runtime.storage import Spool
 from pik.usecases.availability import expect_held
 from pik.usecases.inspect.conditions import selected
-from pik.usecases.inspect.deliveries import day_window, read_locations
+from pik.usecases.inspect.deliveries import read_locations
 from pik.usecases.metrics.offsets import shift_offsets, zone_offsets
 from pik.usecases.metrics.scenario import criteria_sql
 
@@ -270,7 +270,7 @@ class _Search:
         """Return a window with all times at which deliveries of these days of raw happened."""
         if not days:
             return ALL_TIME
-        raw = Window(day_window(min(days)).start, day_window(max(days)).end)
+        raw = Window(Window.of_day(min(days)).start, Window.of_day(max(days)).end)
         lists = [listed for one in corrected_until(self.store).moving for listed in one.lists if listed.day in days]
         start = min([raw.start, *(listed.first_event for listed in lists)])
         end = max([raw.end, *(listed.last_event + 1 for listed in lists)])

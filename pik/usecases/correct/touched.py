@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from pik.model.correction import Correction, CorrectionKind
 from pik.model.instant import ALL_TIME, Window
 from pik.ports.store import Store, batch_of
-from pik.usecases.inspect.deliveries import day_window
 
 
 def touched(store: Store, corrections: Sequence[Correction]) -> Window:
@@ -46,7 +45,7 @@ def around(windows: Sequence[Window]) -> Window:
 def _received(store: Store, log: dict[str, Correction], corrections: Iterable[Correction]) -> Iterator[Window]:
     """Yield windows of the days on which the deliveries were received, each of which covers whole days or a batch."""
     for one in corrections:
-        yield from (day_window(listed.day) for listed in one.lists)
+        yield from (Window.of_day(listed.day) for listed in one.lists)
         if one.batch_id:
             yield from _of_batch(store, one.batch_id)
         if one.kind is CorrectionKind.WITHOUT:  # a delivery that came later may count since a batch is withdrawn
@@ -67,4 +66,4 @@ def _of_batch(store: Store, batch_id: str) -> Iterator[Window]:
 def _heirs(store: Store, batch_id: str) -> Iterator[Window]:
     """Yield the days of the deliveries of which one counts in the place of the batch's."""
     days = {one.day for deliveries in store.repeats.repeated_from(batch_id) for one in deliveries}
-    yield from map(day_window, sorted(days))
+    yield from map(Window.of_day, sorted(days))

@@ -14,7 +14,7 @@ from msgspec import structs
 from pik.errors import CANDIDATES, NotFound, NotHeld, UsageError, ambiguous_id, command
 from pik.model.batch import Location, Segment, Verdict
 from pik.model.delivery import Delivery
-from pik.model.instant import DAY, MIN_INSTANT, Window, covered, day_text, full_instant, parse_instant
+from pik.model.instant import Window, covered, day_text, full_instant, parse_instant
 from pik.model.metric import ALL_ENTITIES, Aggregate, Definition
 from pik.ports.engine import Engine, Inputs
 from pik.ports.store import Store
@@ -89,7 +89,7 @@ def show_event(store: Store, engine: Engine, prefix: str, limit: int | None = No
     (repeats,) = store.index.repeats([(accepted.day, accepted.event_id)])
     found = list(read_locations(store, places))
     left_out = 1 + repeats - len(found)
-    log = event_log(store, accepted.event_id, found[0].delivery.entity_id, places, all_there=not left_out)
+    log = event_log(store, engine, accepted.event_id, found[0].delivery.entity_id, places, all_there=not left_out)
     state = log.state()
     rows = tuple(_row(one, place, state) for one, place in zip(found, places, strict=True))
     event, line = found[0].delivery, rows[0]
@@ -146,9 +146,9 @@ def _is_pulled(store: Store, found: Sequence[RecordedDelivery]) -> bool:
     if store.copy is None:
         return True
     pulled, entity = parts(store), found[0].delivery.entity_id
-    days = [covered(pulled, day_window(one.segment.day), [entity]) for one in found]
+    days = [covered(pulled, Window.of_day(one.segment.day), [entity]) for one in found]
     if not any(days):
-        expect_pulled(store, day_window(found[0].segment.day), [entity])
+        expect_pulled(store, Window.of_day(found[0].segment.day), [entity])
     return days[0]
 
 
@@ -184,7 +184,7 @@ def read_locations(store: Store, locations: Iterable[Location]) -> Iterator[Reco
 
 def _segment(store: Store, location: Location) -> Segment:
     """Return the segment of a location. Raises NotFound, and NotHeld if it has expired."""
-    of_batch = store.index.segments(day_window(location.day), batch_id=location.batch_id)
+    of_batch = store.index.segments(Window.of_day(location.day), batch_id=location.batch_id)
     segment = next((one for one in of_batch if one.key == location.segment_key), None)
     if segment is None:
         raise NotFound(f"segment {location.segment_key} is not in the index", hint="pik verify --rebuild-index")
@@ -198,11 +198,6 @@ def _segment(store: Store, location: Location) -> Segment:
     return segment
 
 
-def day_window(day: int) -> Window:
-    """Return the UTC day of this number."""
-    return Window(max(day * DAY, MIN_INSTANT), (day + 1) * DAY)
-
-
 def _counting(store: Store, engine: Engine, found: Sequence[RecordedDelivery], log: EventLog) -> Iterator[Aggregate]:
     """Yield the current aggregates that have the event among their inputs, and the imported ones that may have it:
     each counts what was known, and what corrections said, when its run was planned."""
@@ -211,9 +206,6 @@ def _counting(store: Store, engine: Engine, found: Sequence[RecordedDelivery], l
 
     def counted(known_until: int | None, until: int | None) -> RecordedDelivery | None:
         """Return the delivery that counts for a run, at the time at which it does."""
-        if not log.log:
-            is_known = known_until is None or known_until >= found[0].segment.recorded_at
-            return found[0] if is_known else None
         state = log.state(until, known_until)
         if state.counting is None:
             return None

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from pik.model.batch import Location, Verdict
-from pik.model.correction import Correction, CorrectionKind, ListedDelivery, active
+from pik.model.correction import Correction, CorrectionKind
 from pik.model.ids import creation_time
-from pik.model.instant import format_instant, parse_instant
-from pik.ports.raw import RawKind
+from pik.model.instant import Window, format_instant
+from pik.model.scenario import Scenario
+from pik.ports.engine import Engine
 from pik.ports.store import Store
-from pik.rawlog.corrected import first_known, withdrawn_by
-from pik.rawlog.corrections import Place, read_list, read_winners, with_frames
+from pik.rawlog.corrected_reader import CorrectedReader
+from pik.rawlog.corrections import Place, read_list, with_frames
+from pik.rawlog.selection import Selection
+from pik.usecases.metrics.scenario import applied
+from pik.usecases.metrics.winners import Winners
 
 if TYPE_CHECKING:
     from pik.model.metric import Aggregate
@@ -30,154 +33,124 @@ def place_of(location: Location) -> Place:
 @dataclass(frozen=True, slots=True)
 class EventState:
     """Which delivery of an event counts at a moment (None: none does); when those happened that corrections move, in
-    nanoseconds; and the ids of the corrections that concern each delivery, those that take the event out at all."""
+    nanoseconds; and the ids of the corrections that concern each delivery."""
 
     counting: Location | None
     times: Mapping[Place, int]
     corrections: Mapping[Place, tuple[str, ...]]
 
 
+@dataclass(frozen=True, slots=True)
+class _OneEvent:
+    """The ports Repeats and Corrections, as far as they concern one event."""
+
+    locations: Sequence[Location]
+    log: Sequence[Correction]
+
+    def repeated_from(self, batch_id: str, days: tuple[int, int] | None = None) -> Iterator[list[Location]]:  # noqa: ARG002
+        if any(one.batch_id == batch_id and one.kind == Verdict.ACCEPTED for one in self.locations):
+            yield list(self.locations)
+
+    def conflicting(self) -> Iterator[list[Location]]:
+        if any(one.kind == Verdict.CONFLICT for one in self.locations):
+            yield list(self.locations)
+
+    def recorded(self) -> Sequence[Correction]:
+        return self.log
+
+    def follow(self, corrections: Sequence[Correction]) -> None:
+        raise NotImplementedError("these corrections are only read")
+
+
 @dataclass(slots=True)
 class EventLog:
-    """What the log of corrections says of one event, whose `locations` are all of its deliveries. `log` has the
-    corrections and revocations that concern it, in the order of the log."""
+    """What the log of corrections says of one event, whose `locations` are its deliveries in recording order. `log` has
+    the corrections and revocations that concern it, `accepted` by the id of a rebuild the delivery that it accepted."""
 
     locations: Sequence[Location]
     log: Sequence[Correction] = ()
-    _said: dict[str, dict[Place, ListedDelivery]] = field(default_factory=dict)
-    _winners: dict[str, tuple[Place | None, Place]] = field(default_factory=dict)
+    accepted: Mapping[str, Place] = field(default_factory=dict)
+    _computed: Callable[[int | None, int | None], EventState] | None = None
+    _states: dict[tuple[int | None, int | None], EventState] = field(default_factory=dict)
 
     @property
     def moments(self) -> list[int]:
         """When it was corrected."""
         return [one.recorded_at for one in self.log]
 
-    def said(self, correction: Correction) -> Mapping[Place, ListedDelivery]:
-        """Return what a correction lists of the event."""
-        return self._said.get(correction.correction_id, {})
-
-    def chosen(self, correction: Correction) -> Place | None:
-        """Return the delivery that a correction, or a rebuild, lets count; None: it does not choose."""
-        if correction.correction_id in self._winners:
-            return self._winners[correction.correction_id][1]
-        return next((place for place, one in self.said(correction).items() if one.counts), None)
-
     def state(self, until: int | None = None, known_until: int | None = None) -> EventState:
         """Return what the corrections until that moment (None: now; 0: none) come to, for the deliveries recorded until
-        `known_until` (None: all)."""
-        holding = active(self.log, until)
-        withdrawn = withdrawn_by(holding)
-        by: defaultdict[Place, list[str]] = defaultdict(list)
-        for one in self.locations:
-            if one.batch_id in withdrawn:
-                by[place_of(one)].append(withdrawn[one.batch_id])
-        counting = self._accepted(until)
-        if counting is None or counting.batch_id in withdrawn or not _is_known(counting, known_until):
-            heir = first_known(self.locations, withdrawn, known_until)
-            if heir is not None and counting is not None and counting.batch_id in withdrawn:
-                by[place_of(heir)].append(withdrawn[counting.batch_id])
-            counting = heir
-        times: dict[Place, int] = {}
-        moved: dict[Place, str] = {}
-        choices: Correction | None = None
-        for correction in holding:
-            said = self.said(correction)
-            if correction.kind.chooses and said:
-                choices = correction
-            for place, listed in said.items():
-                if correction.kind.moves and listed.time is not None:
-                    times[place], moved[place] = parse_instant(listed.time), correction.correction_id
-        if choices is not None:
-            counting = self._with_choice(choices, counting, withdrawn, known_until, by)
-        for place, correction_id in moved.items():
-            by[place].append(correction_id)
-        for correction in holding:
-            if correction.kind is CorrectionKind.WITHOUT and self.said(correction):
-                counting = None
-                for one in self.locations:
-                    by[place_of(one)].append(correction.correction_id)
-        return EventState(counting, times, {place: tuple(sorted(set(ids))) for place, ids in by.items()})
-
-    def _with_choice(
-        self,
-        choice: Correction,
-        counting: Location | None,
-        withdrawn: Mapping[str, str],
-        known_until: int | None,
-        by: defaultdict[Place, list[str]],
-    ) -> Location | None:
-        """Return the chosen delivery, if it can count; otherwise the one that counts without the choice."""
-        place = self.chosen(choice)
-        chosen = next((one for one in self.locations if place_of(one) == place), None)
-        if chosen is None or chosen.batch_id in withdrawn or not _is_known(chosen, known_until):
-            return counting
-        for each in self.said(choice):
-            by[each] = [one for one in by[each] if one in withdrawn.values() and each[0] in withdrawn]
-            by[each].append(choice.correction_id)
-        return chosen
-
-    def _accepted(self, until: int | None) -> Location | None:
-        """Return the delivery that the index took for the first one at that moment."""
-        accepted = next((place_of(one) for one in self.locations if one.kind == Verdict.ACCEPTED), None)
-        for one in reversed([one for one in self.log if one.correction_id in self._winners]):
-            if until is not None and one.recorded_at > until:
-                accepted = self._winners[one.correction_id][0]
-        return next((one for one in self.locations if place_of(one) == accepted), None)
+        `known_until` (None: all). Raises Damaged."""
+        if self._computed is None:
+            accepted = next((one for one in self.locations if one.kind == Verdict.ACCEPTED), None)
+            is_known = accepted is not None and _is_known(accepted, known_until)
+            return EventState(accepted if is_known else None, {}, {})
+        # Nothing changes between two moments of the log, nor between two deliveries.
+        key = _last(self.moments, until), _last([one.recorded_at for one in self.locations], known_until)
+        if key not in self._states:
+            self._states[key] = self._computed(*key)
+        return self._states[key]
 
 
-def _is_known(location: Location, known_until: int | None) -> bool:
-    return location.kind != Verdict.UNRECORDED and (known_until is None or location.recorded_at <= known_until)
+def _last(moments: Sequence[int], until: int | None) -> int | None:
+    return None if until is None else max((one for one in moments if one <= until), default=0)
 
 
-def event_log(store: Store, event_id: str, entity_id: str, some: Sequence[Location], *, all_there: bool) -> EventLog:
+def _is_known(location: Location, until: int | None) -> bool:
+    return location.kind != Verdict.UNRECORDED and (until is None or location.recorded_at <= until)
+
+
+def event_log(
+    store: Store, engine: Engine, event_id: str, entity_id: str, some: Sequence[Location], *, all_there: bool
+) -> EventLog:
     """Return what the log of corrections says of an event, some of whose deliveries are given. Without any correction
     this costs no call if these are all of them. Raises Damaged."""
-    log = store.corrections.recorded()
-    if not log:
+    recorded = store.corrections.recorded()
+    if not recorded:
         return EventLog(some)
-    locations = some if all_there else store.index.deliveries(event_id)
-    found = EventLog(sorted(locations, key=lambda one: one.order))
-    concerning: dict[str, Correction] = {}
-    for one in log:
-        if _concerns(store, one, event_id, entity_id, found, concerning):
-            concerning[one.correction_id] = one
-    found.log = list(concerning.values())
-    return found
+    given = some if all_there else store.index.deliveries(event_id)
+    locations = sorted(given, key=lambda one: one.order)
+    days = {one.day for one in locations}
+    window = Window(Window.of_day(min(days)).start, Window.of_day(max(days)).end)
+    winners = Winners(store, event_id=event_id)
+    log: dict[str, Correction] = {}
+    accepted: dict[str, Place] = {}
+    for one in recorded:
+        match one.kind:
+            case CorrectionKind.REVOCATION:
+                concerns = one.revokes in log
+            case CorrectionKind.WITHOUT_BATCH:
+                concerns = any(each.batch_id == one.batch_id for each in locations)
+            case CorrectionKind.VERDICT:
+                lines = list(winners.lines(one, window)) if one.events else []
+                accepted.update((one.correction_id, line.new) for line in lines)
+                concerns = bool(lines)
+            case _:
+                concerns = any(listed.day in days for listed in one.lists)
+                if concerns:
+                    one = with_frames(store.raw, one)
+                    concerns = _lists(store, one, days, event_id, entity_id)
+        if concerns:
+            log[one.correction_id] = one
+    narrow = _OneEvent(locations, list(log.values()))
+    inner, entities = replace(store, repeats=narrow, corrections=narrow), [entity_id]
+
+    def computed(until: int | None, known_until: int | None) -> EventState:
+        scenario = Scenario(known_until, corrected=until, corrections_until=until)
+        with applied(inner, engine, scenario, window, entities, winners) as overrides:
+            reader = CorrectedReader(Selection(inner, window, entities, overrides))
+        states = {place_of(one): reader.state(*place_of(one), event_id.encode(), one.kind) for one in locations}
+        counting = (one for one in locations if _is_known(one, known_until) and states[place_of(one)].counts)
+        times = {place: one.time for place, one in states.items() if one.time is not None}
+        return EventState(next(counting, None), times, {place: one.corrections for place, one in states.items()})
+
+    return EventLog(locations, narrow.log, accepted, computed)
 
 
-def _concerns(
-    store: Store,
-    one: Correction,
-    event_id: str,
-    entity_id: str,
-    found: EventLog,
-    concerning: Mapping[str, Correction],
-) -> bool:
-    """Whether a correction concerns the event; what it lists of it is kept."""
-    if one.kind is CorrectionKind.REVOCATION:
-        return one.revokes in concerning
-    if one.kind is CorrectionKind.WITHOUT_BATCH:
-        return any(each.batch_id == one.batch_id for each in found.locations)
-    if one.kind is CorrectionKind.VERDICT:
-        for line in read_winners(store.raw, RawKind.CORRECTION.key(one.correction_id)) if one.events else ():
-            if line.event_id == event_id:
-                found._winners[one.correction_id] = line.old, line.new
-                return True
-        return False
-    days = {each.day for each in found.locations}
-    if not any(listed.day in days for listed in one.lists):
-        return False
-    said = {
-        (line.batch_id, line.seq): line for line in _lines(store, one, days, entity_id) if line.event_id == event_id
-    }
-    found._said[one.correction_id] = said
-    return bool(said)
-
-
-def _lines(store: Store, one: Correction, days: set[int], entity_id: str) -> Iterator[ListedDelivery]:
-    for listed in with_frames(store.raw, one).lists:
-        if listed.day in days:
-            yield from read_list(store.raw, listed, [entity_id])
+def _lists(store: Store, one: Correction, days: set[int], event_id: str, entity_id: str) -> bool:
+    """Return whether a correction lists a delivery of the event. Raises Damaged."""
+    lists = [listed for listed in one.lists if listed.day in days]
+    return any(line.event_id == event_id for listed in lists for line in read_list(store.raw, listed, [entity_id]))
 
 
 class Happening(StrEnum):
@@ -218,55 +191,37 @@ def chapters(
     rows: Sequence[DeliveryRow],
     values: Sequence[Aggregate] = (),
 ) -> tuple[Chapter, ...]:
-    """Return what happened to the event, in order: the deliveries shown, corrections, and the values that count it."""
-    received = {
-        place_of(each): row.event_time if row.received_event_time is None else row.received_event_time
-        for each, row in zip(shown, rows, strict=True)
-    }
+    """Return what happened to the event, in order: the deliveries shown, corrections, and the values that count it.
+    Raises Damaged."""
     found = [
-        _Draft(one.recorded_at, Happening.DELIVERY, one.batch_id, f"{one.kind}, {one.batch_id}/{one.seq}")
+        Chapter(one.recorded_at, Happening.DELIVERY, one.batch_id, f"{one.kind}, {one.batch_id}/{one.seq}")
         for one in shown
     ]
     for one in log.log:
         what = _CORRECTED.get(one.kind, Happening.CORRECTION)
-        found.append(_Draft(one.recorded_at, what, one.correction_id, _about(log, one), one.actor, one.reason))
+        about = one.statement
+        if place := log.accepted.get(one.correction_id):
+            about = f"the index was rebuilt: {place[0]}/{place[1]} is accepted"
+        found.append(Chapter(one.recorded_at, what, one.correction_id, about, one.actor, one.reason))
     for value in values:
         computed = value.computed
         about = f"{computed.metric} {format_instant(computed.bucket)} counts it"
-        found.append(_Draft(_computed_at(value), Happening.VALUE, value.run_id, about, value.actor, value.reason))
+        found.append(Chapter(_computed_at(value), Happening.VALUE, value.run_id, about, value.actor, value.reason))
     found.sort(key=lambda one: one.at)
-    return tuple(_chapter(log, one, received) for one in found)
+    received = {
+        place_of(each): row.event_time if row.received_event_time is None else row.received_event_time
+        for each, row in zip(shown, rows, strict=True)
+    }
+    return tuple(_counted(log, one, received) for one in found)
 
 
-@dataclass(frozen=True, slots=True)
-class _Draft:
-    at: int
-    what: Happening
-    id: str
-    about: str
-    actor: str = ""
-    reason: str = ""
-
-
-def _chapter(log: EventLog, draft: _Draft, received: Mapping[Place, int]) -> Chapter:
-    state = log.state(draft.at, draft.at)
-    counting = state.counting
-    place = None if counting is None else place_of(counting)
-    time = None if place is None else state.times.get(place, received.get(place))
-    return Chapter(
-        *(draft.at, draft.what, draft.id, draft.about, draft.actor, draft.reason),
-        batch_id=None if place is None else place[0],
-        seq=None if place is None else place[1],
-        event_time=time,
-    )
-
-
-def _about(log: EventLog, one: Correction) -> str:
-    """Return what a correction says, and how many deliveries of the event it lists."""
-    if one.kind is CorrectionKind.VERDICT:
-        place = log.chosen(one)
-        return "the index was rebuilt" + (f": {place[0]}/{place[1]} is accepted" if place else "")
-    return one.statement
+def _counted(log: EventLog, chapter: Chapter, received: Mapping[Place, int]) -> Chapter:
+    """Return a chapter with what counts from then on."""
+    state = log.state(chapter.at, chapter.at)
+    if state.counting is None:
+        return chapter
+    place = place_of(state.counting)
+    return replace(chapter, batch_id=place[0], seq=place[1], event_time=state.times.get(place, received.get(place)))
 
 
 def _computed_at(value: Aggregate) -> int:

@@ -4,7 +4,7 @@ index changed that, and which other corrections held."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from pik.errors import NotFound
 from pik.model.batch import Verdict
@@ -31,16 +31,19 @@ class EarlierWinner:
 
 @dataclass(slots=True)
 class Winners:
-    """Reads the records of rebuilds, each once, and only those that a question needs. With a window, moments are those
-    of the rebuilds, and of other corrections, that changed something in it."""
+    """Reads the records of rebuilds, only those that a question needs. With a window, moments are those of the
+    rebuilds, and of other corrections, that changed something in it. With an `event_id` lines are those of the event,
+    and each record is read once."""
 
     store: Store
     window: Window | None = None
+    event_id: str | None = None
     _keys: list[str] | None = None
     _moments: list[int] | None = None
     _log: Sequence[Correction] | None = None
     _heads: dict[str, Correction] = field(default_factory=dict)
     _planned: dict[str, int] = field(default_factory=dict)
+    _lines: dict[str, list[WinnerLine]] = field(default_factory=dict)
 
     def changes(self, after: int = 0) -> list[Correction]:
         """Return the records of rebuilds that changed winners, of those recorded after that moment, oldest first.
@@ -69,7 +72,7 @@ class Winners:
         """Return the same with those corrections only that changed something in a window, those of rebuilds aside: to
         know which these are takes reading."""
         log = concerning(self.store, self.corrections(), window)
-        return Winners(self.store, self.window, self._keys, self._moments, log, self._heads, self._planned)
+        return replace(self, _log=log)
 
     def planned(self, run_id: str) -> int:
         """Return the moment up to which corrections hold in the versions of a run, pinned when it was planned. A copy
@@ -130,10 +133,18 @@ class Winners:
         """Yield the events of which a delivery on a day of the window counts before or after the change. Raises
         Damaged."""
         first, last = window.days
-        for line in read_winners(self.store.raw, RawKind.CORRECTION.key(change.correction_id)):
+        for line in self._all_lines(change):
             days = [RawKey.of(key).day or 0 for key in (line.key, line.old_key) if key is not None]
             if any(first <= day <= last for day in days):
                 yield line
+
+    def _all_lines(self, change: Correction) -> Iterable[WinnerLine]:
+        lines = read_winners(self.store.raw, RawKind.CORRECTION.key(change.correction_id))
+        if self.event_id is None:
+            return lines
+        if change.correction_id not in self._lines:
+            self._lines[change.correction_id] = [line for line in lines if line.event_id == self.event_id]
+        return self._lines[change.correction_id]
 
     def before(self, moment: int, window: Window) -> dict[str, EarlierWinner]:
         """Return, by event_id, what counted at that moment on the window's days, where rebuilds have changed that.
