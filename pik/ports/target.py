@@ -56,18 +56,18 @@ class Target(Protocol):
         """Raise UsageError or TargetUnavailable if nothing could be sent to the target as it is now: it does not exist,
         or access is denied. Sends nothing, and changes nothing. What can only be known by sending is not checked."""
 
-    def send(self, messages: Sequence[Message]) -> Mapping[int, str]:
-        """Send the messages; return why some were not taken, by position in `messages`. All others were taken, and are
-        durable as far as the target confirms it.
+    def send(self, messages: Sequence[Message], answers: dict[int, str]) -> None:
+        """Send the messages. What becomes of each is put into `answers`, by its position in `messages`, as soon as that
+        is known: empty if it was taken, and is durable as far as the target confirms it, or why it was not.
 
         Messages of one entity reach the target in the given order where it keeps an order at all; one that was not
         taken does not hold up those after it. A message that is refused because of what it is (too large, not what the
-        receiver expects) is such a reason: one printable line, at most 300 characters, without secrets. What may pass
-        is repeated first (`pik.runtime.storage.Backoff`).
+        receiver expects) has a reason: one printable line, at most 300 characters, without secrets. What may pass is
+        repeated first (`pik.runtime.storage.Backoff`).
 
         Raises TargetUnavailable if the target takes nothing at present: it cannot be reached, access is denied, it
-        still answers that it is overloaded or out of order after all attempts. Then any part of the messages may have
-        been taken. A KeyboardInterrupt during the call is not held up by repeating or waiting.
+        still answers that it is overloaded or out of order after all attempts. A KeyboardInterrupt during the call is
+        not held up by repeating or waiting. After either, messages without an answer may or may not have been taken.
         """
 
     def close(self) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from io import FileIO
 from pathlib import Path
-from typing import BinaryIO
 
 from pik.errors import TargetUnavailable, UsageError
 from pik.ports.target import Message
@@ -21,7 +21,7 @@ class FileTarget:
     def __init__(self, path: Path, *, begun: bool) -> None:
         self._path, self._begun = path.expanduser().absolute(), begun  # it may be resumed from another directory
         self.shown = str(self._path)
-        self._file: BinaryIO | None = None
+        self._file: FileIO | None = None
 
     def check(self) -> None:
         if self._path.is_dir():
@@ -35,16 +35,22 @@ class FileTarget:
         if not os.access(self._path if self._path.exists() else self._path.parent, os.W_OK):
             raise TargetUnavailable(f"cannot write {self.shown}: permission denied", hint="--target FILE elsewhere")
 
-    def send(self, messages: Sequence[Message]) -> Mapping[int, str]:
+    def send(self, messages: Sequence[Message], answers: dict[int, str]) -> None:
         with self._translated():
             file = self._file or self._open()
-            file.write(b"".join([message.body + b"\n" for message in messages]))
-            file.flush()
-            sync(file.fileno())
-        return {}
+            start = file.tell()
+            try:
+                _write(file, b"".join([message.body + b"\n" for message in messages]))
+                sync(file.fileno())
+                answers.update(dict.fromkeys(range(len(messages)), ""))
+            except BaseException:
+                if not answers:  # those that have no answer are sent again
+                    with suppress(OSError):
+                        file.truncate(start)
+                raise
 
-    def _open(self) -> BinaryIO:
-        file = self._file = self._path.open("r+b" if self._begun and self._path.exists() else "xb")
+    def _open(self) -> FileIO:
+        file = self._file = self._path.open("r+b" if self._begun and self._path.exists() else "x+b", buffering=0)
         self._begun = True
         _cut_half_line(file)
         sync_directory(self._path.parent)
@@ -69,10 +75,17 @@ class FileTarget:
             ) from error
 
 
+def _write(file: FileIO, data: bytes) -> None:
+    """Write all of it: the system may take a part at a time."""
+    left = memoryview(data)
+    while left:
+        left = left[file.write(left) :]
+
+
 _PIECE = 1 << 16
 
 
-def _cut_half_line(file: BinaryIO) -> None:
+def _cut_half_line(file: FileIO) -> None:
     """Leave the file at its end, without the part of a line that a killed process may have written there."""
     end = size = file.seek(0, os.SEEK_END)
     while end:

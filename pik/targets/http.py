@@ -82,27 +82,30 @@ class HttpTarget:
     def check(self) -> None:
         """Nothing can be known without a request that the service might take for an event."""
 
-    def send(self, messages: Sequence[Message]) -> Mapping[int, str]:
+    def send(self, messages: Sequence[Message], answers: dict[int, str]) -> None:
         groups: dict[str, list[int]] = {}
         for position, message in enumerate(messages):
             groups.setdefault(message.entity_id, []).append(position)
         self._stopped = threading.Event()
-        return send_in_threads(
-            list(groups.values()), partial(self._send_in_order, messages), self._stopped, CONNECTIONS
-        )
+        send = partial(self._send_in_order, messages, answers)
+        send_in_threads(list(groups.values()), send, self._stopped, CONNECTIONS)
 
     def _send_in_order(
-        self, messages: Sequence[Message], positions: Sequence[int], stopped: threading.Event
-    ) -> dict[int, str]:
-        refused = {}
+        self,
+        messages: Sequence[Message],
+        answers: dict[int, str],
+        positions: Sequence[int],
+        stopped: threading.Event,
+    ) -> None:
         for position in positions:
-            reason = self._send_one(messages[position], stopped)
-            if reason:
-                refused[position] = reason
-        return refused
+            reason = None if stopped.is_set() else self._send_one(messages[position], stopped)
+            if reason is None:
+                return
+            answers[position] = reason
 
-    def _send_one(self, message: Message, stopped: threading.Event) -> str:
-        """Return why the service refused the message; empty if it took it. Raises TargetUnavailable."""
+    def _send_one(self, message: Message, stopped: threading.Event) -> str | None:
+        """Return why the service refused the message; empty if it took it, None if sending was stopped before it
+        answered. Raises TargetUnavailable."""
         headers = {"Content-Type": message.content_type, **message.attributes, **self.headers}
         delays = self.backoff.delays()
         while True:
@@ -110,10 +113,12 @@ class HttpTarget:
             if answer.taken:
                 return ""
             delay = next(delays, None) if answer.may_pass else None
-            if delay is None or stopped.wait(min(max(delay, answer.retry_after), LONGEST_WAIT)):
+            if delay is None:
                 if answer.whole:
                     raise TargetUnavailable(f"{self.shown}: {answer.reason}", hint=answer.hint)
                 return answer.reason
+            if stopped.wait(min(max(delay, answer.retry_after), LONGEST_WAIT)):
+                return None
 
     def _post(self, body: bytes, headers: Mapping[str, str]) -> _Answer:
         try:

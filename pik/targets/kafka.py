@@ -126,19 +126,20 @@ class KafkaTarget:
         if found.error is not None:
             raise self._unavailable(found.error)
 
-    def send(self, messages: Sequence[Message]) -> Mapping[int, str]:
-        refused = self._deliver(messages, range(len(messages)))
-        if refused and len(messages) > 1:
+    def send(self, messages: Sequence[Message], answers: dict[int, str]) -> None:
+        refused = self._deliver(messages, range(len(messages)), answers)
+        if len(messages) > 1:
             # A broker refuses whole batches: each is sent alone, in order, to tell which one it does not take.
             for position in sorted(refused):
-                alone = self._deliver(messages, [position])
-                if not alone:
-                    del refused[position]
-        return refused
+                answers.update(self._deliver(messages, [position], answers))
+        else:
+            answers.update(refused)
 
-    def _deliver(self, messages: Sequence[Message], positions: Sequence[int]) -> dict[int, str]:
-        """Produce some messages and wait until each is acknowledged; return why some were refused. Raises
-        TargetUnavailable, and drops then what is still waiting."""
+    def _deliver(
+        self, messages: Sequence[Message], positions: Sequence[int], answers: dict[int, str]
+    ) -> dict[int, str]:
+        """Produce some messages and wait until each is acknowledged, which is noted in `answers`; return why some were
+        refused. Raises TargetUnavailable, and drops then what is still waiting."""
         from confluent_kafka import KafkaException
 
         producer = self._made()
@@ -153,6 +154,8 @@ class KafkaTarget:
                     refused[position] = one_line(self._reason(error))
                 elif error is not None:
                     fatal.append(error)
+                else:
+                    answers[position] = ""
 
             return report
 

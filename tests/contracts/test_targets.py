@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ from pik.runtime.storage import Backoff
 from pik.targets import target_of
 from tests.support.aws.receivers import AWS_RECEIVERS
 from tests.support.kafka import KafkaReceiver
-from tests.support.targets import HttpReceiver, message
+from tests.support.targets import HttpReceiver, message, send
 
 
 class Receiver(Protocol):
@@ -84,21 +85,21 @@ def test_what_is_sent_arrives_in_order_per_entity(receiver: Receiver, target: Ta
     sent = messages(35)
     step = min(7, target.at_most)
     for at in range(0, len(sent), step):
-        assert target.send(sent[at : at + step]) == {}
+        assert send(target, sent[at : at + step]) == {}
     arrived = [body for body, _ in receiver.received()]
     assert bodies_by_entity(arrived) == bodies_by_entity([one.body for one in sent])
 
 
 def test_as_many_as_the_target_takes_are_sent_at_once(receiver: Receiver, target: Target) -> None:
     sent = messages(target.at_most, entities=50)
-    assert target.send(sent) == {}
+    assert send(target, sent) == {}
     arrived = [body for body, _ in receiver.received()]
     assert bodies_by_entity(arrived) == bodies_by_entity([one.body for one in sent])
 
 
 def test_attributes_arrive_beside_the_body(receiver: Receiver, target: Target) -> None:
     sent = messages(3)
-    target.send(sent)
+    send(target, sent)
     if receiver.keeps_attributes:
         found = dict(receiver.received())
         for one in sent:
@@ -108,7 +109,7 @@ def test_attributes_arrive_beside_the_body(receiver: Receiver, target: Target) -
 def test_bodies_arrive_byte_for_byte(receiver: Receiver, target: Target) -> None:
     texts = ["ä€😀", '\\"\\\\', "\u2028", "<&>'", "\x7f"]
     bodies = [json.dumps({"entity": "e", "text": text}, ensure_ascii=False).encode() for text in texts]
-    assert target.send([message(number, body=body) for number, body in enumerate(bodies)]) == {}
+    assert send(target, [message(number, body=body) for number, body in enumerate(bodies)]) == {}
     arrived = [body for body, _ in receiver.received()]
     assert arrived == bodies if receiver.verbatim else list(map(json.loads, arrived)) == list(map(json.loads, bodies))
 
@@ -151,7 +152,7 @@ class TestFile:
         path = tmp_path / "there.ndjson"
         path.write_bytes(b"mine\n")
         target = target_of(str(path))
-        for call in (target.check, lambda: target.send(messages(1))):
+        for call in (target.check, lambda: send(target, messages(1))):
             with pytest.raises(UsageError, match="exists already"):
                 call()
         assert path.read_bytes() == b"mine\n"
@@ -163,7 +164,7 @@ class TestFile:
             path.write_bytes(whole + half)
             target = target_of(str(path), begun=True)
             target.check()
-            target.send([message(3, body=b"three")])
+            send(target, [message(3, body=b"three")])
             target.close()
             assert path.read_bytes() == whole + b"three\n"
 
@@ -175,7 +176,20 @@ class TestFile:
     def test_a_full_disk_makes_the_target_unavailable(self) -> None:
         target = target_of("/dev/full", begun=True)
         with pytest.raises(TargetUnavailable, match="no space left"):
-            target.send(messages(1))
+            send(target, messages(1))
+
+    def test_a_file_that_can_grow_no_more_has_whole_calls_only(self, tmp_path: Path) -> None:
+        path, sent = tmp_path / "sent.ndjson", messages(30)
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (sum(len(one.body) + 1 for one in sent) + 50, limits[1]))
+        try:
+            target, answers = target_of(str(path)), dict[int, str]()
+            assert send(target, sent) == {}
+            with pytest.raises(TargetUnavailable, match="file too large"):
+                target.send(sent, answers)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert (answers, path.read_bytes()) == ({}, b"".join(one.body + b"\n" for one in sent))
 
 
 class TestHttp:
@@ -191,19 +205,19 @@ class TestHttp:
 
     def test_one_that_is_refused_is_named_and_the_others_arrive(self, http: HttpReceiver) -> None:
         http.answers = lambda _attempt, body: (422, b"no such\n field") if b'"number": 4,' in body else (204, b"")
-        assert self.quick(http).send(messages(9)) == {4: "HTTP 422 no such field"}
+        assert send(self.quick(http), messages(9)) == {4: "HTTP 422 no such field"}
         assert len(http.received()) == 8
 
     def test_what_passes_is_repeated(self, http: HttpReceiver) -> None:
         http.answers = lambda attempt, _body: ((503, b""), (500, b""), (429, b""), None, (200, b""))[min(attempt, 4)]
-        assert self.quick(http).send(messages(3)) == {}
+        assert send(self.quick(http), messages(3)) == {}
         assert len(http.received()) == 3
 
     @pytest.mark.parametrize("status", [401, 403, 404, 405, 410, 429, 502, 503, 504, 307])
     def test_a_service_that_takes_nothing_is_unavailable(self, http: HttpReceiver, status: int) -> None:
         http.answers = lambda _attempt, _body: (status, b"")
         with pytest.raises(TargetUnavailable, match=f"HTTP {status}"):
-            self.quick(http).send(messages(3))
+            send(self.quick(http), messages(3))
 
     def test_a_service_that_stalls_is_asked_again(self, http: HttpReceiver) -> None:
         def stall(attempt: int, _body: bytes) -> tuple[int, bytes]:
@@ -214,20 +228,20 @@ class TestHttp:
         http.answers = stall
         target = self.quick(http)
         target.pool = urllib3.PoolManager(timeout=0.1, retries=False, maxsize=8)  # type: ignore[attr-defined]
-        assert target.send(messages(3)) == {}
+        assert send(target, messages(3)) == {}
         http.answers = lambda _attempt, _body: stall(0, b"")
         with pytest.raises(TargetUnavailable, match="no answer in time"):
-            target.send(messages(1))
+            send(target, messages(1))
 
     def test_an_error_of_the_service_is_a_reason_of_the_message(self, http: HttpReceiver) -> None:
         http.answers = lambda _attempt, body: (500, b"null pointer") if b'"number": 1,' in body else (200, b"")
-        assert self.quick(http).send(messages(3)) == {1: "HTTP 500 null pointer"}
+        assert send(self.quick(http), messages(3)) == {1: "HTTP 500 null pointer"}
 
     def test_credentials_are_sent_and_shown_nowhere(self, http: HttpReceiver) -> None:
-        self.quick(http).send(messages(1))
+        send(self.quick(http), messages(1))
         url = http.url.replace("://", "://ana:s3cr%40t@")
         target = target_of(url, environment={})
-        target.send(messages(1))
+        send(target, messages(1))
         sent = [attributes["authorization"] for _, attributes in http.received()]
         assert sent == ["Bearer t0p", "Basic YW5hOnMzY3JAdA=="]
         assert "s3cr" not in repr(target) + target.shown
@@ -239,4 +253,4 @@ class TestHttp:
     def test_nothing_listens(self, http: HttpReceiver) -> None:
         http.close()
         with pytest.raises(PikError, match="the connection is refused"):
-            self.quick(http).send(messages(1))
+            send(self.quick(http), messages(1))

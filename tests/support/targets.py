@@ -6,12 +6,12 @@ import json
 import socket
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 
-from pik.ports.target import EVENT_ID, REPUBLISH_ID, Message
+from pik.ports.target import EVENT_ID, REPUBLISH_ID, Message, Target
 
 Answers = Callable[[int, bytes], "tuple[int, bytes] | None"]
 """Returns status and body for the n-th attempt (0, 1, …) of a body; None closes the connection without an answer."""
@@ -79,31 +79,39 @@ class _Handler(BaseHTTPRequestHandler):
 
 @dataclass
 class FakeTarget:
-    """Takes everything but what `refuses` says, unless `fault` raises before or in the midst of a call."""
+    """Takes everything but what `refuses` says, in an `order` of positions, unless `fault` raises before or in the
+    midst of a call."""
 
     refuses: Callable[[Message], str] = lambda _message: ""
     fault: Callable[[], None] = lambda: None
     at_most: int = 7
+    order: Callable[[Sequence[Message]], Sequence[int]] = lambda messages: range(len(messages))
     shown: str = "fake://target"
     taken: list[Message] = field(default_factory=list)
     attempt: list[Message] = field(default_factory=list)
 
     def check(self) -> None: ...
 
-    def send(self, messages: Sequence[Message]) -> Mapping[int, str]:
+    def send(self, messages: Sequence[Message], answers: dict[int, str]) -> None:
         assert 0 < len(messages) <= self.at_most
-        refused = {}
-        for at, message in enumerate(messages):
+        for at in self.order(messages):
             self.fault()
+            message = messages[at]
             self.attempt.append(message)
-            if reason := self.refuses(message):
-                refused[at] = reason
-            else:
+            answers[at] = self.refuses(message)
+            if not answers[at]:
                 self.taken.append(message)
         self.fault()
-        return refused
 
     def close(self) -> None: ...
+
+
+def send(target: Target, messages: Sequence[Message]) -> dict[int, str]:
+    """Send the messages; return why some were refused, by position. All have an answer."""
+    answers: dict[int, str] = {}
+    target.send(messages, answers)
+    assert sorted(answers) == list(range(len(messages)))
+    return {at: reason for at, reason in answers.items() if reason}
 
 
 def message(number: int, *, entity: str = "e", body: bytes | None = None) -> Message:

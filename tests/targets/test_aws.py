@@ -26,7 +26,7 @@ from pik.targets.aws.sns import Topic, topic_of
 from pik.targets.aws.sqs import Queue, queue_of
 from tests.support.aws.emulator import ENVIRONMENT, REGION
 from tests.support.aws.receivers import BusReceiver, FifoQueueReceiver, QueueReceiver, TopicReceiver
-from tests.support.targets import message
+from tests.support.targets import message, send
 
 SOON = Backoff(first=0.001, longest=0.01, attempts=5)
 URL = f"http://127.0.0.1:1/000000000000/orders?region={REGION}"
@@ -114,7 +114,7 @@ def sometimes(code: str) -> Answer:
 def test_order_per_entity_is_kept_where_entries_fail_and_are_sent_again(url: str, entities: int) -> None:
     target, service = scripted(url, sometimes("InternalError"))
     sent = messages(100, entities)
-    assert target.send(sent) == {}
+    assert send(target, sent) == {}
     assert sorted(service.numbers()) == list(range(100))
     assert by_entity(service.numbers(), entities) == by_entity(range(100), entities)
     for call in service.calls:
@@ -152,7 +152,7 @@ def test_each_message_is_taken_once_or_refused_and_order_is_kept(
         message(number, entity=entity, body=json.dumps({"number": number, "x": "x" * size}).encode())
         for number, (entity, _, _, size) in enumerate(wanted)
     ]
-    assert set(target.send(sent)) == {number for number, each in enumerate(wanted) if each[2]}
+    assert set(send(target, sent)) == {number for number, each in enumerate(wanted) if each[2]}
     taken = service.numbers()
     assert sorted(taken) == [number for number, each in enumerate(wanted) if not each[2]]
     if service.address.name.endswith(".fifo"):
@@ -167,7 +167,7 @@ def test_what_the_service_refuses_is_named_and_the_others_arrive(url: str) -> No
         return {place: ("NotThat", True) for place, entry in enumerate(entries) if '"number": 7,' in str(entry)}
 
     target, service = scripted(url, answer)
-    refused = target.send(messages(20, 2))
+    refused = send(target, messages(20, 2))
     assert list(refused) == [7]
     assert "refused it (NotThat)" in refused[7]
     assert sorted(service.numbers()) == [number for number in range(20) if number != 7]
@@ -177,7 +177,7 @@ def test_what_the_service_refuses_is_named_and_the_others_arrive(url: str) -> No
 def test_a_service_that_fails_on_and_on_is_unavailable(url: str) -> None:
     target, service = scripted(url, lambda entries: dict.fromkeys(range(len(entries)), ("ThrottlingException", False)))
     with pytest.raises(TargetUnavailable, match=r"takes no messages at present: .*ThrottlingException"):
-        target.send(messages(20, 2))
+        send(target, messages(20, 2))
     assert len(service.calls) in range(5, 11)  # two entities, each in a thread
 
 
@@ -186,7 +186,7 @@ def test_calls_have_at_most_ten_entries_and_the_bytes_that_the_service_takes() -
         target, service = scripted(url)
         text = b'{"number": 1, "text": "' + b"x" * 90_000 + b'"}'
         sent = [message(1, body=text if number % 2 else b'{"number": 1}') for number in range(60)]
-        assert target.send(sent) == {}
+        assert send(target, sent) == {}
         sizes = [sum(len(str(entry)) for entry in call) for call in service.calls]
         assert max(map(len, service.calls)) <= 10
         assert max(sizes) < limit + 10_000
@@ -197,7 +197,7 @@ def test_a_queue_s_own_limits_halve_a_call_until_the_message_is_alone(aws: Clien
     receiver = QueueReceiver(aws)
     large = [message(number, body=json.dumps({"text": "x" * size}).encode())
              for number, size in enumerate([10, 700_000, 1_200_000, 300_000, 20])]  # fmt: skip
-    refused = target_of(receiver.url).send(large)
+    refused = send(target_of(receiver.url), large)
     assert list(refused) == [2]
     assert "1048576 bytes" in refused[2]
     assert sorted(len(body) for body, _ in receiver.received()) == sorted(
@@ -207,7 +207,7 @@ def test_a_queue_s_own_limits_halve_a_call_until_the_message_is_alone(aws: Clien
 
 def test_a_message_that_is_too_large_for_a_topic_is_named(aws: Clients) -> None:
     receiver = TopicReceiver(aws)
-    refused = target_of(receiver.url).send([message(1, body=b"x" * 300_000), message(2)])
+    refused = send(target_of(receiver.url), [message(1, body=b"x" * 300_000), message(2)])
     assert list(refused) == [0]
     assert refused[0].startswith("SNS refused it (InvalidParameter): ")
     assert [body for body, _ in receiver.received()] == [message(2).body]
@@ -226,7 +226,7 @@ def test_a_fifo_queue_gets_the_entity_as_group_and_drops_what_it_has(aws: Client
     target = target_of(receiver.url)
     sent = [message(1, entity="a"), message(2, entity="a b"), message(3, entity="é"), message(4, entity="x" * 200)]
     for _ in range(2):
-        assert target.send(sent) == {}
+        assert send(target, sent) == {}
     receiver.collect()
     groups = [each["Attributes"]["MessageGroupId"] for each in receiver.messages]
     assert groups[0] == "a"
@@ -239,7 +239,7 @@ def test_a_fifo_queue_gets_the_entity_as_group_and_drops_what_it_has(aws: Client
 
 def test_an_event_bus_gets_source_type_time_and_the_stamp(aws: Clients) -> None:
     receiver = BusReceiver(aws)
-    assert target_of(receiver.url).send([message(5)]) == {}
+    assert send(target_of(receiver.url), [message(5)]) == {}
     receiver.collect()
     envelope = json.loads(receiver.messages[0]["Body"])
     assert envelope["source"] == "test"
@@ -254,7 +254,7 @@ def test_an_event_bus_takes_json_and_short_types_only() -> None:
     target, service = scripted("events://b")
     line = replace(message(1, body=b"a;b"), content_type="text/plain")
     long = replace(message(2), event_type="t" * 129)
-    assert target.send([line, long, message(3)]) == {
+    assert send(target, [line, long, message(3)]) == {
         0: "EventBridge takes JSON objects only, and this is not one",
         1: "EventBridge takes no DetailType of more than 128 characters",
     }
@@ -264,7 +264,7 @@ def test_an_event_bus_takes_json_and_short_types_only() -> None:
 def test_characters_that_sqs_does_not_take_are_sent_as_escapes(aws: Clients) -> None:
     receiver = QueueReceiver(aws)
     body = json.dumps({"text": "a\uffff\ufffe"}, ensure_ascii=False).encode()
-    assert target_of(receiver.url).send([message(1, body=body)]) == {}
+    assert send(target_of(receiver.url), [message(1, body=body)]) == {}
     assert json.loads(receiver.received()[0][0]) == {"text": "a\uffff\ufffe"}
 
 
@@ -279,7 +279,7 @@ def test_one_that_does_not_exist_is_found_before_anything_is_sent(aws: Clients, 
 
 def test_an_event_bus_that_does_not_exist_is_not_sent_to(aws: Clients) -> None:
     with pytest.raises(UsageError, match="there is no event bus 'absent'"):
-        target_of("events://absent").send([message(1)])
+        send(target_of("events://absent"), [message(1)])
 
 
 def test_a_queue_may_be_named_by_its_url_or_arn(aws: Clients) -> None:
@@ -288,7 +288,7 @@ def test_a_queue_may_be_named_by_its_url_or_arn(aws: Clients) -> None:
     for number, name in enumerate(names):
         target = target_of(f"sqs://{name}")
         target.check()
-        assert target.send([message(number)]) == {}
+        assert send(target, [message(number)]) == {}
     assert len(receiver.received()) == len(names)
 
 
@@ -350,7 +350,7 @@ def test_an_error_of_the_service_names_what_to_do(code: str, error: str, hint: s
     with stubbed(queue) as stub:
         stub.add_client_error("send_message_batch", code, "you may not")
         with pytest.raises(TargetUnavailable) as found:
-            BatchTarget(queue, "sqs://orders").send([message(1)])
+            BatchTarget(queue, "sqs://orders").send([message(1)], {})
     assert error in str(found.value)
     assert hint in found.value.hint
 
@@ -388,7 +388,7 @@ def test_a_bus_must_be_seen_because_events_to_an_absent_one_vanish() -> None:
 def test_an_entry_that_is_denied_stops_everything(url: str, code: str, hint: str) -> None:
     target, service = scripted(url, lambda entries: dict.fromkeys(range(len(entries)), (code, True)))
     with pytest.raises(TargetUnavailable, match=code) as found:
-        target.send(messages(100, 1))
+        send(target, messages(100, 1))
     assert found.value.hint == hint
     assert len(service.calls) == 1
 
@@ -405,7 +405,7 @@ def test_what_an_answer_does_not_mention_is_sent_again(url: str) -> None:
         return answer
 
     service.call = cut  # type: ignore[method-assign]
-    assert target.send(messages(5, 1)) == {}
+    assert send(target, messages(5, 1)) == {}
     assert service.numbers() == [0, 1, 2, 3, 4, 4]
 
 

@@ -16,7 +16,7 @@ from pik.ports.target import Message
 from pik.targets import target_of
 from pik.targets.kafka import KafkaTarget, kafka_target
 from tests.support.kafka import FailingCluster, KafkaReceiver
-from tests.support.targets import message
+from tests.support.targets import message, send
 
 kafka = pytest.importorskip("confluent_kafka", reason="the extra kafka is not installed")
 
@@ -49,7 +49,7 @@ def numbers(found: Sequence[Any], entity: str) -> list[int]:
 def test_an_entity_is_the_key_and_has_one_partition_in_order(receiver: KafkaReceiver) -> None:
     target = made(receiver.url)
     target.check()
-    assert target.send(messages(500, 7)) == {}
+    assert send(target, messages(500, 7)) == {}
     target.close()
     found = receiver.messages()
     assert len(found) == 500
@@ -64,7 +64,7 @@ def test_a_message_that_is_too_large_is_named_and_the_others_stay_in_order(recei
     sent = messages(20, 1)
     sent[7] = replace(sent[7], body=b"x" * 2_000_000)
     target = made(receiver.url)
-    refused = target.send(sent)
+    refused = send(target, sent)
     assert list(refused) == [7]
     assert refused[7].endswith("Message size too large (MSG_SIZE_TOO_LARGE)")
     assert numbers(receiver.messages(), "é-0") == [number for number in range(20) if number != 7]
@@ -93,9 +93,9 @@ def test_what_was_waiting_when_the_brokers_went_away_is_dropped(tmp_path: Path) 
     settings.write_text("message.timeout.ms = 1500\n")
     with KafkaReceiver() as going:
         target = made(going.url, PIK_KAFKA_CONFIG=str(settings))
-        assert target.send(messages(3)) == {}
+        assert send(target, messages(3)) == {}
     with pytest.raises(TargetUnavailable, match=r"Kafka: .*(refused|broken|failed|closed|timed out)"):
-        target.send(messages(3))
+        send(target, messages(3))
     assert target._producer is None
 
 
@@ -113,7 +113,7 @@ def test_order_is_kept_where_brokers_fail_and_requests_are_sent_again(failing: F
         sent = [message(number, entity=f"é-{number % 5}") for number in range(300)]
         for start in range(0, 300, 100):
             failing.fail_produce(passing[: start // 100 + 2])
-            assert target.send(sent[start : start + 100]) == {}
+            assert send(target, sent[start : start + 100]) == {}
         found = receiver.messages()
         for entity in range(5):
             # A broker drops what it has already when a connection broke; the mock does not.
@@ -125,11 +125,11 @@ def test_a_broker_that_refuses_a_batch_gets_its_messages_one_by_one(failing: Fai
     with KafkaReceiver(failing.brokers) as receiver:
         target = made(receiver.url)
         failing.fail_produce([kafka.KafkaError.MSG_SIZE_TOO_LARGE])
-        assert target.send(messages(30, 1)) == {}
+        assert send(target, messages(30, 1)) == {}
         assert numbers(receiver.messages(), "é-0") == list(range(30))
         failing.fail_produce([kafka.KafkaError.TOPIC_AUTHORIZATION_FAILED])
         with pytest.raises(TargetUnavailable, match="TOPIC_AUTHORIZATION_FAILED"):
-            target.send(messages(30, 1))
+            send(target, messages(30, 1))
         target.close()
 
 
@@ -165,7 +165,7 @@ def test_of_a_batch_that_a_broker_refuses_only_the_message_that_it_is_about_is_r
     target = made("kafka://one/orders")
     producer = Refusing(lambda batch: kafka.KafkaError.MSG_SIZE_TOO_LARGE if 4 in batch else None)
     target._producer = producer  # type: ignore[assignment]
-    assert list(target.send(messages(9, 1))) == [4]
+    assert list(send(target, messages(9, 1))) == [4]
     assert producer.taken == [0, 1, 2, 3, 5, 6, 7, 8]
     assert not producer.purged
 
@@ -184,7 +184,7 @@ def test_an_error_that_is_not_about_a_message_stops_everything(name: str, hint: 
     producer = Refusing(lambda _batch: getattr(kafka.KafkaError, name))
     target._producer = producer  # type: ignore[assignment]
     with pytest.raises(TargetUnavailable, match=rf"kafka://one/orders: Kafka: .*\({name}\)") as found:
-        target.send(messages(9))
+        send(target, messages(9))
     assert found.value.hint.startswith(hint)
     assert producer.purged
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any
@@ -250,23 +250,56 @@ def test_what_is_given_up_is_not_sent_any_more(sold: Store) -> None:
 
 
 @pytest.mark.parametrize("error", [TargetUnavailable("it is down"), KeyboardInterrupt()])
-def test_what_ends_an_attempt_is_recorded(sold: Store, error: BaseException) -> None:
-    calls = iter(range(1000))
+def test_what_was_answered_is_not_sent_again_after_an_orderly_end(
+    sold: Store, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    choose = random.Random(5)
+    moment = {"left": 0}
 
     def fault() -> None:
-        if next(calls) == 20:
+        moment["left"] -= 1
+        if moment["left"] == 0:
             raise error
 
-    target = FakeTarget(fault=fault)
-    with pytest.raises(type(error)):
-        sent(sold, target, request())
-    (stopped,) = sold.republishes.newest_first()
-    assert stopped.state == RepublishState.STOPPED
-    assert stopped.stopped_because in ("it is down", "interrupted")
-    assert stopped.taken == 14
-    assert goes_on(sold, stopped, target).state == RepublishState.COMPLETED
-    assert set(ids(target.taken)) == set(ids(target.attempt))
-    assert len(set(ids(target.taken))) == 60
+    with order_deliveries(sold, ENGINE, request(), SILENT) as ordered:
+        same_list(monkeypatch, ordered)
+        for number in range(12):
+            refuses = picky(3) if number % 2 else lambda _: ""
+            target = FakeTarget(refuses, fault, at_most=20, order=lambda some: in_parallel(some, choose))
+            with planned(sold, request(reason=str(number))) as plan:
+                republish = plan.republish
+                sold.republishes.create(republish)
+            attempts = 0
+            while republish.state != RepublishState.COMPLETED:
+                target.attempt, moment["left"], attempts = [], choose.randrange(2, 60), attempts + 1
+                with suppress(type(error)):
+                    if goes_on(with_faults(sold, fault), republish, target).state == RepublishState.PARTIAL:
+                        target.refuses = lambda _: ""
+                republish = sold.republishes.get(republish.republish_id)
+                assert republish.taken == len(target.taken)
+                assert {"interrupted", "it is down", ""} >= {republish.stopped_because}
+                assert len(republish.unanswered) < 20
+                expect_order(sorted(target.attempt, key=lambda one: one.entity_id))
+            assert len(target.taken) == len(set(ids(target.taken))) == 60
+            assert (republish.unanswered, refusals(sold, republish)) == ((), set())
+            assert attempts > 1
+            if not number % 2:  # nothing was refused, so the order is that of the whole
+                expect_order(sorted(target.taken, key=lambda one: one.entity_id))
+    assert list(sold.state_audit.problems()) == []
+
+
+def in_parallel(messages: Sequence[Message], choose: random.Random) -> list[int]:
+    """Return the positions in the order in which several connections might send them: one entity's are in order."""
+    waiting: dict[str, list[int]] = {}
+    for at, message in enumerate(messages):
+        waiting.setdefault(message.entity_id, []).append(at)
+    order = []
+    while waiting:
+        entity = choose.choice(sorted(waiting))
+        order.append(waiting[entity].pop(0))
+        if not waiting[entity]:
+            del waiting[entity]
+    return order
 
 
 class Interrupted:
@@ -458,9 +491,9 @@ def test_the_rate_is_kept(sold: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     times: list[float] = []
 
     class Timed(FakeTarget):
-        def send(self, messages: Sequence[Message]) -> Mapping[int, str]:
+        def send(self, messages: Sequence[Message], answers: dict[int, str]) -> None:
             times.extend([clock["now"]] * len(messages))
-            return super().send(messages)
+            super().send(messages, answers)
 
     sent(sold, Timed(at_most=50), request(), Pace(rate=4))
     assert [round(later - first, 6) for first, later in zip(times, times[4:], strict=False)] == [1.0] * 56

@@ -87,58 +87,70 @@ class BatchTarget:
     def check(self) -> None:
         self.destination.check()
 
-    def send(self, messages: Sequence[Message]) -> Mapping[int, str]:
+    def send(self, messages: Sequence[Message], answers: dict[int, str]) -> None:
         entries: dict[int, dict[str, Any]] = {}
         sizes: dict[int, int] = {}
-        refused: dict[int, str] = {}
         for position, message in enumerate(messages):
             try:
                 entries[position], sizes[position] = self.destination.entry(message)
             except UnsuitableMessage as error:
-                refused[position] = one_line(str(error))
+                answers[position] = one_line(str(error))
         self.destination.prepare()
         self._stopped = threading.Event()
 
-        def send(lane: Sequence[int], stopped: threading.Event) -> dict[int, str]:
-            refused: dict[int, str] = {}
+        def send(lane: Sequence[int], stopped: threading.Event) -> None:
             for part in _rounds(messages, lane) if self.destination.ordered else [lane]:
                 for call in _calls(part, sizes, self.destination.limit):
                     if stopped.is_set():
-                        return refused
-                    refused.update(self._send(call, entries, stopped))
-            return refused
+                        return
+                    self._send(call, entries, answers, stopped)
 
-        return refused | send_in_threads(_lanes(messages, entries), send, self._stopped, CONNECTIONS)
+        send_in_threads(_lanes(messages, entries), send, self._stopped, CONNECTIONS)
 
     def _send(
-        self, positions: Sequence[int], entries: Mapping[int, dict[str, Any]], stopped: threading.Event
-    ) -> dict[int, str]:
-        """Send some entries until the service has taken or refused each. Raises TargetUnavailable."""
+        self,
+        positions: Sequence[int],
+        entries: Mapping[int, dict[str, Any]],
+        answers: dict[int, str],
+        stopped: threading.Event,
+    ) -> None:
+        """Send some entries until the service has taken or refused each, or sending is stopped. Raises
+        TargetUnavailable."""
 
         def pause(seconds: float) -> None:
             stopped.wait(seconds)
 
-        refused: dict[int, str] = {}
         reason = ""
         for _ in attempts(self.backoff, pause):
             if stopped.is_set():
-                return refused
-            failures = dict(self._submit(positions, entries))
-            for each in failures.values():
-                if each.hint:
-                    raise TargetUnavailable(f"{self.shown}: {each.reason}", hint=each.hint)
-            refused.update((at, one_line(each.reason)) for at, each in failures.items() if not each.passing)
-            positions = [position for position in positions if position in failures and failures[position].passing]
-            if not positions:
-                return refused
-            reason = failures[positions[0]].reason
+                return
+            passing: list[int] = []
+            hinting: list[Failure] = []
+            for position, failure in self._submit(positions, entries):
+                if failure is None:
+                    answers[position] = ""
+                elif failure.hint:
+                    hinting.append(failure)
+                elif failure.passing:
+                    passing.append(position)
+                    reason = failure.reason
+                else:
+                    answers[position] = one_line(failure.reason)
+            if hinting:
+                raise TargetUnavailable(f"{self.shown}: {hinting[0].reason}", hint=hinting[0].hint)
+            if not passing:
+                return
+            positions = passing
         raise TargetUnavailable(
             f"{self.shown}: {self.destination.title} takes no messages at present: {one_line(reason)}",
             hint="run the same command again later",
         )
 
-    def _submit(self, positions: Sequence[int], entries: Mapping[int, dict[str, Any]]) -> Iterator[tuple[int, Failure]]:
-        """Yield what a call did not take. One that is refused as a whole, perhaps because of one entry, is halved."""
+    def _submit(
+        self, positions: Sequence[int], entries: Mapping[int, dict[str, Any]]
+    ) -> Iterator[tuple[int, Failure | None]]:
+        """Yield what became of each entry of a call. A call that is refused as a whole, perhaps because of one entry,
+        is halved."""
         try:
             failures = self.destination.submit([entries[position] for position in positions])
         except AwsError as error:
@@ -151,8 +163,8 @@ class BatchTarget:
             yield from self._submit(positions[:middle], entries)
             yield from self._submit(positions[middle:], entries)
             return
-        for place, failure in failures.items():
-            yield positions[place], failure
+        for place, position in enumerate(positions):
+            yield position, failures.get(place)
 
     def close(self) -> None:
         self._stopped.set()

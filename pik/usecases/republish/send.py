@@ -1,14 +1,14 @@
 """Sending history on again: planned, sent, resumed, looked at.
 
-Everything is sent at least once. After each call of the target it is recorded how far the republish is; what was sent
-after the last record is sent again when it is resumed. The list is made anew then, from the same recordings, and
-must be the same list.
+Everything is sent at least once. How far the republish is, is recorded after each call of the target, and when an error
+or an interruption ends a call. After a kill, what was sent since the last record is sent again when it is resumed. The
+list is made anew then, from the same recordings, and must be the same list.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -175,16 +175,20 @@ def _send(
         finished_at=None,
         stopped_because="",
     )
+    unanswered = frozenset(republish.unanswered)
     sender = _Sender(store, target, pace, progress, sending, refused)
     store.republishes.record(sender.republish)
     try:
         with showing(progress, f"sending to {target.shown}", republish.events, "messages", sending.taken):
-            sender.send(ordered.after(sending.cursor, refused.has))
+            sender.send(ordered.after(sending.cursor, lambda place: place in unanswered or refused.has(place)))
     except KeyboardInterrupt:
         sender.stop("interrupted")
         raise
     except PikError as error:
         sender.stop(one_line(error.message))
+        raise
+    except Exception as error:
+        sender.stop(f"a bug in pik: {type(error).__name__}")
         raise
     return sender.republish
 
@@ -218,6 +222,8 @@ class _Sender:
     republish: Republish
     refused: _Refused
     refusals: int = 0
+    unrecorded: tuple[list[Refusal], list[Place]] = ([], [])
+    """What was refused, and refused before and taken now, of the calls that are not recorded yet."""
     sent: int = 0
     began: float = 0.0
 
@@ -256,25 +262,47 @@ class _Sender:
     def _send(self, some: Sequence[tuple[Place, Message]]) -> None:
         if self.pace.rate:
             time.sleep(max(0.0, self.began + self.sent / self.pace.rate - time.monotonic()))
-        reasons = self.target.send([message for _, message in some])
+        answers: dict[int, str] = {}
+        try:
+            self.target.send([message for _, message in some], answers)
+        finally:  # a thread may still add to the answers
+            self._note([place for place, _ in some], dict(answers))
         self.sent += len(some)
+        self._record()
+        self.progress.advance(len(some))
+
+    def _note(self, places: Sequence[Place], answers: Mapping[int, str]) -> None:
+        """Take in what became of the messages of a call. It may have been interrupted: then some have no answer."""
+        if not answers:
+            return
         now = time.time_ns()
-        refused = [Refusal(place=some[at][0], reason=reason, at=now) for at, reason in sorted(reasons.items())]
-        taken = [place for at, (place, _) in enumerate(some) if at not in reasons]
+        refused = [Refusal(place=places[at], reason=answers[at], at=now) for at in sorted(answers) if answers[at]]
+        taken = [places[at] for at in answers if not answers[at]]
         # What was refused in an earlier attempt is counted already.
-        again = [place for place in taken if self.refused.has((place.batch_id, place.seq))]
-        new = [one for one in refused if not self.refused.has((one.place.batch_id, one.place.seq))]
+        again = [place for place in taken if self._was_refused(place)]
+        new = [one for one in refused if not self._was_refused(one.place)]
+        cursor = max(places[at] for at in answers)
+        if self.republish.cursor is not None:
+            cursor = max(cursor, self.republish.cursor)
+        waiting = [place for at, place in enumerate(places) if at not in answers and place <= cursor]
+        answered = {(places[at].batch_id, places[at].seq) for at in answers}
+        unanswered = {one for one in self.republish.unanswered if one not in answered}
+        unanswered |= {(place.batch_id, place.seq) for place in waiting if not self._was_refused(place)}
         self.refusals += len(refused)
-        last, cursor = some[-1][0], self.republish.cursor
-        self._record(
-            refusals=refused,
-            accepted=again,
-            cursor=last if cursor is None else max(last, cursor),
+        self.unrecorded = (self.unrecorded[0] + refused, self.unrecorded[1] + again)
+        self.republish = structs.replace(
+            self.republish,
+            cursor=cursor,
+            unanswered=tuple(sorted(unanswered)),
             taken=self.republish.taken + len(taken),
             refused=self.republish.refused + len(new) - len(again),
         )
-        self.progress.advance(len(some))
 
-    def _record(self, refusals: Sequence[Refusal] = (), accepted: Sequence[Place] = (), **changes: object) -> None:
+    def _was_refused(self, place: Place) -> bool:
+        """Return whether an earlier attempt had this refused."""
+        return self.refused.has((place.batch_id, place.seq))
+
+    def _record(self, **changes: object) -> None:
         self.republish = structs.replace(self.republish, **changes)
-        self.store.republishes.record(self.republish, refusals, accepted)
+        self.store.republishes.record(self.republish, *self.unrecorded)
+        self.unrecorded = ([], [])

@@ -83,10 +83,10 @@ def send(
     """Send events to a queue, a topic, a service or a file again: what counts, of each entity in order of event time.
 
     Each is sent at least once. A message carries the id of the republish and the event_id, so that a consumer can drop
-    what it has. What was sent last before a crash is sent twice, and what the target refused is kept with its reason.
-    The same command goes on with an interrupted republish, and so does `pik republish resume`, which also sends what
-    was refused again. Exit codes: 0 everything was taken, 2 nothing to send, 3 some was refused, 4 the target takes
-    nothing at present.
+    what it has. What had no answer before an interruption or a crash is sent again, and what the target refused is kept
+    with its reason. The same command goes on with an interrupted republish, and so does `pik republish resume`, which
+    also sends what was refused again. Exit codes: 0 everything was taken, 2 nothing to send, 3 some was refused, 4 the
+    target takes nothing at present.
     """
     from pik.usecases.republish.send import begin, plan_republish, unfinished
 
