@@ -297,4 +297,5 @@ class Document(msgspec.Struct, frozen=True):
 
 def _advised(fields: Mapping[str, object], advice: Advice) -> Mapping[str, object]:
     texts = {name: advice(text) for name in ("next", "note") if isinstance(text := fields.get(name), str)}
-    return {**fields, **{name: Lines(text, text) for name, text in texts.items()}}
+    kinds = {"next": Lines, "note": Shown}
+    return {**fields, **{name: kinds[name](text, text) for name, text in texts.items()}}

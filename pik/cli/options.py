@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 import typer
 
 from pik.cli.document import Field
+from pik.cli.text import broken, visible
 from pik.errors import Invalid, PikError, UsageError
 from pik.model.instant import MAX_INSTANT, MIN_INSTANT, Window, parse_duration, parse_instant
 
@@ -159,6 +161,18 @@ def confirm(plan: str, yes: bool, *, declined: str = "nothing was changed", hint
     if yes:
         return
     able_to_ask(yes)
-    print(f"{plan}\nGo ahead? [y/N] ", end="", file=sys.stderr, flush=True)
+    print("\n".join(_fitted(plan)), file=sys.stderr)
+    print("Go ahead? [y/N] ", end="", file=sys.stderr, flush=True)
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         raise PikError(f"not confirmed; {declined}", hint=hint)
+
+
+def _fitted(plan: str) -> Iterator[str]:
+    """Yield the lines of a plan, those that are longer than the terminal broken, with what follows indented."""
+    columns = shutil.get_terminal_size().columns
+    for line in map(visible, plan.split("\n")):
+        text = line.lstrip()
+        indent = " " * (len(line) - len(text))
+        first, *rest = broken(text, max(columns - len(indent) - 2, 20))
+        yield indent + first
+        yield from (f"{indent}  {one}" for one in rest)

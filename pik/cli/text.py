@@ -62,13 +62,15 @@ def padded(text: str, width: int, *, right: bool = False) -> str:
 
 
 def broken(text: str, width: int) -> list[str]:
-    """The text in lines of at most `width` columns, broken at spaces; inside of a word only if it fits no line."""
+    """The text in lines of at most `width` columns, broken at spaces; inside of a word only if it fits no line, after
+    a comma if there is one."""
     lines = []
     while cells(text) > width:
         cut = _fitting(text, width)
         space = text.rfind(" ", 0, cut + 1)
         word = text[space + 1 :].partition(" ")[0]
-        end = space if space > 0 and (space >= cut // 2 or cells(word) <= width) else cut
+        fits = space > 0 and (space >= cut // 2 or cells(word) <= width)
+        end = space if fits else text.rfind(",", cut // 2, cut) + 1 or cut
         lines.append(text[:end].rstrip())
         text = text[end:].lstrip()
     return [*lines, text]

@@ -37,6 +37,11 @@ class CorrectionKind(StrEnum):
         """Whether its lists say when deliveries happened."""
         return self in (CorrectionKind.SHIFT, CorrectionKind.ZONE)
 
+    @property
+    def removes(self) -> bool:
+        """Whether its lists say which events do not count."""
+        return self is CorrectionKind.WITHOUT
+
 
 class ListedDelivery(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A line of a list: a delivery that a correction is about.

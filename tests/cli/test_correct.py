@@ -152,6 +152,36 @@ def test_it_says_when_nothing_changes(shop: Pik) -> None:
     assert found["next"] is None
 
 
+def test_the_plan_says_in_words_what_else_is_about_the_same(shop: Pik) -> None:
+    [first] = said(shop, "correct", *LATE, *WHY, "--actor", "ana")["corrections"]
+    texts = ("shift=-1h,source=till", "without=selected,source=till,to=2026-01-02", "shift=1s,entity=a")
+    several = [word for text in texts for word in ("--assume", text)]
+    found = said(shop, "correct", *several, "--reason", "INC-43", "--dry-run")
+    moved = f"2 of these deliveries were already moved by {first['correction_id']} (ana, INC-42: local time)"
+    again = f"{moved}; this moves them once more, from the corrected time"
+    # The till's two sales lie on 1 January since the first correction; the web's one is the third of the shop.
+    assert [(one["taken_out"], one["moved"], one["remarks"]) for one in found["corrections"]] == [
+        (None, 2, [again]),
+        (2, None, ["2 of these events are those of number 1; they are taken out"]),
+        (
+            None,
+            3,
+            [
+                again,
+                "number 1 moves 2 of these deliveries as well; of the two this one holds, from the time before both",
+                "number 2 takes out 2 of these events, which do not count then",
+            ],
+        ),
+    ]
+    assert [(one["overlaps"][0]["correction_id"], one["overlaps"][0]["number"]) for one in found["corrections"]] == [
+        (first["correction_id"], None),
+        (None, 1),
+        (first["correction_id"], None),
+    ]
+    for line in (line for one in found["corrections"] for line in one["remarks"]):
+        assert line in found["note"]
+
+
 def test_a_correction_whose_lists_are_lost_is_shown_without_its_values(shop: Pik) -> None:
     [correction] = said(shop, "correct", *LATE, *WHY)["corrections"]
     correction_id = correction["correction_id"]

@@ -335,7 +335,11 @@ def _correct(pik: Journey) -> None:
     title, why = "pik correct", ("--reason", "INC-42", "--yes", *store)
     earlier = ("--assume", "shift=-1h,source=till,from=2026-03-02T01:00:00Z,to=2026-03-02T03:10:00Z")
     pik(title, "correct", *earlier, *why, "--dry-run")
-    pik(title, "correct", "--assume", "shift=1h,from=2026-03-02T02:00:00Z,to=2026-03-02T02:01:00Z", *why, "--dry-run")
+    some = "from=2026-03-02T02:00:00Z,to=2026-03-02T02:01:00Z"
+    several = [
+        word for text in (f"shift=1h,{some}", f"shift=2h,{some}", "conflicts=last") for word in ("--assume", text)
+    ]
+    pik(title, "correct", *several, *why, "--dry-run")
     [moved] = pik(title, "correct", *earlier, *why)["corrections"]
     [keyed] = [one for one in pik("pik events", "events", *store)["events"] if one["event_time"][11:13] == "01"]
     pik(title, "correct", "--assume", f"delivery={keyed['event_id']}:1", *why)

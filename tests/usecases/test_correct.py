@@ -29,6 +29,7 @@ from pik.runtime import SILENT
 from pik.stores import open_store
 from pik.usecases.care.rebuild import rebuild_index
 from pik.usecases.care.verify import verify
+from pik.usecases.correct.consequences import PlannedCorrection
 from pik.usecases.correct.plan import CorrectionPlan, plan_correction, record_correction, repeated
 from pik.usecases.correct.revoke import plan_revocation, record_revocation
 from pik.usecases.correct.standing import list_corrections, show_correction
@@ -112,14 +113,31 @@ def record_one(built: Built, one: Assumed) -> None:
         return
     scenario = read_scenario(None, texts, lambda path: ())
     before, assumed = values_of(built, WHOLE), values_of(built, WHOLE, scenario)
-    plan = plan_of(built.store, *texts)
+    plan, counting = plan_of(built.store, *texts), counting_of(built.store)
     assert plan.changes_nothing == (before == assumed)
     [made] = record_correction(plan, texts, f"INC-{len(built.model.log)}", "ana")
+    check_effects(plan.corrections[0], counting, counting_of(built.store))
     found = [line for each in with_frames(built.store.raw, made).lists for line in read_list(built.store.raw, each)]
     assert sorted(found, key=_PLACE) == sorted(lines, key=_PLACE), texts
     assert values_of(built, WHOLE) == assumed, texts
     expected.recorded_at, expected.correction_id = made.recorded_at, made.correction_id
     built.model.log.append(expected)
+
+
+def counting_of(store: Store) -> dict[str, tuple[str, int, int]]:
+    """Return batch, seq and time of the delivery that counts of each event."""
+    found = (one.delivery for one in deliveries(store, Filter(ALL_TIME), only="accepted"))
+    return {one.event_id: (one.batch_id, one.seq, one.event_instant) for one in found}
+
+
+def check_effects(planned: PlannedCorrection, before: dict[str, Any], after: dict[str, Any]) -> None:
+    """Check what a plan says that becomes of events against what counted before and what counts after."""
+    stays = before.keys() & after.keys()
+    assert planned.taken_out == len(before) - len(stays), planned
+    assert planned.replaced == sum(before[one][:2] != after[one][:2] for one in stays), planned
+    moved = (one for one in stays if before[one][:2] == after[one][:2] and before[one][2] != after[one][2])
+    assert planned.moved == sum(1 for _ in moved), planned
+    assert planned.unchanged >= 0
 
 
 STEPS = st.lists(st.one_of(RECORDABLE, RECORDABLE, RECORDABLE, st.integers(0, 5)), min_size=1, max_size=5)
@@ -134,7 +152,10 @@ def test_several_assumptions_are_recorded_together_in_their_order(store: Store, 
     assert [one.statement for one in made] == texts
     assert [one.recorded_at for one in made] == sorted({one.recorded_at for one in made})
     assert [(one.metric, one.delta) for one in plan.impact.metrics] == [("event_count@1", Decimal(-1))]
-    assert plan.corrections[2].overridden == ()  # of the same command: the last one holds
+    assert [(one.taken_out, one.moved, one.unchanged) for one in plan.corrections] == [(0, 2, 0), (1, 0, 0), (0, 1, 0)]
+    [twice] = plan.corrections[2].overlaps  # of the same command: the last one holds
+    assert (twice.correction, twice.number, twice.deliveries, twice.events) == (None, 1, 1, 1)
+    assert plan.corrections[2].overridden == []
 
 
 @pytest.mark.parametrize(
@@ -196,7 +217,15 @@ def test_the_plan_names_the_corrections_that_it_overrides(store: Store, tmp_path
     ingest(store, tmp_path, [sale(1), sale(2, "b")])
     [first] = correct(store, "shift=1h,source=web")
     [planned] = plan_of(store, "shift=1h,entity=b").corrections
-    assert [(one.correction.correction_id, one.deliveries) for one in planned.overridden] == [(first.correction_id, 1)]
+    assert [one.deliveries for one in planned.overlaps] == [1]
+    assert planned.overridden == [first.correction_id]
+    [out] = correct(store, "without=selected,entity=b")
+    [planned] = plan_of(store, "shift=-1h,source=web").corrections
+    assert [(one.correction and one.correction.correction_id, one.events) for one in planned.overlaps] == [
+        (first.correction_id, 2),
+        (out.correction_id, 1),
+    ]
+    assert (planned.overridden, planned.moved, planned.unchanged) == ([first.correction_id], 1, 1)
 
 
 def test_what_came_since_is_recorded_like_the_first(store: Store, tmp_path: Path) -> None:
@@ -299,6 +328,9 @@ def test_a_batch_cannot_be_withdrawn_twice(store: Store, tmp_path: Path) -> None
     correct(store, f"without-batch={batch.batch_id}")
     with pytest.raises(UsageError, match="withdrawn already"):
         plan_of(store, f"without-batch={batch.batch_id}")
+    [event_id] = {one.delivery.event_id for one in deliveries(store, Filter(ALL_TIME))}
+    [planned] = plan_of(store, f"without={event_id}").corrections  # it would keep out what comes later
+    assert (planned.deliveries, planned.taken_out, planned.unchanged) == (1, 0, 1)
 
 
 def test_lists_have_times_names_and_days_exactly_as_raw_has_them(store: Store, tmp_path: Path) -> None:

@@ -222,7 +222,8 @@ class _Search:
         reach = _TOWARD if isinstance(assumption, LocalTime) else 0
         start = max(criteria.window.start + min(by, -reach), MIN_INSTANT)
         end = min(criteria.window.end + max(by, reach), MAX_INSTANT + 1)
-        with self._tables(Window(start, end), (criteria.entity,) if criteria.entity else ()) as tables:
+        entities, more = (criteria.entity,) if criteria.entity else (), ("verdict",) if criteria.batch else ()
+        with self._tables(Window(start, end), entities, more) as tables:
             condition = self._condition(tables, criteria)
             if isinstance(assumption, WithoutSelected):
                 _keep(tables, f"event_id IN (SELECT event_id FROM events WHERE {condition})")
@@ -256,7 +257,7 @@ class _Search:
         for deliveries in self._events(assumption):
             known = [one for one in deliveries if self._is_known(one)]
             left = [one for one in known if one.batch_id not in self.withdrawn]
-            if not left:
+            if not (known if isinstance(assumption, Without) else left):
                 continue
             number, chosen = number + 1, _chosen(assumption, left)
             for one in known:
@@ -289,12 +290,12 @@ class _Search:
         return one.recorded_at <= self.until and one.kind != Verdict.UNRECORDED
 
     @contextmanager
-    def _tables(self, window: Window, entities: Sequence[str]) -> Iterator[Tables]:
+    def _tables(self, window: Window, entities: Sequence[str], more: Sequence[str] = ()) -> Iterator[Tables]:
         expect_held(self.store, window, entities)
         selection = Selection(self.store, window, entities, Overrides(until=self.until))
         with (
             gather_deliveries(selection) as files,
-            self.engine.tables(files, _TYPES, window, entities) as tables,
+            self.engine.tables(files, (*_TYPES, *more), window, entities) as tables,
         ):
             yield tables
 

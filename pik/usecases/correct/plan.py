@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from pik.errors import Busy, UsageError, command
 from pik.model.batch import BatchState
-from pik.model.correction import Correction, CorrectionKind, active
+from pik.model.correction import Correction, active
 from pik.model.ids import new_id
-from pik.model.instant import Window, day_text
+from pik.model.instant import Window
 from pik.model.scenario import (
     Assumption,
     CountedConflict,
@@ -21,64 +21,17 @@ from pik.model.scenario import (
     WithoutBatch,
     WithoutSelected,
 )
-from pik.ports.engine import Engine, Tables
+from pik.ports.engine import Engine
 from pik.ports.store import Store, batch_of
 from pik.rawlog.correction_lists import write_lists
 from pik.rawlog.corrections import recording
-from pik.usecases.correct.collisions import count_collisions
+from pik.usecases.correct.consequences import EarlierHits, PlannedCorrection, planned
 from pik.usecases.correct.draft import drafted
-from pik.usecases.correct.hits import Hits, add_listed, day_sql, hits
+from pik.usecases.correct.hits import Hits, hits
 from pik.usecases.correct.touched import around, withdrawal
 from pik.usecases.metrics.impact import Impact, impact
 from pik.usecases.metrics.scenario import applied, resolved
 from pik.usecases.replay.chosen import find_correction
-
-_SHOWN = 5
-"""Names of each kind that a plan shows: those with the most deliveries."""
-
-
-@dataclass(frozen=True, slots=True)
-class Named:
-    """How many of the deliveries have this name."""
-
-    name: str
-    deliveries: int
-
-
-@dataclass(frozen=True, slots=True)
-class Facet:
-    """The sources, types, entities or days of the deliveries: how many there are, and those with the most of them, the
-    days all and in order."""
-
-    by: str
-    distinct: int
-    top: tuple[Named, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Overridden:
-    """A correction of the same step that lists so many of the same deliveries, for which it does not hold any more."""
-
-    correction: Correction
-    deliveries: int
-
-
-@dataclass(frozen=True, slots=True)
-class PlannedCorrection:
-    """An assumption, resolved, that is to be recorded, and the deliveries that it is about.
-
-    `collisions` counts moved events that are then equal to another one, by source, type, entity, time and payload;
-    `partial` events that are hit in some of their deliveries only.
-    """
-
-    assumption: Assumption
-    kind: CorrectionKind
-    deliveries: int
-    events: int
-    facets: tuple[Facet, ...]
-    overridden: tuple[Overridden, ...]
-    collisions: int
-    partial: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,11 +63,14 @@ def plan_correction(
     scenario = resolved(store, Scenario(assumptions=tuple(assumptions)))
     _expect_independent(scenario.assumptions)
     until, found, windows = time.time_ns(), list[PlannedCorrection](), list[Window]()
+    earlier = EarlierHits()
     for assumption in scenario.assumptions:
         if isinstance(assumption, WithoutBatch):
             _expect_withdrawable(store, assumption, active(log))
         with hits(store, engine, assumption, until, unlike=like) as hit:
-            found.append(_planned(store, engine, assumption, hit, active(log)))
+            found.append(planned(store, engine, assumption, hit, earlier))
+            if len(found) < len(scenario.assumptions):
+                earlier.add(hit)
             windows += [hit.window, *_moved_to(hit)]
             if isinstance(assumption, WithoutBatch):
                 windows.append(withdrawal(store, assumption.batch_id))
@@ -150,17 +106,17 @@ def record_correction(plan: CorrectionPlan, typed: Sequence[str], reason: str, a
         if tuple(one.correction_id for one in log.recorded) != plan.known:
             raise Busy("another correction was recorded meanwhile, so the plan may be wrong", hint="look at it again")
         drafts = []
-        for planned, text in zip(plan.corrections, typed, strict=True):
-            assumption, correction_id = planned.assumption, new_id()
+        for one, text in zip(plan.corrections, typed, strict=True):
+            assumption, correction_id = one.assumption, new_id()
             with hits(store, plan.engine, assumption, plan.until, unlike=plan.like) as hit:
-                if (hit.deliveries, hit.events) != (planned.deliveries, planned.events):
+                if (hit.deliveries, hit.events) != (one.deliveries, one.events):
                     raise Busy("deliveries were recorded meanwhile, so the plan may be wrong", hint="look at it again")
                 lists = write_lists(store.raw, correction_id, hit.lines())
             drafts.append(
                 Correction(
                     format=store.format_version,
                     correction_id=correction_id,
-                    kind=planned.kind,
+                    kind=one.kind,
                     recorded_at=0,
                     actor=actor,
                     reason=reason,
@@ -243,69 +199,3 @@ def _moved_to(hit: Hits) -> list[Window]:
     """Return the window of the times to which deliveries move, if any do."""
     [[first, last]] = hit.tables.rows("SELECT min(time_ns), max(time_ns) FROM hit")
     return [] if first is None else [Window(first, last + 1)]
-
-
-def _planned(
-    store: Store, engine: Engine, assumption: Assumption, hit: Hits, corrections: Sequence[Correction]
-) -> PlannedCorrection:
-    tables = hit.tables
-    return PlannedCorrection(
-        assumption,
-        hit.kind,
-        hit.deliveries,
-        hit.events,
-        (*(_facet(tables, by, column) for by, column in _FACETS.items()), _days(tables)),
-        _overridden(store, hit, corrections),
-        count_collisions(store, engine, tables) if hit.kind.moves else 0,
-        _partial(store, hit),
-    )
-
-
-_FACETS = {"source": "source", "type": "event_type", "entity": "entity_id"}
-
-
-def _facet(tables: Tables, by: str, column: str) -> Facet:
-    [[distinct]] = tables.rows(f"SELECT count(DISTINCT {column}) FROM hit")
-    rows = tables.rows(f"SELECT {column}, count(*) AS n FROM hit GROUP BY 1 ORDER BY n DESC, 1 LIMIT {_SHOWN}")
-    return Facet(by, distinct, tuple(Named(name, count) for name, count in rows))
-
-
-def _days(tables: Tables) -> Facet:
-    rows = tables.rows(f"SELECT {day_sql('event_ns')}, count(*) FROM hit GROUP BY 1 ORDER BY 1")
-    days = tuple(Named(day_text(day), count) for day, count in rows)
-    return Facet("day", len(days), days)
-
-
-def _overridden(store: Store, hit: Hits, corrections: Sequence[Correction]) -> tuple[Overridden, ...]:
-    """Return the corrections of the same step that list some of the same deliveries."""
-    same = [
-        one for one in corrections if (one.kind.moves and hit.kind.moves) or (one.kind.chooses and hit.kind.chooses)
-    ]
-    if not same:
-        return ()
-    add_listed(hit.tables, store, "listed", same)
-    rows = hit.tables.rows("SELECT number, count(*) FROM listed JOIN hit USING (batch_id, seq) GROUP BY 1 ORDER BY 1")
-    return tuple(Overridden(same[number], count) for number, count in rows)
-
-
-def _partial(store: Store, hit: Hits) -> int:
-    """Return how many events are hit in some of their deliveries only."""
-    if not hit.kind.moves:
-        return 0
-    others = "SELECT event_id FROM deliveries ANTI JOIN hit USING (batch_id, seq)"
-    ids = {
-        event_id
-        for [event_id] in hit.tables.rows(f"SELECT DISTINCT event_id FROM hit SEMI JOIN ({others}) USING (event_id)")
-    }
-    keyed = {
-        event_id
-        for [event_id] in hit.tables.rows("SELECT DISTINCT event_id FROM hit WHERE idempotency_key IS NOT NULL")
-    }
-    if not keyed - ids:
-        return len(ids)
-    places = set(hit.tables.rows("SELECT batch_id, seq FROM hit WHERE idempotency_key IS NOT NULL"))
-    for deliveries in store.repeats.conflicting():
-        event_id = deliveries[0].event_id
-        if event_id in keyed and any((one.batch_id, one.seq) not in places for one in deliveries):
-            ids.add(event_id)
-    return len(ids)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 from pik.cli import options
 from pik.cli.command import cli_command
 from pik.cli.commands.inspect.impact import failed_note, impact_parts
+from pik.cli.commands.repair.plan_words import impact_lines, planned_lines, remarks
 from pik.cli.context import Context
-from pik.cli.document import NEXT, NOTE, TRUNCATED, Column, Field, Rows, Schema
+from pik.cli.document import NEXT, NOTE, TRUNCATED, Column, Field, Object, Rows, Schema, or_null
 from pik.cli.options import first_rows, option
-from pik.cli.text import number_of
 from pik.cli.values import Count, Instant
 from pik.errors import UsageError, command
 from pik.model.instant import Window
@@ -19,7 +19,8 @@ from pik.model.instant import Window
 if TYPE_CHECKING:
     from pik.model.correction import Correction
     from pik.model.scenario import Assumption
-    from pik.usecases.correct.plan import CorrectionPlan, Facet
+    from pik.usecases.correct.consequences import Overlap, PlannedCorrection
+    from pik.usecases.correct.plan import CorrectionPlan
 
 
 @cli_command(
@@ -98,14 +99,17 @@ def _read(texts: list[str]) -> list[Assumption]:
 def _show(cli: Context, plan: CorrectionPlan, recorded: list[Correction], reason: str, limit: int | None) -> None:
     values, is_truncated = first_rows(iter(plan.impact.values), limit)
     ids: list[str | None] = [one.correction_id for one in recorded] or [None] * len(plan.corrections)
+    schema = CORRECT
+    for name in ("corrections.number", "hit.number") if len(ids) == 1 else ():
+        schema = schema.replaced(name, _number(detail=True))
     cli.show(
-        CORRECT,
+        schema,
         plan,
         dry_run=not recorded,
         recorded_at=recorded[0].recorded_at if recorded else None,
         reason=reason,
         actor=cli.settings.actor,
-        corrections=zip(plan.corrections, ids, strict=True),
+        corrections=[_Row(number, *row) for number, row in enumerate(zip(plan.corrections, ids, strict=True), start=1)],
         differing_values=values,
         truncated=is_truncated,
         note=_note(plan),
@@ -114,9 +118,18 @@ def _show(cli: Context, plan: CorrectionPlan, recorded: list[Correction], reason
 
 
 def _note(plan: CorrectionPlan) -> str | None:
+    """Return what may surprise, a line each."""
+    several = len(plan.corrections) > 1
+    lines = [
+        f"number {number}: {remark}" if several else remark
+        for number, one in enumerate(plan.corrections, start=1)
+        for remark in remarks(one)
+    ]
     if plan.changes_nothing:
-        return "no value of any metric changes"
-    return failed_note(plan.impact)
+        lines.append("no value of any metric changes")
+    if failed := failed_note(plan.impact):
+        lines.append(failed)
+    return "\n".join(lines) or None
 
 
 def _next(plan: CorrectionPlan, recorded: list[Correction]) -> str | None:
@@ -126,37 +139,12 @@ def _next(plan: CorrectionPlan, recorded: list[Correction]) -> str | None:
 
 
 def _text(plan: CorrectionPlan) -> str:
-    """What is about to be recorded, in some lines."""
-    lines: list[str] = []
-    for one in plan.corrections:
-        lines.append(f"record {one.assumption}")
-        lines.append(f"for {_deliveries(one.deliveries)} of {number_of(one.events, 'event')}")
-        lines += [f"{facet.by}: {_facet_text(facet)}" for facet in one.facets]
-        lines += [
-            f"in place of correction {each.correction.correction_id} for {_deliveries(each.deliveries)}"
-            for each in one.overridden
-        ]
-        if one.collisions:
-            lines.append(f"{number_of(one.collisions, 'moved event')} will equal another event; both count")
-        if one.partial:
-            lines.append(f"{number_of(one.partial, 'event')} hit in some deliveries only")
-    for metric in plan.impact.metrics:
-        total = "" if metric.delta is None else f", their total by {metric.delta:+,f}"
-        lines.append(f"{metric.metric}: {number_of(metric.differing, 'value')} will differ{total}")
-    return "\n".join(lines)
-
-
-def _deliveries(count: int) -> str:
-    return "1 delivery" if count == 1 else f"{count:,} deliveries"
-
-
-def _facet_text(facet: Facet) -> str:
-    shown = [f"{one.name} ({one.deliveries:,})" for one in facet.top[:_SHOWN]]
-    left = facet.distinct - len(shown)
-    return ", ".join([*shown, *([f"{left:,} more"] if left else [])])
-
-
-_SHOWN = 5
+    """Return what is about to be recorded, in some lines."""
+    several = len(plan.corrections) > 1
+    lines = [f"record {len(plan.corrections)} corrections, in this order" if several else "record this correction"]
+    for number, one in enumerate(plan.corrections, start=1):
+        lines += planned_lines(number if several else None, one)
+    return "\n".join([*lines, *impact_lines(plan.impact)])
 
 
 def _hit(plan: CorrectionPlan) -> Iterator[dict[str, object]]:
@@ -170,6 +158,27 @@ def _hit(plan: CorrectionPlan) -> Iterator[dict[str, object]]:
                 yield {"number": number, "by": facet.by, "name": None, "deliveries": rest}
 
 
+class _Row(NamedTuple):
+    """A planned correction, and its id once it is recorded."""
+
+    number: int
+    planned: PlannedCorrection
+    correction_id: str | None
+
+
+def _number(*, detail: bool = False) -> Column:
+    return Column("number", int, "of the correction, from 1", label="#", detail=detail)
+
+
+def _of(name: str) -> Callable[[_Row], object]:
+    """Return what finds this of a planned correction, null where it is 0 or empty."""
+    return or_null(f"planned.{name}")
+
+
+def _overlapping(overlap: Overlap) -> str | None:
+    return None if overlap.correction is None else overlap.correction.correction_id
+
+
 CORRECT = Schema(
     "pik correct",
     Field("dry_run", bool, "whether nothing was recorded"),
@@ -179,37 +188,74 @@ CORRECT = Schema(
     Rows(
         "corrections",
         "in the order in which they are recorded",
-        Column("correction_id", str | None, "null: nothing was recorded", get=lambda row: row[1]),
-        Column("kind", str, "that of the assumption", get=lambda row: row[0].kind, drop=2),
-        Column("statement", str, "the assumption, resolved", get=lambda row: str(row[0].assumption), wrap=True),
-        Column("deliveries", Count, "that it is about", get=lambda row: row[0].deliveries),
-        Column("events", Count, "of which these are", get=lambda row: row[0].events),
+        _number(),
+        Column(
+            "correction_id",
+            str | None,
+            "null: nothing was recorded",
+        ),
+        Column("kind", str, "that of the assumption", get=_of("kind"), drop=2),
+        Column("statement", str, "the assumption, resolved", get=lambda row: str(row.planned.assumption), wrap=True),
+        Column("deliveries", Count, "that it is about", get=_of("deliveries"), drop=1),
+        Column("events", Count, "of which these are", get=_of("events"), detail=True),
+        Column("taken_out", Count | None, "events that count no more; null: none", get=_of("taken_out"), rare=True),
+        Column("moved", Count | None, "events that count at another time; null: none", get=_of("moved"), rare=True),
+        Column(
+            "replaced",
+            Count | None,
+            "events that count by another delivery; null: none",
+            get=_of("replaced"),
+            rare=True,
+        ),
         Column(
             "collisions",
             Count | None,
             "moved events that equal another one then, by source, type, entity, time and payload; null: none",
-            get=lambda row: row[0].collisions or None,
-            rare=True,
+            get=_of("collisions"),
+            detail=True,
         ),
         Column(
             "partial",
             Count | None,
             "events that are hit in some of their deliveries only; null: none",
-            get=lambda row: row[0].partial or None,
-            rare=True,
+            get=_of("partial"),
+            detail=True,
         ),
         Column(
             "overridden",
             list[str] | None,
             "corrections of the same step that do not hold for some of the deliveries any more; null: none",
-            get=lambda row: [one.correction.correction_id for one in row[0].overridden],
-            rare=True,
+            get=_of("overridden"),
+            detail=True,
+        ),
+        Column(
+            "overlaps",
+            Object(
+                Field("correction_id", str | None, "null: of the same command", get=_overlapping),
+                Field("number", int | None, "of one of the same command that comes before it; null: a recorded one"),
+                Field("kind", str),
+                Field("deliveries", Count),
+                Field("events", Count),
+                many=True,
+                null=True,
+            ),
+            "corrections of the same step, or that take events out, about so many of its deliveries and events; null:"
+            " none",
+            get=_of("overlaps"),
+            detail=True,
+        ),
+        Column(
+            "remarks",
+            list[str] | None,
+            "what may surprise, in words; null: nothing",
+            get=lambda row: remarks(row.planned),
+            detail=True,
         ),
     ),
     Rows(
         "hit",
         "what the deliveries are: the sources, types and entities with the most of them, and all days",
-        Column("number", int, "of the correction, from 1"),
+        _number(),
         Column("by", str, "`source`, `type`, `entity` or `day`"),
         Column("name", str | None, "null: all others"),
         Column("deliveries", Count),
