@@ -57,7 +57,7 @@ class Field(msgspec.Struct, frozen=True, dict=True):
         return key_of(self.name, self.meaning)
 
     def value(self, source: Any) -> object:
-        """The value of this field in the result; an empty text is nothing, and so is an empty list that may be null."""
+        """The value of this field in the result; an empty text or list is nothing where the field may be null."""
         return self.of(self._find(source), source)
 
     @cached_property
@@ -70,11 +70,8 @@ class Field(msgspec.Struct, frozen=True, dict=True):
 
     def of(self, found: object, source: Any) -> object:
         """`found` as the value of this field, with what the field's kind and text make of it."""
-        if (
-            found is None
-            or (found == "" and self.meaning is not Entity)
-            or (not found and self.optional and isinstance(found, (list, tuple)))
-        ):
+        is_empty = isinstance(found, (str, list, tuple)) and not found and self.meaning is not Entity
+        if found is None or (is_empty and self.optional):
             value: object = None
         else:
             value = found if self.meaning is None or isinstance(found, _WITH_MEANING) else self.meaning(found)
