@@ -133,7 +133,7 @@ class _Reader:
         many = param.multiple or param.nargs == -1
         if value is None:
             return () if many else None
-        if ("" in value if many else value == "") and _was_typed(param, ctx):
+        if ("" in value if many else value == "") and param.name not in _MAY_BE_EMPTY and _was_typed(param, ctx):
             hint = "give it a value or leave it out (is a variable of the shell unset?)"
             raise UsageError(f"{_called(param)} is empty", hint=hint)
         if self._kind is str and param.name not in _PLACES:
@@ -233,6 +233,9 @@ def _translated(error: typer.TyperException, ctx: Any) -> UsageError:
         message = f"{_called(param)}: {message}" if message else f"{_called(param)} is missing"
     return UsageError(message, hint=f"`{path} --help` shows how it is used")
 
+
+_MAY_BE_EMPTY = ("null",)
+"""Options of which the empty text is a value."""
 
 _PLACES = frozenset({"files", "store", "out", "into"})
 """Parameters that name files, which may have any bytes."""

@@ -16,6 +16,7 @@ from pik.cli.document import Field
 from pik.cli.text import broken, visible
 from pik.errors import Invalid, PikError, UsageError
 from pik.model.instant import MAX_INSTANT, MIN_INSTANT, Window, parse_duration, parse_instant
+from pik.model.layout import Layout, read_layout
 
 if TYPE_CHECKING:
     from pik.cli.context import Context
@@ -72,6 +73,16 @@ Map = Annotated[
     list[str] | None,
     option("--map FIELD=JMESPATH", "Take this field from there in the record (repeatable); payload=@ is all of it."),
 ]
+Input = Annotated[
+    str | None,
+    option("--input FORMAT", "jsonl, csv, tsv, or auto (default): what the content and the name say."),
+]
+Delimiter = Annotated[str | None, option("--delimiter CHARACTER", "CSV: what stands between cells, if not a comma.")]
+Columns = Annotated[str | None, option("--columns NAMES", "CSV without a header: the names of its columns (a,b,c).")]
+Null = Annotated[str | None, option("--null TEXT", "CSV: cells with just this text are missing ('' is the empty one).")]
+Encoding = Annotated[
+    str | None, option("--encoding NAME", "The encoding of the text: utf-16, cp1252. [default: utf-8]")
+]
 TimeFormat = Annotated[
     str | None,
     option(
@@ -85,6 +96,14 @@ MaxLine = Annotated[int, option("--max-line BYTES", "Records longer than this ar
 Via = Annotated[
     Literal["api"] | None, option("--via api", "api: through the stack's HTTP API. [env PIK_API_KEY, PIK_API_URL]")
 ]
+
+
+def layout_of(**given: str | None) -> Layout:
+    """Return the layout that options of that names describe. Raises UsageError."""
+    try:
+        return read_layout({name: text for name, text in given.items() if text is not None})
+    except Invalid as error:
+        raise UsageError(f"--{error.message}", hint=error.hint) from None
 
 
 API_KNOWS_THE_CALLER = "the stack records the caller of its API; leave it out"

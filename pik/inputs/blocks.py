@@ -6,12 +6,12 @@ A record is a line, or an element of a JSON array; either way a block holds one 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import BinaryIO
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import BinaryIO, NamedTuple, cast
 
 from pik.errors import InputError
-from pik.inputs.shapes import READS
+from pik.model.layout import JSON_LINES, READS, Layout
 
 BLOCK = 6 << 20
 """Bytes of input per block, about: what a worker holds at a time."""
@@ -35,11 +35,19 @@ _TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|["{}\[\],]', re.DOTALL)
 _NO_ARRAY = re.compile(rb"\[[\s\[]*(?:\d+[-/:]|(?!(?:true|false|null)\b|[a-z]{0,4}$)[^\s\[\]{},\"\d-])")
 
 
+class Problem(NamedTuple):
+    """Why a record of another format cannot become JSON, and its bytes as they stand in the input."""
+
+    reason: str
+    record: bytes
+
+
 @dataclass(frozen=True, slots=True)
 class Block:
     """Records `first_seq` to `last_seq`, one per line; `offset` counts the uncompressed input bytes up to its end.
 
-    An over-long record is cut to one byte more than is allowed. `prefix_digest` is set for streams.
+    An over-long record is cut to one byte more than is allowed. `prefix_digest` is set for streams. `problems` are the
+    records, by their seqs, that cannot become JSON: their lines are not.
     """
 
     first_seq: int
@@ -47,14 +55,18 @@ class Block:
     data: bytes
     offset: int
     prefix_digest: str = ""
+    problems: Mapping[int, Problem] = field(default_factory=dict)
 
 
-def blocks(stream: BinaryIO, name: str, *, max_line: int, first_seq: int = 1, offset: int = 0) -> Iterator[Block]:
+def blocks(
+    stream: BinaryIO, name: str, _layout: Layout = JSON_LINES, *, max_line: int, first_seq: int = 1, offset: int = 0
+) -> Iterator[Block]:
     """Yield the input's records from `first_seq` on, which starts `offset` uncompressed bytes into it.
 
     Memory: a few blocks. Raises InputError where the input ends inside a JSON array or continues after it, and where
     what looks like an array is something else.
     """
+    stream = cast(BinaryIO, NulRuns(stream))
     start = stream.read(FIRST_READ).removeprefix(_UTF8_BOM)
     while len(start) < LEADING_SPACE and not start.strip() and (more := stream.read(FIRST_READ)):
         start += more

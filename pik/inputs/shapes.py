@@ -9,21 +9,16 @@ import json
 import re
 import shlex
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pik.errors import InputError
+from pik.inputs.csv_rows import delimiter_of, head_rows, is_header, table
 from pik.model.event import REQUIRED
-
-READS = "what can be read: JSON lines and JSON arrays, plain or compressed"
+from pik.model.layout import JSON_LINES, READS, Layout
 
 _JQ = "jq -c . {file} | pik ingest -"
 _EXACT = "with jq 1.7 or newer, as older ones round long numbers: "
 _MAPS = " --map source=COLUMN --map event_type=COLUMN --map entity_id=COLUMN --map event_time=COLUMN --map payload=@"
-_CSV = (
-    'python3 -c "import csv,json,sys; [print(json.dumps(r)) for r in csv.DictReader(sys.stdin{arguments})]" < {file}'
-    " | pik ingest -" + _MAPS
-)
-
 _MAGIC = {
     b"PAR1": (
         "a Parquet file",
@@ -52,7 +47,7 @@ class Shape:
         """Return the error for the input of that name."""
         file = name if re.fullmatch(r"[\w./ +=:@%,-]+", name) and name != "standard input" else "FILE"
         hint = self.hint.replace("{file}", shlex.quote(file)).replace("{name}", file)
-        return InputError(f"{name} is not JSON lines: it looks like {self.what}", hint=hint)
+        return InputError(f"{name} cannot be read: it looks like {self.what}", hint=hint)
 
 
 def refuse_binary(head: bytes, name: str) -> None:
@@ -80,23 +75,26 @@ def _is_utf8(text: bytes) -> bool:
     return True
 
 
-def text_shape(head: bytes, *, whole: bool, mapped: bool) -> Shape | None:
-    """Return the shape of a text by its head. `whole`: the head is all of it; `mapped`: any JSON object is a record."""
+def recognize(head: bytes, name: str, *, whole: bool, mapped: bool) -> Layout | Shape:
+    """Return how records lie in a text, by its head and its name, or what it looks like where it cannot be read.
+
+    `whole`: the head is all of it; `mapped`: any JSON object is a record.
+    """
     head = head.removeprefix(b"\xef\xbb\xbf")
     text = head.decode(errors="replace")
     lines = text.split("\n") if whole else text.split("\n")[:-1]
     filled = [line for line in lines if line.strip()]
     start = text.lstrip()
     if not start or start.startswith("["):
-        return None  # an array is read, or complained about, element by element
+        return JSON_LINES  # an array is read, or complained about, element by element
     if start.startswith("<"):
-        return _markup(start)
+        return _markup(start) or JSON_LINES
     objects = [record for line in filled if (record := _object(line)) is not None]
     if objects:
-        return None if mapped else _wrapped(objects, filled, whole)
+        return (None if mapped else _wrapped(objects, filled, whole)) or JSON_LINES
     if start.startswith("{"):
-        return _objects(text.strip(), filled)
-    return _prefixed(filled) or _table(filled) or _log(filled)
+        return _objects(text.strip(), filled) or JSON_LINES
+    return _prefixed(filled) or _table(text, name, whole) or _log(filled) or JSON_LINES
 
 
 def _object(line: str) -> dict[str, object] | None:
@@ -175,22 +173,26 @@ def _prefixed(filled: list[str]) -> Shape | None:
     return Shape(what, "sed 's/^[^{]*//' {file} | pik ingest -")
 
 
-def _table(filled: list[str]) -> Shape | None:
-    """Recognize lines with as many separators each: a header and a row, or three rows."""
-    if len(filled) < 2:
-        return None
-    for delimiter, name in (("\t", "TSV"), (",", "CSV"), (";", "CSV with semicolons"), ("|", "CSV with bars")):
-        counts = [re.sub(r'"[^"]*"', "", line).count(delimiter) + 1 for line in filled[:20]]
-        if counts[0] == 1 or any(count != counts[0] for count in counts):
-            continue
-        arguments = "" if delimiter == "," else f",delimiter={delimiter!r}"
-        cells = (cell.strip().strip('"') for cell in filled[0].split(delimiter))
-        if all(re.fullmatch(r"[^\W\d][\w .:/()%#-]*", cell) for cell in cells):  # a header
-            return Shape(name, _CSV.replace("{arguments}", arguments))
-        if len(filled) > 2:
-            columns = [f"c{number}" for number in range(1, counts[0] + 1)]
-            return Shape(f"{name} without a header", _CSV.replace("{arguments}", f"{arguments},fieldnames={columns}"))
-    return None
+def _table(text: str, name: str, whole: bool) -> Layout | Shape | None:
+    """Recognize rows of as many cells: a header and a row, or three rows; and any text that is named .csv or .tsv."""
+    delimiter = delimiter_of(text, whole=whole)
+    if delimiter is not None:
+        first, *others = head_rows(text, delimiter, whole=whole)
+        if is_header(first):
+            return table(delimiter)
+        if len(others) > 1:
+            return _without_header(delimiter, len(first))
+    named = re.search(r"\.(csv|tsv)(\.\w+)?$", name.lower())
+    return named and table("\t" if named[1] == "tsv" else ",")
+
+
+def _without_header(delimiter: str, cells: int) -> Shape:
+    layout = table(delimiter)
+    columns = tuple(f"c{number}" for number in range(1, cells + 1))
+    return Shape(
+        f"{str(layout.format).upper()} without a header",
+        f"name its columns: pik ingest {{file}} {replace(layout, columns=columns)}{_MAPS}",
+    )
 
 
 def _log(filled: list[str]) -> Shape | None:

@@ -10,9 +10,9 @@ import os
 import shutil
 import stat
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import file_digest
 from itertools import islice
 from pathlib import Path
@@ -20,10 +20,15 @@ from tempfile import TemporaryFile
 from typing import Any, BinaryIO, cast
 
 from pik.errors import InputError, command
-from pik.inputs.blocks import BLOCK, Block, NulRuns, blocks
+from pik.inputs import blocks as json_lines
+from pik.inputs import csv_rows
+from pik.inputs.blocks import BLOCK, Block
 from pik.inputs.compression import beginning, decompressed, uncompressed
+from pik.inputs.csv_rows import delimiter_of, table
+from pik.inputs.encoding import as_utf8
 from pik.inputs.mapping import RecordMapping
-from pik.inputs.shapes import refuse_binary, text_shape
+from pik.inputs.shapes import Shape, recognize, refuse_binary
+from pik.model.layout import InputFormat, Layout
 from pik.ports.remote import Foreign, ForeignFile
 
 HEAD = 1 << 16
@@ -31,6 +36,13 @@ HEAD = 1 << 16
 
 STANDARD_INPUT = "standard input"
 """What standard input is called."""
+
+READERS: Mapping[InputFormat, Callable[..., Iterator[Block]]] = {
+    InputFormat.JSONL: json_lines.blocks,
+    InputFormat.CSV: csv_rows.blocks,
+    InputFormat.TSV: csv_rows.blocks,
+}
+"""What yields the records of each format as lines of JSON."""
 
 _RECORDS = 100
 """Records whose fields are compared with a mapping."""
@@ -85,23 +97,44 @@ class OpenedInput:
         self._file = stored if source.path is not None else None  # S3 itself notices a change
         self._state = _state(stored) if self._file else None
 
-    def examine(self, mapping: RecordMapping | None, *, mixed: bool = False) -> None:
-        """Raise InputError where the input is certainly neither JSON lines nor a JSON array, and UsageError where the
-        mapping fits none of its first records, unless it is `mixed`: these may be of another kind."""
+    def recognize(self, layout: Layout, *, mapped: bool) -> Layout:
+        """Return the layout with its format, by the content and the name where it has none. Raises InputError where the
+        input is certainly not of that format, or of none that can be read. `mapped`: any JSON object is a record."""
+        head, whole = self._head(layout)
+        if layout.format is None and not layout.is_table:
+            found = recognize(head.replace(b"\0", b"\n"), self.name, whole=whole, mapped=mapped)
+            if isinstance(found, Shape):
+                raise found.error(self.name)
+            return replace(found, encoding=layout.encoding)
+        if layout.is_table and layout.format != InputFormat.TSV:
+            delimiter = layout.delimiter or delimiter_of(head.decode(errors="replace"), whole=whole) or ","
+            return replace(layout, format=table(delimiter).format, delimiter=table(delimiter).delimiter)
+        return layout
+
+    def expect_fields(self, layout: Layout, mapping: RecordMapping) -> None:
+        """Raise UsageError where the mapping fits none of the input's first records."""
+        head, _ = self._head(layout)
+        if layout.format == InputFormat.JSONL:
+            records = _records(head.replace(b"\0", b"\n").decode(errors="replace").lstrip("\ufeff \t\r\n"))
+        else:
+            read = READERS[layout.format or InputFormat.JSONL](io.BytesIO(head), self.name, layout, max_line=HEAD)
+            records = (record for block in read for record in _json_lines(block))
+        mapping.expect_fields(list(islice(records, _RECORDS)), self.name)
+
+    def _head(self, layout: Layout) -> tuple[bytes, bool]:
+        """Return at most HEAD bytes of the text, in UTF-8, and whether they are certainly all. Raises InputError for a
+        binary file."""
         if self.is_stream:
             stored = self._stored.peek(HEAD)[:HEAD] if isinstance(self._stored, io.BufferedReader) else b""
         else:
             self._stored.seek(0)
             stored = self._stored.read(HEAD)
         head = beginning(stored, HEAD)
-        refuse_binary(head, self.name)
         whole = head == stored and len(stored) < HEAD and not self.is_stream
-        text = head.replace(b"\0", b"\n")
-        if shape := text_shape(text, whole=whole, mapped=mapping is not None):
-            raise shape.error(self.name)
-        if mapping is not None and not mixed:
-            records = _records(text.decode(errors="replace").lstrip("\ufeff \t\r\n"))
-            mapping.expect_fields(list(islice(records, _RECORDS)), self.name)
+        if layout.encoding is not None:
+            return head.decode(layout.encoding, errors="ignore").encode(), whole
+        refuse_binary(head, self.name)
+        return head, whole
 
     def digest(self) -> str:
         """Return the SHA-256 of the bytes as stored, in hex: the identity of a file's content."""
@@ -126,7 +159,7 @@ class OpenedInput:
             with open(file.fileno(), "rb", closefd=False) as copied:
                 yield OpenedInput(Source(self.name, None, None, remote=lambda: copied), copied)
 
-    def blocks(self, max_line: int, *, first_seq: int = 1, offset: int = 0) -> Iterator[Block]:
+    def blocks(self, layout: Layout, max_line: int, *, first_seq: int = 1, offset: int = 0) -> Iterator[Block]:
         """Yield the blocks from record `first_seq` on, which starts `offset` uncompressed bytes into the input.
 
         A run of NUL bytes is one record. Raises InputError as `blocks` does. The caller checks afterwards that the
@@ -135,9 +168,11 @@ class OpenedInput:
         if not self.is_stream:
             self._stored.seek(0)
         self.position = 0
-        with uncompressed(self._stored, self.name) as stream:
-            cleared = cast(BinaryIO, NulRuns(stream))
-            for block in blocks(cleared, self.name, max_line=max_line, first_seq=first_seq, offset=offset):
+        opening = uncompressed if layout.encoding is None else decompressed
+        with opening(self._stored, self.name) as stream:
+            text = stream if layout.encoding is None else as_utf8(stream, layout.encoding, self.name)
+            read = READERS[layout.format or InputFormat.JSONL]
+            for block in read(text, self.name, layout, max_line=max_line, first_seq=first_seq, offset=offset):
                 seekable = self._stored.seekable()
                 self.position = self._stored.tell() if seekable else self.position + len(block.data)
                 yield block
@@ -261,6 +296,12 @@ class _Pieces(io.RawIOBase):
         buffer[:size] = self._piece[inside : inside + size]
         self._position += size
         return size
+
+
+def _json_lines(block: Block) -> Iterator[dict[str, Any]]:
+    for seq, line in enumerate(block.data.split(b"\n"), block.first_seq):
+        if line and seq not in block.problems:
+            yield json.loads(line)
 
 
 def _records(text: str) -> Iterator[dict[str, Any]]:

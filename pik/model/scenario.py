@@ -26,6 +26,8 @@ from pik.model.instant import (
     parse_duration,
     parse_instant,
 )
+from pik.model.layout import AUTO, Layout, read_layout
+from pik.model.layout import OPTIONS as LAYOUT
 
 HINT = (
     "kinds: without, without-batch, with, delivery, conflicts, shift, zone, duplicates, corrections, definition; see"
@@ -103,6 +105,7 @@ class With:
     time_format: str | None = None
     timezone: str | None = None
     max_line: int = MAX_LINE
+    layout: Layout = AUTO
 
     def __str__(self) -> str:
         return ",".join(_typed([("with", f"@{self.path}"), *self.options]))
@@ -111,6 +114,7 @@ class With:
     def options(self) -> list[tuple[str, str]]:
         """The options as they are typed, without dashes, and their values."""
         given = {
+            **self.layout.given,
             "time-format": self.time_format,
             "timezone": self.timezone,
             "max-line": None if self.max_line == MAX_LINE else str(self.max_line),
@@ -313,7 +317,8 @@ def read_criteria(text: str) -> Criteria:
 _TEXTS = tuple(field.name for field in fields(Criteria) if field.name != "window")
 _KEYS = {"event_type": "type"}
 _SELECTION = ("source", "type", "entity", "batch", "from", "to", "where")
-_INPUT = ("with", "map", "time-format", "timezone", "max-line")
+_INPUT = ("with", *LAYOUT, "map", "time-format", "timezone", "max-line")
+_MAY_BE_BLANK = ("null", "delimiter")
 _PAIR = re.compile(r'(?P<key>[a-z-]+)=(?:"(?P<quoted>(?:[^"]|"")*)"|(?P<plain>[^,]*))(?:,|$)')
 _COMMA = 'a value with a comma: "a,b"'
 
@@ -335,7 +340,7 @@ def _pairs(text: str, keys: Sequence[str], what: str, hint: str) -> list[tuple[s
     given = [key for key, _ in pairs if key != "map"]
     if twice := next((key for key in given if given.count(key) > 1), None):
         raise Invalid(f"{twice}= is given twice")
-    if empty := next((key for key, value in pairs if not value.strip()), None):
+    if empty := next((key for key, value in pairs if not value.strip() and key not in _MAY_BE_BLANK), None):
         raise Invalid(f"{empty}= is empty")
     return pairs
 
@@ -366,7 +371,8 @@ def _without_batch(value: str, _: ReadIds) -> Assumption:
 
 
 def _with(value: str, _: ReadIds) -> Assumption:
-    hint = "map=FIELD=JMESPATH (repeatable), time-format=, timezone=, max-line=, as in `pik ingest`"
+    hint = "map=FIELD=JMESPATH (repeatable), input=, delimiter=, columns=, null=, encoding=, time-format=, timezone=,"
+    hint += " max-line=, as in `pik ingest`"
     pairs = _pairs(f"with={value}", _INPUT, "an option of how files are read", hint)
     given = dict(pairs)
     longest = given.get("max-line", str(MAX_LINE))
@@ -376,6 +382,7 @@ def _with(value: str, _: ReadIds) -> Assumption:
         time_format=given.get("time-format"),
         timezone=load_zone(given["timezone"]).name if "timezone" in given else None,
         max_line=_positive(longest),
+        layout=read_layout(given),
     )
 
 

@@ -7,7 +7,7 @@ from base64 import b64encode
 from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from hashlib import sha256
 from itertools import accumulate, repeat
 from operator import add, sub
@@ -17,12 +17,14 @@ import msgspec
 import zstandard
 
 from pik.errors import InputError, Invalid
-from pik.inputs.blocks import Block
+from pik.inputs.blocks import Block, Problem
 from pik.inputs.mapping import RecordMapping
+from pik.inputs.source import OpenedInput
 from pik.model.batch import KEYED, PLAIN, Arrivals, Chunk, Frame, Reject, RejectFile, Segment, count_lags, frame_of
 from pik.model.delivery import actor_field, raw_line, stamp
 from pik.model.event import Event, Rows, read_event, read_rows
 from pik.model.instant import DAY, Zone, load_zone
+from pik.model.layout import AUTO, InputFormat, Layout
 from pik.ports.raw import Object, Raw, RawKind
 
 FRAME = 96 * 1024
@@ -39,7 +41,7 @@ processor's caches from one step to the next."""
 class Reading:
     """How records are read. `mapping` None means that they are events already; `stop` that no record may be invalid;
     `mixed` that the first ones may all be; `timezone` is the IANA name of the zone that times without an offset are
-    in."""
+    in; `layout` says how they lie in the input."""
 
     max_line: int
     stop: bool = False
@@ -47,14 +49,27 @@ class Reading:
     time_format: str = "rfc3339"
     timezone: str | None = None
     mixed: bool = False
+    layout: Layout = AUTO
 
     def zone(self) -> Zone | None:
         """Return the time zone. Raises UsageError."""
         return None if self.timezone is None else load_zone(self.timezone)
 
     def record_mapping(self) -> RecordMapping | None:
-        """Return the compiled mapping, if there is one. Raises UsageError."""
-        return None if self.mapping is None else RecordMapping(self.mapping, self.time_format, self.zone())
+        """Return the compiled mapping, if records are mapped: those that were not written as JSON always are. Raises
+        UsageError."""
+        if self.mapping is None and self.layout.format in (None, InputFormat.JSONL):
+            return None
+        return RecordMapping(self.mapping or {}, self.time_format, self.zone())
+
+    def of(self, opened: OpenedInput) -> Reading:
+        """Return how this input is read, its layout recognized. Raises InputError where it cannot be, and UsageError
+        where the mapping fits none of its first records, unless they may be of another kind."""
+        reading = replace(self, layout=opened.recognize(self.layout, mapped=self.mapping is not None))
+        mapping = reading.record_mapping()
+        if mapping is not None and not self.mixed:
+            opened.expect_fields(reading.layout, mapping)
+        return reading
 
 
 class InvalidRecord(InputError):
@@ -143,19 +158,25 @@ class SegmentBuilder:
             seqs: Sequence[int] = range(first_seq, first_seq + len(group))
             first_seq += len(group)
             fit = max(map(len, group)) <= self._reading.max_line
-            if fit and not any(map(bytes.strip, group)):
+            if fit and not block.problems and not any(map(bytes.strip, group)):
                 read.blank += len(group)
                 continue
             rows = None
             if fit and self._mapping is None:
                 rows = read_rows(group, seqs[0], ingest_time, stamped, self._zone, self._actor_field)
             if rows is None:
-                rows, seqs = self._one_by_one(group, seqs, ingest_time, stamped, read)
+                rows, seqs = self._one_by_one(group, seqs, ingest_time, stamped, read, block.problems)
             read.add(rows, seqs)
         return read
 
     def _one_by_one(
-        self, lines: list[bytes], seqs: Sequence[int], ingest_time: int, stamped: bytes, read: _Read
+        self,
+        lines: list[bytes],
+        seqs: Sequence[int],
+        ingest_time: int,
+        stamped: bytes,
+        read: _Read,
+        problems: Mapping[int, Problem],
     ) -> tuple[Rows, list[int]]:
         """Return the events of lines, and their seqs; lines that are none are kept apart."""
         events: list[Event] = []
@@ -163,6 +184,9 @@ class SegmentBuilder:
         raw_lines: list[bytes] = []
         for seq, line in zip(seqs, lines, strict=True):
             try:
+                if seq in problems:
+                    line = problems[seq].record
+                    raise Invalid(problems[seq].reason)
                 if len(line) > self._reading.max_line:
                     raise Invalid(f"the line is longer than {self._reading.max_line} bytes")
                 if self._mapping is None:
@@ -282,7 +306,7 @@ def make_reject(seq: int, error: Invalid, line: bytes, actor: str = "") -> Rejec
     return Reject(seq=seq, reason=error.message, field=error.field, line=text, bytes=whole, actor=actor)
 
 
-_SPECIFIC = re.compile(r"'.*'|\".*\"| \((byte|character) \d+\)")
+_SPECIFIC = re.compile(r"'.*'|\".*\"| \((byte|character|line) \d+\)")
 
 
 def reason_kind(reason: str) -> str:

@@ -190,7 +190,7 @@ def test_a_wrong_way_to_read_times_is_reported_before_anything_is_read(pik, tmp_
 @pytest.mark.parametrize(
     ("content", "looks_like"),
     [
-        ("id,name\n1,a\n", "CSV"),
+        ("1,a\n2,b\n3,c\n", "CSV without a header"),
         ('{\n  "source": "s"\n}\n', "pretty-printed JSON"),
         (EVENT.strip() * 3, "several JSON objects on one line"),
         ('{"events": [{"a": 1}]}', "one object around the records"),
@@ -198,17 +198,45 @@ def test_a_wrong_way_to_read_times_is_reported_before_anything_is_read(pik, tmp_
         ("<a><b/></a>\n", "XML"),
     ],
 )
-def test_what_is_not_json_lines_is_reported_in_one_sentence_and_nothing_is_recorded(pik, tmp_path, content, looks_like):
+def test_what_cannot_be_read_is_reported_in_one_sentence_and_nothing_is_recorded(pik, tmp_path, content, looks_like):
     (tmp_path / "good").write_text(EVENT)
     (tmp_path / "input").write_text(content)
     assert pik("ingest", "good").code == 0
     for options in ((), ("--dry-run",)):
         failed = pik("ingest", "input", *options)
         assert failed.code == 2
-        assert failed.err.startswith(f"error: input is not JSON lines: it looks like {looks_like}")
+        assert failed.err.startswith(f"error: input cannot be read: it looks like {looks_like}")
         assert failed.err.count("\n") == 2
         assert "hint: " in failed.err
     assert len(pik("batches", "--format", "json").json()["batches"]) == 1
+
+
+def test_a_table_is_read_by_every_command_that_reads_records(pik, tmp_path):
+    """Its delimiter is found, and `diff events` and an assumed file take the same options."""
+    rows = ["who;at;note", "a;2026-01-01T00:00:00Z;x", "b;2026-01-01T00:00:00Z;y\nz", "c;soon;", "d"]
+    (tmp_path / "t.csv").write_text("\n".join(rows).replace("y\nz", '"y\nz"') + "\n")
+    fields = {"source": "'s'", "event_type": "'t'", "entity_id": "who", "event_time": "at", "payload": "{n: note}"}
+    maps = [word for name, value in fields.items() for word in ("--map", f"{name}={value}")]
+    done = pik("ingest", "t.csv", *maps, "--format", "json")
+    assert (done.code, done.json()["input"], done.json()["accepted"], done.json()["rejected"]) == (3, "csv", 2, 2)
+    query = "SELECT entity_id, payload->>'$.n' AS n FROM events ORDER BY entity_id"
+    found = [(one["entity_id"], one["n"]) for one in pik("sql", query, "--format", "json").json()["rows"]]
+    assert found == [("a", "x"), ("b", "y\nz")]
+    batch = done.json()["batch_id"]
+    rejects = pik("batches", batch, "--rejects", "--format", "json").json()["rejects"]
+    assert [(one["seq"], one["line"]) for one in rejects] == [(3, '{"who":"c","at":"soon","note":""}'), (4, "d")]
+    assert "the row has 1 cells, the header 3 (line 6)" in rejects[1]["reason"]
+
+    (tmp_path / "good.csv").write_text("a;2026-01-01T00:00:00Z;x\ne;2026-01-01T01:00:00Z;\n")
+    given = ["--input", "csv", "--columns", "who,at,note", "--delimiter", ";", "--null", ""]
+    compared = pik("diff", "events", "good.csv", *given, *maps, "--format", "json")
+    assert (compared.code, compared.json()["both"], compared.json()["missing"]) == (1, 1, 1)
+    mapped = ",".join(f"map={name}={value}" for name, value in fields.items())
+    assumed = f'with=@good.csv,input=csv,columns="who,at,note",delimiter=;,null=,{mapped}'
+    found = pik("diff", "aggregates", "--assume", assumed, "--format", "json").json()
+    assert [(row["entity_id"], row["recomputed"]) for row in found["differences"]] == [("a", 1), ("b", 1), ("e", 1)]
+    wrong = pik("ingest", "good.csv", "--delimiter", "ab")
+    assert (wrong.code, "--delimiter 'ab': expected a character" in wrong.err) == (2, True)
 
 
 def test_names_that_are_not_utf8_are_shown_escaped_and_texts_refused(pik, tmp_path):

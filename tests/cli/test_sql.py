@@ -115,7 +115,8 @@ def test_numbers_and_times_are_written_exactly(shop: Callable[..., Any]) -> None
         "SELECT 170141183460469231731687303715884105727::HUGEINT AS huge, "
         "12345678901234567890.1230::DECIMAL(38, 4) AS d, "
         "max(event_time) AS latest, max(event_ns) AS ns, DATE '2026-01-31' AS day, NULL AS nothing, true AS yes, "
-        "'' AS empty, 'x\n' AS text, min(payload)::JSON AS payload, TIMESTAMPTZ '2026-01-01 00:00:00+03' AS zoned FROM events"
+        "'' AS empty, "
+        "'x\n' AS text, min(payload)::JSON AS payload, TIMESTAMPTZ '2026-01-01 00:00:00+03' AS zoned FROM events"
     )
     out = shop("sql", statement, "--format", "jsonl").out
     assert '"huge":170141183460469231731687303715884105727,"d":12345678901234567890.1230,' in out

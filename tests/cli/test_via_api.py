@@ -17,6 +17,7 @@ from pik import lambdas
 from pik.inputs.blocks import Block
 from pik.inputs.source import OpenedInput
 from pik.lambdas import replay as replaying
+from pik.model.layout import Layout
 from pik.stores import open_store
 from pik.stores.aws import http_api as aws_api
 from pik.usecases.ingest import via_api as api_ingest
@@ -325,8 +326,8 @@ def test_an_interrupted_ingest_waits_for_no_answer(pik, gateway, tmp_path, monke
 
     read = OpenedInput.blocks
 
-    def interrupted(opened: OpenedInput, max_line: int) -> Iterator[Block]:
-        yield from read(opened, max_line)
+    def interrupted(opened: OpenedInput, layout: Layout, max_line: int) -> Iterator[Block]:
+        yield from read(opened, layout, max_line)
         raise KeyboardInterrupt
 
     with gateway.lock:  # nothing is answered meanwhile

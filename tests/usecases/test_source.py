@@ -28,6 +28,7 @@ from pik.inputs import blocks as module
 from pik.inputs.blocks import Block, NulRuns, blocks
 from pik.inputs.compression import uncompressed
 from pik.inputs.source import file_source
+from pik.model.layout import JSON_LINES
 
 MAX_LINE = 200
 
@@ -391,7 +392,7 @@ def test_a_file_can_be_read_again_and_its_content_has_a_name(tmp_path: Path) -> 
     assert (source.path, source.size) == (path, 3)
     with source.open() as opened:
         digests = {opened.digest() for _ in range(2)}
-        assert [block.data for block in opened.blocks(MAX_LINE)] == [b"abc"]
+        assert [block.data for block in opened.blocks(JSON_LINES, MAX_LINE)] == [b"abc"]
     assert digests == {"ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"}
 
 
@@ -402,7 +403,7 @@ def test_all_blocks_are_there_before_a_change_is_reported(tmp_path: Path) -> Non
     with file_source(str(path)).open() as opened:
         opened.digest()
         path.write_bytes(b"abc\ndef\n")
-        assert [block.data for block in opened.blocks(MAX_LINE)] == [b"abc\ndef\n"]
+        assert [block.data for block in opened.blocks(JSON_LINES, MAX_LINE)] == [b"abc\ndef\n"]
         with pytest.raises(InputError, match=r"a\.jsonl changed while it was being read"):
             opened.expect_unchanged()
 
@@ -414,7 +415,7 @@ def test_a_file_that_is_replaced_meanwhile_is_read_as_it_was_opened(tmp_path: Pa
         (tmp_path / "new").write_bytes(b"defg\n")
         (tmp_path / "new").rename(path)
         assert opened.digest() == sha256(b"abc\n").hexdigest()
-        assert [block.data for block in opened.blocks(MAX_LINE)] == [b"abc\n"]
+        assert [block.data for block in opened.blocks(JSON_LINES, MAX_LINE)] == [b"abc\n"]
         opened.expect_unchanged()
 
 
@@ -427,7 +428,7 @@ def test_a_pipe_is_read_once_as_standard_input_is(tmp_path: Path) -> None:
     source = file_source(str(path))
     assert (source.path, source.size) == (None, None)
     with source.open() as opened:
-        assert records(list(opened.blocks(MAX_LINE))) == EXPECTED
+        assert records(list(opened.blocks(JSON_LINES, MAX_LINE))) == EXPECTED
     writer.join()
 
 

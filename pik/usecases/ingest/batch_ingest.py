@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
@@ -29,6 +29,7 @@ from pik.model.batch import Batch, BatchState, Chunk, Origin, Reject
 from pik.model.delivery import read_delivery
 from pik.model.event import ENVELOPE
 from pik.model.ids import new_id
+from pik.model.layout import Layout
 from pik.ports.raw import Raw
 from pik.ports.store import Store, batch_of
 from pik.rawlog.objects import unpacked
@@ -61,6 +62,10 @@ class IngestOptions:
     workers: int = 2
     actor: str = ""
 
+    def of(self, opened: OpenedInput) -> IngestOptions:
+        """Return the options for this input, its layout recognized. Raises as `Reading.of` does."""
+        return replace(self, reading=self.reading.of(opened))
+
 
 @dataclass(frozen=True, slots=True)
 class IngestReport:
@@ -86,9 +91,11 @@ def ingest(store: Store, source: Source, options: IngestOptions, progress: Progr
     """
     require_writable(store)
     began = monotonic()
-    # The workers start while the digest of the file is computed.
-    with block_builders(store.raw, source, options) as pool, source.open() as opened:
-        content = _content(opened, options)
+    with ExitStack() as stack:
+        opened = stack.enter_context(source.open())
+        options = options.of(opened)
+        pool = stack.enter_context(block_builders(store.raw, source, options))
+        content = _content(opened, options)  # while the workers start
         with input_lock(store, source, content):
             origin = origin_of(source, options, content)
             found = find_ingested(store, origin)
@@ -97,7 +104,6 @@ def ingest(store: Store, source: Source, options: IngestOptions, progress: Progr
                     raise _other_stream(found)
                 expect_none_invalid(source, options, found)
                 return IngestReport(source.name, Outcome.ALREADY, found, None, monotonic() - began)
-            opened.examine(options.reading.record_mapping(), mixed=options.reading.mixed)
             interrupted = found if found and found.state != BatchState.COMPLETE else None
             following: Iterator[Block] = iter(())
             if interrupted is None:
@@ -143,6 +149,7 @@ class CheckReport:
     """
 
     source: str
+    layout: Layout
     read: int
     valid: int
     reasons: Mapping[str, int]
@@ -159,7 +166,7 @@ def check(
     line: bytes | None = None
     reasons: Counter[str] = Counter()
     with source.open() as opened:
-        opened.examine(options.reading.record_mapping(), mixed=options.reading.mixed)
+        options = options.of(opened)
         checkers: Pool[Work, CheckedBlock] = Pool(partial(checking, options.reading), _workers(source, options))
         with showing(progress, f"checking {source.name}", source.size, "bytes"), checkers as pool:
             for block in _build(pool, opened, _blocks(opened, options, None), None, progress):
@@ -169,7 +176,8 @@ def check(
                 read += chunk.read
                 valid += chunk.read - (chunk.rejects.records if chunk.rejects else 0)
                 reasons.update(chunk.reasons)
-    return CheckReport(source.name, read, valid, reasons, monotonic() - began, line and _sample(line))
+    sample = line and _sample(line)
+    return CheckReport(source.name, options.reading.layout, read, valid, reasons, monotonic() - began, sample)
 
 
 def probe(source: Source, options: IngestOptions) -> None:
@@ -180,7 +188,7 @@ def probe(source: Source, options: IngestOptions) -> None:
     if source.is_stream:
         return
     with source.open() as opened:
-        opened.examine(options.reading.record_mapping(), mixed=options.reading.mixed)
+        options = options.of(opened)
         blocks = _blocks(opened, options, None)
         here: Pool[Work, CheckedBlock] = Pool(partial(checking, options.reading), 0)
         chunks = _build(here, opened, blocks, None, SILENT)
@@ -205,6 +213,7 @@ def origin_of(source: Source, options: IngestOptions, content: str) -> Origin:
     """Return the origin of a batch, with those options that change what is recorded."""
     reading = options.reading
     chosen = {"max_line": str(reading.max_line)}
+    chosen.update(reading.layout.recorded)
     if reading.mapping is not None:
         chosen["time_format"] = reading.time_format
         chosen.update({f"map.{name}": expression for name, expression in reading.mapping.items()})
@@ -284,12 +293,12 @@ class _Meter:
 
 def _blocks(opened: OpenedInput, options: IngestOptions, batch: Batch | None) -> Iterator[Block]:
     """Return the blocks from where the batch stands to the end of the input."""
-    max_line = options.reading.max_line
+    layout, max_line = options.reading.layout, options.reading.max_line
     if opened.is_stream:
-        return _stream_blocks(opened.blocks(max_line), batch)
+        return _stream_blocks(opened.blocks(layout, max_line), batch)
     if batch is None:
-        return opened.blocks(max_line)
-    return opened.blocks(max_line, first_seq=batch.next_seq, offset=batch.offset)
+        return opened.blocks(layout, max_line)
+    return opened.blocks(layout, max_line, first_seq=batch.next_seq, offset=batch.offset)
 
 
 def _stream_blocks(following: Iterator[Block], batch: Batch | None) -> Iterator[Block]:

@@ -22,7 +22,7 @@ from pik.model.ids import new_id
 from pik.ports.raw import Object
 from pik.ports.store import Store, batch_of
 from pik.rawlog.sealed_records import record_object
-from pik.rawlog.segment_writer import SegmentBuilder
+from pik.rawlog.segment_writer import Reading, SegmentBuilder
 from pik.runtime import Progress, showing
 from pik.usecases.availability import require_writable
 from pik.usecases.ingest.batch_ingest import (
@@ -78,6 +78,7 @@ class _File:
 
     source: Source
     origin: Origin
+    reading: Reading
     block: Block | None = None
     ingested: Batch | None = None
 
@@ -117,26 +118,26 @@ def _read(store: Store, sources: Sequence[Source], options: IngestOptions, locks
     with suppress(PikError):
         for source in sources:
             with source.open() as opened:
+                here = options.of(opened)
                 content = opened.digest()
                 if content in contents:
                     break
                 contents.add(content)
                 locks.enter_context(input_lock(store, source, content))
-                origin = origin_of(source, options, content)
+                origin = origin_of(source, here, content)
                 there = find_ingested(store, origin)
                 if there is not None and there.state != BatchState.COMPLETE:
                     break
                 if there is not None and not options.again:
                     expect_none_invalid(source, options, there)
-                    files.append(_File(source, origin, ingested=there))
+                    files.append(_File(source, origin, here.reading, ingested=there))
                     continue
-                opened.examine(options.reading.record_mapping(), mixed=options.reading.mixed)
-                blocks = list(islice(opened.blocks(options.reading.max_line), 2))
+                blocks = list(islice(opened.blocks(here.reading.layout, here.reading.max_line), 2))
                 opened.expect_unchanged()
             size += sum(len(block.data) for block in blocks)
             if len(blocks) > 1 or size > BLOCK:
                 break
-            files.append(_File(source, origin, next(iter(blocks), None)))
+            files.append(_File(source, origin, here.reading, next(iter(blocks), None)))
     return files
 
 
@@ -147,7 +148,7 @@ def _record(store: Store, files: Sequence[_File], options: IngestOptions) -> Ite
     chunks, objects = [], list[Object]()
     for file, batch in zip(files, batches, strict=True):
         if file.block is not None:
-            chunk, made = SegmentBuilder(batch.batch_id, options.reading).build(file.block, 1)
+            chunk, made = SegmentBuilder(batch.batch_id, file.reading).build(file.block, 1)
             chunks.append(chunk)
             objects += made
     store.raw.create_all(objects)

@@ -17,6 +17,7 @@ from time import monotonic
 from zlib import crc32
 
 from pik.errors import InputError, Invalid, StoreError
+from pik.inputs.blocks import Problem
 from pik.inputs.source import OpenedInput, Source
 from pik.model.batch import Counts, Reject, Verdict
 from pik.model.delivery import event_line, event_line_in
@@ -64,20 +65,22 @@ def send(
     recorded anything.
     """
     began = monotonic()
-    sender = _Sender(api, source, reading, on_reject)
     with source.open() as opened:
-        opened.examine(reading.record_mapping(), mixed=reading.mixed)
+        reading = reading.of(opened)
+        sender = _Sender(api, source, reading, on_reject)
         with showing(progress, f"sending {source.name}", source.size, "bytes"):
-            sender.run(_records(opened, reading.max_line, progress))
+            sender.run(_records(opened, reading, progress))
     return sender.report(monotonic() - began)
 
 
-def _records(opened: OpenedInput, max_line: int, progress: Progress) -> Iterator[tuple[int, bytes]]:
+def _records(opened: OpenedInput, reading: Reading, progress: Progress) -> Iterator[tuple[int, bytes | Problem]]:
     """Yield the records that are not blank, with their seqs."""
     before = 0
-    for block in opened.blocks(max_line):
+    for block in opened.blocks(reading.layout, reading.max_line):
         for seq, line in enumerate(block.data.split(b"\n"), block.first_seq):
-            if line.strip():
+            if seq in block.problems:
+                yield seq, block.problems[seq]
+            elif line.strip():
                 yield seq, line
         progress.advance(opened.position - before)
         before = opened.position
@@ -110,10 +113,10 @@ class _Sender:
         self._lost: list[int] = []
         self._failure: StoreError | None = None
 
-    def run(self, records: Iterator[tuple[int, bytes]]) -> None:
+    def run(self, records: Iterator[tuple[int, bytes | Problem]]) -> None:
         try:
-            for seq, line in records:
-                self._add(seq, line)
+            for seq, record in records:
+                self._add(seq, record)
                 if self._failure is not None:
                     break
             else:
@@ -140,10 +143,13 @@ class _Sender:
             unanswered_from=min(self._lost, default=None),
         )
 
-    def _add(self, seq: int, line: bytes) -> None:
+    def _add(self, seq: int, record: bytes | Problem) -> None:
         """Add the record to its lane. Invalid records are sent as well, for the stack to keep, if it would."""
         entity, longest = "", self._reading.max_line
+        line = record.record if isinstance(record, Problem) else record
         try:
+            if isinstance(record, Problem):
+                raise Invalid(record.reason)
             if len(line) > longest:
                 line = line[: longest + 1]  # enough to see that it is too long
                 raise Invalid(f"the line is longer than {longest} bytes")

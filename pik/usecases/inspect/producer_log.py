@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from operator import itemgetter
@@ -60,10 +61,13 @@ def read_blocks(
     """Yield the blocks of an input in order, with their events in the directory. Raises InputError where it cannot be
     read to its end."""
     size = 0 if source.size is not None and source.size < BLOCK else workers
-    pool: Pool[Work, LogBlock] = Pool(partial(_building, directory, reading), size)
-    with source.open() as opened, pool, showing(progress, f"reading {source.name}", None, "bytes"):
-        opened.examine(reading.record_mapping(), mixed=reading.mixed)
-        blocks = enumerate(opened.blocks(reading.max_line), 1)
+    with ExitStack() as stack:
+        opened = stack.enter_context(source.open())
+        reading = reading.of(opened)
+        pool: Pool[Work, LogBlock] = Pool(partial(_building, directory, reading), size)
+        stack.enter_context(pool)
+        stack.enter_context(showing(progress, f"reading {source.name}", None, "bytes"))
+        blocks = enumerate(opened.blocks(reading.layout, reading.max_line), 1)
         works = ((batch_id, block, place, time_ns()) for place, block in blocks)
         try:
             yield from pool.map(works, progress.advance, label=itemgetter(2))

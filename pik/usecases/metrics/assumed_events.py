@@ -24,7 +24,13 @@ def reading_of(assumed: With) -> Reading:
     time_format = assumed.time_format or "rfc3339"
     is_mapped = assumed.mapping or time_format != "rfc3339"
     mapping = dict(assumed.mapping) if is_mapped else None
-    reading = Reading(assumed.max_line, mapping=mapping, time_format=time_format, timezone=assumed.timezone)
+    reading = Reading(
+        assumed.max_line,
+        mapping=mapping,
+        time_format=time_format,
+        timezone=assumed.timezone,
+        layout=assumed.layout,
+    )
     try:
         reading.record_mapping()
     except UsageError as error:

@@ -20,6 +20,7 @@ from pik.errors import NotFound, UsageError
 if TYPE_CHECKING:
     from pik.inputs.source import Source
     from pik.model.batch import Reject
+    from pik.model.layout import Layout
     from pik.ports.store import Store
     from pik.rawlog.segment_writer import Reading
     from pik.usecases.ingest.batch_ingest import IngestOptions, IngestReport
@@ -46,6 +47,11 @@ if TYPE_CHECKING:
 def ingest(
     cli: Context,
     files: Annotated[list[str], argument("FILE…", "Files, s3:// objects, quoted globs, or - for standard input.")],
+    input_: options.Input = None,
+    delimiter: options.Delimiter = None,
+    columns: options.Columns = None,
+    null: options.Null = None,
+    encoding: options.Encoding = None,
     mapping: options.Map = None,
     time_format: options.TimeFormat = None,
     timezone: options.Timezone = None,
@@ -86,7 +92,8 @@ def ingest(
     from pik.usecases.ingest.batch_ingest import IngestOptions
 
     sources = sources_of(cli, files, batch_key)
-    reading = reading_of(cli, mapping, time_format, timezone, max_line, on_invalid)
+    layout = options.layout_of(input=input_, delimiter=delimiter, columns=columns, null=null, encoding=encoding)
+    reading = reading_of(cli, layout, mapping, time_format, timezone, max_line, on_invalid)
     chosen = IngestOptions(
         reading,
         refuse_conflicts=on_conflict == "fail",
@@ -184,6 +191,7 @@ def sources_of(cli: Context, files: list[str], batch_key: str | None) -> list[So
 
 def reading_of(
     cli: Context,
+    layout: Layout,
     mapping: list[str] | None,
     time_format: str | None,
     timezone: str | None,
@@ -209,6 +217,7 @@ def reading_of(
         time_format=time_format,
         timezone=timezone,
         mixed=on_invalid == "reject",
+        layout=layout,
     )
     try:
         chosen.zone()  # complains now rather than in a worker

@@ -14,6 +14,7 @@ from pik.cli.text import number_of, visible
 from pik.cli.values import Count, Instant, Json, Lag, Shown, words
 from pik.errors import command
 from pik.model.batch import Counts
+from pik.model.layout import InputFormat
 
 if TYPE_CHECKING:
     from pik.model.batch import Reject
@@ -49,6 +50,10 @@ def _skewed(one: IngestReport) -> int | None:
     return sum(count for lag, count in one.batch.lags.items() if lag < 0) or None
 
 
+def _input(one: IngestReport) -> str:
+    return dict(one.batch.origin.options).get("input", InputFormat.JSONL)
+
+
 def _rate(one: IngestReport) -> int | None:
     from pik.usecases.ingest.batch_ingest import Outcome
 
@@ -60,6 +65,7 @@ INGEST = Schema(
     "pik ingest",
     Field("batch_id", str, "the batch", get="batch.batch_id"),
     Field("source", str, "the input's name"),
+    Field("input", str, "how its records are written: `jsonl` or another format of `--input`", get=_input),
     Field("outcome", str, "`ingested`; `resumed` (an interrupted batch); `already ingested`: nothing was done"),
     Field("resumed_from_record", int | None, "the first record that this command recorded", get="resumed_from"),
     Field("read", Count, "records of the whole batch: accepted + duplicates + rejected", get="batch.counts.read"),
@@ -117,6 +123,7 @@ INGEST_SEVERAL = Schema(
         "one per input",
         Column("batch_id", str, get="batch.batch_id"),
         Column("source", str),
+        Column("input", str, "as above", get=_input),
         Column("outcome", str, "as above"),
         *(Column(name, Count, get=f"batch.counts.{name}") for name in _COUNTS),
     ),
@@ -174,6 +181,7 @@ INGEST_DRY_RUN = Schema(
         "sources",
         "one per input",
         Column("source", str),
+        Column("input", str, "how its records are written", get="layout.format"),
         Column("read", Count),
         Column("valid", Count, "records that are valid events; duplicates are not detected"),
         Column("rejected", Count, get=lambda one: one.read - one.valid),

@@ -46,6 +46,11 @@ def diff_events(
     where: Annotated[
         str | None, option("--where SQL", "Only events that meet this condition, as in a metric's `where`.")
     ] = None,
+    input_: options.Input = None,
+    delimiter: options.Delimiter = None,
+    columns: options.Columns = None,
+    null: options.Null = None,
+    encoding: options.Encoding = None,
     mapping: options.Map = None,
     time_format: options.TimeFormat = None,
     timezone: options.Timezone = None,
@@ -70,7 +75,8 @@ def diff_events(
 
     if write is not None and write.exists():
         raise UsageError(f"--write {write}: the file exists already", hint="name another one")
-    reading = reading_of(cli, mapping, time_format, timezone, max_line, None)
+    layout = options.layout_of(input=input_, delimiter=delimiter, columns=columns, null=null, encoding=encoding)
+    reading = reading_of(cli, layout, mapping, time_format, timezone, max_line, None)
     window = options.window_of(from_, to, since)
     scope = Scope(window, tuple(source or ()), tuple(type_ or ()), tuple(entity or ()), where)
     found = reconcile(
@@ -86,6 +92,7 @@ def diff_events(
     )
     limit = limit or cli.default_limit
     longest = ["--max-line", str(max_line)] if max_line > 1 << 20 else []
+    described = [word for name, text in layout.given.items() for word in (f"--{name}", text)]
     rows, more_rows = first_rows(iter(found.mismatches), limit)
     values, more_values = first_rows(iter(found.impact.values if found.impact else ()), limit)
     options.note_left_out(cli, found.impact.left_out if found.impact else ())
@@ -101,7 +108,7 @@ def diff_events(
     if found.rejected:
         given = {"--map": mapping or (), "--time-format": [time_format], "--timezone": [timezone]}
         again = [word for name, values in given.items() for value in values if value for word in (name, value)]
-        why = command("ingest", "--dry-run", *again, *longest, *files)
+        why = command("ingest", "--dry-run", *described, *again, *longest, *files)
         notes.append(f"not events: {number_of(found.rejected, 'record')} of the log; why: {why}")
     for note in filter(None, notes):
         cli.note(note)

@@ -1,0 +1,198 @@
+"""Rows of CSV and TSV as records: each an object from the header's names to the texts that stand in the cells.
+
+The grammar is RFC 4180's, with any delimiter and any line end: a quoted cell may hold delimiters, line breaks and
+doubled quotes, and after a closing quote the cell ends. A blank line is not a row. Nothing is interpreted: `007`,
+`NULL` and ` x` are the texts that they are.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from itertools import islice
+from typing import BinaryIO
+
+import msgspec
+
+from pik.errors import InputError
+from pik.inputs.blocks import BLOCK, LINES, Block, Problem
+from pik.model.event import one_line
+from pik.model.layout import InputFormat, Layout
+
+_DELIMITERS = ("\t", ",", ";", "|")
+"""What is tried, in this order."""
+
+_ROWS = 20
+"""Rows that are compared to recognize a table."""
+
+_NAME = re.compile(r"[^\W\d][\w .:/()%#$@-]*")
+_encode = msgspec.json.Encoder().encode
+
+
+def blocks(
+    stream: BinaryIO, name: str, layout: Layout, *, max_line: int, first_seq: int = 1, offset: int = 0
+) -> Iterator[Block]:
+    """Yield the rows from `first_seq` on, which starts `offset` bytes into the text as UTF-8.
+
+    A row with other than the header's number of cells, with misplaced quotes, or of more than `max_line` bytes is a
+    problem: it is kept as it stands. Raises InputError for a header with a name that comes twice, and for text in
+    another encoding.
+    """
+    rows = _Rows(stream, layout, max_line)
+    following = iter(rows)
+    header = layout.columns or _header(following, name)
+    rows.continue_at(offset)
+    lines: list[bytes] = []
+    problems: dict[int, Problem] = {}
+    size, seq = 0, first_seq
+    for cells, problem in following:
+        if problem is None and len(cells) not in (0, len(header)):
+            problem = rows.problem(f"the row has {len(cells)} cells, the header {len(header)}")
+        if problem is not None:
+            problems[seq] = problem
+            lines.append(one_line(problem.record))
+        else:
+            lines.append(_record(header, cells, layout.null) if cells else b"")
+        size += len(lines[-1])
+        seq += 1
+        if size >= BLOCK or len(lines) == LINES:
+            yield _block(lines, first_seq, rows.offset, problems)
+            first_seq, lines, problems, size = seq, [], {}, 0
+    if lines:
+        yield _block(lines, first_seq, rows.offset, problems)
+
+
+def _record(header: Sequence[str], cells: Sequence[str], null: str | None) -> bytes:
+    pairs = zip(header, cells, strict=True)
+    return _encode(dict(pairs) if null is None else {name: cell for name, cell in pairs if cell != null})
+
+
+def _block(lines: list[bytes], first_seq: int, offset: int, problems: dict[int, Problem]) -> Block:
+    data = b"\n".join(lines) + b"\n"
+    return Block(first_seq, first_seq + len(lines) - 1, data, offset, problems=problems)
+
+
+def _header(rows: Iterator[tuple[Sequence[str], Problem | None]], name: str) -> Sequence[str]:
+    """Return the names that the first row gives. Raises InputError."""
+    for cells, problem in rows:
+        if problem is not None:
+            raise InputError(f"{name}: the header is not a row of CSV: {problem.reason}", hint="--columns names them")
+        if repeated := [cell for cell in cells if cells.count(cell) > 1]:
+            what = f"{name}: two columns have the same name, {repeated[0]!r}"
+            raise InputError(what, hint="--columns A,B,… names all of them, after the header is cut off")
+        if cells:
+            return cells
+    return ()
+
+
+class _Rows:
+    """The rows of a text in UTF-8, each with the problem that it has, if any."""
+
+    def __init__(self, stream: BinaryIO, layout: Layout, max_line: int) -> None:
+        self._stream, self._max_line = stream, max_line
+        self._delimiter = layout.delimiter or ("\t" if layout.format == InputFormat.TSV else ",")
+        self._read = self._lines_read = 0  # bytes and lines of the stream
+        self._again: list[bytes] = []  # lines to read again, the next one last: they do not belong to the row before
+        self._row: list[bytes] = []  # lines of the current row
+        self._row_size = 0
+        csv.field_size_limit(max(max_line, csv.field_size_limit()))
+
+    @property
+    def offset(self) -> int:
+        """Return the number of bytes up to the end of the current row."""
+        return self._read - sum(map(len, self._again))
+
+    def continue_at(self, offset: int) -> None:
+        """Skip to that offset, if it is further on."""
+        while self._read < offset and (data := self._stream.read(min(BLOCK, offset - self._read))):
+            self._read += len(data)
+            self._lines_read += data.count(b"\n")
+
+    def __iter__(self) -> Iterator[tuple[Sequence[str], Problem | None]]:
+        while True:
+            try:
+                for cells in csv.reader(self._lines(), delimiter=self._delimiter, strict=True):
+                    yield cells, None
+                    self._row, self._row_size = [], 0
+            except UnicodeDecodeError:
+                yield (), self.problem("the row is not valid UTF-8")
+            except _TooLong:
+                yield (), self._first_line()
+            except csv.Error as error:
+                yield (), self.problem(f"the row is not CSV: {error}")
+            else:
+                return
+            self._row, self._row_size = [], 0
+
+    def problem(self, reason: str) -> Problem:
+        """Return the problem of the current row."""
+        line = self._lines_read - len(self._again) - len(self._row) + 1
+        return Problem(f"{reason} (line {line})", b"".join(self._row).rstrip(b"\r\n"))
+
+    def _lines(self) -> Iterator[str]:
+        """Yield the lines, which become those of the current row. Raises _TooLong where it has too many bytes."""
+        while True:
+            line = self._again.pop() if self._again else b""
+            if not line.endswith(b"\n"):
+                more = self._stream.readline(self._max_line + 2 - len(line))
+                self._lines_read += not line and bool(more)
+                line, self._read = line + more, self._read + len(more)
+            if not line:
+                return
+            self._row.append(line)
+            self._row_size += len(line)
+            if self._row_size > self._max_line and len(b"".join(self._row).rstrip(b"\r\n")) > self._max_line:
+                raise _TooLong
+            yield (line if self._read > len(line) else line.removeprefix(codecs.BOM_UTF8)).decode()
+
+    def _first_line(self) -> Problem:
+        """Return the problem of a row that is too long, which ends with its first line."""
+        first, *others = self._row
+        self._row, self._again = [first], others[::-1]
+        if others:
+            return self.problem(f"a quoted cell does not end within {self._max_line} bytes")
+        while not first.endswith(b"\n") and (first := self._stream.readline(BLOCK)):
+            self._read += len(first)
+        self._row = [self._row[0][: self._max_line + 1]]
+        return self.problem(f"the line is longer than {self._max_line} bytes")
+
+
+class _TooLong(Exception):
+    """A row has more bytes than a record may have."""
+
+
+def delimiter_of(text: str, *, whole: bool) -> str | None:
+    """Return what stands between the cells of a text: the delimiter by which most of its first rows have as many cells
+    as the first one, and that several. None where there is no such one."""
+    best: tuple[float, int, str] | None = None
+    for delimiter in _DELIMITERS:
+        first, *others = [len(row) for row in head_rows(text, delimiter, whole=whole)] or [0]
+        alike = others.count(first) / max(1, len(others))
+        if first > 1 and alike > 0.5 and (best is None or (alike, first) > best[:2]):
+            best = alike, first, delimiter
+    return best and best[2]
+
+
+def head_rows(text: str, delimiter: str, *, whole: bool) -> list[list[str]]:
+    """Return the first rows of a text, as far as they are CSV; without the last one where it may be cut."""
+    rows: list[list[str]] = []
+    with suppress(csv.Error):
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+        rows += islice(filter(None, reader), _ROWS + 1)
+    return rows if whole or text.endswith("\n") or len(rows) > _ROWS else rows[:-1]
+
+
+def is_header(cells: Sequence[str]) -> bool:
+    """Whether a row looks like the names of columns."""
+    return all(map(_NAME.fullmatch, cells))
+
+
+def table(delimiter: str) -> Layout:
+    """Return the layout of a table with that delimiter."""
+    if delimiter == "\t":
+        return Layout(InputFormat.TSV)
+    return Layout(InputFormat.CSV, delimiter=None if delimiter == "," else delimiter)

@@ -1,0 +1,45 @@
+"""Text in any encoding, read as UTF-8."""
+
+from __future__ import annotations
+
+import codecs
+import io
+from typing import Any, BinaryIO
+
+from pik.errors import InputError
+
+_READ = 1 << 18
+
+
+def as_utf8(stream: BinaryIO, encoding: str, name: str) -> io.BufferedReader:
+    """Return the text of a stream as UTF-8. Reading raises InputError where it is not of that encoding."""
+    return io.BufferedReader(_Recoded(stream, encoding, name))
+
+
+class _Recoded(io.RawIOBase):
+    def __init__(self, stream: BinaryIO, encoding: str, name: str) -> None:
+        self._stream, self._encoding, self._name = stream, encoding, name
+        self._decoder = codecs.getincrementaldecoder(encoding)()
+        self._ready = b""
+        self._read = 0
+        self._ended = False
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._ready and not self._ended:
+            data = self._stream.read(_READ)
+            self._ended = not data
+            try:
+                self._ready = self._decoder.decode(data, final=self._ended).encode()
+            except UnicodeError as error:
+                at = self._read + getattr(error, "start", 0)
+                raise InputError(
+                    f"{self._name} is not {self._encoding}: it cannot be decoded near byte {at:,}",
+                    hint="--encoding names the encoding of the text: utf-8, utf-16, latin-1, cp1252, …",
+                ) from None
+            self._read += len(data)
+        size = min(len(buffer), len(self._ready))
+        buffer[:size], self._ready = self._ready[:size], self._ready[size:]
+        return size

@@ -1,0 +1,102 @@
+"""How records lie in an input: the format, and what it leaves open."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from pik.errors import Invalid
+
+
+class InputFormat(StrEnum):
+    """How the records of an input are written."""
+
+    JSONL = "jsonl"
+    CSV = "csv"
+    TSV = "tsv"
+
+
+TABLES = frozenset({InputFormat.CSV, InputFormat.TSV})
+"""Formats of rows under a header."""
+
+READS = "what can be read: JSON lines, JSON arrays, CSV and TSV, plain or compressed"
+
+OPTIONS = ("input", "delimiter", "columns", "null", "encoding")
+"""The options that describe a layout."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How records lie in an input; a `format` of None is recognized by the input's content and name.
+
+    Of a table: `delimiter` stands between cells (None: the first rows tell), `columns` are the names of all where no
+    header gives them, and a cell with just the text `null` is missing. `encoding` is that of the text.
+    """
+
+    format: InputFormat | None = None
+    delimiter: str | None = None
+    columns: tuple[str, ...] = ()
+    null: str | None = None
+    encoding: str | None = None
+
+    @property
+    def is_table(self) -> bool:
+        """Whether its format or one of its options says that it is a table."""
+        return self.format in TABLES or any(one in self.given for one in _OF_A_TABLE)
+
+    @property
+    def given(self) -> dict[str, str]:
+        """The options that say the same, by their names."""
+        texts = (self.format, self.delimiter, ",".join(self.columns) or None, self.null, self.encoding)
+        return {name: str(text) for name, text in zip(OPTIONS, texts, strict=True) if text is not None}
+
+    @property
+    def recorded(self) -> dict[str, str]:
+        """What a batch records of it: nothing of JSON lines in UTF-8, as raw itself is."""
+        return {name: text for name, text in self.given.items() if (name, text) != ("input", InputFormat.JSONL)}
+
+    def __str__(self) -> str:
+        """Return the options as they are typed."""
+        return " ".join(f"--{name} {shlex.quote(text)}" for name, text in self.given.items())
+
+
+AUTO = Layout()
+JSON_LINES = Layout(InputFormat.JSONL)
+
+_OF_A_TABLE = ("delimiter", "columns", "null")
+
+
+def read_layout(given: Mapping[str, str]) -> Layout:
+    """Return the layout that options describe. Raises Invalid, which begins with the option's name."""
+    name = given.get("input", "auto")
+    if name not in ("auto", *InputFormat):
+        raise Invalid(f"input {name}: unknown format", hint=f"auto, {', '.join(InputFormat)}")
+    layout = Layout(
+        None if name == "auto" else InputFormat(name),
+        given.get("delimiter"),
+        tuple(given["columns"].split(",")) if "columns" in given else (),
+        given.get("null"),
+        given.get("encoding"),
+    )
+    if layout.format not in (None, *TABLES) and (wrong := [one for one in _OF_A_TABLE if one in given]):
+        raise Invalid(f"{wrong[0]} is for tables, not for {layout.format}", hint="leave one of them out")
+    if layout.delimiter is not None and (len(layout.delimiter) != 1 or layout.delimiter in '"\r\n'):
+        hint = "a semicolon: ';'; tabs: input tsv"
+        raise Invalid(f"delimiter {layout.delimiter!r}: expected a character that is not a quote", hint=hint)
+    if layout.format == InputFormat.TSV and layout.delimiter not in (None, "\t"):
+        raise Invalid(f"delimiter {layout.delimiter!r} is not that of tsv", hint="input csv takes any")
+    if twice := [one for one in layout.columns if layout.columns.count(one) > 1]:
+        raise Invalid(f"columns: {twice[0]!r} comes twice", hint="each column has its own name")
+    if layout.encoding is not None:
+        _expect_encoding(layout.encoding)
+    return layout
+
+
+def _expect_encoding(name: str) -> None:
+    try:
+        "a".encode(name)
+    except LookupError:
+        hint = "utf-8, utf-16, latin-1, cp1252, …: https://docs.python.org/3/library/codecs.html#standard-encodings"
+        raise Invalid(f"encoding {name}: unknown encoding", hint=hint) from None

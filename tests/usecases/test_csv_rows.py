@@ -1,0 +1,132 @@
+"""Rows of CSV and TSV become records with the texts that stand in them, at any size of a block and after any crash."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pik.errors import InputError, Invalid
+from pik.inputs import csv_rows
+from pik.inputs.blocks import Block
+from pik.inputs.source import file_source
+from pik.model.layout import AUTO, InputFormat, Layout, read_layout
+
+CSV = Layout(InputFormat.CSV)
+LIMIT = 1 << 20
+
+
+def read(data: bytes, layout: Layout = CSV, *, max_line: int = LIMIT) -> list[Block]:
+    return list(csv_rows.blocks(io.BytesIO(data), "t.csv", layout, max_line=max_line))
+
+
+def records(blocks: Sequence[Block]) -> list[object]:
+    """The records in order; a problem is its reason and its text, a blank row is None."""
+    found: list[object] = []
+    for block in blocks:
+        for seq, line in enumerate(block.data.removesuffix(b"\n").split(b"\n"), block.first_seq):
+            problem = block.problems.get(seq)
+            found.append((problem.reason, problem.record.decode()) if problem else json.loads(line) if line else None)
+        assert block.last_seq == block.first_seq + block.data.count(b"\n") - 1
+    return found
+
+
+cells = st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="\0"), max_size=12)
+
+
+@settings(max_examples=60)
+@given(st.integers(1, 4).flatmap(lambda n: st.lists(st.lists(cells, min_size=n, max_size=n), max_size=8)),
+       st.sampled_from(",;\t|"), st.sampled_from(["\n", "\r\n"]), st.booleans(), st.integers(1, 3))  # fmt: skip
+def test_every_cell_is_the_text_that_stands_there_and_a_crash_changes_nothing(
+    rows: list[list[str]], delimiter: str, end: str, bom: bool, lines: int
+) -> None:
+    header = [f"column {number}" for number in range(len(rows[0]) if rows else 1)]
+    text = io.StringIO()
+    writer = csv.writer(text, delimiter=delimiter, lineterminator=end, quoting=csv.QUOTE_ALL)
+    writer.writerows([header, *rows])
+    data = (b"\xef\xbb\xbf" if bom else b"") + text.getvalue().encode()
+    layout = Layout(InputFormat.CSV, delimiter=delimiter)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(csv_rows, "LINES", lines)
+        blocks = read(data, layout)
+        assert records(blocks) == [dict(zip(header, row, strict=True)) for row in rows]
+        for number, block in enumerate(blocks, 1):
+            start = {"first_seq": block.last_seq + 1, "offset": block.offset}
+            resumed = csv_rows.blocks(io.BytesIO(data), "t.csv", layout, max_line=LIMIT, **start)
+            assert list(resumed) == blocks[number:]
+
+
+MIXED = b'a,b\n1,2\n3\n\n4,"x\ny",5\n6,"7"8\n9,\xff\n10,"11\r\n12"\n13,"14\n15,16\n'
+
+
+def test_a_row_that_is_not_like_the_header_is_kept_with_its_reason_its_line_and_its_text() -> None:
+    assert records(read(MIXED.replace(b"\xff", b"8"))) == [
+        {"a": "1", "b": "2"},
+        ("the row has 1 cells, the header 2 (line 3)", "3"),
+        None,
+        ("the row has 3 cells, the header 2 (line 5)", '4,"x\ny",5'),
+        ("the row is not CSV: ',' expected after '\"' (line 7)", '6,"7"8'),
+        {"a": "9", "b": "8"},
+        {"a": "10", "b": "11\r\n12"},
+        ("the row is not CSV: unexpected end of data (line 11)", '13,"14\n15,16'),
+    ]
+    assert [problem.record for block in read(MIXED) for problem in block.problems.values()][3] == b"9,\xff"
+
+
+def test_a_quote_that_is_never_closed_takes_its_own_line_and_no_more() -> None:
+    rows = "".join(f"{number},x\n" for number in range(40))
+    data = f'a,b\n0,"open\n{rows}'.encode()
+    problem, *others = records(read(data, max_line=60))
+    assert problem == ("a quoted cell does not end within 60 bytes (line 2)", '0,"open')
+    assert others == [{"a": str(number), "b": "x"} for number in range(40)]
+    long, after = records(read(b"a,b\n1," + b"y" * 500 + b"\n2,z\n", max_line=60))
+    assert long == ("the line is longer than 60 bytes (line 2)", "1," + "y" * 59)
+    assert after == {"a": "2", "b": "z"}
+
+
+def test_a_cell_may_be_missing_and_columns_may_be_named() -> None:
+    data = b"1,\n\\N,x\n"
+    one, other = {"n": "1", "t": ""}, {"n": "\\N", "t": "x"}
+    for null, found in ((None, [one, other]), ("", [{"n": "1"}, other]), ("\\N", [one, {"t": "x"}])):
+        assert records(read(data, Layout(InputFormat.CSV, columns=("n", "t"), null=null))) == found
+
+
+def test_a_header_that_names_two_columns_alike_is_refused() -> None:
+    with pytest.raises(InputError, match="two columns have the same name, 'a'"):
+        read(b"a,b,a\n1,2,3\n")
+    assert read(b"") == read(b"a,b\n") == []
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "cp1252", "latin-1"])
+def test_text_in_another_encoding_is_read_when_it_is_named(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "t.csv").write_bytes("id,name\n1,Zoë\n2,Ümit\n".encode(encoding))
+    with file_source(str(tmp_path / "t.csv")).open() as opened:
+        layout = opened.recognize(read_layout({"encoding": encoding}), mapped=True)
+        assert layout == Layout(InputFormat.CSV, encoding=encoding)
+        found = records(list(opened.blocks(layout, LIMIT)))
+    assert found == [{"id": "1", "name": "Zoë"}, {"id": "2", "name": "Ümit"}]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"input": "xml"}, "input xml: unknown format"),
+        ({"input": "jsonl", "null": ""}, "null is for tables, not for jsonl"),
+        ({"delimiter": '"'}, "delimiter '\"': expected a character"),
+        ({"delimiter": "ab"}, "delimiter 'ab': expected a character"),
+        ({"input": "tsv", "delimiter": ","}, "delimiter ',' is not that of tsv"),
+        ({"columns": "a,b,a"}, "columns: 'a' comes twice"),
+        ({"encoding": "klingon"}, "encoding klingon: unknown encoding"),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused(given: dict[str, str], message: str) -> None:
+    with pytest.raises(Invalid) as error:
+        read_layout(given)
+    assert message in error.value.message
+    assert read_layout({"input": "auto"}) == AUTO
