@@ -63,7 +63,7 @@ def resolve(model: Model, one: Assumed) -> RecordedCorrection:
         made.out = {
             identity
             for identity, found in state.counting.items()
-            if identity not in state.out and any(one.chosen.hits(each, state.times[each.number]) for each in found)
+            if any(one.chosen.hits(each, state.times[each.number]) for each in found)
         }
     elif one.kind == "delivery":
         place = model.arrivals[one.number]

@@ -35,7 +35,7 @@ from pik.usecases.correct.revoke import plan_revocation, record_revocation
 from pik.usecases.correct.standing import list_corrections, show_correction
 from tests.support.corrected_model import RecordedCorrection, holding, listed, resolve
 from tests.support.faults import Crash, FailAt, OneByOne, wrapped
-from tests.support.scenario_model import BATCHES, Assumed, Sent, written
+from tests.support.scenario_model import BATCHES, ZONES, Assumed, Chosen, Sent, written
 from tests.support.stores import ingest, replayed
 from tests.usecases.test_corrected_model import QUICK, RECORDABLE, WHOLE, values_of
 from tests.usecases.test_scenario_model import Built, build
@@ -79,6 +79,7 @@ def check_lists(batches: list[list[Sent]], steps: list[Assumed | int | list[Sent
                 revoke_one(built, step)
             else:
                 record_one(built, step)
+            assert values_of(built, WHOLE) == built.model.values("count(*)", *WHOLE), step
 
 
 def revoke_one(built: Built, number: int) -> None:
@@ -141,6 +142,17 @@ def check_effects(planned: PlannedCorrection, before: dict[str, Any], after: dic
 
 
 STEPS = st.lists(st.one_of(RECORDABLE, RECORDABLE, RECORDABLE, st.integers(0, 5)), min_size=1, max_size=5)
+
+
+@pytest.mark.parametrize("chosen", [Chosen(where=2), Chosen(source="web")], ids=["where", "source"])
+def test_a_selection_hits_what_does_not_count_too_with_and_without_a_condition(chosen: Chosen) -> None:
+    sent = [[Sent("a", "web", 0, value, "k"), Sent("b", "web", 0, value, None)] for value in (0, 1)]
+    taken = [Assumed("without", 0), Assumed("without-batch", 1)]
+    hitting = [("shift", "1d"), ("zone", ZONES[1]), ("conflicts", "last"), ("without-selected", "")]
+    steps = [*taken, *(Assumed(kind, chosen=chosen, word=word) for kind, word in hitting)]
+    check_lists(sent, [*steps, len(steps) - 1, 0, 0])
+
+
 test_a_correction_lists_what_its_assumption_hits_and_does_what_that_showed = QUICK(given(BATCHES, STEPS)(check_lists))
 
 

@@ -13,11 +13,12 @@ from pik.rawlog.selection import Selection
 
 
 def count_collisions(store: Store, engine: Engine, tables: Tables) -> int:
-    """Return how many events of the table `hit` meet, at the time to which they move, another one that counts there,
-    with the same source, type, entity and payload. Raises Damaged and EngineError."""
+    """Return how many events of the table `hit` that count meet, at the time to which they move, another one that
+    counts there, with the same source, type, entity and payload. Raises Damaged and EngineError."""
     tables.keep(
         "meeting",
         "SELECT hit.event_id, other.event_id AS other_id, hit.event_ns, other.event_ns AS other_ns FROM hit"
+        " SEMI JOIN events USING (batch_id, seq)"
         " JOIN (SELECT events.*, coalesce(hit.time_ns, events.event_ns) AS happened FROM events"
         " LEFT JOIN hit USING (batch_id, seq)) AS other"
         " ON other.source = hit.source AND other.event_type = hit.event_type AND other.entity_id = hit.entity_id"

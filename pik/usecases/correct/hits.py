@@ -40,7 +40,7 @@ from pik.model.scenario import (
 )
 from pik.ports.engine import Engine, Offset, Tables
 from pik.ports.store import Store
-from pik.rawlog.corrected import corrected_until
+from pik.rawlog.corrected import Corrected, corrected_until
 from pik.rawlog.correction_lists import ListLine
 from pik.rawlog.corrections import read_list, with_frames
 from pik.rawlog.gathering import gather_deliveries
@@ -161,13 +161,13 @@ def _rest(number: str, divisor: int) -> str:
 def hits(
     store: Store, engine: Engine, assumption: Assumption, until: int, *, unlike: Correction | None = None
 ) -> Iterator[Hits]:
-    """Provide the deliveries that a resolved assumption is about, of those recorded until a moment (nanoseconds); with
+    """Provide the deliveries that a resolved assumption is about, of all recorded until a moment (nanoseconds); with
     `unlike` only those that have come since that correction, and that no other one of the same statement lists.
 
     Raises NothingSelected where there are none, UsageError for one that cannot be recorded, a selection that cannot be
     evaluated, or times that cannot be known; NotHeld, Damaged and EngineError.
     """
-    search = _Search(store, engine, until, frozenset(corrected_until(store).withdrawn))
+    search = _Search(store, engine, until, corrected_until(store))
     if isinstance(assumption, Without | CountedDelivery | CountedConflict):
         found = search.of_events(assumption)
     elif isinstance(assumption, WithoutBatch | WithoutSelected | Shift | LocalTime):
@@ -208,10 +208,13 @@ def not_recordable(assumption: Assumption) -> UsageError:
 
 @dataclass(frozen=True, slots=True)
 class _Search:
+    """A search among all that was recorded until a moment, at the times that corrections give it, whether it counts or
+    not: what takes an event out, or withdraws a batch, may be revoked later."""
+
     store: Store
     engine: Engine
     until: int
-    withdrawn: frozenset[str]
+    corrected: Corrected
 
     @contextmanager
     def of_deliveries(self, assumption: WithoutBatch | WithoutSelected | Shift | LocalTime) -> Iterator[Tables]:
@@ -223,7 +226,8 @@ class _Search:
         start = max(criteria.window.start + min(by, -reach), MIN_INSTANT)
         end = min(criteria.window.end + max(by, reach), MAX_INSTANT + 1)
         entities, more = (criteria.entity,) if criteria.entity else (), ("verdict",) if criteria.batch else ()
-        with self._tables(Window(start, end), entities, more) as tables:
+        with_out = isinstance(assumption, WithoutSelected)
+        with self._tables(Window(start, end), entities, more, with_out=with_out) as tables:
             condition = self._condition(tables, criteria)
             if isinstance(assumption, WithoutSelected):
                 _keep(tables, f"event_id IN (SELECT event_id FROM events WHERE {condition})")
@@ -238,7 +242,7 @@ class _Search:
         conflicts."""
         places, window, entities = self._places(assumption)
         criteria = assumption.criteria if isinstance(assumption, CountedConflict) else Criteria()
-        with self._tables(window, entities) as tables:
+        with self._tables(window, entities, with_out=True) as tables:
             tables.add("place", {"batch_id": "VARCHAR", "seq": "BIGINT", "chosen": "BOOLEAN"}, places)
             condition = "(batch_id, seq) IN (SELECT batch_id, seq FROM place)"
             if criteria != Criteria():
@@ -254,9 +258,10 @@ class _Search:
     ) -> tuple[Spool[_Place], Window, Sequence[str]]:
         """Return the known deliveries of the events, the window that they lie in, and of few their entities."""
         places, days, entities, number = Spool(_Place), set[int](), set[str](), 0
+        withdrawn = self.corrected.withdrawn
         for deliveries in self._events(assumption):
             known = [one for one in deliveries if self._is_known(one)]
-            left = [one for one in known if one.batch_id not in self.withdrawn]
+            left = [one for one in known if one.batch_id not in withdrawn]
             if not (known if isinstance(assumption, Without) else left):
                 continue
             number, chosen = number + 1, _chosen(assumption, left)
@@ -272,7 +277,7 @@ class _Search:
         if not days:
             return ALL_TIME
         raw = Window(Window.of_day(min(days)).start, Window.of_day(max(days)).end)
-        lists = [listed for one in corrected_until(self.store).moving for listed in one.lists if listed.day in days]
+        lists = [listed for one in self.corrected.moving for listed in one.lists if listed.day in days]
         start = min([raw.start, *(listed.first_event for listed in lists)])
         end = max([raw.end, *(listed.last_event + 1 for listed in lists)])
         return Window(start, end)
@@ -290,9 +295,14 @@ class _Search:
         return one.recorded_at <= self.until and one.kind != Verdict.UNRECORDED
 
     @contextmanager
-    def _tables(self, window: Window, entities: Sequence[str], more: Sequence[str] = ()) -> Iterator[Tables]:
+    def _tables(
+        self, window: Window, entities: Sequence[str], more: Sequence[str] = (), *, with_out: bool
+    ) -> Iterator[Tables]:
+        """Provide the deliveries; `with_out`, `events` has those that are out as well."""
         expect_held(self.store, window, entities)
-        selection = Selection(self.store, window, entities, Overrides(until=self.until))
+        holding = [one for one in self.corrected.active if not (with_out and one.kind is CorrectionKind.WITHOUT)]
+        overrides = Overrides(until=self.until, corrected=Corrected(self.store, holding))
+        selection = Selection(self.store, window, entities, overrides)
         with (
             gather_deliveries(selection) as files,
             self.engine.tables(files, (*_TYPES, *more), window, entities) as tables,
@@ -305,10 +315,10 @@ class _Search:
         if criteria.where is None:
             return f"{bounds} AND {criteria_sql(criteria)}"
         wanted = Filter(criteria.window, (criteria.entity,) if criteria.entity else ())
+        moved = Corrected(self.store, self.corrected.moving)
+        overrides = Overrides(until=self.until, duplicates=True, corrected=moved)
         try:
-            met = selected(
-                self.store, self.engine, wanted, criteria_sql(criteria), Overrides(until=self.until, duplicates=True)
-            )
+            met = selected(self.store, self.engine, wanted, criteria_sql(criteria), overrides)
         except EngineError as error:
             what = f"where={criteria.where}: {error.message.partition(': ')[2]}"
             raise UsageError(what, hint="TRY_CAST in place of a cast") from None
@@ -361,15 +371,18 @@ def _keep(tables: Tables, condition: str) -> None:
 
 def _leave_out(tables: Tables, store: Store, correction: Correction) -> None:
     """Leave out of `hit` the deliveries, or where none is moved the events, that a correction lists, or another one of
-    the same statement that was recorded before it or holds. Events whose last delivery is to count stay where one of
-    their deliveries is not listed."""
+    the same statement that was recorded before it or holds; and where events are to be out those that are. Events whose
+    last delivery is to count stay where one of their deliveries is not listed."""
     log = store.corrections.recorded()
     holding = active(log)
     alike = [
         one
         for one in log
-        if (one.kind, one.statement) == (correction.kind, correction.statement)
-        and (log_order(one) <= log_order(correction) or one in holding)
+        if (
+            (one.kind, one.statement) == (correction.kind, correction.statement)
+            and (log_order(one) <= log_order(correction) or one in holding)
+        )
+        or (one.kind is correction.kind is CorrectionKind.WITHOUT and one in holding)
     ]
     add_listed(tables, store, "before", alike)
     if correction.kind.moves:
