@@ -40,6 +40,7 @@ from tests.support.aws.calls import counting
 from tests.support.aws.clock import later
 from tests.support.aws.emulator import make_stack, publish
 from tests.support.aws.processor import CONTEXT
+from tests.support.aws.unreliable import forgetful
 from tests.support.stores import event, ingest, request, window
 
 ENGINE = DuckEngine(threads=1)
@@ -195,6 +196,24 @@ def test_promise_1_recording_and_revoking_a_correction_die_after_every_call(
     rebuild_index(store, SILENT)
     assert list(store.corrections.recorded())[: len(recorded)] == recorded
     assert counted(store) == came
+
+
+def test_promise_1_a_correction_and_a_revocation_are_recorded_though_every_answer_is_lost(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And neither takes what it recorded itself for another's."""
+    monkeypatch.setattr("time.sleep", lambda _seconds: None)
+    ingest(store, tmp_path, [event(1, "a", "01T10:00")])
+    came = counted(store)
+    with forgetful(store):
+        made = correct(store, "shift=1d,entity=a")
+        assert counted(store) != came
+        revocation = revoke(store, made)
+    assert counted(store) == came
+    assert [one.correction_id for one in store.corrections.recorded()] == [
+        made.correction_id,
+        revocation.correction_id,
+    ]
 
 
 def of_first_batch(store: Store, text: str) -> str:

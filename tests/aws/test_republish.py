@@ -22,6 +22,7 @@ from tests.aws.test_crash import dying
 from tests.support.aws.clock import later
 from tests.support.aws.emulator import make_stack, publish
 from tests.support.aws.receivers import QueueReceiver
+from tests.support.aws.unreliable import forgetful
 from tests.support.stores import EVENTS, ingest
 
 
@@ -63,3 +64,17 @@ def test_promise_1_a_republish_that_dies_after_every_call(
         assert list(store.state_audit.problems()) == [], reason
         if die.calls < number:
             return
+
+
+def test_promise_1_a_republish_is_recorded_though_every_answer_is_lost(
+    aws: Clients, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("time.sleep", lambda _seconds: None)
+    store = open_store(publish(aws, make_stack(aws)))
+    ingest(store, tmp_path)
+    with forgetful(store):
+        send(store, str(tmp_path / "sent.ndjson"), "INC-1")
+    [republish] = store.republishes.newest_first()
+    assert (republish.state, republish.taken, republish.attempts) == (RepublishState.COMPLETED, len(EVENTS), 1)
+    assert len((tmp_path / "sent.ndjson").read_text().splitlines()) == len(EVENTS)
+    assert list(store.state_audit.problems()) == []

@@ -237,9 +237,12 @@ class Generation:
             condition, values = f"{condition} AND #current = :current", {**values, "current": self._current}
         else:
             condition = f"{condition} AND attribute_not_exists(#current)"
-        if self.table.update(_POINTER, change, values, condition=condition) is None:
-            raise _busy("corrections")  # this process slept for longer than its lease
+        is_set = self.table.update(_POINTER, change, values, condition=condition) is not None
+        generation = self._current
         self._read()
+        # Where the answer was lost, the call was sent again: the first one may have set it.
+        if not is_set and (self._current, self._corrections) != (generation, revision):
+            raise _busy("corrections")  # this process slept for longer than its lease
         sleep(NOTICED)
 
     def announce_corrections(self) -> None:

@@ -117,3 +117,16 @@ def unreliable(store: Store, seed: int) -> Iterator[Unreliable]:
         stack.enter_context(hooked(store, "before-call", made.cut))
         stack.enter_context(hooked(store, "after-call", made.tell))
         yield made
+
+
+@contextmanager
+def forgetful(store: Store) -> Iterator[None]:
+    """The first answer to each of the store's calls is lost meanwhile, behind its effect."""
+
+    def lose(request: Any, **_: Any) -> None:
+        if b"attempt=1" in request.headers["amz-sdk-request"]:
+            SESSION.send(request)
+            raise ConnectionClosedError(endpoint_url=request.url)
+
+    with hooked(store, "before-send", lose):
+        yield
