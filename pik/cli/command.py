@@ -55,7 +55,7 @@ def _globals(
         str | None,
         option(
             "--actor WHO",
-            "Who is recorded with what changes. [env PIK_ACTOR; default USER@HOST]",
+            "Who is recorded with what changes. [env PIK_ACTOR; default USER@HOST, in AWS the caller's ARN]",
             rich_help_panel=GLOBAL,
         ),
     ] = None,

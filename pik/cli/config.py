@@ -57,14 +57,15 @@ class Config:
 class Settings:
     """What holds for this command: the store's URL or path, the output format, who gives it, and `[ingest]`.
 
-    `default_store` is where a store is created that no option, variable or file names; None where one names it.
+    `default_store` is where a store is created that no option, variable or file names; None where one names it. `actor`
+    is None where neither an option nor a variable gives one.
     """
 
     store: str
     default_store: str | None
     format: Format
     quiet: bool
-    actor: str
+    actor: str | None
     ingest: Ingest
 
 
@@ -99,12 +100,12 @@ def settings(
     )
 
 
-def _actor(option: str | None, environment: Mapping[str, str]) -> str:
-    """Who is recorded with what this command changes: by default the user and the host, as the system names them."""
+def _actor(option: str | None, environment: Mapping[str, str]) -> str | None:
+    """Who is recorded with what this command changes, if that is given."""
     variable = environment.get("PIK_ACTOR")
     given = option if option is not None else variable or None
     if given is None:
-        return f"{_user()}@{os.uname().nodename}"
+        return None
     from pik.model.event import check_name  # late: few give a name
 
     name = "--actor" if option is not None else "PIK_ACTOR"
@@ -117,13 +118,15 @@ def _actor(option: str | None, environment: Mapping[str, str]) -> str:
     return given
 
 
-def _user() -> str:
+def user_and_host() -> str:
+    """Who gives this command, as the system names the user and the host."""
     import pwd
 
     try:
-        return pwd.getpwuid(os.geteuid()).pw_name
+        user = pwd.getpwuid(os.geteuid()).pw_name
     except KeyError:  # as in a container
-        return f"uid {os.geteuid()}"
+        user = f"uid {os.geteuid()}"
+    return f"{user}@{os.uname().nodename}"
 
 
 def _located(stores: Mapping[str, str], chosen: str, base: Path) -> str:

@@ -32,6 +32,7 @@ class Context:
         self._format: str | None = None
         self._quiet = False
         self.actor_option: str | None = None
+        self._actor: str | None = None
 
     def choose(self, *, store: str | None, format: str | None, quiet: bool, actor: str | None) -> None:  # noqa: A002 - the option's name
         """Take the global options of one part of the line; what stands further right wins."""
@@ -44,6 +45,22 @@ class Context:
     def settings(self) -> Settings:
         """Option, else environment, else pik.toml, else default."""
         return config.settings(store=self._store, format=self._format, quiet=self._quiet, actor=self.actor_option)
+
+    def actor(self, store: Store) -> str:
+        """Who is recorded with what this command changes in the store: the actor that is given, else the caller as the
+        store knows it, else the user and the host."""
+        if self._actor is None:
+            self._actor = self.settings.actor or self._caller(store) or config.user_and_host()
+        return self._actor
+
+    def _caller(self, store: Store) -> str | None:
+        from pik.errors import StoreError
+
+        try:
+            return store.caller and store.caller()
+        except StoreError as error:
+            self.note(f"recorded as {config.user_and_host()}, unless --actor says otherwise: {error.message}")
+            return None
 
     @property
     def default_limit(self) -> int | None:

@@ -6,7 +6,7 @@ the same data: `Batches` and `Requests` write, `Rebuild` writes all of it again,
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import islice
@@ -250,7 +250,8 @@ class Store:
     """Where everything lives. Picklable: a worker process opens its own connections. `url` names it for people.
 
     `deployed`: the store's own processor works on the queue; otherwise the process that replays does. Raw expires after
-    `retention_days` (None: never). With `copy` it holds a part of another store, and accepts nothing else.
+    `retention_days` (None: never). With `copy` it holds a part of another store, and accepts nothing else. `caller`
+    returns the name by which the store knows the caller, or raises StoreError; None: it knows nobody.
     """
 
     url: str
@@ -274,6 +275,7 @@ class Store:
     deployed: bool = False
     retention_days: int | None = None
     copy: Copy | None = None
+    caller: Callable[[], str] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,7 +62,7 @@ Record = Callable[[], Any]
 def correcting(store: Store, text: str, reason: str) -> Record:
     """As the command does: plan it, and return what records it."""
     assumptions = read_scenario(None, [text], lambda path: ()).assumptions
-    refuse_repeated(store, assumptions, reason, ARN)
+    refuse_repeated(store, assumptions, reason)
     plan = plan_correction(store, ENGINE, assumptions)
     return lambda: record_correction(plan, [text], reason, ARN)
 

@@ -71,4 +71,5 @@ def _assemble(url: str, clients: Clients, stack: Stack, generation: Generation) 
         backup=AwsBackup(state_table, queue),
         deployed=True,
         retention_days=stack.retention_days,
+        caller=clients.caller,
     )

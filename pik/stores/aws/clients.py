@@ -38,6 +38,9 @@ _LIMITS, _FUNCTION_LIMITS = (5, 5, 30), (4, 2, 5)
 """Attempts of a call, seconds for its connection and seconds for its answer. A function ends after 29 seconds where a
 caller waits for it: a stalled call must be sent again, or fail, before."""
 
+_STS_LIMITS = 2, 2, 5
+"""Commands go on without an answer. A network without a way to STS gives none."""
+
 
 @dataclass(slots=True)
 class Clients:
@@ -96,6 +99,11 @@ class Clients:
                 raise NoRegionError
             return credentials.get_frozen_credentials(), session.region_name
 
+    def caller(self) -> str:
+        """Return the ARN whose credentials these are. Raises StoreError."""
+        with translated("sts"):
+            return self.client("sts").get_caller_identity()["Arn"]
+
     def _shared_session(self) -> boto3.Session:
         """Return the session; it is kept, because it renews credentials that expire."""
         import boto3
@@ -112,7 +120,8 @@ class Clients:
 
         # "standard" retries throttling, 5xx and lost connections after a random part of a doubling delay (full jitter).
         in_function = "AWS_LAMBDA_FUNCTION_NAME" in os.environ
-        attempts, to_connect, to_answer = _FUNCTION_LIMITS if in_function else _LIMITS
+        limits = _STS_LIMITS if service == "sts" else _FUNCTION_LIMITS if in_function else _LIMITS
+        attempts, to_connect, to_answer = limits
         config = Config(
             retries={"mode": "standard", "total_max_attempts": attempts},
             max_pool_connections=CONNECTIONS,

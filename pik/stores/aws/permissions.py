@@ -152,8 +152,7 @@ class _Simulation:
         self._denied = False
         self.caller = ""
         try:
-            with translated("sts"):
-                arn = clients.client("sts").get_caller_identity()["Arn"]
+            arn = clients.caller()
         except StoreError as error:
             self._unknown = f"the caller is unknown: {briefly(error)}"
             return

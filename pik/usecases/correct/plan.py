@@ -102,7 +102,7 @@ def record_correction(plan: CorrectionPlan, typed: Sequence[str], reason: str, a
     store = plan.store
     with recording(store) as log:
         if plan.like is None:
-            refuse_repeated(store, [one.assumption for one in plan.corrections], reason, actor)
+            refuse_repeated(store, [one.assumption for one in plan.corrections], reason)
         if tuple(one.correction_id for one in log.recorded) != plan.known:
             raise Busy("another correction was recorded meanwhile, so the plan may be wrong", hint="look at it again")
         drafts = []
@@ -131,12 +131,11 @@ def record_correction(plan: CorrectionPlan, typed: Sequence[str], reason: str, a
         return log.record(drafts)
 
 
-def refuse_repeated(store: Store, assumptions: Sequence[Assumption], reason: str, actor: str) -> None:
-    """Raise UsageError if one of these assumptions holds already, recorded by the same actor for the same reason: the
-    command that did so was interrupted, or is given again, and a time would be moved twice."""
-    holding = {
-        one.statement: one for one in active(store.corrections.recorded()) if (one.reason, one.actor) == (reason, actor)
-    }
+def refuse_repeated(store: Store, assumptions: Sequence[Assumption], reason: str) -> None:
+    """Raise UsageError if one of these assumptions holds already, recorded for the same reason: the command that did so
+    was interrupted, or is given again, maybe by another actor (AWS may give each session of a role another ARN), and a
+    time would be moved twice."""
+    holding = {one.statement: one for one in active(store.corrections.recorded()) if one.reason == reason}
     for assumption in resolved(store, Scenario(assumptions=tuple(assumptions))).assumptions if holding else ():
         one = holding.get(str(assumption))
         # Of several events the statement has only the number; to take the same ones out again changes nothing.

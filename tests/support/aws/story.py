@@ -102,7 +102,7 @@ def _newest(pik: Callable[..., Result], store: str) -> str:
 _ULID = re.compile(r"\b[0-7][0-9A-HJKMNP-TV-Z]{25}\b")
 _NOW = re.compile(r"\b20[2-9]\d-\d\d-\d\dT[0-9:.]+Z")
 _OWN = {
-    *("store", "path", "out", "files", "digest", "sha256", "size", "bytes", "raw_bytes", "segments"),
+    *("actor", "store", "path", "out", "files", "digest", "sha256", "size", "bytes", "raw_bytes", "segments"),
     *("seconds", "records_per_second", "rate", "known_until", "lag", "lag_ms", "p50", "p95", "p99"),
 }
 """What each store has of its own."""

@@ -80,7 +80,8 @@ def verify(
             raise UsageError("--rebuild-index takes no other option: it rebuilds all of the index")
         from pik.usecases.care.rebuild import rebuild_index as make_again
 
-        done = make_again(cli.open_store(), cli.progress, cli.settings.actor)
+        store = cli.open_store()
+        done = make_again(store, cli.progress, cli.actor(store))
         cli.show(REBUILD if done.undecided else REBUILD.without("undecided"), done)
         return FOUND if done.revised or done.damaged or done.undecided or done.dropped else None
     from pik.usecases.care.verify import verify as check
@@ -117,7 +118,7 @@ def _restore(cli: Context, text: str, window: Window, *, full: bool, dry_run: bo
     from pik.usecases.care.restore_source import open_source
 
     store, source = cli.open_store(), open_source(text, cli.foreign)
-    done = restore_raw(store, source, window, cli.progress, full=full, dry_run=dry_run, actor=cli.settings.actor)
+    done = restore_raw(store, source, window, cli.progress, full=full, dry_run=dry_run, actor=cli.actor(store))
     remaining = sum(not one.is_whole for one in done.objects)
     again = command("verify", "--restore", text) if dry_run else command("verify")
     if done.unread and not (dry_run and done.objects):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from glob import glob, has_magic
 from operator import attrgetter
 from pathlib import Path
@@ -100,7 +101,6 @@ def ingest(
         again=again,
         batch_key=batch_key,
         workers=workers or processors(),
-        actor=cli.settings.actor,
     )
     if rejects:
         _expect_new(rejects)
@@ -119,7 +119,7 @@ def _ingest(cli: Context, sources: list[Source], chosen: IngestOptions, rejects:
     from pik.usecases.inspect.batches import write_rejects
 
     store = _store(cli, sources, chosen)
-    done = _record(cli, store, sources, chosen)
+    done = _record(cli, store, sources, replace(chosen, actor=cli.actor(store)))
     if rejects:
         write_rejects(store, [one.batch for one in done], rejects)
     report.show_ingested(cli, done, mapped=chosen.reading.mapping is not None)

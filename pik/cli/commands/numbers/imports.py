@@ -78,7 +78,7 @@ def import_(
     request = FileRequest(file_source(file), *columns)
     window = options.window_of(from_, to, None)
     store, engine = cli.open_store(), cli.engine()
-    why: dict[str, Any] = {"created_at": time.time_ns(), "reason": reason, "actor": cli.settings.actor}
+    why: dict[str, Any] = {"created_at": time.time_ns(), "reason": reason, "actor": cli.actor(store)}
     with planned_import(store, engine, request, metric, window, entity or (), **why) as plan:
         _note(cli, plan)
         if dry_run or plan.is_done:

@@ -62,7 +62,7 @@ def apply(
 
     definitions = read_definitions(file)
     store = cli.open_store()
-    why = {"actor": cli.settings.actor, "reason": reason}
+    why = {"actor": cli.actor(store), "reason": reason}
     applied = keep(store.metrics, cli.engine(), definitions, time.time_ns(), dry_run=dry_run, **why)
     cli.show(APPLIED, dry_run=dry_run, metrics=applied)
 

@@ -80,12 +80,12 @@ def correct(
     texts, before = (list(assume), None) if assume else repeated(store, like or "")
     assumptions = _read(texts)
     if before is None and not dry_run:
-        refuse_repeated(store, assumptions, reason, cli.settings.actor)
+        refuse_repeated(store, assumptions, reason)
     plan = plan_correction(store, engine, assumptions, like=before)
     recorded: list[Correction] = []
     if not dry_run:
         options.confirm(_text(plan), yes)
-        recorded = record_correction(plan, texts, reason, cli.settings.actor)
+        recorded = record_correction(plan, texts, reason, cli.actor(store))
     _show(cli, plan, recorded, reason, limit)
 
 
@@ -108,7 +108,7 @@ def _show(cli: Context, plan: CorrectionPlan, recorded: list[Correction], reason
         dry_run=not recorded,
         recorded_at=recorded[0].recorded_at if recorded else None,
         reason=reason,
-        actor=cli.settings.actor,
+        actor=cli.actor(plan.store),
         corrections=[_Row(number, *row) for number, row in enumerate(zip(plan.corrections, ids, strict=True), start=1)],
         differing_values=values,
         truncated=is_truncated,

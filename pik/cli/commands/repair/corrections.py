@@ -99,11 +99,12 @@ def revoke(
         raise UsageError("a revocation needs a reason", hint="--reason 'the till was right'")
     if not dry_run:
         options.able_to_ask(yes)
-    plan = plan_revocation(cli.open_store(), cli.engine(), correction)
+    store = cli.open_store()
+    plan = plan_revocation(store, cli.engine(), correction)
     made: Correction | None = None
     if not dry_run:
         options.confirm(_text(plan), yes)
-        made = record_revocation(plan, reason, cli.settings.actor)
+        made = record_revocation(plan, reason, cli.actor(store))
     values, is_truncated = first_rows(iter(plan.impact.values), limit)
     cli.show(
         REVOKE,
@@ -112,7 +113,7 @@ def revoke(
         correction_id=made and made.correction_id,
         recorded_at=made and made.recorded_at,
         reason=reason,
-        actor=cli.settings.actor,
+        actor=cli.actor(store),
         differing_values=values,
         truncated=is_truncated,
         note=failed_note(plan.impact),

@@ -133,7 +133,7 @@ def _replay(
     if run is not None:
         cli.note(going_on(run))
     else:
-        plan = plan_replay(store, engine, request, time.time_ns(), actor=cli.settings.actor)
+        plan = plan_replay(store, engine, request, time.time_ns(), actor=cli.actor(store))
         expect_work(store, plan.run)
         if plan.without_value:
             nothing_of = plan.without_value
@@ -196,7 +196,7 @@ def _promote(cli: Context, store: Store, run: Run, yes: bool) -> Move:
             declined=f"run {run.run_id} is kept, and nothing was promoted",
             hint=command("promote", run.run_id),
         )
-    return promote(store, run.run_id, time.time_ns(), run.request.reason, cli.settings.actor)
+    return promote(store, run.run_id, time.time_ns(), run.request.reason, cli.actor(store))
 
 
 def _expect_possible(cli: Context, request: RunRequest, rate: float | None, promote: bool) -> None:

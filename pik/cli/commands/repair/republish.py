@@ -118,7 +118,7 @@ def send(
     if earlier is not None:
         return _resume(cli, store, earlier, cli.target(target, begun=True), _pace(rate, stop_after, earlier))
     opened.check()
-    with plan_republish(store, engine, request, cli.progress, now=time.time_ns(), actor=cli.settings.actor) as plan:
+    with plan_republish(store, engine, request, cli.progress, now=time.time_ns(), actor=cli.actor(store)) as plan:
         if dry_run:
             cli.show(PLANNED, plan, dry_run=True)
             return None
@@ -182,7 +182,7 @@ def cancel(cli: Context, republish_id: _Id, reason: options.Reason = "") -> None
         raise UsageError("giving up a republish needs a reason", hint="--reason 'the consumer restored a backup'")
     store = cli.open_store()
     found = store.republishes.get(republish_id)
-    ended = give_up(store, found.republish_id, reason, now=time.time_ns(), actor=cli.settings.actor)
+    ended = give_up(store, found.republish_id, reason, now=time.time_ns(), actor=cli.actor(store))
     if found.state == RepublishState.CANCELLED:
         cli.note(f"republish {found.republish_id} was cancelled before; its reason stays")
     cli.show(OUTCOME, ended)

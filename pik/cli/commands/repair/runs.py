@@ -369,7 +369,7 @@ def move(cli: Context, action: Callable[..., Move], run_id: str, reason: str, ye
         planned = action(store, run_id, 0, "", dry_run=True)
         if planned.counts.moved and not dry_run:
             options.confirm(plan_text(planned), yes)
-    moved = planned if dry_run else action(store, run_id, time.time_ns(), reason, cli.settings.actor)
+    moved = planned if dry_run else action(store, run_id, time.time_ns(), reason, cli.actor(store))
     counts, run = moved.counts, moved.run
     if yes and moved.corrections:
         cli.note(corrected_since(moved))
