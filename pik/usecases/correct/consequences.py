@@ -146,7 +146,7 @@ def _days(tables: Tables) -> Facet:
 
 
 def _effects(store: Store, assumption: Assumption, hit: Hits) -> tuple[int, int, int]:
-    """Return how many events would be taken out, moved, and replaced. Rows of `events` are one for each that counts."""
+    """Return how many events would be taken out, moved, and replaced. Those that count now have one row each."""
     if isinstance(assumption, WithoutBatch):
         return _withdrawn(store, assumption.batch_id, hit.tables)
     if hit.kind.moves:
@@ -154,8 +154,8 @@ def _effects(store: Store, assumption: Assumption, hit: Hits) -> tuple[int, int,
         return 0, _count(hit.tables, is_moved), 0
     if hit.kind.chooses:
         is_other = "(events.batch_id, events.seq) <> (hit.batch_id, hit.seq)"
-        return 0, 0, _count(hit.tables, f"events JOIN hit USING (event_id) WHERE hit.counts AND {is_other}")
-    return _count(hit.tables, "events SEMI JOIN hit USING (event_id)"), 0, 0
+        return 0, 0, _count(hit.tables, f"{hit.counting} JOIN hit USING (event_id) WHERE hit.counts AND {is_other}")
+    return _count(hit.tables, f"{hit.counting} SEMI JOIN hit USING (event_id)"), 0, 0
 
 
 def _withdrawn(store: Store, batch_id: str, tables: Tables) -> tuple[int, int, int]:

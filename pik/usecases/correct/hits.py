@@ -99,7 +99,8 @@ class Hits:
     """The deliveries that an assumption is about, as the table `hit`: their columns, and what a correction says of
     each: `time_ns`, when it happened (NULL: as before), and `counts` (NULL: as before).
 
-    `events` counts the events that they are of. `window` is that of the times at which they happened so far.
+    `events` counts the events that they are of. `window` is that of the times at which they happened so far. `counting`
+    is the SQL of the rows of the table `events` without events that are out, which may be among them.
     """
 
     kind: CorrectionKind
@@ -107,6 +108,7 @@ class Hits:
     deliveries: int
     events: int
     window: Window
+    counting: str = "events"
 
     def lines(self) -> Iterator[ListLine]:
         """Yield what the correction lists, by day of raw, entity, time, batch and seq."""
@@ -190,7 +192,11 @@ def hits(
         if not deliveries:
             beside = f" beside those of correction {unlike.correction_id}" if unlike else ""
             raise NothingSelected(f"{assumption} selects no delivery{beside}", hint="pik events")
-        yield Hits(kind, tables, deliveries, events, Window(first, last + 1))
+        counting = "events"
+        if search.corrected.removing and (kind.chooses or kind.removes):
+            add_listed(tables, store, "out", search.corrected.removing)
+            counting = "(FROM events ANTI JOIN out USING (event_id)) AS events"
+        yield Hits(kind, tables, deliveries, events, Window(first, last + 1), counting)
 
 
 _INSTEAD = {
