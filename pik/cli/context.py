@@ -139,11 +139,11 @@ class Context:
 
         return DuckEngine()
 
-    def target(self, url: str, *, begun: bool = False) -> Target:
-        """The target that events are sent to; `begun`: an earlier attempt may have sent to it."""
+    def target(self, url: str, *, taken: int | None = None) -> Target:
+        """The target that events are sent to, which took so many in earlier attempts (None: there was none)."""
         from pik.targets import target_of
 
-        return target_of(url, begun=begun)
+        return target_of(url, taken=taken)
 
     def exporter(self, layout: Layout) -> Exporter:
         """The exporter that writes this layout."""

@@ -9,7 +9,6 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
-from urllib.parse import urlsplit, urlunsplit
 
 REPUBLISH_ID = "pik-republish-id"
 EVENT_ID = "pik-event-id"
@@ -74,19 +73,30 @@ class Target(Protocol):
         """Let go of connections and files. What `send` returned as taken does not depend on it."""
 
 
+_NOT_SECRET = {"region", "profile", "config"}
+"""Options of targets that are not HTTP services; the values of all others are hidden."""
+
+
 def shown_url(url: str) -> str:
-    """Return the URL with `…` in the place of a password or a user's name, and for http(s) of each value in its query.
-    A path is returned as it is."""
-    scheme, found, _ = url.partition("://")
+    """Return the URL with `…` in the place of a password or a user's name, and of each value in its query that is not
+    an option of pik. A path is returned as it is."""
+    scheme, found, rest = url.partition("://")
     if not found:
         return url
-    try:
-        parts = urlsplit(url)
-    except ValueError:  # what is not a URL may hold a secret anywhere
-        return f"{scheme}://…"
-    netloc = "…@" + parts.netloc.rpartition("@")[2] if "@" in parts.netloc else parts.netloc
-    query = re.sub(r"(^|[&;])([^=&;]*=)?[^&;]+", r"\1\2…", parts.query) if scheme in ("http", "https") else parts.query
-    return urlunsplit((parts.scheme, netloc, parts.path, query, ""))
+    scheme = scheme.lower()
+    before, question, query = rest.partition("#")[0].partition("?")
+    is_http = scheme in ("http", "https")
+    place, slash, path = before.partition("/") if is_http else (before, "", "")
+    if is_http and "@" in rest and "@" not in place and ":" in place:
+        return f"{scheme}://…"  # a password with a character that ends the host: where it ends cannot be known
+    if "@" in place:
+        place = "…@" + place.rpartition("@")[2]
+
+    def hidden(match: re.Match[str]) -> str:
+        name = match[2] or ""
+        return match[0] if not is_http and name.removesuffix("=") in _NOT_SECRET else f"{match[1]}{name}…"
+
+    return f"{scheme}://{place}{slash}{path}{question}" + re.sub(r"(^|[&;])([^=&;]*=)?[^&;]+", hidden, query)
 
 
 def one_line(text: str) -> str:

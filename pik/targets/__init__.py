@@ -13,17 +13,20 @@ KNOWN = "FILE, https://…, sqs://QUEUE, sns://TOPIC, events://BUS, kafka://BROK
 """The targets that there are, as they are typed."""
 
 
-def target_of(url: str, *, begun: bool = False, environment: Mapping[str, str] = os.environ) -> Target:
+_SCHEMES = ("http", "https", "sqs", "sns", "events", "kafka")
+
+
+def target_of(url: str, *, taken: int | None = None, environment: Mapping[str, str] = os.environ) -> Target:
     """Return the target of a URL, or of a path. Its driver is imported now, and nothing is opened or sent.
 
-    `begun` says that an earlier attempt of the same republish may have sent to it: a file is then written on, otherwise
-    it must not exist. Raises UsageError.
+    `taken` is how many messages it took in earlier attempts of the same republish; None: there was none. A file is
+    written on after one, and must not exist before. Raises UsageError.
     """
-    scheme, found, _ = url.partition("://")
+    scheme, found, rest = url.partition("://")
     if not found:
-        from pik.targets.file import FileTarget
-
-        return FileTarget(Path(url), begun=begun)
+        return _file(url, taken)
+    scheme, shown = scheme.lower(), shown_url(url)
+    url = f"{scheme}://{rest}"
     if scheme in ("http", "https"):
         from pik.targets.http import http_target
 
@@ -36,4 +39,19 @@ def target_of(url: str, *, begun: bool = False, environment: Mapping[str, str] =
         from pik.targets.kafka import kafka_target
 
         return kafka_target(url, environment)
-    raise UsageError(f"--target {shown_url(url)}: unknown scheme {scheme!r}", hint=f"--target {KNOWN}")
+    raise UsageError(f"--target {shown}: unknown scheme {scheme!r}", hint=f"--target {KNOWN}")
+
+
+def _file(path: str, taken: int | None) -> Target:
+    from pik.targets.file import FileTarget
+
+    scheme, colon, _ = path.partition(":")
+    if colon and scheme.lower() in _SCHEMES:  # what follows may be secret
+        raise UsageError(f"--target {scheme}:… is not a URL: // is missing after the colon", hint=f"--target {KNOWN}")
+    if path == "-":
+        raise UsageError(
+            "--target -: events are not sent to standard output", hint="--target FILE, or `pik export --out -`"
+        )
+    if not path:
+        raise UsageError("--target is empty", hint=f"--target {KNOWN}")
+    return FileTarget(Path(path), taken)

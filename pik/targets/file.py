@@ -18,8 +18,9 @@ class FileTarget:
 
     at_most = 1000
 
-    def __init__(self, path: Path, *, begun: bool) -> None:
-        self._path, self._begun = path.expanduser().absolute(), begun  # it may be resumed from another directory
+    def __init__(self, path: Path, taken: int | None) -> None:
+        self._path, self._taken = path.expanduser().absolute(), taken  # it may be resumed from another directory
+        self._begun = taken is not None
         self.shown = str(self._path)
         self._file: FileIO | None = None
 
@@ -28,6 +29,11 @@ class FileTarget:
             raise UsageError(f"--target {self.shown} is a directory", hint="--target FILE, a new one")
         if self._path.exists() and not self._begun:
             raise UsageError(f"--target {self.shown} exists already", hint="--target FILE, a new one")
+        if self._taken and not self._path.exists():
+            raise UsageError(
+                f"--target {self.shown}: the file with what was sent before is gone",
+                hint="put it back, or `pik republish cancel` this one and send it anew",
+            )
         if not self._path.parent.is_dir():
             raise UsageError(
                 f"--target {self.shown}: there is no directory {self._path.parent}", hint="mkdir -p, first"

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import threading
+import time
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
 from functools import partial
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, quote, unquote, urljoin, urlsplit, urlunsplit
 from urllib.request import getproxies, proxy_bypass
 
 import urllib3
 
 from pik.errors import TargetUnavailable, UsageError
+from pik.model.instant import SECOND, format_duration
 from pik.ports.target import Message, one_line, shown_url
 from pik.runtime.storage import Backoff
 from pik.targets.parallel import send_in_threads
 
 BACKOFF = Backoff(first=0.4, longest=20.0, attempts=7)
 LONGEST_WAIT = 60.0
-"""Seconds that a service's Retry-After is followed, at most."""
+"""Seconds of a service's Retry-After that are waited; if it asks for more, it takes nothing at present."""
 
 CONNECTIONS = 8
 """Requests at a time, each of another entity."""
@@ -50,12 +53,22 @@ def http_target(url: str, environment: Mapping[str, str]) -> HttpTarget:
     if parts.username is not None:
         pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
         headers["Authorization"] = "Basic " + b64encode(pair.encode()).decode()
-    if environment.get(AUTHORIZATION):
-        headers["Authorization"] = environment[AUTHORIZATION]
+    if given := environment.get(AUTHORIZATION, "").strip():
+        if not given.isascii() or not given.isprintable():
+            raise UsageError(f"{AUTHORIZATION} is not the value of a header", hint=f"{AUTHORIZATION}='Bearer …'")
+        headers["Authorization"] = given
     if headers and parts.scheme == "http" and host not in _LOOPBACK:
         raise UsageError(f"--target {shown}: credentials are not sent without encryption", hint="--target https://…")
     bare = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path or "/", parts.query, ""))
-    return HttpTarget(bare, shown, headers, _pool(parts.scheme, host))
+    secrets = {parts.password or "", *(value for _, value in parse_qsl(parts.query)), *headers.values()}
+    secrets |= {value.partition(" ")[2] for value in headers.values()}
+    secrets |= {found for one in secrets for found in (unquote(one), quote(one), quote(one, safe=""))}
+    hidden = tuple(sorted((one for one in secrets if len(one) >= _SECRET), key=len, reverse=True))
+    return HttpTarget(bare, shown, headers, _pool(parts.scheme, host), hidden)
+
+
+_SECRET = 4
+"""Characters of a value in the URL from which on an answer that repeats it does not show it."""
 
 
 def _pool(scheme: str, host: str) -> urllib3.PoolManager:
@@ -74,6 +87,8 @@ class HttpTarget:
     shown: str
     headers: Mapping[str, str] = field(repr=False)
     pool: urllib3.PoolManager = field(repr=False)
+    secrets: Sequence[str] = field(default=(), repr=False)
+    """What is not shown of an answer that repeats it, the longest first."""
     backoff: Backoff = BACKOFF
     at_most: int = 100
     _stopped: threading.Event = field(default_factory=threading.Event, repr=False)
@@ -112,12 +127,13 @@ class HttpTarget:
             answer = self._post(message.body, headers)
             if answer.taken:
                 return ""
-            delay = next(delays, None) if answer.may_pass else None
+            # What asks for more patience than this is asked again by the next attempt.
+            delay = next(delays, None) if answer.may_pass and answer.retry_after <= LONGEST_WAIT else None
             if delay is None:
                 if answer.whole:
                     raise TargetUnavailable(f"{self.shown}: {answer.reason}", hint=answer.hint)
                 return answer.reason
-            if stopped.wait(min(max(delay, answer.retry_after), LONGEST_WAIT)):
+            if stopped.wait(max(delay, answer.retry_after)):
                 return None
 
     def _post(self, body: bytes, headers: Mapping[str, str]) -> _Answer:
@@ -127,21 +143,32 @@ class HttpTarget:
             raise UsageError(f"--target {self.shown}: not a URL", hint="--target https://HOST/PATH") from error
         except (urllib3.exceptions.HTTPError, OSError) as error:
             may_pass = not isinstance(error, (urllib3.exceptions.NameResolutionError, urllib3.exceptions.SSLError))
-            return _Answer(_connection_error(error), may_pass=may_pass, whole=True, hint="is the service running?")
+            reason, hint = _connection_error(error)
+            return _Answer(reason, may_pass=may_pass, whole=True, hint=hint)
         status = response.status
         if 200 <= status < 300:
             return _Answer("", taken=True)
-        reason = one_line(f"HTTP {status} {response.data[:1000].decode(errors='replace')}")
+        reason = one_line(f"HTTP {status} {self._without_secrets(response.data[:10_000].decode(errors='replace'))}")
         if 300 <= status < 400:
-            where = shown_url(response.headers.get("Location", "elsewhere"))
+            location = urljoin(self.url, response.headers.get("Location", ""))
+            where = one_line(self._without_secrets(shown_url(location)))
             return _Answer(f"HTTP {status}, a redirect to {where}", whole=True, hint="name that URL as the target")
+        seconds = _seconds(response.headers.get("Retry-After", ""), time.time())
+        hint = f"{AUTHORIZATION}='Bearer …' sets the credentials" if status in (401, 403) else ""
+        if seconds > LONGEST_WAIT:
+            hint = f"it asks to wait {format_duration(int(seconds) * SECOND)}"
         return _Answer(
             reason,
             may_pass=status in _PASSING,
             whole=status in _MISCONFIGURED or (status in _PASSING and status != 500),
-            retry_after=_seconds(response.headers.get("Retry-After", "")),
-            hint=f"{AUTHORIZATION}='Bearer …' sets the credentials" if status in (401, 403) else "",
+            retry_after=seconds,
+            hint=hint,
         )
+
+    def _without_secrets(self, text: str) -> str:
+        for secret in self.secrets:
+            text = text.replace(secret, "…")
+        return text
 
     def close(self) -> None:
         self._stopped.set()
@@ -160,21 +187,28 @@ class _Answer:
     hint: str = ""
 
 
-def _connection_error(error: BaseException) -> str:
-    """Return what happened to a connection, in words."""
+def _connection_error(error: BaseException) -> tuple[str, str]:
+    """Return what happened to a connection, and what to do about it."""
+    running = "check that the service is running"
     if isinstance(error, urllib3.exceptions.NameResolutionError):
-        return "its host name cannot be resolved"
+        return "its host name cannot be resolved", "compare the host name"
     if isinstance(error, urllib3.exceptions.SSLError):
-        return "its certificate or encryption is not accepted"
+        hint = "compare its certificate; the variable SSL_CERT_FILE names a file of authorities to trust"
+        return "its certificate or encryption is not accepted", hint
     if isinstance(error, urllib3.exceptions.NewConnectionError):
-        return "it cannot be reached: the connection is refused"
+        return "it cannot be reached: the connection is refused", running
     if isinstance(error, urllib3.exceptions.ConnectTimeoutError):
-        return "it cannot be reached: no answer to a connection"
+        return "it cannot be reached: no answer to a connection", running
     if isinstance(error, urllib3.exceptions.TimeoutError):
-        return "no answer in time"
-    return "the connection broke"
+        return "no answer in time", running
+    return "the connection broke", running
 
 
-def _seconds(retry_after: str) -> float:
-    """Return the seconds in a Retry-After header; 0 for a date, or none."""
-    return float(retry_after) if retry_after.isascii() and retry_after.isdigit() else 0.0
+def _seconds(retry_after: str, now: float) -> float:
+    """Return the seconds from now that a Retry-After header asks to wait, as a number or until a date; 0 without."""
+    if retry_after.isascii() and retry_after.isdigit():
+        return float(retry_after)
+    try:
+        return max(0.0, parsedate_to_datetime(retry_after).timestamp() - now)
+    except ValueError:
+        return 0.0

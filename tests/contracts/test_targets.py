@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import resource
+import threading
 import time
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from pathlib import Path
 from typing import Protocol
 
@@ -16,6 +19,7 @@ from pik.errors import PikError, TargetUnavailable, UsageError
 from pik.ports.target import Message, Target, one_line, shown_url
 from pik.runtime.storage import Backoff
 from pik.targets import target_of
+from pik.targets.http import HttpTarget
 from tests.support.aws.receivers import AWS_RECEIVERS
 from tests.support.kafka import KafkaReceiver
 from tests.support.targets import HttpReceiver, message, send
@@ -135,6 +139,17 @@ def test_an_unknown_scheme_is_refused_with_those_that_are_known() -> None:
         ("https://host/in", "https://host/in"),
         ("kafka://ana:s3cret@one:9092,two:9092/topic", "kafka://…@one:9092,two:9092/topic"),
         ("sqs://queue?region=eu-west-1", "sqs://queue?region=eu-west-1"),
+        ("sqs://https://ana:s3cret@host/1/queue?region=r&b=s3cret", "sqs://…@host/1/queue?region=r&b=…"),
+        (
+            "kafka://one:9092/topic?config=c.txt&sasl.password=s3cret",
+            "kafka://one:9092/topic?config=c.txt&sasl.password=…",
+        ),
+        ("HTTPS://host/in?token=s3cret", "https://host/in?token=…"),
+        ("wss://ana:s3cret/1@host?token=s3cret#s3cret", "wss://…@host?token=…"),
+        ("https://ana:s3/cret@host/in", "https://…"),
+        ("https://ana:s3?cret@host/in", "https://…"),
+        ("https://ana:s3#cret@host/in", "https://…"),
+        ("https://host/@ana/in", "https://host/@ana/in"),
         ("out/a?b.ndjson", "out/a?b.ndjson"),
     ],
 )
@@ -145,6 +160,13 @@ def test_a_shown_url_has_no_secrets(url: str, shown: str) -> None:
 def test_a_reason_is_one_printable_line() -> None:
     assert one_line("a\n\x1b[31mb\t c\0") == "a [31mb c"
     assert len(one_line("x" * 1000)) == 300
+
+
+@pytest.mark.parametrize("url", ["https:/ana:s3cret@host", "HTTP:host?token=s3cret", "sqs:queue", "-", ""])
+def test_what_may_be_a_url_with_a_mistake_is_not_taken_for_a_file(url: str) -> None:
+    with pytest.raises(UsageError) as error:
+        target_of(url)
+    assert "s3cret" not in str(error.value)
 
 
 class TestFile:
@@ -162,11 +184,17 @@ class TestFile:
         path = tmp_path / "sent.ndjson"
         for whole in (b"", b"one\ntwo\n"):
             path.write_bytes(whole + half)
-            target = target_of(str(path), begun=True)
+            target = target_of(str(path), taken=0)
             target.check()
             send(target, [message(3, body=b"three")])
             target.close()
             assert path.read_bytes() == whole + b"three\n"
+
+    def test_a_file_that_is_gone_is_not_begun_again(self, tmp_path: Path) -> None:
+        path = tmp_path / "sent.ndjson"
+        target_of(str(path), taken=0).check()
+        with pytest.raises(UsageError, match="what was sent before is gone"):
+            target_of(str(path), taken=3).check()
 
     def test_a_directory_and_a_missing_one_are_refused(self, tmp_path: Path) -> None:
         for path in (tmp_path, tmp_path / "absent" / "x"):
@@ -174,7 +202,7 @@ class TestFile:
                 target_of(str(path)).check()
 
     def test_a_full_disk_makes_the_target_unavailable(self) -> None:
-        target = target_of("/dev/full", begun=True)
+        target = target_of("/dev/full", taken=0)
         with pytest.raises(TargetUnavailable, match="no space left"):
             send(target, messages(1))
 
@@ -245,6 +273,51 @@ class TestHttp:
         sent = [attributes["authorization"] for _, attributes in http.received()]
         assert sent == ["Bearer t0p", "Basic YW5hOnMzY3JAdA=="]
         assert "s3cr" not in repr(target) + target.shown
+
+    @pytest.mark.parametrize("status", [403, 422, 302])
+    def test_an_answer_that_repeats_a_secret_is_shown_without_it(self, http: HttpReceiver, status: int) -> None:
+        http.answers = lambda _attempt, _body: (status, b"s3cr@t t0ken9 YW5hOnMzY3JAdA== no such customer")
+        http.headers = {"Location": "/login?token=t0ken9&next=t0ken9"}
+        url = http.url.replace("://", "://ana:s3cr%40t@") + "?token=t0ken9"
+        answers: dict[int, str] = {}
+        try:
+            target_of(url, environment={}).send([message(1)], answers)
+        except TargetUnavailable as error:
+            answers[0] = str(error)
+        assert "HTTP" in answers[0]
+        assert ("/login?token=…" if status == 302 else "… … … no such customer") in answers[0]
+        for secret in ("s3cr", "t0ken9", "YW5h"):
+            assert secret not in answers[0]
+
+    @pytest.mark.parametrize("value", ["Bearer t0p\r\nX: y", "Bearer t€p"])
+    def test_what_cannot_be_a_header_is_not_shown(self, http: HttpReceiver, value: str) -> None:
+        with pytest.raises(UsageError, match="not the value of a header") as error:
+            target_of(http.url, environment={"PIK_TARGET_AUTHORIZATION": value})
+        assert "t0p" not in str(error.value) + error.value.hint
+
+    def test_what_asks_to_wait_is_waited_for_unless_that_is_too_long(self, http: HttpReceiver) -> None:
+        waited: list[float] = []
+
+        class Clock(threading.Event):
+            def wait(self, timeout: float | None = None) -> bool:
+                waited.append(timeout or 0)
+                return False
+
+        http.answers = lambda attempt, _body: (429 if attempt < 2 else 204, b"")
+        for number, (seconds, asks) in enumerate([(7, False), (50, True), (3600, False), (3600, True)]):
+            date = format_datetime(datetime.now(UTC) + timedelta(seconds=seconds), usegmt=True)
+            http.headers = {"Retry-After": date if asks else str(seconds)}
+            target = self.quick(http)
+            assert isinstance(target, HttpTarget)
+            if seconds < 60:
+                assert target._send_one(message(number), Clock()) == ""
+                assert [seconds - 5 < one <= seconds for one in waited] == [True, True]
+            else:
+                with pytest.raises(TargetUnavailable, match="HTTP 429") as error:
+                    target._send_one(message(number), Clock())
+                assert error.value.hint.startswith("it asks to wait")
+                assert waited == []
+            waited.clear()
 
     def test_credentials_are_not_sent_in_clear(self) -> None:
         with pytest.raises(UsageError, match="without encryption"):

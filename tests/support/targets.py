@@ -25,6 +25,8 @@ class HttpReceiver:
 
     def __init__(self, answers: Answers = lambda _attempt, _body: (204, b"")) -> None:
         self.answers = answers
+        self.headers: dict[str, str] = {}
+        """What every answer has as well."""
         self._received: list[tuple[bytes, dict[str, str]]] = []
         self._attempts: Counter[bytes] = Counter()
         self._lock = threading.Lock()
@@ -70,6 +72,8 @@ class _Handler(BaseHTTPRequestHandler):
             return
         self.send_response(answer[0])
         self.send_header("Content-Length", str(len(answer[1])))
+        for name, value in self.receiver.headers.items():
+            self.send_header(name, value)
         self.end_headers()
         self.wfile.write(answer[1])
 

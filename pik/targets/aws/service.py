@@ -196,9 +196,8 @@ class Service:
             | boto.CredentialRetrievalError
             | boto.TokenRetrievalError,
         ):
-            return TargetUnavailable(
-                f"{shown}: no usable AWS credentials: {one_line(str(error))}", hint="aws sts get-caller-identity"
-            )
+            what = type(error).__name__  # its text may be what a program for credentials printed
+            return TargetUnavailable(f"{shown}: no usable AWS credentials ({what})", hint="aws sts get-caller-identity")
         if isinstance(error, boto.SSOError):
             return TargetUnavailable(f"{shown}: the AWS single sign-on session cannot be used", hint="aws sso login")
         return TargetUnavailable(

@@ -20,7 +20,7 @@ from pik.cli.commands.repair.republish_schema import (
 )
 from pik.cli.context import Context
 from pik.cli.options import argument, option
-from pik.errors import PikError, UsageError, command
+from pik.errors import Busy, PikError, UsageError, command
 from pik.model.republish import Form, Republish, RepublishRequest, RepublishState
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def send(
     store, engine = cli.open_store(), cli.engine()
     earlier = None if dry_run else unfinished(store, request)
     if earlier is not None:
-        return _resume(cli, store, earlier, cli.target(target, begun=True), _pace(rate, stop_after, earlier))
+        return _resume(cli, store, earlier, cli.target(target, taken=earlier.taken), _pace(rate, stop_after, earlier))
     opened.check()
     with plan_republish(store, engine, request, cli.progress, now=time.time_ns(), actor=cli.actor(store)) as plan:
         if dry_run:
@@ -161,7 +161,7 @@ def resume(
             f"republish {found.republish_id} goes to {known}, whose secret part is not stored",
             hint="--target with the whole URL",
         )
-    opened = cli.target(target or known, begun=True)
+    opened = cli.target(target or known, taken=found.taken)
     if opened.shown != known:
         raise UsageError(
             f"republish {found.republish_id} goes to {known}, not to {opened.shown}",
@@ -207,6 +207,8 @@ def _sending(cli: Context, found: Republish, target: Target) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         cli.note(f"what is left: {going_on}")
+        raise
+    except Busy:
         raise
     except PikError as error:
         error.hint = f"{error.hint}; then go on: {going_on}" if error.hint else f"to go on: {going_on}"
