@@ -1,8 +1,10 @@
 """What all tests share."""
 
 from collections.abc import Iterator
+from functools import cache, partial
 
 import pytest
+from botocore.loaders import JSONFileLoader
 from hypothesis import settings
 from moto import mock_aws
 
@@ -20,6 +22,15 @@ def at_once() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runs, "FIRST_DELAY", 0.001)
         patch.setattr(runs, "IDLE", 0.001)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def descriptions_read_once() -> Iterator[None]:
+    """What boto3 knows about services is megabytes of JSON, which it would read again for each store of each test."""
+    load = cache(partial(JSONFileLoader.load_file, JSONFileLoader()))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(JSONFileLoader, "load_file", lambda self, path: load(path))
         yield
 
 

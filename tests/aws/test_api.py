@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import msgspec
 import pytest
 
@@ -61,3 +63,11 @@ def test_a_region_is_found_where_other_tools_find_it(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("AWS_REGION", "eu-north-1")
     assert Clients().identity()[1] == "eu-north-1"
     assert Clients("us-east-1").identity()[1] == "us-east-1"
+
+
+def test_threads_that_ask_at_the_same_time_share_one_client_of_a_service(moto: Clients) -> None:
+    services = ["s3", "dynamodb", "sqs", "sts"] * 4
+    with ThreadPoolExecutor(len(services)) as pool:
+        made = list(pool.map(moto.client, services))
+    assert made == [moto.client(service) for service in services]
+    assert len(set(map(id, made))) == 4
