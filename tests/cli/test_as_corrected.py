@@ -153,3 +153,9 @@ def test_a_delivery_of_an_event_that_is_out_is_recorded_and_does_not_count(shop:
     assert "1 duplicate of events that corrections took out" in again["note"]
     assert len(said(shop, "events")["events"]) == 2
     assert len(said(shop, "duplicates")["duplicates"]) == 2
+    first = said(shop, "batches")["batches"][-1]["batch_id"]
+    assert shop("correct", "--assume", f"without-batch={first}", *WHY).code == 0
+    assert shop("correct", "--assume", f"without-batch={again['batch_id']}", *WHY).code == 0
+    third = said(shop, "ingest", "events.jsonl", "--again")
+    assert (third["duplicates"]["exact"], third["of_events_out"], third["duplicates_counting"]) == (3, 1, 2)
+    assert len(said(shop, "events")["events"]) == 2

@@ -33,6 +33,7 @@ from pik.usecases.correct.consequences import PlannedCorrection
 from pik.usecases.correct.plan import CorrectionPlan, plan_correction, record_correction, repeated
 from pik.usecases.correct.revoke import plan_revocation, record_revocation
 from pik.usecases.correct.standing import list_corrections, show_correction
+from pik.usecases.inspect.batches import status, with_closing
 from tests.support.corrected_model import RecordedCorrection, holding, listed, resolve
 from tests.support.faults import Crash, FailAt, OneByOne, wrapped
 from tests.support.scenario_model import BATCHES, ZONES, Assumed, Chosen, Sent, written
@@ -439,10 +440,12 @@ def test_a_batch_that_was_interrupted_and_withdrawn_is_not_resumed(store: Store,
     assert fault.calls == ["batches.open", "batches.record", "batches.finish"]
     [cut] = store.index.batches()
     assert cut.state == BatchState.INTERRUPTED
+    assert status(store).interrupted == 1
     correct(store, f"without-batch={cut.batch_id}")
+    assert status(store).interrupted == 0
     ingest(store, tmp_path, [sale(1), sale(2, "b")])
-    assert {one.batch_id: one.state for one in store.index.batches()}[cut.batch_id] == BatchState.INTERRUPTED
-    assert sum(1 for _ in store.index.batches()) == 2
+    [new, old] = [with_closing(store, one) for one in store.index.batches()]
+    assert (old.batch_id, old.state, old.replaced_by) == (cut.batch_id, BatchState.REPLACED, new.batch_id)
 
 
 def test_other_events_are_taken_out_for_the_same_reason(store: Store, tmp_path: Path) -> None:

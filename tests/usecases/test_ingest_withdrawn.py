@@ -48,12 +48,12 @@ def test_the_input_of_a_withdrawn_batch_is_ingested_again_and_counts(tmp_path: P
     test = file_of(tmp_path / "test", (1, None, 1), (2, "k", 2), (3, "later", 3))
     other = file_of(tmp_path / "other", (5, "k", 20), (6, None, 6))
     [first], [second] = ingested(store, test), ingested(store, other)
-    assert second.counting == 0
+    assert second.corrected.counting == 0
     [withdrawn] = correct(store, f"without-batch={first.batch.batch_id}")
     assert [one.outcome for one in ingested(store, other)] == [Outcome.ALREADY]
     [again] = ingested(store, test)
     # k of the other file is the first that is left, so only two of the three count.
-    assert (again.outcome, again.batch.counts.exact, again.counting) == (Outcome.NEW, 3, 2)
+    assert (again.outcome, again.batch.counts.exact, again.corrected.counting) == (Outcome.NEW, 3, 2)
     assert again.batch.batch_id != first.batch.batch_id
     assert [one.outcome for one in ingested(store, test)] == [Outcome.ALREADY]
     assert len(list(list_events(store, Filter()))) == 4
@@ -68,4 +68,4 @@ def test_small_files_together_say_it_each_for_itself(tmp_path: Path, store: Stor
     correct(store, f"without-batch={first.batch.batch_id}")
     files = [file_of(tmp_path / name, event, (9, name, 9)) for name, event in (("x", (3, "a", 5)), ("y", (4, "b", 6)))]
     done = ingested(store, *files, file_of(tmp_path / "z", (4, "b", 6)))
-    assert [(one.batch.counts.conflict, one.counting) for one in done] == [(1, 1), (1, 1), (1, 0)]
+    assert [(one.batch.counts.conflict, one.corrected.counting) for one in done] == [(1, 1), (1, 1), (1, 0)]

@@ -27,6 +27,7 @@ from pik.model.instant import (
 )
 from pik.model.metric import PromotionKind, Run, RunKind, RunState
 from pik.model.republish import Republish, RepublishRequest, RepublishState
+from pik.rawlog.corrected import corrected_until
 from pik.rawlog.selection import Selection
 from pik.usecases.care import triage_corrections
 from pik.usecases.care.triage_findings import Finding, Scope
@@ -138,14 +139,15 @@ def _unknown(check: str, sources: int, why: str) -> dict[str, str]:
 
 
 def _batches(scope: Scope) -> Iterator[Finding]:
-    """Yield the batches with rejects, and those that were not read to their end."""
+    """Yield the batches with rejects, and those that were not read to their end and are not withdrawn."""
+    withdrawn = corrected_until(scope.store).withdrawn
     for batch in _batches_within(scope):
         since, of_batch, counts = batch.started_at, batch.batch_id, batch.counts
         if counts.rejected:
             what = f"{counts.rejected:,} of {counts.read:,} records of {batch.origin.name} were rejected"
             shown = command("batches", of_batch, "--rejects")
             yield Finding("rejects", what, shown, scope=of_batch, since=since, events=counts.rejected)
-        if with_closing(scope.store, batch).state == BatchState.INTERRUPTED:
+        if of_batch not in withdrawn and with_closing(scope.store, batch).state == BatchState.INTERRUPTED:
             what = f"{batch.origin.name} was not ingested to its end: {counts.read:,} records are recorded"
             shown = command("batches", of_batch)
             yield Finding("interrupted batches", what, shown, scope=of_batch, since=since, events=counts.read)
@@ -353,7 +355,7 @@ SEARCHES: tuple[Search, ...] = (
     (
         {
             "rejects": "batches with records that are not valid events",
-            "interrupted batches": "batches whose input was not read to its end, and that no later one replaces",
+            "interrupted batches": "batches that were not read to their end, nor replaced or withdrawn since",
         },
         _batches,
     ),

@@ -38,7 +38,7 @@ from pik.rawlog.segment_writer import InvalidRecord, Reading, SegmentBuilder, Wo
 from pik.runtime import SILENT, Progress, showing
 from pik.runtime.parallel import Pool
 from pik.usecases.availability import require_writable
-from pik.usecases.ingest.withdrawn import counting_duplicates, duplicates_out, find_ingested
+from pik.usecases.ingest.withdrawn import NOT_CORRECTED, CorrectedDuplicates, corrected_duplicates, find_ingested
 from pik.usecases.inspect.batches import close_replaced
 
 
@@ -69,17 +69,14 @@ class IngestOptions:
 
 @dataclass(frozen=True, slots=True)
 class IngestReport:
-    """The result of an ingest. `batch` is the whole batch; `resumed_from` is the first seq of this attempt; `counting`
-    is how many of its duplicates count, since the batches before with their event are withdrawn, `of_events_out` how
-    many are of events that corrections took out."""
+    """The result of an ingest. `batch` is the whole batch; `resumed_from` is the first seq of this attempt."""
 
     source: str
     outcome: Outcome
     batch: Batch
     resumed_from: int | None
     seconds: float
-    counting: int = 0
-    of_events_out: int = 0
+    corrected: CorrectedDuplicates = NOT_CORRECTED
 
 
 def ingest(store: Store, source: Source, options: IngestOptions, progress: Progress) -> IngestReport:
@@ -127,9 +124,8 @@ def ingest(store: Store, source: Source, options: IngestOptions, progress: Progr
             finished_at = write_record(store, recorded, time_ns(), close_replaced(store, recorded))
             done = store.batches.finish(batch.batch_id, finished_at)
     outcome = Outcome.RESUMED if interrupted else Outcome.NEW
-    resumed_from, counting = batch.next_seq if interrupted else None, counting_duplicates(store, done)
-    out = duplicates_out(store, done)
-    return IngestReport(source.name, outcome, done, resumed_from, monotonic() - began, counting, out)
+    resumed_from, corrected = batch.next_seq if interrupted else None, corrected_duplicates(store, done)
+    return IngestReport(source.name, outcome, done, resumed_from, monotonic() - began, corrected)
 
 
 def expect_none_invalid(source: Source, options: IngestOptions, found: Batch) -> None:

@@ -34,7 +34,7 @@ from pik.usecases.ingest.batch_ingest import (
     input_lock,
     origin_of,
 )
-from pik.usecases.ingest.withdrawn import counting_duplicates, duplicates_out, find_ingested
+from pik.usecases.ingest.withdrawn import corrected_duplicates, find_ingested
 
 SMALL = 64 << 10
 """Stored bytes up to which a file is small."""
@@ -98,15 +98,13 @@ def _ingest_group(
     return [
         IngestReport(file.source.name, Outcome.ALREADY, file.ingested, None, 0.0)
         if file.ingested
-        else _new(store, file.source.name, next(batches), seconds)
+        else _new_report(store, file, next(batches), seconds)
         for file in files
     ]
 
 
-def _new(store: Store, name: str, batch: Batch, seconds: float) -> IngestReport:
-    return IngestReport(
-        name, Outcome.NEW, batch, None, seconds, counting_duplicates(store, batch), duplicates_out(store, batch)
-    )
+def _new_report(store: Store, file: _File, batch: Batch, seconds: float) -> IngestReport:
+    return IngestReport(file.source.name, Outcome.NEW, batch, None, seconds, corrected_duplicates(store, batch))
 
 
 def _read(store: Store, sources: Sequence[Source], options: IngestOptions, locks: ExitStack) -> list[_File]:

@@ -1,12 +1,14 @@
-"""What corrections that withdraw batches mean for an ingest: such a batch's input may be ingested again, and counts."""
+"""What corrections mean for an ingest: the input of a withdrawn batch may be ingested again, and counts."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 from pik.model.batch import Batch, Origin
 from pik.model.instant import Window
 from pik.ports.store import Store
 from pik.rawlog.corrected import Days, corrected_until
-from pik.usecases.inspect.batch_standing import batch_standing
+from pik.usecases.inspect.batch_standing import BatchStanding, batch_standing
 
 
 def find_ingested(store: Store, origin: Origin) -> Batch | None:
@@ -15,22 +17,27 @@ def find_ingested(store: Store, origin: Origin) -> Batch | None:
     return None if found is None or found.batch_id in corrected_until(store).withdrawn else found
 
 
-def counting_duplicates(store: Store, batch: Batch) -> int:
-    """Return how many of the batch's duplicates count, since the batches before with their event are withdrawn."""
-    counts = batch.counts
+@dataclass(frozen=True, slots=True)
+class CorrectedDuplicates:
+    """Of a new batch's duplicates: how many are `counting`, since the batches before with their event are withdrawn,
+    and how many are of events that corrections took out (`out`), which are recorded and do not count."""
+
+    counting: int = 0
+    out: int = 0
+
+
+NOT_CORRECTED = CorrectedDuplicates()
+
+
+def corrected_duplicates(store: Store, batch: Batch) -> CorrectedDuplicates:
+    """Return what corrections make of the duplicates of a batch that has just been ingested. Reads their raw where one
+    of them takes events out. Raises Damaged."""
+    counts, corrected = batch.counts, corrected_until(store)
     if not counts.exact + counts.conflict or batch.first_event is None or batch.last_event is None:
-        return 0
-    corrected = corrected_until(store)
-    if not corrected.withdrawn:
-        return 0
+        return NOT_CORRECTED
+    if corrected.removing or (corrected.choosing and corrected.withdrawn):
+        standing = batch_standing(store, batch, is_new=True) or BatchStanding()
+        return CorrectedDuplicates(standing.counted_duplicates, standing.of_events_out)
     days = Days(Window(batch.first_event, batch.last_event + 1))
     heirs = corrected.heirs(days, corrected.withdrawn).values()
-    return sum(len(of_batches.get(batch.batch_id, ())) for of_batches in heirs)
-
-
-def duplicates_out(store: Store, batch: Batch) -> int:
-    """Return how many of the batch's duplicates are of events that corrections took out: they do not count."""
-    if not batch.counts.exact + batch.counts.conflict:
-        return 0
-    standing = batch_standing(store, batch, is_new=True)
-    return 0 if standing is None else standing.of_events_out
+    return CorrectedDuplicates(sum(len(of_batches.get(batch.batch_id, ())) for of_batches in heirs))

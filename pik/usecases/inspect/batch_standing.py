@@ -35,8 +35,6 @@ def batch_standing(store: Store, batch: Batch, *, is_new: bool = False) -> Batch
         return None
     if (withdrawn_by := corrected.withdrawn.get(batch.batch_id)) is not None:
         return BatchStanding(withdrawn_by, taken_out=batch.counts.accepted)
-    if is_new and not corrected.removing:
-        return None
     removing = {one.correction_id for one in corrected.removing}
     taken_out = counted = moved = of_out = 0
     reader: CorrectedReader | None = None

@@ -126,13 +126,15 @@ class Status:
 def status(store: Store) -> Status:
     """Return what the store holds."""
     last, interrupted, replaced, sources = None, 0, 0, dict[str, int]()
+    corrected = corrected_until(store)
+    withdrawn = corrected.withdrawn
     for found in store.index.batches():
         batch = with_closing(store, found)
         last = last or batch
-        interrupted += batch.state == BatchState.INTERRUPTED
+        interrupted += batch.state == BatchState.INTERRUPTED and batch.batch_id not in withdrawn
         replaced += batch.state == BatchState.REPLACED
         sources = with_names(sources, batch.sources)
-    others, corrected = sources.pop(OTHERS, 0), corrected_until(store)
+    others = sources.pop(OTHERS, 0)
     return Status(
         url=store.url,
         format_version=store.format_version,
@@ -140,7 +142,7 @@ def status(store: Store) -> Status:
         last_batch=last,
         interrupted=interrupted,
         replaced=replaced,
-        withdrawn=len(corrected.withdrawn),
+        withdrawn=len(withdrawn),
         active_corrections=len(corrected.active),
         last_run=next(store.runs.newest_first(), None),
         metrics=len(store.metrics.latest()),
@@ -185,11 +187,15 @@ def with_closing(store: Store, batch: Batch) -> Batch:
 
 def close_replaced(store: Store, later: Batch) -> list[str]:
     """Close the interrupted batches whose records are all in this one, whose own records are all in the index; return
-    those that it replaces."""
+    those that it replaces. The caller holds the right to write this one's content, so that another unfinished batch of
+    the same content, a withdrawn one, has no writer, though it looks as if it were running."""
     closed: list[str] = []
     for batch_id in _repeated_batches(store, later) if later.counts.exact else ():
         earlier = next(store.index.batches(batch_id), None)
-        if earlier is None or earlier.state != BatchState.INTERRUPTED or earlier.is_request:
+        if earlier is None or earlier.is_request:
+            continue
+        is_held = earlier.state == BatchState.RUNNING and earlier.origin.content == later.origin.content
+        if earlier.state != BatchState.INTERRUPTED and not is_held:
             continue
         if earlier.counts.read > later.counts.read or not _is_repeated(store, earlier, later):
             continue

@@ -216,7 +216,7 @@ STATUS = Schema(
         get=or_null("other_sources"),
     ),
     Field("batches", Count, get="totals.batches"),
-    Field("interrupted_batches", Count, "without the replaced ones", get="interrupted"),
+    Field("interrupted_batches", Count, "without the replaced and the withdrawn ones", get="interrupted"),
     Field("replaced_batches", Count, "interrupted batches whose records are all in a later one", get="replaced"),
     Field(
         "active_corrections",

@@ -83,13 +83,13 @@ INGEST = Schema(
         "duplicates_counting",
         Count | None,
         "duplicates that count, since the batches before with their event are withdrawn; null: none",
-        get=lambda one: one.counting or None,
+        get=or_null("corrected.counting"),
     ),
     Field(
         "of_events_out",
         Count | None,
         "duplicates of events that corrections took out: they are recorded, and do not count; null: none",
-        get=or_null("of_events_out"),
+        get=or_null("corrected.out"),
     ),
     Field("rejected", Count, "records that are not valid events", get="batch.counts.rejected"),
     Field("reasons", dict[str, int] | None, _REASONS, get=lambda one: _most_frequent(one.batch.reasons)),
@@ -157,11 +157,11 @@ def _next(done: list[IngestReport], *, mapped: bool) -> dict[str, str | None]:
         note = _why_none(chain.from_iterable(batch.reasons for batch in rejected), mapped=mapped)
     elif empty := [one.source for one in done if not one.batch.counts.read]:
         note = "there is no record in " + ", ".join(map(shlex.quote, empty[:5])) + (", …" if len(empty) > 5 else "")
-    elif len(done) > 1 and (counting := sum(one.counting for one in done)):
-        note = f"{counting:,} of the duplicates count, since the batches before with their event are withdrawn"
+    elif len(done) > 1 and (counting := sum(one.corrected.counting for one in done)):
+        note = f"duplicates that count, since the batches before with their event are withdrawn: {counting:,}"
     elif all(one.outcome == Outcome.ALREADY for one in done):
         note = "to record it as one more delivery of each event, add --again"
-    if out := sum(one.of_events_out for one in done):
+    if out := sum(one.corrected.out for one in done):
         text = f"{number_of(out, 'duplicate')} of events that corrections took out: recorded, and not counted"
         note = text if note is None else f"{note}; {text}"
     return {"note": note, "next": command("batches", rejected[0].batch_id, "--rejects") if rejected else None}
