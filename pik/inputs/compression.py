@@ -180,7 +180,7 @@ def decompressed(stored: BinaryIO, name: str, hint: str = "") -> Iterator[io.Buf
         codec = codec_of(stream.peek(_MAGIC)[:_MAGIC])
         if codec is None:
             break
-        stream = _Stream(_Members(codec, stream, name, hint))
+        stream = PatientReader(_Members(codec, stream, name, hint))
     else:
         if codec_of(stream.peek(_MAGIC)[:_MAGIC]) is not None:
             raise InputError(
@@ -190,6 +190,11 @@ def decompressed(stored: BinaryIO, name: str, hint: str = "") -> Iterator[io.Buf
     yield stream
 
 
+def zstd_reader(stored: BinaryIO, name: str) -> io.BufferedReader:
+    """Open what is known to be compressed by zstd, whatever it is inside."""
+    return PatientReader(_Members(CODECS[1], stored, name, ""))
+
+
 def beginning(stored: bytes, size: int) -> bytes:
     """Return at most `size` uncompressed bytes of an input that begins so; fewer where it is cut or damaged."""
     with suppress(InputError), decompressed(io.BufferedReader(io.BytesIO(stored)), "") as stream:
@@ -197,7 +202,7 @@ def beginning(stored: bytes, size: int) -> bytes:
     return b""
 
 
-class _Stream(io.BufferedReader):
+class PatientReader(io.BufferedReader):
     """A reader that returns what comes before an error, and raises the error with the next call."""
 
     _failure: InputError | None = None

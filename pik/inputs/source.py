@@ -23,7 +23,7 @@ from pik.errors import InputError, command
 from pik.inputs import blocks as json_lines
 from pik.inputs import csv_rows
 from pik.inputs.blocks import BLOCK, Block
-from pik.inputs.compression import beginning, decompressed, uncompressed
+from pik.inputs.compression import beginning, codec_of, decompressed, uncompressed
 from pik.inputs.csv_rows import delimiter_of, table
 from pik.inputs.encoding import as_utf8
 from pik.inputs.mapping import RecordMapping
@@ -33,6 +33,9 @@ from pik.ports.remote import Foreign, ForeignFile
 
 HEAD = 1 << 16
 """Bytes that are examined, at most, of the input as stored and uncompressed."""
+
+BEGINNING = 1 << 20
+"""Bytes of a stream that can be looked at before it is read: enough for a block of bzip2."""
 
 STANDARD_INPUT = "standard input"
 """What standard input is called."""
@@ -52,34 +55,49 @@ _RECORDS = 100
 class Source:
     """An input: its name for people, its size in bytes where known, and a way to open it.
 
-    A file has a `path`, an object in S3 is opened by `remote`; both can be read again. Anything else is a stream, which
-    can be read once: a `pipe`, or standard input.
+    A file has a `path`; an object in S3, or a file in an archive, is opened by `opener`, and `unchanged` raises
+    InputError where its archive was written to. All of these can be read again. Anything else is a stream, which can be
+    read once: a `pipe`, an open `stream`, or standard input.
     """
 
     name: str
     size: int | None
     path: Path | None
     pipe: Path | None = None
-    remote: Callable[[], BinaryIO] | None = None
+    opener: Callable[[], BinaryIO] | None = None
+    unchanged: Callable[[str], None] | None = None
+    stream: BinaryIO | None = None
 
     @property
     def is_stream(self) -> bool:
         """Whether it can be read only once."""
-        return self.path is None and self.remote is None
+        return self.path is None and self.opener is None
 
     @contextmanager
     def open(self) -> Iterator[OpenedInput]:
         """Open the input. Raises InputError if it cannot be opened."""
-        if self.remote is not None:
-            with self.remote() as remote:
-                yield OpenedInput(self, remote)
+        if self.stream is not None:
+            yield OpenedInput(self, self.stream)
+        elif self.opener is not None:
+            with self.opener() as stored:
+                yield OpenedInput(self, stored)
+        elif self.path is not None:
+            with io.BufferedReader(_File(self.path, self.name)) as stored:
+                yield OpenedInput(self, stored)
+        elif self.pipe is not None:
+            with _File(self.pipe, self.name) as pipe:
+                yield OpenedInput(self, io.BufferedReader(_Filling(pipe), BEGINNING))
+        else:
+            yield OpenedInput(self, io.BufferedReader(_Filling(sys.stdin.buffer), BEGINNING))
+
+    @contextmanager
+    def held(self) -> Iterator[Source]:
+        """Provide an input that can be opened several times: a stream stays open meanwhile, and goes on where it is."""
+        if not self.is_stream:
+            yield self
             return
-        path = self.path or self.pipe
-        if path is None:
-            yield OpenedInput(self, sys.stdin.buffer)
-            return
-        with io.BufferedReader(_File(path, self.name)) as file:
-            yield OpenedInput(self, file)
+        with self.open() as opened:
+            yield Source(self.name, None, None, stream=opened.stored)
 
 
 class OpenedInput:
@@ -93,7 +111,9 @@ class OpenedInput:
         self.name, self.is_stream = source.name, source.is_stream
         self.position = 0
         """Bytes of the input that have been read for the blocks so far, as stored."""
-        self._stored = stored
+        self.stored = cast(io.BufferedReader, stored)
+        """The bytes as they are stored."""
+        self._unchanged = source.unchanged
         self._file = stored if source.path is not None else None  # S3 itself notices a change
         self._state = _state(stored) if self._file else None
 
@@ -124,13 +144,11 @@ class OpenedInput:
     def _head(self, layout: Layout) -> tuple[bytes, bool]:
         """Return at most HEAD bytes of the text, in UTF-8, and whether they are certainly all. Raises InputError for a
         binary file."""
-        if self.is_stream:
-            stored = self._stored.peek(HEAD)[:HEAD] if isinstance(self._stored, io.BufferedReader) else b""
-        else:
-            self._stored.seek(0)
-            stored = self._stored.read(HEAD)
-        head = beginning(stored, HEAD)
-        whole = head == stored and len(stored) < HEAD and not self.is_stream
+        head = self.stored_beginning(HEAD)
+        is_plain = codec_of(head) is None
+        whole = is_plain and len(head) < HEAD
+        if not is_plain:
+            head = self.beginning(HEAD)
         if layout.encoding is not None:
             return head.decode(layout.encoding, errors="ignore").encode(), whole
         refuse_binary(head, self.name)
@@ -138,14 +156,29 @@ class OpenedInput:
 
     def digest(self) -> str:
         """Return the SHA-256 of the bytes as stored, in hex: the identity of a file's content."""
-        self._stored.seek(0)
-        return file_digest(cast(io.BufferedReader, self._stored), "sha256").hexdigest()
+        self.stored.seek(0)
+        return file_digest(self.stored, "sha256").hexdigest()
 
-    def decompressed(self) -> AbstractContextManager[io.BufferedReader]:
-        """Open the bytes, without their compression."""
+    def decompressed(self, hint: str = "") -> AbstractContextManager[io.BufferedReader]:
+        """Open the bytes, without their compression; `hint` is that of an error where they are damaged or cut."""
         if not self.is_stream:
-            self._stored.seek(0)
-        return decompressed(self._stored, self.name)
+            self.stored.seek(0)
+        return decompressed(self.stored, self.name, hint)
+
+    def stored_beginning(self, size: int) -> bytes:
+        """Return the first bytes as they are stored; they can be read again."""
+        if self.is_stream:
+            return self.stored.peek(size)[:size]
+        self.stored.seek(0)
+        return self.stored.read(size)
+
+    def beginning(self, size: int) -> bytes:
+        """Return the first bytes without their compression, fewer where it is damaged; they can be read again."""
+        if self.is_stream:
+            return beginning(self.stored.peek(BEGINNING), size)
+        with suppress(InputError), self.decompressed() as stream:
+            return stream.read(size)
+        return b""
 
     @contextmanager
     def repeatable(self) -> Iterator[OpenedInput]:
@@ -154,10 +187,10 @@ class OpenedInput:
             yield self
             return
         with TemporaryFile() as file:
-            shutil.copyfileobj(self._stored, file)
+            shutil.copyfileobj(self.stored, file)
             file.flush()
             with open(file.fileno(), "rb", closefd=False) as copied:
-                yield OpenedInput(Source(self.name, None, None, remote=lambda: copied), copied)
+                yield OpenedInput(Source(self.name, None, None, opener=lambda: copied), copied)
 
     def blocks(self, layout: Layout, max_line: int, *, first_seq: int = 1, offset: int = 0) -> Iterator[Block]:
         """Yield the blocks from record `first_seq` on, which starts `offset` uncompressed bytes into the input.
@@ -166,20 +199,22 @@ class OpenedInput:
         input is unchanged.
         """
         if not self.is_stream:
-            self._stored.seek(0)
+            self.stored.seek(0)
         self.position = 0
         opening = uncompressed if layout.encoding is None else decompressed
-        with opening(self._stored, self.name) as stream:
+        with opening(self.stored, self.name) as stream:
             text = stream if layout.encoding is None else as_utf8(stream, layout.encoding, self.name)
             read = READERS[layout.format or InputFormat.JSONL]
             for block in read(text, self.name, layout, max_line=max_line, first_seq=first_seq, offset=offset):
-                seekable = self._stored.seekable()
-                self.position = self._stored.tell() if seekable else self.position + len(block.data)
+                seekable = self.stored.seekable()
+                self.position = self.stored.tell() if seekable else self.position + len(block.data)
                 yield block
 
     def expect_unchanged(self, hint: str = "") -> None:
         """Raise InputError if the file was written to since it was opened. A replaced file was not: its old content is
         what has been read."""
+        if self._unchanged is not None:
+            self._unchanged(hint)
         if self._file is not None and _state(self._file) != self._state:
             raise InputError(
                 f"{self.name} changed while it was being read",
@@ -211,6 +246,23 @@ class _File(io.FileIO):
 
     def _unreadable(self, error: OSError) -> InputError:
         return InputError(f"cannot read {self._name}: {error.strerror}")
+
+
+class _Filling(io.RawIOBase):
+    """A stream that fills what it is to read into, so that a look at its beginning shows all of it."""
+
+    def __init__(self, stored: BinaryIO) -> None:
+        self._stored = stored
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int:
+        filled = 0
+        while filled < len(buffer) and (data := self._stored.read(len(buffer) - filled)):
+            buffer[filled : filled + len(data)] = data
+            filled += len(data)
+        return filled
 
 
 def file_source(path: str) -> Source:
@@ -260,7 +312,7 @@ def foreign_sources(foreign: Foreign, url: str) -> list[Source]:
     """Return the sources that a URL names. Raises as `Foreign.find` does."""
 
     def source(file: ForeignFile) -> Source:
-        return Source(file.name, file.size, None, remote=lambda: io.BufferedReader(_Pieces(foreign, file)))
+        return Source(file.name, file.size, None, opener=lambda: io.BufferedReader(_Pieces(foreign, file)))
 
     return [source(file) for file in foreign.find(url)]
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from itertools import count
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
@@ -119,6 +122,20 @@ def test_the_same_content_is_one_batch_wherever_it_is(pik, put, tmp_path) -> Non
     first = pik("ingest", "a.jsonl", "--format", "json").json()
     again = pik("ingest", url, "--format", "json").json()
     assert (again["outcome"], again["batch_id"]) == ("already ingested", first["batch_id"])
+
+
+def test_archives_and_other_compressions_are_read_too(pik, put, tmp_path) -> None:
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "a.jsonl").write_bytes(lines(0, 20_000))  # more than is held in memory
+    (tmp_path / "logs" / "b.jsonl.bz2").write_bytes(bz2.compress(lines(20_000, 20_003)))
+    for kind in ("gztar", "tar", "zip"):
+        path = Path(shutil.make_archive(str(tmp_path / "it"), kind, tmp_path, "logs"))
+        url = put(path.name, path.read_bytes())
+        assert pik("--store", tmp_path / kind, "init").code == 0
+        done = pik("ingest", url, "--store", tmp_path / kind, "--format", "json")
+        assert done.code == 0, done.err
+        found = {one["source"]: one["accepted"] for one in done.json()["batches"]}
+        assert found == {f"{url}:logs/a.jsonl": 20_000, f"{url}:logs/b.jsonl.bz2": 3}
 
 
 @pytest.mark.parametrize("own", ["aws"], indirect=True)  # moto's CloudFormation takes packages that are not installed

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import shutil
 import subprocess
 import sys
 
@@ -372,3 +374,39 @@ def test_a_short_list_of_batches_is_whole_or_an_error(pik, tmp_path, monkeypatch
     monkeypatch.setattr(batches, "with_closing", damaged)
     listed = pik("batches", "--limit", "2", "--format", "json")
     assert (listed.out, listed.err) == ("", "error: record X is cut or changed\n")
+
+
+def test_a_folder_and_an_archive_are_their_files_and_say_what_is_skipped(pik, tmp_path, monkeypatch):
+    for number, name in enumerate(("a.jsonl", "b/c.jsonl", ".DS_Store", "_SUCCESS", "b/.x")):
+        (tmp_path / "logs" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "logs" / name).write_text("" if name == "_SUCCESS" else EVENT.replace("01-01", f"01-0{number + 1}"))
+    shutil.make_archive(str(tmp_path / "it"), "gztar", tmp_path, "logs")
+
+    def outcomes(*files):
+        done = pik("ingest", *files, "--format", "json")
+        assert done.code == 0, done.err
+        return {one["source"]: one["outcome"] for one in done.json()["batches"]}, done.err
+
+    taken, said = outcomes("logs")
+    assert taken == {"logs/a.jsonl": "ingested", "logs/b/c.jsonl": "ingested"}
+    assert said.startswith("logs: skipped 1 empty file, 2 hidden files\n")
+    taken, said = outcomes("it.tar.gz")
+    assert taken == {"it.tar.gz:logs/a.jsonl": "already ingested", "it.tar.gz:logs/b/c.jsonl": "already ingested"}
+    assert said == "it.tar.gz: skipped 1 empty file, 2 hidden files\n"
+    assert outcomes("log*")[0] == dict.fromkeys(("logs/a.jsonl", "logs/b/c.jsonl"), "already ingested")
+    assert outcomes("log**/**/*.jsonl")[0] == dict.fromkeys(("logs/a.jsonl", "logs/b/c.jsonl"), "already ingested")
+    stream = (tmp_path / "it.tar.gz").read_bytes()
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(stream)))
+    taken, _ = outcomes("-")
+    assert set(taken) == {"standard input:logs/a.jsonl", "standard input:logs/b/c.jsonl"}
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(stream)))
+    refused = pik("ingest", "-", "--batch-key", "nightly")
+    assert refused.code == 2
+    assert "--batch-key names one stream, but standard input:logs/a.jsonl is a file of an archive" in refused.err
+    (tmp_path / "empty").mkdir()
+    refused = pik("ingest", "empty")
+    assert (refused.code, refused.err) == (2, "error: there is no file with content in empty\n")
+    (tmp_path / "cut.tar.gz").write_bytes(stream[:-30])
+    refused = pik("ingest", "cut.tar.gz", "--again")
+    assert refused.code == 2
+    assert "error: cut.tar.gz cannot be decompressed to its end: it is cut" in refused.err

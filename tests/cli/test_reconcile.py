@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -81,7 +82,8 @@ def test_the_scope_is_that_of_the_log_unless_given(shop: Pik) -> None:
     said = found(shop, "log.jsonl")
     assert said["window"] == {"from": "2026-01-01T00:00:00Z", "to": "2026-01-01T01:01:40.000000001Z"}
     assert (said["scope_sources"], said["scope_event_types"], said["scope_entities"]) == (["web"], ["paid"], 1)
-    said = found(shop, "log.jsonl", "--from", "2026-01-01", "--to", "2026-01-03")
+    archive = shutil.make_archive("log", "zip", ".", "log.jsonl")
+    said = found(shop, archive, "--from", "2026-01-01", "--to", "2026-01-03")
     assert said["unexpected"] == 2
     said = found(shop, "log.jsonl", "--source", "web", "--source", "app")
     assert (said["unexpected"], said["scope_sources"]) == (2, ["web", "app"])
@@ -112,7 +114,8 @@ def test_what_the_missing_events_would_add_is_what_with_computes(shop: Pik) -> N
     assert metrics == {"event_count@1": (5, 6, 1), "largest@1": (None, None, None), "revenue@1": (109, 111, 2)}
     assert said["differing_values"] == []
     shop("replay", "--all", "--promote", "--yes")
-    changed = shop("diff", "aggregates", "--assume", "with=@missing.jsonl", "--format", "json").json()
+    archive = shutil.make_archive("missing", "gztar", ".", "missing.jsonl")
+    changed = shop("diff", "aggregates", "--assume", f"with=@{archive}", "--format", "json").json()
     assert {row["metric"]: row["delta"] for row in changed["differences"]} == {"event_count": 1, "revenue": 2}
 
 

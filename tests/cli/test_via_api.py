@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import random
+import tarfile
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -189,12 +190,15 @@ def test_on_invalid_stop_sees_a_time_without_an_offset(pik, gateway, tmp_path, m
 def test_several_inputs_are_reported_one_by_one(pik, gateway, tmp_path) -> None:
     write(tmp_path / "a", line())
     write(tmp_path / "b", line(), line(entity_id="f"))
-    said = pik("ingest", "a", "b", *VIA).json()
+    with tarfile.open(tmp_path / "c.tar.xz", "w:xz") as archive:
+        archive.add(tmp_path / "b", "b")
+    said = pik("ingest", "a", "b", "c.tar.xz", *VIA).json()
     assert [(one["source"], one["outcome"], one["read"], one["exact"]) for one in said["sources"]] == [
         ("a", "sent", 1, 0),
         ("b", "sent", 2, 1),
+        ("c.tar.xz:b", "sent", 2, 2),
     ]
-    assert (said["read"], said["requests"], said["note"]) == (3, 2, None)
+    assert (said["read"], said["requests"], said["note"]) == (5, 3, None)
 
 
 def test_promise_8_requests_are_small_and_few_are_under_way(pik, gateway, tmp_path, monkeypatch) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import gzip
 import random
+import shutil
 from pathlib import Path
 
 import pytest
 
 from pik.errors import InputError
+from pik.inputs.archives import with_members
 from pik.inputs.source import Source, file_source
 from pik.model.batch import BatchState, Counts
 from pik.ports.store import Store
@@ -127,3 +129,31 @@ def test_promise_1_a_crash_at_every_durable_step_of_a_group(tmp_path: Path, sour
         assert {one.outcome for one in done} <= {Outcome.NEW, Outcome.RESUMED, Outcome.ALREADY}
         assert snapshot(store) == expected, f"step {number}"
         assert_sound(store)
+
+
+@pytest.mark.parametrize("kind", ["gztar", "zip"])
+def test_promise_1_a_crash_within_an_archive_is_resumed_there(
+    tmp_path: Path, store: Store, sources: list[Source], kind: str
+) -> None:
+    """Its files are the batches that they would be alone, except for the empty one."""
+    (tmp_path / "inner").mkdir()
+    paths = [Path(source.name) for source in sources]
+    for path in paths:
+        (tmp_path / "inner" / path.name).write_bytes(path.read_bytes())
+    archive = file_source(shutil.make_archive(str(tmp_path / "it"), kind, tmp_path, "inner"))
+    told: list[str] = []
+    for number in (1, 9, 15):
+        crashing = wrapped(store, FailAt(number), "raw", "batches")
+        with pytest.raises(Crash):
+            list(ingest_all(crashing, with_members([archive], told.append), OPTIONS, SILENT))
+    done = list(ingest_all(store, with_members([archive], told.append), OPTIONS, SILENT))
+    assert set(told) == {f"{archive.name}: skipped 1 empty file"}
+    assert {one.source.removeprefix(f"{archive.name}:inner/") for one in done} == {
+        path.name for path in paths if path.stat().st_size
+    }
+    assert_sound(store)
+    plain = [gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data for data in map(Path.read_bytes, paths)]
+    lines = [line for data in plain for line in data.splitlines()]
+    total = sum((one.batch.counts for one in done), Counts())
+    assert (total.read, total.rejected) == (len(lines), sum(line == b"{" for line in lines))
+    assert {one.outcome for one in ingested(store, [source for source in sources if source.size])} == {Outcome.ALREADY}

@@ -22,7 +22,7 @@ from typing import TypeVar
 
 import msgspec
 
-from pik.errors import ConflictFound, InputError, busy_as, command
+from pik.errors import ConflictFound, InputError, UsageError, busy_as, command
 from pik.inputs.blocks import BLOCK, Block
 from pik.inputs.source import OpenedInput, Source
 from pik.model.batch import Batch, BatchState, Chunk, Origin, Reject
@@ -195,6 +195,11 @@ def probe(source: Source, options: IngestOptions) -> None:
 def _content(opened: OpenedInput, options: IngestOptions) -> str:
     """Return the identity of the input: a file's digest, the key given to a stream, or a new one."""
     if options.batch_key is not None:
+        if not opened.is_stream:
+            raise UsageError(
+                f"--batch-key names one stream, but {opened.name} is a file of an archive",
+                hint="files of an archive are known by their content; leave it out",
+            )
         return f"key:{options.batch_key}"
     return f"stream:{new_id()}" if opened.is_stream else opened.digest()
 

@@ -8,7 +8,8 @@ complete when its record is.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from itertools import islice, takewhile
@@ -44,32 +45,53 @@ FILES = 64
 
 
 def ingest_all(
-    store: Store, sources: Sequence[Source], options: IngestOptions, progress: Progress
+    store: Store, sources: Iterable[Source], options: IngestOptions, progress: Progress
 ) -> Iterator[IngestReport]:
     """Ingest the inputs in their order, and yield the result of each when it is durable.
 
-    Raises as `ingest` does for the first input that fails; those before it are ingested, and those after it are not.
+    Raises as `ingest` does for the first input that fails, and as `sources` does; those before are ingested, and those
+    after are not.
     """
     # A record or conflict that stops an ingest must stop it at its own file, and a deployed store has no transactions
     # over several batches.
-    may_group = not (store.deployed or options.reading.stop or options.refuse_conflicts)
-    left = list(sources)
-    while left:
-        group = _small(left) if may_group else []
+    may_group = not (store.deployed or options.reading.stop or options.refuse_conflicts or options.batch_key)
+    ahead = _Ahead(sources)
+    while ahead.fill(FILES if may_group else 1):
+        group = list(takewhile(_is_small, ahead.sources)) if may_group else []
         done = _ingest_group(store, group, options, progress) if len(group) > 1 else []
         if not done:
-            done = [ingest(store, left[0], options, progress)]
+            done = [ingest(store, ahead.sources[0], options, progress)]
         yield from done
-        del left[: len(done)]
+        for _ in done:
+            ahead.sources.popleft()
 
 
-def _small(sources: Sequence[Source]) -> list[Source]:
-    """Return the sources up to the first one that is not a small file."""
+class _Ahead:
+    """The next sources. An error while looking for more of them is raised when those before it are ingested."""
 
-    def is_small(source: Source) -> bool:
-        return source.path is not None and source.size is not None and source.size <= SMALL
+    def __init__(self, sources: Iterable[Source]) -> None:
+        self.sources: deque[Source] = deque()
+        self._following = iter(sources)
+        self._error: PikError | None = None
 
-    return list(takewhile(is_small, sources[:FILES]))
+    def fill(self, most: int) -> bool:
+        """Look for up to so many, no further than the first that is not a small file. Return whether there are any."""
+        try:
+            while self._error is None and len(self.sources) < most:
+                if self.sources and not _is_small(self.sources[-1]):
+                    break
+                self.sources.append(next(self._following))
+        except StopIteration:
+            pass
+        except PikError as error:
+            self._error = error
+        if not self.sources and self._error is not None:
+            raise self._error
+        return bool(self.sources)
+
+
+def _is_small(source: Source) -> bool:
+    return not source.is_stream and source.size is not None and source.size <= SMALL
 
 
 @dataclass(frozen=True, slots=True)

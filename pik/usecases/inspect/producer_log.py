@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -45,11 +45,12 @@ class LogBlock(NamedTuple):
 
 
 def read_log(
-    sources: Sequence[Source], reading: Reading, directory: Path, workers: int, progress: Progress
+    sources: Iterable[Source], reading: Reading, directory: Path, workers: int, progress: Progress
 ) -> ProducerLog:
     """Read the log into files in the directory. Raises InputError where it cannot be read to its end."""
-    log = ProducerLog([source.name for source in sources], [])
+    log = ProducerLog([], [])
     for number, source in enumerate(sources):
+        log.names.append(source.name)
         for block in read_blocks(source, reading, f"{number:026d}", directory, workers, progress):
             _add(log, block)
     return log

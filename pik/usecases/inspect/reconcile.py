@@ -5,7 +5,7 @@ DuckDB compares both sides by event_id, on disk where memory does not suffice.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -114,7 +114,7 @@ class Reconciliation:
 def reconcile(
     store: Store,
     engine: Engine,
-    sources: Sequence[Source],
+    sources: Iterable[Source],
     reading: Reading,
     scope: Scope,
     *,

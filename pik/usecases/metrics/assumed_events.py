@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import zstandard
 
 from pik.errors import InputError, NothingSelected, UsageError, command
-from pik.inputs.source import file_source
+from pik.inputs.archives import with_members
+from pik.inputs.folders import Skipped, folder_sources
+from pik.inputs.source import Source, file_source
 from pik.model.delivery import Delivery, read_delivery
 from pik.model.scenario import ASSUMED_BATCH, With
 from pik.rawlog.objects import unpacked
@@ -63,29 +66,37 @@ def write_new(assumed: With, target: Path, seen: set[bytes], is_known: Callable[
 
 
 def _deliveries(assumed: With) -> Iterator[tuple[Delivery, bytes]]:
-    """Yield the events of the file and their raw lines, in its order."""
-    source, reading = file_source(assumed.path), reading_of(assumed)
-    if source.is_stream:
-        raise UsageError(f"{assumed}: {source.name} can be read only once", hint="write it to a file")
-    read, rejected, first = 0, 0, None
+    """Yield the events of the file, archive or folder and their raw lines, in its order."""
+    reading = reading_of(assumed)
+    read, rejected, wrong = 0, 0, ""
     with scratch() as directory:
         try:
-            for block in read_blocks(source, reading, ASSUMED_BATCH, directory, processors(), SILENT):
-                read += block.chunk.read
-                if block.reject is not None and block.chunk.rejects is not None:
-                    rejected += block.chunk.rejects.records
-                    first = first or block.reject
-                if not rejected:
-                    yield from _in_order(block)
-                for path in block.files:
-                    path.unlink()
+            for source in _sources(assumed):
+                for block in read_blocks(source, reading, ASSUMED_BATCH, directory, processors(), SILENT):
+                    read += block.chunk.read
+                    if block.reject is not None and block.chunk.rejects is not None:
+                        rejected += block.chunk.rejects.records
+                        wrong = (
+                            wrong or f"{source.name}: record {block.reject.seq} is not an event: {block.reject.reason}"
+                        )
+                    if not rejected:
+                        yield from _in_order(block)
+                    for path in block.files:
+                        path.unlink()
         except UsageError as error:
             raise _refused(assumed, error.message, error.hint) from None
     if not read:
         raise NothingSelected(f"{assumed}: the file has no event")
-    if first is not None:
-        what = f"{source.name}: record {first.seq} is not an event: {first.reason}"
-        raise InputError(f"{what} ({rejected:,} of {read:,} records are not)", hint=_ingest(assumed))
+    if wrong:
+        raise InputError(f"{wrong} ({rejected:,} of {read:,} records are not)", hint=_ingest(assumed))
+
+
+def _sources(assumed: With) -> Iterator[Source]:
+    """Yield the inputs in what the assumption names. Raises UsageError for one that can be read only once."""
+    sources = folder_sources(assumed.path, Skipped()) if os.path.isdir(assumed.path) else [file_source(assumed.path)]
+    if sources[0].is_stream:
+        raise UsageError(f"{assumed}: {sources[0].name} can be read only once", hint="write it to a file")
+    return with_members(sources, lambda _: None)
 
 
 def _in_order(block: LogBlock) -> Iterator[tuple[Delivery, bytes]]:

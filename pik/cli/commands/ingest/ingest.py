@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 @cli_command(
     "ingest",
     examples="""
-    # a file, a glob, objects in S3, standard input; also .gz, .zst, .bz2, .xz
-    pik ingest events.jsonl 'archive/2026-01-*.jsonl.gz'
+    # a file, a glob, a folder, an archive, objects in S3, standard input
+    pik ingest events.jsonl 'archive/2026-01-*.jsonl.gz' logs/ export.tar.zst
     pik ingest 's3://archive/2026/01/*.jsonl.gz'
     kafkacat … | pik ingest - --batch-key orders-2026-01-31
 
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 )
 def ingest(
     cli: Context,
-    files: Annotated[list[str], argument("FILE…", "Files, s3:// objects, quoted globs, or - for standard input.")],
+    files: Annotated[list[str], argument("FILE…", "Files, folders, archives, s3:// objects, quoted globs, or -.")],
     input_: options.Input = None,
     delimiter: options.Delimiter = None,
     columns: options.Columns = None,
@@ -128,16 +128,18 @@ def _ingest(cli: Context, sources: list[Source], chosen: IngestOptions, rejects:
 
 def _check(cli: Context, sources: list[Source], chosen: IngestOptions, rejects: Path | None) -> int | None:
     """Read the inputs, record nothing, and show what would be recorded."""
+    from pik.inputs.archives import with_members
     from pik.usecases.ingest.batch_ingest import check as checked_input
 
     with _rejects_file(rejects) as write:
-        checked = [checked_input(source, chosen, cli.progress, write) for source in sources]
+        checked = [checked_input(source, chosen, cli.progress, write) for source in with_members(sources, cli.note)]
     report.show_checked(cli, checked, mapped=chosen.reading.mapping is not None)
     return PARTLY if any(one.reasons for one in checked) else None
 
 
 def _store(cli: Context, sources: list[Source], chosen: IngestOptions) -> Store:
     """Open the store. The default one is created if it is absent, unless an input cannot be read."""
+    from pik.inputs.archives import with_members
     from pik.usecases.ingest.batch_ingest import probe
 
     try:
@@ -146,7 +148,8 @@ def _store(cli: Context, sources: list[Source], chosen: IngestOptions) -> Store:
         if cli.settings.default_store is None:
             raise
     for source in sources:
-        probe(source, chosen)
+        if not source.is_stream:
+            probe(next(with_members([source], lambda _: None)), chosen)  # of an archive its first file
     store = cli.open_store(cli.settings.default_store, create=True)
     cli.note(f"created a store at {store.url}")
     return store
@@ -154,11 +157,12 @@ def _store(cli: Context, sources: list[Source], chosen: IngestOptions) -> Store:
 
 def _record(cli: Context, store: Store, sources: list[Source], chosen: IngestOptions) -> list[IngestReport]:
     """Ingest one after the other; where one fails, report what became of those before it."""
+    from pik.inputs.archives import with_members
     from pik.usecases.ingest.many_inputs import ingest_all
 
     done: list[IngestReport] = []
     try:
-        for one in ingest_all(store, sources, chosen, cli.progress):
+        for one in ingest_all(store, with_members(sources, cli.note), chosen, cli.progress):
             done.append(one)  # noqa: PERF402 - those before an error are reported
     except BaseException:
         for one in done:
@@ -169,7 +173,7 @@ def _record(cli: Context, store: Store, sources: list[Source], chosen: IngestOpt
 
 def sources_of(cli: Context, files: list[str], batch_key: str | None) -> list[Source]:
     """Return the inputs that the arguments name, globs and prefixes resolved. Raises UsageError, InputError."""
-    from pik.inputs.source import file_source, foreign_sources, shown_name
+    from pik.inputs.source import foreign_sources, shown_name
 
     if batch_key is not None and files != ["-"]:
         raise UsageError("--batch-key names standard input, and only that", hint="files are known by their content")
@@ -178,15 +182,29 @@ def sources_of(cli: Context, files: list[str], batch_key: str | None) -> list[So
         if name.startswith("s3://"):
             sources += foreign_sources(cli.foreign(), name)
         elif name in ("", "-") or os.path.lexists(name):  # Path.exists raises an OSError for a name that is too long
-            sources.append(file_source(name))
-        elif found := sorted(glob(name, recursive=True)):
-            sources += map(file_source, found)
+            sources += _file_or_folder(cli, name)
+        elif found := sorted(one for one in glob(name, recursive=True) if "**" not in name or not os.path.isdir(one)):
+            sources += [source for one in found for source in _file_or_folder(cli, one)]
         elif has_magic(name):
             hint = "** is any number of directories; - is standard input"
             raise UsageError(f"no file matches {shown_name(name)!r}", hint=hint)
         else:
             raise UsageError(f"there is no file {shown_name(name)}", hint="- is standard input")
     return sources
+
+
+def _file_or_folder(cli: Context, name: str) -> list[Source]:
+    """Return the input that a path names, or the files of a folder, and say what of it is skipped."""
+    from pik.inputs.folders import Skipped, folder_sources
+    from pik.inputs.source import file_source, shown_name
+
+    if not os.path.isdir(name):
+        return [file_source(name)]
+    skipped = Skipped()
+    found = folder_sources(name, skipped)
+    if str(skipped):
+        cli.note(f"{shown_name(name)}: {skipped}")
+    return found
 
 
 def reading_of(
@@ -287,12 +305,13 @@ def _expect_possible(cli: Context, chosen: IngestOptions, max_line: int) -> None
 
 def _send(cli: Context, sources: list[Source], reading: Reading, path: Path | None) -> int | None:
     """Send the inputs, one after the other, until one fails; `path` is the new file for rejected records."""
+    from pik.inputs.archives import with_members
     from pik.usecases.ingest.via_api import send as send_input
 
     api = cli.open_api()
     done: list[tuple[SendReport, list[Reject]]] = []
     with _rejects_file(path) as write:
-        for source in sources:
+        for source in with_members(sources, cli.note):
             first: list[Reject] = []
 
             def keep(reject: Reject, first: list[Reject] = first) -> None:

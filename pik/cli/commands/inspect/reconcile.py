@@ -70,6 +70,7 @@ def diff_events(
     The table of metrics has what the missing events would add to each. Exit codes: 0 both sides agree, 1 they differ, 3
     records of the log are not events or values cannot be computed, 2 no event of the log is in the scope.
     """
+    from pik.inputs.archives import with_members
     from pik.runtime.parallel import processors
     from pik.usecases.inspect.reconcile import Scope, reconcile
 
@@ -82,7 +83,7 @@ def diff_events(
     found = reconcile(
         cli.open_store(),
         cli.engine(),
-        sources_of(cli, files, None),
+        with_members(sources_of(cli, files, None), cli.note),
         reading,
         scope,
         workers=processors(),

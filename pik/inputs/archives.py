@@ -1,0 +1,119 @@
+"""Archives as inputs: each file in a tar or zip archive is an input, as if it lay there alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import BinaryIO
+
+from pik.errors import InputError
+from pik.inputs.copies import IN_MEMORY, Opener, copy, part, reopened
+from pik.inputs.folders import Skipped
+from pik.inputs.source import Source
+from pik.inputs.tar_archive import BLOCK, is_tar, tar_entries
+from pik.inputs.zip_archive import is_zip, zip_entries
+
+DEPTH = 3
+"""Most archives of a file, one within another."""
+
+_HINT = "what was ingested before that is kept; ingest a whole copy of the archive"
+
+
+def with_members(sources: Iterable[Source], note: Callable[[str], None]) -> Iterator[Source]:
+    """Yield the inputs, and in the place of each archive its files, in its order; `note` is told what is skipped.
+
+    A file of an archive is named ARCHIVE:FILE, and can be read again, as a file can. A stream must be read before the
+    next input is asked for.
+
+    Raises InputError where an archive is damaged, cut or encrypted, or has no file, after the files before that.
+    """
+    for source in sources:
+        with source.held() as held:
+            yield from _inputs(held, note, DEPTH)
+
+
+def _inputs(source: Source, note: Callable[[str], None], depth: int) -> Iterator[Source]:
+    """Yield the inputs in a source: itself, unless it is an archive."""
+    archive = _Archive(source)
+    kind = archive.kind() if depth else None
+    if kind is None:
+        yield archive.looked_at()
+        return
+    skipped, found = Skipped(), False
+    for file in kind(skipped):
+        found = True
+        yield from _inputs(file, note, depth - 1)
+    archive.expect_unchanged()
+    if not found:
+        raise InputError(f"there is no file with content in {source.name}", hint=str(skipped))
+    if str(skipped):
+        note(f"{source.name}: {skipped}")
+
+
+class _Archive:
+    """An input that may be an archive, open as long as one of its files is referred to."""
+
+    def __init__(self, source: Source) -> None:
+        self._source, self._open = source, ExitStack()
+        self._opened = self._open.enter_context(source.open())
+
+    def looked_at(self) -> Source:
+        """Return the input, which is not an archive. What S3 has sent already is not asked for again."""
+        if self._source.opener is None:
+            self._open.close()
+            return self._source
+        return replace(self._source, opener=_Opened(self, self._source.opener))
+
+    @property
+    def stored(self) -> BinaryIO:
+        """The bytes as they are stored."""
+        return self._opened.stored
+
+    def kind(self) -> Callable[[Skipped], Iterator[Source]] | None:
+        """Return what yields the files, if it is an archive."""
+        if is_zip(self._opened.stored_beginning(BLOCK)):
+            return self._of_zip
+        return self._of_tar if is_tar(self._opened.beginning(BLOCK)) else None
+
+    def expect_unchanged(self, hint: str = "") -> None:
+        """Raise InputError if the archive was written to since it was opened."""
+        self._opened.expect_unchanged(hint or _HINT)
+
+    def _of_zip(self, skipped: Skipped) -> Iterator[Source]:
+        opened = self._open.enter_context(self._opened.repeatable())
+        for entry in zip_entries(opened.stored, self._source.name, _HINT):
+            if skipped.is_read(entry.name, entry.what, entry.size):
+                yield self._file(entry.name, entry.size, reopened(entry.open, entry.size))
+
+    def _of_tar(self, skipped: Skipped) -> Iterator[Source]:
+        with self._opened.decompressed(_HINT) as stream:
+            is_plain = self._source.path is not None and stream is self._opened.stored
+            for entry in tar_entries(stream, self._source.name, _HINT):
+                if not skipped.is_read(entry.name, entry.what, entry.size):
+                    continue
+                name = f"{self._source.name}:{entry.name}"
+                if is_plain and entry.size > IN_MEMORY:
+                    opener = part(self._opened.stored, entry.offset, entry.size, name)
+                else:
+                    opener = copy(entry.read, entry.size, name)
+                yield self._file(entry.name, entry.size, opener)
+
+    def _file(self, name: str, size: int, opener: Opener) -> Source:
+        # The method refers to the archive, which stays open.
+        return Source(f"{self._source.name}:{name}", size, None, opener=opener, unchanged=self.expect_unchanged)
+
+
+class _Opened:
+    """Opens an input that is open already: the first time as it is."""
+
+    def __init__(self, first: _Archive, opener: Opener) -> None:
+        self._first: _Archive | None = first
+        self._opener = opener
+
+    def __call__(self) -> BinaryIO:
+        self._open, self._first = self._first, None  # open as long as this is referred to
+        if self._open is None:
+            return self._opener()
+        self._open.stored.seek(0)
+        return self._open.stored

@@ -1,0 +1,135 @@
+"""Copies of what passes by once, and parts of files, so that an input can be read again."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable
+from tempfile import TemporaryFile
+from typing import IO, Any, BinaryIO, Protocol
+
+import zstandard
+
+from pik.errors import InputError
+from pik.inputs.compression import PatientReader, zstd_reader
+
+IN_MEMORY = 1 << 20
+"""Bytes up to which a copy is held in memory."""
+
+_STEP = 1 << 20
+
+
+class Readable(Protocol):
+    """What can be read forward."""
+
+    def read(self, size: int, /) -> bytes:
+        """Return the next bytes, none at the end."""
+
+
+Opener = Callable[[], BinaryIO]
+"""Opens an input at its beginning, any number of times."""
+
+
+def copy(read: Callable[[int], bytes], size: int, name: str) -> Opener:
+    """Copy as many of the next bytes, and return what opens the copy. Raises InputError where there are fewer.
+
+    What does not fit into memory goes into a temporary file, compressed: of a small archive with gigabytes of one
+    letter it is small.
+    """
+    if size <= IN_MEMORY:
+        data = read(size)
+        _expect(len(data) == size, name)
+        return lambda: io.BufferedReader(io.BytesIO(data))
+    file = TemporaryFile()  # noqa: SIM115 - closed with what opens it
+    try:
+        with zstandard.ZstdCompressor(level=1).stream_writer(file, closefd=False) as writer:
+            left = size
+            while left:
+                data = read(min(left, _STEP))
+                _expect(bool(data), name)
+                writer.write(data)
+                left -= len(data)
+        file.flush()
+        stored = file.tell()
+    except OSError as error:
+        raise InputError(
+            f"cannot hold a copy of {name} in a temporary file: {error.strerror}",
+            hint="TMPDIR=DIRECTORY names a place with more room",
+        ) from None
+
+    def begin() -> Readable:
+        return zstd_reader(io.BufferedReader(Part(file, 0, stored)), name)
+
+    return reopened(begin, size)
+
+
+def part(file: IO[bytes], offset: int, size: int, name: str) -> Opener:
+    """Return what opens a part of a file, which must stay open. Raises InputError where the file ends before."""
+    _expect(os.fstat(file.fileno()).st_size >= offset + size, name)
+    return lambda: io.BufferedReader(Part(file, offset, size))
+
+
+def reopened(begin: Callable[[], Readable], size: int) -> Opener:
+    """Return what opens an input that can be read forward only, and opens it again to go back."""
+    return lambda: PatientReader(Reread(begin, size))
+
+
+def _expect(is_whole: bool, name: str) -> None:
+    if not is_whole:
+        raise InputError(f"{name} is not whole: the archive is cut")
+
+
+class _Seekable(io.RawIOBase):
+    """A reader with a position. `size` is how many bytes there are."""
+
+    def __init__(self, size: int) -> None:
+        self._size, self._position = size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        self._position = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence] + offset
+        return self._position
+
+
+class Part(_Seekable):
+    """A part of an open file. Reading it does not move the file."""
+
+    def __init__(self, file: IO[bytes], offset: int, size: int) -> None:
+        super().__init__(size)
+        self._file, self._offset = file, offset
+
+    def readinto(self, buffer: Any, /) -> int:
+        size = max(0, min(len(buffer), self._size - self._position))
+        data = os.pread(self._file.fileno(), size, self._offset + self._position)
+        buffer[: len(data)] = data
+        self._position += len(data)
+        return len(data)
+
+
+class Reread(_Seekable):
+    """What can be read only forward, opened again to go back."""
+
+    def __init__(self, begin: Callable[[], Readable], size: int) -> None:
+        super().__init__(size)
+        self._begin, self._stream, self._read = begin, begin(), 0
+
+    def readinto(self, buffer: Any, /) -> int:
+        if self._position < self._read:
+            self._stream, self._read = self._begin(), 0
+        while self._read < self._position:
+            if not self._next(min(self._position - self._read, _STEP)):
+                return 0
+        data = self._next(len(buffer))
+        buffer[: len(data)] = data
+        self._position += len(data)
+        return len(data)
+
+    def _next(self, size: int) -> bytes:
+        data = self._stream.read(size)
+        self._read += len(data)
+        return data

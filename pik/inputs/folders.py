@@ -1,0 +1,65 @@
+"""The files of a folder, and what is left out of folders and archives."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+
+from pik.errors import InputError
+from pik.inputs.source import Source, file_source, shown_name
+
+
+class Skipped:
+    """Files of a folder or an archive that are not read, counted by what they are."""
+
+    def __init__(self) -> None:
+        self._counted: Counter[str] = Counter()
+
+    def is_read(self, name: str, what: str, size: int) -> bool:
+        """Return whether a file of that name and size is read; count it otherwise. `what`: it is not a plain file."""
+        what = what or ("hidden file" if is_hidden(name) else "" if size else "empty file")
+        if what:
+            self._counted[what] += 1
+        return not what
+
+    def __str__(self) -> str:
+        """Say how many there are: `skipped 2 hidden files, 1 link`; nothing if there are none."""
+        counted = sorted(self._counted.items())
+        said = ", ".join(f"{count:,} {what}{'' if count == 1 else 's'}" for what, count in counted)
+        return f"skipped {said}" if said else ""
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file of that name is not meant to be seen: `.DS_Store`, `.git/config`, `__MACOSX/._a.jsonl`."""
+    parts = name.split("/")
+    return "__MACOSX" in parts or any(part.startswith(".") and part not in (".", "..") for part in parts)
+
+
+def folder_sources(path: str, skipped: Skipped) -> list[Source]:
+    """Return the files of a folder and of the folders in it, ordered by name. Raises InputError where there are none,
+    or one cannot be read."""
+    found = list(_files(path, skipped))
+    if not found:
+        raise InputError(f"there is no file with content in {shown_name(path)}", hint=str(skipped))
+    return found
+
+
+def _files(folder: str, skipped: Skipped) -> Iterator[Source]:
+    try:
+        entries = sorted(os.scandir(folder), key=lambda entry: os.fsencode(entry.name))
+    except OSError as error:
+        raise InputError(f"cannot read {shown_name(folder)}: {error.strerror}") from None
+    for entry in entries:
+        if entry.is_dir(follow_symlinks=False):
+            if skipped.is_read(entry.name, "hidden folder" if is_hidden(entry.name) else "", 1):
+                yield from _files(entry.path, skipped)
+        elif skipped.is_read(entry.name, _what(entry), entry.stat().st_size if entry.is_file() else 0):
+            yield file_source(entry.path)
+
+
+def _what(entry: os.DirEntry[str]) -> str:
+    """Return what else than a file it is. Links to files are followed; those to folders might lead around."""
+    if entry.is_file():
+        return ""
+    return "folder link" if entry.is_dir() else "broken link" if entry.is_symlink() else "special file"
