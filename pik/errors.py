@@ -11,6 +11,15 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
 
+def number_of(count: int, noun: str) -> str:
+    """Return `1 delivery`, `2 deliveries`, `2,000 days`: a number in a message."""
+    if count == 1:
+        return f"1 {noun}"
+    if noun[-1] == "y" and noun[-2] not in "aeo":  # not of a day or a key
+        return f"{count:,} {noun[:-1]}ies"
+    return f"{count:,} {noun}s"
+
+
 class PikError(Exception):
     """Base of every error a user may see: one sentence, and a hint."""
 

@@ -26,11 +26,6 @@ def _escape(match: re.Match[str]) -> str:
     return known or (f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}")
 
 
-def number_of(count: int, noun: str) -> str:
-    """`1 task`, `2 tasks`, `2,000 tasks`."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
 def visible(text: str) -> str:
     """The text on one line, with every character that would move, colour, reorder or hide shown as an escape."""
     return text if text.isascii() and text.isprintable() else _unseen(_CONTROLS).sub(_escape, text)

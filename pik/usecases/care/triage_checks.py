@@ -10,7 +10,7 @@ from time import time_ns
 
 from msgspec import structs
 
-from pik.errors import command
+from pik.errors import command, number_of
 from pik.model.batch import Batch, BatchState, Segment, Verdict
 from pik.model.delivery import Filter
 from pik.model.ids import MILLISECOND, TIME_DIGITS, digits
@@ -66,7 +66,7 @@ def _conflicts(scope: Scope) -> Iterator[Finding]:
     found = selected_duplicates(scope.readable("conflicts"), wanted, scope.progress)
     words = ("duplicates", "--class", "conflict", "--show-payload-diff", "--source")
     for source, one in _by_source((delivery.source, delivery.event_instant) for delivery, _ in found):
-        number = "1 delivery" if one.events == 1 else f"{one.events:,} deliveries"
+        number = number_of(one.events, "delivery")
         yield Finding(
             "conflicts",
             f"{number} from {source} repeat{'s' if one.events == 1 else ''} an idempotency key with other content",
@@ -133,9 +133,7 @@ def _gap(scope: Scope, source: str, kind: str, start: int, end: int, expected: D
 
 def _unknown(check: str, sources: int, why: str) -> dict[str, str]:
     """Return the note of a check that cannot judge some sources."""
-    return (
-        {check: f"cannot know for {'1 source' if sources == 1 else f'{sources:,} sources'}: {why}"} if sources else {}
-    )
+    return {check: f"cannot know for {number_of(sources, 'source')}: {why}"} if sources else {}
 
 
 def _batches(scope: Scope) -> Iterator[Finding]:

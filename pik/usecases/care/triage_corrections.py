@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 
-from pik.errors import NothingSelected, UsageError, command
+from pik.errors import NothingSelected, UsageError, command, number_of
 from pik.model.correction import Correction, active
 from pik.model.instant import Window
 from pik.model.scenario import Assumption, CountedConflict, LocalTime, Shift, WithoutSelected, read_assumption
@@ -48,8 +48,9 @@ def _of_correction(scope: Scope, correction: Correction) -> Iterator[Finding]:
         except UsageError as error:  # such as local times that came twice, which the selection did not meet before
             problem = error.message
     if deliveries or problem:
-        count = "1 delivery" if deliveries == 1 else f"{deliveries:,} deliveries"
-        what = f"{count} came after correction {correction.correction_id} that it is not about"
+        what = (
+            f"{number_of(deliveries, 'delivery')} came after correction {correction.correction_id} that it is not about"
+        )
         if problem:
             what = f"what came after correction {correction.correction_id} cannot be corrected like that: {problem}"
         yield Finding(

@@ -16,7 +16,7 @@ from itertools import groupby
 
 from msgspec import structs
 
-from pik.errors import Damaged, command
+from pik.errors import Damaged, command, number_of
 from pik.model.correction import Correction
 from pik.model.instant import SECOND, Window, format_instant
 from pik.model.metric import Aggregate, Metric, PromotionKind, entities_of
@@ -161,7 +161,7 @@ class _Values:
         """Return by how much a metric is off, in how many values."""
         amount = f" by {of_cause.delta}" if self.adds_up(metric, of_cause.values) else ""
         amount += " in total," if amount and not of_cause.delta else ""
-        return f"{metric} is off{amount} in {_count(of_cause.values, 'value')}"
+        return f"{metric} is off{amount} in {number_of(of_cause.values, 'value')}"
 
 
 class _Behind:
@@ -238,10 +238,10 @@ def _values(scope: Scope) -> Iterator[Finding]:
             events = of_cause.events if cause == Cause.NOT_COMPUTED else None
             yield values.finding("differences", what, _explain(of_cause), key, of_cause, events)
     for metric, (count, since) in values.failed.items():
-        what = f"{_count(count, 'value')} of {metric} cannot be computed"
+        what = f"{number_of(count, 'value')} of {metric} cannot be computed"
         yield _not_computable(scope, metric, what, "failed", count, since)
     for metric, (count, since) in values.unreadable.items():
-        what = f"{metric} cannot be computed in {_count(count, 'place')}, where raw cannot be read"
+        what = f"{metric} cannot be computed in {number_of(count, 'place')}, where raw cannot be read"
         yield _not_computable(scope, metric, what, "unreadable", None, since)
     yield from _late_events(values)
     yield from _old_definitions(values)
@@ -272,7 +272,7 @@ def _behind(values: _Values, metric: str, last: Promotion, of_run: _Sum) -> Find
     moved = f", which would move the metric by {of_run.delta}" if values.adds_up(metric, of_run.values) else ""
     what = (
         f"run {last.run_id} was {cause}{by} ({last.reason or 'no reason given'}): with it"
-        f" {_count(of_run.values, 'value')} of {metric} would be nearer to what raw says{moved}"
+        f" {number_of(of_run.values, 'value')} of {metric} would be nearer to what raw says{moved}"
     )
     of_run.since = last.at
     shown = command("diff", "aggregates", "--run", last.run_id, "--metric", metric)
@@ -297,7 +297,7 @@ def _old_definitions(values: _Values) -> Iterator[Finding]:
             moved = values.causes.get(key, _Sum())
             applied_at = metric.applied_at - metric.applied_at % SECOND
             what = (
-                f"{_count(count, 'value')} of {metric.name} {'was' if count == 1 else 'were'} computed with"
+                f"{number_of(count, 'value')} of {metric.name} {'was' if count == 1 else 'were'} computed with"
                 f" {pin(old[version])}; the definition is {pin(metric)} since {format_instant(applied_at)}"
             )
             if moved.values:
@@ -344,12 +344,14 @@ def _late_events(values: _Values) -> Iterator[Finding]:
     for metric in values.metrics:
         key, more = (metric, Cause.LATE, ""), unmoved.get(metric)
         if (moved := values.causes.get(key)) is not None:
-            what = f"{values.off_by(metric, moved)}: {_count(moved.events, 'late event')}"
+            what = f"{values.off_by(metric, moved)}: {number_of(moved.events, 'late event')}"
             what += "" if moved.proven else ", inferred"
             what += f"; {more.events:,} more move no value" if more else ""
             yield values.finding("late events", what, _explain(moved), key, moved, moved.events)
         elif more is not None:
-            what = f"{_count(more.events, 'late event')} in {_count(more.values, 'value')} of {metric} move nothing"
+            what = (
+                f"{number_of(more.events, 'late event')} in {number_of(more.values, 'value')} of {metric} move nothing"
+            )
             shown = command("lag", "--late", "--metric", metric, *scope.options_of_one)
             yield values.finding("late events", what, shown, key, more, more.events)
 
@@ -361,10 +363,6 @@ def _explain(of_cause: _Sum) -> str:
     words = [metric, *entities_of(entity), format_instant(bucket)]
     # An entity that begins like an option needs -- before it.
     return command("explain", *(["--events", "--", *words] if entity.startswith("-") else [*words, "--events"]))
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 SEARCHES: tuple[tuple[Mapping[str, str], Callable[[Scope], Iterator[Finding]]], ...] = (

@@ -7,7 +7,7 @@ from hashlib import sha256
 from itertools import groupby
 from time import time_ns
 
-from pik.errors import Damaged, StoreError
+from pik.errors import Damaged, StoreError, number_of
 from pik.model.correction import Correction, CorrectionKind, CorrectionList
 from pik.model.instant import DAY, SECOND, Window, day_of, day_text, format_instant
 from pik.model.metric import Aggregate, Metric, entities_of
@@ -109,7 +109,7 @@ def _list_problems(
         return
     run.unreadable.append(UnreadableCorrection(correction, _days_of(listed), listed.frames))
     first, last = format_instant(listed.first_event), format_instant(listed.last_event)
-    number = "1 delivery" if listed.deliveries == 1 else f"{listed.deliveries:,} deliveries"
+    number = number_of(listed.deliveries, "delivery")
     under = f"{number} that happened from {first} to {last} according to {_described(correction)}"
     entities = entity_ranges(listed.frames) if listed.frames else ()
     yield Problem(kind, listed.key, f"{detail}; it lists {under}; {_NOT_PROVABLE}", day_text(listed.day), entities)

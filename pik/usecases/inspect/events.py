@@ -12,7 +12,7 @@ from itertools import groupby, islice
 from time import time_ns
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pik.errors import Damaged, NothingSelected, command
+from pik.errors import Damaged, NothingSelected, command, number_of
 from pik.model.batch import Segment, Verdict
 from pik.model.delivery import Delivery, Filter, entity_mark
 from pik.model.instant import ALL_TIME, DAY, MAX_INSTANT, MIN_INSTANT, Window, day_of, format_instant, parse_instant
@@ -329,7 +329,7 @@ def null_values(what: str, nulls: Mapping[str, tuple[int, int]]) -> NothingSelec
     where = "its 1 bucket" if buckets == 1 else f"each of its {buckets:,} buckets"
     more = f"; {', '.join(others)} likewise" if others else ""
     return NothingSelected(
-        f"{what}: the value of {metric} is NULL in {where}, with {_count(events)}{more}",
+        f"{what}: the value of {metric} is NULL in {where}, with {number_of(events, 'event')}{more}",
         hint=command("metrics", "show", metric),
     )
 
@@ -338,13 +338,9 @@ def nothing_counted(what: str, metrics: Sequence[str], events: int, window: Wind
     """Return the error for metrics (NAME@VERSION) whose filters match no event: a mistyped `where`, mostly."""
     count = "counts" if len(metrics) == 1 else "count"
     return NothingSelected(
-        f"{what}: {', '.join(metrics)} {count} none of the {_count(events)} {window.within}",
+        f"{what}: {', '.join(metrics)} {count} none of the {number_of(events, 'event')} {window.within}",
         hint=command("metrics", "show", metrics[0].partition("@")[0]),
     )
-
-
-def _count(events: int) -> str:
-    return f"{events:,} event{'' if events == 1 else 's'}"
 
 
 def events_within(store: Store, engine: Engine, window: Window, size: int, entities: Sequence[str]) -> int:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from itertools import islice
 
-from pik.errors import NothingSelected, UsageError, command
+from pik.errors import NothingSelected, UsageError, command, number_of
 from pik.model.correction import Correction
 from pik.model.delivery import Delivery, event_id_text
 from pik.model.instant import Window, format_instant
@@ -375,11 +375,10 @@ def other_buckets(metric: Metric) -> UsageError:
 
 
 def _verdict(change: Correction, count: int) -> str:
-    events = "1 event" if count == 1 else f"{count:,} events"
     by = f" by {change.actor}" if change.actor else ""
     return (
         f"the rebuild of the index {change.correction_id}, {format_instant(change.recorded_at)}{by},"
-        f" changed which delivery of {events} counts"
+        f" changed which delivery of {number_of(count, 'event')} counts"
     )
 
 

@@ -25,6 +25,7 @@ from pik.errors import (
     UsageError,
     ambiguous_id,
     command,
+    number_of,
 )
 from pik.model.batch import Location, Verdict
 from pik.model.delivery import Filter
@@ -366,7 +367,7 @@ def _chosen_of(deliveries: Sequence[Location], assumed: CountedDelivery) -> Loca
             return found[0]
         if found:
             raise ambiguous_id("batch", place[0], [one.batch_id for one in found], hint="pik batches")
-    many = "1 delivery" if len(deliveries) == 1 else f"{len(deliveries)} deliveries"
+    many = number_of(len(deliveries), "delivery")
     raise NotFound(f"{assumed}: the event has {many}, and not that one", hint=command("show", deliveries[0].event_id))
 
 

@@ -12,9 +12,8 @@ from pik.cli.command import PARTLY, cli_command
 from pik.cli.context import Context
 from pik.cli.document import TRUNCATED, Column, Field, Object, Rows, Schema, or_null
 from pik.cli.options import argument, option
-from pik.cli.text import number_of
 from pik.cli.values import Count, Instant, Moment, Shown, words
-from pik.errors import NotFound, UsageError, command
+from pik.errors import NotFound, UsageError, command, number_of
 from pik.model.instant import Window, format_instant
 
 if TYPE_CHECKING:

@@ -13,9 +13,8 @@ from pik.cli.config import Format
 from pik.cli.context import Context
 from pik.cli.document import NEXT, NOTE, Column, Field, Object, Rows, Schema
 from pik.cli.options import option
-from pik.cli.text import number_of
 from pik.cli.values import Bucket, Count, Entity, Shown, words
-from pik.errors import UsageError, command
+from pik.errors import UsageError, command, number_of
 from pik.model.instant import Window, format_instant
 from pik.model.metric import ALL_ENTITIES
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from pik.cli.context import Context
 from pik.cli.document import NEXT, NOTE, Column, Field, Object, Rows, Schema, or_null
-from pik.cli.text import number_of, visible
+from pik.cli.text import visible
 from pik.cli.values import Count, Instant, Json, Lag, Shown, words
-from pik.errors import command
+from pik.errors import command, number_of
 from pik.model.batch import Counts
 from pik.model.layout import InputFormat
 

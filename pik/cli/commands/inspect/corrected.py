@@ -7,13 +7,14 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from pik.cli.document import Column, Field, Object
-from pik.cli.text import number_of
 from pik.cli.values import Count, Instant
+from pik.errors import number_of
 
 if TYPE_CHECKING:
     from pik.cli.context import Context
     from pik.model.delivery import Filter
     from pik.ports.store import Store
+    from pik.usecases.correct.consequences import PlannedCorrection
     from pik.usecases.inspect.effects import Effects
 
 
@@ -69,18 +70,17 @@ def effects_of(effects: Effects | None) -> dict[str, int] | None:
 
 def effects_note(effects: Effects | None) -> str | None:
     """Return the note about what corrections changed; None: nothing."""
-    if not effects:
-        return None
-    parts = [
-        f"{number_of(count, 'event')} {what}"
-        for count, what in (
-            (effects.taken_out, "taken out"),
-            (effects.moved, "moved"),
-            (effects.replaced, "counted by another delivery"),
-        )
-        if count
-    ]
-    return f"by corrections: {', '.join(parts)}; --as-received shows what came"
+    return f"by corrections: {effect_words(effects)}; --as-received shows what came" if effects else None
+
+
+def effect_words(effects: Effects | PlannedCorrection) -> str:
+    """Return how many events corrections take out, move, or count by another delivery; an empty text for none."""
+    counts = {
+        "taken out": effects.taken_out,
+        "moved": effects.moved,
+        "counted by another delivery": effects.replaced,
+    }
+    return ", ".join(f"{number_of(count, 'event')} {what}" for what, count in counts.items() if count)
 
 
 def notes(*texts: str | None) -> str | None:

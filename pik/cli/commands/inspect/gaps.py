@@ -12,7 +12,7 @@ from pik.cli.context import Context
 from pik.cli.document import NOTE, TRUNCATED, Column, Field, Rows, Schema
 from pik.cli.options import option
 from pik.cli.values import Count, Instant, Lag, Moment
-from pik.errors import UsageError
+from pik.errors import UsageError, number_of
 from pik.model.instant import Window
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def gaps(
 def _note(found: GapsReport) -> str | None:
     if not found.unknown:
         return None
-    groups = "1 group" if found.unknown == 1 else f"{found.unknown:,} groups"
+    groups = number_of(found.unknown, "group")
     return (
         f"cannot know what is usual for {groups}: fewer than 7 whole days of events before the end of the window"
         " (--every DURATION needs none)"

@@ -9,8 +9,8 @@ import msgspec
 
 from pik.cli import options
 from pik.cli.document import Column, Field, Rows
-from pik.cli.text import number_of
 from pik.cli.values import Bucket, Count, Entity
+from pik.errors import number_of
 
 if TYPE_CHECKING:
     from pik.usecases.metrics.impact import Impact

@@ -13,9 +13,8 @@ from pik.cli.commands.numbers.diff import diff
 from pik.cli.context import Context
 from pik.cli.document import NEXT, TRUNCATED, Column, Field, Rows, Schema
 from pik.cli.options import argument, first_rows, option
-from pik.cli.text import number_of
 from pik.cli.values import Count, EventId, Instant
-from pik.errors import UsageError, command
+from pik.errors import UsageError, command, number_of
 from pik.model.instant import Window
 
 

@@ -9,7 +9,7 @@ from pik.cli.commands.inspect.corrected import EFFECTS, effects_finder, effects_
 from pik.cli.context import Context
 from pik.cli.document import NEXT, NOTE, Column, Field, Rows, Schema
 from pik.cli.values import Count, EventId, Lag, Moment
-from pik.errors import command
+from pik.errors import command, number_of
 from pik.model.instant import SECOND, Window, format_duration
 from pik.model.scenario import Criteria, Shift
 
@@ -60,7 +60,7 @@ def _note(unknown: int, *, has_next: bool) -> str | None:
     if has_next:
         parts.append("what the numbers would be with the right times: see next")
     if unknown:
-        groups = "1 group" if unknown == 1 else f"{unknown:,} groups"
+        groups = number_of(unknown, "group")
         parts.append(
             f"cannot know of {groups} whether a shift is there: too few events, fewer than {HOURS} hours of arrival"
             f" with {EVENTS} events that agree"

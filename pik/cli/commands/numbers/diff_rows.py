@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any
 from pik.cli import options
 from pik.cli.commands.repair.runs import WHOLE
 from pik.cli.document import NEXT, TRUNCATED, Column, Field, Object, Rows, Schema, or_null
-from pik.cli.text import number_of
 from pik.cli.values import Bucket, Count, Entity, Instant
-from pik.errors import command
+from pik.errors import command, number_of
 from pik.model.instant import Window, format_instant
 from pik.model.metric import KEPT_FAILURES, RunState
 
@@ -134,7 +133,7 @@ def whose(extent: Extent) -> str:
     """Return of how many entities the numbers of a file are."""
     if not extent.entities:
         return "over all entities"
-    return f"of {number_of(extent.entities, 'entity').replace('ys', 'ies')}"
+    return f"of {number_of(extent.entities, 'entity')}"
 
 
 def file_notes(file: FileNumbers, outside: int) -> Iterator[str]:

@@ -9,9 +9,8 @@ from pik.cli.command import cli_command
 from pik.cli.context import Context
 from pik.cli.document import NOTE, TRUNCATED, Column, Field, Rows, Schema
 from pik.cli.options import option
-from pik.cli.text import number_of
 from pik.cli.values import Count, Instant, Moment
-from pik.errors import command
+from pik.errors import command, number_of
 from pik.model.instant import Window
 
 if TYPE_CHECKING:

@@ -12,9 +12,8 @@ from pik.cli.commands.repair.runs import FILE, file_text
 from pik.cli.context import Context
 from pik.cli.document import NEXT, NOTE, Field, Schema
 from pik.cli.options import argument, option
-from pik.cli.text import number_of
 from pik.cli.values import Bucket, Count
-from pik.errors import command
+from pik.errors import command, number_of
 from pik.model.instant import Window, format_instant
 
 if TYPE_CHECKING:
@@ -104,7 +103,7 @@ def _plan_text(plan: ImportPlan) -> str:
     """What an import is about to do, in some lines."""
     extent, file = plan.numbers.extent, plan.run.request.file
     assert file is not None
-    entities = f"of {number_of(extent.entities, 'entity').replace('ys', 'ies')}, " if file.entity else ""
+    entities = f"of {number_of(extent.entities, 'entity')}, " if file.entity else ""
     metric = f"{plan.metric.name}@{plan.metric.version}"
     return (
         f"import {number_of(extent.values, 'number')} of {metric}:"

@@ -13,9 +13,8 @@ from pik.cli.command import FOUND, PARTLY, cli_command
 from pik.cli.context import Context
 from pik.cli.document import NEXT, Column, Field, Rows, Schema
 from pik.cli.options import option
-from pik.cli.text import number_of
 from pik.cli.values import Count, Moment
-from pik.errors import InputError
+from pik.errors import InputError, number_of
 from pik.model.instant import Window
 
 if TYPE_CHECKING:

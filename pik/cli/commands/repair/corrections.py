@@ -10,9 +10,8 @@ from pik.cli.commands.inspect.impact import failed_note, impact_parts
 from pik.cli.context import Context
 from pik.cli.document import NEXT, NOTE, TRUNCATED, Column, Field, Rows, Schema
 from pik.cli.options import argument, first_rows
-from pik.cli.text import number_of
 from pik.cli.values import Count, Instant, Moment
-from pik.errors import Damaged, UsageError, command
+from pik.errors import Damaged, UsageError, command, number_of
 from pik.model.instant import Window, day_text
 
 if TYPE_CHECKING:

@@ -11,9 +11,8 @@ from pik.cli.commands.repair.runs import RUN_COLUMNS
 from pik.cli.context import Context
 from pik.cli.document import Column, Field, Rows, Schema
 from pik.cli.options import argument, option
-from pik.cli.text import number_of
 from pik.cli.values import Instant, Moment
-from pik.errors import UsageError, command
+from pik.errors import UsageError, command, number_of
 from pik.model.instant import Window
 from pik.model.metric import DeadLetter, RunState
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from pik.cli.text import number_of
+from pik.cli.commands.inspect.corrected import effect_words
+from pik.errors import number_of
 
 if TYPE_CHECKING:
     from pik.model.correction import Correction
@@ -14,11 +15,6 @@ if TYPE_CHECKING:
 
 _SHOWN = 5
 """Names of each kind that the question shows."""
-
-
-def deliveries(count: int) -> str:
-    """Return `1 delivery`, `2 deliveries`."""
-    return "1 delivery" if count == 1 else f"{count:,} deliveries"
 
 
 def by_whom(correction: Correction) -> str:
@@ -30,7 +26,8 @@ def by_whom(correction: Correction) -> str:
 def planned_lines(number: int | None, one: PlannedCorrection) -> Iterator[str]:
     """Yield what a correction is about and does; `number` is its place among several."""
     yield f"{'' if number is None else f'{number}. '}{one.assumption}"
-    yield f"   hits {deliveries(one.deliveries)} of {number_of(one.events, 'event')}: {_effect(one)}"
+    hit = f"{number_of(one.deliveries, 'delivery')} of {number_of(one.events, 'event')}"
+    yield f"   hits {hit}: {effect_words(one) or 'nothing changes'}"
     for facet in one.facets:
         yield f"   {facet.by:8}{_facet_text(facet)}"
     for remark in remarks(one):
@@ -43,19 +40,6 @@ def impact_lines(impact: Impact) -> Iterator[str]:
         total = "" if metric.delta is None else f", their total by {metric.delta:+,f}"
         failed = f"; {number_of(metric.failed, 'value')} cannot be computed" if metric.failed else ""
         yield f"{metric.metric}: {number_of(metric.differing, 'value')} will differ{total}{failed}"
-
-
-def _effect(one: PlannedCorrection) -> str:
-    parts = [
-        f"{number_of(count, 'event')} {what}"
-        for count, what in (
-            (one.taken_out, "taken out"),
-            (one.moved, "moved"),
-            (one.replaced, "counted by another delivery"),
-        )
-        if count
-    ]
-    return ", ".join(parts) or "nothing changes"
 
 
 def _facet_text(facet: Facet) -> str:

@@ -13,9 +13,8 @@ from pik.cli.commands.repair.runs import OUTCOME, PLAN, corrected_since, exit_co
 from pik.cli.context import Context
 from pik.cli.document import Field, Object, Schema
 from pik.cli.options import option
-from pik.cli.text import number_of
 from pik.cli.values import Instant
-from pik.errors import NothingSelected, UsageError, command
+from pik.errors import NothingSelected, UsageError, command, number_of
 from pik.model.instant import format_instant
 from pik.model.metric import Run, RunRequest, RunState
 from pik.model.scenario import replay_assumptions

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from pik.cli.document import TRUNCATED, Column, Field, Rows, Schema, or_null
-from pik.cli.text import number_of
 from pik.cli.values import Count, EventId, Instant, Json, Moment
-from pik.errors import command
+from pik.errors import command, number_of
 from pik.model.instant import ALL_TIME, Window, day_text
 from pik.model.republish import Form, Republish, RepublishState
 
@@ -34,8 +33,8 @@ def deliveries_text(republish: Republish) -> str:
     request = republish.request
     what = number_of(republish.events, "event")
     if request.as_received:
-        what = "1 delivery" if republish.events == 1 else f"{republish.events:,} deliveries"
-    entities = "1 entity" if republish.entities == 1 else f"{republish.entities:,} entities"
+        what = number_of(republish.events, "delivery")
+    entities = number_of(republish.entities, "entity")
     return f"{what} of {entities} to {request.target}, {_FORMS[request.form]}"
 
 

@@ -10,9 +10,8 @@ from pik.cli import options
 from pik.cli.command import PARTLY, CommandGroup, cli_command
 from pik.cli.context import Context
 from pik.cli.document import TRUNCATED, Column, Field, Object, Rows, Schema, or_null
-from pik.cli.text import number_of
 from pik.cli.values import Count, Entity, Instant, Moment, words
-from pik.errors import command
+from pik.errors import command, number_of
 from pik.model.instant import Window, format_instant
 from pik.model.metric import ImportedFile, PromotionKind, Run, RunKind, RunRequest, RunState
 
