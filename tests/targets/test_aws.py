@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import count
 from typing import Any
 
 import boto3
@@ -391,6 +392,26 @@ def test_an_entry_that_is_denied_stops_everything(url: str, code: str, hint: str
         send(target, messages(100, 1))
     assert found.value.hint == hint
     assert len(service.calls) == 1
+
+
+@pytest.mark.parametrize("url", ["sqs://q.fifo", "sns://t.fifo"])
+def test_what_was_taken_before_everything_stopped_is_known_and_in_order(url: str) -> None:
+    calls = count()
+
+    def answer(entries: Sequence[dict[str, Any]]) -> dict[int, tuple[str, bool]]:
+        return {len(entries) - 1: ("AccessDenied", True)} if next(calls) >= 20 else {}
+
+    target, service = scripted(url, answer)
+    answers: dict[int, str] = {}
+    with pytest.raises(TargetUnavailable):
+        target.send(messages(300, 30), answers)
+    known = dict(answers)
+    assert len(known) > 20
+    assert set(known.values()) == {""}
+    assert known.keys() <= set(service.numbers())
+    for entity in range(30):
+        of_entity = [number for number in sorted(known) if number % 30 == entity]
+        assert of_entity == list(range(entity, 300, 30))[: len(of_entity)]
 
 
 @pytest.mark.parametrize("url", ["sqs://q", "sns://t", "events://b"])

@@ -6,7 +6,6 @@ import threading
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from hashlib import sha256
 from math import ceil
 from typing import Any, Protocol
 
@@ -205,26 +204,3 @@ def _calls(positions: Iterable[int], sizes: Mapping[int, int], limit: int) -> It
         size += sizes[position]
     if call:
         yield call
-
-
-def group_of(entity_id: str) -> str:
-    """Return the message group of an entity: its id, or a hash of it if AWS does not take that for a group."""
-    if len(entity_id) <= 128 and all("!" <= character <= "~" for character in entity_id):
-        return entity_id
-    return "sha256-" + sha256(entity_id.encode()).hexdigest()
-
-
-_NOT_IN_XML = {0xFFFE: "\\ufffe", 0xFFFF: "\\uffff"}
-
-
-def text_of(message: Message) -> str:
-    """Return the body as text. What is valid in JSON but not in a message of SQS is written as an escape."""
-    text = message.body.decode()
-    return text if message.content_type == "text/plain" else text.translate(_NOT_IN_XML)
-
-
-def attributes_of(message: Message) -> tuple[dict[str, dict[str, str]], int]:
-    """Return the message attributes for SQS and SNS, and their bytes as both count them."""
-    values = {**message.attributes, "content-type": message.content_type}
-    size = sum(len(name) + len("String") + len(value) for name, value in values.items())
-    return {name: {"DataType": "String", "StringValue": value} for name, value in values.items()}, size

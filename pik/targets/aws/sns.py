@@ -9,9 +9,9 @@ from typing import Any
 
 from pik.errors import UsageError
 from pik.ports.target import Message
-from pik.targets.aws.batches import Failure, attributes_of, group_of, text_of
+from pik.targets.aws.batches import Failure
+from pik.targets.aws.entries import entry_of, submit_entries
 from pik.targets.aws.service import Address, AwsError, Service
-from pik.targets.aws.sqs import entry_failures
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,256}|[A-Za-z0-9_-]{1,251}\.fifo")
 
@@ -54,22 +54,13 @@ class Topic:
         return self._arn
 
     def entry(self, message: Message) -> tuple[dict[str, Any], int]:
-        text = text_of(message)
-        attributes, size = attributes_of(message)
-        entry: dict[str, Any] = {"Message": text, "MessageAttributes": attributes}
-        if self.ordered:
-            entry["MessageGroupId"] = group_of(message.entity_id)
-            entry["MessageDeduplicationId"] = message.message_id
-        return entry, size + len(text.encode())
+        return entry_of(message, "Message", ordered=self.ordered)
 
     def submit(self, entries: Sequence[dict[str, Any]]) -> Mapping[int, Failure]:
-        answer = self.service.call(
-            "publish_batch",
-            "sns:Publish",
-            TopicArn=self._topic_arn(),
-            PublishBatchRequestEntries=[{"Id": str(place), **entry} for place, entry in enumerate(entries)],
+        arn = self._topic_arn()
+        return submit_entries(
+            self.service, "publish_batch", "sns:Publish", "PublishBatchRequestEntries", entries, TopicArn=arn
         )
-        return entry_failures(answer, len(entries), self.service, "sns:Publish")
 
     def close(self) -> None:
         self.service.close()

@@ -10,7 +10,8 @@ from urllib.parse import urlsplit
 
 from pik.errors import UsageError
 from pik.ports.target import Message
-from pik.targets.aws.batches import Failure, attributes_of, group_of, text_of
+from pik.targets.aws.batches import Failure
+from pik.targets.aws.entries import entry_of, submit_entries
 from pik.targets.aws.service import Address, AwsError, Service
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,80}|[A-Za-z0-9_-]{1,75}\.fifo")
@@ -69,40 +70,14 @@ class Queue:
         )
 
     def entry(self, message: Message) -> tuple[dict[str, Any], int]:
-        text = text_of(message)
-        attributes, size = attributes_of(message)
-        entry: dict[str, Any] = {"MessageBody": text, "MessageAttributes": attributes}
-        if self.ordered:
-            entry["MessageGroupId"] = group_of(message.entity_id)
-            entry["MessageDeduplicationId"] = message.message_id
-        return entry, size + len(text.encode())
+        return entry_of(message, "MessageBody", ordered=self.ordered)
 
     def submit(self, entries: Sequence[dict[str, Any]]) -> Mapping[int, Failure]:
-        answer = self.service.call(
-            "send_message_batch",
-            "sqs:SendMessage",
-            QueueUrl=self._queue_url(),
-            Entries=[{"Id": str(place), **entry} for place, entry in enumerate(entries)],
-        )
-        return entry_failures(answer, len(entries), self.service, "sqs:SendMessage")
+        url = self._queue_url()
+        return submit_entries(self.service, "send_message_batch", "sqs:SendMessage", "Entries", entries, QueueUrl=url)
 
     def close(self) -> None:
         self.service.close()
-
-
-def entry_failures(answer: Mapping[str, Any], entries: int, service: Service, permission: str) -> dict[int, Failure]:
-    """Return what SQS or SNS did not take, by position. What the answer does not mention was not taken either."""
-    taken = {int(each["Id"]) for each in answer.get("Successful", ())}
-    failures = {
-        place: Failure(f"{service.title} did not answer for it", passing=True)
-        for place in range(entries)
-        if place not in taken
-    }
-    for each in answer.get("Failed", ()):
-        reason = f"{service.title} refused it ({each['Code']}): {each.get('Message') or each['Code']}"
-        passing = not each.get("SenderFault", False)
-        failures[int(each["Id"])] = Failure(reason, passing, service.hint(each["Code"], permission))
-    return failures
 
 
 def queue_of(at: Address) -> Queue:
