@@ -9,6 +9,7 @@ from pathlib import Path
 from bench.case import Case, Pair, Step
 from bench.correcting import correct, diff_corrected, events_corrected
 from bench.measure import CommandFailed
+from bench.republishing import republish_file, republish_http
 from bench.workspace import Workspace, copy, remove
 
 PEERS = Path(__file__).with_name("peers")
@@ -385,6 +386,27 @@ CASES = (
         diff_differing,
         ratio=1.5,
         mib=MEMORY_MIB,
+        cpu=True,
+    ),
+    Case(
+        "republish-file",
+        "`pik republish --all --target FILE`, 100,000 lines, seconds of CPU",
+        "plain Python, the same CloudEvents from the JSONL (send_lines.py)",
+        partial(republish_file, lines=100_000),
+        ratio=3,
+        mib=MEMORY_MIB,
+        lines=100_000,
+        cpu=True,
+    ),
+    Case(
+        "republish-http",
+        "`pik republish --all --target http://…`, 100,000 lines, seconds of CPU with those of the service",
+        "plain Python, the same over eight connections (send_lines.py)",
+        partial(republish_http, lines=100_000),
+        ratio=3,
+        lines=100_000,
+        pairs=1,
+        warm_up=False,
         cpu=True,
     ),
     Case(

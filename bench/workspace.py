@@ -120,6 +120,14 @@ class Workspace:
 
         return self._store("ingested" + "-exact" * exact, fill)
 
+    def only_ingested(self, lines: int) -> Path:
+        """A store with the events of a file of so many lines, and nothing else."""
+
+        def fill(store: Path) -> None:
+            self._run("ingest", self.events(lines), store=store)
+
+        return self._store(f"only-ingested-{lines}", fill)
+
     def aggregated(self, *, exact: bool = False) -> Path:
         """The same with all aggregates computed and current."""
 
