@@ -9,7 +9,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pik.engine.sandbox import file_list, literal, session
+from pik.engine.sandbox import FETCH, file_list, literal, session
 from pik.model.instant import Window
 from pik.model.metric import ALL_ENTITIES, NO_INPUTS, BucketDigest, Computed, DigestLines, bucket_digests, joinable
 from pik.ports.engine import Extent
@@ -17,7 +17,6 @@ from pik.ports.engine import Extent
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-_FETCH = 8192
 _MICROSECOND = 1000
 
 
@@ -33,7 +32,7 @@ def digest_lines(db: DuckDBPyConnection, values: str, line: str) -> Iterator[Dig
             db.execute(f"SELECT {start}, {joined}, 0, 0, 0 {between} GROUP BY _bucket ORDER BY _bucket")
         else:
             db.execute(f"SELECT {start}, {line}, 0, 0, 0 {between} ORDER BY _bucket, _entity")
-        while rows := db.fetchmany(_FETCH):
+        while rows := db.fetchmany(FETCH):
             yield from rows
 
 
@@ -72,7 +71,7 @@ class DuckFigures:
         self.db.execute(
             f"SELECT _bucket, _entity, value FROM figures WHERE {_within(metric, window)} ORDER BY _bucket, _entity"
         )
-        while rows := self.db.fetchmany(_FETCH):
+        while rows := self.db.fetchmany(FETCH):
             for bucket, entity, value in rows:
                 yield _computed(metric, bucket, entity, value)
 

@@ -40,6 +40,9 @@ DISK_LIMIT = "16GB"
 CHECK_SECONDS = 10.0
 """What checking one definition may take."""
 
+FETCH = 8192
+"""Rows that are fetched at a time."""
+
 SCAN_SECONDS = 60.0
 DELIVERY_SECONDS = 0.0005
 """What one metric may take: SCAN_SECONDS, and DELIVERY_SECONDS for each delivery. Ordinary ones take a hundredth."""

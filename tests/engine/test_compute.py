@@ -15,8 +15,7 @@ from typing import Any
 
 import pytest
 
-from pik import engine as duck
-from pik.engine import DuckEngine, sandbox
+from pik.engine import DuckEngine, duck, sandbox
 from pik.model.instant import ALL_TIME, DAY, HOUR, SECOND, Window, parse_instant
 from pik.model.metric import NO_INPUTS, Computed, Definition
 from pik.ports.engine import Inputs, Touched

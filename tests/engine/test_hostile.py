@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pik import engine as duck
-from pik.engine import DuckEngine, sandbox
+from pik.engine import DuckEngine, duck, sandbox
 from pik.engine.sandbox import LONGEST
 from pik.errors import EngineError, Invalid
 from pik.ports.engine import Inputs

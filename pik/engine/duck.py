@@ -1,0 +1,284 @@
+"""The Engine port over DuckDB."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from pik.engine import sandbox
+from pik.engine.check import check_definition
+from pik.engine.combine import combination_of
+from pik.engine.corrected_sql import UNCORRECTED, CorrectedLines
+from pik.engine.figures import open_figures
+from pik.engine.grouped import (
+    GroupedComputation,
+    NothingComputed,
+    compute_groups,
+    damaged,
+    expect_known_times,
+    failure_of,
+    group,
+    grouped_rows,
+)
+from pik.engine.rules import read_rules
+from pik.engine.sandbox import FETCH, OutOfMemory, bounded, file_list, literal, session, threads_for
+from pik.engine.scan_sql import (
+    MICROSECOND,
+    Measure,
+    Scan,
+    load,
+)
+from pik.engine.statement import columns_read
+from pik.engine.tables import DuckTables, open_tables
+from pik.model.instant import Window
+from pik.model.metric import (
+    Combination,
+    Computed,
+    Definition,
+    Per,
+)
+from pik.ports.engine import (
+    Computation,
+    Counted,
+    CountedDelivery,
+    DeliveryFiles,
+    Figures,
+    Inputs,
+    Tables,
+    Touched,
+)
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+_Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True, slots=True)
+class DuckEngine:
+    """The Engine port over DuckDB. `threads` None: one per processor, within what memory allows; `parts` is how many
+    processes share that."""
+
+    threads: int | None = None
+    parts: int = 1
+
+    @property
+    def version(self) -> str:
+        """See Engine.version."""
+        import duckdb
+
+        return f"DuckDB {duckdb.__version__}"
+
+    def shared(self, parts: int) -> DuckEngine:
+        """See Engine.shared."""
+        return replace(self, parts=self.parts * parts)
+
+    def check(self, definition: Definition) -> int:
+        """See Engine.check."""
+        with session() as db, bounded(db, sandbox.CHECK_SECONDS, f"checking the metric {definition.name}"):
+            return check_definition(db, definition).scale
+
+    def combination(self, definition: Definition) -> Combination:
+        """See Engine.combination."""
+        with session() as db, bounded(db, sandbox.CHECK_SECONDS, f"checking the metric {definition.name}"):
+            return combination_of(db, definition)
+
+    @contextmanager
+    def computation(
+        self, inputs: Inputs, metrics: Sequence[Definition], window: Window, entities: Sequence[str] = ()
+    ) -> Iterator[Computation]:
+        """See Engine.computation."""
+        if not metrics or _is_empty(inputs):
+            yield NothingComputed()
+            return
+        ordered = sorted(metrics, key=lambda metric: metric.name)
+
+        def compute(db: DuckDBPyConnection) -> GroupedComputation:
+            return compute_groups(db, inputs, ordered, window, load(db, inputs, entities), chosen=bool(entities))
+
+        with self._computed([inputs], compute) as grouped:
+            yield grouped
+
+    def touched(
+        self,
+        inputs: Inputs,
+        bucket_size: int,
+        window: Window,
+        *,
+        entities: Sequence[str] = (),
+        source: str | None = None,
+        event_type: str | None = None,
+        among: Path | None = None,
+        per: Per = Per.ENTITY,
+    ) -> Iterator[Touched]:
+        """See Engine.touched."""
+        import duckdb
+
+        if _is_empty(inputs):
+            return
+        wanted = {name: text for name, text in (("source", source), ("event_type", event_type)) if text is not None}
+        conditions = [f"{name} = {literal(text)}" for name, text in wanted.items()]
+        columns = frozenset(wanted)
+        if among is not None:
+            columns |= {"batch_id", "seq"}
+            conditions.append("(batch_id IN (FROM among_batch) OR (batch_id, seq) IN (FROM among))")
+        where = " AND ".join(conditions)
+
+        def compute(db: DuckDBPyConnection) -> DuckDBPyConnection:
+            if among is not None:
+                _load_among(db, among)
+            scan = Scan(
+                *(inputs.files, bucket_size, window, columns),
+                chosen=bool(entities),
+                skipping=inputs.skip is not None,
+                per=per,
+                corrections=load(db, inputs, entities),
+            )
+            try:
+                group(db, scan.grouped([Measure("", 0, 0, where or None, {}, hashed=False)]), scan, inputs.deliveries)
+            except duckdb.Error as error:
+                raise failure_of(db, scan, error) from None
+            return db
+
+        with self._computed([inputs], compute, [among] if among is not None else []) as db:
+            for bucket, entity_id, events in grouped_rows(db, "_n0", "_n0 > 0"):
+                yield Touched(bucket * MICROSECOND, entity_id, events)
+
+    def counted(
+        self, inputs: Inputs, definition: Definition, window: Window, entities: Sequence[str] = ()
+    ) -> Iterator[CountedDelivery]:
+        """See Engine.counted."""
+        if _is_empty(inputs):
+            return
+
+        def compute(db: DuckDBPyConnection) -> DuckDBPyConnection:
+            _counted(db, "", inputs, definition, window, load(db, inputs, entities), chosen=bool(entities))
+            return db
+
+        with self._computed([inputs], compute) as db:
+            while rows := db.fetchmany(FETCH):
+                yield from map(CountedDelivery._make, rows)
+
+    @contextmanager
+    def compared(
+        self, states: Sequence[tuple[Inputs, Definition]], bucket: int, entities: Sequence[str] = ()
+    ) -> Iterator[Counted]:
+        """See Engine.compared."""
+
+        def compute(db: DuckDBPyConnection) -> Counted:
+            values = [_state(db, number, *state, bucket, entities) for number, state in enumerate(states)]
+            return Counted(values, DuckTables(db))
+
+        with self._computed([inputs for inputs, _ in states], compute) as counted:
+            yield counted
+
+    def figures(self, path: Path) -> AbstractContextManager[Figures]:
+        """See Engine.figures."""
+        return open_figures(path, threads_for(self.threads, self.parts), self.parts)
+
+    def tables(
+        self,
+        files: DeliveryFiles,
+        columns: Collection[str],
+        window: Window,
+        entities: Sequence[str] = (),
+        *,
+        output: Path | None = None,
+    ) -> AbstractContextManager[Tables]:
+        """See Engine.tables."""
+        return open_tables(files, columns, window, entities, self.threads, self.parts, output)
+
+    def columns_read(self, statement: str, tables: Mapping[str, Mapping[str, str]]) -> dict[str, list[str]]:
+        """See Engine.columns_read."""
+        return columns_read(statement, tables)
+
+    @contextmanager
+    def _computed(
+        self, all_inputs: Sequence[Inputs], compute: Callable[[DuckDBPyConnection], _Result], more: Sequence[Path] = ()
+    ) -> Iterator[_Result]:
+        """Open a connection to the inputs (and to `more` files) and yield what `compute` makes of it. Where memory runs
+        out it is tried again with a single thread, which needs the least."""
+        files = [*{file: None for inputs in all_inputs for file in inputs.readable}, *more]
+        for threads in sorted({threads_for(self.threads, self.parts), 1}, reverse=True):
+            with session(files, threads, self.parts) as db:
+                try:
+                    computed = compute(db)
+                except OutOfMemory:
+                    if threads == 1:
+                        raise
+                    continue
+                yield computed
+                return
+
+
+def _is_empty(inputs: Inputs) -> bool:
+    if not inputs.files and inputs.deliveries:
+        raise damaged(f"there are no raw files for {inputs.deliveries} deliveries")
+    return not inputs.files
+
+
+def _load_among(db: DuckDBPyConnection, among: Path) -> None:
+    read = (
+        f"FROM read_csv({file_list([among])}, header = false, auto_detect = false,"
+        " columns = {batch_id: 'VARCHAR', seq: 'BIGINT'}, nullstr = '')"
+    )
+    db.execute(f"CREATE TEMP TABLE among_batch AS SELECT DISTINCT batch_id {read} WHERE seq IS NULL")
+    db.execute(f"CREATE TEMP TABLE among AS SELECT DISTINCT batch_id, seq {read} WHERE seq IS NOT NULL")
+
+
+def _counted(
+    db: DuckDBPyConnection,
+    create: str,
+    inputs: Inputs,
+    definition: Definition,
+    window: Window,
+    corrections: CorrectedLines,
+    *,
+    chosen: bool,
+) -> None:
+    """Select the deliveries that the metric counts, with this before the SELECT."""
+    import duckdb
+
+    checked = check_definition(db, definition)
+    scan = Scan(
+        inputs.files,
+        definition.bucket_size,
+        window,
+        checked.columns | set(CountedDelivery._fields),
+        chosen=chosen,
+        skipping=inputs.skip is not None,
+        rules=read_rules(db, inputs.rules),
+        corrections=corrections,
+    )
+    expect_known_times(db, scan)
+    columns = "event_id, batch_id, seq, epoch_us(event_time) AS event_time"
+    counts = f"_bucket IS NOT NULL AND ({checked.where or 'true'})"
+    try:
+        db.execute(f"{create} SELECT {columns} FROM ({scan.lines()}) WHERE {counts}")
+    except duckdb.Error as error:
+        raise failure_of(db, scan, error) from None
+
+
+def _state(
+    db: DuckDBPyConnection,
+    number: int,
+    inputs: Inputs,
+    definition: Definition,
+    bucket: int,
+    entities: Sequence[str],
+) -> Computed | None:
+    """Create the table of the deliveries that a state counts, and return its value."""
+    window = Window(bucket, bucket + 1).widened(definition.bucket_size)
+    create = f"CREATE TEMP TABLE counted_{number}"
+    value, corrections = None, UNCORRECTED
+    if not _is_empty(inputs):
+        corrections = load(db, inputs, entities)
+        value = next(compute_groups(db, inputs, [definition], window, corrections, chosen=bool(entities)).rows(), None)
+    if value is None or value.failure is not None:
+        db.execute(f"{create} (event_id VARCHAR, batch_id VARCHAR, seq BIGINT, event_time BIGINT)")
+    else:
+        _counted(db, f"{create} AS", inputs, definition, window, corrections, chosen=bool(entities))
+    return value
