@@ -17,7 +17,8 @@ from pik.cli.config import Format, Settings
 
 if TYPE_CHECKING:
     from pik.cli.document import Schema
-    from pik.ports.engine import Engine, Exporter, Layout
+    from pik.ports.engine import Engine
+    from pik.ports.exporter import Exporter, Layout
     from pik.ports.remote import Api, Foreign, StackHealth
     from pik.ports.store import Store
     from pik.ports.target import Target

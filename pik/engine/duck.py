@@ -40,16 +40,7 @@ from pik.model.metric import (
     Definition,
     Per,
 )
-from pik.ports.engine import (
-    Computation,
-    Counted,
-    CountedDelivery,
-    DeliveryFiles,
-    Figures,
-    Inputs,
-    Tables,
-    Touched,
-)
+from pik.ports.engine import Computation, Counted, CountedDelivery, DeliveryFiles, Figures, Inputs, Tables, Touched
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection

@@ -36,11 +36,7 @@ from pik.model.metric import (
     Failure,
     bucket_digests,
 )
-from pik.ports.engine import (
-    NOTHING,
-    Bucket,
-    Inputs,
-)
+from pik.ports.engine import NOTHING, Bucket, Inputs
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection

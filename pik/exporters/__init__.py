@@ -19,7 +19,7 @@ import zstandard
 from pik.model.batch import Verdict
 from pik.model.delivery import Delivery, extracted_values
 from pik.model.instant import full_instant
-from pik.ports.engine import COLUMNS, CORRECTED, DELIVERY, Block, Exporter, Layout, Piece, Rows
+from pik.ports.exporter import COLUMNS, CORRECTED, DELIVERY, Block, Exporter, Layout, Piece, Rows
 
 _SUFFIXES = {"none": "", "gzip": ".gz", "zstd": ".zst"}
 

@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 from pik.model.delivery import Delivery
 from pik.model.event import ENVELOPE, FieldType
 from pik.model.instant import parse_instant
-from pik.ports.engine import Block, Piece
+from pik.ports.exporter import Block, Piece
 
 # pa.array and pa.scalar import pandas where that is installed, which takes longer than a hundred thousand events.
 

@@ -15,7 +15,7 @@ from pik.exporters.envelope import SCHEMA, TIMESTAMP, integers, read_envelopes, 
 from pik.model.batch import Verdict
 from pik.model.delivery import ExtractedColumn, Filter, extracted_values
 from pik.model.instant import ALL_TIME, full_instant, parse_instant
-from pik.ports.engine import CORRECTED, DELIVERY, Block, Layout, Piece, Rows
+from pik.ports.exporter import CORRECTED, DELIVERY, Block, Layout, Piece, Rows
 
 ROW_GROUP = 64 * 1024
 """Rows after which a row group is written."""

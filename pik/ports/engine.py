@@ -1,19 +1,16 @@
-"""What reads raw in bulk: the engine computes metrics, exporters write files that other tools open."""
+"""The port Engine: computes metrics, and answers SQL, over raw."""
 
 from __future__ import annotations
 
-from array import array
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from decimal import Decimal
-from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, BinaryIO, Literal, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
-from pik.model.batch import Segment, Verdict
-from pik.model.delivery import Delivery, ExtractedColumn, Filter
+from pik.model.batch import Segment
 from pik.model.event import ENVELOPE, FieldType
 from pik.model.instant import Window
 from pik.model.metric import BucketDigest, Combination, Computed, Definition, DigestLines, Per
@@ -326,108 +323,3 @@ index recorded it, the event_time in whole nanoseconds since 1970, and the lag i
 in UTC, cut to microseconds. Corrections hold in all of them: `received_event_time` and `received_ns` are the event_time
 as it came, `correction` has the ids (with a comma between two) of the corrections that moved the delivery, chose
 whether it counts, or took it out; NULL: none did."""
-
-Format = Literal["parquet", "jsonl", "csv"]
-Compression = Literal["zstd", "snappy", "gzip", "none"]
-
-COLUMNS = tuple(each.name for each in ENVELOPE)
-"""The columns of every export; after them `delivery` where duplicates are included, those of CORRECTED unless what came
-is exported, then the extracted ones."""
-
-DELIVERY = "delivery"
-"""The column with the verdict: accepted, exact or conflict."""
-
-CORRECTED = ("received_event_time", "correction")
-"""The columns with the event_time that a correction replaced (null: none did), and with the ids of the corrections that
-moved the delivery, chose whether it counts, or took it out, with a comma between two (null: none did)."""
-
-PARTITIONS = ("event_date", "source", "event_type")
-"""What an export can be partitioned by."""
-
-
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """What is exported, and how. Without `include_duplicates` only deliveries that count are. With `as_received` no
-    correction holds, and there are no columns about corrections.
-
-    `microseconds`: times of Parquet have those, not nanoseconds.
-    """
-
-    selection: Filter
-    format: Format = "parquet"
-    compression: Compression = "zstd"
-    include_duplicates: bool = False
-    columns: tuple[ExtractedColumn, ...] = ()
-    partition_by: tuple[str, ...] = ()
-    microseconds: bool = False
-    as_received: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """So many deliveries of one segment.
-
-    `verdicts` maps the seqs of the segment's duplicates to exact or conflict, and of deliveries that are not recorded
-    yet, which no export has, to unrecorded; `read` parses one line and raises Damaged, naming the segment. `corrected`
-    maps seqs to the values of CORRECTED; lines have the corrected event_time. All lines of such a block are exported.
-    """
-
-    lines: int
-    verdicts: Mapping[int, Verdict]
-    read: Callable[[bytes], Delivery]
-    corrected: Mapping[int, tuple[str | None, str | None]] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Block:
-    """Raw lines of one day (`YYYY-MM-DD`), one piece after the other: `text`, and in it the places of the line breaks
-    that end them."""
-
-    day: str
-    text: bytes
-    ends: array[int]
-    pieces: Sequence[Piece]
-
-    def lines(self) -> Iterator[tuple[Piece, bytes]]:
-        """Yield each line, without its line break, and the piece that it belongs to."""
-        lines = iter(self.text.split(b"\n"))
-        for piece in self.pieces:
-            for line in islice(lines, piece.lines):
-                yield piece, line
-
-
-Rows = Sized
-"""Rows on their way from `cut` to `write`, in whatever form suits the exporter."""
-
-
-class Sink(Protocol):
-    """One file being written."""
-
-    def write(self, rows: Rows) -> None:
-        """Append rows that `cut` of the same exporter made."""
-
-    def close(self) -> None:
-        """Write what the format needs at its end. The file itself stays open."""
-
-
-class Exporter(Protocol):
-    """Writes one layout."""
-
-    @property
-    def layout(self) -> Layout:
-        """What it was made for."""
-
-    @property
-    def suffix(self) -> str:
-        """How the names of its files end: `.parquet`, `.csv.gz`."""
-
-    def cut(self, block: Block) -> Iterator[tuple[tuple[str, ...], Rows]]:
-        """Yield the rows that the layout asks for among the lines of a block, in their order, by the values of
-        `partition_by`; none without rows. May run in several threads at once.
-
-        Raises Damaged for a line that is not a delivery, UsageError naming event and column for a value that a column's
-        type does not hold exactly.
-        """
-
-    def sink(self, file: BinaryIO) -> Sink:
-        """Begin a file. `file` need not be seekable; its errors pass through."""

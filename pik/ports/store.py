@@ -17,18 +17,9 @@ from pik.model.batch import Arrivals, Batch, Chunk, Counts, Location, Origin, Re
 from pik.model.correction import Correction
 from pik.model.instant import Window
 from pik.model.metric import Aggregate, Metric
+from pik.ports.backup import StateBackup
 from pik.ports.raw import Raw
-from pik.ports.state import (
-    Aggregates,
-    DeadLetters,
-    Metrics,
-    Promotions,
-    Queue,
-    Republishes,
-    Runs,
-    StateAudit,
-    StateBackup,
-)
+from pik.ports.state import Aggregates, DeadLetters, Metrics, Promotions, Queue, Republishes, Runs, StateAudit
 
 
 class Batches(Protocol):

@@ -259,7 +259,7 @@ class _Gathering:
 
     def gathered(self, lists: _ListFiles) -> GatheredRaw:
         """Return all of it, to be read now. Raises Damaged."""
-        from pik.ports.engine import Inputs  # only what computes needs it
+        from pik.ports.engine import Inputs
 
         self._skip.close()
         added = self._overrides.added

@@ -21,7 +21,7 @@ from pik.inputs.source import shown_name
 from pik.model.batch import Frame, Segment, Verdict
 from pik.model.delivery import ExtractedColumn, parse_column
 from pik.model.instant import Window, day_text, format_instant
-from pik.ports.engine import (
+from pik.ports.exporter import (
     COLUMNS,
     CORRECTED,
     DELIVERY,

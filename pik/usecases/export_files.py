@@ -22,7 +22,7 @@ from urllib.parse import quote
 import msgspec
 
 from pik.errors import StoreError, UsageError
-from pik.ports.engine import Exporter, Rows, Sink
+from pik.ports.exporter import Exporter, Rows, Sink
 from pik.runtime.storage import sync, sync_directory
 
 if TYPE_CHECKING:

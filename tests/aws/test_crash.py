@@ -18,7 +18,7 @@ from pik.inputs import blocks as blocks_module
 from pik.model.batch import Verdict
 from pik.model.delivery import Filter
 from pik.model.instant import ALL_TIME
-from pik.ports.engine import Format, Layout
+from pik.ports.exporter import Format, Layout
 from pik.ports.store import Store
 from pik.rawlog.gathering import gather
 from pik.rawlog.selection import Overrides, Selection

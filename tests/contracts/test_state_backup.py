@@ -17,7 +17,7 @@ from msgspec import structs
 from pik.errors import Damaged, InputError, StoreError, UsageError
 from pik.model.instant import ALL_TIME
 from pik.model.metric import Definition, FailedAggregate, Failures, RunState, TaskState
-from pik.ports.state import PointerRow, VersionRow
+from pik.ports.backup import PointerRow, VersionRow
 from pik.ports.store import Store
 from pik.runtime import SILENT
 from pik.usecases.care.backup import backup, restore

@@ -16,7 +16,7 @@ from pik.exporters.envelope import read_envelopes, read_slowly
 from pik.model.batch import Verdict
 from pik.model.delivery import read_delivery
 from pik.model.instant import MAX_INSTANT, MIN_INSTANT, full_instant
-from pik.ports.engine import COLUMNS, Block
+from pik.ports.exporter import COLUMNS, Block
 from tests.support.raw_lines import block, line, record
 
 # Texts that look like parts of an envelope, and what parsers of lines, fields and strings stumble over.

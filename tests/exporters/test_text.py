@@ -15,7 +15,7 @@ import zstandard
 from pik.exporters import exporter
 from pik.model.batch import Verdict
 from pik.model.delivery import Filter, parse_column
-from pik.ports.engine import COLUMNS, CORRECTED, Block, Layout
+from pik.ports.exporter import COLUMNS, CORRECTED, Block, Layout
 from tests.support.raw_lines import BATCH, block, line, record
 
 from .test_parquet import TEXTS, VERDICTS, written

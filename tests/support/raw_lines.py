@@ -10,7 +10,7 @@ from typing import Any
 from pik.model.batch import Verdict
 from pik.model.delivery import raw_line, read_delivery, stamp
 from pik.model.event import read_event_slowly
-from pik.ports.engine import Block, Piece
+from pik.ports.exporter import Block, Piece
 
 BATCH = "01JGFJJZ00ABCDEFGHJKMNPQRS"
 INGESTED = 1_767_225_600_123_456_789

@@ -19,7 +19,8 @@ from pik.exporters import exporter
 from pik.model.delivery import Filter
 from pik.model.instant import ALL_TIME, DAY, SECOND, Window, parse_instant
 from pik.model.scenario import PLAIN, Scenario, read_scenario
-from pik.ports.engine import Layout, Tables
+from pik.ports.engine import Tables
+from pik.ports.exporter import Layout
 from pik.rawlog.gathering import gather_deliveries
 from pik.rawlog.selection import Selection, deliveries
 from pik.runtime import SILENT

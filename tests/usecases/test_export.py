@@ -19,7 +19,7 @@ from pik.errors import UsageError
 from pik.exporters import exporter
 from pik.model.delivery import Filter, parse_column
 from pik.model.instant import ALL_TIME
-from pik.ports.engine import Layout
+from pik.ports.exporter import Layout
 from pik.ports.store import Store
 from pik.rawlog.selection import deliveries
 from pik.runtime import SILENT

@@ -18,7 +18,7 @@ from pik.errors import Damaged, StoreError
 from pik.exporters import exporter
 from pik.model.delivery import Filter
 from pik.model.instant import ALL_TIME
-from pik.ports.engine import Exporter, Layout
+from pik.ports.exporter import Exporter, Layout
 from pik.ports.store import Store
 from pik.rawlog.objects import frame_lines
 from pik.runtime import SILENT

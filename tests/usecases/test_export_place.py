@@ -16,7 +16,7 @@ from pik.errors import UsageError
 from pik.exporters import exporter
 from pik.model.delivery import Filter
 from pik.model.instant import ALL_TIME
-from pik.ports.engine import Layout
+from pik.ports.exporter import Layout
 from pik.ports.store import Store
 from pik.runtime import SILENT, Progress
 from pik.usecases.export import export

@@ -14,7 +14,7 @@ from pik.errors import NotHeld
 from pik.exporters import exporter
 from pik.model.delivery import Filter
 from pik.model.instant import ALL_TIME, DAY, Window, day_text
-from pik.ports.engine import Layout
+from pik.ports.exporter import Layout
 from pik.ports.store import Store
 from pik.runtime import SILENT
 from pik.usecases import availability as held

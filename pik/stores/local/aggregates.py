@@ -31,7 +31,8 @@ from pik.model.metric import (
     decimal_text,
     joinable,
 )
-from pik.ports.state import Change, Promoted, Promotion, Standing, Written
+from pik.ports.backup import Written
+from pik.ports.state import Change, Promoted, Promotion, Standing
 from pik.stores.local.sqlite import Database
 from pik.stores.local.state import (
     POINTER_DIGEST,

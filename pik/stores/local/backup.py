@@ -17,12 +17,11 @@ import msgspec
 from pik.errors import StoreError
 from pik.model.instant import Window
 from pik.model.metric import EVENT_COUNT, Aggregate, Metric
-from pik.ports.state import (
+from pik.ports.backup import (
     LetterRow,
     MetricRow,
     Omitted,
     PointerRow,
-    Promotion,
     RefusalRow,
     RepublishRow,
     Row,
@@ -31,6 +30,7 @@ from pik.ports.state import (
     VersionRow,
     Written,
 )
+from pik.ports.state import Promotion
 from pik.ports.store import TakenOver
 from pik.stores.local.aggregates import insert_promotion, note_written, version_columns
 from pik.stores.local.lock import holding

@@ -12,7 +12,7 @@ import msgspec
 
 from pik import __version__
 from pik.errors import InputError, StoreError, UsageError, command
-from pik.ports.state import Omitted, Row
+from pik.ports.backup import Omitted, Row
 from pik.ports.store import Store
 from pik.rawlog.objects import digest_of, read_sealed, write_sealed
 from pik.runtime import Progress, showing

@@ -106,12 +106,13 @@ def show_event(store: Store, engine: Engine, prefix: str, limit: int | None = No
         received_event_time=line.received_event_time,
         corrections=line.corrections,
     )
+    received = {place: one.delivery.event_instant for one, place in zip(found, places, strict=True)}
     if not _is_pulled(store, found):
-        return replace(shown, story=chapters(log, places, rows))
+        return replace(shown, story=chapters(log, received))
     values = list(_counting(store, engine, found, log))
     imported = tuple(dict.fromkeys(one.computed.metric for one in values if one.is_imported))
     aggregates = tuple(one for one in values if not one.is_imported)
-    story = chapters(log, places, rows, aggregates)
+    story = chapters(log, received, aggregates)
     return replace(shown, aggregates=aggregates, imported=imported, story=story)
 
 

@@ -22,7 +22,6 @@ from pik.usecases.metrics.winners import Winners
 
 if TYPE_CHECKING:
     from pik.model.metric import Aggregate
-    from pik.usecases.inspect.deliveries import DeliveryRow
 
 
 def place_of(location: Location) -> Place:
@@ -187,12 +186,11 @@ class Chapter:
 
 def chapters(
     log: EventLog,
-    shown: Sequence[Location],
-    rows: Sequence[DeliveryRow],
+    shown: Mapping[Location, int],
     values: Sequence[Aggregate] = (),
 ) -> tuple[Chapter, ...]:
-    """Return what happened to the event, in order: the deliveries shown, corrections, and the values that count it.
-    Raises Damaged."""
+    """Return what happened to the event, in order: the deliveries shown, given with their times as they came,
+    corrections, and the values that count it. Raises Damaged."""
     found = [
         Chapter(one.recorded_at, Happening.DELIVERY, one.batch_id, f"{one.kind}, {one.batch_id}/{one.seq}")
         for one in shown
@@ -208,20 +206,17 @@ def chapters(
         about = f"{computed.metric} {format_instant(computed.bucket)} counts it"
         found.append(Chapter(_computed_at(value), Happening.VALUE, value.run_id, about, value.actor, value.reason))
     found.sort(key=lambda one: one.at)
-    received = {
-        place_of(each): row.event_time if row.received_event_time is None else row.received_event_time
-        for each, row in zip(shown, rows, strict=True)
-    }
-    return tuple(_counted(log, one, received) for one in found)
+    return tuple(_counted(log, one, shown) for one in found)
 
 
-def _counted(log: EventLog, chapter: Chapter, received: Mapping[Place, int]) -> Chapter:
+def _counted(log: EventLog, chapter: Chapter, received: Mapping[Location, int]) -> Chapter:
     """Return a chapter with what counts from then on."""
     state = log.state(chapter.at, chapter.at)
     if state.counting is None:
         return chapter
     place = place_of(state.counting)
-    return replace(chapter, batch_id=place[0], seq=place[1], event_time=state.times.get(place, received.get(place)))
+    event_time = state.times.get(place, received.get(state.counting))
+    return replace(chapter, batch_id=place[0], seq=place[1], event_time=event_time)
 
 
 def _computed_at(value: Aggregate) -> int:

@@ -87,7 +87,7 @@ def export(
     what came, without them.
     """
     from pik.model.delivery import Filter
-    from pik.ports.engine import Layout
+    from pik.ports.exporter import Layout
     from pik.runtime import SILENT
     from pik.usecases.export import STDOUT, checked_columns, chosen_format, is_directory, partitions
     from pik.usecases.export import export as write

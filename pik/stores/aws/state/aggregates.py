@@ -26,7 +26,8 @@ from pik.model.metric import (
     decimal_text,
     digest_line,
 )
-from pik.ports.state import Change, Promoted, Promotion, Standing, VersionRow, Written
+from pik.ports.backup import VersionRow, Written
+from pik.ports.state import Change, Promoted, Promotion, Standing
 from pik.runtime.storage import Spool
 from pik.stores.aws.clients import Flow
 from pik.stores.aws.state import layout

@@ -12,14 +12,11 @@ from msgspec import structs
 
 from pik.errors import Busy, StoreError
 from pik.model.metric import EVENT_COUNT, NO_FAILURES, DeadLetter, Run, TaskState
-from pik.ports.state import (
-    DeadLetters,
+from pik.ports.backup import (
     LetterRow,
-    Message,
     MetricRow,
     Omitted,
     PointerRow,
-    Promotion,
     RefusalRow,
     RepublishRow,
     Row,
@@ -27,6 +24,7 @@ from pik.ports.state import (
     TaskRow,
     VersionRow,
 )
+from pik.ports.state import DeadLetters, Message, Promotion
 from pik.runtime.storage import Spool
 from pik.stores.aws.queue import PURGED, purged_item
 from pik.stores.aws.state import layout

@@ -9,7 +9,7 @@ from typing import Any, NotRequired
 from msgspec import structs
 
 from pik.model.metric import ALL_ENTITIES, Aggregate, Computed, Task
-from pik.ports.state import VersionRow, Written
+from pik.ports.backup import VersionRow, Written
 from pik.stores.aws.table import Key, KeyItem, Partition
 from pik.stores.state_rows import Place, damaged_row, row_digest
 
