@@ -1,17 +1,14 @@
-"""Inputs cut into blocks of whole records.
-
-A record is a line, or an element of a JSON array; either way a block holds one record per line.
-"""
+"""Inputs cut into blocks of whole records, one per line, and the reader of JSON lines."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import BinaryIO, NamedTuple, cast
 
 from pik.errors import InputError
-from pik.model.layout import JSON_LINES, READS, Layout
+from pik.model.layout import JSON_LINES, Layout
 
 BLOCK = 6 << 20
 """Bytes of input per block, about: what a worker holds at a time."""
@@ -22,17 +19,7 @@ LINES = 1 << 16
 FIRST_READ = 4096
 """Bytes read first, to see what the input is."""
 
-ARRAY_READ = 1 << 16
-"""Bytes of an array read at a time."""
-
-LEADING_SPACE = 1 << 20
-"""Bytes of white space that may precede a JSON array."""
-
-_UTF8_BOM = b"\xef\xbb\xbf"
-_TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|["{}\[\],]', re.DOTALL)
-
-# A bracket, and then no JSON value: [table], [[table]], ['it'], [2026-01-31 10:00]. A word may be cut.
-_NO_ARRAY = re.compile(rb"\[[\s\[]*(?:\d+[-/:]|(?!(?:true|false|null)\b|[a-z]{0,4}$)[^\s\[\]{},\"\d-])")
+UTF8_BOM = b"\xef\xbb\xbf"
 
 
 class Problem(NamedTuple):
@@ -63,26 +50,17 @@ def blocks(
 ) -> Iterator[Block]:
     """Yield the input's records from `first_seq` on, which starts `offset` uncompressed bytes into it.
 
-    Memory: a few blocks. Raises InputError where the input ends inside a JSON array or continues after it, and where
-    what looks like an array is something else.
+    Memory: a few blocks. Raises InputError for what begins like a JSON array: it is not one record per line.
     """
     stream = cast(BinaryIO, NulRuns(stream))
-    start = stream.read(FIRST_READ).removeprefix(_UTF8_BOM)
-    while len(start) < LEADING_SPACE and not start.strip() and (more := stream.read(FIRST_READ)):
-        start += more
-    content = start.lstrip()
-    if not content.startswith(b"["):
-        yield from _line_blocks(stream, start, max_line, first_seq, offset)
-        return
-    if _NO_ARRAY.match(content):
-        line = content.partition(b"\n")[0].strip().decode(errors="replace")
-        shown = line if len(line) <= 40 else line[:39] + "…"
-        raise InputError(f"{name} is not JSON: it begins with {shown}", hint=READS)
-    yield from _Elements(stream, start, name, max_line).blocks(first_seq, offset)
+    start = stream.read(FIRST_READ).removeprefix(UTF8_BOM)
+    if start.lstrip().startswith(b"["):
+        raise InputError(f"{name} is not JSON lines: it begins like a JSON array", hint="--input json reads one")
+    yield from _line_blocks(stream, start, max_line, first_seq, offset)
 
 
 def _line_blocks(stream: BinaryIO, start: bytes, max_line: int, first_seq: int, offset: int) -> Iterator[Block]:
-    rest = _skip(stream, start, offset)
+    rest = skip(stream, start, offset)
     while data := stream.read(BLOCK):
         end = data.rfind(b"\n") + 1
         if end:
@@ -129,87 +107,19 @@ def _overlong(stream: BinaryIO, line: bytes, max_line: int) -> tuple[bytes, int,
     return kept, consumed, b""
 
 
-def _skip(stream: BinaryIO, start: bytes, offset: int) -> bytes:
-    """Read past `offset` bytes, of which `start` has been read already. Return what was read beyond."""
+def skip(stream: BinaryIO, start: bytes, offset: int, see: Callable[[bytes], object] = lambda _skipped: None) -> bytes:
+    """Read past `offset` bytes, of which `start` has been read already; `see` gets them. Return what was read
+    beyond."""
+    see(start[:offset])
     if offset <= len(start):
         return start[offset:]
     left = offset - len(start)
     while left and (data := stream.read(min(left, BLOCK))):
+        see(data[:left])
+        if len(data) > left:  # line breaks around NUL bytes are added to what is read
+            return data[left:]
         left -= len(data)
     return b""
-
-
-def _block(lines: list[bytes], first_seq: int, offset: int) -> Block:
-    return Block(first_seq, first_seq + len(lines) - 1, b"\n".join(lines) + b"\n", offset)
-
-
-class _Elements:
-    """The elements of a JSON array, found by brackets and strings alone, so that malformed ones can be rejected."""
-
-    def __init__(self, stream: BinaryIO, start: bytes, name: str, max_line: int) -> None:
-        self.stream, self.name, self.max_line = stream, name, max_line
-        opening = start.index(b"[") + 1
-        self.buffer = start[opening:]
-        self.base = opening  # input bytes before the buffer
-        self.closed = False
-
-    def blocks(self, first_seq: int, offset: int) -> Iterator[Block]:
-        if offset > self.base:
-            self.buffer = _skip(self.stream, self.buffer, offset - self.base)
-            self.base = offset
-        lines: list[bytes] = []
-        size = 0
-        end = self.base
-        for element, end in self._elements():
-            lines.append(element)
-            size += len(element)
-            if size >= BLOCK or len(lines) == LINES:
-                yield _block(lines, first_seq, end)
-                first_seq += len(lines)
-                lines, size = [], 0
-        if lines:
-            yield _block(lines, first_seq, end)
-        if not self.closed:
-            raise InputError(f"{self.name} ends inside its JSON array, before the closing ]")
-        while not self.buffer.strip() and (data := self.stream.read(ARRAY_READ)):
-            self.buffer = data
-        if self.buffer.strip():
-            raise InputError(
-                f"{self.name} continues after its JSON array", hint="one array per file, or one event per line"
-            )
-
-    def _elements(self) -> Iterator[tuple[bytes, int]]:
-        """Yield each element on one line, and the number of input bytes up to its end."""
-        depth = scanned = 0
-        while True:
-            begin = 0
-            for token in _TOKEN.finditer(self.buffer, scanned):
-                mark = token[0]
-                if mark == b'"':  # a string that the buffer cuts
-                    break
-                scanned = token.end()
-                if mark in (b"{", b"["):
-                    depth += 1
-                elif depth and mark in (b"}", b"]"):
-                    depth -= 1
-                elif not depth and mark in (b",", b"]"):
-                    element = self.buffer[begin : token.start()].strip()[: self.max_line + 1]
-                    self.closed = mark == b"]"
-                    # A resume after the last element must find the closing bracket.
-                    begin = token.start() if self.closed else scanned
-                    if element or not self.closed:
-                        one_line = element.replace(b"\n", b" ").replace(b"\r", b" ")
-                        yield one_line or b",", self.base + begin  # a missing element is a malformed one
-                    if self.closed:
-                        self.buffer = self.buffer[scanned:]
-                        return
-            self.buffer, scanned, self.base = self.buffer[begin:], scanned - begin, self.base + begin
-            if len(self.buffer) > self.max_line + BLOCK:
-                raise InputError(f"{self.name} has an array element of more than {len(self.buffer):,} bytes")
-            data = self.stream.read(ARRAY_READ)
-            self.buffer += data
-            if not data:
-                return
 
 
 _EDGE = re.compile(rb"(?<=[^\n\0])(?=\0)|(?<=\0)(?=[^\n\0])")

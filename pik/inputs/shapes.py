@@ -14,9 +14,8 @@ from dataclasses import dataclass, replace
 from pik.errors import InputError
 from pik.inputs.csv_rows import delimiter_of, head_rows, is_header, table
 from pik.model.event import REQUIRED
-from pik.model.layout import JSON_LINES, READS, Layout
+from pik.model.layout import JSON_LINES, JSON_VALUES, READS, Layout
 
-_JQ = "jq -c . {file} | pik ingest -"
 _EXACT = "with jq 1.7 or newer, as older ones round long numbers: "
 _MAPS = " --map source=COLUMN --map event_type=COLUMN --map entity_id=COLUMN --map event_time=COLUMN --map payload=@"
 _MAGIC = {
@@ -85,15 +84,19 @@ def recognize(head: bytes, name: str, *, whole: bool, mapped: bool) -> Layout | 
     lines = text.split("\n") if whole else text.split("\n")[:-1]
     filled = [line for line in lines if line.strip()]
     start = text.lstrip()
-    if not start or start.startswith("["):
-        return JSON_LINES  # an array is read, or complained about, element by element
+    if not start:
+        return JSON_LINES
+    if start[0] == "[" or text.lstrip(" \t\r\n")[0] == "\x1e":
+        return JSON_VALUES  # an array is read, or complained about, element by element
     if start.startswith("<"):
         return _markup(start) or JSON_LINES
+    if start.startswith("{") and (found := _values(text.strip(), filled, mapped=mapped)) is not None:
+        return found
     objects = [record for line in filled if (record := _object(line)) is not None]
     if objects:
         return (None if mapped else _wrapped(objects, filled, whole)) or JSON_LINES
     if start.startswith("{"):
-        return _objects(text.strip(), filled) or JSON_LINES
+        return JSON_LINES
     return _prefixed(filled) or _table(text, name, whole) or _log(filled) or JSON_LINES
 
 
@@ -120,12 +123,12 @@ def _wrapped(objects: list[dict[str, object]], filled: list[str], whole: bool) -
         if isinstance(first["payload"], str) and _object(first["payload"]) is not None:
             return Shape("the output of kcat -J", _EXACT + "jq -c '.payload | fromjson' {file} | pik ingest -")
         return None
-    if not whole or len(filled) > 1 or any(name in first for name in REQUIRED):
-        return None
-    return _around(first, "one object around the records")
+    return None if not whole or len(filled) > 1 else _around(first, "one object around the records")
 
 
 def _around(found: dict[str, object], what: str) -> Shape | None:
+    if any(name in found for name in REQUIRED):
+        return None
     lists = list(_lists(found, 3))
     if len(lists) != 1 or "'" in lists[0]:
         return None
@@ -142,7 +145,7 @@ def _lists(found: dict[str, object], depth: int) -> Iterator[str]:
             yield from (place + inner for inner in _lists(value, depth - 1))
 
 
-def _objects(text: str, filled: list[str]) -> Shape | None:
+def _values(text: str, filled: list[str], *, mapped: bool) -> Layout | Shape | None:
     """Recognize objects that are not one per line: several on one, or one over several. `text` may be cut."""
     try:
         found, end = json.JSONDecoder().raw_decode(text)
@@ -150,17 +153,15 @@ def _objects(text: str, filled: list[str]) -> Shape | None:
         # A brace, a line break and a key, and then too much to see the end. If another line begins an object, the first
         # is merely broken.
         opened = re.match(r"\{\s*\n\s*(\"|\})", text)
-        broken = any(line.startswith("{") for line in filled[1:])
-        return Shape("pretty-printed JSON", _EXACT + _JQ) if opened and not broken else None
+        broken = any(line.startswith("{") and _object(line) is not None for line in filled[1:])
+        return JSON_VALUES if opened and not broken else None
     except RecursionError:
         return None
     first, rest = text[:end], text[end:].lstrip(" \t\r")
     if "\n" in first:
-        whole = None if rest.strip() else _around(found, "one pretty-printed object around the records")
-        return whole or Shape("pretty-printed JSON", _EXACT + _JQ)
-    if rest.startswith("{"):
-        return Shape("several JSON objects on one line", _EXACT + _JQ)
-    return None
+        around = None if mapped or rest.strip() else _around(found, "one pretty-printed object around the records")
+        return around or JSON_VALUES
+    return JSON_VALUES if rest[:1] in ("{", "\x1e") else None
 
 
 def _prefixed(filled: list[str]) -> Shape | None:

@@ -21,14 +21,14 @@ from typing import Any, BinaryIO, cast
 
 from pik.errors import InputError, command
 from pik.inputs import blocks as json_lines
-from pik.inputs import csv_rows
+from pik.inputs import csv_rows, json_values
 from pik.inputs.blocks import BLOCK, Block
 from pik.inputs.compression import beginning, codec_of, decompressed, uncompressed
 from pik.inputs.csv_rows import delimiter_of, table
 from pik.inputs.encoding import as_utf8
 from pik.inputs.mapping import RecordMapping
 from pik.inputs.shapes import Shape, recognize, refuse_binary
-from pik.model.layout import InputFormat, Layout
+from pik.model.layout import WRITTEN_AS_JSON, InputFormat, Layout
 from pik.ports.remote import Foreign, ForeignFile
 
 HEAD = 1 << 16
@@ -42,10 +42,14 @@ STANDARD_INPUT = "standard input"
 
 READERS: Mapping[InputFormat, Callable[..., Iterator[Block]]] = {
     InputFormat.JSONL: json_lines.blocks,
+    InputFormat.JSON: json_values.blocks,
     InputFormat.CSV: csv_rows.blocks,
     InputFormat.TSV: csv_rows.blocks,
 }
 """What yields the records of each format as lines of JSON."""
+
+_BETWEEN = " \t\r\n,\x1e"
+"""What stands between values of JSON."""
 
 _RECORDS = 100
 """Records whose fields are compared with a mapping."""
@@ -134,8 +138,8 @@ class OpenedInput:
     def expect_fields(self, layout: Layout, mapping: RecordMapping) -> None:
         """Raise UsageError where the mapping fits none of the input's first records."""
         head, _ = self._head(layout)
-        if layout.format == InputFormat.JSONL:
-            records = _records(head.replace(b"\0", b"\n").decode(errors="replace").lstrip("\ufeff \t\r\n"))
+        if layout.format in WRITTEN_AS_JSON:
+            records = _records(head.replace(b"\0", b"\n").decode(errors="replace").lstrip("\ufeff" + _BETWEEN))
         else:
             read = READERS[layout.format or InputFormat.JSONL](io.BytesIO(head), self.name, layout, max_line=HEAD)
             records = (record for block in read for record in _json_lines(block))
@@ -361,7 +365,7 @@ def _records(text: str) -> Iterator[dict[str, Any]]:
     read, text = json.JSONDecoder().raw_decode, text.removeprefix("[")
     with suppress(ValueError, RecursionError):
         while True:
-            text = text.lstrip(" \t\r\n,")
+            text = text.lstrip(_BETWEEN)
             found, end = read(text)
             text = text[end:]
             if isinstance(found, dict):

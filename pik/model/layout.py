@@ -14,6 +14,7 @@ class InputFormat(StrEnum):
     """How the records of an input are written."""
 
     JSONL = "jsonl"
+    JSON = "json"
     CSV = "csv"
     TSV = "tsv"
 
@@ -21,7 +22,10 @@ class InputFormat(StrEnum):
 TABLES = frozenset({InputFormat.CSV, InputFormat.TSV})
 """Formats of rows under a header."""
 
-READS = "what can be read: JSON lines, JSON arrays, CSV and TSV, plain or compressed"
+WRITTEN_AS_JSON = frozenset({InputFormat.JSONL, InputFormat.JSON})
+"""Formats whose records are JSON as they stand, so that they may be events without a mapping."""
+
+READS = "what can be read: JSON lines, other JSON, CSV and TSV, plain or compressed"
 
 OPTIONS = ("input", "delimiter", "columns", "null", "encoding")
 """The options that describe a layout."""
@@ -64,6 +68,7 @@ class Layout:
 
 AUTO = Layout()
 JSON_LINES = Layout(InputFormat.JSONL)
+JSON_VALUES = Layout(InputFormat.JSON)
 
 _OF_A_TABLE = ("delimiter", "columns", "null")
 

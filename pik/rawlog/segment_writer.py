@@ -24,7 +24,7 @@ from pik.model.batch import KEYED, PLAIN, Arrivals, Chunk, Frame, Reject, Reject
 from pik.model.delivery import actor_field, raw_line, stamp
 from pik.model.event import Event, Rows, read_event, read_rows
 from pik.model.instant import DAY, Zone, load_zone
-from pik.model.layout import AUTO, InputFormat, Layout
+from pik.model.layout import AUTO, WRITTEN_AS_JSON, Layout
 from pik.ports.raw import Object, Raw, RawKind
 
 FRAME = 96 * 1024
@@ -58,7 +58,7 @@ class Reading:
     def record_mapping(self) -> RecordMapping | None:
         """Return the compiled mapping, if records are mapped: those that were not written as JSON always are. Raises
         UsageError."""
-        if self.mapping is None and self.layout.format in (None, InputFormat.JSONL):
+        if self.mapping is None and self.layout.format in (None, *WRITTEN_AS_JSON):
             return None
         return RecordMapping(self.mapping or {}, self.time_format, self.zone())
 

@@ -193,8 +193,6 @@ def test_a_wrong_way_to_read_times_is_reported_before_anything_is_read(pik, tmp_
     ("content", "looks_like"),
     [
         ("1,a\n2,b\n3,c\n", "CSV without a header"),
-        ('{\n  "source": "s"\n}\n', "pretty-printed JSON"),
-        (EVENT.strip() * 3, "several JSON objects on one line"),
         ('{"events": [{"a": 1}]}', "one object around the records"),
         ("k\t" + EVENT, "a key or a time and then JSON"),
         ("<a><b/></a>\n", "XML"),
@@ -239,6 +237,48 @@ def test_a_table_is_read_by_every_command_that_reads_records(pik, tmp_path):
     assert [(row["entity_id"], row["recomputed"]) for row in found["differences"]] == [("a", 1), ("b", 1), ("e", 1)]
     wrong = pik("ingest", "good.csv", "--delimiter", "ab")
     assert (wrong.code, "--delimiter 'ab': expected a character" in wrong.err) == (2, True)
+
+
+def maps(**fields: str) -> list[str]:
+    constants = {"source": "'s'", "event_type": "'t'"}
+    return [word for name, value in {**constants, **fields}.items() for word in ("--map", f"{name}={value}")]
+
+
+def pretty(*ids: str) -> bytes:
+    return "\n".join(json.dumps({"id": one, "at": "2026-01-01T00:00:00Z", "n": 1}, indent=1) for one in ids).encode()
+
+
+FORMATS: dict[str, tuple[bytes, bytes, list[str], list[str], str, str]] = {
+    "json": (
+        pretty("a", "b") + b'\n{"id": "c",\n "at" 1}\n',
+        pretty("b", "e"),
+        [],
+        maps(entity_id="id", event_time="at", payload="@"),
+        '{"id": "c",\n "at" 1}',
+        "Expecting ':' delimiter (character 19) (line 11)",
+    ),
+}
+"""A file with the events a and b and an invalid record, one with b and e, options, a mapping, and the reject."""
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_records_of_each_format_are_read_by_every_command(pik, tmp_path, name):
+    data, other, given, mapping, rejected, reason = FORMATS[name]
+    (tmp_path / "input").write_bytes(data)
+    (tmp_path / "other").write_bytes(other)
+    dry = pik("ingest", "--dry-run", "input", *given, *mapping, "--format", "json").json()["sources"][0]
+    assert (dry["input"], dry["valid"], dry["rejected"]) == (name, 2, 1)
+    done = pik("ingest", "input", *given, *mapping, "--format", "json").json()
+    assert (done["input"], done["accepted"], done["rejected"]) == (name, 2, 1)
+    assert pik("ingest", "input", *given, *mapping, "--format", "json").json()["outcome"] == "already ingested"
+    rejects = pik("batches", done["batch_id"], "--rejects", "--format", "json").json()["rejects"]
+    assert [one["line"] for one in rejects] == [rejected]
+    assert rejects[0]["reason"].endswith(reason)
+    compared = pik("diff", "events", "other", *given, *mapping, "--format", "json").json()
+    assert (compared["both"], compared["missing"]) == (1, 1)
+    words = [f"{word.removeprefix('--')}=" if word.startswith("--") else f"{word}," for word in (*given, *mapping)]
+    found = pik("diff", "aggregates", "--assume", f"with=@other,{''.join(words)[:-1]}", "--format", "json").json()
+    assert [(row["entity_id"], row["recomputed"]) for row in found["differences"]] == [("a", 1), ("b", 1), ("e", 1)]
 
 
 def test_names_that_are_not_utf8_are_shown_escaped_and_texts_refused(pik, tmp_path):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import bz2
 import gzip
 import io
-import json
 import lzma
 import os
 import threading
@@ -39,7 +38,6 @@ def small(block: int, lines: int = module.LINES) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "BLOCK", block)
         patch.setattr(module, "LINES", lines)
-        patch.setattr(module, "ARRAY_READ", block)
         yield
 
 
@@ -96,84 +94,6 @@ def test_a_record_is_a_line_and_its_seq_the_number_of_the_line(data: bytes, expe
             assert told(data) == expected
 
 
-@pytest.mark.parametrize(
-    ("data", "expected"),
-    [
-        (b"[]", []),
-        (b" [ ] ", []),
-        (b"[1]", [(1, b"1")]),
-        (b"\xef\xbb\xbf\n [1 , 2]\n", [(1, b"1"), (2, b"2")]),
-        (b'[{"a":[1,{"b":2}]},[3]]', [(1, b'{"a":[1,{"b":2}]}'), (2, b"[3]")]),
-        (b'[{"a":"],[\\"},{\\\\"},"]"]', [(1, b'{"a":"],[\\"},{\\\\"}'), (2, b'"]"')]),
-        (b'[{\n"a"\r\n:1}\n,\n2\n]\n', [(1, b'{ "a"  :1}'), (2, b"2")]),
-        (b"[{]},{}x,3]", [(1, b"{]}"), (2, b"{}x"), (3, b"3")]),
-        (b"[1 2,,3]", [(1, b"1 2"), (2, b","), (3, b"3")]),
-        (b"[" + b"7" * 300 + b",8]", [(1, b"7" * (MAX_LINE + 1)), (2, b"8")]),
-    ],
-)
-def test_a_record_is_an_element_of_an_array(data: bytes, expected: list[tuple[int, bytes]]) -> None:
-    """Malformed elements too: they are rejected one by one."""
-    for size in (1, 2, 3, 7, 1000):
-        with small(size):
-            assert told(data) == expected
-
-
-@pytest.mark.parametrize("data", [b"[", b"[1,", b'[{"a":1', b'["a]', b'[{"a":"\\"}]', b"[1,2\n", b"[[1]"])
-def test_an_array_that_is_not_closed_is_an_error(data: bytes) -> None:
-    for size in (1, 1000):
-        with small(size), pytest.raises(InputError, match="it ends inside its JSON array"):
-            read(data)
-
-
-@pytest.mark.parametrize(
-    "data",
-    [b"[table]\na = 1", b" [[metric]]\n", b"['it']", b"[ 2026-01-31 10:00] x", b"[2026/01/31]", b"[x,1]", b"[\xff]"],
-)
-def test_what_only_begins_like_an_array_is_not_json(data: bytes) -> None:
-    with pytest.raises(InputError, match="it is not JSON: it begins with") as error:
-        read(data)
-    assert error.value.hint
-
-
-@pytest.mark.parametrize(
-    ("data", "elements"),
-    [
-        (b"[true]", [b"true"]),
-        (b"[false,1]", [b"false", b"1"]),
-        (b"[ null ]", [b"null"]),
-        (b'["x"]', [b'"x"']),
-        (b"[-1]", [b"-1"]),
-        (b"[[[1]]]", [b"[[1]]"]),
-        (b"[]", []),
-        (b"[,1]", [b",", b"1"]),
-        (b"[12]", [b"12"]),
-    ],
-)
-def test_what_begins_like_an_array_is_read_as_its_elements(data: bytes, elements: list[bytes]) -> None:
-    assert [record.strip() for _, record in records(read(data))] == elements
-
-
-@pytest.mark.parametrize("data", [b"[1]2", b"[1],", b"[]\n{}\n", b"[1]" + b"\n" * 500 + b"[2]"])
-def test_whatever_follows_an_array_is_an_error_and_not_dropped(data: bytes) -> None:
-    for size in (1, 1000):
-        with small(size), pytest.raises(InputError, match="it continues after its JSON array") as error:
-            read(data)
-        assert error.value.hint
-
-
-def test_what_was_read_before_an_array_breaks_off_comes_first() -> None:
-    stream = io.BytesIO(b"[1,2,3")
-    found = blocks(cast(BinaryIO, stream), "it", max_line=9)
-    assert next(found).data == b"1\n2\n"
-    with pytest.raises(InputError):
-        next(found)
-
-
-def test_an_endless_element_does_not_fill_the_memory() -> None:
-    with small(1000), pytest.raises(InputError, match="an array element of more than"):
-        read(b'["' + b"x" * 5000 + b'"]')
-
-
 LINE = st.one_of(
     st.binary(max_size=30).map(lambda data: data.translate(None, b"\n\0")),
     st.integers(1, 3 * MAX_LINE).map(lambda size: b"x" * size),
@@ -200,25 +120,6 @@ def test_lines_are_the_same_at_any_block_size_and_from_any_offset(
         resumes(data, found)
 
 
-ELEMENT = st.recursive(
-    st.text(max_size=8) | st.integers() | st.booleans(),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text('a"\\[]{},é', max_size=4), inner, max_size=3),
-    max_leaves=6,
-)
-
-
-@given(st.lists(ELEMENT, max_size=12), st.sampled_from([None, 1]), st.booleans(), st.integers(1, 90), st.integers(1, 5))
-def test_elements_are_the_same_at_any_block_size_and_from_any_offset(
-    elements: list[object], indent: int | None, marked: bool, size: int, most: int
-) -> None:
-    data = b"\xef\xbb\xbf" * marked + json.dumps(elements, indent=indent, ensure_ascii=False).encode()
-    with small(size, most):
-        found = read(data, max_line=10**6)
-        assert [json.loads(line) for block in found for line in block.data.splitlines()] == elements
-        assert all(block.last_seq - block.first_seq < most for block in found)
-        resumes(data, found, max_line=10**6)
-
-
 def resumes(data: bytes, found: list[Block], *, max_line: int = MAX_LINE, every: int = 1) -> None:
     """From behind each block, the rest is what followed, whatever size blocks are then."""
     for number in range(0, len(found), every):
@@ -229,10 +130,11 @@ def resumes(data: bytes, found: list[Block], *, max_line: int = MAX_LINE, every:
             assert records(rest) == following
 
 
-def test_white_space_without_end_does_not_fill_the_memory() -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "LEADING_SPACE", 5000)
-        found = read(b"\n" * 100_000 + b"[1]\n")
+def test_what_begins_like_an_array_is_not_lines() -> None:
+    with pytest.raises(InputError, match="it is not JSON lines: it begins like a JSON array") as error:
+        read(b"\n [1]\n")
+    assert error.value.hint == "--input json reads one"
+    found = read(b"\n" * 100_000 + b"[1]\n")
     assert [(seq, line) for seq, line in records(found)] == [(100_001, b"[1]")]
 
 
@@ -277,12 +179,6 @@ def test_compressed_inputs(name: str) -> None:
     assert found[-1].offset == len(LONG)
     with small(500):
         resumes(COMPRESSED[name], read(COMPRESSED[name]), every=40)
-
-
-def test_a_compressed_array() -> None:
-    array = b"[" + LONG.strip().replace(b"\n", b",\n") + b"]"
-    for data in (array, gzip.compress(array), zstd(array)):
-        assert told(data) == EXPECTED
 
 
 @pytest.mark.parametrize("name", [name for name in COMPRESSED if name not in ("gzip with padding",)])

@@ -12,7 +12,9 @@ from operator import attrgetter
 import msgspec
 
 from pik.errors import Damaged, Invalid, UsageError
-from pik.inputs.blocks import Block, blocks
+from pik.inputs import blocks as json_lines
+from pik.inputs import json_values
+from pik.inputs.blocks import UTF8_BOM, Block
 from pik.model.batch import (
     OF_REQUEST,
     Batch,
@@ -123,7 +125,9 @@ def _block(body: bytes, as_lines: bool) -> tuple[Block, bool]:
         members = _decode_object(body)
     except (msgspec.MsgspecError, ValueError, RecursionError):
         # An array, or lines: read as a file is, but without taking NUL bytes for what a loss of power left.
-        parts = blocks(BytesIO(body), "the body", max_line=MAX_LINE)
+        is_array = body.removeprefix(UTF8_BOM).lstrip().startswith(b"[")
+        read = json_values.blocks if is_array else json_lines.blocks
+        parts = read(BytesIO(body), "the body", max_line=MAX_LINE)
         return _joined([line for part in parts for line in part.data.split(b"\n")]), False
     if members.keys() != {"events"}:
         return _joined([one_line(body.strip())]), True
