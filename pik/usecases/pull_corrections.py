@@ -17,6 +17,7 @@ from pik.model.correction import Correction, CorrectionKind, CorrectionList
 from pik.model.instant import Part, Window
 from pik.ports.raw import RawKind
 from pik.ports.store import Store
+from pik.rawlog.corrected import Days, meets
 from pik.rawlog.corrections import read_list, with_frames
 from pik.usecases.care.verify_findings import Problem, ProblemKind
 
@@ -58,7 +59,7 @@ class PulledCorrections:
         for one in self._known:
             for listed in one.lists if one.kind.moves else ():
                 for part in self.parts:
-                    if _meets(listed, part.window) and not _has_day(part.window, listed.day):
+                    if meets(listed, part.window) and listed.day not in Days(part.window):
                         found.update((segment.key, segment) for segment in self._segments(listed, part))
         yield from found.values()
 
@@ -75,15 +76,5 @@ def is_pulled(correction: Correction, listed: CorrectionList, parts: Iterable[Pa
     """Return whether a copy that holds these parts has a list: one about deliveries that were received in one of them,
     or happened there according to the correction, or one that says which delivery of an event counts."""
     return correction.kind.chooses or any(
-        _has_day(part.window, listed.day) or _meets(listed, part.window) for part in parts
+        listed.day in Days(part.window) or meets(listed, part.window) for part in parts
     )
-
-
-def _meets(listed: CorrectionList, window: Window) -> bool:
-    """Return whether deliveries of the list may have happened in the window, according to the correction."""
-    return listed.first_event < window.end and listed.last_event >= window.start
-
-
-def _has_day(window: Window, day: int) -> bool:
-    first, last = window.days
-    return first <= day <= last

@@ -127,7 +127,7 @@ def _described(correction: Correction) -> str:
     what = correction.statement or correction.kind
     by = f" by {correction.actor}" if correction.actor else ""
     days = sorted({one.day for one in correction.lists})
-    of = f", {correction.events} events" if correction.events else ""
+    of = f", {number_of(correction.events, 'event')}" if correction.events else ""
     if days:
         of += f" received on {day_text(days[0])}" + (f" … {day_text(days[-1])}" if len(days) > 1 else "")
     return f"{what}{by} ({correction.reason}{of})"
@@ -168,7 +168,7 @@ def values_under(run: Verification, metric: Metric, winners: Winners) -> Iterato
             of_run, day = f"{metric.name} of run {current.run_id}", day_text(row.bucket // DAY)
             yield Problem(ProblemKind.UNPROVEN, of_run, detail, day, entities_of(row.entity_id))
     if others:
-        detail = f"{others} other values of the same buckets were not checked"
+        detail = f"not checked in the same buckets: {number_of(others, 'other value')}"
         yield Problem(ProblemKind.UNCERTAIN, metric.name, detail)
 
 
