@@ -124,6 +124,42 @@ def test_show_tells_the_story_of_an_event(shop: Pik) -> None:
     assert [row["bucket"][:10] for row in said(shop, "show", event)["aggregates"]] == ["2026-01-01"]
 
 
+def test_what_a_correction_leaves_is_a_gap_and_what_is_compared_with_it_says_so(shop: Pik) -> None:
+    """The till is silent in the evening of 1 January, unless its event of the night is moved there."""
+    late = ("gaps", "--from", "2026-01-01T12:00:00Z", "--to", "2026-01-02", "--every", "690m", "--source", "till")
+    assert [one["length_ms"] for one in said(shop, *late, code=1)["silences"]] == [12 * 3_600_000]
+    moved(shop)
+    found = said(shop, *late)
+    assert (found["silences"], found["corrected"]) == ([], {"taken_out": 0, "moved": 1, "replaced": 0})
+    assert found["note"] == "by corrections: 1 event moved; --as-received shows what came"
+    assert len(said(shop, *late, "--as-received", code=1)["silences"]) == 1
+    compared = said(shop, "diff", "events", "events.jsonl")
+    assert (compared["both"], compared["missing"], compared["corrected"]["moved"]) == (3, 0, 1)
+    assert compared["note"].startswith("by corrections: 1 event moved; both sides are as they came")
+    assert shop("replay", "--all", "--promote", "--yes").code == 0
+    assert said(shop, "lag", "--late")["corrected"]["moved"] == 1
+    for words, why in (
+        (("lag", "--late"), "--late compares with current values"),
+        (("duplicates", "--impact"), "--impact computes metrics"),
+        (("events", "--not-counted", "event_count"), "--not-counted compares with a current value"),
+    ):
+        refused = shop(*words, "--as-received")
+        assert (refused.code, why in refused.err) == (2, True)
+
+
+def test_what_changed_in_conflicts_is_shown_as_it_counts_and_as_it_came(shop: Pik) -> None:
+    of = "2026-01-03T00:00:00Z"
+    Path("keyed.jsonl").write_text("".join(line("web", of, value, idempotency_key="k") for value in (5, 6, 6)))
+    assert shop("ingest", "keyed.jsonl").code == 0
+    plain = said(shop, "duplicates", "--class", "conflict", "--changes", "payload.v")
+    assert (plain["changes"], plain["corrected"]) == ([{"old_value": 5, "new_value": 6, "count": 2}], None)
+    assert shop("correct", "--assume", "conflicts=last", *WHY).code == 0
+    left = said(shop, "duplicates", "--class", "conflict", "--changes", "payload.v")
+    assert (left["pairs"], left["corrected"]) == (1, {"taken_out": 0, "moved": 0, "replaced": 1})
+    came = said(shop, "duplicates", "--class", "conflict", "--changes", "payload.v", "--as-received")
+    assert came == plain
+
+
 def test_a_withdrawn_batch_may_be_ingested_again_and_counts(shop: Pik) -> None:
     [batch] = said(shop, "batches")["batches"]
     assert said(shop, "ingest", "events.jsonl")["outcome"] == "already ingested"

@@ -60,6 +60,9 @@ def rows(pik: Pik, *options: str) -> list[Any]:
 
 def test_what_was_tried_is_recorded_repaired_and_taken_back(shop: Pik) -> None:
     tried = rows(shop, *LATE)
+    recording = f"pik correct {' '.join(LATE)} --reason REASON --dry-run"
+    assert said(shop, "diff", "aggregates", *LATE, code=1)["next"] == recording
+    assert said(shop, "explain", "revenue", "a", "2026-01-01", *LATE, code=1)["next"] == recording
     assert [(row["bucket"], row["delta"]) for row in tried if row["metric"] == "revenue"] == [
         ("2026-01-01T00:00:00Z", Decimal("3.50")),
         ("2026-01-02T00:00:00Z", Decimal("-3.50")),
@@ -73,6 +76,8 @@ def test_what_was_tried_is_recorded_repaired_and_taken_back(shop: Pik) -> None:
     ]
     assert rows(shop) == tried
     correction_id = correction["correction_id"]
+    # Nothing else was recorded since the values were computed; the event of 1 January entered a bucket of the run.
+    assert said(shop, "diff", "aggregates", code=1)["next"] == f"pik replay --correction {correction_id}"
     told = said(shop, "diff", "aggregates", "--explain", code=1)
     assert {row["metric"]: row["causes"] for row in told["differences"][1::2]} == {
         "event_count": [{"cause": "corrected", "share": -1}],
@@ -120,7 +125,8 @@ def test_what_was_tried_is_recorded_repaired_and_taken_back(shop: Pik) -> None:
 
 def test_a_dry_run_records_nothing(shop: Pik) -> None:
     found = said(shop, "correct", *LATE, "--reason", "INC-42", "--dry-run")
-    assert (found["dry_run"], found["corrections"][0]["correction_id"], found["next"]) == (True, None, None)
+    assert (found["dry_run"], found["corrections"][0]["correction_id"]) == (True, None)
+    assert found["next"] == f"pik correct {' '.join(LATE)} --reason INC-42"
     assert said(shop, "corrections", "list")["corrections"] == []
     assert said(shop, "diff", "aggregates")["differences"] == []
 

@@ -351,10 +351,13 @@ def _correct(pik: Journey) -> None:
     [gone] = pik(title, "correct", "--assume", f"without-batch={batch}", *why)["corrections"]
     pik("pik explain", "explain", "event_count", "e", "2026-03-02", *store, code=1)
     pik("pik corrections list", "corrections", "list", "--limit", 1, *store)
+    pik("pik gaps", "gaps", "--every", "30d", *store)
+    pik("pik diff events", "diff", "events", "wrong.jsonl", *store)
+    pik("pik duplicates --changes", "duplicates", "--class", "conflict", "--changes", "payload.n", *store)
     for event in (early, keyed["event_id"]):
         pik("pik show", "show", event, *store)
     pik("pik export", "export", "--out", "wrong.csv", *store)
-    for name in ("events --by source", "lag", "lag --skew"):
+    for name in ("events --by source", "lag", "lag --skew", "lag --late", "duplicates --impact"):
         pik(f"pik {name}".removesuffix(" source"), *name.split(), *store)
     for output in ((), ("--output", "corrected.parquet")):
         pik(

@@ -12,7 +12,7 @@ from pik.model.instant import Window
 from pik.model.path import EventPath
 from pik.ports.engine import Engine
 from pik.ports.store import Store
-from pik.rawlog.selection import Overrides
+from pik.rawlog.selection import NO_OVERRIDES, Overrides
 from pik.runtime import SILENT, Progress
 from pik.runtime.storage import sort_bounded
 from pik.usecases import Listing
@@ -63,11 +63,18 @@ def conflict_changes(
 
 
 def suspect_changes(
-    store: Store, engine: Engine, wanted: Filter, rule: SuspectRule, path: EventPath, *, limit: int | None = None
+    store: Store,
+    engine: Engine,
+    wanted: Filter,
+    rule: SuspectRule,
+    path: EventPath,
+    *,
+    limit: int | None = None,
+    overrides: Overrides = NO_OVERRIDES,
 ) -> Listing[Change, ChangeTotals]:
     """Count how the value at a path differs between each suspect and the event that it looks like, the most frequent
     change first. Raises as `list_suspects` does."""
-    found = list_suspects(store, engine, wanted, rule, paths=[path])
+    found = list_suspects(store, engine, wanted, rule, paths=[path], overrides=overrides)
     return Listing(_changes(((row.earlier_values[0].decode(), row.values[0].decode()) for row in found), limit))
 
 

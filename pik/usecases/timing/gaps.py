@@ -17,7 +17,7 @@ from pik.model.instant import DAY, HOUR, MAX_INSTANT, MIN_INSTANT, Window, forma
 from pik.ports.engine import Engine, Tables
 from pik.ports.store import Store
 from pik.rawlog.gathering import gather_deliveries
-from pik.rawlog.selection import Selection
+from pik.rawlog.selection import NO_OVERRIDES, Overrides, Selection
 from pik.runtime.storage import Sorter
 from pik.usecases.availability import expect_held
 from pik.usecases.inspect.events import nothing_selected
@@ -110,9 +110,9 @@ class Question:
     sequence: str | None = None
 
 
-def find_gaps(store: Store, engine: Engine, question: Question) -> GapsReport:
-    """Find silences, drops, spikes and missing numbers. Raises NothingSelected where there are no events, NotHeld and
-    Damaged."""
+def find_gaps(store: Store, engine: Engine, question: Question, overrides: Overrides = NO_OVERRIDES) -> GapsReport:
+    """Find silences, drops, spikes and missing numbers, of what counts under the overrides. Raises NothingSelected
+    where there are no events, NotHeld and Damaged."""
     wanted = question.wanted
     expect_held(store, wanted.window, wanted.entities)
     learned = _learned_window(store, question)
@@ -122,7 +122,7 @@ def find_gaps(store: Store, engine: Engine, question: Question) -> GapsReport:
     columns = {"event_ns", *filtered(wanted), *question.grouping.columns}
     columns |= {"payload"} if question.sequence else set()
     with (
-        gather_deliveries(Selection(store, read, wanted.entities)) as files,
+        gather_deliveries(Selection(store, read, wanted.entities, overrides)) as files,
         engine.tables(files, columns, read, wanted.entities) as tables,
     ):
         condition, parameters = filter_sql(wanted)

@@ -68,9 +68,12 @@ def effects_of(effects: Effects | None) -> dict[str, int] | None:
     return {"taken_out": effects.taken_out, "moved": effects.moved, "replaced": effects.replaced}
 
 
-def effects_note(effects: Effects | None) -> str | None:
-    """Return the note about what corrections changed; None: nothing."""
-    return f"by corrections: {effect_words(effects)}; --as-received shows what came" if effects else None
+_AS_RECEIVED = "--as-received shows what came"
+
+
+def effects_note(effects: Effects | None, *, shown: str = _AS_RECEIVED) -> str | None:
+    """Return the note about what corrections changed, and what is `shown` of that; None: nothing changed."""
+    return f"by corrections: {effect_words(effects)}; {shown}" if effects else None
 
 
 def effect_words(effects: Effects | PlannedCorrection) -> str:

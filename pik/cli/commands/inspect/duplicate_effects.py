@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pik.cli import options
+from pik.cli.commands.inspect.corrected import EFFECTS, effects_finder, effects_note, effects_of, notes
 from pik.cli.commands.inspect.impact import failed_note, impact_parts
 from pik.cli.document import NOTE, TRUNCATED, Column, Field, Rows, Schema
 from pik.cli.options import first_rows
@@ -13,10 +14,14 @@ from pik.errors import UsageError
 from pik.model.instant import Window
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pik.cli.context import Context
     from pik.model.delivery import Filter
     from pik.model.path import EventPath
+    from pik.ports.store import Store
     from pik.usecases.inspect.duplicates import DuplicateFilter
+    from pik.usecases.inspect.effects import Effects
     from pik.usecases.inspect.suspects import SuspectRule
 
 
@@ -26,18 +31,22 @@ def show_effects(
     what: DuplicateFilter | SuspectRule,
     path: EventPath | None,
     limit: int | None,
+    *,
+    as_received: bool = False,
 ) -> tuple[bool, bool]:
     """Show the changes at the path, or without one the impact on metrics, of duplicates or suspects. Return whether
     there are any of those, and whether all could be computed."""
     from pik.usecases.inspect.suspects import SuspectRule
 
     rule = str(what) if isinstance(what, SuspectRule) else None
+    store = cli.open_store()
+    effects = effects_finder(cli, store, selected, as_received=as_received)
     head = {"window": selected.window, "entity": next(iter(selected.entities), None), "rule": rule}
     if path is not None:
-        return _show_changes(cli, selected, what, path, limit, head), True
+        return _show_changes(cli, store, selected, what, path, limit, head, effects, as_received), True
     from pik.usecases.inspect.duplicate_effects import duplicate_impact, suspect_impact
 
-    store, engine = cli.open_store(), cli.engine()
+    engine = cli.engine()
     if isinstance(what, SuspectRule):
         found = suspect_impact(store, engine, selected, what)
     else:
@@ -50,27 +59,32 @@ def show_effects(
         **head,
         differing_values=values,
         truncated=is_truncated,
-        note=failed_note(found.impact),
+        corrected=lambda: effects_of(effects()),
+        note=lambda: notes(failed_note(found.impact), effects_note(effects(), shown="they hold on both sides")),
     )
     return found.deliveries > 0, not found.impact.failed
 
 
 def _show_changes(
     cli: Context,
+    store: Store,
     selected: Filter,
     what: DuplicateFilter | SuspectRule,
     path: EventPath,
     limit: int | None,
     head: dict[str, Any],
+    effects: Callable[[], Effects | None],
+    as_received: bool,
 ) -> bool:
+    from pik.rawlog.selection import AS_RECEIVED, NO_OVERRIDES
     from pik.usecases.inspect.duplicate_effects import conflict_changes, suspect_changes
     from pik.usecases.inspect.suspects import SuspectRule
 
-    store = cli.open_store()
+    overrides = AS_RECEIVED if as_received else NO_OVERRIDES
     if not isinstance(what, SuspectRule):
         found = conflict_changes(store, what, path, limit=limit, progress=cli.progress)
     elif what.same:
-        found = suspect_changes(store, cli.engine(), selected, what, path, limit=limit)
+        found = suspect_changes(store, cli.engine(), selected, what, path, limit=limit, overrides=overrides)
     else:
         raise UsageError("suspects have equal payloads, so nothing changes in them", hint="add --same PATH")
     cli.show(
@@ -80,6 +94,8 @@ def _show_changes(
         pairs=lambda: found.summary.pairs,
         unchanged=lambda: found.summary.unchanged,
         truncated=lambda: found.summary.truncated,
+        corrected=lambda: effects_of(effects()),
+        note=lambda: effects_note(effects()),
     )
     return found.summary.pairs > 0
 
@@ -105,6 +121,8 @@ CHANGES = Schema(
     Field("pairs", Count, "conflicts or suspects that were compared"),
     Field("unchanged", Count, "of these, those with equal values"),
     TRUNCATED,
+    EFFECTS,
+    NOTE,
 )
 
 IMPACT = Schema(
@@ -117,5 +135,6 @@ IMPACT = Schema(
     Field("effective", Window, "what the whole buckets cover that are computed", get="impact.effective"),
     *impact_parts("under the assumption"),
     TRUNCATED,
+    EFFECTS,
     NOTE,
 )

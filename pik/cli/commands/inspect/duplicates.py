@@ -117,13 +117,18 @@ def duplicates(
     chosen = read_by(by) if by else None
     _one_of({"--by": by, "--changes": changes, "--impact": impact, "--show-payload-diff": show_payload_diff})
     path = EventPath(changes, "--changes") if changes else None
-    if as_received and (path or impact):
-        raise UsageError("--changes and --impact look at what counts", hint="leave --as-received out")
+    if as_received and impact:
+        raise UsageError(
+            "--impact computes metrics, and corrections hold in these",
+            hint="without corrections: pik diff aggregates --assume corrections=none",
+        )
     if kind == "suspect":
         rule = _rule(within, same, min_deliveries, show_payload_diff)
         complete = True
         if path or impact:
-            any_found, complete = show_effects(cli, selected, rule, path, limit or cli.default_limit)
+            any_found, complete = show_effects(
+                cli, selected, rule, path, limit or cli.default_limit, as_received=as_received
+            )
         else:
             any_found = show_suspects(cli, selected, rule, chosen, limit or cli.default_limit, as_received=as_received)
         ended = _ended(cli, "suspects", selected, any_found, fail_if_any, fail_if_none)
@@ -134,7 +139,9 @@ def duplicates(
     if path or impact:
         if path and kind != "conflict":
             raise UsageError("--changes compares two deliveries that differ", hint="add --class conflict")
-        any_found, complete = show_effects(cli, selected, wanted, path, limit or cli.default_limit)
+        any_found, complete = show_effects(
+            cli, selected, wanted, path, limit or cli.default_limit, as_received=as_received
+        )
         ended = _ended(cli, "duplicates", selected, any_found, fail_if_any, fail_if_none)
         return ended if complete else PARTLY
     store = cli.open_store()

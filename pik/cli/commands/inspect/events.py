@@ -127,7 +127,10 @@ def events(
     paths = _paths("--column", column or ())
     grouping = None if by is None else read_by(by)
     if not_counted is not None and as_received:
-        raise UsageError("values count what corrections leave", hint="--not-counted without --as-received")
+        raise UsageError(
+            "--not-counted compares with a current value, and corrections hold in what that should count",
+            hint="--not-counted without --as-received",
+        )
     if not_counted is not None and kind != "accepted":
         raise UsageError("values count accepted deliveries only", hint="--not-counted without --class")
     if grouping is not None and (paths or newest):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from pik.cli import options
 from pik.cli.command import FOUND, cli_command
+from pik.cli.commands.inspect.corrected import EFFECTS, effects_finder, effects_note, effects_of, notes
 from pik.cli.context import Context
 from pik.cli.document import NOTE, TRUNCATED, Column, Field, Rows, Schema
 from pik.cli.options import option
@@ -51,18 +52,21 @@ def gaps(
     sequence_field: Annotated[
         str | None, option("--sequence-field payload.PATH", "Find missing numbers of this field, per group.")
     ] = None,
+    as_received: options.AsReceived = False,
     limit: options.Limit = None,
 ) -> int | None:
     """Find silences, drops and spikes of the volume, and missing numbers of a sequence.
 
-    Times are event_time, of accepted deliveries. Without --every, the same hours of the 28 earlier days and weeks show
-    what is usual: a silence is longer than expected, a drop or spike is an hour or a day far from it. These findings
-    are statistical; the rule is printed with its figures, and where there are fewer than 7 earlier days, that nothing
-    can be known. With --every, longer silences are found exactly, and drops and spikes only with --history. What is
-    looked at ends with the window (--to, or now with --since), else with the last event of any source and type. Exit
-    codes: 0 nothing found, 1 found, 2 no events.
+    Times are event_time, of what counts, at the times that corrections give it, or with --as-received of what was
+    accepted, at its own times: an event that was moved or taken out may leave a gap. Without --every, the same
+    hours of the 28 earlier days and weeks show what is usual: a silence is longer than expected, a drop or spike is
+    an hour or a day far from it. These findings are statistical; the rule is printed with its figures, and where
+    there are fewer than 7 earlier days, that nothing can be known. With --every, longer silences are found exactly,
+    and drops and spikes only with --history. What is looked at ends with the window (--to, or now with --since),
+    else with the last event of any source and type. Exit codes: 0 nothing found, 1 found, 2 no events.
     """
     from pik.model.delivery import Filter
+    from pik.rawlog.selection import AS_RECEIVED, NO_OVERRIDES
     from pik.usecases.timing.gaps import GROUPS, Question, find_gaps
     from pik.usecases.timing.grouping import payload_text, read_grouping
     from pik.usecases.timing.usual import HISTORY
@@ -81,7 +85,9 @@ def gaps(
     wanted = Filter(window, (entity,) if entity else (), source, type_)
     silent = options.duration("--every", every) if every else None
     question = Question(wanted, read_grouping(by, GROUPS), silent, learned, number)
-    found = find_gaps(cli.open_store(), cli.engine(), question)
+    store = cli.open_store()
+    found = find_gaps(store, cli.engine(), question, AS_RECEIVED if as_received else NO_OVERRIDES)
+    effects = effects_finder(cli, store, wanted, as_received=as_received)
     tables, truncated = {}, []
     for table in ("silences", "changes", "missing_ranges", "sequences", "groups"):
         tables[table], more = options.first_rows(iter(getattr(found, table)), limit or cli.default_limit)
@@ -92,7 +98,8 @@ def gaps(
         {"window": window, "looked_at": found.scope, "entity": entity, "by": by, "rule": found.rule},
         **{name: rows for name, rows in tables.items() if number or name not in ("missing_ranges", "sequences")},
         truncated=lambda: sum(more() for more in truncated) > 0,
-        note=_note(found),
+        corrected=lambda: effects_of(effects()),
+        note=lambda: notes(_note(found), effects_note(effects())),
     )
     return FOUND if found.found else None
 
@@ -168,5 +175,6 @@ GAPS = Schema(
         empty="no groups",
     ),
     TRUNCATED,
+    EFFECTS,
     NOTE,
 )

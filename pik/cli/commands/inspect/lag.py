@@ -97,7 +97,12 @@ def lag(
     wanted = Filter(window, (entity,) if entity else (), source, type_)
     grouping = read_grouping(by, GROUPS)
     if late:
-        if skew or limits != Limits() or source or type_ or by != "source" or as_received:
+        if as_received:
+            raise UsageError(
+                "--late compares with current values, and corrections hold in what these should be",
+                hint="what came since, as it came: pik events --as-received --recorded-since TIME",
+            )
+        if skew or limits != Limits() or source or type_ or by != "source":
             raise UsageError(
                 "--late goes with a window, --entity, --metric and --limit only",
                 hint="a bucket is always computed from all of its events",

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from decimal import Decimal
 
 from pik.cli import options
+from pik.cli.commands.inspect.corrected import EFFECTS, effects_finder, effects_note, effects_of
 from pik.cli.context import Context
-from pik.cli.document import NEXT, TRUNCATED, Column, Field, Rows, Schema
+from pik.cli.document import NEXT, NOTE, TRUNCATED, Column, Field, Rows, Schema
 from pik.cli.values import Bucket, Count, Entity, Moment
 from pik.errors import command
 from pik.model.instant import Window
@@ -17,9 +18,12 @@ def show_late(
     cli: Context, window: Window, entities: Sequence[str], metrics: Sequence[str], limit: int | None
 ) -> int | None:
     """Show the current values with late events, and how these move them."""
+    from pik.model.delivery import Filter
     from pik.usecases.timing.late import find_late
 
-    found = find_late(cli.open_store(), cli.engine(), window, entities, metrics)
+    store = cli.open_store()
+    found = find_late(store, cli.engine(), window, entities, metrics)
+    effects = effects_finder(cli, store, Filter(found.effective, tuple(entities)))
     options.note_left_out(cli, found.left_out)
     rows, truncated = options.first_rows(iter(found.buckets), limit or cli.default_limit)
     ends = [("--from", window.from_text), ("--to", window.to_text), *(("--entity", one) for one in entities)]
@@ -39,6 +43,8 @@ def show_late(
         late_values=rows,
         metrics_left_out=found.left_out,
         truncated=truncated,
+        corrected=lambda: effects_of(effects()),
+        note=lambda: effects_note(effects(), shown="late events are those that count with these"),
         next=command("diff", "aggregates", *chosen, "--explain") if found.late else None,
     )
     return None
@@ -74,4 +80,6 @@ LATE = Schema(
     options.LEFT_OUT,
     TRUNCATED,
     NEXT,
+    EFFECTS,
+    NOTE,
 )

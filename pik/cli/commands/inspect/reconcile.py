@@ -5,13 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
+import msgspec
+
 from pik.cli import options
 from pik.cli.command import FOUND, PARTLY
 from pik.cli.commands.ingest.ingest import reading_of, sources_of
+from pik.cli.commands.inspect.corrected import EFFECTS, effects_finder, effects_note, effects_of
 from pik.cli.commands.inspect.impact import failed_note, impact_parts
 from pik.cli.commands.numbers.diff import diff
 from pik.cli.context import Context
-from pik.cli.document import NEXT, TRUNCATED, Column, Field, Rows, Schema
+from pik.cli.document import NEXT, NOTE, TRUNCATED, Column, Field, Rows, Schema
 from pik.cli.options import argument, first_rows, option
 from pik.cli.values import Count, EventId, Instant
 from pik.errors import UsageError, command, number_of
@@ -70,6 +73,7 @@ def diff_events(
     records of the log are not events or values cannot be computed, 2 no event of the log is in the scope.
     """
     from pik.inputs.archives import with_members
+    from pik.model.delivery import Filter
     from pik.runtime.parallel import processors
     from pik.usecases.inspect.reconcile import Scope, reconcile
 
@@ -79,8 +83,9 @@ def diff_events(
     reading = reading_of(cli, layout, mapping, time_format, timezone, max_line, None)
     window = options.window_of(from_, to, since)
     scope = Scope(window, tuple(source or ()), tuple(type_ or ()), tuple(entity or ()), where)
+    store = cli.open_store()
     found = reconcile(
-        cli.open_store(),
+        store,
         cli.engine(),
         with_members(sources_of(cli, files, None), cli.note),
         reading,
@@ -96,12 +101,15 @@ def diff_events(
     rows, more_rows = first_rows(iter(found.mismatches), limit)
     values, more_values = first_rows(iter(found.impact.values if found.impact else ()), limit)
     options.note_left_out(cli, found.impact.left_out if found.impact else ())
+    effects = effects_finder(cli, store, Filter(found.scope.window))
     cli.show(
         RECONCILIATION if found.impact else RECONCILIATION.without("metrics", "differing_values", "metrics_left_out"),
         found,
         mismatches=rows,
         differing_values=values,
         truncated=lambda: more_rows() or more_values(),
+        corrected=lambda: effects_of(effects()),
+        note=lambda: effects_note(effects(), shown=_SIDES),
         next=command("ingest", *longest, str(write)) if write and found.missing else None,
     )
     notes = [failed_note(found.impact)] if found.impact else []
@@ -116,6 +124,12 @@ def diff_events(
         return PARTLY
     return FOUND if found.differs else None
 
+
+_SIDES = "both sides are as they came, and events that are out are not missing here"
+
+_EFFECTS = msgspec.structs.replace(
+    EFFECTS, about="what corrections changed of all events of the window; null: no correction concerns it"
+)
 
 RECONCILIATION = Schema(
     "pik diff events",
@@ -160,4 +174,6 @@ RECONCILIATION = Schema(
     *impact_parts("with the missing events", only="if events are missing"),
     TRUNCATED,
     NEXT,
+    _EFFECTS,
+    NOTE,
 )

@@ -12,8 +12,10 @@ from msgspec import structs
 
 from pik.cli import options
 from pik.cli.command import FOUND, PARTLY, CommandGroup
+from pik.cli.commands.numbers.assumed import for_good, not_recorded
 from pik.cli.commands.numbers.diff_rows import (
     DIFFERENCES,
+    REMEDIES,
     TOTALS,
     Shortened,
     compared_runs,
@@ -182,8 +184,10 @@ def aggregates(
         if explain:
             diff = with_causes(store, engine, diff, metric or (), compared.get("totals"))
         repair: Callable[[Shortened], str | None] = lambda _: None  # noqa: E731
-        if sides == (LEFT, RIGHT) and not scenario and not any("@" in one for one in metric or ()):
-            repair = partial(_replay, within, entity, metric)
+        if scenario:
+            repair = lambda _: for_good(scenario, assume or ())  # noqa: E731
+        elif sides == (LEFT, RIGHT) and not any("@" in one for one in metric or ()):
+            repair = partial(_replay, store, within, entity, metric, diff)
         elif sides[0] == LEFT and diff.run is not None:
             repair = partial(_after_run, store, diff.run.run_id)
         return _shown(cli, store, diff, repair, stats, limit, compared.get("totals"))
@@ -220,20 +224,28 @@ def _shown(
         cli.note(missing)
     for missing in file_notes(diff.file, shown.outside) if diff.file else ():
         cli.note(missing)
-    for missing in uncertain(diff.left, diff.right):
+    for missing in (*uncertain(diff.left, diff.right), *not_recorded(diff.scenario.assumptions)):
         cli.note(missing)
     if shown.failed or diff.unlisted or any(run.failed for run in compared_runs(diff)):
         return PARTLY
     return FOUND if shown.number else None
 
 
-def _replay(window: Window, entities: list[str] | None, metrics: list[str] | None, rows: Shortened) -> str:
-    """The command that recomputes what was compared, or what corrections changed of it."""
+def _replay(
+    store: Store, window: Window, entities: list[str] | None, metrics: list[str] | None, diff: Diff, rows: Shortened
+) -> str:
+    """The command that recomputes what was compared, or what corrections changed of it: those that are its only cause,
+    or without causes those that alone were recorded since."""
+    from pik.usecases.metrics.corrected_since import corrected_since
+
     request = RunRequest(
         start=window.start, end=window.end, entities=tuple(entities or ()), metrics=tuple(metrics or ())
     )
-    by_correction = [structs.replace(request, correction=one) for one in rows.corrections]
-    return "\n".join(map(replay_command, by_correction or [request]))
+    found = rows.corrections
+    if not rows.explained:
+        found = corrected_since(store, diff.effective, request.entities, rows.before, diff.basis.versions)
+    by_correction = [structs.replace(request, correction=one) for one in found[:REMEDIES]]
+    return "\n".join(map(replay_command, by_correction if len(found) <= REMEDIES and found else [request]))
 
 
 def _after_run(store: Store, run_id: str, _: Shortened) -> str | None:
@@ -254,5 +266,6 @@ def _next(repair: Callable[[Shortened], str | None], diff: Diff, rows: Shortened
     if not rows.different:
         return rows.remedy
     line = repair(rows)
-    # What only corrections took away is in raw.
-    return f"{WHOLE} && {line}" if line and diff.stats.removed and not rows.corrections else line
+    # What only corrections took away is in raw, and so is what an assumption takes away.
+    is_whole = rows.corrections or diff.scenario or not diff.stats.removed
+    return line if is_whole or not line else f"{WHOLE} && {line}"

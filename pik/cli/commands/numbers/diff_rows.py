@@ -26,26 +26,32 @@ if TYPE_CHECKING:
     from pik.usecases.metrics.totals import TotalDifference
 
 
-_REMEDIES = 3
+REMEDIES = 3
 
 
 class Shortened:
     """The first rows, `limit` of them; `number` counts all, once they are read, and `failed` those that could not be
-    computed; `remedy` is what to type about those, for each metric, the most frequent first, _REMEDIES at most.
+    computed; `remedy` is what to type about those, for each metric, the most frequent first, REMEDIES at most.
     `outside` counts those before and after the buckets of a file, in its `extent`. `corrections` are those behind all
-    differences, where these have been explained and have no other cause, _REMEDIES at most."""
+    differences, where these have been `explained` and have no other cause, REMEDIES at most. `before` is what is
+    compared with: the versions, by run, and buckets without one."""
 
     def __init__(self, rows: Iterable[Difference], limit: int | None, extent: Extent | None = None) -> None:
+        from pik.usecases.metrics.corrected_since import Compared
+
         self._rows, self._limit, self._extent = rows, limit, extent
         self.number = self.failed = self.outside = 0
         self._failures: Counter[tuple[str, bool, bool]] = Counter()
         self._commands: dict[tuple[str, bool, bool], str] = {}
         self._corrections: dict[str, None] = {}
-        self._has_other_causes = False
+        self._has_other_causes = self.explained = False
+        self.before = Compared()
 
     def __iter__(self) -> Iterator[Difference]:
         for row in self._rows:
             self.number += 1
+            self.explained |= bool(row.causes)
+            self.before.add(row)
             if self._extent is not None and not self._extent.first <= row.bucket <= self._extent.last:
                 self.outside += 1
             if row.failure is not None:
@@ -70,12 +76,12 @@ class Shortened:
     def remedy(self) -> str | None:
         """Where to look first, for what could not be computed."""
         found = dict.fromkeys(self._commands[kind] for kind, _ in self._failures.most_common())
-        return "\n".join(islice(found, _REMEDIES)) if found else None
+        return "\n".join(islice(found, REMEDIES)) if found else None
 
     @property
     def corrections(self) -> list[str]:
         found = self._corrections
-        return [] if self._has_other_causes or len(found) > _REMEDIES else list(found)
+        return [] if self._has_other_causes or len(found) > REMEDIES else list(found)
 
     @property
     def different(self) -> int:

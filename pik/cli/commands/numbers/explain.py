@@ -11,6 +11,7 @@ import msgspec
 
 from pik.cli import options
 from pik.cli.command import FOUND, cli_command
+from pik.cli.commands.numbers.assumed import for_good, not_recorded
 from pik.cli.commands.numbers.sides import (
     AgainstFile,
     Key,
@@ -148,8 +149,15 @@ def explain(
     behind = ((one, _values(one, paths)) for one in events_behind(store, found)) if events else ()
     tried = {name: getattr(trials, name, None) for name in ("tried", "failed", "not_tried")}
     met = None if trials is None else trials.met
-    cli.show(EXPLANATION.without(*left_out), found, events=behind, trials=met, **tried, next=_next(found, metric))
-    for missing in uncertain(before, after):
+    cli.show(
+        EXPLANATION.without(*left_out),
+        found,
+        events=behind,
+        trials=met,
+        **tried,
+        next=_next(found, metric, for_good(scenario, assume or ())),
+    )
+    for missing in (*uncertain(before, after), *not_recorded(found.scenario.assumptions)):
         cli.note(missing)
     return FOUND if found.delta or any(one.share for one in found.shares) else None
 
@@ -169,12 +177,14 @@ def _values(event: CauseEvent, paths: list[EventPath]) -> dict[str, Any]:
     return {} if event.delivery is None else {path.text: path.find(event.delivery) for path in paths}
 
 
-def _next(found: Explanation, metric: str) -> str | None:
+def _next(found: Explanation, metric: str, recorded: str | None) -> str | None:
     from pik.usecases.metrics.states import options_of
 
     if found.lost or any(one.cause == "lost" for one in found.shares):
         return command("verify", "--full")  # a replay would only make the loss current
-    if not found.delta or found.scenario or found.right is not None or found.left.name != "current" or "@" in metric:
+    if found.delta and found.scenario:
+        return recorded
+    if not found.delta or found.right is not None or found.left.name != "current" or "@" in metric:
         return None  # a replay computes what is true, by the latest definition
     day = format_instant(found.bucket)
     whose = options_of(found.entity_id) or ["--all"]

@@ -86,7 +86,8 @@ def correct(
     if not dry_run:
         options.confirm(_text(plan), yes)
         recorded = record_correction(plan, texts, reason, cli.actor(store))
-    _show(cli, plan, recorded, reason, limit)
+    words = [word for text in assume or () for word in ("--assume", text)] if assume else ["--like", like or ""]
+    _show(cli, plan, recorded, command("correct", *words, "--reason", reason), reason, limit)
 
 
 def _read(texts: list[str]) -> list[Assumption]:
@@ -96,7 +97,10 @@ def _read(texts: list[str]) -> list[Assumption]:
     return list(read_scenario(None, texts, read_event_ids).assumptions)
 
 
-def _show(cli: Context, plan: CorrectionPlan, recorded: list[Correction], reason: str, limit: int | None) -> None:
+def _show(
+    cli: Context, plan: CorrectionPlan, recorded: list[Correction], record: str, reason: str, limit: int | None
+) -> None:
+    """Show the plan, and what was recorded; without that, `record` is the command that does it."""
     values, is_truncated = first_rows(iter(plan.impact.values), limit)
     ids: list[str | None] = [one.correction_id for one in recorded] or [None] * len(plan.corrections)
     schema = CORRECT
@@ -113,7 +117,7 @@ def _show(cli: Context, plan: CorrectionPlan, recorded: list[Correction], reason
         differing_values=values,
         truncated=is_truncated,
         note=_note(plan),
-        next=_next(plan, recorded),
+        next=_next(plan, recorded, record),
     )
 
 
@@ -132,9 +136,11 @@ def _note(plan: CorrectionPlan) -> str | None:
     return "\n".join(lines) or None
 
 
-def _next(plan: CorrectionPlan, recorded: list[Correction]) -> str | None:
-    if not recorded or plan.changes_nothing:
+def _next(plan: CorrectionPlan, recorded: list[Correction], record: str) -> str | None:
+    if plan.changes_nothing:
         return None
+    if not recorded:
+        return record
     return "\n".join(command("replay", "--correction", one.correction_id, "--promote") for one in recorded)
 
 

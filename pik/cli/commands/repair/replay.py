@@ -148,6 +148,8 @@ def _replay(
         chosen = "raw is damaged, so events are not counted"
         if run.events_matched is not None and run.buckets is not None:
             chosen = f"{number_of(run.events_matched, 'event')} in {number_of(run.buckets, 'bucket')}"
+            if request.correction:  # whose events may not count any more
+                chosen = f"{number_of(run.buckets, 'bucket')} that the correction changes"
         cli.note(f"run {run.run_id}: {chosen}, {number_of(run.tasks, 'task')}")
     run = execute_run(store, engine, run.run_id, Pace(rate=rate), cli.progress)
     move = _promote(cli, store, run, yes) if promote and run.state in (RunState.COMPLETED, RunState.PARTIAL) else None

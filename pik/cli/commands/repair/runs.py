@@ -192,6 +192,13 @@ def _file_text(run: Run) -> str | None:
     return None if run.request.file is None else file_text(run.request.file)
 
 
+def _matched_text(run: Run) -> str | None:
+    """Return for people what the number is of a run that a correction chose: its events may count no more."""
+    if run.request.correction is None or run.events_matched is None:
+        return None
+    return f"{run.events_matched:,} of the correction count there now"
+
+
 PLAN = (
     Field("run_id", str, "in a dry run, the one that it would have"),
     Field("requested", Window, get="request.window"),
@@ -204,8 +211,13 @@ PLAN = (
     Field("correction", str | None, "chooses the buckets that this correction changes", get="request.correction"),
     Field("reason", str | None, get="request.reason"),
     Field("actor", str | None, "who asked for it; null: not known"),
-    Field("events_matched", Count | None, "events that chose buckets; null: too many to count, or raw is damaged"),
-    Field("buckets", Count | None, "whole buckets with events, counted for each metric"),
+    Field(
+        "events_matched",
+        Count | None,
+        "events that chose buckets, of those that count; null: too many to count, or raw is damaged",
+        text=_matched_text,
+    ),
+    Field("buckets", Count | None, "whole buckets that were chosen, counted for each metric"),
     Field("tasks", Count),
 )
 """What a run was asked for, and what that comes to."""
