@@ -29,7 +29,7 @@ def corrected_deliveries(
     bound: Bound,
     progress: Progress,
 ) -> Generator[RecordedDelivery, None, None]:
-    """Yield the deliveries of these verdicts as `selection.deliveries` does: those that count are `accepted`. A day
+    """Yield the deliveries of these verdicts, as `deliveries` does: those that count are `accepted`. A day
     from which deliveries move is read for each day to which they do."""
     marks = [entity_mark(entity) for entity in wanted.entities] if len(wanted.entities) <= 8 else []
     for day in _days(selection):

@@ -1,19 +1,18 @@
-"""Selecting what a window needs of raw: its segments and frames, or its deliveries."""
+"""Selecting what a window needs of raw: its segments and frames, and how a delivery of them stands."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from pik.model.batch import Frame, Segment, Verdict
-from pik.model.delivery import Delivery, Filter, entity_mark, event_id_text, event_time_text
+from pik.model.delivery import Delivery
 from pik.model.instant import MAX_INSTANT, MIN_INSTANT, Window, day_of, full_instant
 from pik.ports.store import Store
-from pik.rawlog.corrected import Corrected, Days, concerning, corrected_until
-from pik.rawlog.objects import frame_lines, frames_of, parse
-from pik.runtime import SILENT, Progress, showing
+from pik.rawlog.corrected import Corrected, Days, corrected_until
+from pik.rawlog.objects import frames_of
 
 if TYPE_CHECKING:
     from pik.ports.engine import Rule
@@ -184,9 +183,6 @@ def segments_of(store: Store, days: Days, entities: Sequence[str] = ()) -> Itera
         yield from store.index.segments(window, entities=entities)
 
 
-_ACCEPTED = Verdict.ACCEPTED  # a member is slow to look up
-
-
 @dataclass(frozen=True, slots=True)
 class RecordedDelivery:
     """A delivery read back, its verdict, and where it is.
@@ -238,57 +234,3 @@ class Bound:
     def excludes_text(self, day: int, time: bytes, event_id: bytes) -> bool:
         """Return whether no delivery of that day at that time, as raw writes it, is needed."""
         return self.day == day and (time, event_id) > self.texts
-
-
-_DUPLICATES = Verdict.EXACT, Verdict.CONFLICT
-_KINDS: Mapping[str | None, Sequence[str]] = {None: (_ACCEPTED, *_DUPLICATES), "duplicate": _DUPLICATES}
-"""Verdicts, by what `deliveries` yields."""
-
-
-def deliveries(
-    store: Store,
-    wanted: Filter,
-    *,
-    only: str | None = None,
-    progress: Progress = SILENT,
-    bound: Bound | None = None,
-    holds: Callable[[Segment], bool] | None = None,
-    as_received: bool = False,
-) -> Generator[RecordedDelivery, None, None]:
-    """Yield the deliveries asked for, by the times that corrections give them: day by day, and within a day in no
-    particular order; with `only`, just those that count ("accepted"), those that do not, of one other verdict, or all
-    such duplicates ("duplicate"). Those after the current `bound` may be left out, and where `holds` chooses segments,
-    what is neither in those nor a duplicate of the same day.
-
-    With `as_received` no correction holds, those of rebuilds aside."""
-    bound, kinds = bound or Bound(), _KINDS.get(only) or (str(only),)
-    marks = [entity_mark(entity) for entity in wanted.entities] if len(wanted.entities) <= 8 else []
-    with showing(progress, "reading raw", None, "deliveries"):
-        selection = Selection(store, wanted.window, wanted.entities, AS_RECEIVED if as_received else NO_OVERRIDES)
-        if concerning(store, selection.corrected.active, wanted.window):
-            from pik.rawlog.corrected_reader import corrected_deliveries  # which needs this module
-
-            yield from corrected_deliveries(selection, wanted, kinds, bound, progress)
-            return
-        days = {segment.day for segment in selection.segments() if holds(segment)} if holds else None
-        for segment, frames in selection.needed():
-            if bound.excludes(segment) or (days is not None and segment.day not in days):
-                continue
-            verdicts = store.index.skipped(segment)
-            if not verdicts and holds is not None and not holds(segment):
-                continue
-            if _ACCEPTED not in kinds and not any(verdict in kinds for verdict in verdicts.values()):
-                continue
-            for frame in frames:
-                for line in frame_lines(store.raw, segment, frame):
-                    if marks and not any(mark in line for mark in marks):
-                        continue
-                    if bound.excludes_text(segment.day, event_time_text(line), event_id_text(line)):
-                        continue
-                    delivery = parse(segment.key, line)
-                    verdict = verdicts.get(delivery.seq, _ACCEPTED)
-                    if verdict not in kinds:
-                        continue
-                    if wanted.matches(delivery):
-                        yield RecordedDelivery(delivery, verdict, segment, line, verdict == _ACCEPTED)
-                progress.advance(frame.lines)

@@ -37,8 +37,9 @@ from pik.ports.exporter import (
 from pik.ports.raw import Raw
 from pik.ports.store import Store
 from pik.rawlog.corrected import concerning
+from pik.rawlog.deliveries import deliveries
 from pik.rawlog.objects import frame_text, parse, stored_frames
-from pik.rawlog.selection import AS_RECEIVED, NO_OVERRIDES, Selection, deliveries
+from pik.rawlog.selection import AS_RECEIVED, NO_OVERRIDES, Selection
 from pik.runtime import Progress, showing
 from pik.runtime.parallel import map_in_threads
 from pik.usecases import Listing

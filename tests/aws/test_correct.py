@@ -22,8 +22,9 @@ from pik.model.delivery import Filter
 from pik.model.instant import ALL_TIME
 from pik.model.scenario import read_scenario
 from pik.ports.store import Store
+from pik.rawlog.deliveries import deliveries
 from pik.rawlog.gathering import gather
-from pik.rawlog.selection import Selection, deliveries
+from pik.rawlog.selection import Selection
 from pik.runtime import SILENT
 from pik.stores import open_store
 from pik.stores.aws import lease

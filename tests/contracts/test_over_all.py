@@ -17,7 +17,8 @@ from pik.model.instant import ALL_TIME, DAY, HOUR, Window, parse_instant
 from pik.model.metric import ALL_ENTITIES, NO_INPUTS, Definition, Per
 from pik.model.scenario import OtherDefinition, Scenario, read_scenario
 from pik.ports.store import Store
-from pik.rawlog.selection import Overrides, deliveries
+from pik.rawlog.deliveries import deliveries
+from pik.rawlog.selection import Overrides
 from pik.usecases.inspect.deliveries import show_event
 from pik.usecases.metrics.chain import Cause
 from pik.usecases.metrics.definitions import apply, list_aggregates

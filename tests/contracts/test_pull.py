@@ -17,7 +17,7 @@ from pik.model.delivery import Filter
 from pik.model.instant import ALL_TIME, Window
 from pik.model.metric import Definition
 from pik.ports.store import Store
-from pik.rawlog.selection import deliveries
+from pik.rawlog.deliveries import deliveries
 from pik.runtime import SILENT
 from pik.stores import open_copy, open_store
 from pik.usecases import pull as pull_module

@@ -19,9 +19,9 @@ from pik.model.delivery import Filter
 from pik.model.instant import ALL_TIME
 from pik.ports.raw import RawKind
 from pik.ports.store import Store
+from pik.rawlog.deliveries import deliveries
 from pik.rawlog.segment_reader import ids_of
 from pik.rawlog.segment_writer import Reading
-from pik.rawlog.selection import deliveries
 from pik.runtime import SILENT
 from pik.stores import open_store
 from pik.usecases.care.rebuild import rebuild_index

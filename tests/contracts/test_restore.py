@@ -17,8 +17,8 @@ from pik.model.delivery import Filter
 from pik.model.instant import ALL_TIME
 from pik.ports.raw import RawKind
 from pik.ports.store import Store
+from pik.rawlog.deliveries import deliveries
 from pik.rawlog.replacements import COPIES, RECORDS, ReplacingRaw, read_replacement
-from pik.rawlog.selection import deliveries
 from pik.runtime import SILENT
 from pik.stores import open_foreign, open_store
 from pik.stores.aws.s3 import AwsRaw

@@ -13,8 +13,9 @@ from pik.model.delivery import Filter
 from pik.model.instant import ALL_TIME, Window, parse_instant
 from pik.ports.engine import DELIVERY_COLUMNS
 from pik.ports.store import Store
+from pik.rawlog.deliveries import deliveries
 from pik.rawlog.gathering import gather_deliveries
-from pik.rawlog.selection import Selection, deliveries
+from pik.rawlog.selection import Selection
 from pik.stores import open_store
 from tests.support.stores import event, ingest, window
 

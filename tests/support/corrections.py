@@ -14,7 +14,7 @@ from pik.ports.raw import Raw
 from pik.ports.store import Store
 from pik.rawlog.correction_lists import HELD, write_lists
 from pik.rawlog.corrections import record
-from pik.rawlog.selection import deliveries
+from pik.rawlog.deliveries import deliveries
 from tests.support.stores import window
 
 

@@ -15,7 +15,7 @@ from pik.model.batch import Batch, BatchState, Reject, Verdict
 from pik.model.delivery import Filter
 from pik.model.instant import ALL_TIME
 from pik.ports.store import Store
-from pik.rawlog.selection import deliveries
+from pik.rawlog.deliveries import deliveries
 from pik.runtime import SILENT
 from pik.usecases.care.verify import verify
 from pik.usecases.care.verify_findings import Problem

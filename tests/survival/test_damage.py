@@ -16,7 +16,7 @@ from pik.model.delivery import Filter
 from pik.model.instant import ALL_TIME, DAY, Window, parse_instant
 from pik.model.metric import Run, RunRequest, RunState
 from pik.ports.store import Store
-from pik.rawlog.selection import deliveries
+from pik.rawlog.deliveries import deliveries
 from pik.runtime import SILENT
 from pik.stores import open_store
 from pik.usecases.care.verify import verify

@@ -15,7 +15,7 @@ from pik.errors import PikError
 from pik.model.delivery import Filter
 from pik.model.instant import ALL_TIME
 from pik.ports.store import Store
-from pik.rawlog.selection import deliveries
+from pik.rawlog.deliveries import deliveries
 from pik.runtime import SILENT
 from pik.stores import open_store
 from pik.usecases.care.rebuild import rebuild_index

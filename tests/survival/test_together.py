@@ -13,7 +13,7 @@ from pik.errors import NotFound
 from pik.model.batch import BatchState
 from pik.model.delivery import Filter
 from pik.model.instant import ALL_TIME
-from pik.rawlog.selection import deliveries
+from pik.rawlog.deliveries import deliveries
 from pik.stores import open_store
 from tests.support.snapshot import assert_sound, snapshot
 from tests.survival.conftest import ingest, started, whole

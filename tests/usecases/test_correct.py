@@ -24,7 +24,7 @@ from pik.model.instant import ALL_TIME
 from pik.model.scenario import Without, read_scenario
 from pik.ports.store import Store
 from pik.rawlog.corrections import read_list, with_frames
-from pik.rawlog.selection import deliveries
+from pik.rawlog.deliveries import deliveries
 from pik.runtime import SILENT
 from pik.stores import open_store
 from pik.usecases.care.rebuild import rebuild_index

@@ -21,8 +21,9 @@ from pik.model.instant import ALL_TIME, DAY, SECOND, Window, parse_instant
 from pik.model.scenario import PLAIN, Scenario, read_scenario
 from pik.ports.engine import Tables
 from pik.ports.exporter import Layout
+from pik.rawlog.deliveries import deliveries
 from pik.rawlog.gathering import gather_deliveries
-from pik.rawlog.selection import Selection, deliveries
+from pik.rawlog.selection import Selection
 from pik.runtime import SILENT
 from pik.usecases.care.rebuild import rebuild_index
 from pik.usecases.care.verify import verify

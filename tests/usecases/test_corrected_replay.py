@@ -17,7 +17,7 @@ from pik.model.instant import ALL_TIME, DAY, HOUR, day_text, full_instant, parse
 from pik.model.metric import NO_INPUTS, Aggregate, delivery_hash
 from pik.ports.store import Store
 from pik.rawlog.corrections import record
-from pik.rawlog.selection import deliveries
+from pik.rawlog.deliveries import deliveries
 from pik.runtime import SILENT
 from pik.stores import open_store
 from pik.usecases.care.verify import verify

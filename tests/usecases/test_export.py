@@ -21,7 +21,7 @@ from pik.model.delivery import Filter, parse_column
 from pik.model.instant import ALL_TIME
 from pik.ports.exporter import Layout
 from pik.ports.store import Store
-from pik.rawlog.selection import deliveries
+from pik.rawlog.deliveries import deliveries
 from pik.runtime import SILENT
 from pik.usecases import export as export_module
 from pik.usecases import export_files as export_files

@@ -31,8 +31,8 @@ from pik.model.delivery import Filter
 from pik.model.instant import ALL_TIME, DAY, full_instant
 from pik.model.metric import Definition, RunRequest, RunState
 from pik.model.scenario import read_scenario
+from pik.rawlog.deliveries import deliveries
 from pik.rawlog.segment_writer import Reading
-from pik.rawlog.selection import deliveries
 from pik.runtime import SILENT
 from pik.stores import open_store
 from pik.usecases.care.rebuild import rebuild_index

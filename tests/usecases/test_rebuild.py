@@ -15,8 +15,8 @@ from pik.model.batch import BatchState, Counts, Verdict
 from pik.model.delivery import Filter
 from pik.model.instant import ALL_TIME
 from pik.ports.store import Store
+from pik.rawlog.deliveries import deliveries
 from pik.rawlog.segment_writer import Reading
-from pik.rawlog.selection import deliveries
 from pik.runtime import SILENT
 from pik.stores import open_store
 from pik.usecases.care.rebuild import rebuild_index

@@ -16,7 +16,7 @@ from pik.model.metric import Definition
 from pik.model.scenario import PLAIN, CountedDuplicates, Scenario, Without, WithoutBatch
 from pik.ports.store import Store
 from pik.rawlog.corrections import correction_keys, read_correction
-from pik.rawlog.selection import deliveries
+from pik.rawlog.deliveries import deliveries
 from pik.runtime import SILENT
 from pik.stores import open_copy, open_store
 from pik.usecases.care.rebuild import rebuild_index

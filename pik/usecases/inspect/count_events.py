@@ -15,7 +15,7 @@ from pik.model.delivery import Delivery, Filter
 from pik.model.instant import HOUR, format_instant
 from pik.model.path import EventPath
 from pik.ports.store import Store
-from pik.rawlog.selection import deliveries
+from pik.rawlog.deliveries import deliveries
 from pik.runtime import SILENT, Progress
 from pik.runtime.storage import SORTED_IN_MEMORY, sort_bounded
 from pik.usecases import Listing

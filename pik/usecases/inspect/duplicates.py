@@ -16,7 +16,8 @@ from pik.model.delivery import Delivery, Filter, read_exactly
 from pik.model.instant import parse_instant
 from pik.model.path import EventPath
 from pik.ports.store import Store
-from pik.rawlog.selection import RecordedDelivery, deliveries
+from pik.rawlog.deliveries import deliveries
+from pik.rawlog.selection import RecordedDelivery
 from pik.runtime import SILENT, Progress
 from pik.runtime.storage import SORTED_IN_MEMORY, sort_bounded
 from pik.usecases import Extent, Listing

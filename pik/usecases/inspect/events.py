@@ -18,9 +18,10 @@ from pik.model.delivery import Delivery, Filter, entity_mark
 from pik.model.instant import ALL_TIME, DAY, MAX_INSTANT, MIN_INSTANT, Window, day_of, format_instant, parse_instant
 from pik.ports.store import Index, Store
 from pik.rawlog.corrected import corrected_until
+from pik.rawlog.deliveries import deliveries
 from pik.rawlog.gathering import gather
 from pik.rawlog.objects import frame_lines, frames_of
-from pik.rawlog.selection import Bound, RecordedDelivery, Selection, deliveries
+from pik.rawlog.selection import Bound, RecordedDelivery, Selection
 from pik.runtime import SILENT, Progress
 from pik.runtime.storage import sort_bounded
 from pik.usecases import Extent, Listing

@@ -29,7 +29,7 @@ from pik.model.republish import Republish
 from pik.ports.engine import Engine
 from pik.ports.state import Promotion, Standing
 from pik.ports.store import Store
-from pik.rawlog.selection import deliveries
+from pik.rawlog.deliveries import deliveries
 from pik.usecases.availability import expect_held
 from pik.usecases.metrics.definitions import chosen, of_entities, pin
 from pik.usecases.metrics.diff import diff_aggregates

@@ -24,9 +24,9 @@ from pik.model.instant import ALL_TIME
 from pik.ports.raw import RawKind
 from pik.ports.store import Store
 from pik.rawlog.corrections import WinnerLine, record, write_winners
+from pik.rawlog.deliveries import deliveries
 from pik.rawlog.replacements import ReplacingRaw
 from pik.rawlog.segment_writer import Reading
-from pik.rawlog.selection import deliveries
 from pik.runtime import SILENT
 from pik.stores.aws.catalog.index import AwsIndex
 from pik.stores.aws.s3 import AwsRaw

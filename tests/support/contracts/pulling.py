@@ -16,8 +16,8 @@ from pik.model.delivery import Filter
 from pik.model.instant import ALL_TIME, Window
 from pik.model.metric import Definition
 from pik.ports.store import Store
+from pik.rawlog.deliveries import deliveries
 from pik.rawlog.segment_writer import Reading
-from pik.rawlog.selection import deliveries
 from pik.runtime import SILENT
 from pik.stores import open_copy
 from pik.usecases.care.verify import verify
