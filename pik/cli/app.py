@@ -39,7 +39,7 @@ COMMANDS: Mapping[str, Entry] = {
     **_chapter(
         "See what arrived",
         events=("inspect.events", "List or count events, by what may explain a number."),
-        show=("inspect.events", "Show one event: every delivery, its raw bytes, what counted it."),
+        show=("inspect.show", "Show one event: every delivery, its raw bytes, what counted it."),
         duplicates=("inspect.duplicates", "List duplicate deliveries: exact copies and conflicts."),
         lag=("inspect.lag", "Show how long events took to arrive, and which were slow."),
         gaps=("inspect.gaps", "Find silences, drops and spikes, and missing numbers."),
