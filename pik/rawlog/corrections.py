@@ -207,30 +207,27 @@ def adopt(store: Store) -> list[Correction]:
         if key.id not in known:
             with suppress(Damaged):
                 found.append(read_correction(store.raw, str(key)))
-    found = [one for one in complete([*recorded, *found]) if one.correction_id not in known]
+    there = known.union(one.correction_id for one in found)
+    found = [one for one in found if there.issuperset(one.group)]
     if found:
         store.corrections.follow(found)
     return found
 
 
-def complete(corrections: Sequence[Correction]) -> list[Correction]:
-    """Return those of the corrections whose whole group is among them."""
-    known = {one.correction_id for one in corrections}
-    return [one for one in corrections if known.issuperset(one.group)]
-
-
 def known_corrections(store: Store) -> tuple[list[Correction], list[str]]:
     """Return the corrections, in the order of the log, and why some could not be read: those in raw with their whole
-    group, and those that the index follows and raw has lost, which hold all the same."""
+    group, and those that the index follows and raw has lost, which hold all the same. One that is damaged is there."""
     found: dict[str, Correction] = {}
     problems: list[str] = []
     with suppress(StoreError):
         found = {one.correction_id: one for one in store.corrections.recorded()}
-    for key in correction_keys(store.raw):
+    there = set(found)
+    for key in keys_of(store.raw, RawKind.CORRECTION):
+        there.add(key.id)
         try:
-            one = read_correction(store.raw, key)
+            one = read_correction(store.raw, str(key))
         except Damaged as error:
             problems.append(error.message)
         else:
             found[one.correction_id] = one
-    return sorted(complete(list(found.values())), key=log_order), problems
+    return sorted((one for one in found.values() if there.issuperset(one.group)), key=log_order), problems

@@ -12,14 +12,16 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from pik.errors import Busy, Damaged
+from pik.errors import Busy, Damaged, StoreError
 from pik.model.correction import Correction, CorrectionKind, ListedDelivery, active
 from pik.model.ids import new_id
 from pik.model.instant import ALL_TIME, DAY, full_instant
-from pik.ports.raw import RawKey, RawKind
+from pik.ports.raw import ObjectReader, RawKey, RawKind
 from pik.ports.store import CORRECTIONS, Store
+from pik.rawlog import corrections
 from pik.rawlog.corrections import (
     adopt,
+    known_corrections,
     list_texts,
     read_list,
     record,
@@ -162,6 +164,23 @@ def test_a_rebuild_keeps_following_a_correction_that_raw_has_lost(
         )
         rebuild_index(store, SILENT)
     assert list(store.corrections.recorded())[:2] == [lost, kept]
+
+
+def test_a_damaged_correction_does_not_take_those_along_that_were_recorded_with_it(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though the index, which follows them, is lost as well."""
+    broken, kept = record(store, [draft(statement="broken"), draft(statement="kept")])
+    read = corrections.read_correction
+
+    def read_other(raw: ObjectReader, key: str) -> Correction:
+        if broken.correction_id in key:
+            raise Damaged(key)
+        return read(raw, key)
+
+    monkeypatch.setattr(corrections, "read_correction", read_other)
+    monkeypatch.setattr(type(store.corrections), "recorded", lambda _: (_ for _ in ()).throw(StoreError("lost")))
+    assert known_corrections(store) == ([kept], [RawKind.CORRECTION.key(broken.correction_id)])
 
 
 def shuffled(count: int, days: int) -> list[ListedDelivery]:
