@@ -256,6 +256,9 @@ class Republishes(Protocol):
         """Hold the right to send it until the context ends, or the process dies and the store notices. Raises Busy when
         another process has it."""
 
+    def is_sending(self, republish_id: str) -> bool:
+        """Return whether a process seems to have that right. Writes nothing."""
+
 
 class Promotions(Protocol):
     """Moves what is current, atomically per aggregate. An interrupted move is finished by the next, and counts as

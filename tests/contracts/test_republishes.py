@@ -10,14 +10,14 @@ import pytest
 from msgspec import structs
 
 from pik.engine import DuckEngine
-from pik.errors import Busy, Damaged, NotFound
+from pik.errors import Busy, Damaged, NotFound, UsageError
 from pik.model.instant import ALL_TIME, parse_instant
 from pik.model.republish import Form, Place, Refusal, Republish, RepublishRequest, RepublishState
 from pik.ports.store import Store
 from pik.runtime import SILENT
 from pik.stores.aws.state.layout import REPUBLISHES, refusals_pk
 from pik.stores.aws.state.republishes import AwsRepublishes
-from pik.usecases.republish.send import Pace, begin, plan_republish, resume
+from pik.usecases.republish.send import Pace, begin, cancel, plan_republish, resume
 from tests.contracts.conftest import local_store
 from tests.support.stores import EVENTS, event, ingest
 from tests.support.targets import FakeTarget
@@ -88,6 +88,8 @@ def test_only_one_sends_at_a_time(store: Store) -> None:
             pass
         with store.republishes.sending("b"):
             pass
+        assert (store.republishes.is_sending("a"), store.republishes.is_sending("b")) == (True, False)
+    assert not store.republishes.is_sending("a")
     with store.republishes.sending("a"):
         pass
 
@@ -167,4 +169,12 @@ def test_every_store_sends_what_counts_in_the_same_order(store: Store, tmp_path:
     assert [one.entity_id for one in target.attempt] == ["b", "b"]
     assert (ended.state, ended.taken, ended.refused) == (RepublishState.COMPLETED, 11, 0)
     assert list(store.republishes.refusals(ended.republish_id)) == []
+    target.refuses = lambda _: "no"
+    with plan_republish(store, engine, structs.replace(request, reason="again"), SILENT, now=2, actor="ana") as plan:
+        stopped = begin(store, plan, target, Pace(stop_after=5), SILENT)
+    given_up = cancel(store, stopped.republish_id, "they have it", now=9, actor="eve")
+    assert (given_up.state, given_up.refused) == (RepublishState.CANCELLED, 6)
+    assert store.republishes.get(stopped.republish_id) == given_up
+    with pytest.raises(UsageError, match="is CANCELLED"):
+        resume(store, engine, stopped.republish_id, target, Pace(), SILENT)
     assert list(store.state_audit.problems()) == []

@@ -13,7 +13,7 @@ import msgspec
 
 from pik.errors import CANDIDATES, ambiguous_id
 from pik.model.republish import Place, Refusal, Republish
-from pik.stores.local.lock import holding
+from pik.stores.local.lock import held, holding
 from pik.stores.local.sqlite import Database
 from pik.stores.local.state import REFUSAL_DIGEST, REPUBLISH_DIGEST
 from pik.stores.state_rows import damaged_row, read_refusal, read_republish, row_digest
@@ -61,7 +61,14 @@ class LocalRepublishes:
         return (_refusal(row)[1] for row in rows)
 
     def sending(self, republish_id: str) -> AbstractContextManager[None]:
-        return holding(self.locks, f"republish {republish_id}")
+        return holding(self.locks, _lock(republish_id))
+
+    def is_sending(self, republish_id: str) -> bool:
+        return held(self.locks, _lock(republish_id))
+
+
+def _lock(republish_id: str) -> str:
+    return f"republish {republish_id}"
 
 
 def all_republishes(connection: sqlite3.Connection) -> Iterator[Republish]:

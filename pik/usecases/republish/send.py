@@ -15,7 +15,7 @@ from itertools import islice
 
 from msgspec import structs
 
-from pik.errors import Busy, NothingSelected, PikError, StoreError, UsageError, command
+from pik.errors import NothingSelected, PikError, StoreError, UsageError, command
 from pik.model.republish import Place, Refusal, Republish, RepublishRequest, RepublishState
 from pik.ports.engine import Engine
 from pik.ports.store import Store
@@ -150,13 +150,7 @@ def unfinished(store: Store, request: RepublishRequest) -> Republish | None:
 
 def is_sending(store: Store, republish: Republish) -> bool:
     """Return whether a living process sends it."""
-    if republish.state != RepublishState.RUNNING:
-        return False
-    try:
-        with store.republishes.sending(republish.republish_id):
-            return False
-    except Busy:
-        return True
+    return republish.state == RepublishState.RUNNING and store.republishes.is_sending(republish.republish_id)
 
 
 def _send(

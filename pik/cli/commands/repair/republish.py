@@ -123,6 +123,7 @@ def send(
             cli.show(PLANNED, plan, dry_run=True)
             return None
         options.confirm(plan_text(plan), yes, declined="nothing was sent")
+        opened.check()  # the answer may have taken a while
         with _sending(cli, plan.republish, opened):
             cli.note(f"republish {plan.republish.republish_id}: {deliveries_text(plan.republish)}")
             ended = begin(store, plan, opened, pace, cli.progress)

@@ -11,7 +11,7 @@ import msgspec
 
 from pik.errors import CANDIDATES, ambiguous_id
 from pik.model.republish import Place, Refusal, Republish
-from pik.stores.aws.lease import holding
+from pik.stores.aws.lease import held, holding
 from pik.stores.aws.state import layout
 from pik.stores.aws.state.layout import BodyItem
 from pik.stores.aws.table import Table
@@ -50,6 +50,9 @@ class AwsRepublishes:
 
     def sending(self, republish_id: str) -> AbstractContextManager[None]:
         return holding(self.table, f"republish {republish_id}")
+
+    def is_sending(self, republish_id: str) -> bool:
+        return held(self.table, f"republish {republish_id}")
 
 
 def republish_item(republish: Republish) -> BodyItem:
