@@ -187,9 +187,9 @@ def segments_of(store: Store, days: Days, entities: Sequence[str] = ()) -> Itera
 class RecordedDelivery:
     """A delivery read back, its verdict, and where it is.
 
-    The event_time of the delivery is the one that corrections give it; `received_time` is the one that it came with,
-    where that is another one (the `line` is as it came). `counts` says whether it counts, `corrections` has the ids of
-    those that moved it, chose whether it counts, or took it out.
+    The event_time of the delivery is the one that corrections give it; `received_event_time` is the one that it came
+    with, where that is another one (the `line` is as it came). `counts` says whether it counts, `corrections` has the
+    ids of those that moved it, chose whether it counts, or took it out.
     """
 
     delivery: Delivery
@@ -197,21 +197,22 @@ class RecordedDelivery:
     segment: Segment
     line: bytes
     counts: bool
-    received_time: str | None = None
+    received_event_time: str | None = None
     corrections: tuple[str, ...] = ()
 
     @property
     def corrected_line(self) -> bytes:
         """The line with the event_time of the delivery."""
-        if self.received_time is None:
+        if self.received_event_time is None:
             return self.line
-        old, new = (b',"event_time":"%s"' % text.encode() for text in (self.received_time, self.delivery.event_time))
+        times = self.received_event_time, self.delivery.event_time
+        old, new = (b',"event_time":"%s"' % text.encode() for text in times)
         return self.line.replace(old, new, 1)
 
     @property
     def day(self) -> int:
         """The day on which it happened, since 1970-01-01."""
-        return self.segment.day if self.received_time is None else day_of(self.delivery.event_instant)
+        return self.segment.day if self.received_event_time is None else day_of(self.delivery.event_instant)
 
 
 @dataclass(slots=True)

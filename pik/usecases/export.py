@@ -299,7 +299,9 @@ def corrected_blocks(selection: Selection, layout: Layout) -> Generator[Block, N
                 verdicts = {one.delivery.seq: one.kind for one in lines if layout.include_duplicates}
                 marked = {seq: kind for seq, kind in verdicts.items() if kind != Verdict.ACCEPTED}
                 corrected = {
-                    one.delivery.seq: (one.received_time, ",".join(one.corrections)) for one in lines if one.corrections
+                    one.delivery.seq: (one.received_event_time, ",".join(one.corrections))
+                    for one in lines
+                    if one.corrections
                 }
                 pieces.append(Piece(len(lines), marked, partial(parse, key), corrected))
                 text += b"".join(one.corrected_line + b"\n" for one in lines)

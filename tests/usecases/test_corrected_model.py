@@ -199,7 +199,7 @@ def check_readers(built: Built, place: Place) -> None:
         assert rows == {
             (one.delivery.batch_id, one.delivery.seq): [
                 one.delivery.event_instant,
-                parse_instant(one.received_time or one.delivery.event_time),
+                parse_instant(one.received_event_time or one.delivery.event_time),
                 ",".join(one.corrections) or None,
             ]
             for one in every

@@ -54,7 +54,7 @@ def batch_standing(store: Store, batch: Batch, *, is_new: bool = False) -> Batch
                 is_accepted = found.kind == Verdict.ACCEPTED
                 taken_out += is_accepted and not found.counts
                 counted += found.counts and not is_accepted
-                moved += found.counts and found.received_time is not None
+                moved += found.counts and found.received_event_time is not None
                 of_out += not is_accepted and not removing.isdisjoint(found.corrections)
     standing = BatchStanding(None, taken_out, counted, moved, of_out)
     return None if standing == BatchStanding() else standing

@@ -245,7 +245,7 @@ def _moved(found: RecordedDelivery, time: int) -> RecordedDelivery:
     received, text = found.delivery.event_time, full_instant(time)
     if text == received:
         return found
-    return replace(found, delivery=structs.replace(found.delivery, event_time=text), received_time=received)
+    return replace(found, delivery=structs.replace(found.delivery, event_time=text), received_event_time=received)
 
 
 def _bucket(definition: Definition, instant: int) -> Window:

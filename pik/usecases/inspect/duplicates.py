@@ -247,7 +247,7 @@ class _DuplicateReader:
         """Yield the selected ones, in no particular order."""
         uncounted: list[_Duplicate] = []
         for one in found:
-            duplicate = one.delivery, one.kind, one.segment.day, one.received_time, one.corrections
+            duplicate = one.delivery, one.kind, one.segment.day, one.received_event_time, one.corrections
             if self._wanted.min_deliveries <= 2 and self._is_recorded(one.segment):
                 yield duplicate  # the event of every duplicate has that many
                 continue

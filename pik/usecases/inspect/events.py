@@ -138,7 +138,7 @@ class _Repeats:
             if self.conditions.meets(one):
                 place, values = (delivery.batch_id, delivery.seq), self.conditions.values
                 omission = None if values is None else values.omission(one)
-                more = one.segment.day, one.received_time, one.corrections
+                more = one.segment.day, one.received_event_time, one.corrections
                 yield delivery.event_instant, event_id, *place, one.segment.recorded_at, delivery, omission, *more
 
     def rows(self, page: Sequence[_Found]) -> Iterator[EventRow]:

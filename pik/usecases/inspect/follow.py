@@ -57,7 +57,7 @@ class Follower:
         """Yield what was recorded since the last look, batch by batch in the order of recording; `deliveries` of its
         event are not counted. Read all of it before the next look. Raises Damaged."""
         for found in self._look():
-            delivery = found.delivery
+            delivery, received = found.delivery, found.received_event_time
             yield EventRow(
                 delivery.event_id,
                 delivery.event_instant,
@@ -71,7 +71,7 @@ class Follower:
                 bytes(delivery.payload),
                 found.segment.recorded_at,
                 delivery,
-                received_event_time=None if found.received_time is None else parse_instant(found.received_time),
+                received_event_time=None if received is None else parse_instant(received),
                 corrections=found.corrections,
             )
 
