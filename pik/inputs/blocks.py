@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import BinaryIO, NamedTuple, cast
+from typing import BinaryIO, Generic, NamedTuple, TypeVar, cast
 
 from pik.errors import InputError
 from pik.model.layout import JSON_LINES, Layout
@@ -20,6 +20,9 @@ FIRST_READ = 4096
 """Bytes read first, to see what the input is."""
 
 UTF8_BOM = b"\xef\xbb\xbf"
+
+
+Item = TypeVar("Item")
 
 
 class Problem(NamedTuple):
@@ -120,6 +123,25 @@ def skip(stream: BinaryIO, start: bytes, offset: int, see: Callable[[bytes], obj
             return data[left:]
         left -= len(data)
     return b""
+
+
+class UntilError(Generic[Item]):
+    """Items up to an InputError, such as that compressed data is cut. It is raised when those before it are kept."""
+
+    def __init__(self, items: Iterator[Item]) -> None:
+        self._items = items
+        self._error: InputError | None = None
+
+    def __iter__(self) -> Iterator[Item]:
+        try:
+            yield from self._items
+        except InputError as error:
+            self._error = error
+
+    def raise_error(self) -> None:
+        """Raise the error, if there was one."""
+        if self._error is not None:
+            raise self._error
 
 
 _EDGE = re.compile(rb"(?<=[^\n\0])(?=\0)|(?<=\0)(?=[^\n\0])")

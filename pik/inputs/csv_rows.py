@@ -19,7 +19,7 @@ from typing import BinaryIO
 import msgspec
 
 from pik.errors import InputError
-from pik.inputs.blocks import BLOCK, LINES, Block, Problem
+from pik.inputs.blocks import BLOCK, LINES, Block, Problem, UntilError
 from pik.model.event import one_line
 from pik.model.layout import InputFormat, Layout
 
@@ -49,7 +49,8 @@ def blocks(
     lines: list[bytes] = []
     problems: dict[int, Problem] = {}
     size, seq = 0, first_seq
-    for cells, problem in following:
+    found = UntilError(following)
+    for cells, problem in found:
         if problem is None and len(cells) not in (0, len(header)):
             problem = rows.problem(f"the row has {len(cells)} cells, the header {len(header)}")
         if problem is not None:
@@ -64,6 +65,7 @@ def blocks(
             first_seq, lines, problems, size = seq, [], {}, 0
     if lines:
         yield _block(lines, first_seq, rows.offset, problems)
+    found.raise_error()
 
 
 def _record(header: Sequence[str], cells: Sequence[str], null: str | None) -> bytes:

@@ -14,7 +14,7 @@ import msgspec
 
 from pik.errors import InputError, Invalid
 from pik.inputs import blocks as limits
-from pik.inputs.blocks import UTF8_BOM, Block, NulRuns, Problem, skip
+from pik.inputs.blocks import UTF8_BOM, Block, NulRuns, Problem, UntilError, skip
 from pik.model.event import one_line
 from pik.model.identity import check_json
 from pik.model.layout import JSON_VALUES, READS, Layout
@@ -86,7 +86,8 @@ class _Values:
         lines: list[bytes] = []
         problems: dict[int, Problem] = {}
         size, seq, end = 0, first_seq, self._base
-        for value, problem, end in self._values():
+        values = UntilError(self._values())
+        for value, problem, end in values:
             if problem is not None:
                 problems[seq] = problem
             lines.append(one_line(value))
@@ -97,6 +98,7 @@ class _Values:
                 first_seq, lines, problems, size = seq, [], {}, 0
         if lines:
             yield Block(first_seq, seq - 1, b"\n".join(lines) + b"\n", end, problems=problems)
+        values.raise_error()
         self._expect_end()
 
     def _count(self, skipped: bytes) -> None:

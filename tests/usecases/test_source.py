@@ -26,8 +26,8 @@ from pik.errors import InputError
 from pik.inputs import blocks as module
 from pik.inputs.blocks import Block, NulRuns, blocks
 from pik.inputs.compression import uncompressed
-from pik.inputs.source import file_source
-from pik.model.layout import JSON_LINES
+from pik.inputs.source import READERS, file_source
+from pik.model.layout import JSON_LINES, JSON_VALUES, InputFormat, Layout
 
 MAX_LINE = 200
 
@@ -195,12 +195,25 @@ def test_a_compressed_input_that_is_cut_is_an_error_wherever_it_is(name: str) ->
             assert len(told_before) == inner.decompress(data[:cut]).count(b"\n")
 
 
-def until_error(data: bytes) -> tuple[list[tuple[int, bytes]], InputError]:
+def until_error(data: bytes, layout: Layout = JSON_LINES) -> tuple[list[tuple[int, bytes]], InputError]:
     """The records that are read before an error, and the error."""
     found: list[Block] = []
+    read = READERS[layout.format or InputFormat.JSONL]
     with pytest.raises(InputError) as error, uncompressed(cast(BinaryIO, buffered(data)), "it") as stream:
-        found.extend(blocks(cast(BinaryIO, NulRuns(stream)), "it", max_line=MAX_LINE))
+        found.extend(read(stream, "it", layout, max_line=MAX_LINE))
     return records(found), error.value
+
+
+def test_what_precedes_a_cut_is_read_of_other_formats_too() -> None:
+    """A record for each line that another reader finds whole."""
+    array = b"[" + LONG.strip().replace(b"\n", b",\n") + b"]"
+    rows = b"n,m\n" + b"".join(b"%d,x\n" % number for number in range(5000))
+    for data, layout, before in ((array, JSON_VALUES, 0), (rows, Layout(InputFormat.CSV), 1)):
+        cut = gzip.compress(data)[:-300]
+        lines = zlib.decompressobj(31).decompress(cut).count(b"\n")
+        told_before, error = until_error(cut, layout)
+        assert len(told_before) == lines - before
+        assert error.message == "it cannot be decompressed to its end: it is cut"
 
 
 @pytest.mark.parametrize("name", ["gzip", "zstd", "bzip2", "xz"])
