@@ -70,7 +70,10 @@ lint-stack: .venv-sam/.locked .venv-checkov/.locked ## the checks of template.ya
 # A warning, such as a broken link or a page that the navigation lacks, is an error; --quiet would hide it from --strict.
 SITE = NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict
 
-test: lint lint-stack lint-docs .venv-ministack/.locked ## all checks and the tests but the slow ones
+# Two checks at a time: each uses one core at most, or waits for packages. Newer makes keep their output apart.
+test: $(STAMP) ## all checks and the tests but the slow ones
+	@$(MAKE) --no-print-directory -j 2 $(and $(filter output-sync,$(.FEATURES)),--output-sync) \
+		lint-stack lint lint-docs .venv-ministack/.locked
 	@$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow"
 
 test-deep: $(STAMP) .venv-ministack/.locked .venv-sam/.locked .venv-seaweedfs/.locked ## the slow tests

@@ -250,12 +250,12 @@ class TestHttp:
     def test_a_service_that_stalls_is_asked_again(self, http: HttpReceiver) -> None:
         def stall(attempt: int, _body: bytes) -> tuple[int, bytes]:
             if attempt < 2:
-                time.sleep(0.3)
+                time.sleep(0.6)
             return 204, b""
 
         http.answers = stall
         target = self.quick(http)
-        target.pool = urllib3.PoolManager(timeout=0.1, retries=False, maxsize=8)  # type: ignore[attr-defined]
+        target.pool = urllib3.PoolManager(timeout=0.3, retries=False, maxsize=8)  # type: ignore[attr-defined]
         assert send(target, messages(3)) == {}
         http.answers = lambda _attempt, _body: stall(0, b"")
         with pytest.raises(TargetUnavailable, match="no answer in time"):

@@ -75,7 +75,7 @@ def test_promise_1_a_correction_killed_at_random_instants(
     assert ended(correcting(store, "shift=1h,entity=e0"))[0] == 0
     lasts, draw, expected = time.monotonic() - began, random.Random(wanted), ["shift=1h,entity=e0"]
     for number in range(wanted):
-        statement = f"shift={number + 2}h,entity=e{number % 3}"
+        statement = f"shift={number + 61}m,entity=e{number % 3}"  # no number of whole hours, which would be written so
         process = correcting(store, statement, start_new_session=True)
         time.sleep(draw.uniform(0.3, 1) * lasts)
         process.send_signal(signal.SIGKILL)
