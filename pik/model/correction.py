@@ -82,11 +82,12 @@ class CorrectionList(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
 class Correction(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="correction"):
     """A correction: what was corrected, when (nanoseconds), by whom and why.
 
-    `statement` is the assumption that was recorded, resolved, as it is typed; `typed` is how it was. Deliveries were
-    selected among those recorded until `selected_until`. A withdrawn batch is named by `batch_id`, a revoked correction
-    by `revokes`. `events` counts the events that it is about. `lists` have its deliveries by the day of raw; the
-    withdrawal of a batch, a revocation, and a rebuild have none. `group` has the ids of all corrections that were
-    recorded together, by one command: they hold all or not at all. It is empty where the command recorded one.
+    `statement` is the assumption that was recorded, resolved, as it is typed; `typed` is how it was. Deliveries
+    were selected among those recorded until `selected_until`. A withdrawn batch is named by `batch_id`, a revoked
+    correction by `revokes`, and by `like` the one that it records again for what had come since. `events` counts
+    the events that it is about. `lists` have its deliveries by the day of raw; the withdrawal of a batch, a
+    revocation, and a rebuild have none. `group` has the ids of all corrections that were recorded together, by one
+    command: they hold all or not at all. It is empty where the command recorded one.
     """
 
     format: int
@@ -97,6 +98,7 @@ class Correction(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, 
     reason: str
     statement: str = ""
     typed: str = ""
+    like: str = ""
     selected_until: int = 0
     batch_id: str = ""
     revokes: str = ""

@@ -58,6 +58,12 @@ def rows(pik: Pik, *options: str) -> list[Any]:
     return found
 
 
+def under(pik: Pik) -> list[tuple[int, int]]:
+    """Return how many current values of the two days and two metrics were computed with each correction, and before."""
+    found = said(pik, "history", "--check")["history"]
+    return [(one["with_correction"], one["before_correction"]) for one in found if one["what"] == "correction"]
+
+
 def test_what_was_tried_is_recorded_repaired_and_taken_back(shop: Pik) -> None:
     tried = rows(shop, *LATE)
     recording = f"pik correct {' '.join(LATE)} --reason REASON --dry-run"
@@ -104,10 +110,13 @@ def test_what_was_tried_is_recorded_repaired_and_taken_back(shop: Pik) -> None:
     assert f"correction {correction_id}, " in why["causes"][0]["detail"]
     assert why["causes"][0]["detail"].endswith("(INC-42: local time)")
     assert sorted((one["cause"], one["change"]) for one in why["events"]) == [("corrected", "+"), ("corrected", "~")]
+    assert under(shop) == [(0, 4)]
     for format_ in ("table", "jsonl", "csv", "md"):
         assert correction_id in shop("explain", "revenue", "a", "2026-01-01", "--format", format_).out
     assert shop(*recorded["next"].split()[1:], "--yes").code == 0
     assert said(shop, "diff", "aggregates")["differences"] == []
+    assert under(shop) == [(4, 0)]
+    assert "4 current values computed with it, 0 before it" in shop("history", "--check").out
     [one] = said(shop, "corrections", "list")["corrections"]
     assert (one["correction_id"], one["state"]) == (correction["correction_id"], "active")
     shown = said(shop, "corrections", "show", one["correction_id"][:20])

@@ -370,6 +370,11 @@ def test_what_came_since_a_correction_and_its_selection_hits_is_found(shop: Pik)
     assert found() == []
     ingest(shop, "later.jsonl", line("a", 9, 2, 5))
     assert found() == [("shift", like, 1, "2026-01-02T05:00:00Z")]
+    looked_at = correct("--like", like)
+    assert shop("corrections", "revoke", looked_at, "--reason", "this one is right", "--yes").code == 0
+    assert found() == []
+    ingest(shop, "last.jsonl", line("a", 10, 2, 7))
+    assert found() == [("shift", looked_at, 1, "2026-01-02T07:00:00Z")]
     zone = correct("--assume", "zone=Europe/Berlin,entity=c")
     twice = line("c", 1, 1).replace("2026-01-01T01:00", "2026-10-25T02:30")
     ingest(shop, "twice.jsonl", twice)

@@ -381,7 +381,7 @@ def _correct(pik: Journey) -> None:
     pik("pik runs list", "runs", "list", *store)
     pik("pik runs show", "runs", "show", run, *store)
     pik("pik runs wait, pik runs cancel", "runs", "wait", run, *store)
-    pik("pik history", "history", *store)
+    pik("pik history", "history", "--check", *store)
     of = ("republish", "--all", "--target", "corrected.ndjson", *store)
     pik("pik republish --dry-run", *of, "--dry-run")
     sent = pik("pik republish, pik republish resume, pik republish cancel", *of, "--yes")["republish_id"]

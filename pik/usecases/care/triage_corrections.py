@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from pik.errors import NothingSelected, UsageError, command, number_of
@@ -21,10 +21,11 @@ RULE = "deliveries that came after a correction that holds, and that its selecti
 
 def uncorrected(scope: Scope) -> Iterator[Finding]:
     """Yield the corrections whose selection hits deliveries that came since. Of several of the same statement, as
-    `--like` makes them, only the last one is asked. Nothing is read where nothing was recorded since."""
+    `--like` makes them, only the last one is asked, a revoked one too: that what it lists is right as it is was decided
+    then. Nothing is read where nothing was recorded since."""
     if scope.store.copy is not None:
         return
-    last = {one.statement: one for one in active(scope.store.corrections.recorded()) if one.has_selection}
+    last = _last(scope.store.corrections.recorded())
     if not last:
         return
     needed = Selection(scope.store, scope.window, scope.entities).needed()
@@ -32,6 +33,15 @@ def uncorrected(scope: Scope) -> Iterator[Finding]:
     for correction in last.values():
         if recorded_at > correction.selected_until:
             yield from _of_correction(scope, correction)
+
+
+def _last(log: Sequence[Correction]) -> dict[str, Correction]:
+    """Return by statement the last correction that holds, or a later one like it, though it was revoked."""
+    holding, last = active(log), dict[str, Correction]()
+    for one in log:
+        if one.has_selection and (one in holding or (one.like and one.statement in last)):
+            last[one.statement] = one
+    return last
 
 
 def _of_correction(scope: Scope, correction: Correction) -> Iterator[Finding]:

@@ -122,6 +122,7 @@ def record_correction(plan: CorrectionPlan, typed: Sequence[str], reason: str, a
                     reason=reason,
                     statement=str(assumption),
                     typed=text,
+                    like=plan.like.correction_id if plan.like is not None else "",
                     selected_until=plan.until,
                     batch_id=assumption.batch_id if isinstance(assumption, WithoutBatch) else "",
                     events=hit.events,

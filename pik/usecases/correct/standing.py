@@ -47,9 +47,17 @@ def show_correction(store: Store, engine: Engine, prefix: str) -> tuple[Standing
     while values are looked at Damaged and EngineError."""
     correction = find_correction(store, prefix)
     by = revoked(store.corrections.recorded()).get(correction.correction_id)
+    return Standing(correction, by), standing_of(store, engine, correction)
+
+
+def standing_of(
+    store: Store, engine: Engine, correction: Correction, metric: str | None = None
+) -> Iterator[MetricStanding]:
+    """Yield how values, of one metric or of all, stand to a correction. Raises Damaged, NotHeld and EngineError."""
     winners = Winners(store)
-    found = (_standing(store, engine, correction, metric, winners) for metric in store.metrics.latest())
-    return Standing(correction, by), found
+    for each in store.metrics.latest():
+        if metric in (None, each.name):
+            yield _standing(store, engine, correction, each, winners)
 
 
 def _standing(store: Store, engine: Engine, correction: Correction, metric: Metric, winners: Winners) -> MetricStanding:

@@ -31,6 +31,7 @@ from pik.ports.state import Promotion, Standing
 from pik.ports.store import Store
 from pik.rawlog.deliveries import deliveries
 from pik.usecases.availability import expect_held
+from pik.usecases.correct.standing import standing_of
 from pik.usecases.metrics.definitions import chosen, of_entities, pin
 from pik.usecases.metrics.diff import diff_aggregates
 
@@ -62,7 +63,9 @@ class Entry:
     there are. `moved` counts the aggregates that a promotion or rollback moved, `standing` those of its run that are
     now as it left them, `right` those of a promotion that are also what raw says today, `failed` those that cannot be
     computed (None: not asked, or raw has expired). A run `lacked` the batches that were recorded after its
-    `known_until` in its window.
+    `known_until` in its window. Of the current values in buckets that a correction, or a revocation, changes, those
+    `with_correction` were computed since, and those `before_correction` were not (None: not asked, or raw that tells so
+    has expired or is damaged).
     """
 
     at: int
@@ -81,6 +84,8 @@ class Entry:
     standing: int | None = None
     right: int | None = None
     failed: int | None = None
+    with_correction: int | None = None
+    before_correction: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +132,7 @@ def history(store: Store, scope: Scope, checking: Engine | None = None) -> Itera
         _republishes(store, scope),
     )
     entries = heapq.merge(*sources, key=attrgetter("at"), reverse=True)
-    return map(_Details(store, checking).added_to, entries)
+    return map(_Details(store, checking, scope.metric).added_to, entries)
 
 
 _SLACK = HOUR
@@ -268,12 +273,15 @@ class _Details:
 
     store: Store
     engine: Engine | None
+    metric: str | None = None
     standings: dict[str, Standing] = field(default_factory=dict)
     lacking: dict[str, int | None] = field(default_factory=dict)
     compared: dict[Any, _Compared | None] = field(default_factory=dict)
     """By scope; None where raw has expired."""
 
     def added_to(self, entry: Entry) -> Entry:
+        if isinstance(entry.subject, Correction):
+            return self._of_correction(entry, entry.subject)
         run_id = entry.subject.run_id if isinstance(entry.subject, Run | Promotion) else None
         if run_id is None:
             return entry
@@ -296,6 +304,16 @@ class _Details:
             return entry
         wrong, failed = compared.wrong[run_id], compared.failed[run_id]
         return replace(entry, right=now - wrong - failed, failed=failed)
+
+    def _of_correction(self, entry: Entry, correction: Correction) -> Entry:
+        if self.engine is None or entry.what is What.REBUILD:
+            return entry
+        try:
+            found = list(standing_of(self.store, self.engine, correction, self.metric))
+        except (Damaged, NotHeld):
+            return entry
+        computed, outdated = sum(one.computed for one in found), sum(one.outdated for one in found)
+        return replace(entry, with_correction=computed, before_correction=outdated)
 
     def _compared(self, run: Run, engine: Engine) -> _Compared | None:
         scope = run.effective, run.request.metrics, run.request.entities

@@ -52,7 +52,8 @@ def history(
 
     A run lacked the batches that were recorded after what it knew, with deliveries in its window. Its values are
     current or, after a rollback, as before; with --check those that are current are right if raw says the same today,
-    by the latest definition.
+    by the latest definition, and each correction has how many of the current values that it changes were computed with
+    it, and how many before it.
     """
     from pik.usecases.metrics.history import history as timeline
     from pik.usecases.metrics.history import scope_of
@@ -65,7 +66,7 @@ def history(
     limit = limit or cli.default_limit
     rows, truncated = options.first_rows(found, limit)
     cli.show(
-        HISTORY if check else HISTORY.without("history.right_today", "history.failed"),
+        HISTORY if check else HISTORY.without(*_CHECKED),
         scope,
         history=rows,
         truncated=truncated,
@@ -110,7 +111,7 @@ def _subject(entry: Entry) -> str:
             conflicts = f", {number_of(subject.conflicts, 'conflict')}" if subject.conflicts else ""
             return f"run {subject.run_id}: {subject.moved:,} moved{conflicts}{_standing(entry)}"
         case Correction():
-            return _corrected(subject)
+            return f"{_corrected(subject)}{_values_under(entry)}"
         case Republish():
             return progress_text(subject)
     raise AssertionError(subject)
@@ -125,6 +126,14 @@ def _corrected(correction: Correction) -> str:
     if correction.kind is CorrectionKind.REVOCATION:
         return f"revokes {correction.revokes}"
     return f"{correction.statement}: {events}"
+
+
+def _values_under(entry: Entry) -> str:
+    """Return how many values a correction changes, with --check."""
+    if entry.with_correction is None or entry.before_correction is None:
+        return ""
+    computed = number_of(entry.with_correction, "current value")
+    return f"; {computed} computed with it, {entry.before_correction:,} before it"
 
 
 def _standing(entry: Entry) -> str:
@@ -158,6 +167,8 @@ def _count_of(name: str) -> Column:
         name, Count | None, "of batches", get=lambda entry: entry.counts and getattr(entry.counts, name), detail=True
     )
 
+
+_CHECKED = [f"history.{name}" for name in ("right_today", "failed", "with_correction", "before_correction")]
 
 HISTORY = Schema(
     "pik history",
@@ -204,6 +215,21 @@ HISTORY = Schema(
             "failed",
             Count | None,
             "those of them that cannot be computed: raw is damaged, or the definition fails; null: likewise",
+            only="with `--check`",
+            detail=True,
+        ),
+        Column(
+            "with_correction",
+            Count | None,
+            "current values in buckets that a correction or revocation changes, computed since; null: not one of these,"
+            " or raw has expired or is damaged",
+            only="with `--check`",
+            detail=True,
+        ),
+        Column(
+            "before_correction",
+            Count | None,
+            "those of them that were computed before it, or imported; null: likewise",
             only="with `--check`",
             detail=True,
         ),
