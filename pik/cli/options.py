@@ -75,7 +75,7 @@ Map = Annotated[
 ]
 Input = Annotated[
     str | None,
-    option("--input FORMAT", "jsonl, json, csv, tsv, or auto (default): what the content and the name say."),
+    option("--input FORMAT", "jsonl, json, csv, tsv, parquet, or auto (default): what the content and the name say."),
 ]
 Delimiter = Annotated[str | None, option("--delimiter CHARACTER", "CSV: what stands between cells, if not a comma.")]
 Columns = Annotated[str | None, option("--columns NAMES", "CSV without a header: the names of its columns (a,b,c).")]

@@ -10,17 +10,16 @@ import csv
 import io
 import json
 import re
-import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
 from itertools import chain, islice
 from operator import itemgetter
-from tempfile import TemporaryFile
 from typing import Any, BinaryIO, NamedTuple, cast
 
 from pik.errors import InputError, Invalid, UsageError
+from pik.inputs.parquet_rows import MAGIC, open_parquet, seekable
 from pik.inputs.source import Source
 from pik.model.instant import format_instant, parse_instant
 from pik.model.metric import ALL_ENTITIES, decimal_text
@@ -264,8 +263,8 @@ def _table(stream: io.BufferedReader, source: Source) -> Iterator[Table]:
     head = stream.peek(4096)[:4096]
     if not head:
         raise InputError(f"{source.name} is empty", hint=READS)
-    if head.startswith(b"PAR1"):
-        with _seekable(stream) as file:
+    if head.startswith(MAGIC):
+        with seekable(stream) as file:
             yield _parquet(file, source.name)
         return
     if b"\0" in head or head.startswith((b"PK\x03\x04", b"Obj\x01", b"ORC")):
@@ -338,12 +337,8 @@ def _json_lines(text: io.TextIOWrapper, name: str) -> Table:
 
 def _parquet(file: BinaryIO, name: str) -> Table:
     import pyarrow as pa
-    from pyarrow import parquet
 
-    try:
-        opened = parquet.ParquetFile(file)
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{name} cannot be read as Parquet: {error}") from None
+    opened = open_parquet(file, name)
     schema = opened.schema_arrow
     table = Table(name, schema.names, lambda _: iter(()), unit="row")
 
@@ -380,16 +375,3 @@ def _parquet(file: BinaryIO, name: str) -> Table:
 
     table.read = read
     return table
-
-
-@contextmanager
-def _seekable(stream: io.BufferedIOBase) -> Iterator[BinaryIO]:
-    """Yield a file with the bytes of the stream that can be read from any place: Parquet ends with its directory."""
-    if stream.seekable():
-        stream.seek(0)
-        yield cast(BinaryIO, stream)
-        return
-    with TemporaryFile() as file:
-        shutil.copyfileobj(stream, file)
-        file.seek(0)
-        yield cast(BinaryIO, file)

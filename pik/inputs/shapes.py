@@ -19,10 +19,6 @@ from pik.model.layout import JSON_LINES, JSON_VALUES, READS, Layout
 _EXACT = "with jq 1.7 or newer, as older ones round long numbers: "
 _MAPS = " --map source=COLUMN --map event_type=COLUMN --map entity_id=COLUMN --map event_time=COLUMN --map payload=@"
 _MAGIC = {
-    b"PAR1": (
-        "a Parquet file",
-        "duckdb -c \"COPY (FROM '{name}') TO '/dev/stdout' (FORMAT json)\" | pik ingest -" + _MAPS,
-    ),
     b"Obj\x01": ("an Avro file", "avro-tools tojson {file} | pik ingest -"),
     b"ORC": ("an ORC file", "orc-contents {file} | pik ingest -"),
     b"PK\x03\x04": ("a zip archive or a spreadsheet", "unzip -p {file} | pik ingest -"),

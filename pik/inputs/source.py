@@ -21,14 +21,14 @@ from typing import Any, BinaryIO, cast
 
 from pik.errors import InputError, command
 from pik.inputs import blocks as json_lines
-from pik.inputs import csv_rows, json_values
+from pik.inputs import csv_rows, json_values, parquet_rows
 from pik.inputs.blocks import BLOCK, Block
 from pik.inputs.compression import beginning, codec_of, decompressed, uncompressed
 from pik.inputs.csv_rows import delimiter_of, table
 from pik.inputs.encoding import as_utf8
 from pik.inputs.mapping import RecordMapping
 from pik.inputs.shapes import Shape, recognize, refuse_binary
-from pik.model.layout import WRITTEN_AS_JSON, InputFormat, Layout
+from pik.model.layout import PARQUET, WRITTEN_AS_JSON, InputFormat, Layout
 from pik.ports.remote import Foreign, ForeignFile
 
 HEAD = 1 << 16
@@ -45,6 +45,7 @@ READERS: Mapping[InputFormat, Callable[..., Iterator[Block]]] = {
     InputFormat.JSON: json_values.blocks,
     InputFormat.CSV: csv_rows.blocks,
     InputFormat.TSV: csv_rows.blocks,
+    InputFormat.PARQUET: parquet_rows.blocks,
 }
 """What yields the records of each format as lines of JSON."""
 
@@ -125,6 +126,8 @@ class OpenedInput:
         """Return the layout with its format, by the content and the name where it has none. Raises InputError where the
         input is certainly not of that format, or of none that can be read. `mapped`: any JSON object is a record."""
         head, whole = self._head(layout)
+        if layout.format is None and layout.encoding is None and head.startswith(parquet_rows.MAGIC):
+            return PARQUET
         if layout.format is None and not layout.is_table:
             found = recognize(head.replace(b"\0", b"\n"), self.name, whole=whole, mapped=mapped)
             if isinstance(found, Shape):
@@ -137,6 +140,11 @@ class OpenedInput:
 
     def expect_fields(self, layout: Layout, mapping: RecordMapping) -> None:
         """Raise UsageError where the mapping fits none of the input's first records."""
+        if layout.format == InputFormat.PARQUET:
+            if not self.is_stream and self.stored_beginning(4) == parquet_rows.MAGIC:
+                columns = parquet_rows.columns_of(self.stored, self.name)
+                mapping.expect_fields([dict.fromkeys(columns)], self.name)
+            return
         head, _ = self._head(layout)
         if layout.format in WRITTEN_AS_JSON:
             records = _records(head.replace(b"\0", b"\n").decode(errors="replace").lstrip("\ufeff" + _BETWEEN))
@@ -155,7 +163,8 @@ class OpenedInput:
             head = self.beginning(HEAD)
         if layout.encoding is not None:
             return head.decode(layout.encoding, errors="ignore").encode(), whole
-        refuse_binary(head, self.name)
+        if layout.format not in (None, InputFormat.PARQUET) or not head.startswith(parquet_rows.MAGIC):
+            refuse_binary(head, self.name)
         return head, whole
 
     def digest(self) -> str:
@@ -205,13 +214,15 @@ class OpenedInput:
         if not self.is_stream:
             self.stored.seek(0)
         self.position = 0
-        opening = uncompressed if layout.encoding is None else decompressed
+        is_text = layout.encoding is None and layout.format != InputFormat.PARQUET
+        opening = uncompressed if is_text else decompressed
         with opening(self.stored, self.name) as stream:
             text = stream if layout.encoding is None else as_utf8(stream, layout.encoding, self.name)
             read = READERS[layout.format or InputFormat.JSONL]
             for block in read(text, self.name, layout, max_line=max_line, first_seq=first_seq, offset=offset):
                 seekable = self.stored.seekable()
-                self.position = self.stored.tell() if seekable else self.position + len(block.data)
+                at = self.stored.tell() if seekable else self.position + len(block.data)
+                self.position = max(self.position, at)  # what is not read in order does not go back
                 yield block
 
     def expect_unchanged(self, hint: str = "") -> None:

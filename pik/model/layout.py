@@ -17,6 +17,7 @@ class InputFormat(StrEnum):
     JSON = "json"
     CSV = "csv"
     TSV = "tsv"
+    PARQUET = "parquet"
 
 
 TABLES = frozenset({InputFormat.CSV, InputFormat.TSV})
@@ -25,7 +26,7 @@ TABLES = frozenset({InputFormat.CSV, InputFormat.TSV})
 WRITTEN_AS_JSON = frozenset({InputFormat.JSONL, InputFormat.JSON})
 """Formats whose records are JSON as they stand, so that they may be events without a mapping."""
 
-READS = "what can be read: JSON lines, other JSON, CSV and TSV, plain or compressed"
+READS = "what can be read: JSON lines, other JSON, CSV, TSV and Parquet, plain or compressed"
 
 OPTIONS = ("input", "delimiter", "columns", "null", "encoding")
 """The options that describe a layout."""
@@ -67,6 +68,7 @@ class Layout:
 
 
 AUTO = Layout()
+PARQUET = Layout(InputFormat.PARQUET)
 JSON_LINES = Layout(InputFormat.JSONL)
 JSON_VALUES = Layout(InputFormat.JSON)
 
@@ -95,6 +97,8 @@ def read_layout(given: Mapping[str, str]) -> Layout:
     if twice := [one for one in layout.columns if layout.columns.count(one) > 1]:
         raise Invalid(f"columns: {twice[0]!r} comes twice", hint="each column has its own name")
     if layout.encoding is not None:
+        if layout.format == InputFormat.PARQUET:
+            raise Invalid("encoding is for text, not for parquet", hint="leave it out")
         _expect_encoding(layout.encoding)
     return layout
 

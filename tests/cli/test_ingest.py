@@ -7,7 +7,10 @@ import json
 import shutil
 import subprocess
 import sys
+from datetime import UTC, datetime
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 EVENT = '{"source":"s","event_type":"t","entity_id":"e","event_time":"2026-01-01T00:00:00Z","payload":{}}\n'
@@ -248,6 +251,14 @@ def pretty(*ids: str) -> bytes:
     return "\n".join(json.dumps({"id": one, "at": "2026-01-01T00:00:00Z", "n": 1}, indent=1) for one in ids).encode()
 
 
+def parquet(*ids: str) -> bytes:
+    at = pa.array([datetime(2026, 1, 1, tzinfo=UTC)] * len(ids), pa.timestamp("ns", "UTC"))
+    ratios = [float("nan") if one == "c" else 0.5 for one in ids]
+    file = io.BytesIO()
+    pq.write_table(pa.table({"id": list(ids), "at": at, "ratio": ratios}), file)
+    return file.getvalue()
+
+
 FORMATS: dict[str, tuple[bytes, bytes, list[str], list[str], str, str]] = {
     "json": (
         pretty("a", "b") + b'\n{"id": "c",\n "at" 1}\n',
@@ -256,6 +267,14 @@ FORMATS: dict[str, tuple[bytes, bytes, list[str], list[str], str, str]] = {
         maps(entity_id="id", event_time="at", payload="@"),
         '{"id": "c",\n "at" 1}',
         "Expecting ':' delimiter (character 19) (line 11)",
+    ),
+    "parquet": (
+        parquet("a", "b", "c"),
+        parquet("b", "e"),
+        [],
+        maps(entity_id="id", event_time="at", payload="@"),
+        '{"id":"c","at":"2026-01-01T00:00:00.000000000Z","ratio":NaN}',
+        "column ratio has NaN, which JSON does not",
     ),
 }
 """A file with the events a and b and an invalid record, one with b and e, options, a mapping, and the reject."""

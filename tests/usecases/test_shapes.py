@@ -15,8 +15,6 @@ import threading
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import zstandard
 from hypothesis import given
@@ -137,11 +135,11 @@ def test_an_input_with_a_line_that_is_an_event_is_always_read(others: list[str],
 
 
 def test_binary_files_are_recognised_by_their_first_bytes(tmp_path: Path) -> None:
-    pq.write_table(pa.table({"a": [1]}), tmp_path / "a.parquet")
+    (tmp_path / "a.avro").write_bytes(b"Obj\x01\x04\x16")
     (tmp_path / "a.lz4").write_bytes(b"\x04\x22\x4d\x18\0")
     (tmp_path / "a.zip").write_bytes(b"PK\x03\x04")
     (tmp_path / "a.txt").write_text(LINES, encoding="utf-16")
-    for name, said in (("a.parquet", "Parquet"), ("a.lz4", "lz4"), ("a.zip", "zip"), ("a.txt", "UTF-16")):
+    for name, said in (("a.avro", "Avro"), ("a.lz4", "lz4"), ("a.zip", "zip"), ("a.txt", "UTF-16")):
         with pytest.raises(InputError, match=f"it looks like .*{said}") as error:
             examine(file_source(str(tmp_path / name)), None)
         assert "| pik ingest -" in error.value.hint

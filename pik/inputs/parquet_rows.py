@@ -1,0 +1,180 @@
+"""Rows of Parquet as records: each an object from the columns' names to their values."""
+
+from __future__ import annotations
+
+import io
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from tempfile import TemporaryFile
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
+
+import msgspec
+
+from pik.errors import InputError
+from pik.inputs import blocks as limits
+from pik.inputs.arrow_json import expect_readable, json_texts, reason, shown
+from pik.inputs.blocks import Block, Problem
+from pik.model.event import one_line
+from pik.model.layout import Layout
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from pyarrow.parquet import ParquetFile
+
+MAGIC = b"PAR1"
+"""How a Parquet file begins."""
+
+ROWS = 8192
+"""Rows that are converted at a time, at most."""
+
+_BUFFER = 1 << 18  # bytes of a column read at a time
+_NANOS = -(2**63) // 1000 + 1, (2**63 - 1) // 1000
+"""The first microsecond that 64 bits of nanoseconds reach, and the first one after these."""
+
+_encode = msgspec.json.Encoder().encode
+
+
+def blocks(
+    stream: BinaryIO, name: str, _layout: Layout, *, max_line: int, first_seq: int = 1, offset: int = 0
+) -> Iterator[Block]:
+    """Yield the rows from `first_seq` on, with their number in place of the offset.
+
+    A row with a value that JSON cannot say, such as NaN, is a problem. Raises InputError where it is not Parquet.
+    """
+    del max_line, offset  # a line that is too long is rejected as it is anywhere; rows are counted
+    with seekable(stream) as file:
+        rows = _Rows(file, name)
+        lines: list[bytes] = []
+        problems: dict[int, Problem] = {}
+        size, seq = 0, first_seq
+        for part, wrong in rows.read(first_seq - 1):
+            for place, problem in wrong.items():
+                problems[seq + place] = problem
+            seq += part.count(b"\n")
+            lines.append(part)
+            size += len(part)
+            if size >= limits.BLOCK or seq - first_seq + rows.at_a_time > limits.LINES:
+                yield Block(first_seq, seq - 1, b"".join(lines), seq - 1, problems=problems)
+                first_seq, lines, problems, size = seq, [], {}, 0
+        if lines:
+            yield Block(first_seq, seq - 1, b"".join(lines), seq - 1, problems=problems)
+
+
+def columns_of(file: BinaryIO, name: str) -> list[str]:
+    """Return the names of the columns. Raises InputError where it is not Parquet."""
+    return list(open_parquet(file, name).schema_arrow.names)
+
+
+def open_parquet(file: BinaryIO, name: str, **options: Any) -> ParquetFile:
+    """Open a file that can be read at any place. Raises InputError where it is not Parquet."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    try:
+        return parquet.ParquetFile(file, pre_buffer=False, buffer_size=_BUFFER, **options)
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{name} cannot be read as Parquet: {error}") from None
+
+
+@contextmanager
+def seekable(stream: BinaryIO) -> Iterator[BinaryIO]:
+    """Provide the stream so that it can be read at any place, as Parquet must be: what is not a file on a disk is
+    copied to a temporary one."""
+    if isinstance(stream, io.BufferedReader) and isinstance(stream.raw, io.FileIO) and stream.seekable():
+        stream.seek(0)
+        yield stream
+        return
+    with TemporaryFile() as file:
+        shutil.copyfileobj(stream, file, limits.BLOCK)
+        file.seek(0)
+        yield cast(BinaryIO, file)
+
+
+class _Rows:
+    """The rows of a file as lines of JSON."""
+
+    def __init__(self, file: BinaryIO, name: str) -> None:
+        self._name = name
+        self._file = open_parquet(file, name)
+        schema = self._file.schema_arrow
+        if not schema.names:
+            raise InputError(f"{name} has no columns")
+        if repeated := [column for column in schema.names if schema.names.count(column) > 1]:
+            raise InputError(f"{name}: two columns have the same name, {repeated[0]!r}")
+        for field in schema:
+            expect_readable(field.type, f"{name}: column {field.name}")
+        self._legacy = self._legacy_times()
+        # Of legacy timestamps those that do not fit into 64 bits of nanoseconds would come out as others.
+        self._coarse = open_parquet(file, name, coerce_int96_timestamp_unit="us") if self._legacy else None
+        metadata = self._file.metadata
+        self._groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+        average = sum(group.total_byte_size for group in self._groups) // max(1, metadata.num_rows)
+        self.at_a_time = max(1, min(ROWS, limits.LINES, limits.BLOCK // max(1, average)))
+
+    def _legacy_times(self) -> set[str]:
+        """Return the columns of timestamps of 96 bits."""
+        columns = self._file.schema
+        leaves = [columns.column(number) for number in range(len(columns))]
+        found = {leaf.path for leaf in leaves if leaf.physical_type == "INT96"}
+        if nested := [path for path in found if path not in self._file.schema_arrow.names]:
+            what = f"{self._name}: column {nested[0]} has timestamps of 96 bits, inside of another column"
+            raise InputError(what, hint="cast them to TIMESTAMP where the file is written")
+        return found
+
+    def read(self, skip: int) -> Iterator[tuple[bytes, dict[int, Problem]]]:
+        """Yield lines, and the problems among them by their place, from the row after so many."""
+        import pyarrow as pa
+
+        number = skip
+        try:
+            for place, group in enumerate(self._groups):
+                if skip >= group.num_rows:
+                    skip -= group.num_rows
+                    continue
+                coarse = self._batches(self._coarse, place, sorted(self._legacy)) if self._coarse else None
+                for batch in self._batches(self._file, place, None):
+                    check = next(coarse) if coarse is not None else None
+                    left, skip = skip, max(0, skip - batch.num_rows)
+                    if left < batch.num_rows:
+                        yield self._converted(batch.slice(left), None if check is None else check.slice(left))
+                        number += batch.num_rows - left
+        except (pa.ArrowException, OSError) as error:
+            raise InputError(f"{self._name}, after row {number:,}: it cannot be read as Parquet: {error}") from None
+
+    def _batches(self, file: ParquetFile, group: int, columns: list[str] | None) -> Iterator[pa.RecordBatch]:
+        return cast(
+            "Iterator[pa.RecordBatch]",
+            file.iter_batches(self.at_a_time, row_groups=[group], columns=columns, use_threads=False),
+        )
+
+    def _converted(self, batch: pa.RecordBatch, coarse: pa.RecordBatch | None) -> tuple[bytes, dict[int, Problem]]:
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        texts = {column: json_texts(batch.column(column)) for column in batch.schema.names}
+        for column, moments in zip(coarse.schema.names, coarse.columns, strict=True) if coarse is not None else ():
+            micros = moments.view(pa.int64())
+            fits = pc.and_(pc.greater_equal(micros, _NANOS[0]), pc.less(micros, _NANOS[1]))
+            texts[column] = pc.if_else(pc.fill_null(fits, True), texts[column], None)
+        parts: list[Any] = []
+        for column, cells in texts.items():
+            parts += [(",%s:" if parts else "{%s:") % _encode(column).decode(), cells]
+        found = pc.binary_join_element_wise(*parts, "}\n", "")
+        problems = {}
+        if found.null_count:
+            for place in pc.indices_nonzero(found.is_null()).to_pylist():
+                problems[place] = _problem(batch, place, texts)
+            lines = [one_line(problem.record).decode() + "\n" for problem in problems.values()]
+            found = pc.replace_with_mask(found, found.is_null(), pa.array(lines, found.type))
+        size = pc.sum(pc.binary_length(found)).as_py() or 0
+        return found.buffers()[2].slice(0, size).to_pybytes(), problems
+
+
+def _problem(batch: pa.RecordBatch, place: int, texts: dict[str, pa.Array]) -> Problem:
+    """Return the problem of a row with a value that JSON cannot say."""
+    cells = {name: column[place].as_py() for name, column in texts.items()}
+    wrong = next(name for name, text in cells.items() if text is None)
+    pairs = [(name, text or shown(batch.column(name)[place])) for name, text in cells.items()]
+    row = ",".join(f"{_encode(name).decode()}:{text}" for name, text in pairs)
+    return Problem(f"column {wrong} {reason(batch.column(wrong)[place])}", f"{{{row}}}".encode(errors="replace"))
