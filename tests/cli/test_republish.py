@@ -142,7 +142,7 @@ def test_refusals_are_kept_shown_and_sent_again(
     assert "nothing left to send" in nothing.err
     listed = pik("republish", "list", "--format", "json").json()["republishes"]
     assert [(one["state"], one["target"]) for one in listed] == [("COMPLETED", receiver.url)]
-    happened = f"COMPLETED, {EVENTS} events to {receiver.url}"
+    happened = f"COMPLETED, {EVENTS} events of all time to {receiver.url}"
     monkeypatch.setattr("pik.cli.table.terminal_width", lambda: 80)
     lines = pik("republish", "list").out.splitlines()
     assert max(map(len, lines)) <= 80

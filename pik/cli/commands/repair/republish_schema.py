@@ -10,7 +10,7 @@ import msgspec
 from pik.cli.document import TRUNCATED, Column, Field, Rows, Schema, or_null
 from pik.cli.values import Count, EventId, Instant, Json, Moment
 from pik.errors import command, number_of
-from pik.model.instant import ALL_TIME, Window, day_text
+from pik.model.instant import Window, day_text
 from pik.model.republish import Form, Republish, RepublishState
 
 if TYPE_CHECKING:
@@ -39,14 +39,14 @@ def deliveries_text(republish: Republish) -> str:
 
 
 def progress_text(republish: Republish) -> str:
-    """Return how far a republish is, in words: `STOPPED, 9 of 12 events [FROM, TO) to TARGET, 1 refused`."""
+    """Return how far a republish is, in words: `STOPPED, 9 of 12 events of [FROM, TO) to TARGET, 1 refused`."""
     request = republish.request
     noun = "deliveries" if request.as_received else "events"
     done = f"{republish.taken:,} of " if republish.taken < republish.events else ""
-    window = "" if request.window == ALL_TIME else f" {request.window}"
     refused = f", {republish.refused:,} refused" if republish.refused else ""
     because = f", {republish.stopped_because}" if republish.state == RepublishState.CANCELLED else ""
-    return f"{republish.state}, {done}{republish.events:,} {noun}{window} to {request.target}{refused}{because}"
+    what = f"{done}{republish.events:,} {noun} of {request.window} to {request.target}"
+    return f"{republish.state}, {what}{refused}{because}"
 
 
 def reason_text(reason: str) -> str:
