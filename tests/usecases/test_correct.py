@@ -38,7 +38,7 @@ from tests.support.corrected_model import RecordedCorrection, holding, listed, r
 from tests.support.faults import Crash, FailAt, OneByOne, wrapped
 from tests.support.scenario_model import BATCHES, ZONES, Assumed, Chosen, Sent, written
 from tests.support.stores import ingest, replayed
-from tests.usecases.test_corrected_model import QUICK, RECORDABLE, WHOLE, values_of
+from tests.usecases.test_corrected_model import QUICK, RECORDABLE, WHOLE, arrive, values_of
 from tests.usecases.test_scenario_model import Built, build
 
 ENGINE = DuckEngine()
@@ -72,10 +72,7 @@ def check_lists(batches: list[list[Sent]], steps: list[Assumed | int | list[Sent
         built = build(Path(directory), batches, "count(*)")
         for step in steps:
             if isinstance(step, list):
-                ingest(built.store, built.directory, [one.line for one in step], again=True)
-                newest = max(built.store.index.batches(), key=lambda batch: batch.recorded_at)
-                built.model.add(len(built.ids), step, newest.recorded_at)
-                built.ids.append(newest.batch_id)
+                arrive(built, step)
             elif isinstance(step, int):
                 revoke_one(built, step)
             else:

@@ -87,6 +87,14 @@ def _holding(built: Built) -> list[RecordedCorrection]:
     return holding(built.model.log, None)
 
 
+def arrive(built: Built, sent: list[Sent]) -> None:
+    """Ingest events into the store and the model."""
+    ingest(built.store, built.directory, [one.line for one in sent], again=True)
+    newest = max(built.store.index.batches(), key=lambda batch: batch.recorded_at)
+    built.model.add(len(built.ids), sent, newest.recorded_at)
+    built.ids.append(newest.batch_id)
+
+
 def check_recorded(
     batches: list[list[Sent]], formula: str, place: Place, steps: list[Step], more: list[Assumed]
 ) -> None:
@@ -102,10 +110,7 @@ def check_recorded(
                 assert plan.run.corrections_until == last
                 planned.append((start(built.store, plan).run_id, last))
             elif isinstance(step, list):
-                ingest(built.store, built.directory, [one.line for one in step], again=True)
-                newest = max(built.store.index.batches(), key=lambda batch: batch.recorded_at)
-                built.model.add(len(built.ids), step, newest.recorded_at)
-                built.ids.append(newest.batch_id)
+                arrive(built, step)
             elif isinstance(step, int):
                 if built.model.log:
                     revoked = built.model.log[step % len(built.model.log)]
