@@ -12,10 +12,13 @@ import pytest
 from pik.engine import DuckEngine
 from pik.model.delivery import Filter
 from pik.model.instant import ALL_TIME, DAY, Window
+from pik.model.scenario import read_scenario
 from pik.ports.store import Store
+from pik.rawlog.selection import AS_RECEIVED, NO_OVERRIDES
 from pik.stores import open_store
 from pik.stores.aws import lease
 from pik.stores.aws.clients import Clients
+from pik.usecases.correct.plan import plan_correction, record_correction
 from pik.usecases.timing.gaps import Question, find_gaps
 from pik.usecases.timing.grouping import payload_text, read_grouping
 from pik.usecases.timing.lag import measure_lag
@@ -49,12 +52,20 @@ def answers(store: Store, directory: Path) -> list[Any]:
     assert skew.shifts
     assert gaps.found
     assert late
-    return [
+    found = [
         (lag.total, list(lag.groups), lag.histogram),
         (skew.shifts, list(skew.negative), list(skew.groups)),
         *(list(rows) for rows in (gaps.silences, gaps.changes, gaps.groups, gaps.missing_ranges, gaps.sequences)),
         late,
     ]
+    text = "shift=-1h,entity=e1"
+    plan = plan_correction(store, ENGINE, read_scenario(None, [text], lambda _: ()).assumptions)
+    record_correction(plan, [text], "INC-1", "ana")
+    corrected, received = (
+        measure_lag(store, ENGINE, Filter(), SOURCE, overrides=by) for by in (NO_OVERRIDES, AS_RECEIVED)
+    )
+    assert corrected.total != received.total == lag.total
+    return [*found, corrected.total, list(corrected.groups), corrected.histogram, received.histogram]
 
 
 def test_promise_10_what_is_found_is_the_same_on_every_store(new_store: Callable[[], Store], tmp_path: Path) -> None:

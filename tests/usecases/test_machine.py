@@ -1,4 +1,4 @@
-"""A whole store against a simple model: ingest, correct, revoke, replay, promote, rollback, verify, rebuild.
+"""A whole store against a simple model: ingest, correct, revoke, replay, promote, rollback, republish, verify, rebuild.
 
 Promises 3 (raw is the source of truth), 4 (every delivery once), 6 (recomputing is idempotent) and 7 (aggregates are
 append-only, promotion compares before it sets), 11 (a correction changes what counts, and nothing else).
@@ -10,7 +10,7 @@ import json
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -24,17 +24,21 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
 from pik.engine import DuckEngine
+from pik.errors import NothingSelected
 from pik.inputs import blocks as blocks_module
 from pik.inputs.source import file_source
 from pik.model.batch import Verdict
 from pik.model.delivery import Filter
-from pik.model.instant import ALL_TIME, DAY, full_instant
+from pik.model.instant import ALL_TIME, DAY, full_instant, parse_instant
 from pik.model.metric import Definition, RunRequest, RunState
+from pik.model.republish import RepublishRequest, RepublishState
 from pik.model.scenario import read_scenario
+from pik.ports.target import Message
 from pik.rawlog.deliveries import deliveries
 from pik.rawlog.segment_writer import Reading
 from pik.runtime import SILENT
 from pik.stores import open_store
+from pik.targets.file import FileTarget
 from pik.usecases.care.rebuild import rebuild_index
 from pik.usecases.care.verify import verify
 from pik.usecases.correct.plan import plan_correction, record_correction
@@ -44,6 +48,7 @@ from pik.usecases.metrics.definitions import add_version
 from pik.usecases.metrics.diff import diff_aggregates
 from pik.usecases.replay.plan import plan_replay, start
 from pik.usecases.replay.runs import Pace, promote, rollback, run_locally
+from pik.usecases.republish import send as republishing
 
 TOTAL = Definition(name="total", value="sum((payload->>'$.v')::DECIMAL(18,2))")
 METRICS = ("event_count", "total")
@@ -51,6 +56,9 @@ FIRST_DAY = 20_000
 
 Bucket = tuple[str, int, str]
 """metric, day, entity"""
+
+Sent = tuple[str, int, int, int]
+"""entity, day, day as received, value"""
 
 
 @dataclass(frozen=True)
@@ -137,6 +145,13 @@ class Model:
         out = set[tuple[object, ...]]().union(*(correction.out for correction in self.corrections))
         return {identity: day for identity, day in self.days().items() if identity not in out}
 
+    def sent(self, entities: tuple[str, ...]) -> list[Sent]:
+        """Return what a consumer should have of the events of these entities (none: all) that count."""
+        events = ((self.accepted[identity], day) for identity, day in self.counting().items())
+        return sorted(
+            (one.entity, day, one.day, one.value) for one, day in events if not entities or one.entity in entities
+        )
+
     def truth(self) -> dict[Bucket, Decimal]:
         values: dict[Bucket, Decimal] = {}
         for identity, day in self.counting().items():
@@ -153,6 +168,33 @@ class Model:
 
 class Crash(Exception):
     """At will."""
+
+
+class DyingTarget(FileTarget):
+    """A file as a target that takes two messages at a time, until the process dies in a call."""
+
+    at_most = 2
+
+    def __init__(self, path: Path, calls: int) -> None:
+        super().__init__(path, begun=False)
+        self.calls = calls
+
+    def send(self, messages: Sequence[Message], answers: dict[int, str]) -> None:
+        self.calls -= 1
+        if self.calls:
+            return super().send(messages, answers)
+        super().send(messages[:1], {})
+        raise Crash
+
+
+def consumed(path: Path) -> list[Sent]:
+    """Return what a consumer has that drops events that it has already."""
+    had: dict[str, Sent] = {}
+    for one in map(json.loads, path.read_text().splitlines()):
+        times = one["time"], one.get("pikreceivedeventtime", one["time"])
+        day, received = (parse_instant(time) // DAY - FIRST_DAY for time in times)
+        had.setdefault(one["id"], (one["subject"], day, received, one["data"]["v"]))
+    return sorted(had.values())
 
 
 @contextmanager
@@ -180,6 +222,7 @@ class StoreMachine(RuleBasedStateMachine):
         add_version(self.store.metrics, TOTAL, 0)
         self.model = Model()
         self.files = 0
+        self.cut: tuple[str, Path, list[Sent]] | None = None
 
     def teardown(self) -> None:
         shutil.rmtree(self.directory)
@@ -236,8 +279,9 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(entity=st.sampled_from(["a", "b", "ü"]), moves=st.booleans())
     def correct(self, entity: str, moves: bool) -> None:
-        """Move the events of an entity to the next day, or take them out."""
-        hit = {identity for identity in self.model.counting() if identity[0] == entity}
+        """Move the events of an entity to the next day, or take them out: those that are out as well, which may count
+        again."""
+        hit = {identity for identity in self.model.accepted if identity[0] == entity}
         if not hit:
             return
         text = f"shift=1d,entity={entity}" if moves else f"without=selected,entity={entity}"
@@ -245,9 +289,9 @@ class StoreMachine(RuleBasedStateMachine):
         self.files += 1
         [made] = record_correction(plan, [text], f"INC-{self.files}", "test")
         corrected = Corrected(made.correction_id)
-        if moves:  # events that are out move as well: they may count again
-            days = self.model.days().items()
-            corrected.days = {identity: day + 1 for identity, day in days if identity[0] == entity}
+        if moves:
+            days = self.model.days()
+            corrected.days = {identity: days[identity] + 1 for identity in hit}
         else:
             corrected.out = hit
         self.model.corrections.append(corrected)
@@ -303,6 +347,37 @@ class StoreMachine(RuleBasedStateMachine):
                     del self.model.current[bucket]
                 else:
                     self.model.current[bucket] = base
+
+    @rule(entities=st.sampled_from([(), ("a",), ("b", "ü")]), calls=st.integers(1, 6))
+    def republish(self, entities: tuple[str, ...], calls: int) -> None:
+        """Send what counts to a file; the process may die, and then the next one sends what counted when it began."""
+        if self.cut is not None:
+            republish_id, path, expected = self.cut
+            target, self.cut = FileTarget(path, begun=True), None
+            pace = republishing.Pace()
+            done = republishing.resume(self.store, self.engine, republish_id, target, pace, SILENT)
+            target.close()
+            assert (done.state, done.taken) == (RepublishState.COMPLETED, len(expected))
+            assert consumed(path) == expected
+            return
+        self.files += 1
+        path, expected = self.directory / f"{self.files}.sent", self.model.sent(entities)
+        dying = DyingTarget(path, calls)
+        request = RepublishRequest(
+            start=ALL_TIME.start, end=ALL_TIME.end, target=dying.shown, entities=entities, reason=str(self.files)
+        )
+        planned = republishing.plan_republish(self.store, self.engine, request, SILENT, now=1, actor="test")
+        if not expected:
+            with pytest.raises(NothingSelected), planned:
+                pass
+            return
+        with planned as plan:
+            try:
+                republishing.begin(self.store, plan, dying, republishing.Pace(), SILENT)
+                assert consumed(path) == expected
+            except Crash:
+                self.cut = plan.republish.republish_id, path, expected
+            dying.close()
 
     @rule(gone=st.booleans())
     def rebuild(self, gone: bool) -> None:
