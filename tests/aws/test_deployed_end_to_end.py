@@ -83,6 +83,15 @@ def test_from_a_request_over_http_to_a_current_value(pik: Pik, deployed: Deploye
     assert pik("promote", planned["run_id"], "--yes", "--reason", "checked", "--store", store).code == 0
     (value,) = pik("aggregates", "--entity", "http", "--store", store, "--format", "json").json()["aggregates"]
     assert (value["value"], value["inputs"]) == (2, 2)
+
+    moved = ("--assume", "shift=1d,entity=http,where=(payload->>'$.number') = '3'", "--reason", "INC-1", "--yes")
+    assert pik("correct", *moved, "--store", store).code == 0
+    planned = send("/replay", {**asked, "end_time": "2026-02-05"})
+    ended = _ended(deployed, planned["run_id"])
+    assert (ended["state"], ended["events_matched"], ended["corrections_until"] is None) == ("COMPLETED", 2, False)
+    assert pik("promote", planned["run_id"], "--yes", "--reason", "corrected", "--store", store).code == 0
+    values = pik("aggregates", "--entity", "http", "--store", store, "--format", "json").json()["aggregates"]
+    assert [(one["bucket"][:10], one["value"]) for one in values] == [("2026-02-03", 1), ("2026-02-04", 1)]
     shown = pik("show", first["event_id"], "--store", store, "--format", "json").json()
     assert [each["kind"] for each in shown["deliveries"]] == ["accepted", "exact", "conflict"]
     assert shown["deliveries"][0]["segment"] == first["s3_key"]

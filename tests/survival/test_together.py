@@ -13,10 +13,11 @@ from pik.errors import NotFound
 from pik.model.batch import BatchState
 from pik.model.delivery import Filter
 from pik.model.instant import ALL_TIME
+from pik.ports.store import Store
 from pik.rawlog.deliveries import deliveries
 from pik.stores import open_store
 from tests.support.snapshot import assert_sound, snapshot
-from tests.survival.conftest import ingest, started, whole
+from tests.survival.conftest import ingest, pik, started, whole
 
 PART = 2000
 
@@ -34,15 +35,18 @@ def parts(events: Path, directory: Path, count: int) -> list[Path]:
 
 
 @pytest.mark.parametrize("processes", [2, 4])
-def test_promise_4_overlapping_files_ingested_at_once_with_a_reader_meanwhile(
+def test_promise_4_overlapping_files_ingested_at_once_and_republished_with_a_reader_meanwhile(
     tmp_path: Path, events: Path, processes: int
 ) -> None:
     files = parts(events, tmp_path, processes + 1)
     url = tmp_path / "store"
     running = [started(url, files[number], files[number + 1], block=60_000, workers=0) for number in range(processes)]
-    looks = 0
+    looks, republishing = 0, None
     while any(process.poll() is None for process in running):
         looks += look(url)
+        if republishing is None and looks and open_store(str(url)).index.totals().events:
+            command = ("republish", "--all", "--target", str(tmp_path / "sent"), "--yes", "--store", str(url))
+            republishing = pik(*command)
     ended = [(process.communicate(timeout=60), process.returncode) for process in running]
     # Whoever comes to a file that another is just ingesting is told so; nothing else may go wrong.
     for (_, errors), code in ended:
@@ -50,6 +54,9 @@ def test_promise_4_overlapping_files_ingested_at_once_with_a_reader_meanwhile(
         assert "locked" not in errors
     assert looks > 3
     store = open_store(str(url))
+    assert republishing is not None
+    assert (republishing.wait(60), republishing.communicate()[0] != "") == (0, True)
+    expect_sent(store, tmp_path / "sent")
     again = [started(url, file, block=60_000, workers=0).communicate(timeout=60) for file in files]
     assert [json.loads(out.splitlines()[-1])[0] for out, _ in again] == ["already ingested"] * len(files)
     one_by_one = whole(tmp_path, files[0])
@@ -61,6 +68,16 @@ def test_promise_4_overlapping_files_ingested_at_once_with_a_reader_meanwhile(
     assert sum(len(of_event) for of_event in found["events"].values()) == sum(
         len(of_event) for of_event in expected["events"].values()
     )
+
+
+def expect_sent(store: Store, path: Path) -> None:
+    """The file has each event once that was recorded when the republish was planned."""
+    [republish] = store.republishes.newest_first()
+    sent = [json.loads(line)["id"] for line in path.read_text().splitlines()]
+    counted = deliveries(store, Filter(ALL_TIME), only="accepted")
+    known = [one.delivery.event_id for one in counted if one.segment.recorded_at <= republish.known_until]
+    assert sorted(sent) == sorted(known)
+    assert len(sent) == republish.taken > 0
 
 
 def identities(found: dict[str, dict[str, list[tuple[str, int, str, bytes]]]]) -> dict[str, Counter[tuple[str, int]]]:
