@@ -176,7 +176,7 @@ class DyingTarget(FileTarget):
     at_most = 2
 
     def __init__(self, path: Path, calls: int) -> None:
-        super().__init__(path, begun=False)
+        super().__init__(path, taken=None)
         self.calls = calls
 
     def send(self, messages: Sequence[Message], answers: dict[int, str]) -> None:
@@ -353,7 +353,8 @@ class StoreMachine(RuleBasedStateMachine):
         """Send what counts to a file; the process may die, and then the next one sends what counted when it began."""
         if self.cut is not None:
             republish_id, path, expected = self.cut
-            target, self.cut = FileTarget(path, begun=True), None
+            target, self.cut = FileTarget(path, self.store.republishes.get(republish_id).taken), None
+            target.check()
             pace = republishing.Pace()
             done = republishing.resume(self.store, self.engine, republish_id, target, pace, SILENT)
             target.close()
