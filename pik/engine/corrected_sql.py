@@ -6,7 +6,8 @@ three digits after them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -86,22 +87,43 @@ def load_corrections(
 ) -> CorrectedLines:
     """Load what corrections list into the tables `moved_batch`, `moved` and `out_event`, as far as there is any, and
     return how lines are corrected. Raises Damaged unless all of it is there."""
-    import duckdb
-
     moving = [one for one in corrections if one.moves]
     removing = [one for one in corrections if not one.moves]
-    try:
+    with _reading(corrections):
         if moving:
             _load_moved(db, moving, named)
         if removing:
             _load_out(db, removing, named)
+    return CorrectedLines(bool(moving), bool(removing), named)
+
+
+def load_listed(db: DuckDBPyConnection, corrections: Sequence[CorrectionFiles]) -> None:
+    """Load what corrections list into the table `listed`. Raises Damaged unless all of it is there."""
+    columns = {"event_id": "VARCHAR", "batch_id": "VARCHAR", "seq": "BIGINT"}
+    if not corrections:
+        nothing = ", ".join(f"CAST(NULL AS {sql_type}) AS {name}" for name, sql_type in columns.items())
+        db.execute(f"CREATE TEMP VIEW listed AS SELECT CAST(NULL AS VARCHAR) AS correction_id, {nothing} WHERE false")
+        return
+    with _reading(corrections):
+        db.execute(f"CREATE TEMP TABLE listed_line AS {_listed(corrections, columns)}")
+        _expect(db, "SELECT count(seq) FROM listed_line", corrections)
+    by = _id_of("correction", corrections)
+    db.execute(f"CREATE TEMP VIEW listed AS SELECT {by} AS correction_id, {', '.join(columns)} FROM listed_line")
+
+
+@contextmanager
+def _reading(corrections: Sequence[CorrectionFiles]) -> Iterator[None]:
+    """Raise Damaged for errors that the lists are to blame for."""
+    import duckdb
+
+    try:
+        yield
     except duckdb.OutOfMemoryException as error:
         raise OutOfMemory(error) from None
     except duckdb.InterruptException:
         raise
     except duckdb.Error as error:
         raise _damaged([file for one in corrections for file in one.files], first_line(error)) from None
-    return CorrectedLines(bool(moving), bool(removing), named)
 
 
 def _load_moved(db: DuckDBPyConnection, moving: Sequence[CorrectionFiles], named: bool) -> None:

@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pik.engine.corrected_sql import CorrectedLines, load_corrections
+from pik.engine.corrected_sql import CorrectedLines, load_corrections, load_listed
 from pik.engine.sandbox import (
     OutOfMemory,
     column_sql,
@@ -76,6 +76,10 @@ class DuckTables:
     def keep(self, name: str, sql: str, parameters: Sequence[object] = ()) -> None:
         """See Tables.keep."""
         self._execute(f"CREATE OR REPLACE TEMP TABLE {name} AS {sql}", parameters)
+
+    def define(self, name: str, sql: str) -> None:
+        """See Tables.define."""
+        self._execute(f"CREATE TEMP VIEW {name} AS {sql}")
 
     def add(self, name: str, columns: Mapping[str, str], rows: Iterable[Sequence[object]]) -> None:
         """See Tables.add."""
@@ -192,6 +196,7 @@ def _load(
             f"columns = {{{types}}})"
         )
     corrected = load_corrections(db, files.corrections, named="correction" in names)
+    load_listed(db, files.listed)
     if files.choices is not None:
         db.execute(
             "CREATE TEMP TABLE choices AS SELECT batch_id, seq, arg_max(counts, number) AS counts,"

@@ -83,9 +83,9 @@ class DeliveryFiles:
     were not accepted; `blocks` one of `batch_id,ingest_time,recorded_at` (nanoseconds). Neither has a header. The first
     of the files are the whole objects of the `segments`.
 
-    `corrections` as those of Inputs; the batches `withdrawn` come with the id of their correction. `choices` is a CSV
-    file of `number,batch_id,seq,counts,correction_id` (None: there are none): of several about one delivery, the one
-    with the highest number says whether it counts.
+    `corrections` as those of Inputs; `listed` are those of which only is asked what they list. The batches `withdrawn`
+    come with the id of their correction. `choices` is a CSV file of `number,batch_id,seq,counts,correction_id` (None:
+    there are none): of several about one delivery, the one with the highest number says whether it counts.
     """
 
     files: Sequence[Path]
@@ -96,6 +96,7 @@ class DeliveryFiles:
     corrections: Sequence[CorrectionFiles] = ()
     choices: Path | None = None
     withdrawn: Sequence[tuple[str, str]] = ()
+    listed: Sequence[CorrectionFiles] = ()
 
     @property
     def readable(self) -> Iterator[Path]:
@@ -103,7 +104,7 @@ class DeliveryFiles:
         yield from (*self.files, self.verdicts, self.blocks)
         if self.choices is not None:
             yield self.choices
-        for one in self.corrections:
+        for one in (*self.corrections, *self.listed):
             yield from one.files
 
 
@@ -191,6 +192,7 @@ class Figures(Protocol):
 class Tables(Protocol):
     """Deliveries as SQL tables: `deliveries`, every recorded one, and `events`, those that count. Where `received_ns`
     is asked for, `moved_away` has those that count and were in the window until a correction moved them out of it.
+    `listed` has what the `listed` corrections of the files list: correction_id, event_id, batch_id, seq.
 
     Their columns are DELIVERY_COLUMNS, as far as they were asked for. Statements are DuckDB's SQL, read those tables
     and nothing else, and raise Invalid where they cannot be evaluated.
@@ -204,6 +206,9 @@ class Tables(Protocol):
 
     def keep(self, name: str, sql: str, parameters: Sequence[object] = ()) -> None:
         """Keep the rows of a query as a table of this name for the following ones."""
+
+    def define(self, name: str, sql: str) -> None:
+        """Give the rows of a query a name for the following ones, each of which computes them again."""
 
     def add(self, name: str, columns: Mapping[str, str], rows: Iterable[Sequence[object]]) -> None:
         """Add a table with these columns, given with their SQL types, and these rows; TIMESTAMPs are microseconds."""

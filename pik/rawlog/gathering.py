@@ -50,9 +50,10 @@ def gather(selection: Selection, *, at_most: int | None = None) -> Iterator[Gath
 
 
 @contextmanager
-def gather_deliveries(selection: Selection) -> Iterator[DeliveryFiles]:
+def gather_deliveries(selection: Selection, listed: Sequence[Correction] = ()) -> Iterator[DeliveryFiles]:
     """Provide every delivery of the window's days (and of the entities) as files, with its verdict, for as long as
-    the context lasts. Raises Damaged as `gather` does."""
+    the context lasts; with them what corrections list, those that move only for these days. Raises Damaged as `gather`
+    does."""
     from pik.ports.engine import DeliveryFiles
 
     lines, chosen, batches = 0, Spool(Segment), set[str]()
@@ -72,11 +73,13 @@ def gather_deliveries(selection: Selection) -> Iterator[DeliveryFiles]:
                 batches.add(segment.batch_id)
         files, whole = stack.enter_context(_files(selection, chosen, directory))
         withdrawn = [one for one in selection.corrected.withdrawn.items() if one[0] in batches]
+        lists = _ListFiles(selection, directory, stack)
         yield DeliveryFiles(
             *(files, lines, verdicts, blocks, whole),
-            corrections=_ListFiles(selection, directory, stack).of(selection),
+            corrections=lists.of(selection),
             choices=_choices(selection, batches, directory / "choices.csv"),
             withdrawn=withdrawn,
+            listed=lists.listed(selection, listed),
         )
 
 
@@ -109,22 +112,31 @@ class _ListFiles:
 
     def of(self, selection: Selection) -> tuple[CorrectionFiles, ...]:
         """Provide the lists that the selection needs, in the order of the log. Raises Damaged."""
-        from pik.ports.engine import CorrectionFiles
-
         corrected, overrides = selection.corrected, selection.overrides
         if not corrected:
             return ()
         is_anywhere = overrides.duplicates or overrides.settled or corrected.removes_anywhere
         everywhere = None if is_anywhere else selection.days
-        found: list[CorrectionFiles] = []
-        for corrections, days in ((corrected.removing, everywhere), (corrected.moving, selection.days)):
-            for one, lists in corrected.lists(corrections, days, selection.entities):
-                self._make(one, lists)
-                files = [file for listed in lists if (file := self._made[listed.key]) is not None]
-                if files:
-                    paths, lines = [path for path, _ in files], sum(count for _, count in files)
-                    found.append(CorrectionFiles(one.kind.moves, one.correction_id, paths, lines))
-        return tuple(found)
+        removing = self._provided(selection, corrected.removing, everywhere)
+        return (*removing, *self._provided(selection, corrected.moving, selection.days))
+
+    def listed(self, selection: Selection, corrections: Sequence[Correction]) -> tuple[CorrectionFiles, ...]:
+        """Provide the lists of these corrections, of those that move only those for the selection's days."""
+        moving = [one for one in corrections if one.kind.moves]
+        others = [one for one in corrections if not one.kind.moves]
+        return (*self._provided(selection, others, None), *self._provided(selection, moving, selection.days))
+
+    def _provided(
+        self, selection: Selection, corrections: Sequence[Correction], days: Days | None
+    ) -> Iterator[CorrectionFiles]:
+        from pik.ports.engine import CorrectionFiles
+
+        for one, lists in selection.corrected.lists(corrections, days, selection.entities):
+            self._make(one, lists)
+            files = [file for listed in lists if (file := self._made[listed.key]) is not None]
+            if files:
+                paths, lines = [path for path, _ in files], sum(count for _, count in files)
+                yield CorrectionFiles(one.kind.moves, one.correction_id, paths, lines)
 
     def _make(self, correction: Correction, lists: Sequence[CorrectionList]) -> None:
         """Provide lists, or their frames that may hold the entities, as files, with their numbers of lines."""

@@ -12,7 +12,7 @@ from pik.model.ids import new_id
 from pik.model.instant import day_of, parse_instant
 from pik.ports.raw import Raw
 from pik.ports.store import Store
-from pik.rawlog.correction_lists import HELD, write_lists
+from pik.rawlog.correction_lists import MOST, pack_lists, write_lists
 from pik.rawlog.corrections import record
 from pik.rawlog.deliveries import deliveries
 from tests.support.stores import window
@@ -24,7 +24,7 @@ def listed_order(one: ListedDelivery) -> tuple[str, str, str, int]:
 
 
 def written_lists(
-    raw: Raw, correction_id: str, deliveries: Iterable[ListedDelivery], held: int = HELD
+    raw: Raw, correction_id: str, deliveries: Iterable[ListedDelivery], most: int = MOST
 ) -> tuple[CorrectionList, ...]:
     """Create the lists of a correction with these deliveries."""
     ordered = sorted(deliveries, key=lambda one: (one.event_time[:10], listed_order(one)))
@@ -37,7 +37,7 @@ def written_lists(
         )
         for one in ordered
     )
-    return write_lists(raw, correction_id, lines, held)
+    return write_lists(raw, pack_lists(correction_id, lines, most))
 
 
 def moved(

@@ -35,8 +35,9 @@ def store(tmp_path: Path) -> Store:
     return whole(tmp_path, path)
 
 
-def correcting(store: Store, assume: str, **settings: object) -> subprocess.Popen[str]:
-    command = ("correct", "--assume", assume, "--reason", "INC-1", "--actor", "ana", "--yes", "--format", "json")
+def correcting(store: Store, *assumed: str, **settings: object) -> subprocess.Popen[str]:
+    options = [option for assume in assumed for option in ("--assume", assume)]
+    command = ("correct", *options, "--reason", "INC-1", "--actor", "ana", "--yes", "--format", "json")
     return pik(*command, "--store", store.url, **settings)
 
 
@@ -75,17 +76,18 @@ def test_promise_1_a_correction_killed_at_random_instants(
     assert ended(correcting(store, "shift=1h,entity=e0"))[0] == 0
     lasts, draw, expected = time.monotonic() - began, random.Random(wanted), ["shift=1h,entity=e0"]
     for number in range(wanted):
-        statement = f"shift={number + 61}m,entity=e{number % 3}"  # no number of whole hours, which would be written so
-        process = correcting(store, statement, start_new_session=True)
+        # no number of whole hours, which would be written so
+        together = [f"shift={number + minutes}m,entity=e{number % 3}" for minutes in (61, 121)]
+        process = correcting(store, *together, start_new_session=True)
         time.sleep(draw.uniform(0.3, 1) * lasts)
         process.send_signal(signal.SIGKILL)
         ended(process)
-        assert statements(store) in (expected, [*expected, statement])
+        assert statements(store) in (expected, [*expected, *together])
         for _ in range(2):
-            code, errors = ended(correcting(store, statement))
+            code, errors = ended(correcting(store, *together))
             assert code == 0 or "recorded already for this reason" in errors, errors
         assert code == WRONG
-        expected.append(statement)
+        expected += together
         assert statements(store) == expected
     sound(store, monkeypatch, expected)
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 from decimal import Decimal
 from operator import attrgetter
 from pathlib import Path
+from time import time_ns
 from typing import Any
 
 import pytest
@@ -20,10 +21,10 @@ from pik.errors import Busy, NothingSelected, UsageError
 from pik.model.batch import BatchState
 from pik.model.correction import Correction, active
 from pik.model.delivery import Filter
-from pik.model.instant import ALL_TIME
+from pik.model.instant import ALL_TIME, SECOND
 from pik.model.scenario import Without, read_scenario
 from pik.ports.store import Store
-from pik.rawlog.corrections import read_list, with_frames
+from pik.rawlog.corrections import read_list, with_frames, without_frames
 from pik.rawlog.deliveries import deliveries
 from pik.runtime import SILENT
 from pik.stores import open_store
@@ -210,17 +211,25 @@ def test_the_plan_counts_events_that_are_hit_in_some_deliveries_only(store: Stor
 
 def test_the_plan_counts_keyed_events_hit_in_one_of_two_places(store: Store, tmp_path: Path) -> None:
     later = sale(9, v=2, idempotency_key="k") | {"event_time": "2026-03-04T01:00:00Z"}
-    ingest(store, tmp_path, [sale(1, idempotency_key="k"), later])
+    whole = [sale(3, idempotency_key="w"), sale(4, v=2, idempotency_key="w")]
+    among = [sale(5, idempotency_key="m"), sale(6, source="web", v=2, idempotency_key="m")]
+    ingest(store, tmp_path, [sale(1, idempotency_key="k"), later, *whole, *among])
     [planned] = plan_of(store, "shift=1h,from=2026-03-01,to=2026-03-02").corrections
-    assert (planned.deliveries, planned.partial) == (1, 1)
+    assert (planned.deliveries, planned.partial) == (5, 1)
+    [planned] = plan_of(store, "shift=1h,from=2026-03-01,to=2026-03-01T01:00:06Z").corrections
+    assert (planned.deliveries, planned.partial) == (4, 2)
 
 
 def test_the_plan_counts_moved_events_that_equal_one_that_came_right(store: Store, tmp_path: Path) -> None:
-    right = [sale(n) | {"event_time": f"2026-03-01T00:00:{n:02}Z"} for n in (1, 2)]
-    right[1]["payload"] = {"v": 7}
-    ingest(store, tmp_path, [sale(1), sale(2), *right])
+    right = [sale(n) | {"event_time": f"2026-03-01T00:00:{n:02}Z"} for n in (1, 2, 3, 4, 4)]
+    for one, payload in zip(right, ({"v": 1.0}, {"v": 7}, {"v": 8}, {"v": 1}, {"v": 9}), strict=True):
+        one["payload"] = payload
+    keyed = [sale(3, idempotency_key="k", v=2), sale(4, idempotency_key="k")]  # the second of them does not count
+    ingest(store, tmp_path, [sale(1), sale(1), sale(2), *keyed, sale(2, idempotency_key="l"), *right])
     [planned] = plan_of(store, "shift=-1h,from=2026-03-01T01:00:00Z").corrections
-    assert planned.collisions == 1
+    assert planned.collisions == 3  # that of the first second, and both of the other second: they are equal before
+    [planned] = plan_of(store, "shift=-3599s,from=2026-03-01T01:00:00Z").corrections
+    assert planned.collisions == 2
 
 
 def test_the_plan_names_the_corrections_that_it_overrides(store: Store, tmp_path: Path) -> None:
@@ -296,6 +305,23 @@ def test_nothing_is_recorded_by_a_plan_that_another_correction_overtook(store: S
     with pytest.raises(Busy, match="meanwhile"):
         record_correction(plan, ["shift=1h,entity=a"], "INC-1", "ana")
     assert len(store.corrections.recorded()) == 1
+
+
+def test_what_came_after_the_plan_is_not_listed_and_what_the_plan_should_have_seen_refuses_it(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ingest(store, tmp_path, [sale(1)])
+    plan = plan_of(store, "shift=1h,source=web")
+    ingest(store, tmp_path, [sale(2)])
+    [made] = record_correction(plan, ["shift=1h,source=web"], "INC-1", "ana")
+    assert [one.seq for each in with_frames(store.raw, made).lists for one in read_list(store.raw, each)] == [1]
+    with monkeypatch.context() as patched:  # as if another process had begun to record what comes next
+        patched.setattr("pik.usecases.correct.plan.time.time_ns", lambda: time_ns() + 600 * SECOND)
+        plan = plan_of(store, "shift=2h,source=web")
+    ingest(store, tmp_path, [sale(3)])
+    with pytest.raises(Busy, match="deliveries were recorded meanwhile"):
+        record_correction(plan, ["shift=2h,source=web"], "INC-1", "ana")
+    assert list(store.corrections.recorded()) == [without_frames(made)]
 
 
 def test_plans_and_standing_know_where_heirs_and_moved_events_count(store: Store, tmp_path: Path) -> None:

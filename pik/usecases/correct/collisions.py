@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from hashlib import sha256
+from typing import NamedTuple
 
 from pik.model.identity import read_payload
 from pik.model.instant import Window
@@ -10,38 +12,65 @@ from pik.ports.engine import Engine, Tables
 from pik.ports.store import Store
 from pik.rawlog.gathering import gather_deliveries
 from pik.rawlog.selection import Selection
+from pik.runtime.storage import Spool
 
 
-def count_collisions(store: Store, engine: Engine, tables: Tables) -> int:
-    """Return how many events of the table `hit` that count meet, at the time to which they move, another one that
-    counts there, with the same source, type, entity and payload. Raises Damaged and EngineError."""
+class Meeting(NamedTuple):
+    """An event that counts at the same time as others of its source, type and entity, if the `moved` ones among them
+    move. They have the number `place`. Its time is `event_ns` before that."""
+
+    event_id: str
+    place: int
+    moved: bool
+    event_ns: int
+
+
+class _Content(NamedTuple):
+    """An event, and the digest of its payload."""
+
+    event_id: str
+    digest: str
+
+
+def meeting_events(tables: Tables) -> Spool[Meeting]:
+    """Return the events that meet at a time to which one of them moves, according to the table `hit`."""
+    tables.define(
+        "happening",
+        "SELECT events.event_id, events.source, events.event_type, events.entity_id, events.event_ns,"
+        " coalesce(hit.time_ns, events.event_ns) AS happened, hit.time_ns IS NOT NULL AS moved"
+        " FROM events LEFT JOIN hit USING (batch_id, seq)",
+    )
+    key = "source, event_type, entity_id, happened"
     tables.keep(
-        "meeting",
-        "SELECT hit.event_id, other.event_id AS other_id, hit.event_ns, other.event_ns AS other_ns FROM hit"
-        " SEMI JOIN events USING (batch_id, seq)"
-        " JOIN (SELECT events.*, coalesce(hit.time_ns, events.event_ns) AS happened FROM events"
-        " LEFT JOIN hit USING (batch_id, seq)) AS other"
-        " ON other.source = hit.source AND other.event_type = hit.event_type AND other.entity_id = hit.entity_id"
-        " AND other.happened = hit.time_ns AND other.event_id <> hit.event_id",
+        "place",
+        f"SELECT {key}, CAST(row_number() OVER () AS BIGINT) AS number FROM (SELECT {key} FROM happening"
+        f" GROUP BY {key} HAVING count(*) > 1 AND bool_or(moved))",
     )
-    [[count, first, last]] = tables.rows(
-        "SELECT count(*), least(min(event_ns), min(other_ns)), greatest(max(event_ns), max(other_ns)) FROM meeting"
-    )
-    if not count:
+    rows = tables.rows(f"SELECT event_id, number, moved, event_ns FROM happening JOIN place USING ({key})")
+    return Spool(Meeting, (Meeting(*row) for row in rows))
+
+
+def count_collisions(store: Store, engine: Engine, meeting: Spool[Meeting]) -> int:
+    """Return how many moved events meet another one with the same payload. Raises Damaged and EngineError."""
+    if not len(meeting):
         return 0
-    ids = [event_id for [event_id] in tables.rows("SELECT event_id FROM meeting UNION SELECT other_id FROM meeting")]
-    payloads = dict(_payloads(store, engine, Window(first, last + 1), ids))
-    pairs = tables.rows("SELECT DISTINCT event_id, other_id FROM meeting")
-    return len({one for one, other in pairs if one in payloads and payloads[one] == payloads.get(other)})
-
-
-def _payloads(store: Store, engine: Engine, window: Window, event_ids: list[str]) -> Iterator[tuple[str, bytes]]:
-    """Yield the canonical payload of each of these events as it counts."""
+    window = Window(min(one.event_ns for one in meeting), max(one.event_ns for one in meeting) + 1)
     with (
         gather_deliveries(Selection(store, window)) as files,
         engine.tables(files, ("event_id", "payload"), window) as tables,
     ):
-        tables.add("wanted", {"event_id": "VARCHAR"}, ([one] for one in event_ids))
-        rows = tables.rows("SELECT event_id, CAST(payload AS VARCHAR) FROM events SEMI JOIN wanted USING (event_id)")
-        for event_id, payload in rows:
-            yield event_id, read_payload(payload.encode())[0]
+        columns = {"event_id": "VARCHAR", "place": "BIGINT", "moved": "BOOLEAN"}
+        tables.add("meeting", columns, (one[:3] for one in meeting))
+        tables.add("content", {"event_id": "VARCHAR", "digest": "VARCHAR"}, Spool(_Content, _contents(tables)))
+        alike = "SELECT count(*) FILTER (moved) AS moved FROM meeting JOIN content USING (event_id)"
+        [[count]] = tables.rows(
+            f"SELECT coalesce(sum(moved), 0) FROM ({alike} GROUP BY place, digest HAVING count(*) > 1)"
+        )
+    return int(count)
+
+
+def _contents(tables: Tables) -> Iterator[_Content]:
+    """Yield the digests of the canonical payloads of the events that meet."""
+    rows = tables.rows("SELECT event_id, CAST(payload AS VARCHAR) FROM events SEMI JOIN meeting USING (event_id)")
+    for event_id, payload in rows:
+        yield _Content(event_id, sha256(read_payload(payload.encode())[0]).hexdigest())

@@ -10,12 +10,12 @@ from typing import NamedTuple
 from pik.model.correction import Correction, CorrectionKind, active
 from pik.model.instant import day_text
 from pik.model.scenario import Assumption, WithoutBatch
-from pik.ports.engine import Engine, Tables
+from pik.ports.engine import Tables
 from pik.ports.store import Store
 from pik.rawlog.corrected import first_known, withdrawn_by
 from pik.runtime.storage import Spool
-from pik.usecases.correct.collisions import count_collisions
-from pik.usecases.correct.hits import Hits, add_listed, day_sql
+from pik.usecases.correct.hits import EVENT, KINDS, Hits, day_sql, listed_by
+from pik.usecases.correct.search import add_conflicting
 
 _SHOWN = 5
 """Names of each kind that a plan shows: those with the most deliveries."""
@@ -111,8 +111,16 @@ class EarlierHits:
             self.hits.add(Hit(len(self.kinds), *row))
 
 
-def planned(store: Store, engine: Engine, assumption: Assumption, hit: Hits, earlier: EarlierHits) -> PlannedCorrection:
-    """Return what recording this assumption would do, after `earlier` ones. Raises Damaged and EngineError."""
+def related(store: Store, assumption: Assumption) -> list[Correction]:
+    """Return the corrections that hold and matter for what one that records this assumption does: those of the same
+    step, and those that take events out."""
+    kind = KINDS.get(type(assumption))
+    return [one for one in active(store.corrections.recorded()) if kind is not None and _matters(one.kind, kind)]
+
+
+def planned(store: Store, assumption: Assumption, hit: Hits, until: int, earlier: EarlierHits) -> PlannedCorrection:
+    """Return what recording this assumption would do, after `earlier` ones; collisions are not counted. The table
+    `listed` has what related corrections list. Raises Damaged and EngineError."""
     tables = hit.tables
     taken_out, moved, replaced = _effects(store, assumption, hit)
     return PlannedCorrection(
@@ -124,9 +132,9 @@ def planned(store: Store, engine: Engine, assumption: Assumption, hit: Hits, ear
         moved,
         replaced,
         (*(_facet(tables, by, column) for by, column in _FACETS.items()), _days(tables)),
-        tuple(_overlaps(store, hit, earlier)),
-        count_collisions(store, engine, tables) if hit.kind.moves else 0,
-        _partial(store, hit),
+        tuple(_overlaps(related(store, assumption), hit, earlier)),
+        0,
+        _partial(store, hit, until),
     )
 
 
@@ -184,13 +192,12 @@ def _count(tables: Tables, rows: str) -> int:
     return int(count)
 
 
-def _overlaps(store: Store, hit: Hits, earlier: EarlierHits) -> Iterator[Overlap]:
+def _overlaps(log: list[Correction], hit: Hits, earlier: EarlierHits) -> Iterator[Overlap]:
     """Yield the corrections, recorded or before this one in the command, that matter for what this one does: those of
     the same step, and those that take events out."""
-    log = [one for one in active(store.corrections.recorded()) if _matters(one.kind, hit.kind)]
     if log:
-        add_listed(hit.tables, store, "listed", log)
-        for number, deliveries, events in _shared(hit, "listed", [one.kind for one in log]):
+        hit.tables.define("of_log", listed_by(log))
+        for number, deliveries, events in _shared(hit, "of_log", [one.kind for one in log]):
             yield Overlap(log[number].kind, log[number], None, deliveries, events)
     if earlier.kinds:
         columns = {"number": "INTEGER", "event_id": "VARCHAR", "batch_id": "VARCHAR", "seq": "BIGINT"}
@@ -224,24 +231,17 @@ def _same_step(one: CorrectionKind, other: CorrectionKind) -> bool:
     return (one.moves and other.moves) or (one.chooses and other.chooses)
 
 
-def _partial(store: Store, hit: Hits) -> int:
+def _partial(store: Store, hit: Hits, until: int) -> int:
     """Return how many events are hit in some of their deliveries only."""
     if not hit.kind.moves:
         return 0
+    tables = hit.tables
     others = "SELECT event_id FROM deliveries ANTI JOIN hit USING (batch_id, seq)"
-    ids = {
-        event_id
-        for [event_id] in hit.tables.rows(f"SELECT DISTINCT event_id FROM hit SEMI JOIN ({others}) USING (event_id)")
-    }
-    keyed = {
-        event_id
-        for [event_id] in hit.tables.rows("SELECT DISTINCT event_id FROM hit WHERE idempotency_key IS NOT NULL")
-    }
-    if not keyed - ids:
-        return len(ids)
-    places = set(hit.tables.rows("SELECT batch_id, seq FROM hit WHERE idempotency_key IS NOT NULL"))
-    for deliveries in store.repeats.conflicting():
-        event_id = deliveries[0].event_id
-        if event_id in keyed and any((one.batch_id, one.seq) not in places for one in deliveries):
-            ids.add(event_id)
-    return len(ids)
+    tables.keep("partial", f"SELECT DISTINCT event_id FROM hit SEMI JOIN ({others}) USING (event_id)")
+    partial = _count(tables, "partial")
+    tables.define("whole", "SELECT hit.* FROM hit ANTI JOIN partial USING (event_id)")
+    if add_conflicting(tables, store, "whole", until):
+        others = "SELECT event_id FROM conflicting ANTI JOIN hit USING (batch_id, seq)"
+        [[more]] = tables.rows(f"SELECT count(DISTINCT {EVENT}) FROM whole SEMI JOIN ({others}) USING (event_id)")
+        partial += more
+    return partial

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pik.model.correction import Correction, active
-from pik.model.ids import new_id
+from pik.model.correction import Correction, CorrectionKind, active
 from pik.ports.raw import Object, Raw, RawObject
 from pik.ports.store import Store
 from pik.rawlog.corrected import Corrected
-from pik.rawlog.correction_lists import write_lists
+from pik.rawlog.correction_lists import PackedList, write_lists
 from pik.rawlog.selection import Overrides
 from pik.runtime.storage import scratch
-from pik.usecases.correct.hits import Hits
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,19 +53,20 @@ class _Beside:
 
 
 @contextmanager
-def drafted(store: Store, hit: Hits) -> Iterator[tuple[Store, Overrides]]:
+def drafted(
+    store: Store, correction_id: str, kind: CorrectionKind, lists: Iterable[PackedList]
+) -> Iterator[tuple[Store, Overrides]]:
     """Provide what would count if a correction with these lists were recorded, and the store to read it with."""
-    correction_id = new_id()
     with scratch() as directory:
         beside = _Beside(store.raw, directory, f"corrections/{correction_id}/")
         draft = Correction(
             format=store.format_version,
             correction_id=correction_id,
-            kind=hit.kind,
+            kind=kind,
             recorded_at=0,
             reason="",
-            events=hit.events,
-            lists=write_lists(beside, correction_id, hit.lines()),
+            events=0,
+            lists=write_lists(beside, lists),
         )
         inner = replace(store, raw=beside)
         holding = Corrected(inner, [*active(store.corrections.recorded()), draft])

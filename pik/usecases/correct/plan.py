@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pik.errors import Busy, UsageError, command
 from pik.model.batch import BatchState
@@ -23,11 +23,15 @@ from pik.model.scenario import (
 )
 from pik.ports.engine import Engine
 from pik.ports.store import Store, batch_of
-from pik.rawlog.correction_lists import write_lists
+from pik.rawlog.correction_lists import PackedList, pack_lists, write_lists
 from pik.rawlog.corrections import recording
-from pik.usecases.correct.consequences import EarlierHits, PlannedCorrection, planned
+from pik.rawlog.selection import Selection
+from pik.runtime.storage import Spool
+from pik.usecases.correct.collisions import count_collisions, meeting_events
+from pik.usecases.correct.consequences import EarlierHits, PlannedCorrection, planned, related
 from pik.usecases.correct.draft import drafted
 from pik.usecases.correct.hits import Hits, hits
+from pik.usecases.correct.search import known_deliveries
 from pik.usecases.correct.touched import around, withdrawal
 from pik.usecases.metrics.impact import Impact, impact
 from pik.usecases.metrics.scenario import applied, resolved
@@ -35,13 +39,24 @@ from pik.usecases.replay.chosen import find_correction
 
 
 @dataclass(frozen=True, slots=True)
+class Draft:
+    """The id under which a correction is to be recorded, and its lists, which are created then (None: it is not to be).
+    Its deliveries were looked for in `selection`, where the index knew so many."""
+
+    correction_id: str
+    lists: Spool[PackedList] | None
+    selection: Selection
+    known: int
+
+
+@dataclass(frozen=True, slots=True)
 class CorrectionPlan:
-    """Corrections that are to be recorded together, and what they do to the metrics: `assumed` in the impact is with
-    them. `until` is the moment until which deliveries are known to them."""
+    """Corrections that are to be recorded together, a draft of each, and what they do to the metrics: `assumed` in the
+    impact is with them. `until` is the moment until which deliveries are known to them."""
 
     store: Store
-    engine: Engine
     corrections: tuple[PlannedCorrection, ...]
+    drafts: tuple[Draft, ...]
     impact: Impact
     until: int
     known: tuple[str, ...]
@@ -54,34 +69,54 @@ class CorrectionPlan:
 
 
 def plan_correction(
-    store: Store, engine: Engine, assumptions: Sequence[Assumption], *, like: Correction | None = None
+    store: Store,
+    engine: Engine,
+    assumptions: Sequence[Assumption],
+    *,
+    like: Correction | None = None,
+    dry_run: bool = False,
 ) -> CorrectionPlan:
     """Plan to record these assumptions, in this order; with `like`, what was recorded by that one is left out. Nothing
-    is written. Raises as `hits` and `applied` do, UsageError for a copy, a running batch, or one that is withdrawn."""
+    is written. One of a `dry_run` cannot be recorded. Raises as `hits` and `applied` do, UsageError for a copy, a
+    running batch, or one that is withdrawn."""
     refuse_copy(store)
     log = store.corrections.recorded()
     scenario = resolved(store, Scenario(assumptions=tuple(assumptions)))
     _expect_independent(scenario.assumptions)
     until, found, windows = time.time_ns(), list[PlannedCorrection](), list[Window]()
-    earlier = EarlierHits()
+    earlier, drafts = EarlierHits(), list[Draft]()
     for assumption in scenario.assumptions:
         if isinstance(assumption, WithoutBatch):
             _expect_withdrawable(store, assumption, active(log))
-        with hits(store, engine, assumption, until, unlike=like) as hit:
-            found.append(planned(store, engine, assumption, hit, earlier))
-            if len(found) < len(scenario.assumptions):
+            windows.append(withdrawal(store, assumption.batch_id))
+        with hits(store, engine, assumption, until, unlike=like, listed=related(store, assumption)) as hit:
+            one = planned(store, assumption, hit, until, earlier)
+            drafts.append(_draft(hit, is_listed=not dry_run or like is not None))
+            meeting = meeting_events(hit.tables) if hit.kind.moves else None
+            if len(drafts) < len(scenario.assumptions):
                 earlier.add(hit)
             windows += [hit.window, *_moved_to(hit)]
-            if isinstance(assumption, WithoutBatch):
-                windows.append(withdrawal(store, assumption.batch_id))
-            if like is not None:  # an assumption would be about what that one lists, too
-                effect = _effect_of(store, engine, hit, windows)
+        found.append(replace(one, collisions=0 if meeting is None else count_collisions(store, engine, meeting)))
+    window = around(windows)
     if like is None:
-        window = around(windows)
         with applied(store, engine, scenario, window) as overrides:
             effect = impact(store, engine, window, overrides)
+    else:  # an assumption would be about what that one lists, too
+        with drafted(store, drafts[0].correction_id, found[0].kind, _lists_of(drafts[0])) as (inner, overrides):
+            effect = impact(inner, engine, window, overrides)
     known = tuple(one.correction_id for one in log)
-    return CorrectionPlan(store, engine, tuple(found), effect, until, known, like)
+    return CorrectionPlan(store, tuple(found), tuple(drafts), effect, until, known, like)
+
+
+def _draft(hit: Hits, *, is_listed: bool) -> Draft:
+    correction_id = new_id()
+    lists = Spool(PackedList, pack_lists(correction_id, hit.lines())) if is_listed else None
+    return Draft(correction_id, lists, hit.selection, hit.known)
+
+
+def _lists_of(draft: Draft) -> Spool[PackedList]:
+    assert draft.lists is not None, "the plan of a dry run is not recorded"
+    return draft.lists
 
 
 def repeated(store: Store, prefix: str) -> tuple[list[str], Correction]:
@@ -97,39 +132,36 @@ def repeated(store: Store, prefix: str) -> tuple[list[str], Correction]:
 
 
 def record_correction(plan: CorrectionPlan, typed: Sequence[str], reason: str, actor: str) -> list[Correction]:
-    """Record what was planned, and return the corrections. Raises Busy where another one was recorded meanwhile,
-    UsageError where they are recorded already, StoreError, and as `hits` does."""
+    """Record what was planned, and return the corrections. Raises Busy where another one was recorded meanwhile, or
+    deliveries with a time of recording before the plan's; UsageError where they are recorded already, StoreError."""
     store = plan.store
     with recording(store) as log:
         if plan.like is None:
             refuse_repeated(store, [one.assumption for one in plan.corrections], reason)
         if tuple(one.correction_id for one in log.recorded) != plan.known:
             raise Busy("another correction was recorded meanwhile, so the plan may be wrong", hint="look at it again")
-        drafts = []
-        for one, text in zip(plan.corrections, typed, strict=True):
-            assumption, correction_id = one.assumption, new_id()
-            with hits(store, plan.engine, assumption, plan.until, unlike=plan.like) as hit:
-                if (hit.deliveries, hit.events) != (one.deliveries, one.events):
-                    raise Busy("deliveries were recorded meanwhile, so the plan may be wrong", hint="look at it again")
-                lists = write_lists(store.raw, correction_id, hit.lines())
-            drafts.append(
+        if any(known_deliveries(draft.selection) != draft.known for draft in plan.drafts):
+            raise Busy("deliveries were recorded meanwhile, so the plan may be wrong", hint="look at it again")
+        return log.record(
+            [
                 Correction(
                     format=store.format_version,
-                    correction_id=correction_id,
+                    correction_id=draft.correction_id,
                     kind=one.kind,
                     recorded_at=0,
                     actor=actor,
                     reason=reason,
-                    statement=str(assumption),
+                    statement=str(one.assumption),
                     typed=text,
                     like=plan.like.correction_id if plan.like is not None else "",
                     selected_until=plan.until,
-                    batch_id=assumption.batch_id if isinstance(assumption, WithoutBatch) else "",
-                    events=hit.events,
-                    lists=lists,
+                    batch_id=one.assumption.batch_id if isinstance(one.assumption, WithoutBatch) else "",
+                    events=one.events,
+                    lists=write_lists(store.raw, _lists_of(draft)),
                 )
-            )
-        return log.record(drafts)
+                for one, draft, text in zip(plan.corrections, plan.drafts, typed, strict=True)
+            ]
+        )
 
 
 def refuse_repeated(store: Store, assumptions: Sequence[Assumption], reason: str) -> None:
@@ -156,11 +188,6 @@ def refuse_copy(store: Store) -> None:
             f"{store.url} is a copy of {store.copy.source}; a correction belongs to that store",
             hint=f"the same command with --store {store.copy.source}",
         )
-
-
-def _effect_of(store: Store, engine: Engine, hit: Hits, windows: Sequence[Window]) -> Impact:
-    with drafted(store, hit) as (inner, overrides):
-        return impact(inner, engine, around(windows), overrides)
 
 
 def _expect_independent(assumptions: Sequence[Assumption]) -> None:

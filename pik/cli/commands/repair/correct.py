@@ -81,7 +81,7 @@ def correct(
     assumptions = _read(texts)
     if before is None and not dry_run:
         refuse_repeated(store, assumptions, reason)
-    plan = plan_correction(store, engine, assumptions, like=before)
+    plan = plan_correction(store, engine, assumptions, like=before, dry_run=dry_run)
     recorded: list[Correction] = []
     if not dry_run:
         options.confirm(_text(plan), yes)
