@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import sys
 from collections.abc import Callable
@@ -56,3 +57,22 @@ def pik(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureF
         return Result(code, said.out, said.err)
 
     return run
+
+
+@pytest.fixture(scope="module")
+def _first_made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("once") / "made"
+
+
+@pytest.fixture
+def once(pik: Callable[..., Result], tmp_path: Path, _first_made: Path) -> Callable[[Callable[[], object]], None]:
+    """Makes what the directory holds for the first test of a module, and copies it for the others."""
+
+    def make(build: Callable[[], object]) -> None:
+        if not _first_made.exists():
+            build()
+            shutil.copytree(tmp_path, _first_made)
+        else:
+            shutil.copytree(_first_made, tmp_path, dirs_exist_ok=True)
+
+    return make

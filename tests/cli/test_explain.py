@@ -19,16 +19,20 @@ def line(value: str, hour: int) -> str:
 
 
 @pytest.fixture
-def shop(pik: Callable[..., Any], tmp_path: Path) -> Callable[..., Any]:
+def shop(pik: Callable[..., Any], tmp_path: Path, once: Callable[..., None]) -> Callable[..., Any]:
     """Two batches of revenue are current; 4.25 came later."""
-    (tmp_path / "m.toml").write_text(METRIC)
-    for name, text in (("first", line("1.5", 1)), ("second", line("2", 23)), ("late", line("4.25", 5))):
-        (tmp_path / f"{name}.jsonl").write_text(text)
-    pik("ingest", "first.jsonl")
-    pik("metrics", "apply", "m.toml")
-    pik("ingest", "second.jsonl")
-    pik("replay", "--all", "--promote", "--yes", "--reason", "nightly")
-    assert pik("ingest", "late.jsonl").code == 0
+
+    def make() -> None:
+        (tmp_path / "m.toml").write_text(METRIC)
+        for name, text in (("first", line("1.5", 1)), ("second", line("2", 23)), ("late", line("4.25", 5))):
+            (tmp_path / f"{name}.jsonl").write_text(text)
+        pik("ingest", "first.jsonl")
+        pik("metrics", "apply", "m.toml")
+        pik("ingest", "second.jsonl")
+        pik("replay", "--all", "--promote", "--yes", "--reason", "nightly")
+        assert pik("ingest", "late.jsonl").code == 0
+
+    once(make)
     return pik
 
 

@@ -15,10 +15,14 @@ from tests.support.regular import healthy, irregular, lines, made
 
 
 @pytest.fixture
-def shop(pik: Callable[..., Any], tmp_path: Path) -> Callable[..., Any]:
+def shop(pik: Callable[..., Any], tmp_path: Path, once: Callable[..., None]) -> Callable[..., Any]:
     """Ten days of a source, with gaps in the last two."""
-    (tmp_path / "e.jsonl").write_text(lines(irregular()))
-    assert pik("ingest", "e.jsonl").code == 0
+
+    def make() -> None:
+        (tmp_path / "e.jsonl").write_text(lines(irregular()))
+        assert pik("ingest", "e.jsonl").code == 0
+
+    once(make)
     return pik
 
 

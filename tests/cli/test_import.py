@@ -27,19 +27,22 @@ OF = ("--metric", "revenue", "--value", "revenue=net")
 
 
 @pytest.fixture
-def shop(pik: Pik) -> Pik:
+def shop(pik: Pik, once: Callable[..., None]) -> Pik:
     """A store whose numbers are computed and current."""
 
-    def line(entity: str, time: str, value: str) -> str:
-        event = {"source": "web", "event_type": "paid", "entity_id": entity, "event_time": time}
-        return json.dumps(event)[:-1] + f', "payload": {{"v": {value}}}}}\n'
+    def make() -> None:
+        def line(entity: str, time: str, value: str) -> str:
+            event = {"source": "web", "event_type": "paid", "entity_id": entity, "event_time": time}
+            return json.dumps(event)[:-1] + f', "payload": {{"v": {value}}}}}\n'
 
-    Path("events.jsonl").write_text("".join(line(*each) for each in EVENTS))
-    Path("metrics.toml").write_text(METRICS)
-    Path("ledger.csv").write_text(LEDGER)
-    assert pik("ingest", "events.jsonl").code == 0
-    assert pik("metrics", "apply", "metrics.toml").code == 0
-    assert pik("replay", "--all", "--promote", "--yes").code == 0
+        Path("events.jsonl").write_text("".join(line(*each) for each in EVENTS))
+        Path("metrics.toml").write_text(METRICS)
+        Path("ledger.csv").write_text(LEDGER)
+        assert pik("ingest", "events.jsonl").code == 0
+        assert pik("metrics", "apply", "metrics.toml").code == 0
+        assert pik("replay", "--all", "--promote", "--yes").code == 0
+
+    once(make)
     return pik
 
 

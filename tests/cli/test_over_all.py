@@ -54,12 +54,15 @@ def truth(events: list[tuple[str, str, str]]) -> dict[tuple[str, str], Decimal]:
 
 
 @pytest.fixture
-def shop(pik: Callable[..., Any]) -> Callable[..., Any]:
-    write("events.jsonl", EVENTS)
-    assert pik("ingest", "events.jsonl").code == 0
-    Path("metrics.toml").write_text(METRICS)
-    assert pik("metrics", "apply", "metrics.toml").code == 0
-    assert pik("replay", "--all", "--promote", "--yes").code == 0
+def shop(pik: Callable[..., Any], once: Callable[..., None]) -> Callable[..., Any]:
+    def make() -> None:
+        write("events.jsonl", EVENTS)
+        assert pik("ingest", "events.jsonl").code == 0
+        Path("metrics.toml").write_text(METRICS)
+        assert pik("metrics", "apply", "metrics.toml").code == 0
+        assert pik("replay", "--all", "--promote", "--yes").code == 0
+
+    once(make)
     return pik
 
 

@@ -28,15 +28,19 @@ def line(entity: str, value: int, hour: int, source: str = "web") -> str:
 
 
 @pytest.fixture
-def shop(pik: Callable[..., Any], tmp_path: Path) -> Callable[..., Any]:
+def shop(pik: Callable[..., Any], tmp_path: Path, once: Callable[..., None]) -> Callable[..., Any]:
     """Revenue of 1 + 2 from a first batch is current; 4 came later."""
-    (tmp_path / "m.toml").write_text(METRIC)
-    (tmp_path / "first.jsonl").write_text(line("a", 1, 1) + "\n" + line("a", 2, 23) + "\n")
-    (tmp_path / "late.jsonl").write_text(line("a", 4, 5, "app") + "\n")
-    pik("ingest", "first.jsonl")
-    pik("metrics", "apply", "m.toml")
-    pik("replay", "--all", "--promote", "--yes")
-    assert pik("ingest", "late.jsonl").code == 0
+
+    def make() -> None:
+        (tmp_path / "m.toml").write_text(METRIC)
+        (tmp_path / "first.jsonl").write_text(line("a", 1, 1) + "\n" + line("a", 2, 23) + "\n")
+        (tmp_path / "late.jsonl").write_text(line("a", 4, 5, "app") + "\n")
+        pik("ingest", "first.jsonl")
+        pik("metrics", "apply", "m.toml")
+        pik("replay", "--all", "--promote", "--yes")
+        assert pik("ingest", "late.jsonl").code == 0
+
+    once(make)
     return pik
 
 

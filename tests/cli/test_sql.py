@@ -33,15 +33,19 @@ EVENTS = [line(number) for number in range(60)]
 
 
 @pytest.fixture
-def shop(pik: Callable[..., Any], tmp_path: Path) -> Callable[..., Any]:
+def shop(pik: Callable[..., Any], tmp_path: Path, once: Callable[..., None]) -> Callable[..., Any]:
     """Three batches: events, with current values; some of them again; a late one."""
-    (tmp_path / "m.toml").write_text(METRIC)
-    for name, events in (("first", EVENTS), ("again", EVENTS[:7]), ("late", [line(60)])):
-        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
-    assert pik("ingest", "first.jsonl").code == 0
-    pik("metrics", "apply", "m.toml")
-    assert pik("replay", "--all", "--promote", "--yes", "--reason", "nightly").code == 0
-    assert pik("ingest", "again.jsonl").code == pik("ingest", "late.jsonl").code == 0
+
+    def make() -> None:
+        (tmp_path / "m.toml").write_text(METRIC)
+        for name, events in (("first", EVENTS), ("again", EVENTS[:7]), ("late", [line(60)])):
+            (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
+        assert pik("ingest", "first.jsonl").code == 0
+        pik("metrics", "apply", "m.toml")
+        assert pik("replay", "--all", "--promote", "--yes", "--reason", "nightly").code == 0
+        assert pik("ingest", "again.jsonl").code == pik("ingest", "late.jsonl").code == 0
+
+    once(make)
     return pik
 
 

@@ -43,11 +43,14 @@ def ingest(pik: Callable[..., Any], name: str, events: list[tuple[str, str, str]
 
 
 @pytest.fixture
-def shop(pik: Callable[..., Any]) -> Callable[..., Any]:
-    ingest(pik, "events.jsonl", EVENTS)
-    Path("metrics.toml").write_text(METRICS)
-    assert pik("metrics", "apply", "metrics.toml").code == 0
-    assert pik("replay", "--all", "--promote", "--yes").code == 0
+def shop(pik: Callable[..., Any], once: Callable[..., None]) -> Callable[..., Any]:
+    def make() -> None:
+        ingest(pik, "events.jsonl", EVENTS)
+        Path("metrics.toml").write_text(METRICS)
+        assert pik("metrics", "apply", "metrics.toml").code == 0
+        assert pik("replay", "--all", "--promote", "--yes").code == 0
+
+    once(make)
     return pik
 
 
