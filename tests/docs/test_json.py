@@ -393,6 +393,9 @@ def _correct(pik: Journey) -> None:
     pik("", "correct", "--assume", f"without={early}", "--reason", "INC-42", "--yes", *store)
     for file in ("wrong.jsonl", "again.jsonl"):
         pik("pik ingest", "ingest", file, "--again", *store)
+    like = ("correct", "--like", moved["correction_id"], "--reason", "INC-42", "--yes", *store)
+    [again_moved] = pik("pik correct", *like)["corrections"]
+    pik("pik corrections show", "corrections", "show", again_moved["correction_id"], *store)
     pik("pik status", "status", *store)
 
 

@@ -58,9 +58,8 @@ def _of_correction(scope: Scope, correction: Correction) -> Iterator[Finding]:
         except UsageError as error:  # such as local times that came twice, which the selection did not meet before
             problem = error.message
     if deliveries or problem:
-        what = (
-            f"{number_of(deliveries, 'delivery')} came after correction {correction.correction_id} that it is not about"
-        )
+        came = f"{number_of(deliveries, 'delivery')} came after correction {correction.correction_id}"
+        what = f"{came}, which would have hit them"
         if problem:
             what = f"what came after correction {correction.correction_id} cannot be corrected like that: {problem}"
         yield Finding(

@@ -43,7 +43,7 @@ def impact_parts(assumed: str, only: str = "") -> tuple[Rows, Rows, Field]:
             Column("value_assumed", Decimal | None, f"{assumed}; null: no value", get="assumed"),
             Column("delta", Decimal | None, "value_assumed - value; no value counts as 0"),
             get=lambda found: found.impact.values,
-            empty="only values of metrics that do not add up are listed, and none of them differs",
+            empty="none; values of metrics that add up are not listed, see their totals",
             only=only,
         ),
         msgspec.structs.replace(options.LEFT_OUT, get="impact.left_out", only=only),

@@ -125,7 +125,7 @@ def _corrected(correction: Correction) -> str:
         return f"{events} got another accepted delivery" if correction.events else "no event changed"
     if correction.kind is CorrectionKind.REVOCATION:
         return f"revokes {correction.revokes}"
-    return f"{correction.statement}: {events}"
+    return correction.statement if correction.statement.endswith(events) else f"{correction.statement}: {events}"
 
 
 def _values_under(entry: Entry) -> str:

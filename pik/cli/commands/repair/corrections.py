@@ -161,6 +161,12 @@ CORRECTION = Schema(
     *(Field(one.name, one.kind, one.about) for one in _COLUMNS),
     Field("typed", str | None, "the assumption as it was typed", get="correction.typed"),
     Field(
+        "like",
+        str | None,
+        "the correction that it records again for what had come since; null: none",
+        get=lambda found: found.correction.like or None,
+    ),
+    Field(
         "selected_until",
         Instant | None,
         "when its selection was frozen; null: it has none",
