@@ -82,11 +82,11 @@ def test_the_timeline_of_a_store(store) -> None:
     draft = Correction(
         format=0,
         correction_id="",
-        kind=CorrectionKind.WITHOUT_BATCH,
+        kind=CorrectionKind.WITHOUT,
         recorded_at=0,
         actor="hal",
         reason="INC-2",
-        statement="without-batch=X",
+        statement="without 3 events",
         events=3,
     )
     (corrected,) = record(store, [draft])
