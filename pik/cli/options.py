@@ -75,7 +75,11 @@ Map = Annotated[
 ]
 Input = Annotated[
     str | None,
-    option("--input FORMAT", "jsonl, json, csv, tsv, parquet, or auto (default): what the content and the name say."),
+    option("--input FORMAT", "jsonl, json, csv, tsv, parquet, text, kcat, auto (default): what content and name say."),
+]
+Pattern = Annotated[
+    str | None,
+    option("--pattern REGEX", "Text: groups (?P<NAME>…) of a line, or common, combined, s3-access or alb."),
 ]
 Delimiter = Annotated[str | None, option("--delimiter CHARACTER", "CSV: what stands between cells, if not a comma.")]
 Columns = Annotated[str | None, option("--columns NAMES", "CSV without a header: the names of its columns (a,b,c).")]

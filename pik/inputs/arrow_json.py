@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _YEARS = tuple(day - date(1970, 1, 1).toordinal() for day in (1, date(9999, 12, 31).toordinal() + 1))
 _SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 _DIGITS = {"s": ".000000000", "ms": "000000", "us": "000", "ns": ""}
+_SPECIAL = bytes(range(32)) + b'"\\'
 _encode = msgspec.json.Encoder().encode
 
 
@@ -143,12 +144,23 @@ def _strings(cells: pa.Array) -> pa.Array:
     except pa.ArrowInvalid:
         found = [None if value is None else _utf8(value) for value in texts.cast(pa.binary()).to_pylist()]
         return pa.array(found, pa.string())
-    special = pc.fill_null(pc.match_substring_regex(texts, r'[\x00-\x1f"\\]'), False)
     quoted = _quoted(texts)
-    if not pc.any(special).as_py():
+    if not _has_special(texts):
         return quoted
+    special = pc.fill_null(pc.match_substring_regex(texts, r'[\x00-\x1f"\\]'), False)
     escaped = [_encode(text).decode() for text in texts.filter(special).to_pylist()]
     return pc.replace_with_mask(quoted, special, pa.array(escaped, pa.string()))
+
+
+def _has_special(texts: pa.Array) -> bool:
+    """Whether any text has a character that JSON escapes: one look at all of them is much faster than one at each."""
+    _, offsets, data = texts.buffers()
+    if data is None or not len(texts):
+        return False
+    places = (texts.offset, texts.offset + len(texts))
+    first, end = (int.from_bytes(offsets.slice(4 * place, 4).to_pybytes(), "little") for place in places)
+    bare = data.slice(first, end - first).to_pybytes()
+    return len(bare.translate(None, _SPECIAL)) < len(bare)
 
 
 def _utf8(value: bytes) -> str | None:

@@ -53,16 +53,28 @@ def blocks(
 ) -> Iterator[Block]:
     """Yield the input's records from `first_seq` on, which starts `offset` uncompressed bytes into it.
 
-    Memory: a few blocks. Raises InputError for what begins like a JSON array: it is not one record per line.
+    Raises InputError for what begins like a JSON array: it is not one record per line.
     """
+
+    def expect_lines(start: bytes) -> None:
+        if start.lstrip().startswith(b"["):
+            raise InputError(f"{name} is not JSON lines: it begins like a JSON array", hint="--input json reads one")
+
+    return line_blocks(stream, max_line=max_line, first_seq=first_seq, offset=offset, expect=expect_lines)
+
+
+def line_blocks(
+    stream: BinaryIO,
+    *,
+    max_line: int,
+    first_seq: int,
+    offset: int,
+    expect: Callable[[bytes], object] = lambda _start: None,
+) -> Iterator[Block]:
+    """Yield the lines of a text from `first_seq` on; `expect` sees its beginning. Memory: a few blocks."""
     stream = cast(BinaryIO, NulRuns(stream))
     start = stream.read(FIRST_READ).removeprefix(UTF8_BOM)
-    if start.lstrip().startswith(b"["):
-        raise InputError(f"{name} is not JSON lines: it begins like a JSON array", hint="--input json reads one")
-    yield from _line_blocks(stream, start, max_line, first_seq, offset)
-
-
-def _line_blocks(stream: BinaryIO, start: bytes, max_line: int, first_seq: int, offset: int) -> Iterator[Block]:
+    expect(start)
     rest = skip(stream, start, offset)
     while data := stream.read(BLOCK):
         end = data.rfind(b"\n") + 1

@@ -52,7 +52,7 @@ from pik.model.instant import (
 )
 from pik.model.jmes import Expression, exact_number, quoted, shell_option
 
-_MIXED = "if valid records follow, add --on-invalid reject"
+MIXED = "if valid records follow, add --on-invalid reject"
 """What to type where the first records of an input are of another kind on purpose."""
 
 _TIME_FIELDS = tuple(each.name for each in ENVELOPE if each.sent and each.type == FieldType.INSTANT)
@@ -160,12 +160,12 @@ class RecordMapping:
             what = option if field in self._given else f"no --map for {field}"
             message = f"{what}: the first records of {name} have no field {path[0]}"
             if whole in names:
-                raise UsageError(f"{message}, but {whole}", hint=f"{shell_option(option, quoted(whole))}; {_MIXED}")
+                raise UsageError(f"{message}, but {whole}", hint=f"{shell_option(option, quoted(whole))}; {MIXED}")
             constant = f"a constant has quotes: --map {field}=\"'{whole if field in self._given else 'NAME'}'\""
             if field == "payload":  # an object or array, so a constant would not do
                 constant = "--map payload=@ takes the whole record"
             have = ", ".join(names[:12]) + (", …" if len(names) > 12 else "")
-            raise UsageError(message, hint=f"{constant}; the records have {have}; {_MIXED}")
+            raise UsageError(message, hint=f"{constant}; the records have {have}; {MIXED}")
 
 
 def _plain_text(value: Any) -> str:

@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 from pik.errors import InputError
 from pik.inputs.csv_rows import delimiter_of, head_rows, is_header, table
 from pik.model.event import REQUIRED
-from pik.model.layout import JSON_LINES, JSON_VALUES, READS, Layout
+from pik.model.layout import JSON_LINES, JSON_VALUES, READS, InputFormat, Layout
+from pik.model.log_lines import PATTERNS
 
 _EXACT = "with jq 1.7 or newer, as older ones round long numbers: "
 _MAPS = " --map source=COLUMN --map event_type=COLUMN --map entity_id=COLUMN --map event_time=COLUMN --map payload=@"
@@ -93,7 +94,7 @@ def recognize(head: bytes, name: str, *, whole: bool, mapped: bool) -> Layout | 
         return (None if mapped else _wrapped(objects, filled, whole)) or JSON_LINES
     if start.startswith("{"):
         return JSON_LINES
-    return _prefixed(filled) or _table(text, name, whole) or _log(filled) or JSON_LINES
+    return _prefixed(filled) or _usual(filled) or _table(text, name, whole) or _log(filled) or JSON_LINES
 
 
 def _object(line: str) -> dict[str, object] | None:
@@ -160,14 +161,15 @@ def _values(text: str, filled: list[str], *, mapped: bool) -> Layout | Shape | N
     return JSON_VALUES if rest[:1] in ("{", "\x1e") else None
 
 
-def _prefixed(filled: list[str]) -> Shape | None:
-    """Recognize an object on each line after something else, such as the key that kcat -K prints."""
+def _prefixed(filled: list[str]) -> Layout | Shape | None:
+    """Recognize an object on each line after something else, such as the key and the tab that kcat -K prints."""
     if not filled or "{" not in filled[0]:
         return None
     if any(_object(line[line.find("{") :]) is None for line in filled if "{" in line):
         return None
-    what = "a key or a time and then JSON on each line (kcat -K, or a log)"
-    return Shape(what, "sed 's/^[^{]*//' {file} | pik ingest -")
+    if all(_object(line.partition("\t")[2]) is not None for line in filled):
+        return Layout(InputFormat.KCAT)
+    return Shape("a key or a time and then JSON on each line", "sed 's/^[^{]*//' {file} | pik ingest -")
 
 
 def _table(text: str, name: str, whole: bool) -> Layout | Shape | None:
@@ -192,14 +194,23 @@ def _without_header(delimiter: str, cells: int) -> Shape:
     )
 
 
+def _usual(filled: list[str]) -> Layout | None:
+    """Recognize lines of web servers and other usual logs."""
+    for name, pattern in PATTERNS.items():
+        if filled and all(re.fullmatch(pattern, line.rstrip("\r"), re.ASCII) for line in filled[:20]):
+            return Layout(InputFormat.TEXT, pattern=name)
+    return None
+
+
 def _log(filled: list[str]) -> Shape | None:
     """Recognize lines of text that begin with a time, as logs, syslog and web servers write them."""
     if len(filled) > 1 and all(_LOGFMT.fullmatch(line.strip()) for line in filled[:20]):
         return Shape("logfmt", f"jq -Rc '{_PAIRS}' {{file}} | pik ingest -" + _MAPS)
     if len(filled) < 2 or not all(_STAMPED.match(line) for line in filled[:2]):
         return None
-    capture = 'capture("^(?<time>TIME) (?<text>.*)")'
-    return Shape("a text log", f"jq -Rc '{capture}' {{file}} | pik ingest -" + _MAPS)
+    return Shape(
+        "a text log", "name the parts of a line: pik ingest {file} --pattern '(?P<time>TIME) (?P<text>.*)'" + _MAPS
+    )
 
 
 _LOGFMT = re.compile(r'[^\s="{]+=(?:"(?:[^"\\]|\\.)*"|[^\s"]*)(?:\s+[^\s="{]+=(?:"(?:[^"\\]|\\.)*"|[^\s"]*))+')

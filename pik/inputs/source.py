@@ -19,16 +19,16 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any, BinaryIO, cast
 
-from pik.errors import InputError, command
+from pik.errors import InputError, UsageError, command
 from pik.inputs import blocks as json_lines
-from pik.inputs import csv_rows, json_values, parquet_rows
+from pik.inputs import csv_rows, json_values, kcat_lines, parquet_rows, text_lines
 from pik.inputs.blocks import BLOCK, Block
 from pik.inputs.compression import beginning, codec_of, decompressed, uncompressed
 from pik.inputs.csv_rows import delimiter_of, table
 from pik.inputs.encoding import as_utf8
-from pik.inputs.mapping import RecordMapping
+from pik.inputs.mapping import MIXED, RecordMapping
 from pik.inputs.shapes import Shape, recognize, refuse_binary
-from pik.model.layout import PARQUET, WRITTEN_AS_JSON, InputFormat, Layout
+from pik.model.layout import PARQUET, TABLES, WRITTEN_AS_JSON, InputFormat, Layout
 from pik.ports.remote import Foreign, ForeignFile
 
 HEAD = 1 << 16
@@ -46,6 +46,8 @@ READERS: Mapping[InputFormat, Callable[..., Iterator[Block]]] = {
     InputFormat.CSV: csv_rows.blocks,
     InputFormat.TSV: csv_rows.blocks,
     InputFormat.PARQUET: parquet_rows.blocks,
+    InputFormat.TEXT: text_lines.blocks,
+    InputFormat.KCAT: kcat_lines.blocks,
 }
 """What yields the records of each format as lines of JSON."""
 
@@ -136,6 +138,8 @@ class OpenedInput:
         if layout.is_table and layout.format != InputFormat.TSV:
             delimiter = layout.delimiter or delimiter_of(head.decode(errors="replace"), whole=whole) or ","
             return replace(layout, format=table(delimiter).format, delimiter=table(delimiter).delimiter)
+        if layout.format == InputFormat.TEXT:
+            text_lines.compiled(layout)  # complains before anything is recorded
         return layout
 
     def expect_fields(self, layout: Layout, mapping: RecordMapping) -> None:
@@ -145,12 +149,16 @@ class OpenedInput:
                 columns = parquet_rows.columns_of(self.stored, self.name)
                 mapping.expect_fields([dict.fromkeys(columns)], self.name)
             return
-        head, _ = self._head(layout)
+        head, whole = self._head(layout)
         if layout.format in WRITTEN_AS_JSON:
             records = _records(head.replace(b"\0", b"\n").decode(errors="replace").lstrip("\ufeff" + _BETWEEN))
         else:
-            read = READERS[layout.format or InputFormat.JSONL](io.BytesIO(head), self.name, layout, max_line=HEAD)
-            records = (record for block in read for record in _json_lines(block))
+            if layout.format in (InputFormat.TEXT, InputFormat.KCAT) and not whole:
+                head = head[: head.rfind(b"\n") + 1]
+            read = READERS[layout.format or InputFormat.JSONL]
+            first = next(read(io.BytesIO(head), self.name, layout, max_line=HEAD), Block(1, 0, b"", 0))
+            records = _json_lines(first)
+            _expect_some(first, layout, self.name)
         mapping.expect_fields(list(islice(records, _RECORDS)), self.name)
 
     def _head(self, layout: Layout) -> tuple[bytes, bool]:
@@ -363,6 +371,16 @@ class _Pieces(io.RawIOBase):
         buffer[:size] = self._piece[inside : inside + size]
         self._position += size
         return size
+
+
+def _expect_some(first: Block, layout: Layout, name: str) -> None:
+    """Raise UsageError where none of the first lines of a text is a record: all would be rejected."""
+    lines = first.data.split(b"\n")
+    if layout.format not in TABLES and first.problems and len(first.problems) == len(list(filter(bytes.strip, lines))):
+        seq, problem = next(iter(first.problems.items()))
+        shown = problem.record[:60].decode(errors="replace")
+        what = f"{layout}: the first {len(first.problems):,} lines of {name} are not read by it"
+        raise UsageError(f"{what}; line {seq:,}: {problem.reason}: {shown!r}", hint=MIXED)
 
 
 def _json_lines(block: Block) -> Iterator[dict[str, Any]]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from pik.errors import Invalid
+from pik.model.log_lines import PATTERNS
 
 
 class InputFormat(StrEnum):
@@ -18,6 +19,8 @@ class InputFormat(StrEnum):
     CSV = "csv"
     TSV = "tsv"
     PARQUET = "parquet"
+    TEXT = "text"
+    KCAT = "kcat"
 
 
 TABLES = frozenset({InputFormat.CSV, InputFormat.TSV})
@@ -26,9 +29,9 @@ TABLES = frozenset({InputFormat.CSV, InputFormat.TSV})
 WRITTEN_AS_JSON = frozenset({InputFormat.JSONL, InputFormat.JSON})
 """Formats whose records are JSON as they stand, so that they may be events without a mapping."""
 
-READS = "what can be read: JSON lines, other JSON, CSV, TSV and Parquet, plain or compressed"
+READS = "what can be read: JSON lines, other JSON, CSV, TSV, Parquet, text by a --pattern, plain or compressed"
 
-OPTIONS = ("input", "delimiter", "columns", "null", "encoding")
+OPTIONS = ("input", "pattern", "delimiter", "columns", "null", "encoding")
 """The options that describe a layout."""
 
 
@@ -37,10 +40,12 @@ class Layout:
     """How records lie in an input; a `format` of None is recognized by the input's content and name.
 
     Of a table: `delimiter` stands between cells (None: the first rows tell), `columns` are the names of all where no
-    header gives them, and a cell with just the text `null` is missing. `encoding` is that of the text.
+    header gives them, and a cell with just the text `null` is missing. `pattern` is the regular expression of a line of
+    text, or the name of one. `encoding` is that of the text.
     """
 
     format: InputFormat | None = None
+    pattern: str | None = None
     delimiter: str | None = None
     columns: tuple[str, ...] = ()
     null: str | None = None
@@ -54,7 +59,7 @@ class Layout:
     @property
     def given(self) -> dict[str, str]:
         """The options that say the same, by their names."""
-        texts = (self.format, self.delimiter, ",".join(self.columns) or None, self.null, self.encoding)
+        texts = (self.format, self.pattern, self.delimiter, ",".join(self.columns) or None, self.null, self.encoding)
         return {name: str(text) for name, text in zip(OPTIONS, texts, strict=True) if text is not None}
 
     @property
@@ -81,12 +86,18 @@ def read_layout(given: Mapping[str, str]) -> Layout:
     if name not in ("auto", *InputFormat):
         raise Invalid(f"input {name}: unknown format", hint=f"auto, {', '.join(InputFormat)}")
     layout = Layout(
-        None if name == "auto" else InputFormat(name),
+        _format(name, given),
+        given.get("pattern"),
         given.get("delimiter"),
         tuple(given["columns"].split(",")) if "columns" in given else (),
         given.get("null"),
         given.get("encoding"),
     )
+    if layout.pattern is not None and (layout.format != InputFormat.TEXT or any(one in given for one in _OF_A_TABLE)):
+        raise Invalid("pattern is for text, not for tables or JSON", hint="leave one of them out")
+    if layout.format == InputFormat.TEXT and layout.pattern is None:
+        hint = f"pattern REGEX with groups (?P<NAME>…), or one of {', '.join(PATTERNS)}"
+        raise Invalid("input text: no pattern tells what is on a line", hint=hint)
     if layout.format not in (None, *TABLES) and (wrong := [one for one in _OF_A_TABLE if one in given]):
         raise Invalid(f"{wrong[0]} is for tables, not for {layout.format}", hint="leave one of them out")
     if layout.delimiter is not None and (len(layout.delimiter) != 1 or layout.delimiter in '"\r\n'):
@@ -101,6 +112,13 @@ def read_layout(given: Mapping[str, str]) -> Layout:
             raise Invalid("encoding is for text, not for parquet", hint="leave it out")
         _expect_encoding(layout.encoding)
     return layout
+
+
+def _format(name: str, given: Mapping[str, str]) -> InputFormat | None:
+    """Return the format of that name; a pattern alone says that it is text."""
+    if name == "auto":
+        return InputFormat.TEXT if "pattern" in given else None
+    return InputFormat(name)
 
 
 def _expect_encoding(name: str) -> None:

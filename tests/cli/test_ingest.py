@@ -197,7 +197,7 @@ def test_a_wrong_way_to_read_times_is_reported_before_anything_is_read(pik, tmp_
     [
         ("1,a\n2,b\n3,c\n", "CSV without a header"),
         ('{"events": [{"a": 1}]}', "one object around the records"),
-        ("k\t" + EVENT, "a key or a time and then JSON"),
+        ("2026-01-01 " + EVENT, "a key or a time and then JSON"),
         ("<a><b/></a>\n", "XML"),
     ],
 )
@@ -275,6 +275,22 @@ FORMATS: dict[str, tuple[bytes, bytes, list[str], list[str], str, str]] = {
         maps(entity_id="id", event_time="at", payload="@"),
         '{"id":"c","at":"2026-01-01T00:00:00.000000000Z","ratio":NaN}',
         "column ratio has NaN, which JSON does not",
+    ),
+    "text": (
+        b"2026-01-01T00:00:00Z a ok\n2026-01-01T00:00:00Z b ok, too\n2026-01-01 c\n",
+        b"2026-01-01T00:00:00Z b ok, too\n2026-01-01T00:00:00Z e\n",
+        ["--pattern", r"(?P<at>\S{20}) (?P<id>\w+) ?(?P<text>.*)"],
+        maps(entity_id="id", event_time="at", payload="@"),
+        "2026-01-01 c",
+        "the line does not match the pattern",
+    ),
+    "kcat": (
+        b'a\t{"at":"2026-01-01T00:00:00Z"}\nb\t{"at":"2026-01-01T00:00:00Z"}\nc {}\n',
+        b'b\t{"at":"2026-01-01T00:00:00Z"}\ne\t{"at":"2026-01-01T00:00:00Z"}\n',
+        ["--input", "kcat"],
+        maps(entity_id="key", event_time="value.at", payload="value"),
+        "c {}",
+        "the line has no tab between a key and a value",
     ),
 }
 """A file with the events a and b and an invalid record, one with b and e, options, a mapping, and the reject."""

@@ -63,8 +63,7 @@ def table(delimiter: str = ",") -> str:
         (json.dumps({"Records": EVENTS, "n": 3}), "one object around the records", '.["Records"][]'),
         (json.dumps({"data": {"records": EVENTS}, "n": 3}), "one object around the records", '.["data"]["records"][]'),
         ('level=info msg="a b" n=1\nlevel=warn msg=c\n', "logfmt", "jq -Rc"),
-        ("".join(f"key-{n}\t{json.dumps(event)}\n" for n, event in enumerate(EVENTS)), "kcat -K", "sed"),
-        ("".join(f"2026-03-02 INFO {json.dumps(event)}\n" for event in EVENTS), "a log", "sed"),
+        ("".join(f"2026-03-02 INFO {json.dumps(event)}\n" for event in EVENTS), "a key or a time and then JSON", "sed"),
         (
             "".join(
                 json.dumps({"topic": "t", "partition": 0, "offset": n, "key": None, "payload": json.dumps(event)})
@@ -74,9 +73,8 @@ def table(delimiter: str = ",") -> str:
             "kcat -J",
             ".payload | fromjson",
         ),
-        ("".join(f"2026-03-02 10:00:0{n} INFO step {n}\n" for n in range(3)), "a text log", "jq -Rc"),
-        ("".join(f"Mar  2 10:00:0{n} host sshd[{n}]: ok\n" for n in range(3)), "a text log", "jq -Rc"),
-        ('::1 - - [02/Mar/2026:10:00:00 +0000] "GET / HTTP/1.1" 200 7\n' * 2, "a text log", "jq -Rc"),
+        ("".join(f"2026-03-02 10:00:0{n} INFO step {n}\n" for n in range(3)), "a text log", "--pattern"),
+        ("".join(f"Mar  2 10:00:0{n} host sshd[{n}]: ok\n" for n in range(3)), "a text log", "--pattern"),
     ],
 )
 def test_what_a_text_looks_like(tmp_path: Path, text: str, looks_like: str, hint: str) -> None:
@@ -132,6 +130,16 @@ def test_an_input_with_a_line_that_is_an_event_is_always_read(others: list[str],
     if text.lstrip()[:1] not in ("<", "["):
         found = recognize(text.encode(errors="replace"), "x", whole=whole, mapped=False)
         assert found in (JSON_LINES, JSON_VALUES)
+
+
+def test_keys_and_tabs_before_objects_are_kcats(tmp_path: Path) -> None:
+    text = "".join(f"key-{n}\t{json.dumps(event)}\n" for n, event in enumerate(EVENTS))
+    (tmp_path / "input").write_text(text)
+    with file_source(str(tmp_path / "input")).open() as opened:
+        assert opened.recognize(AUTO, mapped=False) == Layout(InputFormat.KCAT)
+        with pytest.raises(UsageError, match=r"the first records of .* have no field source") as error:
+            opened.expect_fields(Layout(InputFormat.KCAT), RecordMapping({}))
+        assert "the records have key, value" in error.value.hint
 
 
 def test_binary_files_are_recognised_by_their_first_bytes(tmp_path: Path) -> None:

@@ -41,6 +41,13 @@ if TYPE_CHECKING:
         --map entity_id=body.repository.full_name --map event_time=body.at \\
         --map payload=body --time-format auto
 
+    # CSV, Parquet, logs, the output of kcat are records with other fields
+    pik ingest orders.parquet --map source="'shop'" --map event_type="'order'" \\
+        --map entity_id=customer --map event_time=ordered_at --map payload=@
+    pik ingest app.log --pattern '(?P<at>\\S+) (?P<host>\\S+) (?P<text>.*)' \\
+        --map source="'app'" --map event_type="'log'" --map entity_id=host \\
+        --map event_time=at --map payload=@
+
     # through the stack's HTTP API instead of its storage
     pik ingest events.jsonl --via api --store aws://pik
     """,
@@ -49,6 +56,7 @@ def ingest(
     cli: Context,
     files: Annotated[list[str], argument("FILE…", "Files, folders, archives, s3:// objects, quoted globs, or -.")],
     input_: options.Input = None,
+    pattern: options.Pattern = None,
     delimiter: options.Delimiter = None,
     columns: options.Columns = None,
     null: options.Null = None,
@@ -93,7 +101,9 @@ def ingest(
     from pik.usecases.ingest.batch_ingest import IngestOptions
 
     sources = sources_of(cli, files, batch_key)
-    layout = options.layout_of(input=input_, delimiter=delimiter, columns=columns, null=null, encoding=encoding)
+    layout = options.layout_of(
+        input=input_, pattern=pattern, delimiter=delimiter, columns=columns, null=null, encoding=encoding
+    )
     reading = reading_of(cli, layout, mapping, time_format, timezone, max_line, on_invalid)
     chosen = IngestOptions(
         reading,

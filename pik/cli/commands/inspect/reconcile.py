@@ -49,6 +49,7 @@ def diff_events(
         str | None, option("--where SQL", "Only events that meet this condition, as in a metric's `where`.")
     ] = None,
     input_: options.Input = None,
+    pattern: options.Pattern = None,
     delimiter: options.Delimiter = None,
     columns: options.Columns = None,
     null: options.Null = None,
@@ -79,7 +80,9 @@ def diff_events(
 
     if write is not None and write.exists():
         raise UsageError(f"--write {write}: the file exists already", hint="name another one")
-    layout = options.layout_of(input=input_, delimiter=delimiter, columns=columns, null=null, encoding=encoding)
+    layout = options.layout_of(
+        input=input_, pattern=pattern, delimiter=delimiter, columns=columns, null=null, encoding=encoding
+    )
     reading = reading_of(cli, layout, mapping, time_format, timezone, max_line, None)
     window = options.window_of(from_, to, since)
     scope = Scope(window, tuple(source or ()), tuple(type_ or ()), tuple(entity or ()), where)
