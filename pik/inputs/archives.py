@@ -29,6 +29,9 @@ def with_members(sources: Iterable[Source], note: Callable[[str], None]) -> Iter
     Raises InputError where an archive is damaged, cut or encrypted, or has no file, after the files before that.
     """
     for source in sources:
+        if source.opened is not None:
+            yield source
+            continue
         with source.held() as held:
             yield from _inputs(held, note, DEPTH)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import BinaryIO, Generic, NamedTuple, TypeVar, cast
 
 from pik.errors import InputError
@@ -32,12 +32,21 @@ class Problem(NamedTuple):
     record: bytes
 
 
+class FilePart(NamedTuple):
+    """Records up to `last_seq` of a block that come from a file, whose first record is `first_seq`."""
+
+    name: str
+    first_seq: int
+    last_seq: int
+
+
 @dataclass(frozen=True, slots=True)
 class Block:
     """Records `first_seq` to `last_seq`, one per line; `offset` counts the uncompressed input bytes up to its end.
 
     An over-long record is cut to one byte more than is allowed. `prefix_digest` is set for streams. `problems` are the
-    records, by their seqs, that cannot become JSON: their lines are not.
+    records, by their seqs, that cannot become JSON: their lines are not. `files` are what the records come from, where
+    several files are one input.
     """
 
     first_seq: int
@@ -46,6 +55,19 @@ class Block:
     offset: int
     prefix_digest: str = ""
     problems: Mapping[int, Problem] = field(default_factory=dict)
+    files: tuple[FilePart, ...] = ()
+
+    def split(self, seq: int) -> tuple[Block, Block]:
+        """Return the records up to that one, and those after it."""
+        rest = self.data.split(b"\n", seq - self.first_seq + 1).pop() if seq < self.last_seq else b""
+        begin = self.data[: len(self.data) - len(rest)]
+        before = {at: problem for at, problem in self.problems.items() if at <= seq}
+        after = {at: problem for at, problem in self.problems.items() if at > seq}
+        files = tuple(part for part in self.files if part.last_seq > seq)
+        return (
+            replace(self, last_seq=seq, data=begin, problems=before),
+            replace(self, first_seq=seq + 1, data=rest, problems=after, files=files),
+        )
 
 
 def blocks(

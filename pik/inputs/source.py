@@ -63,8 +63,8 @@ class Source:
     """An input: its name for people, its size in bytes where known, and a way to open it.
 
     A file has a `path`; an object in S3, or a file in an archive, is opened by `opener`, and `unchanged` raises
-    InputError where its archive was written to. All of these can be read again. Anything else is a stream, which can be
-    read once: a `pipe`, an open `stream`, or standard input.
+    InputError where its archive was written to; several files as one input are `opened` together. All of these can be
+    read again. Anything else is a stream, which can be read once: a `pipe`, an open `stream`, or standard input.
     """
 
     name: str
@@ -74,16 +74,20 @@ class Source:
     opener: Callable[[], BinaryIO] | None = None
     unchanged: Callable[[str], None] | None = None
     stream: BinaryIO | None = None
+    opened: Callable[[Source], AbstractContextManager[OpenedInput]] | None = None
 
     @property
     def is_stream(self) -> bool:
         """Whether it can be read only once."""
-        return self.path is None and self.opener is None
+        return self.path is None and self.opener is None and self.opened is None
 
     @contextmanager
     def open(self) -> Iterator[OpenedInput]:
         """Open the input. Raises InputError if it cannot be opened."""
-        if self.stream is not None:
+        if self.opened is not None:
+            with self.opened(self) as opened:
+                yield opened
+        elif self.stream is not None:
             yield OpenedInput(self, self.stream)
         elif self.opener is not None:
             with self.opener() as stored:
@@ -249,6 +253,15 @@ def _state(file: BinaryIO) -> tuple[int, int]:
     """What changes when a file is written to."""
     state = os.fstat(file.fileno())
     return state.st_size, state.st_mtime_ns
+
+
+def file_state(path: Path) -> tuple[int, int, int] | None:
+    """What changes when a file is written to or replaced; None where it cannot be found."""
+    try:
+        state = os.stat(path)
+    except OSError:
+        return None
+    return state.st_size, state.st_mtime_ns, state.st_ino
 
 
 class _File(io.FileIO):

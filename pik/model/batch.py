@@ -93,7 +93,8 @@ class Reject(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A record that is not a valid event: its position, why it was refused, and its text.
 
     `line` is the record's text; bytes that are not UTF-8 come as U+FFFD there and whole, base64, in `bytes`. `actor` is
-    who sent it, of an API request only.
+    who sent it, of an API request only. Where several files are one batch, `file` is the one that it comes from, and
+    `record` its position there.
     """
 
     seq: int
@@ -102,6 +103,8 @@ class Reject(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     line: str = ""
     bytes: str = ""
     actor: str = ""
+    file: str = ""
+    record: int = 0
 
 
 class Verdict(StrEnum):

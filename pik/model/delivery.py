@@ -35,8 +35,14 @@ def actor_field(actor: str) -> bytes:
     return b',"actor":' + _encode(actor) if actor else b""
 
 
+def file_field(name: str, first_seq: int) -> bytes:
+    """Return the part of the envelope that names the file of a batch of several, and the seq of its first record."""
+    return b',"file":%s,"file_first_seq":%d' % (_encode(name), first_seq)
+
+
 def raw_line(event: Event, seq: int, stamp: bytes, original: bytes | None = None, actor: bytes = b"") -> bytes:
-    """Return the envelope: one line of raw, without its line break. `actor` is an `actor_field`.
+    """Return the envelope: one line of raw, without its line break. `actor` is an `actor_field`,
+    or a `file_field`.
 
     The order of the fields is part of the format; optional ones are left out where there is nothing to write.
     """
@@ -103,12 +109,19 @@ class Delivery(msgspec.Struct, gc=False):
     payload: msgspec.Raw
     received_time: str | None = None
     actor: str = ""
+    file: str = ""
+    file_first_seq: int = 0
     idempotency_key: str | None = None
     event_time_original: str | None = None
     received_time_original: str | None = None
     extra: msgspec.Raw = msgspec.Raw(b"")
     original: msgspec.Raw = msgspec.Raw(b"")
     payload_text: msgspec.Raw = msgspec.Raw(b"")
+
+    @property
+    def file_record(self) -> int | None:
+        """The position of the record in its file, where several files are one batch."""
+        return self.seq - self.file_first_seq + 1 if self.file else None
 
     @property
     def event_instant(self) -> int:

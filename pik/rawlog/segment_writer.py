@@ -15,13 +15,14 @@ from time import time_ns
 
 import msgspec
 import zstandard
+from msgspec import structs
 
 from pik.errors import InputError, Invalid
-from pik.inputs.blocks import Block, Problem
+from pik.inputs.blocks import Block, FilePart, Problem
 from pik.inputs.mapping import RecordMapping
 from pik.inputs.source import OpenedInput
 from pik.model.batch import KEYED, PLAIN, Arrivals, Chunk, Frame, Reject, RejectFile, Segment, count_lags, frame_of
-from pik.model.delivery import actor_field, raw_line, stamp
+from pik.model.delivery import actor_field, file_field, raw_line, stamp
 from pik.model.event import Event, Rows, read_event, read_rows
 from pik.model.instant import DAY, Zone, load_zone
 from pik.model.layout import AUTO, WRITTEN_AS_JSON, Layout
@@ -107,6 +108,20 @@ def _groups(lines: bytes) -> Iterator[list[bytes]]:
         start = end
 
 
+def _parts(block: Block) -> Iterator[tuple[FilePart | None, int, bytes]]:
+    """Yield what a block has of each file, from which record on, where several files are one input."""
+    if not block.files:
+        yield None, block.first_seq, block.data
+        return
+    start, first_seq = 0, block.first_seq
+    for part in block.files:
+        end = start
+        for _ in range(part.last_seq - first_seq + 1):
+            end = block.data.index(b"\n", end) + 1
+        yield part, first_seq, block.data[start:end]
+        start, first_seq = end, part.last_seq + 1
+
+
 class SegmentBuilder:
     """Builds the segments of one batch. `tell` is called with the number of bytes read. `actor` is who sent an API
     request, whose objects are its only record."""
@@ -125,7 +140,9 @@ class SegmentBuilder:
         ingest_time = time_ns() if ingest_time is None else ingest_time
         read = self._read(block, ingest_time)
         if read.rejects and self._reading.stop:
-            raise InvalidRecord(read.rejects[0].seq, read.rejects[0].reason)
+            reject = read.rejects[0]
+            where = f" (record {reject.record} of {reject.file})" if reject.file else ""
+            raise InvalidRecord(reject.seq, reject.reason + where)
         days: defaultdict[int, list[int]] = defaultdict(list)
         for place, time in enumerate(read.times):
             days[time // DAY].append(place)
@@ -152,21 +169,22 @@ class SegmentBuilder:
         """Read every record of the block."""
         read = _Read()
         stamped = stamp(ingest_time, self._batch_id)
-        first_seq = block.first_seq
-        for group in _groups(block.data):
-            self._tell(sum(map(len, group)) + len(group))
-            seqs: Sequence[int] = range(first_seq, first_seq + len(group))
-            first_seq += len(group)
-            fit = max(map(len, group)) <= self._reading.max_line
-            if fit and not block.problems and not any(map(bytes.strip, group)):
-                read.blank += len(group)
-                continue
-            rows = None
-            if fit and self._mapping is None:
-                rows = read_rows(group, seqs[0], ingest_time, stamped, self._zone, self._actor_field)
-            if rows is None:
-                rows, seqs = self._one_by_one(group, seqs, ingest_time, stamped, read, block.problems)
-            read.add(rows, seqs)
+        for part, first_seq, data in _parts(block):
+            field = file_field(part.name, part.first_seq) if part is not None else self._actor_field
+            for group in _groups(data):
+                self._tell(sum(map(len, group)) + len(group))
+                seqs: Sequence[int] = range(first_seq, first_seq + len(group))
+                first_seq += len(group)
+                fit = max(map(len, group)) <= self._reading.max_line
+                if fit and not block.problems and not any(map(bytes.strip, group)):
+                    read.blank += len(group)
+                    continue
+                rows = None
+                if fit and self._mapping is None:
+                    rows = read_rows(group, seqs[0], ingest_time, stamped, self._zone, field)
+                if rows is None:
+                    rows, seqs = self._one_by_one(group, seqs, ingest_time, stamped, read, block.problems, part)
+                read.add(rows, seqs)
         return read
 
     def _one_by_one(
@@ -177,8 +195,10 @@ class SegmentBuilder:
         stamped: bytes,
         read: _Read,
         problems: Mapping[int, Problem],
+        part: FilePart | None,
     ) -> tuple[Rows, list[int]]:
         """Return the events of lines, and their seqs; lines that are none are kept apart."""
+        field = file_field(part.name, part.first_seq) if part is not None else self._actor_field
         events: list[Event] = []
         kept: list[int] = []
         raw_lines: list[bytes] = []
@@ -196,13 +216,16 @@ class SegmentBuilder:
             except Invalid as error:
                 if line.strip() or len(line) > self._reading.max_line:
                     # How much of an over-long line came along depends on where blocks end; what is kept must not.
-                    read.rejects.append(make_reject(seq, error, line[: self._reading.max_line + 1], self._actor))
+                    reject = make_reject(seq, error, line[: self._reading.max_line + 1], self._actor)
+                    if part is not None:
+                        reject = structs.replace(reject, file=part.name, record=seq - part.first_seq + 1)
+                    read.rejects.append(reject)
                 else:
                     read.blank += 1
                 continue
             events.append(event)
             kept.append(seq)
-            raw_lines.append(raw_line(event, seq, stamped, original, self._actor_field))
+            raw_lines.append(raw_line(event, seq, stamped, original, field))
         times = [event.event_time for event in events]
         received = [ingest_time if event.received_time is None else event.received_time for event in events]
         rows = Rows(

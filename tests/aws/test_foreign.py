@@ -152,6 +152,32 @@ def test_a_deployed_store_takes_them_as_well(pik, own, archive) -> None:
     assert [one["source"].removeprefix(archive) for one in found.json()["batches"]] == [
         f"01/{last}" for last in ("c.jsonl.zst", "b.jsonl.gz", "a.jsonl.gz")
     ]
+    done = pik("ingest", archive + "0*/*.gz", "--one-batch", *of).json()
+    assert (done["source"], done["read"], done["accepted"], done["duplicates"]["exact"]) == (
+        archive + "0*/*.gz",
+        6,
+        1,
+        5,
+    )
+    events = pik("events", "--entity", "e4", *of).json()["events"]
+    places = [
+        (one["kind"], one["seq"], one["file"], one["record"])
+        for one in pik("show", events[0]["event_id"], *of).json()["deliveries"]
+    ]
+    assert places == [("accepted", 2, None, None), ("exact", 5, archive + "01/b.jsonl.gz", 2)]
+    done = pik("ingest", archive + "0*/*.gz", "--one-batch", *of).json()
+    assert (done["source"], done["read"], done["accepted"], done["duplicates"]["exact"]) == (
+        archive + "0*/*.gz",
+        6,
+        1,
+        5,
+    )
+    event = pik("events", "--entity", "e4", *of).json()["events"][0]["event_id"]
+    found = pik("show", event, *of).json()["deliveries"]
+    assert [(one["kind"], one["seq"], one["file"], one["record"]) for one in found] == [
+        ("accepted", 2, None, None),
+        ("exact", 5, archive + "01/b.jsonl.gz", 2),
+    ]
 
 
 def test_a_dry_run_reads_objects_and_makes_no_store(pik, put, tmp_path) -> None:

@@ -485,3 +485,31 @@ def test_a_folder_and_an_archive_are_their_files_and_say_what_is_skipped(pik, tm
     refused = pik("ingest", "cut.tar.gz", "--again")
     assert refused.code == 2
     assert "error: cut.tar.gz cannot be decompressed to its end: it is cut" in refused.err
+
+
+def test_one_batch_of_a_folder_names_the_file_of_each_delivery_and_reject(pik, tmp_path, monkeypatch):
+    (tmp_path / "logs").mkdir()
+    for number in range(1, 4):
+        (tmp_path / "logs" / f"{number}.jsonl").write_text(EVENT.replace("01-01", f"01-0{number}") + FOREIGN)
+    (tmp_path / "logs" / ".x").write_text("{}")
+    dry = pik("ingest", "logs", "--one-batch", "--dry-run", "--format", "json")
+    assert [(one["source"], one["read"], one["valid"]) for one in dry.json()["sources"]] == [("logs", 6, 3)]
+    done = pik("ingest", "logs", "--one-batch", "--rejects", "bad", "--format", "json")
+    assert (done.code, done.json()["source"], done.json()["read"], done.json()["rejected"]) == (3, "logs", 6, 3)
+    assert done.err.startswith("logs: skipped 1 hidden file\n")
+    assert (tmp_path / "bad").read_text() == FOREIGN * 3
+    rejects = pik("batches", done.json()["batch_id"], "--rejects", "--format", "json").json()["rejects"]
+    assert [(one["seq"], one["file"], one["record"]) for one in rejects] == [
+        (2, "1.jsonl", 2),
+        (4, "2.jsonl", 2),
+        (6, "3.jsonl", 2),
+    ]
+    events = pik("events", "--format", "json").json()["events"]
+    [delivery] = pik("show", events[-1]["event_id"], "--format", "json").json()["deliveries"]
+    assert (delivery["seq"], delivery["file"], delivery["record"]) == (5, "3.jsonl", 1)
+    assert "3.jsonl" in pik("show", events[-1]["event_id"]).out
+    several = pik("ingest", "logs/1.jsonl", "logs/2.jsonl", "--one-batch", "--again", "--format", "json").json()
+    assert (several["source"], several["read"], several["duplicates"]["exact"]) == ("logs/1.jsonl and 1 more", 4, 2)
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(EVENT.encode())))
+    refused = pik("ingest", "-", "--one-batch")
+    assert (refused.code, "standard input can be read only once" in refused.err) == (2, True)

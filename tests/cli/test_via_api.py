@@ -348,6 +348,7 @@ def test_an_interrupted_ingest_waits_for_no_answer(pik, gateway, tmp_path, monke
     [
         (("ingest", "-", "--batch-key", "x"), "--batch-key does not go with --via api"),
         (("ingest", "f", "--again"), "--again does not go"),
+        (("ingest", "f", "--one-batch"), "--one-batch does not go"),
         (("ingest", "f", "--on-conflict", "fail"), "--on-conflict fail does not go"),
         (("ingest", "f", "--max-line", 5), "--max-line does not go"),
         (("ingest", "f", "--rejects", "f"), "the file exists already"),

@@ -83,9 +83,20 @@ def _bring_in(pik: Journey) -> None:
     mapping = [word for field, found in fields.items() for word in ("--map", f"{field}={found}")]
     pik("pik ingest --dry-run", "ingest", "--dry-run", "foreign.jsonl", "--time-format", "epoch", *mapping)
     _via_api(pik)
+    _one_batch(pik)
     pik("pik batches", "batches")
     pik("pik batches --rejects", "batches", peculiar["batch_id"], "--rejects")
     pik("pik status", "status")
+
+
+def _one_batch(pik: Journey) -> None:
+    """Two files as one batch, in a store of its own."""
+    store = ("--store", "several")
+    pik("", "init", *store)
+    done = pik("pik ingest", "ingest", "peculiar.jsonl", "monday.jsonl", "--one-batch", *store, code=3)
+    pik("pik batches --rejects", "batches", done["batch_id"], "--rejects", *store)
+    event = pik("pik events", "events", "--limit", 1, *store)["events"][0]
+    pik("pik show", "show", event["event_id"], *store)
 
 
 def _via_api(pik: Journey) -> None:

@@ -314,7 +314,7 @@ def _stream_blocks(following: Iterator[Block], batch: Batch | None) -> Iterator[
         seen = block.last_seq
         if batch and block.first_seq <= recorded <= seen:
             # The batch may have ended within this block, where compressed data was cut.
-            begin, block = _split(block, recorded)
+            begin, block = block.split(recorded)
             digest.update(begin.data)
             if digest.hexdigest() != batch.prefix_digest:
                 raise _other_stream(batch)
@@ -323,14 +323,6 @@ def _stream_blocks(following: Iterator[Block], batch: Batch | None) -> Iterator[
             yield replace(block, prefix_digest=digest.hexdigest())
     if batch and seen < recorded:
         raise _other_stream(batch)
-
-
-def _split(block: Block, seq: int) -> tuple[Block, Block]:
-    """Return the block's records up to that one, and those after it."""
-    lines = block.data.split(b"\n", seq - block.first_seq + 1)
-    rest = lines.pop() if seq < block.last_seq else b""
-    begin = block.data[: len(block.data) - len(rest)]
-    return replace(block, last_seq=seq, data=begin), replace(block, first_seq=seq + 1, data=rest)
 
 
 def _other_stream(batch: Batch) -> InputError:

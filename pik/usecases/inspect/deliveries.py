@@ -37,7 +37,8 @@ class DeliveryRow:
 
     `event_time_original` is the text of its time as it came, None if that was canonical. Corrections hold: `event_time`
     is when it happened, `received_event_time` when it says so itself (None: then), `corrections` are the ids of those
-    that moved it, chose whether it counts, or took it out.
+    that moved it, chose whether it counts, or took it out. Where several files are one batch, `file` and `record` are
+    where it comes from.
     """
 
     kind: str
@@ -54,6 +55,8 @@ class DeliveryRow:
     counts: bool = True
     received_event_time: int | None = None
     corrections: tuple[str, ...] = ()
+    file: str | None = None
+    record: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +138,8 @@ def _row(found: RecordedDelivery, location: Location, state: EventState) -> Deli
         state.counting == location,
         None if time == received else received,
         state.corrections.get(place, ()),
+        delivery.file or None,
+        delivery.file_record,
     )
 
 

@@ -127,6 +127,10 @@ REJECTS = Schema(
         "rejects",
         "in the order of the input",
         Column("seq", int, "the record's position in the input, 1-based"),
+        Column(
+            "file", str | None, "of a batch of several files (`--one-batch`): its file", get=or_null("file"), rare=True
+        ),
+        Column("record", int | None, "its position in that file", get=or_null("record"), rare=True),
         Column("field", str | None, "the invalid field", detail=True),
         Column("reason", str, wrap=True),
         Column("line", str, "the record; bytes that are not UTF-8 are U+FFFD", cut=20),

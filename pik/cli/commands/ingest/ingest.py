@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from glob import glob, has_magic
+from itertools import islice
 from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     examples="""
     # a file, a glob, a folder, an archive, objects in S3, standard input
     pik ingest events.jsonl 'archive/2026-01-*.jsonl.gz' logs/ export.tar.zst
-    pik ingest 's3://archive/2026/01/*.jsonl.gz'
+    pik ingest 's3://archive/2026/01/*.jsonl.gz' --one-batch
     kafkacat … | pik ingest - --batch-key orders-2026-01-31
 
     # a file with other fields: a JMESPath expression for each
@@ -84,6 +85,9 @@ def ingest(
     batch_key: Annotated[
         str | None, option("--batch-key NAME", "Name standard input, so that it can be resumed.")
     ] = None,
+    one_batch: Annotated[
+        bool, option("--one-batch", "Record all files as one batch; rejects and `pik show` name file and record.")
+    ] = False,
     max_line: options.MaxLine = 1 << 20,
     workers: Annotated[
         int | None, option("--workers N", "Processes that parse. [default: as many as processors]", min=1)
@@ -115,7 +119,9 @@ def ingest(
     if rejects:
         _expect_new(rejects)
     if via:
-        _expect_possible(cli, chosen, max_line)
+        _expect_possible(cli, chosen, max_line, one_batch=one_batch)
+    if one_batch:
+        sources = [_one_batch(cli, sources, files)]
     if dry_run:
         return _check(cli, sources, chosen, rejects)
     if via:
@@ -134,6 +140,19 @@ def _ingest(cli: Context, sources: list[Source], chosen: IngestOptions, rejects:
         write_rejects(store, [one.batch for one in done], rejects)
     report.show_ingested(cli, done, mapped=chosen.reading.mapping is not None)
     return PARTLY if any(one.batch.counts.rejected for one in done if one.outcome != Outcome.ALREADY) else None
+
+
+def _interrupted(store: Store, sources: list[Source]) -> dict[str, str]:
+    """Return the interrupted batches, among the newest, that were made of several files, by the names of inputs."""
+    from pik.model.batch import BatchState
+
+    names = {source.name for source in sources if source.opened is not None}
+    newest = islice(store.index.batches(), _NEWEST) if names else ()
+    return {one.origin.name: one.batch_id for one in newest if one.state == BatchState.INTERRUPTED} if names else {}
+
+
+_NEWEST = 100
+"""Batches among which an interrupted one is looked for."""
 
 
 def _check(cli: Context, sources: list[Source], chosen: IngestOptions, rejects: Path | None) -> int | None:
@@ -217,6 +236,19 @@ def _file_or_folder(cli: Context, name: str) -> list[Source]:
     return found
 
 
+def _one_batch(cli: Context, sources: list[Source], files: list[str]) -> Source:
+    """Return all inputs as one, which the arguments name. Its files are named without a folder or an archive that is
+    the only argument. Raises UsageError."""
+    from pik.inputs.one_batch import one_batch
+    from pik.inputs.source import shown_name
+
+    first, *others = map(shown_name, files)
+    if others:
+        return one_batch(sources, f"{first} and {len(others):,} more", "", cli.note)
+    folder = first.rstrip("/") + "/" if os.path.isdir(files[0]) else f"{first}:"
+    return one_batch(sources, first, folder, cli.note)
+
+
 def reading_of(
     cli: Context,
     layout: Layout,
@@ -297,7 +329,7 @@ _SHOWN = 20
 """Rejected records of an input sent through the API that are shown: those that come first in it."""
 
 
-def _expect_possible(cli: Context, chosen: IngestOptions, max_line: int) -> None:
+def _expect_possible(cli: Context, chosen: IngestOptions, max_line: int, *, one_batch: bool) -> None:
     """Raises UsageError for an option that the API does not have."""
     from pik.model.event import MAX_LINE
 
@@ -305,6 +337,7 @@ def _expect_possible(cli: Context, chosen: IngestOptions, max_line: int) -> None
     options.unknown_to_the_api(
         {
             "--batch-key": (chosen.batch_key is not None, batches),
+            "--one-batch": (one_batch, batches),
             "--again": (chosen.again, batches),
             "--on-conflict fail": (chosen.refuse_conflicts, "the API records conflicts; the summary counts them"),
             "--max-line": (max_line != MAX_LINE, f"the API takes records of {MAX_LINE} bytes; leave it out"),

@@ -79,6 +79,10 @@ SHOW = Schema(
         Column("kind", str, "`accepted`, `exact`, `conflict`"),
         Column("batch_id", str),
         Column("seq", int),
+        Column(
+            "file", str | None, "of a batch of several files (`--one-batch`): the one that it comes from", rare=True
+        ),
+        Column("record", int | None, "its position in that file", rare=True),
         Column("counts", bool, "whether it is the one that counts"),
         Column("event_time", Instant, "with corrections", detail=True),
         *CORRECTED_COLUMNS,

@@ -1,0 +1,153 @@
+"""Several files as one input: a batch whose records are those of all files, one file after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from hashlib import sha256
+
+from pik.errors import InputError, UsageError
+from pik.inputs import blocks as limits
+from pik.inputs.archives import with_members
+from pik.inputs.blocks import Block, FilePart
+from pik.inputs.mapping import RecordMapping
+from pik.inputs.source import OpenedInput, Source, file_state
+from pik.model.layout import Layout
+
+_HINT = "what was read is kept; run the command again when nothing writes to the files"
+
+
+def one_batch(sources: Sequence[Source], name: str, folder: str, note: Callable[[str], None]) -> Source:
+    """Return the input that is all of these, of that name. Its files are named without the `folder`; `note` is told
+    what is skipped of archives.
+
+    Raises UsageError for an input that can be read only once: it is read for its digest first.
+    """
+    for source in sources:
+        if source.is_stream:
+            raise UsageError(f"--one-batch: {source.name} can be read only once", hint="write it to a file")
+    sizes = [source.size for source in sources]
+    size = None if None in sizes else sum(size or 0 for size in sizes)
+
+    @contextmanager
+    def opened(source: Source) -> Iterator[OpenedInput]:
+        yield _OpenedFiles(source, sources, folder, note)
+
+    return Source(name, size, None, opened=opened)
+
+
+class _OpenedFiles(OpenedInput):
+    """The files of a batch, each opened when its turn comes."""
+
+    def __init__(self, source: Source, sources: Sequence[Source], folder: str, note: Callable[[str], None]) -> None:
+        self.name, self.is_stream = source.name, False
+        self.position = 0
+        self._sources, self._folder, self._note = sources, folder, note
+        self._is_file = bytearray(len(sources))  # found not to be an archive
+        self._states = [file_state(one.path) for one in sources if one.path is not None]
+        self._given, self._mapped, self._layout = Layout(), False, Layout()
+
+    def recognize(self, layout: Layout, *, mapped: bool) -> Layout:
+        """Return the layout of the first file, which is that of all."""
+        self._given, self._mapped = layout, mapped
+        with self._first() as opened:
+            self._layout = opened.recognize(layout, mapped=mapped)
+        return self._layout
+
+    def expect_fields(self, layout: Layout, mapping: RecordMapping) -> None:
+        """Raise UsageError where the mapping fits none of the first file's first records."""
+        with self._first() as opened:
+            opened.expect_fields(layout, mapping)
+
+    def digest(self) -> str:
+        """Return a digest over the names and contents of all files, in their order. Raises InputError for a file of
+        another format."""
+        digest = sha256()
+        for source in self._files(self._note):
+            with source.open() as opened:
+                self._expect_layout(opened)
+                digest.update(f"{opened.digest()} {self._short(source.name)}\n".encode())
+        return digest.hexdigest()
+
+    def blocks(self, layout: Layout, max_line: int, *, first_seq: int = 1, offset: int = 0) -> Iterator[Block]:  # noqa: ARG002
+        """Yield the blocks from record `first_seq` on. All files are read again up to there."""
+        self.position = 0
+        gathered = _Gathered()
+        for source in self._files():
+            begin = gathered.next_seq
+            with source.open() as opened:
+                for block in opened.blocks(layout, max_line, first_seq=begin):
+                    if not gathered.has_room(block):
+                        yield from gathered.taken(first_seq)
+                    gathered.add(block, self._short(source.name), begin)
+                opened.expect_unchanged(_HINT)
+            self.position += source.size or 0
+        yield from gathered.taken(first_seq)
+
+    def expect_unchanged(self, hint: str = "") -> None:
+        """Raise InputError where a file was written to, replaced or removed since the first one was opened."""
+        paths = [source.path for source in self._sources if source.path is not None]
+        for path, state in zip(paths, self._states, strict=True):
+            if file_state(path) != state:
+                raise InputError(f"{path} changed while it was being read", hint=hint or _HINT)
+
+    def _files(self, note: Callable[[str], None] = lambda _: None) -> Iterator[Source]:
+        for number, source in enumerate(self._sources):
+            if self._is_file[number]:
+                yield source
+                continue
+            for found in with_members([source], note):
+                self._is_file[number] = found is source
+                yield found
+
+    def _first(self) -> AbstractContextManager[OpenedInput]:
+        return next(self._files()).open()
+
+    def _expect_layout(self, opened: OpenedInput) -> None:
+        found = opened.recognize(self._given, mapped=self._mapped)
+        if found != self._layout:
+            raise InputError(
+                f"{opened.name} is {found.format}, the first file of {self.name} is {self._layout.format}",
+                hint="--input FORMAT reads all files as one format; without --one-batch each is read as what it is",
+            )
+
+    def _short(self, name: str) -> str:
+        return name.removeprefix(self._folder)
+
+
+class _Gathered:
+    """Blocks of small files that become one."""
+
+    def __init__(self) -> None:
+        self.next_seq = 1
+        self._offset = 0
+        self._blocks: list[Block] = []
+        self._parts: list[FilePart] = []
+        self._size = self._records = 0
+
+    def has_room(self, block: Block) -> bool:
+        """Return whether the block may be added to those before it."""
+        records = self._records + block.last_seq - block.first_seq + 1
+        return not self._blocks or (self._size + len(block.data) <= limits.BLOCK and records <= limits.LINES)
+
+    def add(self, block: Block, name: str, begin: int) -> None:
+        """Add a block of the file of that name, whose first record is `begin`."""
+        self._blocks.append(block)
+        self._records += block.last_seq - block.first_seq + 1
+        self._size += len(block.data)
+        self._parts.append(FilePart(name, begin, block.last_seq))
+        self.next_seq = block.last_seq + 1
+
+    def taken(self, first_seq: int) -> Iterator[Block]:
+        """Yield the block that they make, if it is not before that record, and begin the next one."""
+        blocks, parts = self._blocks, self._parts
+        self._offset += self._size
+        self._blocks, self._parts, self._size, self._records = [], [], 0, 0
+        if not blocks or blocks[-1].last_seq < first_seq:
+            return
+        data = b"".join(block.data if block.data.endswith(b"\n") else block.data + b"\n" for block in blocks)
+        problems = {seq: problem for block in blocks for seq, problem in block.problems.items()}
+        whole = Block(
+            blocks[0].first_seq, blocks[-1].last_seq, data, self._offset, problems=problems, files=tuple(parts)
+        )
+        yield whole if whole.first_seq >= first_seq else whole.split(first_seq - 1)[1]
