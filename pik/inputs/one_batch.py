@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
+from functools import partial
 from hashlib import sha256
 
 from pik.errors import InputError, UsageError
@@ -76,7 +78,7 @@ class _OpenedFiles(OpenedInput):
         for source in self._files():
             begin = gathered.next_seq
             with source.open() as opened:
-                for block in opened.blocks(layout, max_line, first_seq=begin):
+                for block in map(partial(_moved, begin - 1), opened.blocks(layout, max_line)):
                     if not gathered.has_room(block):
                         yield from gathered.taken(first_seq)
                     gathered.add(block, self._short(source.name), begin)
@@ -113,6 +115,12 @@ class _OpenedFiles(OpenedInput):
 
     def _short(self, name: str) -> str:
         return name.removeprefix(self._folder)
+
+
+def _moved(by: int, block: Block) -> Block:
+    """Return a block of a file as it is counted in the batch."""
+    problems = {seq + by: problem for seq, problem in block.problems.items()}
+    return replace(block, first_seq=block.first_seq + by, last_seq=block.last_seq + by, problems=problems)
 
 
 class _Gathered:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import gzip
+import json
 import tarfile
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pik.errors import InputError, UsageError
@@ -131,6 +134,34 @@ def test_an_archive_is_the_same_batch_as_the_folder_that_it_was_made_of(
             made.add(folder / name, name)
     done = ingest(store, one_batch([file_source(str(archive))], "it", f"{archive}:", pytest.fail), reading=READING)
     assert (done.outcome, done.batch) == (Outcome.ALREADY, first.batch)
+
+
+@pytest.mark.parametrize("kind", ["parquet", "csv", "json"])
+def test_files_of_any_format_are_one_batch_and_each_of_their_records_is_read(
+    store: Store, tmp_path: Path, kind: str
+) -> None:
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    rows = [{"id": f"u{n}", "at": 1_700_000_000 + n} for n in range(90)]
+    for number in range(3):
+        path, of_file = folder / f"{number}.{kind}", rows[number * 30 : number * 30 + 30]
+        if kind == "parquet":
+            pq.write_table(pa.Table.from_pylist(of_file), path, row_group_size=7)
+        elif kind == "csv":
+            cells = "".join(f"{row['id']},{row['at']}\n" for row in of_file[:-1])
+            path.write_text(f"id,at\n{cells}a,row,of,many\n")
+        else:
+            path.write_text(json.dumps(of_file, indent=1))
+    mapping = {"source": "'s'", "event_type": "'t'", "entity_id": "id", "event_time": "at", "payload": "@"}
+    done = ingest(store, source_of(folder), reading=Reading(2000, mapping=mapping, time_format="epoch"))
+    found = [read_delivery(one.line) for one in deliveries(store, Filter(ALL_TIME))]
+    expected = {(row["id"], n + 1, f"{n // 30}.{kind}", n % 30 + 1) for n, row in enumerate(rows)}
+    if kind == "csv":  # the last row of each file is a reject
+        expected = {one for one in expected if one[3] != 30}
+        rejects = [(one.seq, one.file, one.record) for one in list_rejects(store, done.batch)]
+        assert rejects == [(30, "0.csv", 30), (60, "1.csv", 30), (90, "2.csv", 30)]
+    assert {(one.entity_id, one.seq, one.file, one.file_record) for one in found} == expected
+    assert done.batch.counts.read == 90
 
 
 def test_what_cannot_be_one_batch_is_refused_before_anything_is_recorded(store: Store, folder: Path) -> None:
