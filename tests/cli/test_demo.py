@@ -75,7 +75,9 @@ def test_it_needs_its_own_directory(tmp_path: Path) -> None:
 
 def test_every_incident_is_listed_with_its_symptom(tmp_path: Path) -> None:
     listed = run("demo", "--list", place=tmp_path)
-    assert [line.split("  ")[0] for line in listed.stdout.splitlines()] == list(INCIDENTS)
+    names = max(map(len, INCIDENTS))
+    expected = [f"{name.ljust(names)}  {one.symptom}" for name, one in INCIDENTS.items()]
+    assert listed.stdout.splitlines() == expected
     assert all(len(line) <= 80 for line in listed.stdout.splitlines())
     assert list(tmp_path.iterdir()) == []
 

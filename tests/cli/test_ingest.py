@@ -91,6 +91,9 @@ def test_what_to_type_next(pik, tmp_path):
     again = "to record it as one more delivery of each event, add --again"
     assert said("good")[1:] == (None, None)
     assert (said("good")[2], said("good", "mixed")[2]) == (again, again)
+    (tmp_path / "latin").write_bytes(EVENT.replace('"e"', '"ü"').encode("latin-1"))
+    assert said("latin")[2] == "text that is not UTF-8 needs --encoding, such as --encoding cp1252"
+    assert said("latin", "--encoding", "cp1252")[2] is None
     (tmp_path / "local").write_text(EVENT.replace("Z", ""))
     batch, following, note = said("local")
     assert (following, note) == (f"pik batches {batch} --rejects", None), "its reason names --timezone"

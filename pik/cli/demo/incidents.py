@@ -319,13 +319,13 @@ INCIDENTS: Mapping[str, Incident] = {
             f"pik triage --entity customer-17 {_DAY}",
         ),
         Incident("ledger-differs", "Finance: your total and our ledger differ by 233.12.", _ledger),
-        Incident("missing-events", "The app's team: our Monday afternoon is not in your numbers.", _missing),
+        Incident("missing-events", "The app's team: our Monday afternoon is missing.", _missing),
         Incident("late-events", "The app was offline on Monday evening; numbers look low.", _late),
-        Incident("duplicate-storm", "Producers retried all night; revenue of 2 March is too high.", _storm),
+        Incident("duplicate-storm", "Producers retried all night; revenue is too high.", _storm),
         Incident("retries-counted-twice", "Since release 4.2, revenue is higher than the bank's.", _retries),
         Incident(
             "wrong-time-zone",
-            "Since Wednesday, takings of the night are on the wrong day.",
+            "Since Wednesday, night takings are on the wrong day.",
             _zone,
             f"pik triage {_WEEK}",
         ),
@@ -340,8 +340,8 @@ INCIDENTS: Mapping[str, Incident] = {
         Incident(
             "damaged-raw", "A disk failed. Which numbers can we still prove?", _damaged, f"pik triage {_THREE_DAYS}"
         ),
-        Incident("who-changed-it", "Revenue of customer-17 was right at noon and is wrong again.", _changed),
-        Incident("post-mortem", "It was repaired in the night. Now write down what happened.", _repaired),
+        Incident("who-changed-it", "Revenue of customer-17, right at noon, is wrong again.", _changed),
+        Incident("post-mortem", "It was repaired at night. Now write down what happened.", _repaired),
     )
 }
 """By name, which is also that of the runbook."""

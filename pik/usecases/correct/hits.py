@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate, groupby
 
-from pik.errors import NothingSelected, UsageError
+from pik.errors import NothingSelected, UsageError, command
 from pik.model.correction import Correction, CorrectionKind, active, log_order
 from pik.model.instant import (
     DAY,
@@ -166,8 +166,12 @@ def hits(
             f"SELECT count(*), count(DISTINCT {EVENT}), min(event_ns), max(event_ns) FROM hit"
         )
         if not deliveries:
-            beside = f" beside those of correction {unlike.correction_id}" if unlike else ""
-            raise NothingSelected(f"{assumption} selects no delivery{beside}", hint="pik events")
+            if unlike is None:
+                raise NothingSelected(f"{assumption} selects no delivery", hint="pik events")
+            raise NothingSelected(
+                f"{assumption} selects no delivery beside those of correction {unlike.correction_id}",
+                hint=f"{command('corrections', 'show', unlike.correction_id)} tells what it is about",
+            )
         counting = f"(FROM events ANTI JOIN ({listed_by(out)}) USING (event_id)) AS events" if out else "events"
         yield Hits(kind, tables, deliveries, events, Window(first, last + 1), selection, known, counting)
 

@@ -48,7 +48,8 @@ def demo(
     runbook of the same name in docs/runbooks. The first command to type is printed.
     """
     if listed:
-        print("\n".join(f"{one.name:17}  {one.symptom}" for one in INCIDENTS.values()))
+        width = max(map(len, INCIDENTS))
+        print("\n".join(f"{one.name:{width}}  {one.symptom}" for one in INCIDENTS.values()))
         return 0
     if incident is not None:
         return _make(_known(incident), directory)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -145,33 +145,44 @@ def show_ingested(cli: Context, done: list[IngestReport], *, mapped: bool) -> No
 
 _FOREIGN = "foreign records need --map; `pik ingest --help` shows how"
 _MAPPED = "the mapping, of --map and of pik.toml, fits none of the records"
+_ENCODED = "text that is not UTF-8 needs --encoding, such as --encoding cp1252"
 
 
 def _next(done: list[IngestReport], *, mapped: bool) -> dict[str, str | None]:
     """Return what to type next, and what else to know, where something is left to do."""
     from pik.usecases.ingest.batch_ingest import Outcome
 
-    note = None
     rejected = [one.batch for one in done if one.batch.counts.rejected]
+    reasons = list(chain.from_iterable(batch.reasons for batch in rejected))
+    notes = []
     if rejected and all(one.batch.counts.read == one.batch.counts.rejected for one in done):
-        note = _why_none(chain.from_iterable(batch.reasons for batch in rejected), mapped=mapped)
+        notes += _why_none(reasons, mapped=mapped)
     elif empty := [one.source for one in done if not one.batch.counts.read]:
-        note = "there is no record in " + ", ".join(map(shlex.quote, empty[:5])) + (", …" if len(empty) > 5 else "")
+        more = ", …" if len(empty) > 5 else ""
+        notes.append("there is no record in " + ", ".join(map(shlex.quote, empty[:5])) + more)
     elif len(done) > 1 and (counting := sum(one.corrected.counting for one in done)):
-        note = f"duplicates that count, since the batches before with their event are withdrawn: {counting:,}"
+        notes.append(f"duplicates that count, since the batches before with their event are withdrawn: {counting:,}")
     elif all(one.outcome == Outcome.ALREADY for one in done):
-        note = "to record it as one more delivery of each event, add --again"
+        notes.append("to record it as one more delivery of each event, add --again")
     if out := sum(one.corrected.out for one in done):
-        text = f"{number_of(out, 'duplicate')} of events that corrections took out: recorded, and not counted"
-        note = text if note is None else f"{note}; {text}"
-    return {"note": note, "next": command("batches", rejected[0].batch_id, "--rejects") if rejected else None}
+        notes.append(f"{number_of(out, 'duplicate')} of events that corrections took out: recorded, and not counted")
+    notes += _encoded(reasons)
+    return {
+        "note": "; ".join(notes) or None,
+        "next": command("batches", rejected[0].batch_id, "--rejects") if rejected else None,
+    }
 
 
-def _why_none(reasons: Iterable[str], *, mapped: bool) -> str | None:
-    """Return why not one record is an event; nothing if a reason names the option that helps."""
-    if any("--" in reason for reason in reasons):
-        return None
-    return _MAPPED if mapped else _FOREIGN
+def _why_none(reasons: Sequence[str], *, mapped: bool) -> list[str]:
+    """Return why not one record is an event; nothing if a reason names the option that helps, or the encoding does."""
+    if _encoded(reasons) or any("--" in reason for reason in reasons):
+        return []
+    return [_MAPPED if mapped else _FOREIGN]
+
+
+def _encoded(reasons: Sequence[str]) -> list[str]:
+    """Return what helps if records are not UTF-8; otherwise nothing. Texts of Parquet have no other encoding."""
+    return [_ENCODED] if any("UTF-8" in one and not one.startswith("column ") for one in reasons) else []
 
 
 INGEST_DRY_RUN = Schema(
@@ -200,10 +211,11 @@ def show_checked(cli: Context, inputs: list[CheckReport], *, mapped: bool) -> No
 
 
 def _note_checked(inputs: list[CheckReport], *, mapped: bool) -> str:
+    reasons = list(chain.from_iterable(one.reasons for one in inputs))
+    notes = ["nothing was stored, and duplicates were not looked for; leave --dry-run out to ingest"]
     if any(one.read for one in inputs) and not any(one.valid for one in inputs):
-        why = _why_none(chain.from_iterable(one.reasons for one in inputs), mapped=mapped)
-        return "no record is a valid event" + (f"; {why}" if why else "")
-    return "nothing was stored, and duplicates were not looked for; leave --dry-run out to ingest"
+        notes = ["no record is a valid event", *_why_none(reasons, mapped=mapped)]
+    return "; ".join(notes + _encoded(reasons))
 
 
 INGEST_VIA_API = Schema(
