@@ -13,6 +13,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pik.inputs.folders import Skipped, folder_sources
+from pik.inputs.one_batch import one_batch
+from pik.rawlog.segment_writer import Reading
+from pik.runtime import SILENT
+from pik.stores import open_store
+from pik.usecases.ingest.batch_ingest import IngestOptions, ingest
+from tests.support.faults import Crash, FailAt, wrapped
+
 EVENT = '{"source":"s","event_type":"t","entity_id":"e","event_time":"2026-01-01T00:00:00Z","payload":{}}\n'
 FOREIGN = '{"user":"e"}\n'
 
@@ -516,3 +524,23 @@ def test_one_batch_of_a_folder_names_the_file_of_each_delivery_and_reject(pik, t
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(EVENT.encode())))
     refused = pik("ingest", "-", "--one-batch")
     assert (refused.code, "standard input can be read only once" in refused.err) == (2, True)
+
+
+def test_a_folder_that_changed_since_its_batch_was_interrupted_is_another_batch_and_that_is_said(
+    pik, tmp_path, monkeypatch
+):
+    (tmp_path / "logs").mkdir()
+    for number in range(1, 4):
+        (tmp_path / "logs" / f"{number}.jsonl").write_text(EVENT.replace("01-01", f"01-0{number}"))
+    assert pik("init").code == 0
+    monkeypatch.setattr("pik.inputs.blocks.LINES", 1)  # a block for each
+    source = one_batch(folder_sources("logs", Skipped()), "logs", "logs/", pytest.fail)
+    store = wrapped(open_store(str(tmp_path / ".pik")), FailAt(6), "raw", "batches")
+    with pytest.raises(Crash):
+        ingest(store, source, IngestOptions(Reading(1 << 20), workers=0), SILENT)
+    [interrupted] = pik("batches", "--format", "json").json()["batches"]
+    assert (interrupted["source"], interrupted["state"]) == ("logs", "INTERRUPTED")
+    (tmp_path / "logs" / "4.jsonl").write_text(EVENT.replace("01-01", "01-04"))
+    done = pik("ingest", "logs", "--one-batch", "--workers", 1, "--format", "json")
+    assert (done.code, done.json()["outcome"], done.json()["read"]) == (0, "ingested", 4)
+    assert f"logs is not what batch {interrupted['batch_id']} began with: files were added" in done.err

@@ -135,7 +135,14 @@ def _ingest(cli: Context, sources: list[Source], chosen: IngestOptions, rejects:
     from pik.usecases.inspect.batches import write_rejects
 
     store = _store(cli, sources, chosen)
+    interrupted = _interrupted(store, sources)
     done = _record(cli, store, sources, replace(chosen, actor=cli.actor(store)))
+    for one in done:
+        if one.outcome == Outcome.NEW and one.source in interrupted:
+            cli.note(
+                f"{one.source} is not what batch {interrupted[one.source]} began with: files were added, changed or"
+                " removed; what that one recorded came as duplicates"
+            )
     if rejects:
         write_rejects(store, [one.batch for one in done], rejects)
     report.show_ingested(cli, done, mapped=chosen.reading.mapping is not None)
@@ -143,12 +150,13 @@ def _ingest(cli: Context, sources: list[Source], chosen: IngestOptions, rejects:
 
 
 def _interrupted(store: Store, sources: list[Source]) -> dict[str, str]:
-    """Return the interrupted batches, among the newest, that were made of several files, by the names of inputs."""
+    """Return the interrupted batches among the newest by the names of their inputs, if several files are one input."""
     from pik.model.batch import BatchState
 
-    names = {source.name for source in sources if source.opened is not None}
-    newest = islice(store.index.batches(), _NEWEST) if names else ()
-    return {one.origin.name: one.batch_id for one in newest if one.state == BatchState.INTERRUPTED} if names else {}
+    if not any(source.opened is not None for source in sources):
+        return {}
+    newest = islice(store.index.batches(), _NEWEST)
+    return {one.origin.name: one.batch_id for one in newest if one.state == BatchState.INTERRUPTED}
 
 
 _NEWEST = 100
