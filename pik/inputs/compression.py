@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, Protocol
 import zstandard
 
 from pik.errors import InputError
-from pik.inputs.shapes import refuse_binary
+from pik.inputs.shapes import refuse_binary, typed_name
 
 LAYERS = 3
 """Most compressions of one input, one within another."""
@@ -135,7 +135,7 @@ def _begin_zstd(data: bytes, name: str) -> _Decompressor:
             bits = (window - 1).bit_length()
             raise InputError(
                 f"{name} was compressed with zstd --long={bits}, and takes {window >> 20} MiB to decompress",
-                hint=f"zstd -dc --long={bits} {name if name != 'standard input' else ''}".rstrip() + " | pik ingest -",
+                hint=f"zstd -dc --long={bits} {typed_name(name)} | pik ingest -",
             )
     return _Zstd()
 

@@ -6,6 +6,7 @@ Only what is certain is refused, before anything is kept. Invalid lines are read
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 from collections.abc import Iterator
@@ -32,17 +33,21 @@ _MAGIC = {
 }  # fmt: skip
 
 
+def typed_name(name: str) -> str:
+    """Return the name of a file as it is typed in a shell; FILE for another input, such as a file in an archive."""
+    return shlex.quote(name) if re.fullmatch(r"[\w./ +=:@%,-]+", name) and os.path.isfile(name) else "FILE"
+
+
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What an input looks like, and what to type, with {file} for its name quoted for a shell, {name} for its name."""
+    """What an input looks like, and what to type, with {file} for its name quoted for a shell."""
 
     what: str
     hint: str
 
     def error(self, name: str) -> InputError:
         """Return the error for the input of that name."""
-        file = name if re.fullmatch(r"[\w./ +=:@%,-]+", name) and name != "standard input" else "FILE"
-        hint = self.hint.replace("{file}", shlex.quote(file)).replace("{name}", file)
+        hint = self.hint.replace("{file}", typed_name(name))
         return InputError(f"{name} cannot be read: it looks like {self.what}", hint=hint)
 
 

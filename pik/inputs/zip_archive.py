@@ -12,6 +12,7 @@ from typing import Any, BinaryIO, NamedTuple, cast
 
 from pik.errors import InputError
 from pik.inputs.copies import Readable
+from pik.inputs.shapes import typed_name
 
 _DIRECTORY = 64 << 20
 """Most bytes of the directory of an archive, which is held in memory: about half a million files."""
@@ -69,7 +70,7 @@ def _expect_directory(file: BinaryIO, name: str) -> None:
     if length > _DIRECTORY:
         raise InputError(
             f"{name} has too many files: its directory takes {length:,} bytes",
-            hint=f"unzip -d FOLDER {name}, then pik ingest FOLDER",
+            hint=f"unzip -d FOLDER {typed_name(name)}, then pik ingest FOLDER",
         )
 
 
@@ -79,12 +80,12 @@ class _File:
     def __init__(self, archive: zipfile.ZipFile, entry: zipfile.ZipInfo, name: str) -> None:
         self._name = f"{name}:{entry.filename}"
         if entry.flag_bits & _ENCRYPTED:
-            hint = f"unzip -d FOLDER {name} asks for its password, then pik ingest FOLDER"
+            hint = f"unzip -d FOLDER {typed_name(name)} asks for its password, then pik ingest FOLDER"
             raise InputError(f"{self._name} is encrypted", hint=hint)
         try:
             self._file = archive.open(entry)
         except (*_DAMAGED, RuntimeError) as error:  # NotImplementedError: compressed in a way that Python cannot read
-            raise InputError(f"{self._name} cannot be read: {error}", hint=f"unzip -d FOLDER {name}") from None
+            raise InputError(f"{self._name} cannot be read: {error}", hint=f"7z x {typed_name(name)}") from None
 
     def read(self, size: int) -> bytes:
         try:

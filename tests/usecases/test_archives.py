@@ -22,7 +22,7 @@ from pik.inputs import archives, copies
 from pik.inputs.archives import with_members
 from pik.inputs.folders import Skipped, folder_sources
 from pik.inputs.source import Source, file_source
-from pik.model.layout import JSON_LINES
+from pik.model.layout import JSON_LINES, Layout
 
 FILES = {
     "b/first.jsonl": b'{"n":1}\n{"n":2}\n',
@@ -148,7 +148,11 @@ def test_archives_in_archives_are_read_up_to_a_depth(tmp_path: Path) -> None:
     for _ in range(3):
         data = tar({"t": data})
     found, _, _ = members(saved(tmp_path, "deep", data))
-    assert list(found) == [f"{tmp_path}/deep:t:t:t"]  # which is refused as a tar archive is
+    assert list(found) == [f"{tmp_path}/deep:t:t:t"]
+    *_, deepest = with_members([file_source(str(tmp_path / "deep"))], pytest.fail)
+    with pytest.raises(InputError, match="it looks like a tar archive") as refused, deepest.open() as opened:
+        opened.recognize(Layout(), mapped=False)
+    assert refused.value.hint == "tar -xOf FILE | pik ingest -"
 
 
 def test_what_is_not_a_file_or_is_hidden_or_empty_is_skipped_and_counted(tmp_path: Path) -> None:
