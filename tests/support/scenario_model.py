@@ -186,11 +186,12 @@ Values = dict[tuple[int, str], tuple[Decimal, int]]
 @dataclass
 class State:
     """What a scenario comes to before its assumed moves: the known deliveries of each event, those that count, the
-    events that are out, and the time of each delivery."""
+    events that are out (`recorded_out`: by recorded corrections), and the time of each delivery."""
 
     events: dict[tuple[object, ...], list[Arrival]]
     counting: dict[tuple[object, ...], list[Arrival]]
     out: set[tuple[object, ...]]
+    recorded_out: frozenset[tuple[object, ...]]
     times: dict[int, int]
 
 
@@ -281,7 +282,7 @@ class Model:
         for identity, sent in {
             sent.identity: sent for one in reversed(assumed) for sent in reversed(one.events)
         }.items():
-            if identity not in state.events:
+            if identity not in state.events and identity not in state.recorded_out:
                 counted.append((sent, sent.at))
         return counted
 
@@ -315,6 +316,7 @@ class Model:
         chosen = {identity: one for entry in log for identity, one in entry.chosen.items()}
         counting |= {identity: [one] for identity, one in chosen.items() if one.batch not in withdrawn}
         out = set[tuple[object, ...]]().union(*(entry.out for entry in log))
+        recorded_out = frozenset(out)
         for step in assumed:
             if step.kind == "duplicates":
                 counting = {identity: list(found) for identity, found in events.items()}
@@ -330,7 +332,7 @@ class Model:
         for step in assumed:
             if step.kind == "without":
                 out.add(self.arrivals[step.number].sent.identity)
-        return State(events, counting, out, times)
+        return State(events, counting, out, recorded_out, times)
 
 
 def _moved(one: Arrival, at: int, assumed: Sequence[Assumed]) -> int:
