@@ -197,9 +197,13 @@ def test_the_plan_says_in_words_what_else_is_about_the_same(shop: Pik) -> None:
         assert line in found["note"]
 
 
-def test_a_correction_whose_lists_are_lost_is_shown_without_its_values(shop: Pik) -> None:
+def test_a_correction_whose_lists_or_days_are_not_there_is_shown_without_its_values(shop: Pik) -> None:
     [correction] = said(shop, "correct", *LATE, *WHY)["corrections"]
     correction_id = correction["correction_id"]
+    shop("pull", "--into", "copy", "--from", "2026-01-01", "--to", "2026-01-02")
+    copied = shop("--store", "copy", "corrections", "show", correction_id, "--format", "json")
+    assert (copied.code, json.loads(copied.out)["standing"], json.loads(copied.out)["next"]) == (3, [], None)
+    assert ", a copy of " in copied.err
     next(Path(".pik/corrections", correction_id).iterdir()).unlink()
     result = shop("corrections", "show", correction_id, "--format", "json")
     assert (result.code, json.loads(result.out)["reason"], json.loads(result.out)["standing"]) == (
@@ -215,3 +219,12 @@ def test_a_revoked_correction_needs_no_replay(shop: Pik) -> None:
     assert said(shop, "corrections", "show", correction["correction_id"])["next"]
     shop("corrections", "revoke", correction["correction_id"], "--reason", "right", "--yes")
     assert said(shop, "corrections", "show", correction["correction_id"])["next"] is None
+
+
+def test_a_run_that_removed_the_only_value_of_its_scope_is_right_in_history(shop: Pik) -> None:
+    shop("correct", "--assume", "without=selected,source=web", *WHY)
+    shop("correct", "--assume", "without=selected,source=till,from=2026-01-02", *WHY)
+    shop("replay", "--entity", "a", "--from", "2026-01-02", "--to", "2026-01-03", "--promote", "--yes")
+    found = said(shop, "history", "--check")["history"]
+    removed = [(one["what"], one["as_left"], one["right_today"]) for one in found if one["what"] in ("run", "promote")]
+    assert removed[:2] == [("promote", 2, 2), ("run", 2, 2)]

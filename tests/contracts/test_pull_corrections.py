@@ -23,7 +23,7 @@ from pik.usecases.metrics.diff import diff_aggregates
 from tests.support.contracts.pulling import pulled, sound
 from tests.support.contracts.pulling import record as ingested
 from tests.support.corrections import moved
-from tests.support.stores import event, window
+from tests.support.stores import event, replayed, window
 
 pytestmark = pytest.mark.parametrize("kind", ["local", pytest.param("aws", marks=pytest.mark.slow)])
 
@@ -83,12 +83,15 @@ def test_a_copy_has_all_corrections_the_lists_of_its_window_and_the_days_from_wh
 
 
 def test_a_copy_computes_the_corrected_values_of_its_source(source: Store, tmp_path: Path) -> None:
+    replayed(source, DuckEngine())
     moved(source, "01", "03")
     moved(source, "03", "05", entity="b")
+    moved(source, "05", "06")  # whose list the copy does not need
     copy, _ = pulled(source, tmp_path / "copy", window("03", "04"))
+    sound(copy)
     mine, theirs = (list(diff_aggregates(one, DuckEngine(), window("03", "04")).rows) for one in (copy, source))
     assert mine == theirs
-    assert {row.entity_id: int(row.recomputed or 0) for row in mine} == {"a": 2}
+    assert {row.entity_id: int(row.recomputed or 0) for row in mine} == {"a": 2, "b": 0}
 
 
 def test_a_copy_is_not_corrected_and_its_source_is_named(source: Store, tmp_path: Path) -> None:

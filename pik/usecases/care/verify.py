@@ -17,6 +17,7 @@ from pik.model.scenario import Scenario
 from pik.ports.engine import Engine
 from pik.ports.store import Store
 from pik.rawlog.gathering import gather
+from pik.rawlog.sealed_records import parts
 from pik.rawlog.selection import Selection
 from pik.runtime import Progress, showing
 from pik.usecases import Listing
@@ -128,12 +129,29 @@ def aggregate_problems(run: Verification, engine: Engine) -> Iterator[Problem]:
     for size, metrics in by_bucket_size(run.store.metrics.latest()):
         for metric in metrics:
             yield from values_under(run, metric, winners)
-        for whole in _computable(run.window.widened(size), size, _without(run)):
+        without = _without(run)
+        for whole in (part for held in _held(run, size) for part in _computable(held, size, without)):
             if whole != run.window:
                 note_lost_in(run, whole)
             remaining = Remaining(run, winners)
             for stretch in stretches(Selection(run.store, whole), size, size=BYTES_AT_ONCE):
                 yield from _stretch_problems(run, engine, metrics, stretch, remaining)
+
+
+def _held(run: Verification, size: int) -> Iterator[Window]:
+    """Yield the window, of whole buckets of `size`; of a copy, what it holds of them: it lacks what corrections list on
+    other days."""
+    wanted = run.window.widened(size)
+    if run.store.copy is None:
+        yield wanted
+        return
+    reached = wanted.start
+    for part in sorted(parts(run.store), key=lambda one: one.window.start):
+        found = part.window.widened(size)
+        start, end = max(found.start, reached), min(found.end, wanted.end)
+        if start < end:
+            yield Window(start, end)
+            reached = end
 
 
 def _without(run: Verification) -> set[int]:

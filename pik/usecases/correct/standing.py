@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pik.model.correction import Correction, revoked
+from pik.model.instant import ALL_TIME
 from pik.model.metric import Metric, RunRequest
 from pik.ports.engine import Engine
 from pik.ports.store import Store
 from pik.rawlog.selection import Selection
+from pik.usecases.availability import expect_pulled
 from pik.usecases.correct.touched import touched
 from pik.usecases.metrics.winners import Winners
 from pik.usecases.replay.chosen import chosen_buckets, find_correction
@@ -44,7 +46,7 @@ def list_corrections(store: Store) -> Iterator[Standing]:
 
 def show_correction(store: Store, engine: Engine, prefix: str) -> tuple[Standing, Iterator[MetricStanding]]:
     """Return the correction with this id or beginning of one, and how values stand to it, by metric. Raises NotFound;
-    while values are looked at Damaged and EngineError."""
+    while values are looked at Damaged, NotHeld and EngineError."""
     correction = find_correction(store, prefix)
     by = revoked(store.corrections.recorded()).get(correction.correction_id)
     return Standing(correction, by), standing_of(store, engine, correction)
@@ -54,6 +56,8 @@ def standing_of(
     store: Store, engine: Engine, correction: Correction, metric: str | None = None
 ) -> Iterator[MetricStanding]:
     """Yield how values, of one metric or of all, stand to a correction. Raises Damaged, NotHeld and EngineError."""
+    # A copy does not know where the deliveries are that it lacks of a batch, or of what a revocation brings back.
+    expect_pulled(store, touched(store, [correction]) if correction.lists else ALL_TIME)
     winners = Winners(store)
     for each in store.metrics.latest():
         if metric in (None, each.name):

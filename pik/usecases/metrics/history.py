@@ -18,7 +18,7 @@ from operator import attrgetter
 from os.path import commonprefix  # of texts, character by character
 from typing import Any
 
-from pik.errors import Damaged, NotFound, NotHeld
+from pik.errors import Damaged, NotFound, NotHeld, NothingSelected
 from pik.model.batch import Batch, Counts, Segment
 from pik.model.correction import Correction, CorrectionKind
 from pik.model.delivery import Filter
@@ -322,6 +322,8 @@ class _Details:
                 self.compared[scope] = _compare(self.store, engine, *scope)
             except NotHeld:
                 self.compared[scope] = None
+            except NothingSelected:  # it left no value, and raw still has none
+                self.compared[scope] = _Compared()
         return self.compared[scope]
 
 

@@ -11,7 +11,7 @@ from pik.cli.context import Context
 from pik.cli.document import NEXT, NOTE, TRUNCATED, Column, Field, Rows, Schema
 from pik.cli.options import argument, first_rows
 from pik.cli.values import Count, Instant, Moment
-from pik.errors import Damaged, UsageError, command, number_of
+from pik.errors import Damaged, NotHeld, UsageError, command, number_of
 from pik.model.instant import Window, day_text
 
 if TYPE_CHECKING:
@@ -49,14 +49,16 @@ def show(cli: Context, correction: CorrectionId) -> int | None:
 
     found, standing = show_correction(cli.open_store(), cli.engine(), correction)
     values: list[MetricStanding] = []
-    damage = ""
+    unknown = ""
     try:
         values.extend(standing)
     except Damaged as error:
-        values, damage = [], error.message
+        values, unknown = [], f"{error.message}; pik verify --full"
+    except NotHeld as error:
+        values, unknown = [], error.message
     # Of what was replayed some may be missing: a metric may not be about these events.
     outdated = any(one.outdated for one in values) or not any(one.computed for one in values)
-    is_wrong = outdated and not found.revoked_by and not damage
+    is_wrong = outdated and not found.revoked_by and not unknown
     given = {column.name: column.value(found) for column in _COLUMNS}
     cli.show(
         CORRECTION,
@@ -65,8 +67,8 @@ def show(cli: Context, correction: CorrectionId) -> int | None:
         standing=values,
         next=command("replay", "--correction", found.correction.correction_id, "--promote") if is_wrong else None,
     )
-    if damage:
-        cli.note(f"which values were computed with it is not known: {damage}; pik verify --full")
+    if unknown:
+        cli.note(f"which values were computed with it is not known: {unknown}")
         return PARTLY
     return None
 
