@@ -280,6 +280,12 @@ def test_another_last_delivery_of_an_event_with_conflicts_has_come_since(store: 
     assert (planned.deliveries, planned.events) == (3, 1)
     with pytest.raises(NothingSelected, match="beside those of correction"):
         plan_of(store, "conflicts=first", like=first)
+    ingest(store, tmp_path, [sale(1, idempotency_key="k", v=0)], again=True)
+    [planned] = plan_of(store, "conflicts=last").corrections
+    assert (planned.replaced, planned.repeated) == (1, 0)  # v=1 counts
+    revoke(store, last)
+    [planned] = plan_of(store, "conflicts=last").corrections
+    assert (planned.replaced, planned.repeated) == (1, 1)
 
 
 @pytest.mark.parametrize(

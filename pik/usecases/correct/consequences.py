@@ -58,7 +58,8 @@ class PlannedCorrection:
     Of their `events`, those `taken_out` count no more, those `moved` count at another time, and those `replaced` by
     another delivery; the others stay as they are. `overlaps` are with corrections that hold, in the order of the log,
     then with those before it in the command. `collisions` counts moved events that are then equal to another one, by
-    source, type, entity, time and payload; `partial` events that are hit in some of their deliveries only.
+    source, type, entity, time and payload; `partial` events that are hit in some of their deliveries only;
+    `repeated` events whose new delivery has the content of the accepted one, as the one that counts now has.
     """
 
     assumption: Assumption
@@ -72,6 +73,7 @@ class PlannedCorrection:
     overlaps: tuple[Overlap, ...]
     collisions: int
     partial: int
+    repeated: int
 
     @property
     def unchanged(self) -> int:
@@ -135,6 +137,7 @@ def planned(store: Store, assumption: Assumption, hit: Hits, until: int, earlier
         tuple(_overlaps(related(store, assumption), hit, earlier)),
         0,
         _partial(store, hit, until),
+        _repeated(hit),
     )
 
 
@@ -185,6 +188,17 @@ def _heirs(store: Store, withdrawn: Iterable[str]) -> Iterator[tuple[str, bool]]
     for one in sorted(withdrawn):
         for deliveries in store.repeats.repeated_from(one):
             yield deliveries[0].event_id, first_known(deliveries, frozenset(withdrawn), None) is not None
+
+
+def _repeated(hit: Hits) -> int:
+    """Return how many events would count by another delivery with the same content: that of the accepted one."""
+    if not hit.kind.chooses:
+        return 0
+    hit.tables.define("same", "SELECT batch_id, seq FROM place WHERE NOT is_conflict")
+    new = "SELECT * FROM hit SEMI JOIN same USING (batch_id, seq) WHERE counts"
+    now = f"SELECT * FROM {hit.counting} SEMI JOIN same USING (batch_id, seq)"
+    is_other = "(now.batch_id, now.seq) <> (new.batch_id, new.seq)"
+    return _count(hit.tables, f"({new}) AS new JOIN ({now}) AS now USING (event_id) WHERE {is_other}")
 
 
 def _count(tables: Tables, rows: str) -> int:

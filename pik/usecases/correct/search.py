@@ -72,11 +72,12 @@ class Found(NamedTuple):
 
 
 class _Place(NamedTuple):
-    """A delivery, and whether it is to count."""
+    """A delivery, whether it is to count, and whether its content is not that of the accepted one."""
 
     batch_id: str
     seq: int
     counts: bool
+    is_conflict: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +123,8 @@ class Search:
         criteria = assumption.criteria if isinstance(assumption, CountedConflict) else Criteria()
         with self._tables(window, entities, with_out=True) as found:
             tables = found.tables
-            tables.add("place", {"batch_id": "VARCHAR", "seq": "BIGINT", "chosen": "BOOLEAN"}, places)
+            columns = {"batch_id": "VARCHAR", "seq": "BIGINT", "chosen": "BOOLEAN", "is_conflict": "BOOLEAN"}
+            tables.add("place", columns, places)
             condition = "(batch_id, seq) IN (SELECT batch_id, seq FROM place)"
             if criteria != Criteria():
                 met = f"SELECT event_id FROM events WHERE {condition} AND {self._condition(tables, criteria)}"
@@ -146,7 +148,7 @@ class Search:
                 continue
             number, chosen = number + 1, _chosen(assumption, left)
             for one in known:
-                places.add(_Place(one.batch_id, one.seq, one is chosen))
+                places.add(_Place(one.batch_id, one.seq, one is chosen, one.kind == Verdict.CONFLICT))
                 days.add(one.day)
             if number <= _FEW:
                 entities |= {found.delivery.entity_id for found in read_locations(self.store, known[:1])}

@@ -56,6 +56,9 @@ def remarks(one: PlannedCorrection) -> list[str]:
         found.append(f"{number_of(one.collisions, 'moved event')} {equal}")
     if one.partial:
         found.append(f"of {number_of(one.partial, 'event')} only some deliveries are hit; the others keep their time")
+    if one.repeated:
+        again = "the delivery that is to count repeats the first one, whose content counts now"
+        found.append(f"the content stays for {number_of(one.repeated, 'event')}, since {again}")
     if one.unchanged:
         found.append(f"nothing changes for {number_of(one.unchanged, 'event')}: {_why_unchanged(one)}")
     return found
