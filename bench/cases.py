@@ -65,6 +65,23 @@ def ingest_mapped(ws: Workspace) -> Pair:
     return Pair(ours=_ingest(ws, ws.events(), *options, name="store-mapped"), peer=_ingest(ws, ws.events()))
 
 
+def ingest_table(ws: Workspace, *, ending: str) -> Pair:
+    """An ingest of a table against one of the same rows as JSON lines."""
+
+    def step(kind: str) -> Step:
+        store = ws.path(f"store-{kind}")
+
+        def check(stdout: str) -> None:
+            if str(ws.rows) not in stdout.replace(",", ""):
+                raise CommandFailed(f"the ingest should have accepted {ws.rows} rows, and said:\n{stdout.strip()}")
+
+        options = [word for field in TABLE_FIELDS for word in ("--map", field)]
+        argv = ws.pik("ingest", ws.table(kind), *options, store=store)
+        return Step(argv, partial(ws.new_store, store), check)
+
+    return Pair(ours=step(ending), peer=step("jsonl"))
+
+
 def ingest_memory(ws: Workspace, *, lines: int, one_day: bool = False) -> Pair:
     return Pair(ours=_ingest(ws, ws.events(lines, one_day=one_day)))
 
@@ -195,6 +212,8 @@ def start_up(ws: Workspace, *, option: str) -> Pair:
     return Pair(ours=Step(ws.pik(option)), peer=_typer_help())
 
 
+TABLE_FIELDS = ("source=source", "event_type=event_type", "entity_id=entity_id", "event_time=event_time", "payload=@")
+
 TYPER = "`--help` of a Typer app with one command"
 FRESH = "`pik ingest FILE`, fresh store"
 QUICK = 15  # pairs, for commands that take a fraction of a second
@@ -252,6 +271,17 @@ CASES = (
         "the same without a mapping",
         ingest_mapped,
         ratio=2,
+    ),
+    *(
+        Case(
+            f"ingest-{ending}",
+            f"`pik ingest FILE.{ending} --map …`, fresh store, seconds of CPU of all processes",
+            "the same rows as JSON lines",
+            partial(ingest_table, ending=ending),
+            ratio=ratio,
+            cpu=True,
+        )
+        for ending, ratio in (("csv", 1.3), ("parquet", 1.1))
     ),
     Case(
         "ingest-memory",

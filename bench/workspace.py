@@ -9,6 +9,7 @@ from pathlib import Path
 
 from bench.gen_events import Summary, generate
 from bench.measure import run
+from bench.tables import write_table
 
 DEFAULT_ROWS = 1_000_000
 # An exact sum beside the built-in event_count.
@@ -62,6 +63,16 @@ class Workspace:
             summary.unlink(missing_ok=True)
             made = generate(lines, path, ids=ids, seed=seed, one_day=one_day, exact=exact)
             summary.write_text(json.dumps(asdict(made)))
+        return path
+
+    def table(self, ending: str) -> Path:
+        """The plain input as rows of a table, with a number that no two share, as jsonl, csv or parquet."""
+        path = self._inputs / f"table-{self.rows}.{ending}"
+        if not path.exists():
+            self._say(f"making {path.name} ...")
+            made = path.with_suffix(".part")
+            write_table(self.events(), made, ending)
+            made.rename(path)
         return path
 
     def days(self, number: int) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import io
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -11,6 +12,8 @@ from itertools import count
 from pathlib import Path
 from uuid import uuid4
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import zstandard
 from botocore.exceptions import ClientError, ReadTimeoutError
@@ -136,6 +139,22 @@ def test_archives_and_other_compressions_are_read_too(pik, put, tmp_path) -> Non
         assert done.code == 0, done.err
         found = {one["source"]: one["accepted"] for one in done.json()["batches"]}
         assert found == {f"{url}:logs/a.jsonl": 20_000, f"{url}:logs/b.jsonl.bz2": 3}
+
+
+def test_parquet_and_logs_are_read_too(pik, put) -> None:
+    file = io.BytesIO()
+    pq.write_table(pa.table({"host": ["a", "b", "c"], "time": ["2026-03-02T10:00:00Z"] * 3}), file, row_group_size=2)
+    line = '10.0.0.1 - - [02/Mar/2026:10:00:00 +0000] "GET / HTTP/1.1" 200 7\n'
+    fields = {"source": "'s'", "event_type": "'t'", "entity_id": "host", "event_time": "time", "payload": "@"}
+    mapping = [word for name, value in fields.items() for word in ("--map", f"{name}={value}")]
+    for name, data, format_, accepted, options in (
+        ("t.parquet", file.getvalue(), "parquet", 3, ()),
+        ("t.parquet.gz", gzip.compress(file.getvalue()), "parquet", 0, ()),
+        ("a.log", line.encode(), "text", 1, ("--time-format", "%d/%b/%Y:%H:%M:%S %z")),
+    ):
+        done = pik("ingest", put(name, data), *mapping, *options, "--format", "json")
+        assert done.code == 0, done.err
+        assert (done.json()["input"], done.json()["accepted"]) == (format_, accepted)
 
 
 @pytest.mark.parametrize("own", ["aws"], indirect=True)  # moto's CloudFormation takes packages that are not installed

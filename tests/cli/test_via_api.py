@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import random
 import tarfile
@@ -10,8 +11,11 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from decimal import Decimal
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pik import lambdas
@@ -125,8 +129,23 @@ def test_promise_10_a_file_comes_to_the_same_as_ingested_directly(pik, gateway, 
     ]
 
 
-def test_a_mapped_event_is_sent(pik, gateway, tmp_path) -> None:
-    write(tmp_path / "f", '{"who": "e", "at": 1769817600.5, "n": 12345678901234567890.5}', '{"at": 1}')
+def rows_of_parquet() -> bytes:
+    file = io.BytesIO()
+    at, n = pa.array([Decimal("1769817600.5")] * 2), pa.array([Decimal("12345678901234567890.5"), None])
+    pq.write_table(pa.table({"who": ["e", "e"], "at": at, "n": n, "f": [None, float("nan")]}), file)
+    return file.getvalue()
+
+
+MAPPED = {
+    "jsonl": b'{"who": "e", "at": 1769817600.5, "n": 12345678901234567890.5}\n{"at": 1}\n',
+    "json": b'{\n"who": "e", "at": 1769817600.5, "n": 12345678901234567890.5}\n{"who": "e",\n"at" 1}\n',
+    "parquet": rows_of_parquet(),
+}
+
+
+@pytest.mark.parametrize("data", MAPPED.values(), ids=MAPPED)
+def test_a_mapped_event_is_sent(pik, gateway, tmp_path, data: bytes) -> None:
+    (tmp_path / "f").write_bytes(data)
     mapping = {"source": "'x'", "event_type": "'y'", "entity_id": "who", "event_time": "at", "payload": "@"}
     options = [word for name, found in mapping.items() for word in ("--map", f"{name}={found}")]
     result = pik("ingest", "f", *options, "--time-format", "epoch", *VIA)
@@ -138,6 +157,17 @@ def test_a_mapped_event_is_sent(pik, gateway, tmp_path) -> None:
     direct = pik("ingest", "f", *options, "--time-format", "epoch", "--store", "direct", "--format", "json")
     (other,) = pik("events", "--store", "direct", "--format", "json").json()["events"]
     assert (direct.code, event["event_id"]) == (3, other["event_id"])
+
+
+def test_a_malformed_value_of_several_lines_is_rejected_here_and_not_sent_as_several(pik, gateway, tmp_path) -> None:
+    """A line break in a string makes it malformed; made one line, it would be an event."""
+    event = {"source": "s", "event_type": "t", "entity_id": "e", "event_time": "2026-03-02T10:00:00Z", "payload": {}}
+    good, bad = json.dumps(event, indent=1), json.dumps({**event, "payload": {"a": "x|y"}}).replace("|", "\n")
+    (tmp_path / "f").write_text(f"{good}\n{bad}\n")
+    result = pik("ingest", "f", *VIA)
+    said = result.json()
+    assert (result.code, said["accepted"], said["rejected"]) == (3, 1, 1)
+    assert (said["rejects"][0]["seq"], "Invalid control character" in said["rejects"][0]["reason"]) == (2, True)
 
 
 LOCAL = "2026-03-02T10:00:00"

@@ -213,6 +213,7 @@ def test_whatever_follows_an_array_is_an_error_and_not_dropped(data: bytes) -> N
 
 LONG = {
     "a string": (b'{"a":"', b"x\\\\", b'"}'),
+    "escaped quotes": (b'{"a":"', b'}\\"', b'"}'),
     "numbers": (b'{"a":[', b"1,", b"2]}"),
     "objects": (b'{"a":[', b'{"b":"}{"},\n', b"{}]}"),
     "white space": (b'{"a":', b" \n", b"1}"),

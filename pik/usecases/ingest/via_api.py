@@ -188,10 +188,11 @@ class _Sender:
     def _stack_would_reject(self, line: bytes) -> bool:
         """Whether an invalid record would arrive at the stack as it is, and be invalid there, too.
 
-        One that cannot be mapped would not, nor bytes that are not UTF-8, which the gateway would replace. What only
+        One that cannot be mapped would not, nor one of several lines, nor bytes that are not UTF-8, which the gateway
+        would replace. What only
         the time zone known here makes invalid, as its clocks skipped that time, may be valid in the stack's.
         """
-        if self._mapping is not None or line.decode(errors="ignore").encode() != line:
+        if self._mapping is not None or b"\n" in line or line.decode(errors="ignore").encode() != line:
             return False
         if self._zone is None:
             return True
