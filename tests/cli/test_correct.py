@@ -167,6 +167,22 @@ def test_it_says_when_nothing_changes(shop: Pik) -> None:
     assert found["next"] is None
 
 
+def test_two_that_move_the_same_deliveries_are_recorded_again_together(shop: Pik) -> None:
+    texts = ("--assume", "shift=1h,source=web", "--assume", "shift=2h,source=web")
+    both = said(shop, "correct", *texts, *WHY)["corrections"]
+    sale = {"source": "web", "event_type": "paid", "entity_id": "b", "event_time": "2026-01-03T08:00:00Z"}
+    Path("later.jsonl").write_text(json.dumps({**sale, "payload": {"v": 1}}))
+    said(shop, "ingest", "later.jsonl")
+    again = [word for one in both for word in ("--like", one["correction_id"])]
+    found = said(shop, "correct", *again, *WHY)
+    assert [(one["deliveries"], one["moved"]) for one in found["corrections"]] == [(1, 1), (1, 1)]
+    assert "number 2: number 1 moves 1 of these deliveries as well; of the two this one holds" in found["note"]
+    made = [said(shop, "corrections", "show", one["correction_id"]) for one in found["corrections"]]
+    assert [one["like"] for one in made] == again[1::2]
+    moved = said(shop, "events", "--source", "web")["events"]
+    assert [one["event_time"] for one in moved] == ["2026-01-02T10:00:00Z", "2026-01-03T10:00:00Z"]
+
+
 def test_the_plan_says_in_words_what_else_is_about_the_same(shop: Pik) -> None:
     [first] = said(shop, "correct", *LATE, *WHY, "--actor", "ana")["corrections"]
     texts = ("shift=-1h,source=till", "without=selected,source=till,to=2026-01-02", "shift=1s,entity=a")

@@ -47,7 +47,8 @@ _PLACE = attrgetter("batch_id", "seq")
 
 
 def plan_of(store: Store, *texts: str, like: Correction | None = None) -> CorrectionPlan:
-    return plan_correction(store, ENGINE, read_scenario(None, texts, lambda path: ()).assumptions, like=like)
+    likes = [] if like is None else [like]
+    return plan_correction(store, ENGINE, read_scenario(None, texts, lambda path: ()).assumptions, likes=likes)
 
 
 def correct(store: Store, *texts: str) -> list[Correction]:
@@ -250,22 +251,22 @@ def test_the_plan_names_the_corrections_that_it_overrides(store: Store, tmp_path
 def test_what_came_since_is_recorded_like_the_first(store: Store, tmp_path: Path) -> None:
     ingest(store, tmp_path, [sale(1)])
     [first] = correct(store, "shift=1d,source=web")
-    texts, before = repeated(store, first.correction_id)
+    text, before = repeated(store, first.correction_id)
     with pytest.raises(NothingSelected, match="beside those of correction"):
-        plan_of(store, *texts, like=before)
+        plan_of(store, text, like=before)
     ingest(store, tmp_path, [sale(1), sale(2), sale(4)], again=True)
-    plan = plan_of(store, *texts, like=before)
+    plan = plan_of(store, text, like=before)
     assert [one.deliveries for one in plan.corrections] == [3]
     assert [(one.metric, one.differing) for one in plan.impact.metrics] == [("event_count@1", 2)]
-    [second] = record_correction(plan, texts, "INC-1", "ana")
+    [second] = record_correction(plan, [text], "INC-1", "ana")
     ingest(store, tmp_path, [sale(3)], again=True)
     for like in (first, second):
-        texts, before = repeated(store, like.correction_id)
-        assert [one.deliveries for one in plan_of(store, *texts, like=before).corrections] == [1]
+        text, before = repeated(store, like.correction_id)
+        assert [one.deliveries for one in plan_of(store, text, like=before).corrections] == [1]
     revoke(store, first)  # what it lists came before the second
-    assert [one.deliveries for one in plan_of(store, *texts, like=second).corrections] == [1]
+    assert [one.deliveries for one in plan_of(store, text, like=second).corrections] == [1]
     revoke(store, second)
-    assert [one.deliveries for one in plan_of(store, *texts, like=first).corrections] == [4]
+    assert [one.deliveries for one in plan_of(store, text, like=first).corrections] == [4]
 
 
 def test_another_last_delivery_of_an_event_with_conflicts_has_come_since(store: Store, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A correction that is not recorded: it holds for one reader, and its lists are temporary files beside raw."""
+"""Corrections that are not recorded: they hold for one reader, and their lists are temporary files beside raw."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from pik.runtime.storage import scratch
 
 @dataclass(frozen=True, slots=True)
 class _Beside:
-    """Raw, and beside it objects with this prefix in a directory."""
+    """Raw, and beside it objects with these prefixes in a directory."""
 
     raw: Raw
     directory: Path
-    prefix: str
+    prefixes: tuple[str, ...]
 
     def create(self, key: str, data: bytes) -> None:
         self._path(key).write_bytes(data)
@@ -32,42 +32,46 @@ class _Beside:
             self.create(key, data)
 
     def read(self, key: str, offset: int = 0, length: int | None = None) -> bytes:
-        if not key.startswith(self.prefix):
+        if not key.startswith(self.prefixes):
             return self.raw.read(key, offset, length)
         return self._path(key).read_bytes()[offset:][:length]
 
     def size(self, key: str) -> int | None:
-        return self._path(key).stat().st_size if key.startswith(self.prefix) else self.raw.size(key)
+        return self._path(key).stat().st_size if key.startswith(self.prefixes) else self.raw.size(key)
 
     def objects(self, prefix: str) -> Iterator[RawObject]:
         return self.raw.objects(prefix)
 
     @contextmanager
     def files(self, keys: Sequence[str]) -> Iterator[list[Path]]:
-        with self.raw.files([key for key in keys if not key.startswith(self.prefix)]) as found:
+        with self.raw.files([key for key in keys if not key.startswith(self.prefixes)]) as found:
             others = iter(found)
-            yield [self._path(key) if key.startswith(self.prefix) else next(others) for key in keys]
+            yield [self._path(key) if key.startswith(self.prefixes) else next(others) for key in keys]
 
     def _path(self, key: str) -> Path:
-        return self.directory / key.removeprefix(self.prefix)
+        return self.directory / key.removeprefix("corrections/").replace("/", "-")
 
 
 @contextmanager
 def drafted(
-    store: Store, correction_id: str, kind: CorrectionKind, lists: Iterable[PackedList]
+    store: Store, new: Sequence[tuple[str, CorrectionKind, Iterable[PackedList]]]
 ) -> Iterator[tuple[Store, Overrides]]:
-    """Provide what would count if a correction with these lists were recorded, and the store to read it with."""
+    """Provide what would count if corrections with these ids, kinds and lists were recorded, in this order, and the
+    store to read it with."""
     with scratch() as directory:
-        beside = _Beside(store.raw, directory, f"corrections/{correction_id}/")
-        draft = Correction(
-            format=store.format_version,
-            correction_id=correction_id,
-            kind=kind,
-            recorded_at=0,
-            reason="",
-            events=0,
-            lists=write_lists(beside, lists),
-        )
+        beside = _Beside(store.raw, directory, tuple(f"corrections/{correction_id}/" for correction_id, _, _ in new))
+        drafts = [
+            Correction(
+                format=store.format_version,
+                correction_id=correction_id,
+                kind=kind,
+                recorded_at=0,
+                reason="",
+                events=0,
+                lists=write_lists(beside, lists),
+            )
+            for correction_id, kind, lists in new
+        ]
         inner = replace(store, raw=beside)
-        holding = Corrected(inner, [*active(store.corrections.recorded()), draft])
+        holding = Corrected(inner, [*active(store.corrections.recorded()), *drafts])
         yield inner, Overrides(corrected=holding)

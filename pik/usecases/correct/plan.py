@@ -60,7 +60,7 @@ class CorrectionPlan:
     impact: Impact
     until: int
     known: tuple[str, ...]
-    like: Correction | None = None
+    likes: tuple[Correction, ...] = ()
 
     @property
     def changes_nothing(self) -> bool:
@@ -73,39 +73,41 @@ def plan_correction(
     engine: Engine,
     assumptions: Sequence[Assumption],
     *,
-    like: Correction | None = None,
+    likes: Sequence[Correction] = (),
     dry_run: bool = False,
 ) -> CorrectionPlan:
-    """Plan to record these assumptions, in this order; with `like`, what was recorded by that one is left out. Nothing
-    is written. One of a `dry_run` cannot be recorded. Raises as `hits` and `applied` do, UsageError for a copy, a
-    running batch, or one that is withdrawn."""
+    """Plan to record these assumptions, in this order; with `likes`, one for each, what that one recorded is left out.
+    Nothing is written. One of a `dry_run` cannot be recorded. Raises as `hits` and `applied` do, UsageError for a copy,
+    a running batch, or one that is withdrawn."""
     refuse_copy(store)
     log = store.corrections.recorded()
     scenario = resolved(store, Scenario(assumptions=tuple(assumptions)))
     _expect_independent(scenario.assumptions)
     until, found, windows = time.time_ns(), list[PlannedCorrection](), list[Window]()
     earlier, drafts = EarlierHits(), list[Draft]()
-    for assumption in scenario.assumptions:
+    for number, assumption in enumerate(scenario.assumptions):
+        like = likes[number] if likes else None
         if isinstance(assumption, WithoutBatch):
             _expect_withdrawable(store, assumption, active(log))
             windows.append(withdrawal(store, assumption.batch_id))
         with hits(store, engine, assumption, until, unlike=like, listed=related(store, assumption)) as hit:
             one = planned(store, assumption, hit, until, earlier)
-            drafts.append(_draft(hit, is_listed=not dry_run or like is not None))
+            drafts.append(_draft(hit, is_listed=not dry_run or bool(likes)))
             meeting = meeting_events(hit.tables) if hit.kind.moves else None
             if len(drafts) < len(scenario.assumptions):
                 earlier.add(hit)
             windows += [hit.window, *_moved_to(hit)]
         found.append(replace(one, collisions=0 if meeting is None else count_collisions(store, engine, meeting)))
     window = around(windows)
-    if like is None:
+    if not likes:
         with applied(store, engine, scenario, window) as overrides:
             effect = impact(store, engine, window, overrides)
-    else:  # an assumption would be about what that one lists, too
-        with drafted(store, drafts[0].correction_id, found[0].kind, _lists_of(drafts[0])) as (inner, overrides):
+    else:  # an assumption would be about what those list, too
+        new = [(draft.correction_id, one.kind, _lists_of(draft)) for draft, one in zip(drafts, found, strict=True)]
+        with drafted(store, new) as (inner, overrides):
             effect = impact(inner, engine, window, overrides)
     known = tuple(one.correction_id for one in log)
-    return CorrectionPlan(store, tuple(found), tuple(drafts), effect, until, known, like)
+    return CorrectionPlan(store, tuple(found), tuple(drafts), effect, until, known, tuple(likes))
 
 
 def _draft(hit: Hits, *, is_listed: bool) -> Draft:
@@ -119,7 +121,7 @@ def _lists_of(draft: Draft) -> Spool[PackedList]:
     return draft.lists
 
 
-def repeated(store: Store, prefix: str) -> tuple[list[str], Correction]:
+def repeated(store: Store, prefix: str) -> tuple[str, Correction]:
     """Return the assumption that the correction with this id, or beginning of one, recorded, and that correction.
     Raises NotFound, UsageError for one that has no selection."""
     before = find_correction(store, prefix)
@@ -128,7 +130,7 @@ def repeated(store: Store, prefix: str) -> tuple[list[str], Correction]:
             f"correction {before.correction_id} ({before.kind}) has no selection that could hit more",
             hint="--assume, as `pik diff aggregates` takes it",
         )
-    return [before.statement], before
+    return before.statement, before
 
 
 def record_correction(plan: CorrectionPlan, typed: Sequence[str], reason: str, actor: str) -> list[Correction]:
@@ -136,7 +138,7 @@ def record_correction(plan: CorrectionPlan, typed: Sequence[str], reason: str, a
     deliveries with a time of recording before the plan's; UsageError where they are recorded already, StoreError."""
     store = plan.store
     with recording(store) as log:
-        if plan.like is None:
+        if not plan.likes:
             refuse_repeated(store, [one.assumption for one in plan.corrections], reason)
         if tuple(one.correction_id for one in log.recorded) != plan.known:
             raise Busy("another correction was recorded meanwhile, so the plan may be wrong", hint="look at it again")
@@ -153,13 +155,13 @@ def record_correction(plan: CorrectionPlan, typed: Sequence[str], reason: str, a
                     reason=reason,
                     statement=str(one.assumption),
                     typed=text,
-                    like=plan.like.correction_id if plan.like is not None else "",
+                    like=plan.likes[number].correction_id if plan.likes else "",
                     selected_until=plan.until,
                     batch_id=one.assumption.batch_id if isinstance(one.assumption, WithoutBatch) else "",
                     events=one.events,
                     lists=write_lists(store.raw, _lists_of(draft)),
                 )
-                for one, draft, text in zip(plan.corrections, plan.drafts, typed, strict=True)
+                for number, (one, draft, text) in enumerate(zip(plan.corrections, plan.drafts, typed, strict=True))
             ]
         )
 

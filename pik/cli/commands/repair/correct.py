@@ -49,7 +49,8 @@ def correct(
         ),
     ] = None,
     like: Annotated[
-        str | None, option("--like CORRECTION", "Record this one again, for what its selection hits since.")
+        list[str] | None,
+        option("--like CORRECTION", "Record this one again, for what its selection hits since (repeatable)."),
     ] = None,
     reason: options.Reason = "",
     limit: options.Limit = None,
@@ -70,23 +71,25 @@ def correct(
 
     if not reason.strip():
         raise UsageError("a correction needs a reason", hint="--reason 'INC-42: local time sent as UTC'")
-    if assume and like is not None:
+    if assume and like:
         raise UsageError("--assume and --like exclude each other", hint="leave one of them out")
-    if not assume and like is None:
+    if not assume and not like:
         raise UsageError("nothing to correct", hint="--assume, as `pik diff aggregates` takes it, or --like CORRECTION")
     if not dry_run:
         options.able_to_ask(yes)
     store, engine = cli.open_store(), cli.engine()
-    texts, before = (list(assume), None) if assume else repeated(store, like or "")
+    before = [repeated(store, one) for one in like or ()]
+    texts = list(assume) if assume else [text for text, _ in before]
     assumptions = _read(texts)
-    if before is None and not dry_run:
+    if not before and not dry_run:
         refuse_repeated(store, assumptions, reason)
-    plan = plan_correction(store, engine, assumptions, like=before, dry_run=dry_run)
+    plan = plan_correction(store, engine, assumptions, likes=[one for _, one in before], dry_run=dry_run)
     recorded: list[Correction] = []
     if not dry_run:
         options.confirm(_text(plan), yes)
         recorded = record_correction(plan, texts, reason, cli.actor(store))
-    words = [word for text in assume or () for word in ("--assume", text)] if assume else ["--like", like or ""]
+    given = [("--assume", text) for text in assume or ()] + [("--like", one) for one in like or ()]
+    words = [word for pair in given for word in pair]
     _show(cli, plan, recorded, command("correct", *words, "--reason", reason), reason, limit)
 
 
