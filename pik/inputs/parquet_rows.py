@@ -29,6 +29,8 @@ ROWS = 8192
 """Rows that are converted at a time, at most."""
 
 _BUFFER = 1 << 18  # bytes of a column read at a time
+_SAMPLE = 64  # rows of a group that are looked at to tell how large rows are
+_SAMPLED_GROUPS = 8
 _NANOS = -(2**63) // 1000 + 1, (2**63 - 1) // 1000
 """The first microsecond that 64 bits of nanoseconds reach, and the first one after these."""
 
@@ -109,8 +111,23 @@ class _Rows:
         self._coarse = open_parquet(file, name, coerce_int96_timestamp_unit="us") if self._legacy else None
         metadata = self._file.metadata
         self._groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
-        average = sum(group.total_byte_size for group in self._groups) // max(1, metadata.num_rows)
-        self.at_a_time = max(1, min(ROWS, limits.LINES, limits.BLOCK // max(1, average)))
+        self.at_a_time = _SAMPLE
+        self.at_a_time = max(1, min(ROWS, limits.LINES, limits.BLOCK // self._row_size()))
+
+    def _row_size(self) -> int:
+        """Return about how many bytes a row takes. Texts that repeat are short in the file and long in memory, so the
+        first rows of the first groups are looked at."""
+        import pyarrow as pa
+
+        sizes = [1]
+        try:
+            for place, group in enumerate(self._groups[:_SAMPLED_GROUPS]):
+                if group.num_rows:
+                    batch = next(self._batches(self._file, place, None))
+                    sizes += [group.total_byte_size // group.num_rows, batch.nbytes // max(1, batch.num_rows)]
+        except (pa.ArrowException, OSError):
+            pass  # it is reported where it is read
+        return max(sizes)
 
     def _legacy_times(self) -> set[str]:
         """Return the columns of timestamps of 96 bits."""
@@ -135,18 +152,19 @@ class _Rows:
                 coarse = self._batches(self._coarse, place, sorted(self._legacy)) if self._coarse else None
                 for batch in self._batches(self._file, place, None):
                     check = next(coarse) if coarse is not None else None
-                    left, skip = skip, max(0, skip - batch.num_rows)
-                    if left < batch.num_rows:
-                        yield self._converted(batch.slice(left), None if check is None else check.slice(left))
-                        number += batch.num_rows - left
+                    # Long texts that repeat are short in the file and in the estimate, and long here.
+                    step = max(1, batch.num_rows * limits.BLOCK // max(1, batch.nbytes))
+                    for begin in range(min(skip, batch.num_rows), batch.num_rows, step):
+                        part = batch.slice(begin, step)
+                        yield self._converted(part, None if check is None else check.slice(begin, step))
+                        number += part.num_rows
+                    skip = max(0, skip - batch.num_rows)
         except (pa.ArrowException, OSError) as error:
             raise InputError(f"{self._name}, after row {number:,}: it cannot be read as Parquet: {error}") from None
 
     def _batches(self, file: ParquetFile, group: int, columns: list[str] | None) -> Iterator[pa.RecordBatch]:
-        return cast(
-            "Iterator[pa.RecordBatch]",
-            file.iter_batches(self.at_a_time, row_groups=[group], columns=columns, use_threads=False),
-        )
+        for batch in file.iter_batches(self.at_a_time, row_groups=[group], columns=columns, use_threads=False):
+            yield _without_dictionaries(batch)
 
     def _converted(self, batch: pa.RecordBatch, coarse: pa.RecordBatch | None) -> tuple[bytes, dict[int, Problem]]:
         import pyarrow as pa
@@ -169,6 +187,16 @@ class _Rows:
             found = pc.replace_with_mask(found, found.is_null(), pa.array(lines, found.type))
         size = pc.sum(pc.binary_length(found)).as_py() or 0
         return found.buffers()[2].slice(0, size).to_pybytes(), problems
+
+
+def _without_dictionaries(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Return the batch with values in the place of numbers of values, so that its size is that of the values."""
+    import pyarrow as pa
+
+    if not any(map(pa.types.is_dictionary, batch.schema.types)):
+        return batch
+    columns = [cells.dictionary_decode() if pa.types.is_dictionary(cells.type) else cells for cells in batch.columns]
+    return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
 
 
 def _problem(batch: pa.RecordBatch, place: int, texts: dict[str, pa.Array]) -> Problem:

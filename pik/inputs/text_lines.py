@@ -22,7 +22,9 @@ from pik.model.log_lines import PATTERNS
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_AT_ONCE = 8192  # lines
+GROUP = 1 << 18
+"""Bytes of lines that are matched at a time, about."""
+
 _NAME = re.compile(r"\(\?P?<(\w+)>")
 _encode = msgspec.json.Encoder().encode
 
@@ -36,16 +38,25 @@ def blocks(
     """
     pattern = compiled(layout)
     for block in line_blocks(stream, max_line=max_line, first_seq=first_seq, offset=offset):
-        lines = [line.removesuffix(b"\r") for line in block.data.removesuffix(b"\n").split(b"\n")]
         problems: dict[int, Problem] = {}
         data = bytearray()
-        for begin in range(0, len(lines), _AT_ONCE):
-            part = lines[begin : begin + _AT_ONCE]
-            for place, record in enumerate(_records(part, pattern, max_line)):
-                if record is None and part[place].strip():
-                    problems[block.first_seq + begin + place] = _problem(part[place], max_line)
-                data += (part[place] if record is None else record) + b"\n"
+        seq = block.first_seq
+        for lines in _groups(block.data):
+            for line, record in zip(lines, _records(lines, pattern, max_line), strict=True):
+                if record is None and line.strip():
+                    problems[seq] = _problem(line, max_line)
+                data += (line if record is None else record) + b"\n"
+                seq += 1
         yield replace(block, data=bytes(data), problems=problems)
+
+
+def _groups(data: bytes) -> Iterator[list[bytes]]:
+    """Yield the lines without their ends, some at a time."""
+    begin = 0
+    while begin < len(data):
+        end = data.find(b"\n", begin + GROUP) + 1 or len(data)
+        yield [line.removesuffix(b"\r") for line in data[begin:end].removesuffix(b"\n").split(b"\n")]
+        begin = end
 
 
 def compiled(layout: Layout) -> str:

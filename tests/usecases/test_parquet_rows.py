@@ -119,6 +119,7 @@ def test_every_value_is_exact_and_a_crash_changes_nothing(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(limits, "LINES", most)
         patch.setattr(parquet_rows, "ROWS", at_once)
+        patch.setattr(limits, "BLOCK", 40)
         blocks = read(raw)
         assert records(blocks) == expected
         assert all(block.last_seq - block.first_seq < most and not block.problems for block in blocks)
@@ -190,6 +191,16 @@ def test_other_types_and_files_are_refused_or_read_as_they_are() -> None:
         with pytest.raises(InputError, match="cannot be read as Parquet"):
             read(data)
     assert read(parquet(pa.table({"a": pa.array([], pa.int8())}))) == []
+
+
+def test_promise_8_texts_that_are_short_in_the_file_because_they_repeat_make_no_large_block() -> None:
+    words = pa.array([letter * 1000 for letter in "abc"])
+    repeated = pa.DictionaryArray.from_arrays(pa.array([number % 3 for number in range(2000)], pa.int32()), words)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(limits, "BLOCK", 50_000)
+        blocks = read(parquet(pa.table({"a": repeated})))
+    assert max(len(block.data) for block in blocks) < 150_000
+    assert [row["a"][0] for row in records(blocks)] == ["abc"[number % 3] for number in range(2000)]
 
 
 def test_a_file_is_recognized_by_its_content_plain_or_compressed(tmp_path: Path) -> None:

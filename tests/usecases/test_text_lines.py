@@ -91,6 +91,7 @@ def test_a_record_is_a_line_and_a_crash_changes_nothing(
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(limits, "BLOCK", size)
             patch.setattr(limits, "LINES", most)
+            patch.setattr(text_lines, "GROUP", size)
             blocks = read(reader, data, layout)
         for found, line in zip(records(blocks), lines, strict=False):
             if not line.strip():
