@@ -292,11 +292,17 @@ def test_promise_1_a_batch_that_was_interrupted_resumes_where_it_stopped(store: 
     assert_sound(store)
 
 
-@pytest.mark.parametrize("compressed", [False, True])
-@pytest.mark.parametrize("array", [False, True])
-def test_promise_1_any_kind_of_file_resumes(store: Store, tmp_path: Path, compressed: bool, array: bool) -> None:
+@pytest.mark.parametrize(
+    ("kind", "compressed"), [("lines", False), ("lines", True), ("array", True), ("values", False)]
+)
+def test_promise_1_any_kind_of_file_resumes(store: Store, tmp_path: Path, kind: str, compressed: bool) -> None:
     texts = list(map(line, range(30)))
-    data = ("[" + ",\n".join(texts) + "]" if array else "\n".join(texts)).encode()
+    written_as = {
+        "lines": "\n".join(texts),
+        "array": "[" + ",\n".join(texts) + "]",
+        "values": "\n".join(json.dumps(json.loads(text), indent=1) for text in texts),
+    }
+    data = written_as[kind].encode()
     path = tmp_path / "events"
     path.write_bytes(gzip.compress(data) if compressed else b"\xef\xbb\xbf" + data)
     number, outcome = 0, ""
