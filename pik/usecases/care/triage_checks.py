@@ -97,10 +97,11 @@ def _skew(scope: Scope) -> Iterator[Finding]:
     unknown = sum(group.verdict == SkewVerdict.UNKNOWN for group in report.groups)
     scope.notes.update(_unknown("skew", unknown, "too few events or hours"))
     for shift in report.shifts:
-        near = f", about {format_duration(shift.zone)}: perhaps a time zone" if shift.zone else ""
+        by, zone = format_duration(shift.shift), format_duration(shift.zone) if shift.zone else ""
+        near = (f", about {zone}" if zone not in ("", by) else "") + (": perhaps a time zone" if zone else "")
         yield Finding(
             "skew",
-            f"times from {shift.group} are off by {format_duration(shift.shift)}{near}",
+            f"times from {shift.group} are off by {by}{near}",
             command("lag", "--skew", "--source", shift.group or "", *scope.options_of_one),
             scope=shift.group or "",
             since=shift.since,
