@@ -156,6 +156,16 @@ class Corrected:
         """Those that take events out."""
         return [one for one in self.active if one.kind is CorrectionKind.WITHOUT]
 
+    def concerns(self, window: Window, *, duplicates: bool) -> bool:
+        """Return whether any of them may be about what counts in the window or, with `duplicates`, about these: of an
+        event that is out, conflicts that came since may be on any day."""
+        return (duplicates and bool(self.removing)) or bool(concerning(self.store, self.active, window))
+
+    def may_take_out_elsewhere(self, verdicts: Collection[Verdict], recorded_at: int) -> bool:
+        """Return whether a segment may have deliveries of events that are out which no list of its day has: those that
+        came since, with the key of an event of another day."""
+        return Verdict.CONFLICT in verdicts and any(one.selected_until < recorded_at for one in self.removing)
+
     def entered(self, window: Window) -> frozenset[int]:
         """Return the days of raw from which deliveries move into the window, or within it."""
         return frozenset(listed.day for one in self.moving for listed in one.lists if meets(listed, window))

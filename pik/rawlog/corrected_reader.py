@@ -19,7 +19,11 @@ from pik.rawlog.objects import frame_lines, parse
 from pik.rawlog.selection import Bound, RecordedDelivery, Selection
 from pik.runtime import Progress
 
-_ACCEPTED, _UNRECORDED = Verdict.ACCEPTED, Verdict.UNRECORDED  # members are slow to look up
+_ACCEPTED, _CONFLICT, _UNRECORDED = (
+    Verdict.ACCEPTED,
+    Verdict.CONFLICT,
+    Verdict.UNRECORDED,
+)  # members are slow to look up
 
 
 def corrected_deliveries(
@@ -92,15 +96,20 @@ class CorrectedReader:
         self._moving = [one.correction_id for one in corrected.moving]
         self._removing = [one.correction_id for one in corrected.removing]
         self._out: dict[bytes, tuple[int, ...]] = {}
-        everywhere: Days | None = None if corrected.removes_anywhere else days
-        for number, one in corrected.listed(corrected.removing, everywhere, entities):
-            event_id = one.event_id.encode()
-            if number not in self._out.get(event_id, ()):
-                self._out[event_id] = (*self._out.get(event_id, ()), number)
+        self._selection, self._is_anywhere = selection, corrected.removes_anywhere
+        self._take_out(None if self._is_anywhere else days)
         self._chosen = {
             (one.batch_id, one.seq): one.correction_id for one in corrected.choices(days, entities, self._withdrawn)
         }
         self._heirs = corrected.heirs(days, self._withdrawn, selection.overrides.until)
+
+    def _take_out(self, days: Days | None) -> None:
+        """Read which events are out of the lists of these days (None: all)."""
+        corrected = self._selection.corrected
+        for number, one in corrected.listed(corrected.removing, days, self._selection.entities):
+            event_id = one.event_id.encode()
+            if number not in self._out.get(event_id, ()):
+                self._out[event_id] = (*self._out.get(event_id, ()), number)
 
     def shows(self, found: RecordedDelivery, kinds: Sequence[str]) -> bool:
         """Return whether the delivery is one of these. With accepted ones and duplicates all deliveries are, otherwise
@@ -133,6 +142,10 @@ class CorrectedReader:
         """Return a line of raw as corrections have it; None if it happened on another day than that of the reader."""
         delivery, received = parse(segment.key, line), None
         verdict = verdicts.get(delivery.seq, _ACCEPTED)
+        if not self._is_anywhere and verdict == _CONFLICT:
+            self._is_anywhere = self._selection.corrected.may_take_out_elsewhere((verdict,), segment.recorded_at)
+            if self._is_anywhere:
+                self._take_out(None)
         state = self.state(delivery.batch_id, delivery.seq, event_id_text(line), verdict)
         if self._day not in (None, segment.day if state.time is None else state.time // DAY):
             return None

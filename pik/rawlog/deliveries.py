@@ -7,7 +7,6 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from pik.model.batch import Segment, Verdict
 from pik.model.delivery import Filter, entity_mark, event_id_text, event_time_text
 from pik.ports.store import Store
-from pik.rawlog.corrected import concerning
 from pik.rawlog.corrected_reader import corrected_deliveries
 from pik.rawlog.objects import frame_lines, parse
 from pik.rawlog.selection import AS_RECEIVED, NO_OVERRIDES, Bound, RecordedDelivery, Selection
@@ -39,7 +38,7 @@ def deliveries(
     marks = [entity_mark(entity) for entity in wanted.entities] if len(wanted.entities) <= 8 else []
     with showing(progress, "reading raw", None, "deliveries"):
         selection = Selection(store, wanted.window, wanted.entities, AS_RECEIVED if as_received else NO_OVERRIDES)
-        if concerning(store, selection.corrected.active, wanted.window):
+        if selection.corrected.concerns(wanted.window, duplicates=only != _ACCEPTED):
             yield from corrected_deliveries(selection, wanted, kinds, bound, progress)
             return
         days = {segment.day for segment in selection.segments() if holds(segment)} if holds else None

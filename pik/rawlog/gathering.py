@@ -56,7 +56,7 @@ def gather_deliveries(selection: Selection, listed: Sequence[Correction] = ()) -
     does."""
     from pik.ports.engine import DeliveryFiles
 
-    lines, chosen, batches = 0, Spool(Segment), set[str]()
+    lines, chosen, batches, is_anywhere = 0, Spool(Segment), set[str](), False
     with scratch() as directory, ExitStack() as stack:
         verdicts, blocks = directory / "verdicts.csv", directory / "blocks.csv"
         with open(verdicts, "w", encoding="ascii") as of_each, open(blocks, "w", encoding="ascii") as of_block:
@@ -68,6 +68,8 @@ def gather_deliveries(selection: Selection, listed: Sequence[Correction] = ()) -
                 of_each.writelines(f"{segment.batch_id},{seq},{kind}\n" for seq, kind in kinds.items())
                 ingested = full_instant(segment.ingest_time)
                 of_block.write(f"{segment.batch_id},{ingested},{segment.recorded_at}\n")
+                if not is_anywhere:
+                    is_anywhere = selection.corrected.may_take_out_elsewhere(kinds.values(), segment.recorded_at)
                 lines += sum(frame.lines for frame in frames)
                 chosen.add(segment)
                 batches.add(segment.batch_id)
@@ -76,7 +78,7 @@ def gather_deliveries(selection: Selection, listed: Sequence[Correction] = ()) -
         lists = _ListFiles(selection, directory, stack)
         yield DeliveryFiles(
             *(files, lines, verdicts, blocks, whole),
-            corrections=lists.of(selection),
+            corrections=lists.of(selection, is_anywhere=is_anywhere),
             choices=_choices(selection, batches, directory / "choices.csv"),
             withdrawn=withdrawn,
             listed=lists.listed(selection, listed),
@@ -110,12 +112,13 @@ class _ListFiles:
         self._directory, self._stack = directory, stack
         self._made: dict[str, tuple[Path, int] | None] = {}
 
-    def of(self, selection: Selection) -> tuple[CorrectionFiles, ...]:
-        """Provide the lists that the selection needs, in the order of the log. Raises Damaged."""
+    def of(self, selection: Selection, *, is_anywhere: bool = False) -> tuple[CorrectionFiles, ...]:
+        """Provide the lists that the selection needs, in the order of the log; where events that are out may have
+        deliveries on days on which none is listed, those of all days. Raises Damaged."""
         corrected, overrides = selection.corrected, selection.overrides
         if not corrected:
             return ()
-        is_anywhere = overrides.duplicates or overrides.settled or corrected.removes_anywhere
+        is_anywhere = is_anywhere or overrides.duplicates or overrides.settled or corrected.removes_anywhere
         everywhere = None if is_anywhere else selection.days
         removing = self._provided(selection, corrected.removing, everywhere)
         return (*removing, *self._provided(selection, corrected.moving, selection.days))

@@ -36,7 +36,6 @@ from pik.ports.exporter import (
 )
 from pik.ports.raw import Raw
 from pik.ports.store import Store
-from pik.rawlog.corrected import concerning
 from pik.rawlog.deliveries import deliveries
 from pik.rawlog.objects import frame_text, parse, stored_frames
 from pik.rawlog.selection import AS_RECEIVED, NO_OVERRIDES, Selection
@@ -100,7 +99,7 @@ def export(
     window, entities = layout.selection.window, layout.selection.entities
     expect_held(store, window, entities)
     selection = Selection(store, window, entities, AS_RECEIVED if layout.as_received else NO_OVERRIDES)
-    is_corrected = bool(concerning(store, selection.corrected.active, window))
+    is_corrected = selection.corrected.concerns(window, duplicates=layout.include_duplicates)
     jobs: Listing[Job | Block, int] = Listing(
         corrected_blocks(selection, layout) if is_corrected else _jobs(selection, layout.include_duplicates)
     )

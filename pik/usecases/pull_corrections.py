@@ -1,8 +1,8 @@
 """Pull: the corrections of a store, the lists of them that the parts of a copy need, and what moved into these parts.
 
 Every correction is pulled, so that a copy knows which of them hold; a rebuild that changed nothing is left out. Lists
-of other days stay in the source, except those that say which delivery of an event counts: whether that holds may depend
-on a delivery of another day.
+of other days stay in the source, except those that say which delivery of an event counts, or that none does: these may
+be about deliveries of any day.
 """
 
 from __future__ import annotations
@@ -74,7 +74,10 @@ class PulledCorrections:
 
 def is_pulled(correction: Correction, listed: CorrectionList, parts: Iterable[Part]) -> bool:
     """Return whether a copy that holds these parts has a list: one about deliveries that were received in one of them,
-    or happened there according to the correction, or one that says which delivery of an event counts."""
-    return correction.kind.chooses or any(
-        listed.day in Days(part.window) or meets(listed, part.window) for part in parts
+    or happened there according to the correction, or one that says which delivery of an event counts, if any."""
+    kind = correction.kind
+    return (
+        kind.chooses
+        or kind.removes
+        or any(listed.day in Days(part.window) or meets(listed, part.window) for part in parts)
     )

@@ -53,6 +53,7 @@ def test_a_copy_has_all_corrections_the_lists_of_its_window_and_the_days_from_wh
 ) -> None:
     into, out, elsewhere = moved(source, "01", "03"), moved(source, "03", "05"), moved(source, "05", "06")
     chosen = moved(source, "05", "05", CorrectionKind.CONFLICTS)
+    taken_out = moved(source, "05", "05", CorrectionKind.WITHOUT, entity="b")
     (revoked,) = record(
         source,
         [
@@ -71,7 +72,7 @@ def test_a_copy_has_all_corrections_the_lists_of_its_window_and_the_days_from_wh
     assert report.problems == ()
     assert list(copy.corrections.recorded()) == list(source.corrections.recorded())
     assert copy.corrections.recorded()[-1].revokes == revoked.revokes
-    assert sorted(lists(copy)) == sorted(one.lists[0].key for one in (into, out, chosen))
+    assert sorted(lists(copy)) == sorted(one.lists[0].key for one in (into, out, chosen, taken_out))
     assert segment_days(copy) == [day("01"), day("03")]
     for one in (into, out):
         (listed,) = with_frames(copy.raw, one).lists
