@@ -281,7 +281,7 @@ CASES = (
             ratio=ratio,
             cpu=True,
         )
-        for ending, ratio in (("csv", 1.3), ("parquet", 1.1))
+        for ending, ratio in (("csv", 1.3), ("parquet", 1.0))
     ),
     Case(
         "ingest-memory",
