@@ -58,8 +58,9 @@ def padded(text: str, width: int, *, right: bool = False) -> str:
 
 def broken(text: str, width: int) -> list[str]:
     """The text in lines of at most `width` columns, broken at spaces; inside of a word only if it fits no line, after
-    a comma if there is one."""
+    a comma if there is one. What stands between backticks is a word: it is a command to paste."""
     lines = []
+    text = _QUOTED.sub(lambda quoted: quoted[0].replace(" ", _JOINT), text)
     while cells(text) > width:
         cut = _fitting(text, width)
         space = text.rfind(" ", 0, cut + 1)
@@ -68,7 +69,12 @@ def broken(text: str, width: int) -> list[str]:
         end = space if fits else text.rfind(",", cut // 2, cut) + 1 or cut
         lines.append(text[:end].rstrip())
         text = text[end:].lstrip()
-    return [*lines, text]
+    return [line.replace(_JOINT, " ") for line in (*lines, text)]
+
+
+_QUOTED = re.compile("`[^`]*`")
+_JOINT = "\ue000"
+"""A space at which no line is broken: a character for private use, one column wide."""
 
 
 def shortened(text: str, width: int) -> str:

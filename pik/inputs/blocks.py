@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import BinaryIO, Generic, NamedTuple, TypeVar, cast
+from typing import BinaryIO, Generic, NamedTuple, TypeVar
 
 from pik.errors import InputError
 from pik.model.layout import JSON_LINES, Layout
@@ -94,7 +94,6 @@ def line_blocks(
     expect: Callable[[bytes], object] = lambda _start: None,
 ) -> Iterator[Block]:
     """Yield the lines of a text from `first_seq` on; `expect` sees its beginning. Memory: a few blocks."""
-    stream = cast(BinaryIO, NulRuns(stream))
     start = stream.read(FIRST_READ).removeprefix(UTF8_BOM)
     expect(start)
     rest = skip(stream, start, offset)

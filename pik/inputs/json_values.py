@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import BinaryIO, cast
+from typing import BinaryIO
 
 import msgspec
 
 from pik.errors import InputError, Invalid
 from pik.inputs import blocks as limits
-from pik.inputs.blocks import UTF8_BOM, Block, NulRuns, Problem, UntilError, skip
+from pik.inputs.blocks import UTF8_BOM, Block, Problem, UntilError, skip
 from pik.model.event import one_line
 from pik.model.identity import check_json
 from pik.model.layout import JSON_VALUES, READS, Layout
@@ -48,7 +48,6 @@ def blocks(
     that begins a line or follows another value directly. Raises InputError where the input ends inside an array or
     continues after it, and where what looks like an array is something else.
     """
-    stream = cast(BinaryIO, NulRuns(stream))
     start = stream.read(limits.FIRST_READ).removeprefix(UTF8_BOM)
     white = lines = 0  # bytes of white space before the start, and lines
     while not start.strip() and (more := stream.read(limits.FIRST_READ)):

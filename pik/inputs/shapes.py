@@ -195,7 +195,7 @@ def _without_header(delimiter: str, cells: int) -> Shape:
     columns = tuple(f"c{number}" for number in range(1, cells + 1))
     return Shape(
         f"{str(layout.format).upper()} without a header",
-        f"name its columns: pik ingest {{file}} {replace(layout, columns=columns)}{_MAPS}",
+        f"name its columns: {replace(layout, columns=columns)}{_MAPS}",
     )
 
 

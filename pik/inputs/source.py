@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
-import glob
 import io
 import json
 import os
@@ -19,10 +17,10 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any, BinaryIO, cast
 
-from pik.errors import InputError, UsageError, command
+from pik.errors import InputError, UsageError
 from pik.inputs import blocks as json_lines
 from pik.inputs import csv_rows, json_values, kcat_lines, parquet_rows, text_lines
-from pik.inputs.blocks import BLOCK, Block
+from pik.inputs.blocks import BLOCK, Block, NulRuns
 from pik.inputs.compression import beginning, codec_of, decompressed, uncompressed
 from pik.inputs.csv_rows import delimiter_of, table
 from pik.inputs.encoding import as_utf8
@@ -40,14 +38,26 @@ BEGINNING = 1 << 20
 STANDARD_INPUT = "standard input"
 """What standard input is called."""
 
-READERS: Mapping[InputFormat, Callable[..., Iterator[Block]]] = {
-    InputFormat.JSONL: json_lines.blocks,
-    InputFormat.JSON: json_values.blocks,
+Reader = Callable[..., Iterator[Block]]
+
+
+def _apart_from_nul_runs(read: Reader) -> Reader:
+    """Return the reader of a text in which every run of NUL bytes stands on its own line."""
+
+    def reading(stream: BinaryIO, *given: Any, **options: Any) -> Iterator[Block]:
+        return read(cast(BinaryIO, NulRuns(stream)), *given, **options)
+
+    return reading
+
+
+READERS: Mapping[InputFormat, Reader] = {
+    InputFormat.JSONL: _apart_from_nul_runs(json_lines.blocks),
+    InputFormat.JSON: _apart_from_nul_runs(json_values.blocks),
     InputFormat.CSV: csv_rows.blocks,
     InputFormat.TSV: csv_rows.blocks,
     InputFormat.PARQUET: parquet_rows.blocks,
-    InputFormat.TEXT: text_lines.blocks,
-    InputFormat.KCAT: kcat_lines.blocks,
+    InputFormat.TEXT: _apart_from_nul_runs(text_lines.blocks),
+    InputFormat.KCAT: _apart_from_nul_runs(kcat_lines.blocks),
 }
 """What yields the records of each format as lines of JSON."""
 
@@ -309,7 +319,7 @@ def file_source(path: str) -> Source:
     if not path:
         raise InputError("the name of a file is empty", hint="a variable that is not set, perhaps; - is standard input")
     if os.path.isdir(path):
-        raise InputError(f"{name} is a directory", hint=_inside(path, name))
+        raise InputError(f"{name} is a directory", hint="give a file in it")
     try:
         size = os.stat(path).st_size
     except FileNotFoundError:
@@ -318,15 +328,6 @@ def file_source(path: str) -> Source:
         raise InputError(f"cannot read {name[:60]!r}: {getattr(error, 'strerror', None) or error}") from None
     file = Path(path)
     return Source(name, size, file) if file.is_file() else Source(name, None, None, file)
-
-
-def _inside(path: str, name: str) -> str:
-    """Return the hint that ingests the files of a directory: by the first pattern that any of them has."""
-    files = [] if not os.access(path, os.R_OK | os.X_OK) else [one.name for one in os.scandir(path) if one.is_file()]
-    for pattern in ("*.jsonl", "*.ndjson", "*.json", "*.jsonl.*", "*.ndjson.*", "*.json.*", "*"):
-        if fnmatch.filter((one for one in files if not one.startswith(".")), pattern):
-            return command("ingest", f"{glob.escape(name.rstrip('/'))}/{pattern}")
-    return "give files; there are none in it"
 
 
 def _standard_input() -> Source:

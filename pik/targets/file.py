@@ -32,7 +32,7 @@ class FileTarget:
         if self._taken and not self._path.exists():
             raise UsageError(
                 f"--target {self.shown}: the file with what was sent before is gone",
-                hint="put it back, or `pik republish cancel` this one and send it anew",
+                hint="put it back, or cancel this one (`pik republish cancel --help`) and send it anew",
             )
         if not self._path.parent.is_dir():
             raise UsageError(

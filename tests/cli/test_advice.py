@@ -184,25 +184,9 @@ def test_lines_for_a_shell_quote_what_a_user_named(pik: Any, tmp_path: Path) -> 
     assert shlex.split(entered) == ["cd", "demo dir"]
 
 
-@pytest.mark.parametrize(
-    ("files", "pattern"),
-    [(["a.jsonl", "b.csv"], "*.jsonl"), (["a.json.gz"], "*.json.*"), (["[1].txt", ".hidden"], "*")],
-)
-def test_a_directory_is_answered_with_a_glob_that_matches(
-    pik: Any, tmp_path: Path, files: list[str], pattern: str
-) -> None:
-    (tmp_path / "other [1] dir").mkdir()
-    for name in files:
-        (tmp_path / "other [1] dir" / name).write_text(event("e", "2026-03-02T00:00:00Z"))
-    (made,) = re.findall("hint: (.*)", pik("ingest", "other [1] dir").err)
-    expect_line(made)
-    assert made.endswith(f"/{pattern}'")
-    assert pik(*shlex.split(made)[1:]).code == 0
-
-
-def test_a_directory_without_files_is_not_answered_with_a_glob_that_matches_nothing(pik: Any, tmp_path: Path) -> None:
+def test_a_folder_without_files_and_a_glob_without_matches_are_errors(pik: Any, tmp_path: Path) -> None:
     (tmp_path / "none").mkdir()
-    assert pik("ingest", "none").err.endswith("hint: give files; there are none in it\n")
+    assert pik("ingest", "none").err.startswith("error: there is no file with content in none\n")
     assert pik("ingest", "none/*.jsonl").err.startswith("error: no file matches 'none/*.jsonl'\nhint: ** is any")
 
 

@@ -14,7 +14,7 @@ EVENT = '{"source":"s","event_type":"t","entity_id":"e","event_time":"2026-01-01
 
 
 def values() -> Iterator[tuple[str, ...]]:
-    """Each option of each command that takes a value, and each argument, given an empty one."""
+    """Each option of each command that takes a value, and each argument, given an empty one; of --null it is one."""
     root = root_command()
     ctx = root.make_context("pik", [], resilient_parsing=True)
     for name in COMMANDS:
@@ -24,7 +24,7 @@ def values() -> Iterator[tuple[str, ...]]:
             for param in one.params:
                 if param.param_type_name == "argument":
                     yield (*path, "")
-                elif not getattr(param, "is_flag", False) and param.name != "help":
+                elif not getattr(param, "is_flag", False) and param.name not in ("help", "null"):
                     yield (*path, max(param.opts, key=len), "")
 
 

@@ -15,7 +15,7 @@ from tests.support.stores import digest
 def test_paths_that_are_no_input(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is a directory") as error:
         file_source(str(tmp_path))
-    assert error.value.hint == "give files; there are none in it"
+    assert error.value.hint == "give a file in it"
     with pytest.raises(InputError, match="there is no file"):
         file_source(str(tmp_path / "none"))
     gone = Source("gone", 1, tmp_path / "gone")
