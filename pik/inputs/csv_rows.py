@@ -101,6 +101,7 @@ class _Rows:
         self._again: list[bytes] = []  # lines to read again, the next one last: they do not belong to the row before
         self._row: list[bytes] = []  # lines of the current row
         self._row_size = 0
+        self._ended = False
         csv.field_size_limit(max(max_line, csv.field_size_limit()))
 
     @property
@@ -125,7 +126,10 @@ class _Rows:
             except _TooLong:
                 yield (), self._first_line()
             except csv.Error as error:
-                yield (), self.problem(f"the row is not CSV: {error}")
+                if self._ended and len(self._row) > 1:
+                    yield (), self._first_line()
+                else:
+                    yield (), self.problem(f"the row is not CSV: {error}")
             else:
                 return
             self._row, self._row_size = [], 0
@@ -144,6 +148,7 @@ class _Rows:
                 self._lines_read += not line and bool(more)
                 line, self._read = line + more, self._read + len(more)
             if not line:
+                self._ended = True
                 return
             self._row.append(line)
             self._row_size += len(line)
@@ -152,11 +157,12 @@ class _Rows:
             yield (line if self._read > len(line) else line.removeprefix(codecs.BOM_UTF8)).decode()
 
     def _first_line(self) -> Problem:
-        """Return the problem of a row that is too long, which ends with its first line."""
+        """Return the problem of a row that is too long, or that the input's end cuts: it ends with its first line."""
         first, *others = self._row
         self._row, self._again = [first], others[::-1]
         if others:
-            return self.problem(f"a quoted cell does not end within {self._max_line} bytes")
+            where = "before the input does" if self._ended else f"within {self._max_line} bytes"
+            return self.problem(f"a quoted cell does not end {where}")
         while not first.endswith(b"\n") and (first := self._stream.readline(BLOCK)):
             self._read += len(first)
         self._row = [self._row[0][: self._max_line + 1]]
@@ -168,8 +174,8 @@ class _TooLong(Exception):
 
 
 def delimiter_of(text: str, *, whole: bool) -> str | None:
-    """Return what stands between the cells of a text: the delimiter by which most of its first rows have as many cells
-    as the first one, and that several. None where there is no such one."""
+    """Return the delimiter of a text: the one that divides most of its first rows into as many cells as the first row,
+    and that into more than one; None if no delimiter does."""
     best: tuple[float, int, str] | None = None
     for delimiter in _DELIMITERS:
         first, *others = [len(row) for row in head_rows(text, delimiter, whole=whole)] or [0]

@@ -242,7 +242,7 @@ class Store:
 
     `deployed`: the store's own processor works on the queue; otherwise the process that replays does. Raw expires after
     `retention_days` (None: never). With `copy` it holds a part of another store, and accepts nothing else. `caller`
-    returns the name by which the store knows the caller, or raises StoreError; None: it knows nobody.
+    returns the name by which the store knows the caller, or raises StoreError; None: callers have no names there.
     """
 
     url: str
