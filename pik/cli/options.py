@@ -17,6 +17,7 @@ from pik.cli.text import broken, visible
 from pik.errors import Invalid, PikError, UsageError
 from pik.model.instant import MAX_INSTANT, MIN_INSTANT, Window, parse_duration, parse_instant
 from pik.model.layout import Layout, read_layout
+from pik.model.times import Times, read_times
 
 if TYPE_CHECKING:
     from pik.cli.context import Context
@@ -108,6 +109,20 @@ def layout_of(**given: str | None) -> Layout:
         return read_layout({name: text for name, text in given.items() if text is not None})
     except Invalid as error:
         raise UsageError(f"--{error.message}", hint=error.hint) from None
+
+
+def times_of(time_format: str | None, timezone: str | None) -> Times:
+    """Return how times are written, as the options say. Raises UsageError."""
+    given = {"time-format": time_format, "timezone": timezone}
+    try:
+        return read_times({name: text for name, text in given.items() if text is not None})
+    except Invalid as error:
+        raise UsageError(f"--{error.message}", hint=error.hint) from None
+
+
+def usual_times(cli: Context) -> Times:
+    """Return how times are written, as pik.toml says. Raises UsageError."""
+    return times_of(cli.settings.ingest.time_format, cli.settings.ingest.timezone)
 
 
 API_KNOWS_THE_CALLER = "the stack records the caller of its API; leave it out"

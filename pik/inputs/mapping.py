@@ -51,6 +51,7 @@ from pik.model.instant import (
     time_of_day,
 )
 from pik.model.jmes import Expression, exact_number, quoted, shell_option
+from pik.model.times import AS_EVENTS, Times
 
 MIXED = "if valid records follow, add --on-invalid reject"
 """What to type where the first records of an input are of another kind on purpose."""
@@ -69,10 +70,11 @@ class RecordMapping:
     fields and for expressions that can never be evaluated.
     """
 
-    def __init__(self, expressions: Mapping[str, str], time_format: str = "rfc3339", zone: Zone | None = None) -> None:
+    def __init__(self, expressions: Mapping[str, str], times: Times = AS_EVENTS) -> None:
         if unknown := [name for name in expressions if name not in FIELDS]:
             raise UsageError(f"--map {unknown[0]}=…: an event has no such field", hint=f"fields: {', '.join(FIELDS)}")
-        self._time, self._zone = TimeFormat(time_format, zone), zone
+        self._zone = times.zone()
+        self._time = TimeFormat(times.format or "rfc3339", self._zone)
         self._given = frozenset(expressions)
         self._decode = msgspec.json.Decoder(dict[str, Any]).decode
         self._expressions = {}

@@ -28,6 +28,7 @@ from pik.model.instant import (
 )
 from pik.model.layout import AUTO, Layout, read_layout
 from pik.model.layout import OPTIONS as LAYOUT
+from pik.model.times import AS_EVENTS, Times, read_times
 
 HINT = (
     "kinds: without, without-batch, with, delivery, conflicts, shift, zone, duplicates, corrections, definition; see"
@@ -102,8 +103,7 @@ class With:
 
     path: str
     mapping: tuple[tuple[str, str], ...] = ()
-    time_format: str | None = None
-    timezone: str | None = None
+    times: Times = AS_EVENTS
     max_line: int = MAX_LINE
     layout: Layout = AUTO
 
@@ -115,8 +115,7 @@ class With:
         """The options as they are typed, without dashes, and their values."""
         given = {
             **self.layout.given,
-            "time-format": self.time_format,
-            "timezone": self.timezone,
+            **self.times.given,
             "max-line": None if self.max_line == MAX_LINE else str(self.max_line),
         }
         return [("map", "=".join(pair)) for pair in self.mapping] + [
@@ -379,8 +378,7 @@ def _with(value: str, _: ReadIds) -> Assumption:
     return With(
         _file(given["with"]),
         mapping=tuple(_mapped(text) for key, text in pairs if key == "map"),
-        time_format=given.get("time-format"),
-        timezone=load_zone(given["timezone"]).name if "timezone" in given else None,
+        times=read_times(given),
         max_line=_positive(longest),
         layout=read_layout(given),
     )

@@ -24,8 +24,9 @@ from pik.inputs.source import OpenedInput
 from pik.model.batch import KEYED, PLAIN, Arrivals, Chunk, Frame, Reject, RejectFile, Segment, count_lags, frame_of
 from pik.model.delivery import actor_field, file_field, raw_line, stamp
 from pik.model.event import Event, Rows, read_event, read_rows
-from pik.model.instant import DAY, Zone, load_zone
+from pik.model.instant import DAY
 from pik.model.layout import AUTO, WRITTEN_AS_JSON, Layout
+from pik.model.times import AS_EVENTS, Times
 from pik.ports.raw import Object, Raw, RawKind
 
 FRAME = 96 * 1024
@@ -40,33 +41,33 @@ processor's caches from one step to the next."""
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """How records are read. `mapping` None means that they are events already; `stop` that no record may be invalid;
-    `mixed` that the first ones may all be; `timezone` is the IANA name of the zone that times without an offset are
-    in; `layout` says how they lie in the input."""
+    """How records are read. `mapping` has expressions for fields of events, none where records are events already;
+    `stop` means that no record may be invalid, `mixed` that the first ones may all be; `times` says how times are
+    written, `layout` how records lie in the input."""
 
     max_line: int
     stop: bool = False
-    mapping: Mapping[str, str] | None = None
-    time_format: str = "rfc3339"
-    timezone: str | None = None
+    mapping: Mapping[str, str] = field(default_factory=dict)
+    times: Times = AS_EVENTS
     mixed: bool = False
     layout: Layout = AUTO
 
-    def zone(self) -> Zone | None:
-        """Return the time zone. Raises UsageError."""
-        return None if self.timezone is None else load_zone(self.timezone)
+    @property
+    def is_mapped(self) -> bool:
+        """Whether records are mapped, whatever their format is."""
+        return bool(self.mapping) or self.times.need_mapping
 
     def record_mapping(self) -> RecordMapping | None:
         """Return the compiled mapping, if records are mapped: those that were not written as JSON always are. Raises
         UsageError."""
-        if self.mapping is None and self.layout.format in (None, *WRITTEN_AS_JSON):
+        if not self.is_mapped and self.layout.format in (None, *WRITTEN_AS_JSON):
             return None
-        return RecordMapping(self.mapping or {}, self.time_format, self.zone())
+        return RecordMapping(self.mapping, self.times)
 
     def of(self, opened: OpenedInput) -> Reading:
         """Return how this input is read, its layout recognized. Raises InputError where it cannot be, and UsageError
         where the mapping fits none of its first records, unless they may be of another kind."""
-        reading = replace(self, layout=opened.recognize(self.layout, mapped=self.mapping is not None))
+        reading = replace(self, layout=opened.recognize(self.layout, mapped=self.is_mapped))
         mapping = reading.record_mapping()
         if mapping is not None and not self.mixed:
             opened.expect_fields(reading.layout, mapping)
@@ -131,7 +132,7 @@ class SegmentBuilder:
     ) -> None:
         self._batch_id, self._reading, self._tell = batch_id, reading, tell
         self._actor, self._actor_field = actor, actor_field(actor)
-        self._mapping, self._zone = reading.record_mapping(), reading.zone()
+        self._mapping, self._zone = reading.record_mapping(), reading.times.zone()
         self._compressor = zstandard.ZstdCompressor(level=COMPRESSION_LEVEL, write_checksum=True)
 
     def build(self, block: Block, number: int, ingest_time: int | None = None) -> tuple[Chunk, list[Object]]:

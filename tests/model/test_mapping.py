@@ -15,6 +15,7 @@ from pik.inputs.mapping import RecordMapping
 from pik.model.delivery import raw_line, read_delivery, stamp
 from pik.model.event import Event, read_event
 from pik.model.instant import MAX_INSTANT, MIN_INSTANT, full_instant
+from pik.model.times import Times
 from tests.support.model import oracle, texts
 
 HOOK = {
@@ -30,7 +31,7 @@ RECORD = {"action": "opened", "repository": {"full_name": "a/b"}, "at": "2026-01
 
 def read(record: Any, time_format: str = "rfc3339", **expressions: str) -> Event:
     text = record if isinstance(record, bytes) else json.dumps(record).encode()
-    return RecordMapping({**HOOK, **expressions}, time_format).read(text)[0]
+    return RecordMapping({**HOOK, **expressions}, Times(time_format)).read(text)[0]
 
 
 def refusal(record: Any, time_format: str = "rfc3339", **expressions: str) -> tuple[str, str]:
@@ -181,7 +182,7 @@ def test_epoch_seconds_with_a_fraction_are_exact_to_the_nanosecond(instant: int)
     ],
 )
 def test_a_time_that_is_not_canonical_is_kept_as_it_came(time_format: str, at: Any, kept: str | None) -> None:
-    event, original = RecordMapping({**HOOK, "received_time": "at"}, time_format).read(
+    event, original = RecordMapping({**HOOK, "received_time": "at"}, Times(time_format)).read(
         json.dumps({**RECORD, "at": at}).encode()
     )
     delivery = read_delivery(raw_line(event, 1, stamp(0, "B"), original))

@@ -25,6 +25,7 @@ from pik.model.scenario import (
     read_criteria,
     read_scenario,
 )
+from pik.model.times import Times
 
 FEBRUARY = parse_instant("2026-02-01T00:00:00Z")
 
@@ -51,7 +52,7 @@ def test_a_scenario_without_options_assumes_nothing() -> None:
         ("with=@late.jsonl", With("late.jsonl")),
         (
             'with="@a,b",max-line=9,map=entity_id=body.user,map="payload={a: x, b: ""y z""}",timezone=UTC',
-            With("a,b", (("entity_id", "body.user"), ("payload", '{a: x, b: "y z"}')), None, "UTC", 9),
+            With("a,b", (("entity_id", "body.user"), ("payload", '{a: x, b: "y z"}')), Times(timezone="UTC"), 9),
         ),
         ("corrections=none", WithoutCorrections()),
         ("delivery=abcd1234:2", CountedDelivery("abcd1234", 2)),
@@ -70,8 +71,9 @@ def test_each_kind_is_read_as_it_is_typed(text: str, expected: object) -> None:
         With,
         st.text('a,"= ', min_size=1),
         st.lists(st.tuples(st.sampled_from(["entity_id", "payload"]), st.text('a,"= ', min_size=1))).map(tuple),
-        st.none() | st.text('%d,"= ', min_size=1).filter(str.strip),
-        st.none() | st.just("Europe/Berlin"),
+        st.builds(
+            Times, st.none() | st.text('%d,"= ', min_size=1).filter(str.strip), st.none() | st.just("Europe/Berlin")
+        ),
         st.integers(1, 1 << 40),
     )
 )

@@ -23,6 +23,7 @@ from pik.inputs.source import Source, file_source
 from pik.model.batch import BatchState, Counts, Reject, Verdict
 from pik.model.event import read_event
 from pik.model.instant import ALL_TIME, SECOND, parse_instant
+from pik.model.times import Times
 from pik.ports.store import Store
 from pik.rawlog.segment_writer import Reading
 from pik.runtime import SILENT
@@ -229,9 +230,9 @@ def test_other_options_or_another_mapping_are_another_batch(store: Store, tmp_pa
         Reading(1000),
         Reading(1 << 20, mapping={"entity_id": "extra"}),
         Reading(1 << 20, mapping={"entity_id": "'z'"}),
-        Reading(1 << 20, mapping={"entity_id": "'z'"}, time_format="auto"),
-        Reading(1 << 20, timezone="UTC"),
-        Reading(1 << 20, timezone="Europe/Berlin"),
+        Reading(1 << 20, mapping={"entity_id": "'z'"}, times=Times("auto")),
+        Reading(1 << 20, times=Times(timezone="UTC")),
+        Reading(1 << 20, times=Times(timezone="Europe/Berlin")),
     ]
     outcomes = [ingest(store, source, reading=reading) for reading in readings]
     assert [done.outcome for done in outcomes] == [Outcome.NEW] * 7
@@ -253,7 +254,7 @@ def test_times_without_an_offset_are_in_the_zone_that_the_batch_records(store: S
     source = written(tmp_path, [line(1, event_time="2026-01-01T12:00:00", received_time="2026-01-01 12:00:01")])
     assert ingest(store, source).batch.counts.rejected == 1
     for zone, hour in (("Europe/Berlin", 11), ("America/New_York", 17)):
-        reading = Reading(1 << 20, timezone=zone)
+        reading = Reading(1 << 20, times=Times(timezone=zone))
         done = ingest(store, source, reading=reading)
         assert (done.outcome, done.batch.counts.accepted) == (Outcome.NEW, 1)
         assert dict(done.batch.origin.options)["timezone"] == zone
@@ -268,7 +269,7 @@ def test_times_without_an_offset_are_in_the_zone_that_the_batch_records(store: S
 def test_mapped_records_keep_what_they_came_from(store: Store, tmp_path: Path) -> None:
     record = '{"who": "a/b", "at": 1767225600.5, "n": 1.50}'
     mapping = {"source": "'hook'", "event_type": "'t'", "entity_id": "who", "event_time": "at", "payload": "{n: n}"}
-    reading = Reading(1 << 20, mapping=mapping, time_format="epoch")
+    reading = Reading(1 << 20, mapping=mapping, times=Times("epoch"))
     ingest(store, written(tmp_path, [record, "[1]"]), reading=reading)
     [[[_, seq, kind, raw]]] = snapshot(store)["events"].values()
     assert (seq, kind) == (1, Verdict.ACCEPTED)

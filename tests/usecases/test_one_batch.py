@@ -18,6 +18,7 @@ from pik.inputs.source import Source, file_source
 from pik.model.batch import BatchState
 from pik.model.delivery import Filter, read_delivery
 from pik.model.instant import ALL_TIME
+from pik.model.times import Times
 from pik.ports.store import Store
 from pik.rawlog.deliveries import deliveries
 from pik.rawlog.segment_writer import Reading
@@ -153,7 +154,7 @@ def test_files_of_any_format_are_one_batch_and_each_of_their_records_is_read(
         else:
             path.write_text(json.dumps(of_file, indent=1))
     mapping = {"source": "'s'", "event_type": "'t'", "entity_id": "id", "event_time": "at", "payload": "@"}
-    done = ingest(store, source_of(folder), reading=Reading(2000, mapping=mapping, time_format="epoch"))
+    done = ingest(store, source_of(folder), reading=Reading(2000, mapping=mapping, times=Times("epoch")))
     found = [read_delivery(one.line) for one in deliveries(store, Filter(ALL_TIME))]
     expected = {(row["id"], n + 1, f"{n // 30}.{kind}", n % 30 + 1) for n, row in enumerate(rows)}
     if kind == "csv":  # the last row of each file is a reject

@@ -32,6 +32,7 @@ from pik.model.delivery import read_delivery
 from pik.model.event import MAX_LINE, one_line, read_event
 from pik.model.ids import creation_time, new_id
 from pik.model.instant import Zone
+from pik.model.times import Times
 from pik.ports.raw import Raw, RawKey, RawKind
 from pik.ports.remote import RecordStatus
 from pik.ports.store import Store
@@ -103,14 +104,14 @@ def record_request(
     if not dry_run:
         store.requests.expect_ready()  # a refused request should leave no object
     batch_id = new_id()
-    reading = Reading(max_line=MAX_LINE, timezone=timezone)
+    reading = Reading(max_line=MAX_LINE, times=Times(timezone=timezone))
     chunk, objects = SegmentBuilder(batch_id, reading, actor=actor).build(block, OF_REQUEST)
     verdicts: Mapping[int, Verdict] = {}
     if not dry_run:
         store.raw.create_all(objects)
         batch = request_batch(batch_id, chunk.last_seq, actor)
         verdicts = store.requests.record_request(batch, chunk, dict(objects))
-    return RequestReport(batch_id, single, tuple(_results(block, chunk, verdicts, reading.zone(), dry_run)))
+    return RequestReport(batch_id, single, tuple(_results(block, chunk, verdicts, reading.times.zone(), dry_run)))
 
 
 _decode_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode

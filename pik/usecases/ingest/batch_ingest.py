@@ -215,11 +215,11 @@ def origin_of(source: Source, options: IngestOptions, content: str) -> Origin:
     reading = options.reading
     chosen = {"max_line": str(reading.max_line)}
     chosen.update(reading.layout.recorded)
-    if reading.mapping is not None:
-        chosen["time_format"] = reading.time_format
+    if reading.is_mapped:
+        chosen["time_format"] = reading.times.format or "rfc3339"
         chosen.update({f"map.{name}": expression for name, expression in reading.mapping.items()})
-    if reading.timezone is not None:
-        chosen["timezone"] = reading.timezone
+    if reading.times.timezone is not None:
+        chosen["timezone"] = reading.times.timezone
     return Origin(name=source.name, content=content, options=tuple(sorted(chosen.items())), again=options.again)
 
 

@@ -105,7 +105,7 @@ class _Sender:
     def __init__(self, api: Api, source: Source, reading: Reading, on_reject: Callable[[Reject], None]) -> None:
         self._api, self._source, self._reading, self._on_reject = api, source, reading, on_reject
         self._mapping = reading.record_mapping()
-        self._zone = reading.zone()
+        self._zone = reading.times.zone()
         self._lanes = [_Lane() for _ in range(LANES)]
         self._kinds: Counter[str] = Counter()
         self._reasons: Counter[str] = Counter()

@@ -24,16 +24,7 @@ from pik.usecases.inspect.producer_log import LogBlock, read_blocks
 
 def reading_of(assumed: With) -> Reading:
     """Return how the file is read. Raises UsageError for options that cannot be."""
-    time_format = assumed.time_format or "rfc3339"
-    is_mapped = assumed.mapping or time_format != "rfc3339"
-    mapping = dict(assumed.mapping) if is_mapped else None
-    reading = Reading(
-        assumed.max_line,
-        mapping=mapping,
-        time_format=time_format,
-        timezone=assumed.timezone,
-        layout=assumed.layout,
-    )
+    reading = Reading(assumed.max_line, mapping=dict(assumed.mapping), times=assumed.times, layout=assumed.layout)
     try:
         reading.record_mapping()
     except UsageError as error:

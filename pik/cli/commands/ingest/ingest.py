@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pik.inputs.source import Source
     from pik.model.batch import Reject
     from pik.model.layout import Layout
+    from pik.model.times import Times
     from pik.ports.store import Store
     from pik.rawlog.segment_writer import Reading
     from pik.usecases.ingest.batch_ingest import IngestOptions, IngestReport
@@ -108,7 +109,8 @@ def ingest(
     layout = options.layout_of(
         input=input_, pattern=pattern, delimiter=delimiter, columns=columns, null=null, encoding=encoding
     )
-    reading = reading_of(cli, layout, mapping, time_format, timezone, max_line, on_invalid)
+    times = options.times_of(time_format, timezone)
+    reading = reading_of(cli, layout, mapping, times, max_line, on_invalid)
     chosen = IngestOptions(
         reading,
         refuse_conflicts=on_conflict == "fail",
@@ -145,7 +147,7 @@ def _ingest(cli: Context, sources: list[Source], chosen: IngestOptions, rejects:
             )
     if rejects:
         write_rejects(store, [one.batch for one in done], rejects)
-    report.show_ingested(cli, done, mapped=chosen.reading.mapping is not None)
+    report.show_ingested(cli, done, mapped=chosen.reading.is_mapped)
     return PARTLY if any(one.batch.counts.rejected for one in done if one.outcome != Outcome.ALREADY) else None
 
 
@@ -170,7 +172,7 @@ def _check(cli: Context, sources: list[Source], chosen: IngestOptions, rejects: 
 
     with _rejects_file(rejects) as write:
         checked = [checked_input(source, chosen, cli.progress, write) for source in with_members(sources, cli.note)]
-    report.show_checked(cli, checked, mapped=chosen.reading.mapping is not None)
+    report.show_checked(cli, checked, mapped=chosen.reading.is_mapped)
     return PARTLY if any(one.reasons for one in checked) else None
 
 
@@ -261,12 +263,11 @@ def reading_of(
     cli: Context,
     layout: Layout,
     mapping: list[str] | None,
-    time_format: str | None,
-    timezone: str | None,
+    times: Times,
     max_line: int,
     on_invalid: str | None,
 ) -> Reading:
-    """Return how records are read: by options, else pik.toml, else as events. Raises UsageError, Invalid."""
+    """Return how records are read: by options, else pik.toml, else as events. Raises UsageError."""
     from pik.rawlog.segment_writer import Reading
 
     fields = dict(cli.settings.ingest.map)
@@ -275,23 +276,15 @@ def reading_of(
         if not equals or not expression:
             raise UsageError(f"--map {text}: expected FIELD=JMESPATH", hint="--map entity_id=body.user.id")
         fields[name.strip()] = expression
-    time_format = time_format or cli.settings.ingest.time_format or "rfc3339"
-    mapped = fields if fields or time_format != "rfc3339" else None
-    timezone = timezone or cli.settings.ingest.timezone
     chosen = Reading(
         max_line,
         stop=on_invalid == "stop",
-        mapping=mapped,
-        time_format=time_format,
-        timezone=timezone,
+        mapping=fields,
+        times=times.over(options.usual_times(cli)),
         mixed=on_invalid == "reject",
         layout=layout,
     )
-    try:
-        chosen.zone()  # complains now rather than in a worker
-    except UsageError as error:
-        raise UsageError(f"--timezone: {error.message}", hint=error.hint) from None
-    chosen.record_mapping()
+    chosen.record_mapping()  # complains now rather than in a worker
     return chosen
 
 

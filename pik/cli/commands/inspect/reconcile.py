@@ -83,7 +83,8 @@ def diff_events(
     layout = options.layout_of(
         input=input_, pattern=pattern, delimiter=delimiter, columns=columns, null=null, encoding=encoding
     )
-    reading = reading_of(cli, layout, mapping, time_format, timezone, max_line, None)
+    times = options.times_of(time_format, timezone)
+    reading = reading_of(cli, layout, mapping, times, max_line, None)
     window = options.window_of(from_, to, since)
     scope = Scope(window, tuple(source or ()), tuple(type_ or ()), tuple(entity or ()), where)
     store = cli.open_store()
@@ -100,7 +101,7 @@ def diff_events(
     )
     limit = limit or cli.default_limit
     longest = ["--max-line", str(max_line)] if max_line > 1 << 20 else []
-    described = [word for name, text in layout.given.items() for word in (f"--{name}", text)]
+    described = [word for name, text in {**layout.given, **times.given}.items() for word in (f"--{name}", text)]
     rows, more_rows = first_rows(iter(found.mismatches), limit)
     values, more_values = first_rows(iter(found.impact.values if found.impact else ()), limit)
     options.note_left_out(cli, found.impact.left_out if found.impact else ())
@@ -117,9 +118,8 @@ def diff_events(
     )
     notes = [failed_note(found.impact)] if found.impact else []
     if found.rejected:
-        given = {"--map": mapping or (), "--time-format": [time_format], "--timezone": [timezone]}
-        again = [word for name, values in given.items() for value in values if value for word in (name, value)]
-        why = command("ingest", "--dry-run", *described, *again, *longest, *files)
+        maps = [word for text in mapping or () for word in ("--map", text)]
+        why = command("ingest", "--dry-run", *described, *maps, *longest, *files)
         notes.append(f"not events: {number_of(found.rejected, 'record')} of the log; why: {why}")
     for note in filter(None, notes):
         cli.note(note)

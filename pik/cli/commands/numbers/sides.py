@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 from pik.cli.context import Context
-from pik.cli.options import option
+from pik.cli.options import option, usual_times
 from pik.errors import UsageError
 
 if TYPE_CHECKING:
@@ -79,13 +79,12 @@ def scenario_of(cli: Context, as_of: str | None, assume: Sequence[str] | None) -
     from pik.usecases.metrics.scenario import read_event_ids
 
     scenario = read_scenario(as_of, assume or (), read_event_ids)
-    usual = cli.settings.ingest
+    usual, times = cli.settings.ingest.map, usual_times(cli)
     assumptions = tuple(
         replace(
             one,
-            mapping=tuple({**usual.map, **dict(one.mapping)}.items()),
-            time_format=one.time_format or usual.time_format,
-            timezone=one.timezone or usual.timezone,
+            mapping=tuple({**usual, **dict(one.mapping)}.items()),
+            times=one.times.over(times),
         )
         if isinstance(one, With)
         else one
