@@ -33,6 +33,7 @@ from pik.engine.scan_sql import (
 )
 from pik.engine.statement import columns_read
 from pik.engine.tables import DuckTables, open_tables
+from pik.model.calendar import Buckets
 from pik.model.instant import Window
 from pik.model.metric import (
     Combination,
@@ -96,7 +97,7 @@ class DuckEngine:
     def touched(
         self,
         inputs: Inputs,
-        bucket_size: int,
+        buckets: Buckets,
         window: Window,
         *,
         entities: Sequence[str] = (),
@@ -122,7 +123,7 @@ class DuckEngine:
             if among is not None:
                 _load_among(db, among)
             scan = Scan(
-                *(inputs.files, bucket_size, window, columns),
+                *(inputs.files, buckets, window, columns),
                 chosen=bool(entities),
                 skipping=inputs.skip is not None,
                 per=per,
@@ -236,7 +237,7 @@ def _counted(
     checked = check_definition(db, definition)
     scan = Scan(
         inputs.files,
-        definition.bucket_size,
+        definition.buckets,
         window,
         checked.columns | set(CountedDelivery._fields),
         chosen=chosen,
@@ -262,7 +263,7 @@ def _state(
     entities: Sequence[str],
 ) -> Computed | None:
     """Create the table of the deliveries that a state counts, and return its value."""
-    window = Window(bucket, bucket + 1).widened(definition.bucket_size)
+    window = definition.buckets.around(bucket)
     create = f"CREATE TEMP TABLE counted_{number}"
     value, corrections = None, UNCORRECTED
     if not _is_empty(inputs):

@@ -136,7 +136,7 @@ def compute_groups(
     measures = _measures([metric.name for metric in metrics], checked, inputs)
     scan = Scan(
         inputs.files,
-        metrics[0].bucket_size,
+        metrics[0].buckets,
         window,
         frozenset[str]().union(*(metric.columns for metric in checked)),
         chosen=chosen,

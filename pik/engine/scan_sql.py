@@ -18,6 +18,7 @@ from pik.engine.rules import NO_RULES, Rules
 from pik.engine.sandbox import column_sql, file_list, first_line, literal, raw_fields
 from pik.engine.syntax import Aggregate
 from pik.errors import UsageError
+from pik.model.calendar import Buckets
 from pik.model.instant import ALL_TIME, DAY, MAX_INSTANT, MIN_INSTANT, Window, full_instant
 from pik.model.metric import ALL_ENTITIES, BLAMED, Per
 from pik.ports.engine import Inputs
@@ -84,7 +85,7 @@ class Scan:
     out. `per` is what they are grouped by beside their bucket."""
 
     files: Sequence[Path]
-    bucket_size: int
+    buckets: Buckets
     window: Window
     columns: frozenset[str]
     chosen: bool
@@ -203,12 +204,12 @@ class Scan:
     def _bucket(self) -> str:
         # The text truncated to days or seconds is its floor. Counted from a bucket before all time, the remainder is
         # that of a floor before 1970 too.
-        size = self.bucket_size // MICROSECOND
-        first = MIN_INSTANT // self.bucket_size * size
-        time = f"epoch_us(CAST(line.event_time[1:{10 if self.bucket_size % DAY == 0 else 19}] AS TIMESTAMP))"
+        size = self.buckets.size // MICROSECOND
+        first = MIN_INSTANT // self.buckets.size * size
+        time = f"epoch_us(CAST(line.event_time[1:{10 if self.buckets.size % DAY == 0 else 19}] AS TIMESTAMP))"
         start = f"{time} - ({time} - ({first})) % {size}"
-        # Of several days, the first bucket begins with the first instant there is (Window.widened).
-        return start if self.bucket_size <= DAY else f"greatest({start}, {MIN_INSTANT // MICROSECOND})"
+        # Of several days, the first bucket begins with the first instant there is (Buckets.start_of).
+        return start if self.buckets.size <= DAY else f"greatest({start}, {MIN_INSTANT // MICROSECOND})"
 
 
 def load(db: DuckDBPyConnection, inputs: Inputs, entities: Sequence[str]) -> CorrectedLines:

@@ -325,13 +325,6 @@ class Window:
     def __contains__(self, instant: int) -> bool:
         return self.start <= instant < self.end
 
-    def widened(self, size: int) -> Window:
-        """Return the smallest window of whole buckets of `size` nanoseconds that contains this one. The first and the
-        last bucket end where time does: what lies beyond is not an instant."""
-        return Window(
-            max(self.start - self.start % size, MIN_INSTANT), min(self.end + -self.end % size, MAX_INSTANT + 1)
-        )
-
     @property
     def days(self) -> tuple[int, int]:
         """First and last UTC day number (both included) that the window touches."""

@@ -11,8 +11,9 @@ from operator import itemgetter
 
 import msgspec
 
+from pik.model.calendar import Buckets, buckets_of
 from pik.model.event import ENVELOPE
-from pik.model.instant import Window, parse_duration
+from pik.model.instant import Window
 
 
 class Per(StrEnum):
@@ -53,9 +54,9 @@ class Definition(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     per: Per = Per.ENTITY
 
     @property
-    def bucket_size(self) -> int:
-        """The bucket in nanoseconds."""
-        return parse_duration(self.bucket)
+    def buckets(self) -> Buckets:
+        """Its buckets."""
+        return buckets_of(self.bucket)
 
 
 class Metric(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,9 +79,9 @@ class Metric(msgspec.Struct, frozen=True, kw_only=True):
         return self.definition.name
 
     @property
-    def bucket_size(self) -> int:
-        """The bucket in nanoseconds."""
-        return self.definition.bucket_size
+    def buckets(self) -> Buckets:
+        """Its buckets."""
+        return self.definition.buckets
 
     @property
     def is_over_all(self) -> bool:
@@ -336,8 +337,8 @@ class PromotionKind(StrEnum):
 
 
 class Task(msgspec.Struct, frozen=True, kw_only=True):
-    """Some entities (all that have events, where `entities` is empty) and some whole buckets of metrics of one bucket
-    size; a task of metrics over all entities names none.
+    """Some entities (all that have events, where `entities` is empty) and some whole buckets of metrics with the
+    same buckets; a task of metrics over all entities names none.
 
     `metrics` are NAME@VERSION: a run keeps to the definitions it was planned with. `start` and `end` are nanoseconds,
     aligned to buckets.

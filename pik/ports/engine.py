@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 from pik.model.batch import Segment
+from pik.model.calendar import Buckets
 from pik.model.event import ENVELOPE, FieldType
 from pik.model.instant import Window
 from pik.model.metric import BucketDigest, Combination, Computed, Definition, DigestLines, Per
@@ -253,7 +254,7 @@ class Engine(Protocol):
     ) -> AbstractContextManager[Computation]:
         """Compute the metrics, and provide what they come to for as long as the context lasts.
 
-        `metrics` share one bucket size and what they are per; `window` is made of whole buckets; `entities`, if any,
+        `metrics` share their buckets and what they are per; `window` is made of whole buckets; `entities`, if any,
         limits to those, and metrics over all entities have none.
 
         Raises Damaged (naming the file) for raw that cannot be read or has not `deliveries` lines, EngineError where
@@ -263,7 +264,7 @@ class Engine(Protocol):
     def touched(
         self,
         inputs: Inputs,
-        bucket_size: int,
+        buckets: Buckets,
         window: Window,
         *,
         entities: Sequence[str] = (),
@@ -286,7 +287,7 @@ class Engine(Protocol):
         self, states: Sequence[tuple[Inputs, Definition]], bucket: int, entities: Sequence[str] = ()
     ) -> AbstractContextManager[Counted]:
         """Compute the value of the bucket with this start from each of these inputs, by the definition beside it, which
-        has its own bucket size, and provide them with the deliveries that they count. Raises as `computation` does; a
+        has its own buckets, and provide them with the deliveries that they count. Raises as `computation` does; a
         value that fails counts none."""
 
     def figures(self, path: Path) -> AbstractContextManager[Figures]:

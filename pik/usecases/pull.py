@@ -125,9 +125,9 @@ def effective_window(source: Store, request: PullRequest) -> Window:
     """
     if "" in request.entities:
         raise UsageError("an entity is empty", hint="leave the option out to take all of them")
-    sizes = {metric.name: metric.bucket_size for metric in source.metrics.latest()}
+    latest = {metric.name: metric.buckets for metric in source.metrics.latest()}
     versions = _versions(source.metrics)
-    windows = [request.window.widened(sizes[one.name]).widened(one.bucket_size) for one in versions]
+    windows = [one.buckets.widened(latest[one.name].widened(request.window)) for one in versions]
     effective = Window(min(one.start for one in windows), max(one.end for one in windows))
     expect_held(source, effective, request.entities)
     return effective
@@ -155,7 +155,7 @@ def pull(source: Store, copy: Store, request: PullRequest, progress: Progress) -
         metrics = _versions(source.metrics)
         effective = effective_window(source, request)
         new_metrics = into.take_metrics(metrics)
-        scopes = {metric.name: request.window.widened(metric.bucket_size) for metric in source.metrics.latest()}
+        scopes = {metric.name: metric.buckets.widened(request.window) for metric in source.metrics.latest()}
         # Read before raw is: raw may know more than these numbers, as it may in the source, but never less.
         aggregates = Spool(
             Aggregate,

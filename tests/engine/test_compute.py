@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from pik.engine import DuckEngine, duck, sandbox
+from pik.model.calendar import UTC_DAYS, Buckets
 from pik.model.instant import ALL_TIME, DAY, HOUR, SECOND, Window, parse_instant
 from pik.model.metric import NO_INPUTS, Computed, Definition
 from pik.ports.engine import Inputs, Touched
@@ -118,8 +119,8 @@ def test_a_window_is_half_open_to_the_nanosecond(tmp_path: Path) -> None:
         (window.start, 2)
     ]
     ragged = Window(window.start + 1, window.end - 1)
-    assert list(DuckEngine().touched(inputs, HOUR, ragged)) == []
-    assert list(DuckEngine().touched(inputs, HOUR, Window(window.start, window.end - 1))) == [
+    assert list(DuckEngine().touched(inputs, Buckets(HOUR), ragged)) == []
+    assert list(DuckEngine().touched(inputs, Buckets(HOUR), Window(window.start, window.end - 1))) == [
         Touched(window.start, "e", 1)
     ]
 
@@ -132,7 +133,7 @@ def test_skipped_deliveries_do_not_count(tmp_path: Path) -> None:
     both = Inputs([*first.files, *again.files], 10)
     assert compute(Inputs(both.files, 10, skip), metric()) == compute(first, metric())
     assert values(compute(both, metric())) == [Decimal(10)]
-    assert [one.events for one in DuckEngine().touched(Inputs(both.files, 10, skip), DAY, ALL_TIME)] == [5]
+    assert [one.events for one in DuckEngine().touched(Inputs(both.files, 10, skip), UTC_DAYS, ALL_TIME)] == [5]
 
 
 def test_entities_choose_and_nothing_in_a_name_is_sql(tmp_path: Path) -> None:
@@ -140,7 +141,7 @@ def test_entities_choose_and_nothing_in_a_name_is_sql(tmp_path: Path) -> None:
     inputs = raw(tmp_path / "r.zst", [event(entity_id=name) for name in names])
     for name in names:
         assert [one.entity_id for one in compute(inputs, metric(), entities=[name])] == [name]
-        assert [one.entity_id for one in DuckEngine().touched(inputs, DAY, ALL_TIME, entities=[name])] == [name]
+        assert [one.entity_id for one in DuckEngine().touched(inputs, UTC_DAYS, ALL_TIME, entities=[name])] == [name]
     assert compute(inputs, metric(), entities=["' OR true --"]) == []
     many = [f"other{n}" for n in range(20_000)] + ["%", "%"]
     assert [one.entity_id for one in compute(inputs, metric(), entities=many)] == ["%"]
@@ -247,7 +248,7 @@ def test_distinct_and_whole_expressions(tmp_path: Path) -> None:
 def test_no_files_and_no_metrics_are_nothing(tmp_path: Path) -> None:
     assert compute(Inputs([], 0), metric()) == []
     assert compute(raw(tmp_path / "r.zst", [event()])) == []
-    assert list(DuckEngine().touched(Inputs([], 0), DAY, ALL_TIME)) == []
+    assert list(DuckEngine().touched(Inputs([], 0), UTC_DAYS, ALL_TIME)) == []
 
 
 def test_file_names_are_names_not_patterns(tmp_path: Path) -> None:
@@ -265,9 +266,9 @@ def test_touched_counts_the_events_that_match(tmp_path: Path) -> None:
     ]
     inputs = raw(tmp_path / "r.zst", events)
     engine = DuckEngine()
-    assert list(engine.touched(inputs, DAY, ALL_TIME)) == [Touched(DAY_ONE, "x", 3), Touched(DAY_ONE, "y", 1)]
-    assert list(engine.touched(inputs, DAY, ALL_TIME, source="web", event_type="a")) == [Touched(DAY_ONE, "x", 2)]
-    assert list(engine.touched(inputs, DAY, ALL_TIME, source="' OR true --")) == []
+    assert list(engine.touched(inputs, UTC_DAYS, ALL_TIME)) == [Touched(DAY_ONE, "x", 3), Touched(DAY_ONE, "y", 1)]
+    assert list(engine.touched(inputs, UTC_DAYS, ALL_TIME, source="web", event_type="a")) == [Touched(DAY_ONE, "x", 2)]
+    assert list(engine.touched(inputs, UTC_DAYS, ALL_TIME, source="' OR true --")) == []
 
 
 def many_entities(path: Path, count: int) -> Inputs:

@@ -9,7 +9,8 @@ import pytest
 
 from pik.engine import DuckEngine
 from pik.errors import Damaged, EngineError
-from pik.model.instant import ALL_TIME, DAY
+from pik.model.calendar import UTC_DAYS
+from pik.model.instant import ALL_TIME
 from pik.model.metric import Computed
 from pik.ports.engine import Inputs
 from tests.support.raw_files import compute, event, frame, metric, raw, raw_lines
@@ -103,7 +104,7 @@ def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(Damaged, match=r"gone\.zst"):
         compute(inputs, TOTAL)
     with pytest.raises(Damaged, match=r"gone\.zst"):
-        list(DuckEngine().touched(inputs, DAY, ALL_TIME))
+        list(DuckEngine().touched(inputs, UTC_DAYS, ALL_TIME))
 
 
 def test_no_files_for_some_deliveries() -> None:

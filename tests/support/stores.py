@@ -18,6 +18,7 @@ import zstandard
 from pik.engine import DuckEngine
 from pik.errors import EngineError
 from pik.inputs.source import Source, file_source
+from pik.model.calendar import Buckets
 from pik.model.instant import ALL_TIME, DAY, HOUR, Window, parse_instant
 from pik.model.metric import (
     ALL_ENTITIES,
@@ -231,7 +232,7 @@ class PlainEngine:
             groups: dict[tuple[int, str], list[tuple[dict[str, Any], int]]] = defaultdict(list)
             for line, at in lines(inputs, window, entities):
                 if metric.where is None or line["event_type"] == "paid":
-                    groups[at - at % metric.bucket_size, line["entity_id"]].append((line, at))
+                    groups[metric.buckets.start_of(at), line["entity_id"]].append((line, at))
             for (bucket, entity), found in sorted(groups.items()):
                 value = len(found) if metric.where is None else sum(line["payload"]["v"] for line, _ in found)
                 ids = contents = 0
@@ -250,7 +251,7 @@ class PlainEngine:
     def touched(
         self,
         inputs: Inputs,
-        bucket_size: int,
+        buckets: Buckets,
         window: Window,
         *,
         entities: Sequence[str] = (),
@@ -265,7 +266,7 @@ class PlainEngine:
             if some is not None and not {(line["batch_id"], str(line["seq"])), (line["batch_id"], "")} & some:
                 continue
             if source in (None, line["source"]) and event_type in (None, line["event_type"]):
-                counts[at - at % bucket_size, line["entity_id"] if per == Per.ENTITY else ALL_ENTITIES] += 1
+                counts[buckets.start_of(at), line["entity_id"] if per == Per.ENTITY else ALL_ENTITIES] += 1
         for (bucket, entity), events in sorted(counts.items()):
             yield Touched(bucket, entity, events)
 

@@ -84,7 +84,7 @@ class Model:
     current: dict[Key, str] = field(default_factory=dict)
 
     def whole(self, metric: str, window: Window) -> Window:
-        return window.widened(self.definitions[metric].bucket_size)
+        return self.definitions[metric].buckets.widened(window)
 
     def truth(self, window: Window, entities: tuple[str, ...] = ()) -> dict[Key, Decimal]:
         """Every value of the buckets that the window touches."""
@@ -92,7 +92,7 @@ class Model:
         for name, definition in self.definitions.items():
             for entity, at, paid, value in self.events:
                 if at in self.whole(name, window) and (not entities or entity in entities):
-                    key = name, at - at % definition.bucket_size, entity
+                    key = name, definition.buckets.start_of(at), entity
                     if definition.where is None:
                         values[key] += 1
                     elif paid:

@@ -175,7 +175,7 @@ class _Behind:
         self._suspects = {
             run_id for run_id, last in self._moves.last.items() if last.kind == PromotionKind.ROLLBACK or last.conflicts
         }
-        window = scope.window.widened(metric.bucket_size)
+        window = metric.buckets.widened(scope.window)
         rows: Iterable[Aggregate] = ()
         if self._suspects:
             rows = scope.store.aggregates.versions(metric.name, window, scope.entities)
@@ -316,7 +316,7 @@ def _computes_other(one: Metric, other: Metric) -> bool:
 def _buckets_of(scope: Scope, metric: Metric, newest: int) -> Iterator[Window]:
     """Yield windows that have all values of this version or an earlier one, from digests where all entities are
     wanted."""
-    window = scope.window.widened(metric.bucket_size)
+    window = metric.buckets.widened(scope.window)
     if not newest:
         return
     if scope.entities:

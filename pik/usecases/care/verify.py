@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 
 from pik.errors import Damaged, EngineError
+from pik.model.calendar import Buckets
 from pik.model.instant import ALL_TIME, DAY, Window, day_text
 from pik.model.metric import NO_INPUTS, Aggregate, BucketDigest, Metric
 from pik.model.scenario import Scenario
@@ -28,7 +29,7 @@ from pik.usecases.care.verify_objects import day_problems, note_lost_in, object_
 from pik.usecases.care.verify_remaining import Remaining
 from pik.usecases.metrics.computation import (
     BYTES_AT_ONCE,
-    by_bucket_size,
+    by_buckets,
     compare,
     current_but,
     current_digests,
@@ -126,28 +127,28 @@ def aggregate_problems(run: Verification, engine: Engine) -> Iterator[Problem]:
     except Damaged:  # which is reported of that record
         return
     run.aggregates = 0
-    for size, metrics in by_bucket_size(run.store.metrics.latest()):
+    for buckets, metrics in by_buckets(run.store.metrics.latest()):
         for metric in metrics:
             yield from values_under(run, metric, winners)
         without = _without(run)
-        for whole in (part for held in _held(run, size) for part in _computable(held, size, without)):
+        for whole in (part for held in _held(run, buckets) for part in _computable(held, buckets, without)):
             if whole != run.window:
                 note_lost_in(run, whole)
             remaining = Remaining(run, winners)
-            for stretch in stretches(Selection(run.store, whole), size, size=BYTES_AT_ONCE):
+            for stretch in stretches(Selection(run.store, whole), buckets, size=BYTES_AT_ONCE):
                 yield from _stretch_problems(run, engine, metrics, stretch, remaining)
 
 
-def _held(run: Verification, size: int) -> Iterator[Window]:
-    """Yield the window, of whole buckets of `size`; of a copy, what it holds of them: it lacks what corrections list on
+def _held(run: Verification, buckets: Buckets) -> Iterator[Window]:
+    """Yield the window, of whole buckets; of a copy, what it holds of them: it lacks what corrections list on
     other days."""
-    wanted = run.window.widened(size)
+    wanted = buckets.widened(run.window)
     if run.store.copy is None:
         yield wanted
         return
     reached = wanted.start
     for part in sorted(parts(run.store), key=lambda one: one.window.start):
-        found = part.window.widened(size)
+        found = buckets.widened(part.window)
         start, end = max(found.start, reached), min(found.end, wanted.end)
         if start < end:
             yield Window(start, end)
@@ -159,11 +160,11 @@ def _without(run: Verification) -> set[int]:
     return run.expired_days.union(*(one.days for one in run.unreadable))
 
 
-def _computable(window: Window, size: int, expired_days: Iterable[int]) -> Iterator[Window]:
-    """Yield the parts of the window, of whole buckets of `size`, that touch none of these days."""
+def _computable(window: Window, buckets: Buckets, expired_days: Iterable[int]) -> Iterator[Window]:
+    """Yield the parts of the window, of whole buckets, that touch none of these days."""
     start = window.start
     for day in sorted(expired_days):
-        gone = Window.of_day(day).widened(size)
+        gone = buckets.widened(Window.of_day(day))
         if start < gone.start:
             yield Window(start, gone.start)
         start = max(start, gone.end)
@@ -231,8 +232,9 @@ def _unexplained(
             if aggregate.computed.counted != counted or aggregate.metric_version != metric.version:
                 start, of_metric = aggregate.computed.bucket, unexplained[metric.name]
                 key = _known_to(aggregate, remaining.winners)
-                known = of_metric.get(key, Window(start, start + metric.bucket_size))
-                of_metric[key] = Window(min(known.start, start), max(known.end, start + metric.bucket_size))
+                end = metric.buckets.end_of(start)
+                known = of_metric.get(key, Window(start, end))
+                of_metric[key] = Window(min(known.start, start), max(known.end, end))
     run.aggregates = (run.aggregates or 0) + checked
     run.note_imported(imported.values())
     return unexplained
@@ -255,7 +257,7 @@ def _as_known(
         version, *moments = key
         scenario = Scenario(moments[0], (), *moments[1:])
         then = next(one for one in store.metrics.versions(metric.name) if one.version == version)
-        for whole in _computable(part.widened(then.bucket_size), then.bucket_size, _without(run)):
+        for whole in _computable(then.buckets.widened(part), then.buckets, _without(run)):
             with (
                 applied(store, engine, scenario, whole, winners=remaining.winners) as known,
                 gather(Selection(store, whole, overrides=remaining.of(known))) as gathered,

@@ -150,13 +150,13 @@ def _days_under(run: Verification, correction: Correction) -> set[int]:
 def values_under(run: Verification, metric: Metric, winners: Winners) -> Iterator[Problem]:
     """Yield the current values of a metric that were computed with a correction that cannot be read; of others in the
     same buckets, which are not checked, how many there are."""
-    size, others = metric.bucket_size, 0
+    others = 0
     days = {day for one in run.unreadable for day in one.days if run.includes(day)}
-    buckets = {day for window in windows_of(days) for day in _days_in(window.widened(size))}
+    buckets = {day for window in windows_of(days) for day in _days_in(metric.buckets.widened(window))}
     for window in windows_of(buckets):
         for current in run.store.aggregates.current(metric.name, window):
             row = current.computed
-            touched = _days_in(Window(row.bucket, row.bucket + size))
+            touched = _days_in(metric.buckets.around(row.bucket))
             under = [one for one in run.unreadable if not one.days.isdisjoint(touched)]
             names = [one.correction.correction_id for one in under if _may_concern(one, current, winners)]
             if not names:

@@ -126,7 +126,7 @@ class Remaining:
     def problem(self, current: Aggregate, now: Computed | None, then: Metric) -> Problem:
         """Return why a current aggregate is not what raw makes of what it knew, by the definition of its time."""
         row, of_run = current.computed, f"{current.computed.metric} of run {current.run_id}"
-        window = Window(row.bucket, row.bucket + then.bucket_size)
+        window = then.buckets.around(row.bucket)
         certain, others = self._candidates(window, row.entity_id, current.known_until)
         day = day_text(row.bucket // DAY)
         entities = entities_of(row.entity_id)

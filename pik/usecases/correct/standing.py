@@ -65,10 +65,10 @@ def standing_of(
 
 
 def _standing(store: Store, engine: Engine, correction: Correction, metric: Metric, winners: Winners) -> MetricStanding:
-    window = touched(store, [correction]).widened(metric.bucket_size)
+    window = metric.buckets.widened(touched(store, [correction]))
     request = RunRequest(start=window.start, end=window.end, correction=correction.correction_id)
     per = metric.definition.per
-    pairs = chosen_buckets(Selection(store, window), engine, request, metric.bucket_size, per=per)
+    pairs = chosen_buckets(Selection(store, window), engine, request, metric.buckets, per=per)
     current = store.aggregates.current(metric.name, window)
     computed = outdated = missing = 0
     row = next(current, None)

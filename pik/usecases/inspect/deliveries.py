@@ -228,18 +228,18 @@ def _counting(store: Store, engine: Engine, found: Sequence[RecordedDelivery], l
         definitions = {one.version: one.definition for one in store.metrics.versions(metric.name)}
         seen: set[int] = set()
         for instant in sorted(instants):
-            start = min(_bucket(definition, instant).start for definition in definitions.values())
+            start = min(definition.buckets.start_of(instant) for definition in definitions.values())
             entity = ALL_ENTITIES if metric.is_over_all else entity_id
             for aggregate in sound(store.aggregates.current(metric.name, Window(start, instant + 1), [entity])):
                 definition, bucket = definitions[aggregate.metric_version], aggregate.computed.bucket
-                if bucket in seen or instant not in _bucket(definition, bucket):
+                if bucket in seen or instant not in definition.buckets.around(bucket):
                     continue
                 if aggregate.is_imported:
                     one = counted(None, None)
                 else:
                     planned = winners.planned(aggregate.run_id) if log.log else None
                     one = counted(aggregate.known_until, planned)
-                if one is not None and one.delivery.event_instant in _bucket(definition, bucket):
+                if one is not None and one.delivery.event_instant in definition.buckets.around(bucket):
                     seen.add(bucket)
                     if _selects(engine, definition, one):
                         yield scales.shown(aggregate)
@@ -253,11 +253,6 @@ def _moved(found: RecordedDelivery, time: int) -> RecordedDelivery:
     return replace(found, delivery=structs.replace(found.delivery, event_time=text), received_event_time=received)
 
 
-def _bucket(definition: Definition, instant: int) -> Window:
-    """Return the bucket of a definition that holds an instant."""
-    return Window(instant, instant + 1).widened(definition.bucket_size)
-
-
 def _selects(engine: Engine, definition: Definition, found: RecordedDelivery) -> bool:
     """Whether the filter of a definition selects the event; the engine computes it from this event alone."""
     if definition.where is None:
@@ -265,6 +260,6 @@ def _selects(engine: Engine, definition: Definition, found: RecordedDelivery) ->
     with scratch() as directory:
         file = directory / "event.ndjson.zst"
         file.write_bytes(zstandard.ZstdCompressor().compress(found.corrected_line + b"\n"))
-        window = _bucket(definition, found.delivery.event_instant)
+        window = definition.buckets.around(found.delivery.event_instant)
         with engine.computation(Inputs([file], 1), [definition], window) as computation:
             return any(row.inputs for row in computation.rows())

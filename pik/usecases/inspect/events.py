@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pik.errors import Damaged, NothingSelected, command, number_of
 from pik.model.batch import Segment, Verdict
+from pik.model.calendar import UTC_DAYS
 from pik.model.delivery import Delivery, Filter, entity_mark
 from pik.model.instant import ALL_TIME, DAY, MAX_INSTANT, MIN_INSTANT, Window, day_of, format_instant, parse_instant
 from pik.ports.store import Index, Store
@@ -344,10 +345,10 @@ def nothing_counted(what: str, metrics: Sequence[str], events: int, window: Wind
     )
 
 
-def events_within(store: Store, engine: Engine, window: Window, size: int, entities: Sequence[str]) -> int:
-    """Return how many events there are in whole buckets of this size."""
+def events_within(store: Store, engine: Engine, window: Window, entities: Sequence[str]) -> int:
+    """Return how many events there are in the window."""
     with gather(Selection(store, window, entities)) as gathered:
-        pairs = engine.touched(gathered.inputs, size, window, entities=entities, source=None, event_type=None)
+        pairs = engine.touched(gathered.inputs, UTC_DAYS, window, entities=entities, source=None, event_type=None)
         return sum(pair.events for pair in pairs)
 
 

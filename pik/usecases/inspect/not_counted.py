@@ -124,14 +124,13 @@ class CurrentValues:
     def _load(self, day: int) -> None:
         """Look up the values of all buckets that meet the day."""
         of_day = Window.of_day(day)
-        start = min(of_day.widened(one.bucket_size).start for one in self._definitions.values())
+        start = min(one.buckets.start_of(of_day.start) for one in self._definitions.values())
         self._day, self._values, self._later = day, defaultdict(list), {}
         entities = () if self._latest.per == Per.ALL else self._wanted.entities
         current = self._store.aggregates.current(self._latest.name, Window(start, of_day.end), entities, checked=True)
         for value in sound(current):
             computed = value.computed
-            size = self._definitions[value.metric_version].bucket_size
-            bucket = Window(computed.bucket, computed.bucket + 1).widened(size)
+            bucket = self._definitions[value.metric_version].buckets.around(computed.bucket)
             if bucket.end > of_day.start:
                 self._values[computed.entity_id].append((bucket, value))
 

@@ -11,6 +11,7 @@ from itertools import groupby, islice
 from msgspec import structs
 
 from pik.errors import UsageError
+from pik.model.calendar import covering
 from pik.model.instant import Window
 from pik.model.metric import Aggregate, Computed, Metric
 from pik.model.scenario import PLAIN, Scenario
@@ -124,8 +125,8 @@ def _window(
 ) -> Window:
     """Return what the buckets of the differences cover, by any of the definitions."""
     buckets = {one.bucket for one in differences}
-    sizes = [one.bucket_size for right, known in definitions for one in (right, *known.values()) if one is not None]
-    return Window(min(buckets), max(buckets) + 1).widened(max(sizes, default=1))
+    each = [one.buckets for right, known in definitions for one in (right, *known.values()) if one is not None]
+    return covering(Window(min(buckets), max(buckets) + 1), each)
 
 
 def _definition(store: Store, engine: Engine, assumed: Metric, text: str) -> Metric | None:
@@ -134,7 +135,7 @@ def _definition(store: Store, engine: Engine, assumed: Metric, text: str) -> Met
     if not store.metrics.versions(assumed.name):
         return None
     [right] = definitions(store, engine, PLAIN, [text])
-    if right.bucket_size != assumed.bucket_size:
+    if right.buckets != assumed.buckets:
         raise other_buckets(right)
     return right
 
@@ -355,7 +356,7 @@ def _compute(store: Store, engine: Engine, groups: Sequence[_OfMetric], winners:
     together: dict[object, dict[Knowledge, set[Key]]] = {}
     for known, keys in needed.items():
         metric = known.metric  # versions of a metric have one name, so they are computed apart
-        alike = known.scenario, metric.bucket_size, metric.definition.per, metric.version
+        alike = known.scenario, metric.buckets, metric.definition.per, metric.version
         together.setdefault(alike, {})[known] = keys
     values: dict[Knowledge, Mapping[Key, Computed]] = {}
     for states in together.values():

@@ -11,6 +11,7 @@ from operator import itemgetter
 from typing import Protocol
 
 from pik.errors import Damaged
+from pik.model.calendar import Buckets, covering
 from pik.model.instant import DAY, Window, format_instant
 from pik.model.metric import Aggregate, BucketDigest, Computed, DigestLines, Metric, entity_text, joinable
 from pik.ports.engine import NOTHING, Bucket, Computation, Engine
@@ -23,7 +24,7 @@ BYTES_AT_ONCE = 64 << 20
 
 
 def stretches(
-    selection: Selection, bucket_size: int, *, days: int = 0, deliveries: int = 0, size: int = 0
+    selection: Selection, buckets: Buckets, *, days: int = 0, deliveries: int = 0, size: int = 0
 ) -> list[Window]:
     """Cut the selection's window, of whole buckets, into stretches of whole buckets between days that have deliveries
     (of its entities). They leave nothing out: where events are lost there may still be aggregates.
@@ -36,7 +37,7 @@ def stretches(
     begun, held, read = None, 0, 0
     for day, needed in groupby(selection.needed(whole_days=True), key=lambda each: each.segment.day):
         if begun is not None and (0 < days <= day - begun or 0 < deliveries <= held or 0 < size <= read):
-            cut = day * DAY - day * DAY % bucket_size
+            cut = buckets.start_of(day * DAY)
             if window.start < cut < window.end and cut > (cuts[-1] if cuts else window.start):
                 cuts.append(cut)
                 begun, held, read = None, 0, 0
@@ -57,25 +58,23 @@ class Part:
     known_until: int
 
 
-def by_bucket_size(metrics: Iterable[Metric]) -> list[tuple[int, list[Metric]]]:
-    """Return the metrics that are computed together, by size of their buckets (nanoseconds), those over all entities
+def by_buckets(metrics: Iterable[Metric]) -> list[tuple[Buckets, list[Metric]]]:
+    """Return the metrics that are computed together, by their buckets, those over all entities
     apart from the others; each group ordered by name."""
-    ordered = sorted(metrics, key=lambda metric: (metric.bucket_size, metric.is_over_all, metric.name))
-    groups = groupby(ordered, key=lambda metric: (metric.bucket_size, metric.is_over_all))
-    return [(size, list(group)) for (size, _), group in groups]
+    ordered = sorted(metrics, key=lambda metric: (metric.buckets, metric.is_over_all, metric.name))
+    groups = groupby(ordered, key=lambda metric: (metric.buckets, metric.is_over_all))
+    return [(buckets, list(group)) for (buckets, _), group in groups]
 
 
 def widest(window: Window, metrics: Sequence[Metric]) -> Window:
     """Return what the whole buckets of all these metrics cover that the window touches."""
-    windows = [window.widened(size) for size, _ in by_bucket_size(metrics)]
-    start, end = (each.start for each in windows), (each.end for each in windows)
-    return Window(min(start, default=window.start), max(end, default=window.end))
+    return covering(window, {metric.buckets for metric in metrics})
 
 
 def recompute(
     selection: Selection, engine: Engine, metrics: Sequence[Metric], entities: Sequence[str] = ()
 ) -> Generator[Part, None, None]:
-    """Compute the metrics, all of one bucket size, over the whole buckets of the selection's window, from raw, of
+    """Compute the metrics, all with the same buckets, over the whole buckets of the selection's window, from raw, of
     these entities (none: of those of the selection). One part, or where raw is damaged as many as it takes to have all
     days but the damaged ones. A part is valid until the next one is asked for. Raises EngineError, here and while its
     rows are iterated over.
@@ -93,7 +92,7 @@ def recompute(
         else:
             yield Part(window, computation, raw.known_until)
             return
-    bounds = _bounds(selection, metrics[0].bucket_size)
+    bounds = _bounds(selection, metrics[0].buckets)
     if len(bounds) <= 2:
         yield Part(Window(bounds[0], bounds[-1]), damage, 0)
         return
@@ -102,15 +101,14 @@ def recompute(
         yield from recompute(selection.within(half), engine, metrics, entities)
 
 
-def _bounds(selection: Selection, bucket_size: int) -> list[int]:
+def _bounds(selection: Selection, buckets: Buckets) -> list[int]:
     """Return where buckets meet between the days that have raw, and the ends of the first and the last of them."""
     window = selection.window
     days = sorted({segment.day for segment in selection.segments()})
     if not days:
         return [window.start, window.end]
-    cuts = {day * DAY - day * DAY % bucket_size for day in days}
-    last = (days[-1] + 1) * DAY
-    cuts.add(last + -last % bucket_size)
+    cuts = {buckets.start_of(day * DAY) for day in days}
+    cuts.add(buckets.end_of((days[-1] + 1) * DAY - 1))
     return sorted({min(max(cut, window.start), window.end) for cut in cuts})
 
 
@@ -160,7 +158,7 @@ def current_but(
     """Yield what is current in `buckets` without the equal ones, and of those in `among` only these entities, ordered
     by (metric, bucket, entity).
 
-    A current bucket may be of another size than the metric's: an earlier version wrote it. So a bucket is known by its
+    A current bucket may end elsewhere than the metric's: an earlier version wrote it. So a bucket is known by its
     start alone.
     """
     by_way = groupby(sorted(buckets), key=lambda bucket: (bucket[0], bucket in equal, among.get(bucket)))

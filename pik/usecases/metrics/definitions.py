@@ -147,8 +147,8 @@ def stored(metrics: Metrics, texts: Sequence[str]) -> tuple[list[Metric], Mappin
     for name, text in zip(names, texts, strict=True):
         if name not in texts:  # else all of its versions are
             metric = pinned(metrics, text)
-            widest_yet = found[name] if versions[name] else metric
-            found[name] = max(widest_yet, metric, key=lambda one: one.bucket_size)
+            largest_yet = found[name] if versions[name] else metric
+            found[name] = max(largest_yet, metric, key=lambda one: one.buckets)
             versions[name].add(metric.version)
     return list(found.values()), versions
 
@@ -217,7 +217,7 @@ def list_aggregates(
     wanted, left_out = of_entities(named, entities)
     effective = widest(window, wanted)
     expect_pulled(store, effective, entities)
-    windows = ((metric.name, window.widened(metric.bucket_size)) for metric in wanted)
+    windows = ((metric.name, metric.buckets.widened(window)) for metric in wanted)
     read = store.aggregates.versions if history else store.aggregates.current
     rows = chain.from_iterable(sound(read(name, within, entities, checked=True)) for name, within in windows)
     asked_for = (

@@ -21,7 +21,7 @@ from pik.usecases.inspect.events import events_within, nothing_counted, nothing_
 from pik.usecases.metrics.comparison import NOTHING, Basis, Comparison, Difference, Stats, Tolerance
 from pik.usecases.metrics.computation import (
     BYTES_AT_ONCE,
-    by_bucket_size,
+    by_buckets,
     stretches,
     widest,
 )
@@ -110,10 +110,10 @@ def diff_aggregates(
         with applied(store, engine, scenario, effective, entities) as overrides:
             selection = Selection(store, effective, entities, overrides)
             refuse_empty_selections(engine, scenario, selection)
-            together = [  # metrics of one bucket size, over a stretch of their whole buckets
+            together = [  # metrics with the same buckets, over a stretch of their whole buckets
                 (group, stretch)
-                for size, group in by_bucket_size(wanted)
-                for stretch in stretches(selection.within(window.widened(size)), size, size=BYTES_AT_ONCE)
+                for buckets, group in by_buckets(wanted)
+                for stretch in stretches(selection.within(buckets.widened(window)), buckets, size=BYTES_AT_ONCE)
             ]
             found = comparison.differences(
                 pair
@@ -127,7 +127,7 @@ def diff_aggregates(
             return NothingSelected(
                 f"{NOTHING} {effective.within}, assuming {', '.join(scenario.texts)}", hint="pik batches"
             )
-        events = events_within(store, engine, effective, max(each.bucket_size for each in wanted), entities)
+        events = events_within(store, engine, effective, entities)
         if events:
             return nothing_counted(NOTHING, sorted(comparison.versions), events, effective)
         return nothing_selected(store, NOTHING, effective, entities)

@@ -13,6 +13,7 @@ from decimal import Decimal
 from itertools import islice
 
 from pik.errors import NothingSelected, UsageError, command, number_of
+from pik.model.calendar import covering
 from pik.model.correction import Correction
 from pik.model.delivery import Delivery, event_id_text
 from pik.model.instant import Window, format_instant
@@ -123,12 +124,12 @@ def explain(
     """
     scenario = resolved(store, scenario)
     [metric] = definitions(store, engine, replace(scenario, assumptions=()), [name])
-    window = Window(instant, instant + 1).widened(metric.bucket_size)
+    window = metric.buckets.around(instant)
     _expect_entity(metric, entity, window.start)
     expect_held(store, window, entities_of(entity))
     place = metric, window.start, entity
-    sizes = [one.bucket_size for one in store.metrics.versions(metric.name)]  # what was current may be of another size
-    winners = Winners(store, window.widened(max(sizes, default=metric.bucket_size)))
+    others = [one.buckets for one in store.metrics.versions(metric.name)]  # what was current may have other buckets
+    winners = Winners(store, covering(window, others))
     before = side_value(store, winners, left or Recorded(store, LEFT), *place)
     after = None if right is None else side_value(store, winners, right, *place)
     target = knowledge_at(metric, scenario.as_of, winners)
@@ -162,7 +163,7 @@ def _assumed(
         under = Scenario(scenario.as_of, scenario.assumptions[:number])
         if isinstance(assumption, OtherDefinition):
             [metric] = definitions(store, engine, under, [name])
-            if window.widened(metric.bucket_size) != window:
+            if metric.buckets.widened(window) != window:
                 raise other_buckets(metric)
         yield metric, under
 

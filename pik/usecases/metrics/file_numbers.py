@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING
 
 from pik.errors import InputError, NothingSelected, UsageError
-from pik.model.instant import MIN_INSTANT, Window, format_instant
+from pik.model.instant import Window, format_instant
 from pik.model.metric import Aggregate, BucketDigest, Metric, entity_text
 from pik.model.scenario import PLAIN, Scenario
 from pik.ports.engine import Engine, Extent, Figures
@@ -101,9 +100,9 @@ def file_numbers(
             columns = table.columns(list(known), request.key, request.values, over_all)
             wanted = known if columns.metric else {name: known[name] for name in columns.values if name in known}
             seen, left_out = set[str](), 0
-            scopes = {name: window.widened(one.bucket_size) for name, one in wanted.items()}
+            scopes = {name: one.buckets.widened(window) for name, one in wanted.items()}
             some = set(entities)
-            starts = {name: partial(_start, one.bucket_size) for name, one in wanted.items()}
+            starts = {name: one.buckets.start_of for name, one in wanted.items()}
             for line, metric, bucket, entity, value in table.figures(columns, starts, over_all):
                 seen.add(metric)
                 if bucket in scopes[metric] and (not some or entity in some):
@@ -126,11 +125,6 @@ def file_numbers(
             *(table.name, table.digest, columns, compared, extent, left_out),
             *(table.other_metrics, table.approximate, figures),
         )
-
-
-def _start(size: int, instant: int) -> int:
-    """Return the start of the bucket of an instant."""
-    return max(instant - instant % size, MIN_INSTANT)
 
 
 def _nothing(

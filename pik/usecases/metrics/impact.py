@@ -16,7 +16,7 @@ from pik.ports.store import Store
 from pik.rawlog.selection import Overrides, Selection
 from pik.runtime.storage import Sorter
 from pik.usecases.availability import expect_held
-from pik.usecases.metrics.computation import BYTES_AT_ONCE, by_bucket_size, recompute, stretches, widest
+from pik.usecases.metrics.computation import BYTES_AT_ONCE, by_buckets, recompute, stretches, widest
 from pik.usecases.metrics.definitions import chosen, of_entities, pin
 
 _WIDE = Context(prec=200)
@@ -127,9 +127,9 @@ def impact(
     effective = widest(window, wanted)
     expect_held(store, effective, entities)
     work = _Work({one.name: MetricImpact(pin(one), adds_up(engine, one)) for one in wanted})
-    for size, group in by_bucket_size(wanted):
-        plain = Selection(store, window.widened(size), entities)
-        for stretch in stretches(plain, size, size=BYTES_AT_ONCE):
+    for buckets, group in by_buckets(wanted):
+        plain = Selection(store, buckets.widened(window), entities)
+        for stretch in stretches(plain, buckets, size=BYTES_AT_ONCE):
             left = _rows(engine, group, plain.within(stretch))
             right = _rows(engine, group, Selection(store, stretch, entities, overrides))
             with closing(left), closing(right):

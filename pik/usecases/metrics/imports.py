@@ -100,7 +100,7 @@ def planned_import(
                 created_at=created_at,
                 finished_at=None,
                 effective_start=extent.first,
-                effective_end=extent.last + definition.bucket_size,
+                effective_end=definition.buckets.end_of(extent.last),
                 events_matched=None,
                 buckets=None,
                 tasks=1,

@@ -9,7 +9,6 @@ from decimal import Decimal
 from typing import Any, NamedTuple
 
 from pik.errors import Damaged, EngineError, command
-from pik.model.instant import Window
 from pik.model.metric import Computed, Definition, Metric, entities_of
 from pik.model.scenario import Scenario
 from pik.ports.engine import Counted, Engine, Tables
@@ -113,7 +112,7 @@ def computed_states(
     entity: str,
     winners: Winners,
 ) -> Iterator[States]:
-    """Compute the value of the bucket with this start by each of these definitions, which may have other bucket sizes,
+    """Compute the value of the bucket with this start by each of these definitions, which may have other buckets,
     under the scenario beside it, resolved ones, from what can be read. Raises EngineError if a definition fails on the
     events."""
     if not wanted:
@@ -122,7 +121,7 @@ def computed_states(
     entities = entities_of(entity)
     each = {(metric.definition, scenario): metric for metric, scenario in wanted}
     with ExitStack() as stack:
-        windows = [Window(bucket, bucket + 1).widened(metric.bucket_size) for metric in each.values()]
+        windows = [metric.buckets.around(bucket) for metric in each.values()]
         overrides = [
             stack.enter_context(applied(store, engine, scenario, window, entities, winners))
             for (_, scenario), window in zip(each, windows, strict=True)

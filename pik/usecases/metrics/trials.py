@@ -79,7 +79,7 @@ class Question:
     @property
     def window(self) -> Window:
         """The bucket."""
-        return Window(self.bucket, self.bucket + 1).widened(self.metric.bucket_size)
+        return self.metric.buckets.around(self.bucket)
 
     def meets(self, value: Decimal) -> bool:
         """Return whether a value is the number."""
@@ -128,7 +128,7 @@ def _definitions(store: Store, asked: Question, not_tried: list[str]) -> Iterato
         if metric.definition in seen:
             continue
         seen.append(metric.definition)
-        if metric.bucket_size != asked.metric.bucket_size or metric.is_over_all != asked.metric.is_over_all:
+        if metric.buckets != asked.metric.buckets or metric.is_over_all != asked.metric.is_over_all:
             not_tried.append(f"{pin(metric)}, whose buckets are others")
         else:
             yield Trial("definition", pin(metric), "another definition", metric, asked.scenario)

@@ -35,13 +35,13 @@ def values_under(
     reads_rest: bool = False,
 ) -> dict[str, dict[Key, Computed]]:
     """Return by name what is computed of these buckets and entities of some metrics under a scenario, failures
-    included. The metrics share one bucket size and what they are per. Where raw of a bucket cannot be read that is a
+    included. The metrics share their buckets and what they are per. Where raw of a bucket cannot be read that is a
     failure, too, or with `reads_rest` the values are computed from what can be read."""
     metrics = list(wanted)
     keys = {metric.name: of_metric for metric, of_metric in wanted.items()}
     found: dict[str, dict[Key, Computed]] = {name: {} for name in keys}
     buckets = {bucket for of_metric in keys.values() for bucket, _ in of_metric}
-    window = Window(min(buckets), max(buckets) + 1).widened(metrics[0].bucket_size)
+    window = metrics[0].buckets.widened(Window(min(buckets), max(buckets) + 1))
     named = {entity for of_metric in keys.values() for _, entity in of_metric}
     entities = [] if metrics[0].is_over_all else sorted(named)
     few = entities if len(entities) <= _FEW else ()

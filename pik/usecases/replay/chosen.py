@@ -13,6 +13,7 @@ from operator import attrgetter
 from pathlib import Path
 
 from pik.errors import ambiguous_id
+from pik.model.calendar import Buckets
 from pik.model.correction import Correction, CorrectionKind
 from pik.model.metric import Per, RunRequest
 from pik.ports.engine import Engine, Touched
@@ -31,14 +32,14 @@ def chosen_buckets(
     selection: Selection,
     engine: Engine,
     request: RunRequest,
-    bucket_size: int,
+    buckets: Buckets,
     at_most: int | None = None,
     per: Per = Per.ENTITY,
 ) -> Iterator[Touched]:
     """Yield the (bucket, entity) pairs of the selection that the request's filters choose, each with how many events
     they let through count there now; per all entities, the buckets. Raises as `gather` does."""
     with _deliveries(selection.store, request) as among:
-        found = _touched(selection, engine, request, bucket_size, among, at_most, per)
+        found = _touched(selection, engine, request, buckets, among, at_most, per)
         others = list(_elsewhere(selection)) if request.chooses_buckets else []
         if not others:
             yield from found
@@ -48,7 +49,7 @@ def chosen_buckets(
             pairs.add(pair)
         for overrides in others:
             elsewhere = Selection(selection.store, selection.window, selection.entities, overrides)
-            for pair in _touched(elsewhere, engine, request, bucket_size, among, at_most, per):
+            for pair in _touched(elsewhere, engine, request, buckets, among, at_most, per):
                 pairs.add(Touched(pair.bucket, pair.entity_id, 0))
         for (bucket, entity_id), same in groupby(pairs, key=_PLACE):
             yield Touched(bucket, entity_id, sum(pair.events for pair in same))
@@ -58,7 +59,7 @@ def _touched(
     selection: Selection,
     engine: Engine,
     request: RunRequest,
-    bucket_size: int,
+    buckets: Buckets,
     among: Path | None,
     at_most: int | None,
     per: Per,
@@ -66,7 +67,7 @@ def _touched(
     with gather(selection, at_most=at_most) as raw:
         yield from engine.touched(
             raw.inputs,
-            bucket_size,
+            buckets,
             selection.window,
             entities=selection.entities,
             source=request.source,

@@ -9,12 +9,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import chain, groupby, islice
-from math import lcm
 
 from msgspec import structs
 
 from pik import __version__
 from pik.errors import Damaged, Invalid, NothingSelected, UsageError
+from pik.model.calendar import Buckets, common
 from pik.model.ids import new_id
 from pik.model.instant import ALL_TIME, Window
 from pik.model.metric import (
@@ -40,7 +40,7 @@ from pik.usecases.availability import expect_held
 from pik.usecases.inspect.events import nothing_selected
 from pik.usecases.metrics.computation import (
     Part,
-    by_bucket_size,
+    by_buckets,
     compare,
     current_rows,
     recompute,
@@ -100,10 +100,10 @@ def plan_replay(
     selection = Selection(store, effective, request.entities, _overrides(request, corrections))
     planner = _Planner(selection, engine, request, count, at_most, size)
     run_id, tasks = run_id or new_id(), Spool(Task)
-    for bucket_size, group in by_bucket_size(metrics):
-        planner.events = 0  # the same ones for each size
+    for buckets, group in by_buckets(metrics):
+        planner.events = 0  # the same ones for each of the groups
         names = tuple(pin(metric) for metric in group)
-        for window, entities in planner.rectangles(bucket_size, len(group), group[0].definition.per):
+        for window, entities in planner.rectangles(buckets, len(group), group[0].definition.per):
             task = Task(
                 run_id=run_id,
                 number=len(tasks),
@@ -179,10 +179,10 @@ def limited(store: Store, engine: Engine, request: RunRequest, limit: int, at_mo
     """Return the request, or as much of its beginning as chooses at most `limit` events, cut where buckets of every
     chosen metric meet; the first of these is always whole. Raises NotHeld and Damaged, TooMuch where that takes more
     than `at_most` lines."""
-    size = lcm(*(metric.bucket_size for metric in replayable(store, request)))
+    buckets = common(metric.buckets for metric in replayable(store, request))
     events = 0
     selection = Selection(store, request.window, request.entities, _overrides(request))
-    touched = chosen_buckets(selection, engine, request, size, at_most)
+    touched = chosen_buckets(selection, engine, request, buckets, at_most)
     for bucket, pairs in groupby(touched, key=lambda pair: pair.bucket):
         before, events = events, events + sum(pair.events for pair in pairs)
         if before and events > limit:
@@ -203,7 +203,7 @@ def expect_work(store: Store, run: Run) -> None:
 def _with_value(store: Store, request: RunRequest, metrics: Iterable[Metric], entities: Sequence[str]) -> Iterator[str]:
     """Yield the entities that have a current value in the request's buckets, once per value."""
     for metric in metrics:
-        window = request.window.widened(metric.bucket_size)
+        window = metric.buckets.widened(request.window)
         for each in store.aggregates.current(metric.name, window, entities):
             if each.computed.value is not None:
                 yield each.computed.entity_id
@@ -236,17 +236,17 @@ class _Planner:
     damaged: bool = False
     entities: set[str] = field(default_factory=set)
 
-    def rectangles(self, bucket_size: int, metrics: int, per: Per) -> Iterator[tuple[Window, Sequence[str]]]:
-        """Yield what the tasks of so many metrics of one bucket size cover; no entities are all of them."""
+    def rectangles(self, buckets: Buckets, metrics: int, per: Per) -> Iterator[tuple[Window, Sequence[str]]]:
+        """Yield what the tasks of so many metrics with these buckets cover; no entities are all of them."""
         request = self.request
-        windows = self._windows(bucket_size)
+        windows = self._windows(buckets)
         pairs: Iterator[Touched] | None = None
         try:
             if request.chooses_buckets:
-                touched = self._touched(request.window, bucket_size, None, per)
+                touched = self._touched(request.window, buckets, None, per)
                 pairs = chain(list(islice(touched, 1)), touched)  # by the first one all of their raw has been read
             elif self.count:
-                self._count(bucket_size, metrics, per)
+                self._count(buckets, metrics, per)
         except Damaged:  # a task finds what of its raw is damaged, and does what it can
             self.damaged |= self.count
         if pairs is None:
@@ -257,25 +257,25 @@ class _Planner:
         for number, group in groupby(pairs, key=lambda pair: bisect_right(ends, pair.bucket)):
             yield from ((windows[number], chunk) for chunk in self._chunks(self._named(group)))
 
-    def _windows(self, bucket_size: int) -> list[Window]:
-        effective, entities = self.request.window.widened(bucket_size), self.request.entities
+    def _windows(self, buckets: Buckets) -> list[Window]:
+        effective, entities = buckets.widened(self.request.window), self.request.entities
         first, last = effective.days
         if entities and last - first < self.size.days:
             return [effective]
         # The tasks of some entities are small however many others there are.
         deliveries = 0 if entities else self.size.deliveries
-        return stretches(self.selection.within(effective), bucket_size, days=self.size.days, deliveries=deliveries)
+        return stretches(self.selection.within(effective), buckets, days=self.size.days, deliveries=deliveries)
 
-    def _touched(self, window: Window, bucket_size: int, at_most: int | None, per: Per) -> Iterator[Touched]:
-        return chosen_buckets(self.selection.within(window), self.engine, self.request, bucket_size, at_most, per)
+    def _touched(self, window: Window, buckets: Buckets, at_most: int | None, per: Per) -> Iterator[Touched]:
+        return chosen_buckets(self.selection.within(window), self.engine, self.request, buckets, at_most, per)
 
-    def _count(self, bucket_size: int, metrics: int, per: Per) -> None:
+    def _count(self, buckets: Buckets, metrics: int, per: Per) -> None:
         """Count events of the requested window, and buckets of the whole ones that it touches: all those are
         computed."""
-        window, whole = self.request.window, self.request.window.widened(bucket_size)
-        deque(self._counted(self._touched(whole, bucket_size, self.at_most, per), metrics), maxlen=0)
+        window, whole = self.request.window, buckets.widened(self.request.window)
+        deque(self._counted(self._touched(whole, buckets, self.at_most, per), metrics), maxlen=0)
         if whole != window:
-            self.events = sum(pair.events for pair in self._touched(window, bucket_size, self.at_most, per))
+            self.events = sum(pair.events for pair in self._touched(window, buckets, self.at_most, per))
 
     def _counted(self, pairs: Iterable[Touched], metrics: int) -> Iterator[Touched]:
         for pair in pairs:
@@ -387,7 +387,7 @@ class ComputedTask:
         if start >= end:
             return set()
         selection, definition = self.selection.within(Window(start, end)), self.metrics[0].definition
-        pairs = chosen_buckets(selection, self.engine, self.request, definition.bucket_size, per=definition.per)
+        pairs = chosen_buckets(selection, self.engine, self.request, definition.buckets, per=definition.per)
         return {(pair.bucket, pair.entity_id) for pair in pairs}
 
     def failures(self) -> Failures:

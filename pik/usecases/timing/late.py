@@ -84,7 +84,7 @@ def find_late(
     for metric, (lefts, _) in known.items():
         values += sum(count for count, _ in lefts.values())
         for left, (_, known_until) in lefts.items():
-            definition = metric if metric.bucket_size == left.bucket_size else left
+            definition = metric if metric.buckets == left.buckets else left
             buckets = _late_of(store, engine, left, known_until, window, entities)
             while some := list(islice(buckets, TOGETHER)):
                 for one in _moved(store, engine, definition, some):
@@ -107,7 +107,7 @@ def _known_until(
         version = row.metric_version
         if version not in lefts:
             left = pinned(store.metrics, f"{metric.name}@{version}")
-            lefts[version] = left, window.widened(left.bucket_size)
+            lefts[version] = left, left.buckets.widened(window)
         if row.computed.bucket not in lefts[version][1]:
             continue
         if row.is_imported:
@@ -122,7 +122,7 @@ def _late_of(
     store: Store, engine: Engine, left: Metric, known_until: int, window: Window, entities: Sequence[str]
 ) -> Iterator[tuple[LateBucket, Aggregate]]:
     """Yield the current values of a version that have late events, by bucket and entity, without their movements."""
-    window = window.widened(left.bucket_size)
+    window = left.buckets.widened(window)
     if Selection(store, window, entities).known_until <= known_until:
         return  # nothing was recorded since
     where = left.definition.where
@@ -149,7 +149,7 @@ def _late_of(
 
 def _recorded_since(tables: Tables, left: Metric, known_until: int) -> Iterator[tuple[int, str, int, int]]:
     """Yield bucket, entity, moment of recording (microseconds) and number of the events that the metric counts."""
-    size = left.bucket_size
+    size = left.buckets.size
     entity = f"'{ALL_ENTITIES}'" if left.is_over_all else "entity_id"
     try:
         tables.keep(

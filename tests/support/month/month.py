@@ -105,7 +105,7 @@ class Month:
         definition, value = DEFINITIONS[metric][version]
         add_version(self.store.metrics, definition, time_ns(), ENGINE.check(definition))
         rules = self.truth.rules.setdefault(metric, {})
-        rules[version] = Rule(definition.bucket_size, _is_paid, value, definition.per == Per.ALL)
+        rules[version] = Rule(definition.buckets.size, _is_paid, value, definition.per == Per.ALL)
 
     def ingest(self, events: Iterable[Event], *, again: bool = False) -> str:
         some = list(events)

@@ -152,7 +152,7 @@ def file_notes(file: FileNumbers, outside: int) -> Iterator[str]:
     for column in file.approximate:
         yield f"{column} is floating point: each number is the shortest decimal that reads back as the same double"
     if outside:
-        end = file.extent.last + max(metric.bucket_size for metric in file.metrics)
+        end = max(metric.buckets.end_of(file.extent.last) for metric in file.metrics)
         within = f"--from {format_instant(file.extent.first)} --to {format_instant(end)}"
         yield f"{number_of(outside, 'value')} of the store before or after those of {file.name}; without: {within}"
 

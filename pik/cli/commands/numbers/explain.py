@@ -192,7 +192,7 @@ def _next(found: Explanation, metric: str, recorded: str | None) -> str | None:
 
 
 def _end(found: Explanation) -> str:
-    return format_instant(found.bucket + found.metric.bucket_size)
+    return format_instant(found.metric.buckets.end_of(found.bucket))
 
 
 def _pin(metric: Metric) -> str:
@@ -261,7 +261,7 @@ EXPLANATION = Schema(
     Field("metric", str, "NAME@VERSION of the right side", get=lambda found: _pin(found.metric)),
     Field("entity_id", Entity | None, "null: the metric is over all entities"),
     Field("bucket", Bucket, "its start"),
-    Field("bucket_end", Instant, get=lambda found: found.bucket + found.metric.bucket_size),
+    Field("bucket_end", Instant, get=lambda found: found.metric.buckets.end_of(found.bucket)),
     Field(
         "assumed", list[str] | None, "the scenario, resolved; null: what counts today", get=or_null("scenario.texts")
     ),
