@@ -1,6 +1,7 @@
 """Declare commands: with `@cli_command("name", examples="…")`, or in a CommandGroup with its `add`.
 
-Every command takes the global options, wherever on the line they stand, and gets a Context as its first argument.
+Every command takes the global options, wherever on the line they stand, and gets a Context as its first argument. A
+parameter whose type is a dataclass is a group of options: each field is one.
 """
 
 from __future__ import annotations
@@ -8,7 +9,8 @@ from __future__ import annotations
 import inspect
 import time
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any
+from dataclasses import fields, is_dataclass
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
@@ -74,7 +76,9 @@ _GLOBALS = inspect.signature(_globals, eval_str=True).parameters
 
 def with_globals(function: Function) -> Function:
     """`function(cli, …)` as Typer wants it: its own options, then the global ones, which end up in `cli`."""
-    own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
+    declared = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
+    groups: dict[str, Any] = {one.name: one.annotation for one in declared if is_dataclass(one.annotation)}
+    own = [option for one in declared for option in (_options(groups[one.name]) if one.name in groups else [one])]
 
     def call(ctx: typer.Context, **values: Any) -> int | None:
         cli = ctx.find_object(Context)
@@ -85,6 +89,8 @@ def with_globals(function: Function) -> Function:
         del chosen["version"]
         cli.choose(**chosen)
         if ctx.invoked_subcommand is None:
+            for name, group in groups.items():
+                values[name] = group(**{one.name: values.pop(one.name) for one in fields(group)})
             return function(cli, **values)
         _expect_no_options(ctx, values)
         return None
@@ -95,6 +101,13 @@ def with_globals(function: Function) -> Function:
     call.__annotations__ = {one.name: one.annotation for one in (first, *parameters)}
     call.__doc__ = function.__doc__
     return call
+
+
+def _options(group: type[Any]) -> list[inspect.Parameter]:
+    """Return the parameters that the fields of a group are."""
+    types = get_type_hints(group, include_extras=True)
+    kind = inspect.Parameter.KEYWORD_ONLY
+    return [inspect.Parameter(one.name, kind, annotation=types[one.name], default=one.default) for one in fields(group)]
 
 
 def _expect_no_options(ctx: typer.Context, own: Mapping[str, Any]) -> None:

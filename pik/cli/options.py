@@ -16,8 +16,6 @@ from pik.cli.document import Field
 from pik.cli.text import broken, visible
 from pik.errors import Invalid, PikError, UsageError
 from pik.model.instant import MAX_INSTANT, MIN_INSTANT, Window, parse_duration, parse_instant
-from pik.model.layout import Layout, read_layout
-from pik.model.times import Times, read_times
 
 if TYPE_CHECKING:
     from pik.cli.context import Context
@@ -70,59 +68,9 @@ Assume = Annotated[
         "source=, type=, entity=, batch=, from=, to=, where=SQL.",
     ),
 ]
-Map = Annotated[
-    list[str] | None,
-    option("--map FIELD=JMESPATH", "Take this field from there in the record (repeatable); payload=@ is all of it."),
-]
-Input = Annotated[
-    str | None,
-    option("--input FORMAT", "jsonl, json, csv, tsv, parquet, text, kcat, auto (default): what content and name say."),
-]
-Pattern = Annotated[
-    str | None,
-    option("--pattern REGEX", "Text: groups (?P<NAME>…) of a line, or common, combined, s3-access or alb."),
-]
-Delimiter = Annotated[str | None, option("--delimiter CHARACTER", "CSV: what stands between cells, if not a comma.")]
-Columns = Annotated[str | None, option("--columns NAMES", "CSV without a header: the names of its columns (a,b,c).")]
-Null = Annotated[str | None, option("--null TEXT", "CSV: cells with just this text are missing ('' is the empty one).")]
-Encoding = Annotated[
-    str | None, option("--encoding NAME", "The encoding of the text: utf-16, cp1252. [default: utf-8]")
-]
-TimeFormat = Annotated[
-    str | None,
-    option(
-        "--time-format FORMAT", "rfc3339 (default), epoch, epoch_ms, epoch_us, epoch_ns, auto, or a strptime format."
-    ),
-]
-Timezone = Annotated[
-    str | None, option("--timezone ZONE", "The IANA time zone of times without an offset (Europe/Berlin, UTC).")
-]
-MaxLine = Annotated[int, option("--max-line BYTES", "Records longer than this are rejected.", min=1)]
 Via = Annotated[
     Literal["api"] | None, option("--via api", "api: through the stack's HTTP API. [env PIK_API_KEY, PIK_API_URL]")
 ]
-
-
-def layout_of(**given: str | None) -> Layout:
-    """Return the layout that options of that names describe. Raises UsageError."""
-    try:
-        return read_layout({name: text for name, text in given.items() if text is not None})
-    except Invalid as error:
-        raise UsageError(f"--{error.message}", hint=error.hint) from None
-
-
-def times_of(time_format: str | None, timezone: str | None) -> Times:
-    """Return how times are written, as the options say. Raises UsageError."""
-    given = {"time-format": time_format, "timezone": timezone}
-    try:
-        return read_times({name: text for name, text in given.items() if text is not None})
-    except Invalid as error:
-        raise UsageError(f"--{error.message}", hint=error.hint) from None
-
-
-def usual_times(cli: Context) -> Times:
-    """Return how times are written, as pik.toml says. Raises UsageError."""
-    return times_of(cli.settings.ingest.time_format, cli.settings.ingest.timezone)
 
 
 API_KNOWS_THE_CALLER = "the stack records the caller of its API; leave it out"

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from typing import BinaryIO
 
 from pik.errors import InputError
 from pik.inputs.copies import IN_MEMORY, Opener, copy, part, reopened
 from pik.inputs.folders import Skipped
-from pik.inputs.source import Source
+from pik.inputs.source import Input, Source
 from pik.inputs.tar_archive import BLOCK, is_tar, tar_entries
 from pik.inputs.zip_archive import is_zip, zip_entries
 
@@ -20,7 +20,7 @@ DEPTH = 3
 _HINT = "what was ingested before that is kept; ingest a whole copy of the archive"
 
 
-def with_members(sources: Iterable[Source], note: Callable[[str], None]) -> Iterator[Source]:
+def with_members(inputs: Iterable[Input], note: Callable[[str], None]) -> Iterator[Input]:
     """Yield the inputs, and in the place of each archive its files, in its order; `note` is told what is skipped.
 
     A file of an archive is named ARCHIVE:FILE, and can be read again, as a file can. A stream must be read before the
@@ -28,11 +28,11 @@ def with_members(sources: Iterable[Source], note: Callable[[str], None]) -> Iter
 
     Raises InputError where an archive is damaged, cut or encrypted, or has no file, after the files before that.
     """
-    for source in sources:
-        if source.opened is not None:
-            yield source
+    for one in inputs:
+        if not isinstance(one, Source):
+            yield one
             continue
-        with source.held() as held:
+        with one.held() as held:
             yield from _inputs(held, note, DEPTH)
 
 
@@ -63,7 +63,7 @@ class _Archive:
 
     def looked_at(self) -> Source:
         """Return the input, which is not an archive. What S3 has sent already is not asked for again."""
-        if self._source.opener is None:
+        if self._source.path is not None or self._source.is_stream:
             self._open.close()
             return self._source
         return replace(self._source, opener=_Opened(self, self._source.opener))
@@ -104,7 +104,7 @@ class _Archive:
 
     def _file(self, name: str, size: int, opener: Opener) -> Source:
         # The method refers to the archive, which stays open.
-        return Source(f"{self._source.name}:{name}", size, None, opener=opener, unchanged=self.expect_unchanged)
+        return Source(f"{self._source.name}:{name}", size, opener, unchanged=self.expect_unchanged)
 
 
 class _Opened:
@@ -114,7 +114,7 @@ class _Opened:
         self._first: _Archive | None = first
         self._opener = opener
 
-    def __call__(self) -> BinaryIO:
+    def __call__(self) -> AbstractContextManager[BinaryIO]:
         self._open, self._first = self._first, None  # open as long as this is referred to
         if self._open is None:
             return self._opener()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from tempfile import TemporaryFile
 from typing import IO, Any, BinaryIO, Protocol
 
@@ -26,7 +27,7 @@ class Readable(Protocol):
         """Return the next bytes, none at the end."""
 
 
-Opener = Callable[[], BinaryIO]
+Opener = Callable[[], AbstractContextManager[BinaryIO]]
 """Opens an input at its beginning, any number of times."""
 
 

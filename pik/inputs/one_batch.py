@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import replace
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import sha256
 
@@ -13,15 +13,31 @@ from pik.inputs import blocks as limits
 from pik.inputs.archives import with_members
 from pik.inputs.blocks import Block, FilePart
 from pik.inputs.mapping import RecordMapping
-from pik.inputs.source import OpenedInput, Source, file_state
+from pik.inputs.opened import OpenedInput
+from pik.inputs.source import Input, Source, file_state
 from pik.model.layout import Layout
 
 _HINT = "what was read is kept; run the command again when nothing writes to the files"
 
 
-def one_batch(sources: Sequence[Source], name: str, folder: str, note: Callable[[str], None]) -> Source:
-    """Return the input that is all of these, of that name. Its files are named without the `folder`; `note` is told
-    what is skipped of archives.
+@dataclass(frozen=True, slots=True)
+class OneBatch:
+    """Files that are one input. They are named without the `folder`; `note` is told what is skipped of archives."""
+
+    name: str
+    size: int | None
+    sources: Sequence[Source]
+    folder: str
+    note: Callable[[str], None]
+    is_stream = False
+
+    def open(self) -> AbstractContextManager[OpenedInput]:
+        """Open the input: each file is opened when its turn comes."""
+        return nullcontext(_OpenedFiles(self.name, self.sources, self.folder, self.note))
+
+
+def one_batch(sources: Sequence[Source], name: str, folder: str, note: Callable[[str], None]) -> OneBatch:
+    """Return the input that is all of these, of that name.
 
     Raises UsageError for an input that can be read only once: it is read for its digest first.
     """
@@ -30,20 +46,14 @@ def one_batch(sources: Sequence[Source], name: str, folder: str, note: Callable[
             raise UsageError(f"--one-batch: {source.name} can be read only once", hint="write it to a file")
     sizes = [source.size for source in sources]
     size = None if None in sizes else sum(size or 0 for size in sizes)
-
-    @contextmanager
-    def opened(source: Source) -> Iterator[OpenedInput]:
-        yield _OpenedFiles(source, sources, folder, note)
-
-    return Source(name, size, None, opened=opened)
+    return OneBatch(name, size, sources, folder, note)
 
 
 class _OpenedFiles(OpenedInput):
     """The files of a batch, each opened when its turn comes."""
 
-    def __init__(self, source: Source, sources: Sequence[Source], folder: str, note: Callable[[str], None]) -> None:
-        self.name, self.is_stream = source.name, False
-        self.position = 0
+    def __init__(self, name: str, sources: Sequence[Source], folder: str, note: Callable[[str], None]) -> None:
+        super().__init__(name)
         self._sources, self._folder, self._note = sources, folder, note
         self._is_file = bytearray(len(sources))  # found not to be an archive
         self._states = [file_state(one.path) for one in sources if one.path is not None]
@@ -93,7 +103,7 @@ class _OpenedFiles(OpenedInput):
             if file_state(path) != state:
                 raise InputError(f"{path} changed while it was being read", hint=hint or _HINT)
 
-    def _files(self, note: Callable[[str], None] = lambda _: None) -> Iterator[Source]:
+    def _files(self, note: Callable[[str], None] = lambda _: None) -> Iterator[Input]:
         for number, source in enumerate(self._sources):
             if self._is_file[number]:
                 yield source

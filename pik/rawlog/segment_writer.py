@@ -20,7 +20,7 @@ from msgspec import structs
 from pik.errors import InputError, Invalid
 from pik.inputs.blocks import Block, FilePart, Problem
 from pik.inputs.mapping import RecordMapping
-from pik.inputs.source import OpenedInput
+from pik.inputs.opened import OpenedInput
 from pik.model.batch import KEYED, PLAIN, Arrivals, Chunk, Frame, Reject, RejectFile, Segment, count_lags, frame_of
 from pik.model.delivery import actor_field, file_field, raw_line, stamp
 from pik.model.event import Event, Rows, read_event, read_rows

@@ -20,6 +20,7 @@ from botocore.exceptions import ClientError, ReadTimeoutError
 
 from pik.errors import InputError, StoreError
 from pik.inputs import source as reading
+from pik.inputs.opened import HEAD
 from pik.inputs.source import Source, foreign_sources
 from pik.rawlog.segment_writer import Reading
 from pik.runtime import SILENT
@@ -324,7 +325,7 @@ def test_promise_8_one_piece_is_held_and_each_is_read_once_a_pass(own, put, monk
     assert whole == records == pieces
     # Before a batch is opened, the beginning is examined.
     assert beginning == pieces[: len(beginning)]
-    assert len(beginning) <= -(-reading.HEAD // 1000)
+    assert len(beginning) <= -(-HEAD // 1000)
 
 
 def test_promise_1_an_interrupted_ingest_resumes(own, put, tmp_path, monkeypatch) -> None:

@@ -20,7 +20,7 @@ import pytest
 
 from pik import lambdas
 from pik.inputs.blocks import Block
-from pik.inputs.source import OpenedInput
+from pik.inputs.opened import OpenedFile
 from pik.lambdas import replay as replaying
 from pik.model.layout import Layout
 from pik.stores import open_store
@@ -358,14 +358,14 @@ def test_an_interrupted_ingest_waits_for_no_answer(pik, gateway, tmp_path, monke
     monkeypatch.setattr(api_ingest, "RECORDS", 1)
     write(tmp_path / "f", line(), line(payload=[1]))
 
-    read = OpenedInput.blocks
+    read = OpenedFile.blocks
 
-    def interrupted(opened: OpenedInput, layout: Layout, max_line: int) -> Iterator[Block]:
+    def interrupted(opened: OpenedFile, layout: Layout, max_line: int) -> Iterator[Block]:
         yield from read(opened, layout, max_line)
         raise KeyboardInterrupt
 
     with gateway.lock:  # nothing is answered meanwhile
-        monkeypatch.setattr(OpenedInput, "blocks", interrupted)
+        monkeypatch.setattr(OpenedFile, "blocks", interrupted)
         result = pik("ingest", "f", *VIA)
     assert (result.code, "run the same command again to go on" in result.err) == (130, True)
 

@@ -17,7 +17,7 @@ import zstandard
 
 from pik.engine import DuckEngine
 from pik.errors import EngineError
-from pik.inputs.source import Source, file_source
+from pik.inputs.source import Input, file_source
 from pik.model.calendar import Buckets
 from pik.model.instant import ALL_TIME, DAY, HOUR, Window, parse_instant
 from pik.model.metric import (
@@ -323,7 +323,7 @@ def broken(_window: Window) -> None:
     raise EngineError("the metric total cannot be computed")
 
 
-def digest(source: Source) -> str:
+def digest(source: Input) -> str:
     """The identity of a file's content."""
     with source.open() as opened:
         return opened.digest()

@@ -21,7 +21,8 @@ from pik.errors import InputError
 from pik.inputs import archives, copies
 from pik.inputs.archives import with_members
 from pik.inputs.folders import Skipped, folder_sources
-from pik.inputs.source import Source, file_source
+from pik.inputs.opened import OpenedFile
+from pik.inputs.source import Input, Source, file_source, stream_source
 from pik.model.layout import JSON_LINES, Layout
 
 FILES = {
@@ -77,9 +78,10 @@ def in_memory(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(archives, "IN_MEMORY", request.param)
 
 
-def content(source: Source) -> bytes:
+def content(source: Input) -> bytes:
     """What is stored in an input, which is read twice, and in parts."""
     with source.open() as opened:
+        assert isinstance(opened, OpenedFile)
         data = opened.stored.read()
         opened.stored.seek(len(data) // 2)
         assert opened.stored.read(7) == data[len(data) // 2 :][:7]
@@ -126,14 +128,14 @@ def test_each_file_of_an_archive_is_an_input_with_its_own_content(tmp_path: Path
 def test_what_is_not_an_archive_is_an_input_itself_and_a_stream_is_not_read_for_it(tmp_path: Path) -> None:
     source = saved(tmp_path, "a.jsonl", b"{}\n")
     assert list(with_members([source], pytest.fail)) == [source]
-    stream = Source("pipe", None, None, tmp_path / "a.jsonl")
+    stream = stream_source("pipe", tmp_path / "a.jsonl")
     (found,) = with_members([stream], pytest.fail)
     assert found.is_stream
     os.mkfifo(tmp_path / "pipe")
     writer = threading.Thread(target=lambda: (tmp_path / "pipe").write_bytes(FILES["a.jsonl.gz"]))
     writer.start()
-    for source in with_members([file_source(str(tmp_path / "pipe"))], pytest.fail):
-        with source.open() as opened:
+    for piped in with_members([file_source(str(tmp_path / "pipe"))], pytest.fail):
+        with piped.open() as opened:
             assert [block.data for block in opened.blocks(JSON_LINES, 100)] == [b'{"n":3}\n']
     writer.join()
 

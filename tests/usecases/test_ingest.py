@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from pik.engine import DuckEngine
 from pik.errors import ConflictFound, InputError, StoreError
 from pik.inputs import blocks as blocks_module
-from pik.inputs.source import Source, file_source
+from pik.inputs.source import Input, Source, file_source
 from pik.model.batch import BatchState, Counts, Reject, Verdict
 from pik.model.event import read_event
 from pik.model.instant import ALL_TIME, SECOND, parse_instant
@@ -63,7 +63,7 @@ def written(directory: Path, lines: Iterable[str], name: str = "events.jsonl") -
     return file_source(str(path))
 
 
-def ingest(store: Store, source: Source, *, reading: Reading = READING, **options: Any) -> IngestReport:
+def ingest(store: Store, source: Input, *, reading: Reading = READING, **options: Any) -> IngestReport:
     return ingest_source(store, source, IngestOptions(reading, workers=0, **options), SILENT)
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from pik.errors import Busy, InputError
 from pik.inputs import blocks as blocks_module
-from pik.inputs.source import Source, file_source
+from pik.inputs.source import Source, file_source, stream_source
 from pik.model.batch import BatchState
 from pik.ports.store import Store
 from pik.stores import open_store
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.usefixtures("blocks_of_a_few_lines")
 def stream(path: Path, lines: Iterable[str]) -> Source:
     """A source that is read once, as standard input is."""
     path.write_text("".join(each + "\n" for each in lines), encoding="utf-8")
-    return Source("standard input", None, None, path)
+    return stream_source("standard input", path)
 
 
 def test_a_stream_without_a_name_is_another_batch_each_time(store: Store, tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ def test_a_compressed_stream_that_was_cut_is_recorded_up_to_there_and_goes_on_wh
     begin, rest = ("".join(each + "\n" for each in part).encode() for part in (texts[:25], texts[25:]))
     data = compress(begin) + compress(rest)
     for cut in (len(compress(begin)) + 12, len(compress(begin)) + len(compress(rest)) * 2 // 3):
-        source = Source("standard input", None, None, tmp_path / "in")
+        source = stream_source("standard input", tmp_path / "in")
         (tmp_path / "in").write_bytes(data[:cut])
         with pytest.raises(InputError, match="standard input cannot be decompressed to its end: it is cut"):
             ingest(store, source, batch_key=f"cut at {cut}")

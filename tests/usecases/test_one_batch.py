@@ -14,7 +14,7 @@ import pytest
 from pik.errors import InputError, UsageError
 from pik.inputs.folders import Skipped, folder_sources
 from pik.inputs.one_batch import one_batch
-from pik.inputs.source import Source, file_source
+from pik.inputs.source import Input, file_source, stream_source
 from pik.model.batch import BatchState
 from pik.model.delivery import Filter, read_delivery
 from pik.model.instant import ALL_TIME
@@ -58,7 +58,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "logs"
 
 
-def source_of(folder: Path) -> Source:
+def source_of(folder: Path) -> Input:
     return one_batch(folder_sources(str(folder), Skipped()), "logs", f"{folder}/", pytest.fail)
 
 
@@ -174,7 +174,7 @@ def test_what_cannot_be_one_batch_is_refused_before_anything_is_recorded(store: 
     (folder / "c.csv").unlink()
     with pytest.raises(InputError, match=r"logs: record 3 is not an event: .* \(record 3 of a/1\.jsonl\)"):
         ingest(store, source_of(folder), reading=Reading(2000, stop=True))
-    stream = Source("pipe", None, None, folder / "b.jsonl")
+    stream = stream_source("pipe", folder / "b.jsonl")
     with pytest.raises(UsageError, match="--one-batch: pipe can be read only once"):
         one_batch([stream], "pipe", "", pytest.fail)
 

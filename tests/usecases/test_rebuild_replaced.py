@@ -210,11 +210,8 @@ def places(store: Store) -> set[tuple[str, int]]:
 def piped(path: Path, monkeypatch: pytest.MonkeyPatch) -> Source:
     """A stream of the file's content."""
 
-    class Input:
-        buffer = path.open("rb")
-
-    monkeypatch.setattr("sys.stdin", Input)
-    return Source("standard input", None, None)
+    monkeypatch.setattr("sys.stdin", path.open())
+    return file_source("-")
 
 
 @pytest.mark.parametrize("gone", [False, True])

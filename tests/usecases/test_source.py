@@ -26,7 +26,8 @@ from pik.errors import InputError
 from pik.inputs import blocks as module
 from pik.inputs.blocks import Block, NulRuns, blocks
 from pik.inputs.compression import uncompressed
-from pik.inputs.source import READERS, file_source
+from pik.inputs.opened import READERS
+from pik.inputs.source import file_source
 from pik.model.layout import JSON_LINES, JSON_VALUES, InputFormat, Layout
 
 MAX_LINE = 200

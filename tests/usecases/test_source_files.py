@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pik.errors import InputError
-from pik.inputs.source import Source, file_source
+from pik.inputs.source import file_source
 from tests.support.stores import digest
 
 
@@ -18,8 +18,10 @@ def test_paths_that_are_no_input(tmp_path: Path) -> None:
     assert error.value.hint == "give a file in it"
     with pytest.raises(InputError, match="there is no file"):
         file_source(str(tmp_path / "none"))
-    gone = Source("gone", 1, tmp_path / "gone")
-    with pytest.raises(InputError, match="cannot read gone: No such file"), gone.open():
+    (tmp_path / "gone").touch()
+    gone = file_source(str(tmp_path / "gone"))
+    (tmp_path / "gone").unlink()
+    with pytest.raises(InputError, match=r"cannot read .*gone: No such file"), gone.open():
         pass
 
 

@@ -24,7 +24,8 @@ import msgspec
 
 from pik.errors import ConflictFound, InputError, UsageError, busy_as, command
 from pik.inputs.blocks import BLOCK, Block
-from pik.inputs.source import OpenedInput, Source
+from pik.inputs.opened import OpenedInput
+from pik.inputs.source import Input
 from pik.model.batch import Batch, BatchState, Chunk, Origin, Reject
 from pik.model.delivery import read_delivery
 from pik.model.event import ENVELOPE
@@ -79,7 +80,7 @@ class IngestReport:
     corrected: CorrectedDuplicates = NOT_CORRECTED
 
 
-def ingest(store: Store, source: Source, options: IngestOptions, progress: Progress) -> IngestReport:
+def ingest(store: Store, source: Input, options: IngestOptions, progress: Progress) -> IngestReport:
     """Ingest one input, or resume it, or find that it was ingested before.
 
     Raises InputError (the input cannot be read to its end, or has an invalid record where none may be), ConflictFound,
@@ -128,7 +129,7 @@ def ingest(store: Store, source: Source, options: IngestOptions, progress: Progr
     return IngestReport(source.name, outcome, done, resumed_from, monotonic() - began, corrected)
 
 
-def expect_none_invalid(source: Source, options: IngestOptions, found: Batch) -> None:
+def expect_none_invalid(source: Input, options: IngestOptions, found: Batch) -> None:
     """Raise InputError if the input was recorded before, with invalid records, and the options allow none."""
     if options.reading.stop and found.counts.rejected:
         rejected = f"{found.counts.rejected:,} of its {found.counts.read:,} records were rejected"
@@ -154,7 +155,7 @@ class CheckReport:
 
 
 def check(
-    source: Source, options: IngestOptions, progress: Progress, on_reject: Callable[[Reject], None]
+    source: Input, options: IngestOptions, progress: Progress, on_reject: Callable[[Reject], None]
 ) -> CheckReport:
     """Read an input as `ingest` would, and store nothing; `on_reject` gets each rejected record. Raises as it does."""
     began = monotonic()
@@ -176,7 +177,7 @@ def check(
     return CheckReport(source.name, options.reading.layout, read, valid, reasons, monotonic() - began, sample)
 
 
-def probe(source: Source, options: IngestOptions) -> None:
+def probe(source: Input, options: IngestOptions) -> None:
     """Read the beginning of a file as `ingest` would, all of a short one, and store nothing. Raises as it does.
 
     A stream is left alone: it can be read only once. Records are looked at only where an invalid one would stop it.
@@ -204,13 +205,13 @@ def _content(opened: OpenedInput, options: IngestOptions) -> str:
     return f"stream:{new_id()}" if opened.is_stream else opened.digest()
 
 
-def input_lock(store: Store, source: Source, content: str) -> AbstractContextManager[None]:
+def input_lock(store: Store, source: Input, content: str) -> AbstractContextManager[None]:
     """Return a context that holds the right to ingest this content. Raises Busy."""
     busy = f"another pik process is ingesting {source.name}, or rebuilding the index"
     return busy_as(store.batches.writing(content), busy)
 
 
-def origin_of(source: Source, options: IngestOptions, content: str) -> Origin:
+def origin_of(source: Input, options: IngestOptions, content: str) -> Origin:
     """Return the origin of a batch, with those options that change what is recorded."""
     reading = options.reading
     chosen = {"max_line": str(reading.max_line)}
@@ -223,12 +224,12 @@ def origin_of(source: Source, options: IngestOptions, content: str) -> Origin:
     return Origin(name=source.name, content=content, options=tuple(sorted(chosen.items())), again=options.again)
 
 
-def _workers(source: Source, options: IngestOptions) -> int:
+def _workers(source: Input, options: IngestOptions) -> int:
     """Return how many worker processes build the blocks; a small input needs none."""
     return 0 if source.size is not None and source.size < BLOCK else options.workers
 
 
-def block_builders(raw: Raw, source: Source, options: IngestOptions) -> Pool[Work, Chunk]:
+def block_builders(raw: Raw, source: Input, options: IngestOptions) -> Pool[Work, Chunk]:
     """Return the processes that turn the blocks of an input into segments."""
     return Pool(partial(building, raw, options.reading), _workers(source, options))
 

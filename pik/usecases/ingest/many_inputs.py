@@ -17,7 +17,7 @@ from time import monotonic, time_ns
 
 from pik.errors import PikError
 from pik.inputs.blocks import BLOCK, Block
-from pik.inputs.source import Source
+from pik.inputs.source import Input
 from pik.model.batch import Batch, BatchState, Origin
 from pik.model.ids import new_id
 from pik.ports.raw import Object
@@ -45,7 +45,7 @@ FILES = 64
 
 
 def ingest_all(
-    store: Store, sources: Iterable[Source], options: IngestOptions, progress: Progress
+    store: Store, sources: Iterable[Input], options: IngestOptions, progress: Progress
 ) -> Iterator[IngestReport]:
     """Ingest the inputs in their order, and yield the result of each when it is durable.
 
@@ -69,8 +69,8 @@ def ingest_all(
 class _Ahead:
     """The next sources. An error while looking for more of them is raised when those before it are ingested."""
 
-    def __init__(self, sources: Iterable[Source]) -> None:
-        self.sources: deque[Source] = deque()
+    def __init__(self, sources: Iterable[Input]) -> None:
+        self.sources: deque[Input] = deque()
         self._following = iter(sources)
         self._error: PikError | None = None
 
@@ -90,7 +90,7 @@ class _Ahead:
         return bool(self.sources)
 
 
-def _is_small(source: Source) -> bool:
+def _is_small(source: Input) -> bool:
     return not source.is_stream and source.size is not None and source.size <= SMALL
 
 
@@ -98,7 +98,7 @@ def _is_small(source: Source) -> bool:
 class _File:
     """A small file: its only block, None if it holds no record; or the batch that it became before."""
 
-    source: Source
+    source: Input
     origin: Origin
     reading: Reading
     block: Block | None = None
@@ -106,7 +106,7 @@ class _File:
 
 
 def _ingest_group(
-    store: Store, sources: Sequence[Source], options: IngestOptions, progress: Progress
+    store: Store, sources: Sequence[Input], options: IngestOptions, progress: Progress
 ) -> list[IngestReport]:
     """Ingest as many of the first files as can be ingested together; none if the first one cannot, or fails."""
     require_writable(store)
@@ -129,7 +129,7 @@ def _new_report(store: Store, file: _File, batch: Batch, seconds: float) -> Inge
     return IngestReport(file.source.name, Outcome.NEW, batch, None, seconds, corrected_duplicates(store, batch))
 
 
-def _read(store: Store, sources: Sequence[Source], options: IngestOptions, locks: ExitStack) -> list[_File]:
+def _read(store: Store, sources: Sequence[Input], options: IngestOptions, locks: ExitStack) -> list[_File]:
     """Read the files up to the first one that cannot be ingested together with the others. If that one is invalid,
     `ingest` raises the error."""
     files: list[_File] = []

@@ -18,7 +18,8 @@ from zlib import crc32
 
 from pik.errors import InputError, Invalid, StoreError
 from pik.inputs.blocks import Problem
-from pik.inputs.source import OpenedInput, Source
+from pik.inputs.opened import OpenedInput
+from pik.inputs.source import Input
 from pik.model.batch import Counts, Reject, Verdict
 from pik.model.delivery import event_line, event_line_in
 from pik.model.event import read_event
@@ -56,7 +57,7 @@ class SendReport:
 
 
 def send(
-    api: Api, source: Source, reading: Reading, progress: Progress, on_reject: Callable[[Reject], None]
+    api: Api, source: Input, reading: Reading, progress: Progress, on_reject: Callable[[Reject], None]
 ) -> SendReport:
     """Send one input to its end, or until the API fails for good. `on_reject` gets each rejected record, in the order
     of the answers.
@@ -102,7 +103,7 @@ class _Lane:
 
 
 class _Sender:
-    def __init__(self, api: Api, source: Source, reading: Reading, on_reject: Callable[[Reject], None]) -> None:
+    def __init__(self, api: Api, source: Input, reading: Reading, on_reject: Callable[[Reject], None]) -> None:
         self._api, self._source, self._reading, self._on_reject = api, source, reading, on_reject
         self._mapping = reading.record_mapping()
         self._zone = reading.times.zone()

@@ -15,7 +15,7 @@ import msgspec
 
 from pik.errors import InputError
 from pik.inputs.blocks import BLOCK
-from pik.inputs.source import Source
+from pik.inputs.source import Input
 from pik.model.batch import Chunk, Reject
 from pik.rawlog.objects import unpacked
 from pik.rawlog.segment_writer import InvalidRecord, Reading, SegmentBuilder, Work
@@ -45,7 +45,7 @@ class LogBlock(NamedTuple):
 
 
 def read_log(
-    sources: Iterable[Source], reading: Reading, directory: Path, workers: int, progress: Progress
+    sources: Iterable[Input], reading: Reading, directory: Path, workers: int, progress: Progress
 ) -> ProducerLog:
     """Read the log into files in the directory. Raises InputError where it cannot be read to its end."""
     log = ProducerLog([], [])
@@ -57,7 +57,7 @@ def read_log(
 
 
 def read_blocks(
-    source: Source, reading: Reading, batch_id: str, directory: Path, workers: int, progress: Progress
+    source: Input, reading: Reading, batch_id: str, directory: Path, workers: int, progress: Progress
 ) -> Iterator[LogBlock]:
     """Yield the blocks of an input in order, with their events in the directory. Raises InputError where it cannot be
     read to its end."""

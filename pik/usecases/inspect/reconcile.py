@@ -14,7 +14,7 @@ import msgspec
 import zstandard
 
 from pik.errors import Invalid, NothingSelected, UsageError
-from pik.inputs.source import Source
+from pik.inputs.source import Input
 from pik.model.delivery import Delivery, event_id_text, read_delivery
 from pik.model.event import ENVELOPE
 from pik.model.instant import ALL_TIME, HOUR, Window
@@ -114,7 +114,7 @@ class Reconciliation:
 def reconcile(
     store: Store,
     engine: Engine,
-    sources: Iterable[Source],
+    sources: Iterable[Input],
     reading: Reading,
     scope: Scope,
     *,

@@ -11,7 +11,7 @@ import zstandard
 from pik.errors import InputError, NothingSelected, UsageError, command
 from pik.inputs.archives import with_members
 from pik.inputs.folders import Skipped, folder_sources
-from pik.inputs.source import Source, file_source
+from pik.inputs.source import Input, file_source
 from pik.model.delivery import Delivery, read_delivery
 from pik.model.scenario import ASSUMED_BATCH, With
 from pik.rawlog.objects import unpacked
@@ -82,7 +82,7 @@ def _deliveries(assumed: With) -> Iterator[tuple[Delivery, bytes]]:
         raise InputError(f"{wrong} ({rejected:,} of {read:,} records are not)", hint=_ingest(assumed))
 
 
-def _sources(assumed: With) -> Iterator[Source]:
+def _sources(assumed: With) -> Iterator[Input]:
     """Yield the inputs in what the assumption names. Raises UsageError for one that can be read only once."""
     sources = folder_sources(assumed.path, Skipped()) if os.path.isdir(assumed.path) else [file_source(assumed.path)]
     if sources[0].is_stream:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from glob import glob, has_magic
@@ -17,13 +17,12 @@ from pik.cli.command import PARTLY, cli_command
 from pik.cli.commands.ingest import report as report
 from pik.cli.context import Context
 from pik.cli.options import argument, option
+from pik.cli.reading import ReadingOptions
 from pik.errors import NotFound, UsageError
 
 if TYPE_CHECKING:
-    from pik.inputs.source import Source
+    from pik.inputs.source import Input, Source
     from pik.model.batch import Reject
-    from pik.model.layout import Layout
-    from pik.model.times import Times
     from pik.ports.store import Store
     from pik.rawlog.segment_writer import Reading
     from pik.usecases.ingest.batch_ingest import IngestOptions, IngestReport
@@ -57,15 +56,7 @@ if TYPE_CHECKING:
 def ingest(
     cli: Context,
     files: Annotated[list[str], argument("FILE…", "Files, folders, archives, s3:// objects, quoted globs, or -.")],
-    input_: options.Input = None,
-    pattern: options.Pattern = None,
-    delimiter: options.Delimiter = None,
-    columns: options.Columns = None,
-    null: options.Null = None,
-    encoding: options.Encoding = None,
-    mapping: options.Map = None,
-    time_format: options.TimeFormat = None,
-    timezone: options.Timezone = None,
+    reading_options: ReadingOptions,
     rejects: Annotated[
         Path | None, option("--rejects FILE", "Also write the rejected records to this new file.")
     ] = None,
@@ -89,7 +80,6 @@ def ingest(
     one_batch: Annotated[
         bool, option("--one-batch", "Record all files as one batch; rejects and `pik show` name file and record.")
     ] = False,
-    max_line: options.MaxLine = 1 << 20,
     workers: Annotated[
         int | None, option("--workers N", "Processes that parse. [default: as many as processors]", min=1)
     ] = None,
@@ -106,11 +96,7 @@ def ingest(
     from pik.usecases.ingest.batch_ingest import IngestOptions
 
     sources = sources_of(cli, files, batch_key)
-    layout = options.layout_of(
-        input=input_, pattern=pattern, delimiter=delimiter, columns=columns, null=null, encoding=encoding
-    )
-    times = options.times_of(time_format, timezone)
-    reading = reading_of(cli, layout, mapping, times, max_line, on_invalid)
+    reading = reading_options.reading(cli, on_invalid=on_invalid)
     chosen = IngestOptions(
         reading,
         refuse_conflicts=on_conflict == "fail",
@@ -121,24 +107,23 @@ def ingest(
     if rejects:
         _expect_new(rejects)
     if via:
-        _expect_possible(cli, chosen, max_line, one_batch=one_batch)
-    if one_batch:
-        sources = [_one_batch(cli, sources, files)]
+        _expect_possible(cli, chosen, one_batch=one_batch)
+    inputs = [_one_batch(cli, sources, files)] if one_batch else sources
     if dry_run:
-        return _check(cli, sources, chosen, rejects)
+        return _check(cli, inputs, chosen, rejects)
     if via:
-        return _send(cli, sources, reading, rejects)
-    return _ingest(cli, sources, chosen, rejects)
+        return _send(cli, inputs, reading, rejects)
+    return _ingest(cli, inputs, chosen, rejects)
 
 
-def _ingest(cli: Context, sources: list[Source], chosen: IngestOptions, rejects: Path | None) -> int | None:
+def _ingest(cli: Context, inputs: Sequence[Input], chosen: IngestOptions, rejects: Path | None) -> int | None:
     """Record the inputs, and show what became of each."""
     from pik.usecases.ingest.batch_ingest import Outcome
     from pik.usecases.inspect.batches import write_rejects
 
-    store = _store(cli, sources, chosen)
-    interrupted = _interrupted(store, sources)
-    done = _record(cli, store, sources, replace(chosen, actor=cli.actor(store)))
+    store = _store(cli, inputs, chosen)
+    interrupted = _interrupted(store, inputs)
+    done = _record(cli, store, inputs, replace(chosen, actor=cli.actor(store)))
     for one in done:
         if one.outcome == Outcome.NEW and one.source in interrupted:
             cli.note(
@@ -151,11 +136,12 @@ def _ingest(cli: Context, sources: list[Source], chosen: IngestOptions, rejects:
     return PARTLY if any(one.batch.counts.rejected for one in done if one.outcome != Outcome.ALREADY) else None
 
 
-def _interrupted(store: Store, sources: list[Source]) -> dict[str, str]:
+def _interrupted(store: Store, inputs: Sequence[Input]) -> dict[str, str]:
     """Return the interrupted batches among the newest by the names of their inputs, if several files are one input."""
+    from pik.inputs.one_batch import OneBatch
     from pik.model.batch import BatchState
 
-    if not any(source.opened is not None for source in sources):
+    if not any(isinstance(one, OneBatch) for one in inputs):
         return {}
     newest = islice(store.index.batches(), _NEWEST)
     return {one.origin.name: one.batch_id for one in newest if one.state == BatchState.INTERRUPTED}
@@ -165,18 +151,18 @@ _NEWEST = 100
 """Batches among which an interrupted one is looked for."""
 
 
-def _check(cli: Context, sources: list[Source], chosen: IngestOptions, rejects: Path | None) -> int | None:
+def _check(cli: Context, inputs: Sequence[Input], chosen: IngestOptions, rejects: Path | None) -> int | None:
     """Read the inputs, record nothing, and show what would be recorded."""
     from pik.inputs.archives import with_members
     from pik.usecases.ingest.batch_ingest import check as checked_input
 
     with _rejects_file(rejects) as write:
-        checked = [checked_input(source, chosen, cli.progress, write) for source in with_members(sources, cli.note)]
+        checked = [checked_input(source, chosen, cli.progress, write) for source in with_members(inputs, cli.note)]
     report.show_checked(cli, checked, mapped=chosen.reading.is_mapped)
     return PARTLY if any(one.reasons for one in checked) else None
 
 
-def _store(cli: Context, sources: list[Source], chosen: IngestOptions) -> Store:
+def _store(cli: Context, inputs: Sequence[Input], chosen: IngestOptions) -> Store:
     """Open the store. The default one is created if it is absent, unless an input cannot be read."""
     from pik.inputs.archives import with_members
     from pik.usecases.ingest.batch_ingest import probe
@@ -186,7 +172,7 @@ def _store(cli: Context, sources: list[Source], chosen: IngestOptions) -> Store:
     except NotFound:
         if cli.settings.default_store is None:
             raise
-    for source in sources:
+    for source in inputs:
         if not source.is_stream:
             probe(next(with_members([source], lambda _: None)), chosen)  # of an archive its first file
     store = cli.open_store(cli.settings.default_store, create=True)
@@ -194,14 +180,14 @@ def _store(cli: Context, sources: list[Source], chosen: IngestOptions) -> Store:
     return store
 
 
-def _record(cli: Context, store: Store, sources: list[Source], chosen: IngestOptions) -> list[IngestReport]:
+def _record(cli: Context, store: Store, inputs: Sequence[Input], chosen: IngestOptions) -> list[IngestReport]:
     """Ingest one after the other; where one fails, report what became of those before it."""
     from pik.inputs.archives import with_members
     from pik.usecases.ingest.many_inputs import ingest_all
 
     done: list[IngestReport] = []
     try:
-        for one in ingest_all(store, with_members(sources, cli.note), chosen, cli.progress):
+        for one in ingest_all(store, with_members(inputs, cli.note), chosen, cli.progress):
             done.append(one)  # noqa: PERF402 - those before an error are reported
     except BaseException:
         for one in done:
@@ -246,7 +232,7 @@ def _file_or_folder(cli: Context, name: str) -> list[Source]:
     return found
 
 
-def _one_batch(cli: Context, sources: list[Source], files: list[str]) -> Source:
+def _one_batch(cli: Context, sources: list[Source], files: list[str]) -> Input:
     """Return all inputs as one, which the arguments name. Its files are named without a folder or an archive that is
     the only argument. Raises UsageError."""
     from pik.inputs.one_batch import one_batch
@@ -257,35 +243,6 @@ def _one_batch(cli: Context, sources: list[Source], files: list[str]) -> Source:
         return one_batch(sources, f"{first} and {len(others):,} more", "", cli.note)
     folder = first.rstrip("/") + "/" if os.path.isdir(files[0]) else f"{first}:"
     return one_batch(sources, first, folder, cli.note)
-
-
-def reading_of(
-    cli: Context,
-    layout: Layout,
-    mapping: list[str] | None,
-    times: Times,
-    max_line: int,
-    on_invalid: str | None,
-) -> Reading:
-    """Return how records are read: by options, else pik.toml, else as events. Raises UsageError."""
-    from pik.rawlog.segment_writer import Reading
-
-    fields = dict(cli.settings.ingest.map)
-    for text in mapping or ():
-        name, equals, expression = text.partition("=")
-        if not equals or not expression:
-            raise UsageError(f"--map {text}: expected FIELD=JMESPATH", hint="--map entity_id=body.user.id")
-        fields[name.strip()] = expression
-    chosen = Reading(
-        max_line,
-        stop=on_invalid == "stop",
-        mapping=fields,
-        times=times.over(options.usual_times(cli)),
-        mixed=on_invalid == "reject",
-        layout=layout,
-    )
-    chosen.record_mapping()  # complains now rather than in a worker
-    return chosen
 
 
 def _expect_new(rejects: Path) -> None:
@@ -330,10 +287,11 @@ _SHOWN = 20
 """Rejected records of an input sent through the API that are shown: those that come first in it."""
 
 
-def _expect_possible(cli: Context, chosen: IngestOptions, max_line: int, *, one_batch: bool) -> None:
+def _expect_possible(cli: Context, chosen: IngestOptions, *, one_batch: bool) -> None:
     """Raises UsageError for an option that the API does not have."""
     from pik.model.event import MAX_LINE
 
+    longest = chosen.reading.max_line != MAX_LINE
     batches = "each request is its own batch, and what comes again is recorded as a duplicate; leave it out"
     options.unknown_to_the_api(
         {
@@ -341,13 +299,13 @@ def _expect_possible(cli: Context, chosen: IngestOptions, max_line: int, *, one_
             "--one-batch": (one_batch, batches),
             "--again": (chosen.again, batches),
             "--on-conflict fail": (chosen.refuse_conflicts, "the API records conflicts; the summary counts them"),
-            "--max-line": (max_line != MAX_LINE, f"the API takes records of {MAX_LINE} bytes; leave it out"),
+            "--max-line": (longest, f"the API takes records of {MAX_LINE} bytes; leave it out"),
             "--actor": (cli.actor_option is not None, options.API_KNOWS_THE_CALLER),
         }
     )
 
 
-def _send(cli: Context, sources: list[Source], reading: Reading, path: Path | None) -> int | None:
+def _send(cli: Context, inputs: Sequence[Input], reading: Reading, path: Path | None) -> int | None:
     """Send the inputs, one after the other, until one fails; `path` is the new file for rejected records."""
     from pik.inputs.archives import with_members
     from pik.usecases.ingest.via_api import send as send_input
@@ -355,7 +313,7 @@ def _send(cli: Context, sources: list[Source], reading: Reading, path: Path | No
     api = cli.open_api()
     done: list[tuple[SendReport, list[Reject]]] = []
     with _rejects_file(path) as write:
-        for source in with_members(sources, cli.note):
+        for source in with_members(inputs, cli.note):
             first: list[Reject] = []
 
             def keep(reject: Reject, first: list[Reject] = first) -> None:

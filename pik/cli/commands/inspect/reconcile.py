@@ -9,15 +9,17 @@ import msgspec
 
 from pik.cli import options
 from pik.cli.command import FOUND, PARTLY
-from pik.cli.commands.ingest.ingest import reading_of, sources_of
+from pik.cli.commands.ingest.ingest import sources_of
 from pik.cli.commands.inspect.corrected import EFFECTS, effects_finder, effects_note, effects_of
 from pik.cli.commands.inspect.impact import failed_note, impact_parts
 from pik.cli.commands.numbers.diff import diff
 from pik.cli.context import Context
 from pik.cli.document import NEXT, NOTE, TRUNCATED, Column, Field, Rows, Schema
 from pik.cli.options import argument, first_rows, option
+from pik.cli.reading import ReadingOptions
 from pik.cli.values import Count, EventId, Instant
 from pik.errors import UsageError, command, number_of
+from pik.model.event import MAX_LINE
 from pik.model.instant import Window
 
 
@@ -48,16 +50,8 @@ def diff_events(
     where: Annotated[
         str | None, option("--where SQL", "Only events that meet this condition, as in a metric's `where`.")
     ] = None,
-    input_: options.Input = None,
-    pattern: options.Pattern = None,
-    delimiter: options.Delimiter = None,
-    columns: options.Columns = None,
-    null: options.Null = None,
-    encoding: options.Encoding = None,
-    mapping: options.Map = None,
-    time_format: options.TimeFormat = None,
-    timezone: options.Timezone = None,
-    max_line: options.MaxLine = 1 << 20,
+    *,
+    reading_options: ReadingOptions,
     write: Annotated[
         Path | None, option("--write FILE", "Write the missing events to this new file, ready to ingest.")
     ] = None,
@@ -80,11 +74,7 @@ def diff_events(
 
     if write is not None and write.exists():
         raise UsageError(f"--write {write}: the file exists already", hint="name another one")
-    layout = options.layout_of(
-        input=input_, pattern=pattern, delimiter=delimiter, columns=columns, null=null, encoding=encoding
-    )
-    times = options.times_of(time_format, timezone)
-    reading = reading_of(cli, layout, mapping, times, max_line, None)
+    reading = reading_options.reading(cli)
     window = options.window_of(from_, to, since)
     scope = Scope(window, tuple(source or ()), tuple(type_ or ()), tuple(entity or ()), where)
     store = cli.open_store()
@@ -100,8 +90,7 @@ def diff_events(
         progress=cli.progress,
     )
     limit = limit or cli.default_limit
-    longest = ["--max-line", str(max_line)] if max_line > 1 << 20 else []
-    described = [word for name, text in {**layout.given, **times.given}.items() for word in (f"--{name}", text)]
+    longest = ["--max-line", str(reading.max_line)] if reading.max_line > MAX_LINE else []
     rows, more_rows = first_rows(iter(found.mismatches), limit)
     values, more_values = first_rows(iter(found.impact.values if found.impact else ()), limit)
     options.note_left_out(cli, found.impact.left_out if found.impact else ())
@@ -118,8 +107,7 @@ def diff_events(
     )
     notes = [failed_note(found.impact)] if found.impact else []
     if found.rejected:
-        maps = [word for text in mapping or () for word in ("--map", text)]
-        why = command("ingest", "--dry-run", *described, *maps, *longest, *files)
+        why = command("ingest", "--dry-run", *reading_options.words(), *files)
         notes.append(f"not events: {number_of(found.rejected, 'record')} of the log; why: {why}")
     for note in filter(None, notes):
         cli.note(note)

@@ -7,7 +7,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 from pik.cli.context import Context
-from pik.cli.options import option, usual_times
+from pik.cli.options import option
+from pik.cli.reading import usual_times
 from pik.errors import UsageError
 
 if TYPE_CHECKING:

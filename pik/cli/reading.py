@@ -1,0 +1,123 @@
+"""The options that say how records are read, of each command that reads a producer's files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+from pik.cli.context import Context
+from pik.cli.options import option
+from pik.errors import Invalid, UsageError
+from pik.model.event import MAX_LINE
+from pik.model.layout import OPTIONS as LAYOUT_OPTIONS
+from pik.model.layout import Layout, read_layout
+from pik.model.times import OPTIONS as TIME_OPTIONS
+from pik.model.times import Times, read_times
+
+if TYPE_CHECKING:
+    from pik.rawlog.segment_writer import Reading
+
+_Described = TypeVar("_Described")
+
+
+@dataclass(frozen=True, slots=True)
+class ReadingOptions:
+    """How records lie in the files, and where they have the fields of an event. A command that takes a parameter of
+    this type has these options."""
+
+    input: Annotated[
+        str | None,
+        option(
+            "--input FORMAT", "jsonl, json, csv, tsv, parquet, text, kcat, auto (default): what content and name say."
+        ),
+    ] = None
+    pattern: Annotated[
+        str | None,
+        option("--pattern REGEX", "Text: groups (?P<NAME>…) of a line, or common, combined, s3-access or alb."),
+    ] = None
+    delimiter: Annotated[
+        str | None, option("--delimiter CHARACTER", "CSV: what stands between cells, if not a comma.")
+    ] = None
+    columns: Annotated[
+        str | None, option("--columns NAMES", "CSV without a header: the names of its columns (a,b,c).")
+    ] = None
+    null: Annotated[
+        str | None, option("--null TEXT", "CSV: cells with just this text are missing ('' is the empty one).")
+    ] = None
+    encoding: Annotated[
+        str | None, option("--encoding NAME", "The encoding of the text: utf-16, cp1252. [default: utf-8]")
+    ] = None
+    map: Annotated[
+        list[str] | None,
+        option("--map FIELD=JMESPATH", "Take this field from there in the record (repeatable); payload=@ is all."),
+    ] = None
+    time_format: Annotated[
+        str | None,
+        option(
+            "--time-format FORMAT",
+            "rfc3339 (default), epoch, epoch_ms, epoch_us, epoch_ns, auto, or a strptime format.",
+        ),
+    ] = None
+    timezone: Annotated[
+        str | None,
+        option("--timezone ZONE", "The IANA time zone of times without an offset (Europe/Berlin, UTC)."),
+    ] = None
+    max_line: Annotated[int, option("--max-line BYTES", "Records longer than this are rejected.", min=1)] = MAX_LINE
+
+    def layout(self) -> Layout:
+        """Return how the records lie in the files. Raises UsageError."""
+        return _read(read_layout, self._given(LAYOUT_OPTIONS))
+
+    def times(self) -> Times:
+        """Return how the times are written. Raises UsageError."""
+        return _read(read_times, self._given(TIME_OPTIONS))
+
+    def _given(self, names: tuple[str, ...]) -> dict[str, str | None]:
+        return {name: getattr(self, name.replace("-", "_")) for name in names}
+
+    def words(self) -> list[str]:
+        """Return the options that were given, as they are typed."""
+        words: list[str] = []
+        for one in fields(self):
+            value = getattr(self, one.name)
+            if value != one.default:
+                for text in value if isinstance(value, list) else [str(value)]:
+                    words += [f"--{one.name.replace('_', '-')}", text]
+        return words
+
+    def reading(self, cli: Context, *, on_invalid: str | None = None) -> Reading:
+        """Return how records are read: by these options, else pik.toml, else as events. Raises UsageError."""
+        from pik.rawlog.segment_writer import Reading
+
+        layout = self.layout()
+        mapping = dict(cli.settings.ingest.map)
+        for text in self.map or ():
+            name, equals, expression = text.partition("=")
+            if not equals or not expression:
+                raise UsageError(f"--map {text}: expected FIELD=JMESPATH", hint="--map entity_id=body.user.id")
+            mapping[name.strip()] = expression
+        chosen = Reading(
+            self.max_line,
+            stop=on_invalid == "stop",
+            mapping=mapping,
+            times=self.times().over(usual_times(cli)),
+            mixed=on_invalid == "reject",
+            layout=layout,
+        )
+        chosen.record_mapping()  # complains now rather than in a worker
+        return chosen
+
+
+def usual_times(cli: Context) -> Times:
+    """Return how times are written, as pik.toml says. Raises UsageError."""
+    usual = cli.settings.ingest
+    return _read(read_times, {"time-format": usual.time_format, "timezone": usual.timezone})
+
+
+def _read(read: Callable[[Mapping[str, str]], _Described], given: Mapping[str, str | None]) -> _Described:
+    """Return what options describe. Raises UsageError, which begins with the option's name."""
+    try:
+        return read({name: text for name, text in given.items() if text is not None})
+    except Invalid as error:
+        raise UsageError(f"--{error.message}", hint=error.hint) from None

@@ -1,0 +1,275 @@
+"""An input that is open: recognized by its first bytes, identified, and read as blocks of records."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import replace
+from hashlib import file_digest
+from itertools import islice
+from tempfile import TemporaryFile
+from typing import Any, BinaryIO, cast
+
+from pik.errors import InputError, UsageError
+from pik.inputs import blocks as json_lines
+from pik.inputs import csv_rows, json_values, kcat_lines, parquet_rows, text_lines
+from pik.inputs.blocks import Block, NulRuns
+from pik.inputs.compression import beginning, codec_of, decompressed, uncompressed
+from pik.inputs.csv_rows import delimiter_of, table
+from pik.inputs.encoding import as_utf8
+from pik.inputs.mapping import MIXED, RecordMapping
+from pik.inputs.shapes import Shape, recognize, refuse_binary
+from pik.model.layout import PARQUET, TABLES, WRITTEN_AS_JSON, InputFormat, Layout
+
+HEAD = 1 << 16
+"""Bytes that are examined, at most, of the input as stored and uncompressed."""
+
+BEGINNING = 1 << 20
+"""Bytes of a stream that can be looked at before it is read: enough for a block of bzip2."""
+
+Reader = Callable[..., Iterator[Block]]
+
+
+def _apart_from_nul_runs(read: Reader) -> Reader:
+    """Return the reader of a text in which every run of NUL bytes stands on its own line."""
+
+    def reading(stream: BinaryIO, *given: Any, **options: Any) -> Iterator[Block]:
+        return read(cast(BinaryIO, NulRuns(stream)), *given, **options)
+
+    return reading
+
+
+READERS: Mapping[InputFormat, Reader] = {
+    InputFormat.JSONL: _apart_from_nul_runs(json_lines.blocks),
+    InputFormat.JSON: _apart_from_nul_runs(json_values.blocks),
+    InputFormat.CSV: csv_rows.blocks,
+    InputFormat.TSV: csv_rows.blocks,
+    InputFormat.PARQUET: parquet_rows.blocks,
+    InputFormat.TEXT: _apart_from_nul_runs(text_lines.blocks),
+    InputFormat.KCAT: _apart_from_nul_runs(kcat_lines.blocks),
+}
+"""What yields the records of each format as lines of JSON."""
+
+_BETWEEN = " \t\r\n,\x1e"
+"""What stands between values of JSON."""
+
+_RECORDS = 100
+"""Records whose fields are compared with a mapping."""
+
+
+class OpenedInput(ABC):
+    """An input that stays open while it is examined, identified and read: each of these sees the same bytes.
+
+    Every method reads from the beginning; a stream can be examined and then read once. All raise InputError where the
+    input cannot be read, and StoreError where it is in S3 and access fails.
+    """
+
+    def __init__(self, name: str, *, is_stream: bool = False) -> None:
+        self.name, self.is_stream = name, is_stream
+        self.position = 0
+        """Bytes of the input that have been read for the blocks so far, as stored."""
+
+    @abstractmethod
+    def recognize(self, layout: Layout, *, mapped: bool) -> Layout:
+        """Return the layout with its format, by the content and the name where it has none. Raises InputError where the
+        input is certainly not of that format, or of none that can be read. `mapped`: any JSON object is a record."""
+
+    @abstractmethod
+    def expect_fields(self, layout: Layout, mapping: RecordMapping) -> None:
+        """Raise UsageError where the mapping fits none of the input's first records."""
+
+    @abstractmethod
+    def digest(self) -> str:
+        """Return the identity of the content, in hex."""
+
+    @abstractmethod
+    def blocks(self, layout: Layout, max_line: int, *, first_seq: int = 1, offset: int = 0) -> Iterator[Block]:
+        """Yield the blocks from record `first_seq` on, which starts `offset` uncompressed bytes into the input.
+
+        A run of NUL bytes is one record. Raises InputError as `blocks` of each reader does. The caller checks
+        afterwards that the input is unchanged.
+        """
+
+    @abstractmethod
+    def expect_unchanged(self, hint: str = "") -> None:
+        """Raise InputError if the input was written to since it was opened."""
+
+
+class OpenedFile(OpenedInput):
+    """One file, stream or object. `is_file`: it is on a disk, where it may be written to meanwhile; S3 itself notices
+    that. `unchanged` raises InputError where what it is a part of was written to."""
+
+    def __init__(
+        self,
+        name: str,
+        stored: BinaryIO,
+        *,
+        is_stream: bool = False,
+        is_file: bool = False,
+        unchanged: Callable[[str], None] | None = None,
+    ) -> None:
+        super().__init__(name, is_stream=is_stream)
+        self.stored = cast(io.BufferedReader, stored)
+        """The bytes as they are stored."""
+        self._unchanged = unchanged
+        self._file = stored if is_file else None
+        self._state = _state(stored) if self._file else None
+
+    def recognize(self, layout: Layout, *, mapped: bool) -> Layout:
+        """Return the layout with its format, by the content and the name where it has none. Raises InputError where the
+        input is certainly not of that format, or of none that can be read. `mapped`: any JSON object is a record."""
+        head, whole = self._head(layout)
+        if layout.format is None and layout.encoding is None and head.startswith(parquet_rows.MAGIC):
+            return PARQUET
+        if layout.format is None and not layout.is_table:
+            found = recognize(head.replace(b"\0", b"\n"), self.name, whole=whole, mapped=mapped)
+            if isinstance(found, Shape):
+                raise found.error(self.name)
+            return replace(found, encoding=layout.encoding)
+        if layout.is_table and layout.format != InputFormat.TSV:
+            delimiter = layout.delimiter or delimiter_of(head.decode(errors="replace"), whole=whole) or ","
+            return replace(layout, format=table(delimiter).format, delimiter=table(delimiter).delimiter)
+        if layout.format == InputFormat.TEXT:
+            text_lines.compiled(layout)  # complains before anything is recorded
+        return layout
+
+    def expect_fields(self, layout: Layout, mapping: RecordMapping) -> None:
+        """Raise UsageError where the mapping fits none of the input's first records."""
+        if layout.format == InputFormat.PARQUET:
+            if not self.is_stream and self.stored_beginning(4) == parquet_rows.MAGIC:
+                columns = parquet_rows.columns_of(self.stored, self.name)
+                mapping.expect_fields([dict.fromkeys(columns)], self.name)
+            return
+        head, whole = self._head(layout)
+        if layout.format in WRITTEN_AS_JSON:
+            records = _records(head.replace(b"\0", b"\n").decode(errors="replace").lstrip("\ufeff" + _BETWEEN))
+        else:
+            if layout.format in (InputFormat.TEXT, InputFormat.KCAT) and not whole:
+                head = head[: head.rfind(b"\n") + 1]
+            read = READERS[layout.format or InputFormat.JSONL]
+            first = next(read(io.BytesIO(head), self.name, layout, max_line=HEAD), Block(1, 0, b"", 0))
+            records = _json_lines(first)
+            _expect_some(first, layout, self.name)
+        mapping.expect_fields(list(islice(records, _RECORDS)), self.name)
+
+    def _head(self, layout: Layout) -> tuple[bytes, bool]:
+        """Return at most HEAD bytes of the text, in UTF-8, and whether they are certainly all. Raises InputError for a
+        binary file."""
+        head = self.stored_beginning(HEAD)
+        is_plain = codec_of(head) is None
+        whole = is_plain and len(head) < HEAD
+        if not is_plain:
+            head = self.beginning(HEAD)
+        if layout.encoding is not None:
+            return head.decode(layout.encoding, errors="ignore").encode(), whole
+        if layout.format not in (None, InputFormat.PARQUET) or not head.startswith(parquet_rows.MAGIC):
+            refuse_binary(head, self.name)
+        return head, whole
+
+    def digest(self) -> str:
+        """Return the SHA-256 of the bytes as stored, in hex: the identity of a file's content."""
+        self.stored.seek(0)
+        return file_digest(self.stored, "sha256").hexdigest()
+
+    def decompressed(self, hint: str = "") -> AbstractContextManager[io.BufferedReader]:
+        """Open the bytes, without their compression; `hint` is that of an error where they are damaged or cut."""
+        if not self.is_stream:
+            self.stored.seek(0)
+        return decompressed(self.stored, self.name, hint)
+
+    def stored_beginning(self, size: int) -> bytes:
+        """Return the first bytes as they are stored; they can be read again."""
+        if self.is_stream:
+            return self.stored.peek(size)[:size]
+        self.stored.seek(0)
+        return self.stored.read(size)
+
+    def beginning(self, size: int) -> bytes:
+        """Return the first bytes without their compression, fewer where it is damaged; they can be read again."""
+        if self.is_stream:
+            return beginning(self.stored.peek(BEGINNING), size)
+        with suppress(InputError), self.decompressed() as stream:
+            return stream.read(size)
+        return b""
+
+    @contextmanager
+    def repeatable(self) -> Iterator[OpenedFile]:
+        """Provide the input so that it can be read more than once: a stream is copied to a temporary file first."""
+        if not self.is_stream:
+            yield self
+            return
+        with TemporaryFile() as file:
+            shutil.copyfileobj(self.stored, file)
+            file.flush()
+            with open(file.fileno(), "rb", closefd=False) as copied:
+                yield OpenedFile(self.name, copied)
+
+    def blocks(self, layout: Layout, max_line: int, *, first_seq: int = 1, offset: int = 0) -> Iterator[Block]:
+        """Yield the blocks from record `first_seq` on, which starts `offset` uncompressed bytes into the input.
+
+        A run of NUL bytes is one record. Raises InputError as `blocks` does. The caller checks afterwards that the
+        input is unchanged.
+        """
+        if not self.is_stream:
+            self.stored.seek(0)
+        self.position = 0
+        is_text = layout.encoding is None and layout.format != InputFormat.PARQUET
+        opening = uncompressed if is_text else decompressed
+        with opening(self.stored, self.name) as stream:
+            text = stream if layout.encoding is None else as_utf8(stream, layout.encoding, self.name)
+            read = READERS[layout.format or InputFormat.JSONL]
+            for block in read(text, self.name, layout, max_line=max_line, first_seq=first_seq, offset=offset):
+                seekable = self.stored.seekable()
+                at = self.stored.tell() if seekable else self.position + len(block.data)
+                self.position = max(self.position, at)  # what is not read in order does not go back
+                yield block
+
+    def expect_unchanged(self, hint: str = "") -> None:
+        """Raise InputError if the file was written to since it was opened. A replaced file was not: its old content is
+        what has been read."""
+        if self._unchanged is not None:
+            self._unchanged(hint)
+        if self._file is not None and _state(self._file) != self._state:
+            raise InputError(
+                f"{self.name} changed while it was being read",
+                hint=hint or "what was read is kept; ingest the file again when nothing writes to it",
+            )
+
+
+def _state(file: BinaryIO) -> tuple[int, int]:
+    """What changes when a file is written to."""
+    state = os.fstat(file.fileno())
+    return state.st_size, state.st_mtime_ns
+
+
+def _expect_some(first: Block, layout: Layout, name: str) -> None:
+    """Raise UsageError where none of the first lines of a text is a record: all would be rejected."""
+    lines = first.data.split(b"\n")
+    if layout.format not in TABLES and first.problems and len(first.problems) == len(list(filter(bytes.strip, lines))):
+        seq, problem = next(iter(first.problems.items()))
+        shown = problem.record[:60].decode(errors="replace")
+        what = f"{layout}: the first {len(first.problems):,} lines of {name} are not read by it"
+        raise UsageError(f"{what}; line {seq:,}: {problem.reason}: {shown!r}", hint=MIXED)
+
+
+def _json_lines(block: Block) -> Iterator[dict[str, Any]]:
+    for seq, line in enumerate(block.data.split(b"\n"), block.first_seq):
+        if line and seq not in block.problems:
+            yield json.loads(line)
+
+
+def _records(text: str) -> Iterator[dict[str, Any]]:
+    """Yield the objects that a text begins with, one per line or in an array, up to one that is cut."""
+    read, text = json.JSONDecoder().raw_decode, text.removeprefix("[")
+    with suppress(ValueError, RecursionError):
+        while True:
+            text = text.lstrip(_BETWEEN)
+            found, end = read(text)
+            text = text[end:]
+            if isinstance(found, dict):
+                yield found
