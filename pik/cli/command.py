@@ -20,7 +20,7 @@ from pik.cli.context import Context
 from pik.cli.help import GLOBAL, Command, Group
 from pik.cli.options import option
 from pik.errors import PikError, UsageError
-from pik.model.instant import DAY, MAX_INSTANT
+from pik.model.instant import DAY, MAX_INSTANT, displayed_in
 
 Function = Callable[..., int | None]
 
@@ -49,6 +49,14 @@ def _globals(
     format: Annotated[  # noqa: A002 - the option's name
         Format | None,
         option("--format FORMAT", f"{', '.join(Format)}. [env PIK_FORMAT; default table]", rich_help_panel=GLOBAL),
+    ] = None,
+    display_timezone: Annotated[
+        str | None,
+        option(
+            "--display-timezone ZONE",
+            "Show times in this IANA zone, with their offset; JSON, CSV: UTC. [env PIK_DISPLAY_TIMEZONE]",
+            rich_help_panel=GLOBAL,
+        ),
     ] = None,
     quiet: Annotated[
         bool, option("--quiet -q", "No notes and no progress; only results and errors.", rich_help_panel=GLOBAL)
@@ -91,7 +99,8 @@ def with_globals(function: Function) -> Function:
         if ctx.invoked_subcommand is None:
             for name, group in groups.items():
                 values[name] = group(**{one.name: values.pop(one.name) for one in fields(group)})
-            return function(cli, **values)
+            with displayed_in(cli.display_zone):
+                return function(cli, **values)
         _expect_no_options(ctx, values)
         return None
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from pik.errors import Invalid, UsageError
+from pik.model.instant import Zone, load_zone
 
 FILE = "pik.toml"
 DEFAULT_STORE = "./.pik"
@@ -49,6 +50,7 @@ class Config:
 
     store: str | None = None
     format: Format | None = None
+    display_timezone: str | None = None
     stores: Mapping[str, str] = field(default_factory=dict)
     ingest: Ingest = field(default_factory=Ingest)
 
@@ -58,12 +60,13 @@ class Settings:
     """What holds for this command: the store's URL or path, the output format, who gives it, and `[ingest]`.
 
     `default_store` is where a store is created that no option, variable or file names; None where one names it. `actor`
-    is None where neither an option nor a variable gives one.
+    is None where neither an option nor a variable gives one, `display_zone` where people read times in UTC.
     """
 
     store: str
     default_store: str | None
     format: Format
+    display_zone: Zone | None
     quiet: bool
     actor: str | None
     ingest: Ingest
@@ -73,6 +76,7 @@ def settings(
     *,
     store: str | None = None,
     format: str | None = None,  # noqa: A002 - the option's name
+    display_timezone: str | None = None,
     quiet: bool = False,
     actor: str | None = None,
     environment: Mapping[str, str] = os.environ,
@@ -94,6 +98,7 @@ def settings(
         store=url,
         default_store=default,
         format=_format(format, config, environment),
+        display_zone=_display_zone(display_timezone, environment, config, path),
         quiet=quiet,
         actor=_actor(actor, environment),
         ingest=config.ingest,
@@ -150,6 +155,22 @@ def _format(option: str | None, config: Config, environment: Mapping[str, str]) 
     return Format(option or variable or config.format or Format.TABLE)
 
 
+def _display_zone(option: str | None, environment: Mapping[str, str], config: Config, path: Path | None) -> Zone | None:
+    """The zone in which people read times; None is UTC."""
+    given = {
+        "--display-timezone": option,
+        "PIK_DISPLAY_TIMEZONE": environment.get("PIK_DISPLAY_TIMEZONE") or None,
+        f"{path}: display_timezone": config.display_timezone,
+    }
+    where, name = next(((where, name) for where, name in given.items() if name is not None), ("", "UTC"))
+    if name == "UTC":
+        return None
+    try:
+        return load_zone(name)
+    except UsageError as error:
+        raise UsageError(f"{where}: {error.message}", hint=error.hint) from None
+
+
 def _invalid_choice(value: object) -> str:
     return f"invalid choice {value!r} (choose from {', '.join(Format)})"
 
@@ -179,7 +200,10 @@ def read(path: Path) -> Config:
     return config
 
 
-_KEYS = "it may have: store, format, [stores] NAME = …, [ingest] time_format, timezone, [ingest.map] FIELD = …"
+_KEYS = (
+    "it may have: store, format, display_timezone, [stores] NAME = …, [ingest] time_format, timezone,"
+    " [ingest.map] FIELD = …"
+)
 
 
 def _converted(table: Mapping[str, object]) -> Config | None:

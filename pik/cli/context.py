@@ -17,6 +17,7 @@ from pik.cli.config import Format, Settings
 
 if TYPE_CHECKING:
     from pik.cli.document import Schema
+    from pik.model.instant import Zone
     from pik.ports.engine import Engine
     from pik.ports.exporter import Exporter, Layout
     from pik.ports.remote import Api, Foreign, StackHealth
@@ -31,21 +32,42 @@ class Context:
     def __init__(self) -> None:
         self._store: str | None = None
         self._format: str | None = None
+        self._display_timezone: str | None = None
         self._quiet = False
         self.actor_option: str | None = None
         self._actor: str | None = None
 
-    def choose(self, *, store: str | None, format: str | None, quiet: bool, actor: str | None) -> None:  # noqa: A002 - the option's name
+    def choose(
+        self,
+        *,
+        store: str | None,
+        format: str | None,  # noqa: A002 - the option's name
+        display_timezone: str | None,
+        quiet: bool,
+        actor: str | None,
+    ) -> None:
         """Take the global options of one part of the line; what stands further right wins."""
         self._store = store or self._store
         self._format = format or self._format
+        self._display_timezone = self._display_timezone if display_timezone is None else display_timezone
         self._quiet = quiet or self._quiet
         self.actor_option = self.actor_option if actor is None else actor
 
     @cached_property
     def settings(self) -> Settings:
         """Option, else environment, else pik.toml, else default."""
-        return config.settings(store=self._store, format=self._format, quiet=self._quiet, actor=self.actor_option)
+        return config.settings(
+            store=self._store,
+            format=self._format,
+            display_timezone=self._display_timezone,
+            quiet=self._quiet,
+            actor=self.actor_option,
+        )
+
+    @property
+    def display_zone(self) -> Zone | None:
+        """The zone of the times that this command shows: UTC (None) in formats that programs read."""
+        return self.settings.display_zone if self.settings.format in (Format.TABLE, Format.MD) else None
 
     def actor(self, store: Store) -> str:
         """Who is recorded with what this command changes in the store: the actor that is given, else the caller as the

@@ -12,7 +12,7 @@ import msgspec
 from pik.cli.document import Column, Document, Table
 from pik.cli.text import broken, cells, colours, padded, shortened, terminal_width, visible
 from pik.cli.values import Bucket, EventId, Lines, Moment, Shown, is_number, words
-from pik.model.instant import DAY, SECOND, Window, format_instant
+from pik.model.instant import DAY, SECOND, Window, display_instant
 
 Write = Callable[[str], object]
 
@@ -118,7 +118,7 @@ def _table(table: Table, out: Write) -> None:
         out(f"{table.empty_text or 'none'}\n")
         return
     limit = terminal_width()
-    days = [all(_is_day(values[number]) for values in rows.sample) for number in range(len(rows.columns))]
+    days = [all(_is_midnight(values[number]) for values in rows.sample) for number in range(len(rows.columns))]
 
     def texts_of(values: Sequence[object]) -> list[str]:
         if limit is None:
@@ -143,8 +143,9 @@ def _table(table: Table, out: Write) -> None:
         _sentence(f"{'; '.join(parts)} (a wider terminal, a pipe or --format json shows all)", limit, out)
 
 
-def _is_day(value: object) -> bool:
-    return not isinstance(value, Bucket) or value.nanos % DAY == 0
+def _is_midnight(value: object) -> bool:
+    """Whether a bucket begins at midnight UTC, and is shown in UTC: then its date is enough, and can be pasted."""
+    return not isinstance(value, Bucket) or display_instant(value.nanos).endswith("T00:00:00Z")
 
 
 def _sentence(text: str, limit: int | None, out: Write) -> None:
@@ -177,12 +178,12 @@ def _terse(value: object, *, days: bool) -> str:
     if isinstance(value, EventId):
         return words(value.text[:_SHORT_ID])
     if isinstance(value, Bucket):
-        text = format_instant(value.nanos)
-        if days and value.nanos % DAY == 0:
+        text = display_instant(value.nanos)
+        if days and _is_midnight(value):
             return text[:10]
-        return text.removesuffix(":00Z") + "Z" if text.endswith(":00Z") else text
+        return text[:16] + text[19:] if text[16:19] == ":00" and text[19] != "." else text
     if isinstance(value, Moment):
-        return format_instant(value.nanos - value.nanos % SECOND)
+        return display_instant(value.nanos - value.nanos % SECOND)
     if isinstance(value, Window) and value.start % DAY == value.end % DAY == 0:
         return str(value).replace("T00:00:00Z", "")
     return words(value)

@@ -9,11 +9,11 @@ from typing import Any
 import msgspec
 
 from pik.cli.text import visible
-from pik.model.instant import Window, format_about, format_duration, format_instant
+from pik.model.instant import Window, display_instant, format_about, format_duration, format_instant
 
 
 class Instant(msgspec.Struct, frozen=True):
-    """Nanoseconds since the epoch: RFC 3339 in UTC for everybody."""
+    """Nanoseconds since the epoch: RFC 3339, in UTC for programs, in the zone of --display-timezone for people."""
 
     nanos: int
 
@@ -127,6 +127,8 @@ def words(value: object) -> str:
             return "yes" if value else "no"
         case Count():
             return f"{value.number:,}"
+        case Instant():
+            return display_instant(value.nanos)
         case Shown():
             return "\n".join(map(visible, value.text.split("\n")))
         case Entity():

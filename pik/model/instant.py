@@ -8,7 +8,9 @@ Time zones go by their IANA names and come from the tzdata package: the same on 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
@@ -205,7 +207,7 @@ def full_instant(instant: int) -> str:
 
 
 def format_instant(instant: int) -> str:
-    """RFC 3339 in UTC for people: as `full_instant`, with only as many of 0, 3, 6 or 9 fraction digits as needed."""
+    """RFC 3339 in UTC: as `full_instant`, with only as many of 0, 3, 6 or 9 fraction digits as needed."""
     text = full_instant(instant)[:-1]
     return text.removesuffix("000").removesuffix("000").removesuffix("000").removesuffix(".") + "Z"
 
@@ -283,6 +285,43 @@ class Zone(NamedTuple):
         return (first.days * 86400 + first.seconds) * SECOND
 
 
+_display_zone: ContextVar[Zone | None] = ContextVar("display_zone", default=None)
+
+
+@contextmanager
+def displayed_in(zone: Zone | None) -> Iterator[None]:
+    """While this holds, `display_instant` shows times in that zone; None is UTC."""
+    token = _display_zone.set(zone)
+    try:
+        yield
+    finally:
+        _display_zone.reset(token)
+
+
+def display_instant(instant: int) -> str:
+    """Return the instant for people: as `format_instant`, or in the zone of `displayed_in`, with its offset.
+
+    Whatever is kept, or read by programs, is written by `format_instant`."""
+    text, zone = format_instant(instant), _display_zone.get()
+    if zone is None:
+        return text
+    minute, offset = _local_minute(zone, instant // MINUTE)
+    return f"{minute}{text[17:-1]}{offset}"
+
+
+@lru_cache(maxsize=65536)
+def _local_minute(zone: Zone, minute: int) -> tuple[str, str]:
+    """Return `YYYY-MM-DDTHH:MM:` in the zone, and its offset, such as `+02:00`. RFC 3339 has no seconds in an offset:
+    those of local mean times before 1972 are cut."""
+    moment = _EPOCH_UTC + timedelta(minutes=minute)
+    offset = moment.astimezone(zone.info).utcoffset()
+    assert offset is not None
+    minutes = int(offset.total_seconds() / 60)
+    hours, rest = divmod(abs(minutes), 60)
+    local = (moment + timedelta(minutes=minutes)).isoformat()[:17]
+    return local, f"{'-' if minutes < 0 else '+'}{hours:02d}:{rest:02d}"
+
+
 @lru_cache(maxsize=8)
 def load_zone(name: str) -> Zone:
     """Return the zone of this IANA name. Raises UsageError."""
@@ -313,7 +352,7 @@ class Window:
     def __post_init__(self) -> None:
         if self.start >= self.end:
             raise UsageError(
-                f"the window [{format_instant(self.start)}, {format_instant(self.end)}) is empty",
+                f"the window [{display_instant(self.start)}, {display_instant(self.end)}) is empty",
                 hint="--from is included, --to is not; --to must be later",
             )
 
@@ -351,9 +390,9 @@ class Window:
         return f"in {self}" if self.from_text or self.to_text else "at any time"
 
     def __str__(self) -> str:
-        if self.from_text is None and self.to_text is None:
-            return "all time"
-        return f"[{self.from_text or '…'}, {self.to_text or '…'})"
+        start = display_instant(self.start) if self.start > MIN_INSTANT else None
+        end = display_instant(self.end) if self.end <= MAX_INSTANT else None
+        return f"[{start or '…'}, {end or '…'})" if start or end else "all time"
 
 
 ALL_TIME = Window()

@@ -42,7 +42,7 @@ def _document(text: str) -> Any:
 def pik(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., Result]:
     """Runs `pik ARGUMENTS…` and returns its Result. Whatever it suggests as `next` can be pasted into a shell."""
     monkeypatch.chdir(tmp_path)
-    for name in ("PIK_STORE", "PIK_FORMAT", "PIK_ACTOR", "PIK_DEBUG", "NO_COLOR"):
+    for name in ("PIK_STORE", "PIK_FORMAT", "PIK_ACTOR", "PIK_DEBUG", "PIK_DISPLAY_TIMEZONE", "NO_COLOR"):
         monkeypatch.delenv(name, raising=False)
 
     def run(*arguments: object) -> Result:

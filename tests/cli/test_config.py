@@ -12,6 +12,7 @@ from pik.errors import UsageError
 FULL = """
 store = "raw"
 format = "md"
+display_timezone = "Europe/Berlin"
 [stores]
 prod = "aws://prod?region=eu-west-1"
 old = "../old"
@@ -31,7 +32,7 @@ def below(tmp_path: Path) -> Path:
 
 def test_defaults(tmp_path: Path) -> None:
     found = settings(environment={}, directory=tmp_path)
-    assert (found.store, found.format, found.quiet) == ("./.pik", "table", False)
+    assert (found.store, found.format, found.quiet, found.display_zone) == ("./.pik", "table", False, None)
     assert (found.ingest.time_format, found.ingest.map) == (None, {})
 
 
@@ -94,6 +95,25 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     path.write_bytes(b"\xff")
     with pytest.raises(UsageError, match="is not TOML"):
         read(path)
+
+
+def test_times_are_shown_in_the_zone_of_the_option_else_of_the_environment_else_of_the_file(below: Path) -> None:
+    def zone(option: str | None = None, **environment: str) -> str | None:
+        found = settings(display_timezone=option, environment=environment, directory=below).display_zone
+        return found and found.name
+
+    assert zone() == zone(PIK_DISPLAY_TIMEZONE="") == "Europe/Berlin"
+    assert zone(PIK_DISPLAY_TIMEZONE="Asia/Tokyo") == "Asia/Tokyo"
+    assert zone("America/Lima", PIK_DISPLAY_TIMEZONE="Asia/Tokyo") == "America/Lima"
+    assert zone("UTC") is zone(PIK_DISPLAY_TIMEZONE="UTC") is None
+    for option, name in (("berlin", "--display-timezone"), (None, "PIK_DISPLAY_TIMEZONE")):
+        with pytest.raises(UsageError, match=f"^{name}: unknown time zone 'berlin'$") as caught:
+            zone(option, PIK_DISPLAY_TIMEZONE="berlin")
+        assert caught.value.hint == "perhaps Europe/Berlin"
+    path = below.parent / "pik.toml"
+    path.write_text("display_timezone = ''")
+    with pytest.raises(UsageError, match=f"^{path}: display_timezone: unknown time zone ''$"):
+        zone()
 
 
 def test_a_wrong_variable_is_named(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from pik.cli.output import Output
 from pik.cli.text import cells
 from pik.cli.values import Bucket, Count, EventId, Instant, Json, Lag, Moment, Shown
 from pik.errors import Damaged
-from pik.model.instant import Window
+from pik.model.instant import Window, displayed_in, load_zone
 
 HOUR = 3_600_000_000_000
 
@@ -276,6 +276,10 @@ def test_ids_buckets_and_clocks_are_short_on_a_terminal_only(show: Show) -> None
 
     assert cells_of([day, 2 * day], 100)[2] == ["01" * 8, "1970-01-03", "1970-01-01T00:00:01Z"]
     assert [row[1] for row in cells_of([day, 2 * day + HOUR], 100)[1:]] == ["1970-01-02T00:00Z", "1970-01-03T01:00Z"]
+    with displayed_in(load_zone("Europe/Berlin")):
+        assert cells_of([day, 2 * day], 100)[2] == ["01" * 8, "1970-01-03T01:00+01:00", "1970-01-01T01:00:01+01:00"]
+        long = "1970-01-01T01:00:01.500000001+01:00"
+        assert cells_of([day, 2 * day], 0)[2][1:] == ["1970-01-03T01:00:00+01:00", long]
     whole = ["01" * 16, "1970-01-03T00:00:00Z", "1970-01-01T00:00:01.500000001Z"]
     assert cells_of([day, 2 * day], 0)[2] == whole
     assert [word for word in cells_of([day, 2 * day], 0, "md")[3] if word != "|"] == whole

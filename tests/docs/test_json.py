@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import shutil
 import signal
 import sys
@@ -46,29 +47,70 @@ COUNTED = ("--assume", "duplicates=counted")
 EVERYTHING = (*ONE, "--type", "payment_captured", "--source", "app", "--metric", "revenue")
 
 
+ZONE, OFFSET = "Pacific/Marquesas", "-09:30"
+"""Of the times that tables show; JSON stays in UTC."""
+
+CHANGES = {
+    "--output",
+    "--rebuild-index",
+    "--restore",
+    "api",
+    "apply",
+    "cancel",
+    "correct",
+    "export",
+    "import",
+    "ingest",
+}
+CHANGES |= {
+    "init",
+    "inputs",
+    "manifest",
+    "pull",
+    "purge",
+    "redrive",
+    "replay",
+    "restore",
+    "resume",
+    "revoke",
+    "rollback",
+}
+"""The last words of titles whose commands must not be given twice."""
+
+
 class Journey:
     """Runs commands one after the other and keeps their JSON by the title of its schema (none: not at all)."""
 
     def __init__(self, directory: Path, patch: pytest.MonkeyPatch) -> None:
         self.said: dict[str, list[Any]] = {}
+        self.shown: dict[str, str] = {}
         self._patch = patch
+        patch.setenv("PIK_DISPLAY_TIMEZONE", ZONE)
         patch.chdir(directory)
         for name in ("PIK_STORE", "PIK_FORMAT", "PIK_DEBUG"):
             patch.delenv(name, raising=False)
 
     def __call__(self, title: str, *arguments: object, code: int = 0) -> Any:
-        self._patch.setattr(sys, "argv", ["pik", *map(str, arguments), "--format", "json"])
+        out, err = self._run(code, *arguments, "--format", "json")
+        assert OFFSET not in out + err, f"pik {arguments} writes JSON in the zone of tables"
+        if title and title.split()[-1] not in CHANGES and title not in self.shown:
+            self.shown[title] = "".join(self._run(code, *arguments, "--format", "table"))
+        if not title:
+            return None
+        said = json.loads(out, parse_float=Decimal)
+        self.said.setdefault(title, []).append(said)
+        return said
+
+    def _run(self, code: int, *arguments: object) -> tuple[str, str]:
+        """Return what a command writes to standard output and to standard error."""
+        self._patch.setattr(sys, "argv", ["pik", *map(str, arguments)])
         out, err = io.StringIO(), io.StringIO()
         handler = signal.getsignal(signal.SIGTERM)
         with redirect_stdout(out), redirect_stderr(err):
             ended = main()
         signal.signal(signal.SIGTERM, handler)
         assert ended == code, f"pik {arguments} ended with {ended}: {err.getvalue()}"
-        if not title:
-            return None
-        said = json.loads(out.getvalue(), parse_float=Decimal)
-        self.said.setdefault(title, []).append(said)
-        return said
+        return out.getvalue(), err.getvalue()
 
 
 def _bring_in(pik: Journey) -> None:
@@ -552,8 +594,8 @@ def _misfit(pik: Journey) -> None:
 
 
 @pytest.fixture(scope="module")
-def said(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, list[Any]]]:
-    """What every command writes, by the title of its schema, in a store where all of them have something to say."""
+def journey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Journey]:
+    """Every command, in a store where all of them have something to say."""
     directory = tmp_path_factory.mktemp("journey")
     write_data(directory)
     (directory / "peculiar.jsonl").write_bytes(PECULIAR.encode() + b'{"source":"\xff"}\n')
@@ -563,7 +605,13 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, list[An
         for part in (_bring_in, _numbers, _look, _repair, _republish, _import, _correct, _fail, _pull, _keep, _misfit):
             part(pik)
         _look_at_stack(pik, tmp_path_factory.mktemp("ministack"), patch)
-        yield pik.said
+        yield pik
+
+
+@pytest.fixture(scope="module")
+def said(journey: Journey) -> dict[str, list[Any]]:
+    """What every command writes, by the title of its schema."""
+    return journey.said
 
 
 def _closed(node: Any) -> Any:
@@ -668,3 +716,16 @@ def test_what_is_not_known_is_null(said: dict[str, list[Any]]) -> None:
         return [path] if value == "" else []
 
     assert [found for title, documents in said.items() for found in empty(documents, title)] == []
+
+
+IN_UTC = re.compile(r'(?<![="])\d{4}-\d\d-\d\dT[\d:.]+Z')
+PASTED_OR_RECORDED = re.compile(r"`pik [^`]*`|(?m:^(?:next)? +pik .*$)|\[\S+ \S+ is not computed")
+"""Commands, and why a task failed; what was typed has `=` before its times, and events have a quote."""
+
+
+def test_times_are_shown_in_the_display_timezone(journey: Journey) -> None:
+    assert {title.split()[1] for title in journey.shown} > {"events", "explain", "triage", "history", "runs", "stack"}
+    for title, text in journey.shown.items():
+        assert IN_UTC.findall(PASTED_OR_RECORDED.sub("", text)) == [], title
+        if re.search(r'"[\d-]{10}T[\d:.]+Z"', json.dumps(journey.said[title][0], default=str)):
+            assert OFFSET in text, title

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import example, given
@@ -18,9 +19,12 @@ from pik.model.instant import (
     MIN_INSTANT,
     MINUTE,
     SECOND,
+    Window,
     Zone,
     day_of,
     day_text,
+    display_instant,
+    displayed_in,
     format_duration,
     format_instant,
     full_instant,
@@ -48,6 +52,22 @@ def test_every_instant_survives_its_texts(instant: int) -> None:
     assert parse_instant(full[:-1]) == instant  # without an offset it is UTC, in a window
     assert full.startswith(day_text(day_of(instant)))
     assert len(format_instant(instant)) in (20, 24, 27, 30)
+
+
+@given(INSTANTS, st.sampled_from(["Europe/Berlin", "America/St_Johns", "Asia/Kathmandu", "Africa/Monrovia", "UTC"]))
+@example(MIN_INSTANT, "America/St_Johns")
+@example(MAX_INSTANT, "Asia/Kathmandu")
+def test_a_time_shown_in_a_zone_is_the_same_instant_by_the_clock_there(instant: int, zone: str) -> None:
+    with displayed_in(load_zone(zone)):
+        shown = display_instant(instant)
+        assert str(Window(instant)) == f"[{shown}, …)" or instant == MIN_INSTANT
+    assert display_instant(instant) == format_instant(instant)
+    assert parse_instant(shown) == instant
+    there = (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=instant // SECOND)).astimezone(ZoneInfo(zone))
+    offset = there.utcoffset()
+    assert offset is not None
+    if not offset % timedelta(minutes=1):  # RFC 3339 has no seconds in offsets
+        assert (shown[:19], shown[-6:]) == (there.isoformat()[:19], there.isoformat()[19:])
 
 
 @given(INSTANTS, st.integers(-23, 23), st.integers(0, 59))

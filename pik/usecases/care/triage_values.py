@@ -18,7 +18,7 @@ from msgspec import structs
 
 from pik.errors import Damaged, command, number_of
 from pik.model.correction import Correction
-from pik.model.instant import SECOND, Window, format_instant
+from pik.model.instant import SECOND, Window, display_instant, format_instant
 from pik.model.metric import Aggregate, Metric, PromotionKind, entities_of
 from pik.ports.state import Promotion
 from pik.usecases.care.triage_findings import Finding, Scope
@@ -234,7 +234,7 @@ def _values(scope: Scope) -> Iterator[Finding]:
         elif cause not in (Cause.LATE, Cause.DEFINITION):
             what = f"{values.off_by(metric, of_cause)}: {cause}{'' if of_cause.proven else ', inferred'}"
             if cause == Cause.VERDICT and of_cause.rebuilt is not None:
-                what += f", by the rebuild of the index {format_instant(of_cause.rebuilt)}"
+                what += f", by the rebuild of the index {display_instant(of_cause.rebuilt)}"
             events = of_cause.events if cause == Cause.NOT_COMPUTED else None
             yield values.finding("differences", what, _explain(of_cause), key, of_cause, events)
     for metric, (count, since) in values.failed.items():
@@ -298,7 +298,7 @@ def _old_definitions(values: _Values) -> Iterator[Finding]:
             applied_at = metric.applied_at - metric.applied_at % SECOND
             what = (
                 f"{number_of(count, 'value')} of {metric.name} {'was' if count == 1 else 'were'} computed with"
-                f" {pin(old[version])}; the definition is {pin(metric)} since {format_instant(applied_at)}"
+                f" {pin(old[version])}; the definition is {pin(metric)} since {display_instant(applied_at)}"
             )
             if moved.values:
                 what += f": {values.off_by(metric.name, moved)}"

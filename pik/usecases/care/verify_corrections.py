@@ -9,7 +9,7 @@ from time import time_ns
 
 from pik.errors import Damaged, StoreError, number_of
 from pik.model.correction import Correction, CorrectionKind, CorrectionList
-from pik.model.instant import DAY, SECOND, Window, day_of, day_text, format_instant
+from pik.model.instant import DAY, SECOND, Window, day_of, day_text, display_instant
 from pik.model.metric import Aggregate, Metric, entities_of
 from pik.ports.raw import RawKey, RawKind
 from pik.rawlog.corrections import read_correction, read_winners, without_frames
@@ -108,7 +108,7 @@ def _list_problems(
     else:
         return
     run.unreadable.append(UnreadableCorrection(correction, _days_of(listed), listed.frames))
-    first, last = format_instant(listed.first_event), format_instant(listed.last_event)
+    first, last = display_instant(listed.first_event), display_instant(listed.last_event)
     number = number_of(listed.deliveries, "delivery")
     under = f"{number} that happened from {first} to {last} according to {_described(correction)}"
     entities = entity_ranges(listed.frames) if listed.frames else ()

@@ -17,7 +17,7 @@ from itertools import chain, islice
 from operator import xor
 
 from pik.model.batch import Frame, Verdict
-from pik.model.instant import ALL_TIME, DAY, SECOND, Window, day_text, format_instant
+from pik.model.instant import ALL_TIME, DAY, SECOND, Window, day_text, display_instant
 from pik.model.metric import ALL_ENTITIES, Aggregate, Computed, Metric, entities_of, with_scale
 from pik.ports.raw import RawKey
 from pik.rawlog.segment_reader import places_of
@@ -146,7 +146,9 @@ class Remaining:
         elif self._is_uncertain(window, current.known_until):
             kind, count, detail = ProblemKind.UNCERTAIN, "uncertain", "others recorded while it was computed"
         else:
-            detail = f"its {row.inputs} inputs are not the events of {format_instant(row.bucket)} that were known to it"
+            detail = (
+                f"its {row.inputs} inputs are not the events of {display_instant(row.bucket)} that were known to it"
+            )
             return Problem(ProblemKind.AGGREGATE, of_run, detail, day, entities)
         self.run.counts[count] += 1
         value = InQuestion(

@@ -16,7 +16,7 @@ from pik.errors import Damaged, NothingSelected, command, number_of
 from pik.model.batch import Segment, Verdict
 from pik.model.calendar import UTC_DAYS
 from pik.model.delivery import Delivery, Filter, entity_mark
-from pik.model.instant import ALL_TIME, DAY, MAX_INSTANT, MIN_INSTANT, Window, day_of, format_instant, parse_instant
+from pik.model.instant import ALL_TIME, DAY, MAX_INSTANT, MIN_INSTANT, Window, day_of, display_instant, parse_instant
 from pik.ports.store import Index, Store
 from pik.rawlog.corrected import corrected_until
 from pik.rawlog.deliveries import deliveries
@@ -305,7 +305,7 @@ def nothing_matches(things: str, store: Store, window: Window, entities: Sequenc
     if totals.first_event is None or totals.last_event is None:
         return f"{found}: the store has no events"
     if totals.last_event < window.start or totals.first_event >= window.end:
-        first, last = format_instant(totals.first_event), format_instant(totals.last_event)
+        first, last = display_instant(totals.first_event), display_instant(totals.last_event)
         return f"{found}: the store has events from {first} to {last}"
     return found + ("" if store.deployed else _did_you_mean(store, entities[:5], window, before="; "))
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from pik.model.batch import Location, Verdict
 from pik.model.correction import Correction, CorrectionKind
 from pik.model.ids import creation_time
-from pik.model.instant import Window, format_instant
+from pik.model.instant import Window, display_instant
 from pik.model.scenario import Scenario
 from pik.ports.engine import Engine
 from pik.ports.store import Store
@@ -203,7 +203,7 @@ def chapters(
         found.append(Chapter(one.recorded_at, what, one.correction_id, about, one.actor, one.reason))
     for value in values:
         computed = value.computed
-        about = f"{computed.metric} {format_instant(computed.bucket)} counts it"
+        about = f"{computed.metric} {display_instant(computed.bucket)} counts it"
         found.append(Chapter(_computed_at(value), Happening.VALUE, value.run_id, about, value.actor, value.reason))
     found.sort(key=lambda one: one.at)
     return tuple(_counted(log, one, shown) for one in found)

@@ -19,7 +19,7 @@ from operator import attrgetter
 import msgspec
 
 from pik.errors import Damaged, NothingSelected, UsageError
-from pik.model.instant import format_instant
+from pik.model.instant import display_instant
 from pik.model.metric import ALL_ENTITIES, NO_INPUTS, Aggregate, Computed, Failure, Metric, Run, entity_text
 from pik.ports.engine import Engine
 from pik.ports.store import Store
@@ -196,7 +196,9 @@ class Comparison:
         examples: dict[Op, str] = {}
         for row in rows:
             held.add(row)
-            examples.setdefault(row.op, f"{row.metric} of {entity_text(row.entity_id)} in {format_instant(row.bucket)}")
+            examples.setdefault(
+                row.op, f"{row.metric} of {entity_text(row.entity_id)} in {display_instant(row.bucket)}"
+            )
             if self._found_common_key():
                 break
         if not self._found_common_key():

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from pik.errors import Damaged
 from pik.model.calendar import Buckets, covering
-from pik.model.instant import DAY, Window, format_instant
+from pik.model.instant import DAY, Window, display_instant
 from pik.model.metric import Aggregate, BucketDigest, Computed, DigestLines, Metric, entity_text, joinable
 from pik.ports.engine import NOTHING, Bucket, Computation, Engine
 from pik.ports.state import Aggregates
@@ -119,7 +119,7 @@ def sound(rows: Iterable[Aggregate]) -> Iterator[Aggregate]:
         if not row.sound:
             one = row.computed
             raise Damaged(
-                f"the version of {one.metric} of {entity_text(one.entity_id)} in {format_instant(one.bucket)} by run"
+                f"the version of {one.metric} of {entity_text(one.entity_id)} in {display_instant(one.bucket)} by run"
                 f" {row.run_id} is not as it was written: its digest does not match",
                 hint="what is damaged, and what recomputes or restores it: pik verify",
             )

@@ -16,7 +16,7 @@ from pik.errors import NothingSelected, UsageError, command, number_of
 from pik.model.calendar import covering
 from pik.model.correction import Correction
 from pik.model.delivery import Delivery, event_id_text
-from pik.model.instant import Window, format_instant
+from pik.model.instant import Window, display_instant, format_instant
 from pik.model.metric import ALL_ENTITIES, Computed, Metric, entities_of, entity_text
 from pik.model.scenario import PLAIN, OtherDefinition, Scenario
 from pik.ports.engine import Engine
@@ -149,7 +149,7 @@ def explain(
         lacking = "no value on either side" if left or right else "neither a current value nor events"
         raise NothingSelected(
             f"nothing to explain: {metric.name} of {entity_text(entity)} has {lacking}"
-            f" in the bucket {format_instant(window.start)}",
+            f" in the bucket {display_instant(window.start)}",
             hint=command("aggregates", "--metric", metric.name, *options_of(entity)),
         )
     return found
@@ -378,7 +378,7 @@ def other_buckets(metric: Metric) -> UsageError:
 def _verdict(change: Correction, count: int) -> str:
     by = f" by {change.actor}" if change.actor else ""
     return (
-        f"the rebuild of the index {change.correction_id}, {format_instant(change.recorded_at)}{by},"
+        f"the rebuild of the index {change.correction_id}, {display_instant(change.recorded_at)}{by},"
         f" changed which delivery of {number_of(count, 'event')} counts"
     )
 
@@ -386,7 +386,7 @@ def _verdict(change: Correction, count: int) -> str:
 def _corrected(correction: Correction) -> str:
     by = f" by {correction.actor}" if correction.actor else ""
     what = f"revokes {correction.revokes}" if correction.revokes else correction.statement
-    at = format_instant(correction.recorded_at)
+    at = display_instant(correction.recorded_at)
     return f"correction {correction.correction_id}, {at}{by}: {what} ({correction.reason})"
 
 
@@ -423,5 +423,5 @@ def _late(store: Store, states: States, before: State, after: State, left: Knowl
     if len(batches) > _NAMED:
         named += f" and {len(batches) - _NAMED:,} more batches"
     among = f" in {named}" if batches else " among them"
-    when = f"after {format_instant(since)}" if since else "where nothing had been recorded before"
+    when = f"after {display_instant(since)}" if since else "where nothing had been recorded before"
     return f"{sum(count for _, count in batches):,} recorded {when},{among}{not_known}"

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pik.errors import InputError, NothingSelected, UsageError
-from pik.model.instant import Window, format_instant
+from pik.model.instant import Window, display_instant
 from pik.model.metric import Aggregate, BucketDigest, Metric, entity_text
 from pik.model.scenario import PLAIN, Scenario
 from pik.ports.engine import Engine, Extent, Figures
@@ -117,7 +117,7 @@ def file_numbers(
             row, first, second = repeated
             raise InputError(
                 f"{table.name}, {table.unit} {second:,}: {row.metric} of {entity_text(row.entity_id)} in"
-                f" {format_instant(row.bucket)} is already in {table.unit} {first:,}",
+                f" {display_instant(row.bucket)} is already in {table.unit} {first:,}",
                 hint="a comparison takes one number for each metric, bucket and entity",
             )
         compared = [one for name, one in wanted.items() if name in seen or metrics]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from pik.errors import NotFound
-from pik.model.instant import Window, format_instant
+from pik.model.instant import Window, display_instant
 from pik.model.metric import Aggregate, Computed, Metric, PromotionKind
 from pik.ports.state import Promotion
 from pik.ports.store import Store
@@ -86,7 +86,7 @@ def _without(store: Store, side: Recorded, metric: Metric, window: Window, entit
     if side.run is not None:
         return None, f"run {side.run.run_id} wrote no value of it"
     runs = [version.run_id for version in store.aggregates.versions(metric.name, window, (entity,))]
-    at = "" if side.at is None else f" by {format_instant(side.at)}"
+    at = "" if side.at is None else f" by {display_instant(side.at)}"
     if not runs:
         return None, "no run has computed it"
     moves = [move for run_id in runs for move in _moves(store, run_id, side.at)]
@@ -97,9 +97,9 @@ def _without(store: Store, side: Recorded, metric: Metric, window: Window, entit
     if last.kind == PromotionKind.ROLLBACK:
         return (
             last,
-            f"run {last.run_id} was rolled back{by} at {format_instant(last.at)}, and nothing was current before",
+            f"run {last.run_id} was rolled back{by} at {display_instant(last.at)}, and nothing was current before",
         )
-    return last, f"run {last.run_id} was promoted{by} at {format_instant(last.at)}, but not this value of it"
+    return last, f"run {last.run_id} was promoted{by} at {display_instant(last.at)}, but not this value of it"
 
 
 def _imported(store: Store, version: Aggregate) -> str:

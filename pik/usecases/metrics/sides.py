@@ -15,7 +15,7 @@ from itertools import groupby
 from operator import itemgetter
 
 from pik.errors import Invalid, StoreError, UsageError
-from pik.model.instant import Window, format_instant, parse_instant
+from pik.model.instant import Window, display_instant, parse_instant
 from pik.model.metric import Aggregate, Metric, PromotionKind, Run
 from pik.ports.state import Promotion
 from pik.ports.store import Store
@@ -83,7 +83,7 @@ class Recorded:
     def __str__(self) -> str:
         if self.run is not None:
             return f"run:{self.run.run_id}"
-        return "current" if self.at is None else f"current@{format_instant(self.at)}"
+        return "current" if self.at is None else f"current@{display_instant(self.at)}"
 
     def rows(self, metrics: Sequence[Metric], window: Window, entities: Sequence[str] = ()) -> Iterator[Aggregate]:
         """Yield the values, ordered by metric, bucket, entity. Raises Damaged at one that is not as it was written,

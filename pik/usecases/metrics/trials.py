@@ -8,7 +8,7 @@ from decimal import Decimal
 from itertools import islice
 
 from pik.errors import Damaged, EngineError, NotHeld, UsageError
-from pik.model.instant import HOUR, Window, format_instant
+from pik.model.instant import HOUR, Window, display_instant, format_instant
 from pik.model.metric import ALL_ENTITIES, Computed, Metric, PromotionKind, entities_of
 from pik.model.scenario import (
     Assumption,
@@ -155,7 +155,7 @@ def _moments(store: Store, asked: Question, not_tried: list[str]) -> Iterator[Tr
     runs = {version.run_id for version in versions}
     moves = list(islice((one for one in store.promotions.newest_first() if one.run_id in runs), MOST + 1))
     if len(moves) > MOST:
-        not_tried.append(f"promotions before {format_instant(moves[-2].at)}")
+        not_tried.append(f"promotions before {display_instant(moves[-2].at)}")
     for one in moves[:MOST]:
         at = format_instant(one.at)
         what = f"run {one.run_id} was {'promoted' if one.kind == PromotionKind.PROMOTE else 'rolled back'}"

@@ -13,6 +13,7 @@ from functools import partial
 from msgspec import structs
 
 from pik.errors import Busy, Damaged, EngineError, Invalid, NotFound, StoreError, UsageError, ambiguous_id, command
+from pik.model.instant import displayed_in
 from pik.model.metric import (
     NO_FAILURES,
     TASK_TIMEOUT,
@@ -133,6 +134,11 @@ def enqueue_tasks(store: Store, run_id: str, tasks: Iterable[Task] | None = None
 def process_message(store: Store, engine: Engine, message: Message, run: Run | None = None) -> Outcome:
     """Execute the message's task, of this `run`, if that is known. Raises StoreError where the store,
     and so no task, is to blame."""
+    with displayed_in(None):  # the outcome is recorded
+        return _outcome(store, engine, message, run)
+
+
+def _outcome(store: Store, engine: Engine, message: Message, run: Run | None) -> Outcome:
     try:
         computed = execute_task(store, engine, message.task, run)
     except (EngineError, Damaged, Invalid, NotFound) as error:

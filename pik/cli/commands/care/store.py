@@ -14,7 +14,7 @@ from pik.cli.document import TRUNCATED, Column, Field, Object, Rows, Schema, or_
 from pik.cli.options import argument, option
 from pik.cli.values import Count, Instant, Moment, Shown, words
 from pik.errors import NotFound, UsageError, command, number_of
-from pik.model.instant import Window, format_instant
+from pik.model.instant import Window, display_instant
 
 if TYPE_CHECKING:
     from pik.usecases.care.backup import BackupReport
@@ -289,7 +289,7 @@ def backup(cli: Context, file: _NewFile) -> int | None:
 
 def _omitted(report: BackupReport) -> list[str]:
     return [
-        f"version of {one.metric} of {one.entity} in {format_instant(one.bucket)} by run {one.run_id}"
+        f"version of {one.metric} of {one.entity} in {display_instant(one.bucket)} by run {one.run_id}"
         for one in report.omitted
     ]
 

@@ -15,7 +15,7 @@ from pik.cli.document import NEXT, NOTE, Column, Field, Object, Rows, Schema
 from pik.cli.options import option
 from pik.cli.values import Bucket, Count, Entity, Shown, words
 from pik.errors import UsageError, command, number_of
-from pik.model.instant import Window, format_instant
+from pik.model.instant import Window, display_instant
 from pik.model.metric import ALL_ENTITIES
 
 if TYPE_CHECKING:
@@ -199,8 +199,8 @@ def _result(problems: Listing[Problem, VerifyReport]) -> str:
 
 def _not_provable(problems: Listing[Problem, VerifyReport]) -> str | None:
     lines = (
-        f"{number_of(one.values, 'value')} of {one.metric}, {format_instant(one.first)} to {format_instant(one.last)},"
-        f" imported from {one.name or 'a file'} by run {one.run_id}"
+        f"{number_of(one.values, 'value')} of {one.metric}, {display_instant(one.first)} to"
+        f" {display_instant(one.last)}, imported from {one.name or 'a file'} by run {one.run_id}"
         for one in problems.summary.not_provable
     )
     return "\n".join(lines) or None

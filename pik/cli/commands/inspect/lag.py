@@ -14,7 +14,7 @@ from pik.cli.document import NOTE, TRUNCATED, Column, Field, Object, Rows, Schem
 from pik.cli.options import option
 from pik.cli.values import Count, Lag
 from pik.errors import UsageError
-from pik.model.instant import Window, format_duration, format_instant
+from pik.model.instant import Window, display_instant, format_duration
 
 if TYPE_CHECKING:
     from pik.usecases.timing.lag import Bar, Distribution, LagReport
@@ -219,7 +219,7 @@ LAG = Schema(
             "group",
             str | None,
             "null: the payload has no such field",
-            get=lambda row: format_instant(int(row[1].group)) if row[0] == "hour" else row[1].group,
+            get=lambda row: display_instant(int(row[1].group)) if row[0] == "hour" else row[1].group,
             cut=16,
         ),
         Column("events", Count, get=lambda row: row[1].events),

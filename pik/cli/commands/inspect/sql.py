@@ -16,9 +16,9 @@ from pik.cli.config import Format
 from pik.cli.context import Context
 from pik.cli.document import NOTE, TRUNCATED, Column, Field, Object, Rows, Schema
 from pik.cli.options import argument, option
-from pik.cli.values import Count, Instant, Json
+from pik.cli.values import Count, Json
 from pik.errors import InputError, UsageError
-from pik.model.instant import Window
+from pik.model.instant import Window, format_instant
 
 if TYPE_CHECKING:
     from pik.usecases.inspect.effects import Effects
@@ -154,11 +154,12 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def value_of(value: Any, sql_type: str) -> object:
-    """Return a value of DuckDB's as it is shown: JSON as it is, times as instants, what is not a number as text."""
+    """Return a value of DuckDB's as it is shown: JSON as it is, times as text in UTC, whatever zone tables
+    are shown in, and what is not a number as text, too."""
     if value is None:
         return None
     if isinstance(value, datetime):
-        return Instant((value.replace(tzinfo=UTC) - _EPOCH) // timedelta(microseconds=1) * 1000)
+        return format_instant((value.replace(tzinfo=UTC) - _EPOCH) // timedelta(microseconds=1) * 1000)
     if isinstance(value, date):
         return value.isoformat()
     if isinstance(value, float):

@@ -14,7 +14,7 @@ from pik.cli.commands.repair.runs import WHOLE
 from pik.cli.document import NEXT, TRUNCATED, Column, Field, Object, Rows, Schema, or_null
 from pik.cli.values import Bucket, Count, Entity, Instant
 from pik.errors import command, number_of
-from pik.model.instant import Window, format_instant
+from pik.model.instant import Window, display_instant, format_instant
 from pik.model.metric import KEPT_FAILURES, RunState
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ def _taken(diff: Diff) -> str | None:
     if diff.file is None:
         return None
     extent = diff.file.extent
-    span = f"{format_instant(extent.first)} to {format_instant(extent.last)}"
+    span = f"{display_instant(extent.first)} to {display_instant(extent.last)}"
     return f"{diff.file.name} ({diff.file.columns}): {number_of(extent.values, 'number')} {whose(extent)}, {span}"
 
 

@@ -14,7 +14,7 @@ from pik.cli.document import NEXT, NOTE, Field, Schema
 from pik.cli.options import argument, option
 from pik.cli.values import Bucket, Count
 from pik.errors import command, number_of
-from pik.model.instant import Window, format_instant
+from pik.model.instant import Window, display_instant
 
 if TYPE_CHECKING:
     from pik.model.metric import Run
@@ -108,7 +108,7 @@ def _plan_text(plan: ImportPlan) -> str:
     return (
         f"import {number_of(extent.values, 'number')} of {metric}:"
         f" {plan.new:,} new, {plan.changed:,} changed, {plan.same:,} current already"
-        f"\n{entities}{format_instant(extent.first)} to {format_instant(extent.last)}"
+        f"\n{entities}{display_instant(extent.first)} to {display_instant(extent.last)}"
         f"\nfrom {file_text(file).replace(', SHA-256', chr(10) + 'SHA-256')}"
     )
 

@@ -15,7 +15,7 @@ from pik.cli.document import Field, Object, Schema
 from pik.cli.options import option
 from pik.cli.values import Instant
 from pik.errors import NothingSelected, UsageError, command, number_of
-from pik.model.instant import format_instant
+from pik.model.instant import display_instant
 from pik.model.metric import Run, RunRequest, RunState
 from pik.model.scenario import replay_assumptions
 
@@ -179,7 +179,7 @@ def _basis(cli: Context, store: Store, run: Run) -> tuple[list[str] | None, int 
         return None, None
     basis = basis_of(store, run.run_id)
     versions = sorted(basis.versions)
-    until = f", known until {format_instant(basis.known_until)}" if basis.known_until else ""
+    until = f", known until {display_instant(basis.known_until)}" if basis.known_until else ""
     cli.note(
         f"nothing changed: {number_of(run.unchanged, 'value')} computed by {', '.join(versions) or 'no metric'}{until}"
     )

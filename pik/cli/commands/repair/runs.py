@@ -12,7 +12,7 @@ from pik.cli.context import Context
 from pik.cli.document import TRUNCATED, Column, Field, Object, Rows, Schema, or_null
 from pik.cli.values import Count, Entity, Instant, Moment, words
 from pik.errors import command, number_of
-from pik.model.instant import Window, format_instant
+from pik.model.instant import Window, display_instant
 from pik.model.metric import ImportedFile, PromotionKind, Run, RunKind, RunRequest, RunState
 
 if TYPE_CHECKING:
@@ -161,7 +161,7 @@ def failures_text(run: Run) -> str | None:
     for each in run.failures:
         events = f" (event {', '.join(each.event_ids)})" if each.event_ids else ""
         texts.append(
-            f"{each.metric} of {words(Entity(each.entity_id))} at {format_instant(each.bucket)}: {each.reason}{events}"
+            f"{each.metric} of {words(Entity(each.entity_id))} at {display_instant(each.bucket)}: {each.reason}{events}"
         )
     left_out = run.failed_aggregates - len(texts)
     return "\n".join([*texts, *([f"… and {left_out:,} more"] if left_out else [])]) if texts else None
