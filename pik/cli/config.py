@@ -37,8 +37,8 @@ class Ingest:
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
 
-    time_format: str | None = None
-    timezone: str | None = None
+    time_format: str | list[str] | None = None
+    timezone: str | list[str] | None = None
     map: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -228,7 +228,7 @@ def _explained(path: Path, table: Mapping[str, object]) -> Config:
         return TypeAdapter(Config).validate_python(table)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        key, given = ".".join(map(str, first["loc"])), first["input"]
+        key, given = ".".join(str(one) for one in first["loc"] if one not in ("str", "list[str]")), first["input"]
         complaint = {
             "unexpected_keyword_argument": f"there is no key {key}",
             "enum": f"{key}: {_invalid_choice(given)}",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from pik.cli.context import Context
 from pik.cli.options import option
@@ -53,15 +53,19 @@ class ReadingOptions:
         option("--map FIELD=JMESPATH", "Take this field from there in the record (repeatable); payload=@ is all."),
     ] = None
     time_format: Annotated[
-        str | None,
+        list[str] | None,
         option(
             "--time-format FORMAT",
-            "rfc3339 (default), epoch, epoch_ms, epoch_us, epoch_ns, auto, or a strptime format.",
+            "rfc3339 (default), epoch, epoch_ms, epoch_us, epoch_ns, auto, or a strptime format; FIELD=FORMAT of one"
+            " field (repeatable).",
         ),
     ] = None
     timezone: Annotated[
-        str | None,
-        option("--timezone ZONE", "The IANA time zone of times without an offset (Europe/Berlin, UTC)."),
+        list[str] | None,
+        option(
+            "--timezone ZONE",
+            "The IANA time zone of times without an offset (Europe/Berlin, UTC); FIELD=ZONE of one field (repeatable).",
+        ),
     ] = None
     max_line: Annotated[int, option("--max-line BYTES", "Records longer than this are rejected.", min=1)] = MAX_LINE
 
@@ -73,7 +77,7 @@ class ReadingOptions:
         """Return how the times are written. Raises UsageError."""
         return _read(read_times, self._given(TIME_OPTIONS))
 
-    def _given(self, names: tuple[str, ...]) -> dict[str, str | None]:
+    def _given(self, names: tuple[str, ...]) -> dict[str, Any]:
         return {name: getattr(self, name.replace("-", "_")) for name in names}
 
     def words(self) -> list[str]:
@@ -115,7 +119,7 @@ def usual_times(cli: Context) -> Times:
     return _read(read_times, {"time-format": usual.time_format, "timezone": usual.timezone})
 
 
-def _read(read: Callable[[Mapping[str, str]], _Described], given: Mapping[str, str | None]) -> _Described:
+def _read(read: Callable[[dict[str, Any]], _Described], given: Mapping[str, Any]) -> _Described:
     """Return what options describe. Raises UsageError, which begins with the option's name."""
     try:
         return read({name: text for name, text in given.items() if text is not None})

@@ -73,8 +73,10 @@ class RecordMapping:
     def __init__(self, expressions: Mapping[str, str], times: Times = AS_EVENTS) -> None:
         if unknown := [name for name in expressions if name not in FIELDS]:
             raise UsageError(f"--map {unknown[0]}=…: an event has no such field", hint=f"fields: {', '.join(FIELDS)}")
-        self._zone = times.zone()
-        self._time = TimeFormat(times.format or "rfc3339", self._zone)
+        self._zones = times.zones()
+        formats = {name: TimeFormat(times.format_of(name), times.zone(name)) for name in _TIME_FIELDS}
+        self._times = formats
+        self._event_time, self._received_time = (formats[name] for name in ("event_time", "received_time"))
         self._given = frozenset(expressions)
         self._decode = msgspec.json.Decoder(dict[str, Any]).decode
         self._expressions = {}
@@ -104,11 +106,12 @@ class RecordMapping:
         if canonical is None or at is None or not (key is None or isinstance(key, str)):
             return None
         names = _plain_text(source), _plain_text(event_type), _plain_text(entity_id)
-        if self._time.reads_text(at) and (received is None or self._time.reads_text(received)):
-            return event_of(EventLine(*names, at, _NO_PAYLOAD, received, key), raw, (canonical, None), self._zone)
-        times = full_instant(self._time(at)), None if received is None else full_instant(self._time(received))
+        event_time, received_time = self._event_time, self._received_time
+        if event_time.reads_text(at) and (received is None or received_time.reads_text(received)):
+            return event_of(EventLine(*names, at, _NO_PAYLOAD, received, key), raw, (canonical, None), self._zones)
+        times = full_instant(event_time(at)), None if received is None else full_instant(received_time(received))
         fields = EventLine(*names, times[0], _NO_PAYLOAD, times[1], key)
-        event = event_of(fields, raw, (canonical, None), self._zone)
+        event = event_of(fields, raw, (canonical, None), self._zones)
         event.written = as_written(_unless_canonical(at), None if received is None else _unless_canonical(received))
         return event
 
@@ -141,7 +144,7 @@ class RecordMapping:
             return value
         if name in _TIME_FIELDS:
             try:
-                return full_instant(self._time(value))
+                return full_instant(self._times[name](value))
             except Invalid as error:
                 raise Invalid(f"{name} {error.message}", field=name) from None
         if isinstance(value, (bool, dict, list)):

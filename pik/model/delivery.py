@@ -16,7 +16,7 @@ import msgspec
 from pik.errors import Invalid, UsageError, command
 from pik.model.event import Event, one_line
 from pik.model.identity import canonical_number
-from pik.model.instant import ALL_TIME, Window, Zone, full_instant, parse_event_time, parse_instant
+from pik.model.instant import ALL_TIME, Window, Zones, full_instant, parse_event_time, parse_instant
 
 if TYPE_CHECKING:
     from pik.model.jmes import Expression  # imports jmespath, which only exports and mappings need
@@ -83,10 +83,12 @@ def event_line(event: Event) -> bytes:
     return b'{%s%s,"payload":%s}' % (event.head, more, one_line(event.payload))
 
 
-def event_line_in(zone: Zone, event: Event) -> bytes:
-    """Return `event_line` of an event whose times were read in the zone: they have an offset now. The zone, and how
+def event_line_in(zones: Zones, event: Event) -> bytes:
+    """Return `event_line` of an event whose times were read in the zones: they have an offset now. The zones, and how
     they were written, are unknown fields of it, which raw keeps, beside those of the record itself."""
-    fields = {"timezone": msgspec.Raw(_encode(zone.name))}
+    names = {field: zone.name for field, zone in zip(Zones._fields, zones, strict=True) if zone is not None}
+    alike = len(names) == len(zones) and len(set(names.values())) == 1
+    fields = {"timezone": msgspec.Raw(_encode(names["event_time"] if alike else names))}
     if event.written is not None:
         fields |= _decode_object(b"{" + event.written[1:] + b"}")
     if event.extra is not None:

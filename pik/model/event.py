@@ -27,7 +27,7 @@ from pik.model.identity import (
     read_payload,
     read_payloads,
 )
-from pik.model.instant import Zone, full_instant, read_instant
+from pik.model.instant import NO_ZONES, Zones, full_instant, read_instant
 
 MAX_STRING = 256
 """Bytes (UTF-8) of source, event_type, entity_id and idempotency_key, at most."""
@@ -124,18 +124,18 @@ _UNUSUAL = (msgspec.MsgspecError, ValueError, RecursionError)
 """What decoders raise."""
 
 
-def read_event(line: bytes, zone: Zone | None = None) -> Event:
-    """Return the event of one line of JSON; times without an offset are in `zone`. Raises Invalid with field and
+def read_event(line: bytes, zones: Zones = NO_ZONES) -> Event:
+    """Return the event of one line of JSON; times without an offset are in `zones`. Raises Invalid with field and
     reason."""
     try:
         read = _decode_line(line)
     except _UNUSUAL:
-        return read_event_slowly(line, zone)
+        return read_event_slowly(line, zones)
     payload = bytes(read.payload)
-    return event_of(read, payload, read_payload(payload), zone)
+    return event_of(read, payload, read_payload(payload), zones)
 
 
-def read_event_slowly(line: bytes, zone: Zone | None = None) -> Event:
+def read_event_slowly(line: bytes, zones: Zones = NO_ZONES) -> Event:
     """The definition that `read_event` must agree with: field by field, unknown ones kept, refusals with a reason."""
     try:
         members = _decode_object(line)
@@ -159,7 +159,7 @@ def read_event_slowly(line: bytes, zone: Zone | None = None) -> Event:
     texts = {name: _text(name, members[name]) for name in FIELDS if name in members and name != "payload"}
     payload = bytes(members["payload"])
     read = EventLine(payload=members["payload"], **{name: text for name, text in texts.items() if text is not None})
-    event = event_of(read, payload, read_payload(payload), zone)
+    event = event_of(read, payload, read_payload(payload), zones)
     if unknown := {name: raw for name, raw in members.items() if name not in FIELDS}:
         extra = _encode(unknown)
         check_json(extra, "an unknown field")
@@ -185,7 +185,7 @@ def _text(name: str, raw: msgspec.Raw) -> str | None:
         raise Invalid(f"{name} is not a string: '{shown}'", field=name) from None
 
 
-def event_of(line: EventLine, raw: bytes, payload: Payload, zone: Zone | None) -> Event:
+def event_of(line: EventLine, raw: bytes, payload: Payload, zones: Zones) -> Event:
     """Return the event with these fields, after the checks that all readers share; `raw` is the payload's text,
     `payload` what was read of it. Raises Invalid.
 
@@ -197,10 +197,10 @@ def event_of(line: EventLine, raw: bytes, payload: Payload, zone: Zone | None) -
     entity_json = _known_names.get(entity_id) or name_json("entity_id", entity_id)
     key, received, name = line.idempotency_key, line.received_time, "event_time"
     try:
-        time, time_json, time_text = read_instant(line.event_time, zone)
+        time, time_json, time_text = read_instant(line.event_time, zones[0])
         name, received_time, received_text = "received_time", None, None
         if received is not None:
-            received_time, _, received_text = read_instant(received, zone)
+            received_time, _, received_text = read_instant(received, zones[1])
     except Invalid as error:
         raise Invalid(f"{name} {error.message}", field=name) from None
     canonical, payload_text = payload
@@ -282,7 +282,7 @@ def read_rows(
     first_seq: int,
     ingest_time: int,
     stamped: bytes,
-    zone: Zone | None = None,
+    zones: Zones = NO_ZONES,
     actor: bytes = b"",
 ) -> Rows | None:
     """Return what `read_event` and `raw_line` make of lines with consecutive seqs; None if one of them is unusual, let
@@ -299,6 +299,7 @@ def read_rows(
         add_id, add_content, add_line = rows.event_ids.append, rows.contents.append, rows.lines.append
         add_time, add_lag = rows.times.append, rows.lags.append
         known = _known_names.get
+        zone, received_zone = zones
         for seq, line, payload, (canonical, payload_text) in zip(
             count(first_seq), read, payloads, read_payloads(payloads), strict=False
         ):
@@ -308,7 +309,7 @@ def read_rows(
             time, time_json, time_text = read_instant(line.event_time, zone)
             received_time, received_text, received, tail = ingest_time, None, b"", actor
             if line.received_time is not None:
-                received_time, _, received_text = read_instant(line.received_time, zone)
+                received_time, _, received_text = read_instant(line.received_time, received_zone)
                 received = b',"received_time":"%s"' % full_instant(received_time).encode()
             content = content_hash(source, event_type, entity_id, time_json, canonical)
             hex_content = hex_id = hexlify(content)

@@ -285,6 +285,16 @@ class Zone(NamedTuple):
         return (first.days * 86400 + first.seconds) * SECOND
 
 
+class Zones(NamedTuple):
+    """The time zones of an event's times without an offset."""
+
+    event_time: Zone | None = None
+    received_time: Zone | None = None
+
+
+NO_ZONES = Zones()
+
+
 _display_zone: ContextVar[Zone | None] = ContextVar("display_zone", default=None)
 
 

@@ -29,6 +29,7 @@ from pik.model.instant import (
 from pik.model.layout import AUTO, Layout, read_layout
 from pik.model.layout import OPTIONS as LAYOUT
 from pik.model.times import AS_EVENTS, Times, read_times
+from pik.model.times import OPTIONS as TIMES
 
 HINT = (
     "kinds: without, without-batch, with, delivery, conflicts, shift, zone, duplicates, corrections, definition; see"
@@ -113,14 +114,10 @@ class With:
     @property
     def options(self) -> list[tuple[str, str]]:
         """The options as they are typed, without dashes, and their values."""
-        given = {
-            **self.layout.given,
-            **self.times.given,
-            "max-line": None if self.max_line == MAX_LINE else str(self.max_line),
-        }
-        return [("map", "=".join(pair)) for pair in self.mapping] + [
-            (name, text) for name, text in given.items() if text is not None
-        ]
+        longest = [] if self.max_line == MAX_LINE else [("max-line", str(self.max_line))]
+        maps = [("map", "=".join(pair)) for pair in self.mapping]
+        times = [(name, text) for name, texts in self.times.given.items() for text in texts]
+        return maps + list(self.layout.given.items()) + times + longest
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,14 +313,15 @@ def read_criteria(text: str) -> Criteria:
 _TEXTS = tuple(field.name for field in fields(Criteria) if field.name != "window")
 _KEYS = {"event_type": "type"}
 _SELECTION = ("source", "type", "entity", "batch", "from", "to", "where")
-_INPUT = ("with", *LAYOUT, "map", "time-format", "timezone", "max-line")
+_INPUT = ("with", *LAYOUT, "map", *TIMES, "max-line")
+_REPEATABLE = ("map", *TIMES)
 _MAY_BE_BLANK = ("null", "delimiter")
 _PAIR = re.compile(r'(?P<key>[a-z-]+)=(?:"(?P<quoted>(?:[^"]|"")*)"|(?P<plain>[^,]*))(?:,|$)')
 _COMMA = 'a value with a comma: "a,b"'
 
 
 def _pairs(text: str, keys: Sequence[str], what: str, hint: str) -> list[tuple[str, str]]:
-    """Return the pairs of a text, in order; only map= may come twice. Raises Invalid."""
+    """Return the pairs of a text, in order; a key comes once unless it is in _REPEATABLE. Raises Invalid."""
     pairs: list[tuple[str, str]] = []
     at = 0
     while at < len(text):
@@ -336,7 +334,7 @@ def _pairs(text: str, keys: Sequence[str], what: str, hint: str) -> list[tuple[s
         quoted, plain = found["quoted"], found["plain"]
         pairs.append((found["key"], plain if quoted is None else quoted.replace('""', '"')))
         at = found.end()
-    given = [key for key, _ in pairs if key != "map"]
+    given = [key for key, _ in pairs if key not in _REPEATABLE]
     if twice := next((key for key in given if given.count(key) > 1), None):
         raise Invalid(f"{twice}= is given twice")
     if empty := next((key for key, value in pairs if not value.strip() and key not in _MAY_BE_BLANK), None):
@@ -378,7 +376,7 @@ def _with(value: str, _: ReadIds) -> Assumption:
     return With(
         _file(given["with"]),
         mapping=tuple(_mapped(text) for key, text in pairs if key == "map"),
-        times=read_times(given),
+        times=read_times({name: [text for key, text in pairs if key == name] for name in TIMES}),
         max_line=_positive(longest),
         layout=read_layout(given),
     )

@@ -1,54 +1,113 @@
-"""Times of foreign records: how options say that they are written."""
+"""Times of records: how options say that they are written, for all fields or for one of them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pik.errors import Invalid, UsageError
-from pik.model.instant import Zone, load_zone
+from pik.model.instant import NO_ZONES, Zone, Zones, load_zone
 
-OPTIONS = ("time-format", "timezone")
+FORMAT, TIMEZONE = "time-format", "timezone"
+OPTIONS = (FORMAT, TIMEZONE)
 """The options that describe times."""
+
+FIELDS = ("event_time", "received_time")
+"""The fields that are times."""
 
 
 @dataclass(frozen=True, slots=True)
 class Times:
     """How the times of records are written: in a `format` of that name (None: RFC 3339), and, where they have no
-    offset, in the time zone of that IANA name."""
+    offset, in the time zone of that IANA name. `special` has what holds for one field instead, as (option, field,
+    text)."""
 
     format: str | None = None
     timezone: str | None = None
+    special: tuple[tuple[str, str, str], ...] = ()
+
+    def _of(self, option: str, field: str) -> str | None:
+        special = {(option, field): text for option, field, text in self.special}
+        return special.get((option, field), self.format if option == FORMAT else self.timezone)
+
+    def format_of(self, field: str) -> str:
+        """Return the name of the format in which this field is written."""
+        return self._of(FORMAT, field) or "rfc3339"
 
     @property
-    def given(self) -> dict[str, str]:
-        """The options that say the same, by their names."""
-        return {
-            name: text for name, text in zip(OPTIONS, (self.format, self.timezone), strict=True) if text is not None
+    def given(self) -> dict[str, list[str]]:
+        """The options that say the same, by their names; those of one field as FIELD=TEXT."""
+        texts = {
+            name: [] if text is None else [text] for name, text in ((FORMAT, self.format), (TIMEZONE, self.timezone))
         }
+        for option, field, text in self.special:
+            texts[option].append(f"{field}={text}")
+        return {name: every for name, every in texts.items() if every}
+
+    @property
+    def recorded(self) -> dict[str, str]:
+        """The options of a batch that say the same, equal wherever records are read alike. RFC 3339 goes without
+        saying."""
+        found: dict[str, str] = {}
+        for option in OPTIONS:
+            name = option.replace("-", "_")
+            texts = {field: text for field in FIELDS if (text := self._of(option, field)) not in (None, "rfc3339")}
+            alike = len(texts) == len(FIELDS) and len(set(texts.values())) == 1
+            found |= {name: texts[FIELDS[0]]} if alike else {f"{name}.{field}": text for field, text in texts.items()}
+        return found
 
     @property
     def need_mapping(self) -> bool:
         """Whether records with such times are not events as they stand, though all their fields may be."""
-        return self.format not in (None, "rfc3339")
+        return any(self.format_of(field) != "rfc3339" for field in FIELDS)
 
-    def zone(self) -> Zone | None:
-        """Return the time zone."""
-        return None if self.timezone is None else load_zone(self.timezone)
+    def zone(self, field: str) -> Zone | None:
+        """Return the time zone of a field."""
+        name = self._of(TIMEZONE, field)
+        return None if name is None else load_zone(name)
+
+    def zones(self) -> Zones:
+        """Return the time zones of all fields."""
+        return Zones(*map(self.zone, FIELDS)) if self.timezone or self.special else NO_ZONES
 
     def over(self, usual: Times) -> Times:
         """Return these, with what is usual in the place of what they leave open."""
-        return Times(self.format or usual.format, self.timezone or usual.timezone)
+        special = [one for one in usual.special if self._of(*one[:2]) is None]
+        return Times(self.format or usual.format, self.timezone or usual.timezone, (*self.special, *special))
 
 
 AS_EVENTS = Times()
 
+_ONE_FIELD = re.compile(r"([A-Za-z_]\w*)=(.*)", re.DOTALL)
 
-def read_times(given: Mapping[str, str]) -> Times:
-    """Return what options say of times. Raises Invalid, which begins with the option's name."""
-    times = Times(given.get("time-format"), given.get("timezone"))
+
+def read_times(given: Mapping[str, str | Sequence[str]]) -> Times:
+    """Return what options, by their names, say of times: TEXT or FIELD=TEXT, each at most once. Raises Invalid, which
+    begins with the option's name."""
+    texts: dict[tuple[str, str], str] = {}
+    for option, text in [(name, text) for name in OPTIONS for text in _texts(given.get(name, ()))]:
+        one_field = _ONE_FIELD.fullmatch(text)
+        field, value = one_field.groups() if one_field else ("", text)
+        if one_field and field not in FIELDS:
+            raise Invalid(f"{option} {text}: {field!r} is not a time of events", hint=f"fields: {', '.join(FIELDS)}")
+        if (option, field) in texts:
+            whose = f" for {field}" if field else ""
+            raise Invalid(f"{option} is given twice{whose}", hint=f"FIELD=… is for one field: {', '.join(FIELDS)}")
+        if field and not value:
+            raise Invalid(f"{option} {text}: it is empty", hint=f"such as {field}={_EXAMPLES[option]}")
+        texts[option, field] = value
+    special = tuple((option, field, text) for (option, field), text in texts.items() if field)
+    times = Times(texts.get((FORMAT, "")), texts.get((TIMEZONE, "")), special)
     try:
-        times.zone()
+        times.zones()
     except UsageError as error:
-        raise Invalid(f"timezone: {error.message}", hint=error.hint) from None
+        raise Invalid(f"{TIMEZONE}: {error.message}", hint=error.hint) from None
     return times
+
+
+def _texts(given: str | Sequence[str]) -> Sequence[str]:
+    return [given] if isinstance(given, str) else given
+
+
+_EXAMPLES: Mapping[str, str] = {FORMAT: "epoch_ms", TIMEZONE: "Europe/Berlin"}

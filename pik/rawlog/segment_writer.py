@@ -132,7 +132,7 @@ class SegmentBuilder:
     ) -> None:
         self._batch_id, self._reading, self._tell = batch_id, reading, tell
         self._actor, self._actor_field = actor, actor_field(actor)
-        self._mapping, self._zone = reading.record_mapping(), reading.times.zone()
+        self._mapping, self._zones = reading.record_mapping(), reading.times.zones()
         self._compressor = zstandard.ZstdCompressor(level=COMPRESSION_LEVEL, write_checksum=True)
 
     def build(self, block: Block, number: int, ingest_time: int | None = None) -> tuple[Chunk, list[Object]]:
@@ -182,7 +182,7 @@ class SegmentBuilder:
                     continue
                 rows = None
                 if fit and self._mapping is None:
-                    rows = read_rows(group, seqs[0], ingest_time, stamped, self._zone, field)
+                    rows = read_rows(group, seqs[0], ingest_time, stamped, self._zones, field)
                 if rows is None:
                     rows, seqs = self._one_by_one(group, seqs, ingest_time, stamped, read, block.problems, part)
                 read.add(rows, seqs)
@@ -211,7 +211,7 @@ class SegmentBuilder:
                 if len(line) > self._reading.max_line:
                     raise Invalid(f"the line is longer than {self._reading.max_line} bytes")
                 if self._mapping is None:
-                    event, original = read_event(line, self._zone), None
+                    event, original = read_event(line, self._zones), None
                 else:
                     event, original = self._mapping.read(line)
             except Invalid as error:

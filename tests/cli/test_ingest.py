@@ -178,6 +178,31 @@ def test_times_without_an_offset_need_a_time_zone(pik, tmp_path):
     assert pik("ingest", "local", "--format", "json").json()["first_event"] == "2026-01-01T17:00:00Z"
 
 
+def test_each_time_of_a_record_may_have_its_own_format_and_zone(pik, tmp_path):
+    """The same options hold for an assumed file and for another log, and pik.toml has them as a list."""
+    record = {"who": "a", "at": "01.07.2026 12:00", "got": "2026-07-01 10:00:30"}
+    (tmp_path / "log.jsonl").write_text(json.dumps(record) + "\n")
+    fields = maps(entity_id="who", event_time="at", received_time="got", payload="@")
+    times = ["event_time=%d.%m.%Y %H:%M", "event_time=Europe/Berlin", "received_time=UTC"]
+    given = ["--time-format", times[0], "--timezone", times[1], "--timezone", times[2]]
+    done = pik("ingest", "log.jsonl", *fields, *given, "--format", "json").json()
+    assert (done["first_event"], done["lag"]["max_ms"]) == ("2026-07-01T10:00:00Z", 30_000)
+    assert pik("diff", "events", "log.jsonl", *fields, *given).code == 0
+    assumed = ",".join(f"{name[2:]}={text}" for name, text in zip(fields[::2], fields[1::2], strict=True))
+    assumed = f"with=@log.jsonl,{assumed},time-format={times[0]},timezone={times[1]},timezone={times[2]}"
+    assert "has all of its events" in pik("diff", "aggregates", "--assume", assumed).err
+    (tmp_path / "pik.toml").write_text(f"[ingest]\ntime_format = {times[:1]}\ntimezone = {times[1:]}\n")
+    assert pik("ingest", "log.jsonl", *fields, "--format", "json").json()["outcome"] == "already ingested"
+    for wrong, said in (
+        (["--timezone", "payload=UTC"], "--timezone payload=UTC: 'payload' is not a time of events"),
+        (["--timezone", "event_time="], "--timezone event_time=: it is empty"),
+        (["--timezone", "UTC", "--timezone", "UTC"], "--timezone is given twice"),
+        (["--timezone", "event_time=Berlin"], "--timezone: unknown time zone 'Berlin'"),
+    ):
+        refused = pik("ingest", "log.jsonl", *wrong)
+        assert (refused.code, refused.err.startswith(f"error: {said}")) == (2, True), refused.err
+
+
 def test_show_prints_a_time_as_it_came(pik, tmp_path):
     (tmp_path / "events").write_text(EVENT.replace("00:00:00Z", "01:00:00+01:00"))
     pik("ingest", "events")

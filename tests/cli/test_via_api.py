@@ -173,10 +173,13 @@ def test_a_malformed_value_of_several_lines_is_rejected_here_and_not_sent_as_sev
 LOCAL = "2026-03-02T10:00:00"
 
 
+_IN_BERLIN = ("--timezone", "Europe/Berlin")
+
+
 def zoned(*, mapped: bool) -> list[str]:
     """Options that read local times in Berlin, of events or of foreign records with the same fields."""
     names = ("source", "event_type", "entity_id", "event_time", "payload") if mapped else ()
-    return [*(word for name in names for word in ("--map", f"{name}={name}")), "--timezone", "Europe/Berlin"]
+    return [*(word for name in names for word in ("--map", f"{name}={name}")), *_IN_BERLIN]
 
 
 @pytest.mark.parametrize("mapped", [False, True])
@@ -194,6 +197,13 @@ def test_local_times_are_read_in_the_zone_that_is_given_and_raw_records_it(pik, 
     extra = shown["raw"][0]["extra"]
     assert (extra["timezone"], extra["event_time_original"]) == ("Europe/Berlin", LOCAL)
     assert mapped or extra["note"] == "x"
+    write(tmp_path / "one", line(event_time=LOCAL, payload={"n": 2}))
+    assert pik("ingest", "one", "--timezone", "event_time=Europe/Berlin", *VIA).code == 0
+    [other] = {one["event_id"] for one in pik("events", "--store", stored, "--format", "json").json()["events"]} - {
+        one["event_id"] for one in by_time.values()
+    }
+    shown = pik("show", other, "--store", stored, "--format", "json").json()
+    assert shown["raw"][0]["extra"]["timezone"] == {"event_time": "Europe/Berlin"}
     pik("init", "--store", "direct")
     pik("ingest", "f", *zoned(mapped=mapped), "--store", "direct")
     assert event_id in pik("events", "--store", "direct", "--format", "json").out
@@ -202,6 +212,7 @@ def test_local_times_are_read_in_the_zone_that_is_given_and_raw_records_it(pik, 
 def test_fields_of_the_record_stay_with_the_zone(pik, gateway, tmp_path) -> None:
     write(tmp_path / "f", line(event_time=LOCAL, timezone="mine", received_time=f"{LOCAL}Z", payload={"n": 1}))
     assert pik("ingest", "f", *zoned(mapped=False), *VIA).code == 0
+    assert pik("ingest", "f", "--timezone", "event_time=Europe/Berlin", *VIA).json()["duplicates"]["exact"] == 1
     (event,) = pik("events", "--store", tmp_path / "deployed", "--format", "json").json()["events"]
     shown = pik("show", event["event_id"], "--store", tmp_path / "deployed", "--format", "json").json()
     assert shown["raw"][0]["extra"] == {"timezone": "mine", "event_time_original": LOCAL}

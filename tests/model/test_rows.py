@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pik.errors import Invalid
 from pik.model.delivery import raw_line, stamp
 from pik.model.event import read_event_slowly, read_rows
-from pik.model.instant import Zone
+from pik.model.instant import NO_ZONES, Zones
 from tests.model.test_event import ZONES, event_texts
 from tests.model.test_identity import line
 from tests.support.model import texts
@@ -27,18 +27,19 @@ OFTEN = st.builds(
 
 @given(st.lists(st.one_of(texts.nearly_json(event_texts()), event_texts().map(str.encode), OFTEN), max_size=12), ZONES)
 @example(
-    [line(payload=payload) for payload in ('{"a":1}', '{"a":1.0}', '{"a":12345678901234567890}', '{"a":1,"a":2}')], None
+    [line(payload=payload) for payload in ('{"a":1}', '{"a":1.0}', '{"a":12345678901234567890}', '{"a":1,"a":2}')],
+    NO_ZONES,
 )
-@example([line(payload='{"a":' + "[" * 100 + "]" * 100 + "}"), line()], None)
-@example([line(payload="1"), line()], None)
-@example([line(event_time="2026-02-30"), line(), line(source="")], None)
-@example([line(), b"", line(trace=1)], None)
-def test_lines_read_together_are_what_each_is_by_itself(lines: list[bytes], zone: Zone | None) -> None:
-    rows = read_rows(lines, 7, NOW, STAMP, zone)
+@example([line(payload='{"a":' + "[" * 100 + "]" * 100 + "}"), line()], NO_ZONES)
+@example([line(payload="1"), line()], NO_ZONES)
+@example([line(event_time="2026-02-30"), line(), line(source="")], NO_ZONES)
+@example([line(), b"", line(trace=1)], NO_ZONES)
+def test_lines_read_together_are_what_each_is_by_itself(lines: list[bytes], zones: Zones) -> None:
+    rows = read_rows(lines, 7, NOW, STAMP, zones)
     if rows is None:
         return
     for number, raw in enumerate(lines):
-        event = read_event_slowly(raw, zone)
+        event = read_event_slowly(raw, zones)
         received = NOW if event.received_time is None else event.received_time
         assert rows.lines[number] == raw_line(event, 7 + number, STAMP)
         assert (rows.entity_ids[number], rows.sources[number]) == (event.entity_id, event.source)
@@ -55,7 +56,7 @@ def test_lines_read_together_are_what_each_is_by_itself(lines: list[bytes], zone
 def test_valid_lines_in_the_usual_shape_are_read_together(lines: list[bytes]) -> None:
     try:
         for raw in lines:
-            read_event_slowly(raw, None)
+            read_event_slowly(raw)
     except Invalid:
         return
     assert (read_rows(lines, 1, NOW, STAMP) is None) == any(b"\r" in raw for raw in lines)

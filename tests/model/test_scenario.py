@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -51,6 +53,14 @@ def test_a_scenario_without_options_assumes_nothing() -> None:
         ("without-batch=01j8z3", WithoutBatch("01J8Z3")),
         ("with=@late.jsonl", With("late.jsonl")),
         (
+            'with="@a,b",map=entity_id=body.user,map="payload={a: x}",timezone=UTC,time-format=event_time=%d.%m.%Y',
+            With(
+                "a,b",
+                (("entity_id", "body.user"), ("payload", "{a: x}")),
+                Times(timezone="UTC", special=(("time-format", "event_time", "%d.%m.%Y"),)),
+            ),
+        ),
+        (
             'with="@a,b",max-line=9,map=entity_id=body.user,map="payload={a: x, b: ""y z""}",timezone=UTC',
             With("a,b", (("entity_id", "body.user"), ("payload", '{a: x, b: "y z"}')), Times(timezone="UTC"), 9),
         ),
@@ -72,7 +82,10 @@ def test_each_kind_is_read_as_it_is_typed(text: str, expected: object) -> None:
         st.text('a,"= ', min_size=1),
         st.lists(st.tuples(st.sampled_from(["entity_id", "payload"]), st.text('a,"= ', min_size=1))).map(tuple),
         st.builds(
-            Times, st.none() | st.text('%d,"= ', min_size=1).filter(str.strip), st.none() | st.just("Europe/Berlin")
+            Times,
+            st.none() | st.text('%d,"= ', min_size=1).filter(lambda text: text.strip() and not re.match("d+=", text)),
+            st.none() | st.just("Europe/Berlin"),
+            st.sampled_from([(), (("time-format", "event_time", "a=, b"), ("timezone", "received_time", "UTC"))]),
         ),
         st.integers(1, 1 << 40),
     )
@@ -134,7 +147,7 @@ def test_criteria_read_back_what_they_print(criteria: Criteria) -> None:
         ("with=@a,map=payload={a: x, b: y}", "' b: y}' is not an option of how files are read"),
         ("with=@a,with=@b", "with= is given twice"),
         ("with=@a,map=user", "map=user: expected FIELD=JMESPATH"),
-        ("with=@a,timezone=UTC,timezone=UTC", "timezone= is given twice"),
+        ("with=@a,timezone=UTC,timezone=UTC", "timezone is given twice"),
         ("with=@a,timezone=Berlin", "unknown time zone 'Berlin'"),
         ("with=@a,time-format=", "time-format= is empty"),
         ("with=@a,max-line=1k", "'1k' is not a positive number"),

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pik.errors import Invalid, UsageError
 from pik.model.event import read_event
-from pik.model.instant import format_instant, load_zone, parse_event_time
+from pik.model.instant import Zones, format_instant, load_zone, parse_event_time
 from tests.model.test_identity import line
 from tests.support.model.texts import from_datetime
 
@@ -34,7 +34,7 @@ NAMES = ["Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "Asia/Kolka
 )
 def test_a_time_without_an_offset_is_a_local_time_of_the_zone(zone: str, text: str, instant: str) -> None:
     assert format_instant(parse_event_time(text, load_zone(zone))) == instant
-    assert format_instant(read_event(line(event_time=text), load_zone(zone)).event_time) == instant
+    assert format_instant(read_event(line(event_time=text), Zones(load_zone(zone))).event_time) == instant
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_a_time_without_an_offset_is_a_local_time_of_the_zone(zone: str, text: s
 def test_a_local_time_that_clocks_skipped_or_showed_twice_is_rejected(zone: str, text: str, reason: str) -> None:
     for field in ("event_time", "received_time"):
         with pytest.raises(Invalid, match=reason) as refusal:
-            read_event(line(**{field: text}), load_zone(zone))
+            read_event(line(**{field: text}), Zones(load_zone(zone), load_zone(zone)))
         assert refusal.value.field == field
         assert refusal.value.message.startswith(f"{field} '{text}' ")
 

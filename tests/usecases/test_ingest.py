@@ -233,10 +233,11 @@ def test_other_options_or_another_mapping_are_another_batch(store: Store, tmp_pa
         Reading(1 << 20, mapping={"entity_id": "'z'"}, times=Times("auto")),
         Reading(1 << 20, times=Times(timezone="UTC")),
         Reading(1 << 20, times=Times(timezone="Europe/Berlin")),
+        Reading(1 << 20, times=Times(timezone="UTC", special=(("timezone", "event_time", "Europe/Berlin"),))),
     ]
     outcomes = [ingest(store, source, reading=reading) for reading in readings]
-    assert [done.outcome for done in outcomes] == [Outcome.NEW] * 7
-    assert [done.batch.counts.accepted for done in outcomes] == [2, 0, 2, 2, 0, 0, 0]
+    assert [done.outcome for done in outcomes] == [Outcome.NEW] * 8
+    assert [done.batch.counts.accepted for done in outcomes] == [2, 0, 2, 2, 0, 0, 0, 0]
     assert [ingest(store, source, reading=reading).batch for reading in readings] == [done.batch for done in outcomes]
 
 

@@ -31,7 +31,7 @@ from pik.model.batch import (
 from pik.model.delivery import read_delivery
 from pik.model.event import MAX_LINE, one_line, read_event
 from pik.model.ids import creation_time, new_id
-from pik.model.instant import Zone
+from pik.model.instant import Zones
 from pik.model.times import Times
 from pik.ports.raw import Raw, RawKey, RawKind
 from pik.ports.remote import RecordStatus
@@ -111,7 +111,7 @@ def record_request(
         store.raw.create_all(objects)
         batch = request_batch(batch_id, chunk.last_seq, actor)
         verdicts = store.requests.record_request(batch, chunk, dict(objects))
-    return RequestReport(batch_id, single, tuple(_results(block, chunk, verdicts, reading.times.zone(), dry_run)))
+    return RequestReport(batch_id, single, tuple(_results(block, chunk, verdicts, reading.times.zones(), dry_run)))
 
 
 _decode_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -218,14 +218,14 @@ def request_actor(raw: Raw, key: str) -> str | None:
 
 
 def _results(
-    block: Block, chunk: Chunk, verdicts: Mapping[int, Verdict], zone: Zone | None, dry_run: bool
+    block: Block, chunk: Chunk, verdicts: Mapping[int, Verdict], zones: Zones, dry_run: bool
 ) -> Iterator[EventResult]:
     places = {seq: (event_id, arrivals) for arrivals in chunk.arrivals for seq, event_id in ids_of(arrivals)}
     for seq, line in enumerate(block.data[:-1].split(b"\n"), 1):
         try:
             if len(line) > MAX_LINE:
                 raise Invalid(f"the line is longer than {MAX_LINE} bytes")
-            event = read_event(line, zone)
+            event = read_event(line, zones)
         except Invalid as error:
             yield EventResult(seq, RecordStatus.REJECTED, error=error.message, field=error.field)
             continue

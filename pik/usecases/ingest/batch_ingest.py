@@ -217,10 +217,9 @@ def origin_of(source: Input, options: IngestOptions, content: str) -> Origin:
     chosen = {"max_line": str(reading.max_line)}
     chosen.update(reading.layout.recorded)
     if reading.is_mapped:
-        chosen["time_format"] = reading.times.format or "rfc3339"
+        chosen["time_format"] = "rfc3339"
         chosen.update({f"map.{name}": expression for name, expression in reading.mapping.items()})
-    if reading.times.timezone is not None:
-        chosen["timezone"] = reading.times.timezone
+    chosen.update(reading.times.recorded)
     return Origin(name=source.name, content=content, options=tuple(sorted(chosen.items())), again=options.again)
 
 

@@ -23,7 +23,7 @@ from pik.inputs.source import Input
 from pik.model.batch import Counts, Reject, Verdict
 from pik.model.delivery import event_line, event_line_in
 from pik.model.event import read_event
-from pik.model.instant import load_zone
+from pik.model.instant import NO_ZONES, Zones, load_zone
 from pik.ports.remote import Answered, Api
 from pik.rawlog.segment_writer import InvalidRecord, Reading, make_reject, reason_kind
 from pik.runtime import Progress, showing
@@ -106,7 +106,7 @@ class _Sender:
     def __init__(self, api: Api, source: Input, reading: Reading, on_reject: Callable[[Reject], None]) -> None:
         self._api, self._source, self._reading, self._on_reject = api, source, reading, on_reject
         self._mapping = reading.record_mapping()
-        self._zone = reading.times.zone()
+        self._zones = reading.times.zones()
         self._lanes = [_Lane() for _ in range(LANES)]
         self._kinds: Counter[str] = Counter()
         self._reasons: Counter[str] = Counter()
@@ -171,16 +171,16 @@ class _Sender:
     def _readable(self, line: bytes) -> tuple[str, bytes]:
         """Return the record's entity, and the line to send: as it is, unless it is mapped or has times without an
         offset and their time zone is known here. Raises Invalid."""
-        zone = self._zone
+        zones = self._zones
         if self._mapping is not None:
             event, _ = self._mapping.read(line)
-            return event.entity_id, event_line(event) if zone is None else event_line_in(zone, event)
+            return event.entity_id, event_line(event) if zones == NO_ZONES else event_line_in(zones, event)
         try:
             return read_event(line).entity_id, line
         except Invalid:
-            if zone is not None:
-                event = read_event(line, zone)
-                return event.entity_id, event_line_in(zone, event)
+            if zones != NO_ZONES:
+                event = read_event(line, zones)
+                return event.entity_id, event_line_in(zones, event)
             if self._reading.stop:
                 raise
             # Times without an offset are for the stack to refuse, or to read in its own time zone.
@@ -195,7 +195,7 @@ class _Sender:
         """
         if self._mapping is not None or b"\n" in line or line.decode(errors="ignore").encode() != line:
             return False
-        if self._zone is None:
+        if self._zones == NO_ZONES:
             return True
         try:
             read_event(line, _ANY_ZONE)
@@ -252,7 +252,7 @@ class _Sender:
 
 
 _REJECTED = "rejected"
-_ANY_ZONE = load_zone("UTC")
+_ANY_ZONE = Zones(load_zone("UTC"), load_zone("UTC"))
 
 
 def _start(api: Api, lines: list[bytes]) -> Future[Answered]:
