@@ -104,7 +104,8 @@ class _Archive:
 
     def _file(self, name: str, size: int, opener: Opener) -> Source:
         # The method refers to the archive, which stays open.
-        return Source(f"{self._source.name}:{name}", size, opener, unchanged=self.expect_unchanged)
+        inside = f"{self._source.file}/{name}"
+        return Source(f"{self._source.name}:{name}", size, opener, unchanged=self.expect_unchanged, in_archive=inside)
 
 
 class _Opened:

@@ -33,11 +33,13 @@ class Problem(NamedTuple):
 
 
 class FilePart(NamedTuple):
-    """Records up to `last_seq` of a block that come from a file, whose first record is `first_seq`."""
+    """Records up to `last_seq` of a block that come from a file, whose first record is `first_seq`: its name in the
+    batch, and its path."""
 
     name: str
     first_seq: int
     last_seq: int
+    path: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,7 +50,8 @@ from pik.model.instant import (
     resolved,
     time_of_day,
 )
-from pik.model.jmes import Expression, exact_number, quoted, shell_option
+from pik.model.jmes import MAX_MADE, OF_PLACE, Expression, exact_number, quoted, shell_option
+from pik.model.place import NOWHERE, Place, partitions
 from pik.model.times import AS_EVENTS, Times
 
 MIXED = "if valid records follow, add --on-invalid reject"
@@ -83,28 +84,36 @@ class RecordMapping:
         for name in FIELDS:
             text = expressions.get(name, name)
             shown = text if len(text) <= 60 else text[:59] + "…"
-            self._expressions[name] = Expression(text, f"--map {name}={shown}")
+            self._expressions[name] = Expression(text, f"--map {name}={shown}", of_record=True)
         self._search = [self._expressions[name].search for name in FIELDS]
         self._picks = self._expressions["payload"].picks
+        asked = OF_PLACE & {name for one in self._expressions.values() for name in one.functions}
+        self.uses_place = bool(asked)
+        """Whether it asks for the place of a record."""
+        self.uses_parents = "parent" in asked
+        """Whether it asks for the objects that a record lies in."""
 
-    def read(self, line: bytes) -> tuple[Event, bytes]:
+    def read(self, line: bytes, place: Place = NOWHERE) -> tuple[Event, bytes]:
         """Return the event of a foreign record, and the record on one line. Raises Invalid."""
         try:
-            event = self._read_plainly(line)
+            event = self._read_plainly(line, place)
         except _UNUSUAL:
             event = None
-        return (event or self.read_slowly(line)), one_line(line.strip())
+        return (event or self.read_slowly(line, place)), one_line(line.strip())
 
-    def _read_plainly(self, line: bytes) -> Event | None:
+    def _read_plainly(self, line: bytes, place: Place) -> Event | None:
         """Return the event, or None (or raise one of _UNUSUAL) where the record must be read slowly."""
         if not has_plain_numbers(line):
             return None
         record, size = self._decode(line), len(line)
-        source, event_type, entity_id, at, payload, received, key = [search(record, size) for search in self._search]
+        source, event_type, entity_id, at, payload, received, key = [
+            search(record, size, place) for search in self._search
+        ]
         raw = _encode(payload)
         canonical = plain_canonical(raw, payload) if self._picks or has_plain_numbers(raw) else None
-        if canonical is None or at is None or not (key is None or isinstance(key, str)):
+        if canonical is None or at is None:
             return None
+        key = None if key is None else _plain_text(key)
         names = _plain_text(source), _plain_text(event_type), _plain_text(entity_id)
         event_time, received_time = self._event_time, self._received_time
         if event_time.reads_text(at) and (received is None or received_time.reads_text(received)):
@@ -115,14 +124,14 @@ class RecordMapping:
         event.written = as_written(_unless_canonical(at), None if received is None else _unless_canonical(received))
         return event
 
-    def read_slowly(self, line: bytes) -> Event:
+    def read_slowly(self, line: bytes, place: Place = NOWHERE) -> Event:
         """Return the event; this is the definition. Raises Invalid."""
         record = _record(line)
         fields: dict[str, Any] = {}
         written: dict[str, str | None] = {}
         for name, expression in self._expressions.items():
             try:
-                value = expression.search_slowly(record, len(line))
+                value = expression.search_slowly(record, max(MAX_MADE, 8 * len(line)), place)
             except Invalid as error:
                 raise Invalid(f"{name}: {error.message}", field=name) from None
             if value is not None:
@@ -152,6 +161,28 @@ class RecordMapping:
                 f"{name} is not a string: '{msgspec.json.encode(value)[:40].decode(errors='replace')}'", field=name
             )
         return _text(value)
+
+    def seen_of(self, file: str) -> dict[str, str]:
+        """Return what expressions can see of the path of a file or folder, as options that are recorded: two files of
+        the same content are the same input only where these are the same."""
+        used = self._expressions.values()
+        name = file.rpartition("/")[2]
+        seen = {"file": name} if name and any("file" in one.functions for one in used) else {}
+        asked = [argument for one in used for argument in one.arguments("partition")]
+        folders = partitions(file).items()
+        return seen | {f"partition.{key}": value for key, value in folders if key in asked or None in asked}
+
+    def expect_place(self, file: str, name: str) -> None:
+        """Raise UsageError where expressions ask for what the path of an input's file does not have."""
+        here = partitions(file)
+        for field, expression in self._expressions.items():
+            option = f"--map {field}={expression.text}"
+            if not file and expression.functions & {"file", "partition"}:
+                raise UsageError(f"{option}: {name} has no file name", hint="give the name of a file")
+            for asked in expression.arguments("partition"):
+                if isinstance(asked, str) and asked not in here:
+                    has = f"the path has {', '.join(f'{key}=…' for key in here)}" if here else "its folders have no ="
+                    raise UsageError(f"{option}: no folder {asked}=… in the path of {name}", hint=f"{has}; {MIXED}")
 
     def expect_fields(self, records: Sequence[Mapping[str, Any]], name: str) -> None:
         """Raise UsageError where a required field's expression is a name that none of an input's first records has:

@@ -53,7 +53,7 @@ class _OpenedFiles(OpenedInput):
     """The files of a batch, each opened when its turn comes."""
 
     def __init__(self, name: str, sources: Sequence[Source], folder: str, note: Callable[[str], None]) -> None:
-        super().__init__(name)
+        super().__init__(name, file=sources[0].file.removesuffix(sources[0].name.removeprefix(folder)))
         self._sources, self._folder, self._note = sources, folder, note
         self._is_file = bytearray(len(sources))  # found not to be an archive
         self._states = [file_state(one.path) for one in sources if one.path is not None]
@@ -91,7 +91,7 @@ class _OpenedFiles(OpenedInput):
                 for block in map(partial(_moved, begin - 1), opened.blocks(layout, max_line)):
                     if not gathered.has_room(block):
                         yield from gathered.taken(first_seq)
-                    gathered.add(block, self._short(source.name), begin)
+                    gathered.add(block, FilePart(self._short(source.name), begin, block.last_seq, opened.file))
                 opened.expect_unchanged(_HINT)
             self.position += source.size or 0
         yield from gathered.taken(first_seq)
@@ -148,12 +148,12 @@ class _Gathered:
         records = self._records + block.last_seq - block.first_seq + 1
         return not self._blocks or (self._size + len(block.data) <= limits.BLOCK and records <= limits.LINES)
 
-    def add(self, block: Block, name: str, begin: int) -> None:
-        """Add a block of the file of that name, whose first record is `begin`."""
+    def add(self, block: Block, part: FilePart) -> None:
+        """Add a block, which is that part of a file."""
         self._blocks.append(block)
         self._records += block.last_seq - block.first_seq + 1
         self._size += len(block.data)
-        self._parts.append(FilePart(name, begin, block.last_seq))
+        self._parts.append(part)
         self.next_seq = block.last_seq + 1
 
     def taken(self, first_seq: int) -> Iterator[Block]:

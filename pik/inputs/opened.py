@@ -69,8 +69,10 @@ class OpenedInput(ABC):
     input cannot be read, and StoreError where it is in S3 and access fails.
     """
 
-    def __init__(self, name: str, *, is_stream: bool = False) -> None:
+    def __init__(self, name: str, *, file: str = "", is_stream: bool = False) -> None:
         self.name, self.is_stream = name, is_stream
+        self.file = file
+        """The path of the file; of several files that of their folder, with a slash at its end; of a stream none."""
         self.position = 0
         """Bytes of the input that have been read for the blocks so far, as stored."""
 
@@ -109,11 +111,12 @@ class OpenedFile(OpenedInput):
         name: str,
         stored: BinaryIO,
         *,
+        file: str = "",
         is_stream: bool = False,
         is_file: bool = False,
         unchanged: Callable[[str], None] | None = None,
     ) -> None:
-        super().__init__(name, is_stream=is_stream)
+        super().__init__(name, file=file, is_stream=is_stream)
         self.stored = cast(io.BufferedReader, stored)
         """The bytes as they are stored."""
         self._unchanged = unchanged
@@ -140,6 +143,7 @@ class OpenedFile(OpenedInput):
 
     def expect_fields(self, layout: Layout, mapping: RecordMapping) -> None:
         """Raise UsageError where the mapping fits none of the input's first records."""
+        mapping.expect_place(self.file, self.name)
         if layout.format == InputFormat.PARQUET:
             if not self.is_stream and self.stored_beginning(4) == parquet_rows.MAGIC:
                 columns = parquet_rows.columns_of(self.stored, self.name)

@@ -41,7 +41,8 @@ class Input(Protocol):
 class Source:
     """One input, and what opens its bytes at their beginning: of a stream once, of anything else any number of times.
 
-    A file has a `path`. `unchanged` raises InputError where what the bytes are a part of was written to.
+    A file has a `path`. Of a file of an archive, `in_archive` is its path there, with that of the archive, and
+    `unchanged` raises InputError where the archive was written to.
     """
 
     name: str
@@ -50,13 +51,28 @@ class Source:
     path: Path | None = None
     is_stream: bool = False
     unchanged: Callable[[str], None] | None = None
+    in_archive: str | None = None
+
+    @property
+    def file(self) -> str:
+        """The path of the file, with that of its archive; of a stream, none."""
+        if self.path is not None:
+            return shown_name(os.path.abspath(self.path))
+        if self.in_archive is not None:
+            return self.in_archive
+        return "" if self.is_stream else self.name
 
     @contextmanager
     def open(self) -> Iterator[OpenedFile]:
         """Open the input. Raises InputError if it cannot be opened."""
         with self.opener() as stored:
             yield OpenedFile(
-                self.name, stored, is_stream=self.is_stream, is_file=self.path is not None, unchanged=self.unchanged
+                self.name,
+                stored,
+                file=self.file,
+                is_stream=self.is_stream,
+                is_file=self.path is not None,
+                unchanged=self.unchanged,
             )
 
     @contextmanager
@@ -161,7 +177,7 @@ def _standard_input() -> Source:
     return Source(STANDARD_INPUT, None, lambda: _filled(sys.stdin.buffer), is_stream=True)
 
 
-def shown_name(path: str) -> str:
+def shown_name(path: str | Path) -> str:
     """Return the name of a file as text: bytes that are not UTF-8 are escaped, \\xe9."""
     return os.fsencode(path).decode(errors="backslashreplace")
 

@@ -20,6 +20,7 @@ from jmespath.visitor import Options, TreeInterpreter
 
 from pik.errors import Invalid, UsageError
 from pik.model.identity import canonical_number, is_machine_number
+from pik.model.place import NOWHERE, Place
 
 MAX_LENGTH = 16_384
 """Characters of an expression, at most."""
@@ -40,11 +41,19 @@ _NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?")
 
 
 class Expression:
-    """A compiled expression. Raises UsageError, which names `option`, for one that never can be evaluated."""
+    """A compiled expression. Raises UsageError, which names `option`, for one that never can be evaluated.
 
-    def __init__(self, text: str, option: str) -> None:
+    `of_record`: it is evaluated on records of an input, so that it may ask for their place there.
+    """
+
+    def __init__(self, text: str, option: str, *, of_record: bool = False) -> None:
         self.text = text
         self._tree: Any = _parsed(text, option)
+        self._calls = [node for node, _ in _nodes(self._tree) if node["type"] == "function_expression"]
+        self.functions = frozenset(node["value"] for node in self._calls)
+        """The names of the functions that it calls."""
+        if not of_record and (asked := sorted(self.functions & OF_PLACE)):
+            raise UsageError(f"{option}: {asked[0]}() is known only where a file is read, in --map", hint=HINT)
         self._growth = _growth(self._tree)
         self.path = _path(self._tree)
         """The names of the fields, if it is nothing but the path to one; else None."""
@@ -52,11 +61,16 @@ class Expression:
     @property
     def picks(self) -> bool:
         """Whether all numbers of what it finds are those of the value: it computes none and has none."""
-        kinds = {node["type"] for node, _ in _nodes(self._tree)}
-        return "function_expression" not in kinds and "literal" not in kinds
+        return not self._calls and all(node["type"] != "literal" for node, _ in _nodes(self._tree))
 
-    def search(self, value: Any, size: int) -> Any:
-        """Return what the expression finds in a value whose JSON text has `size` bytes. Raises Invalid."""
+    def arguments(self, function: str) -> list[str | None]:
+        """Return the first argument of each call of this function, None where it is not a constant."""
+        firsts = [node["children"][0] for node in self._calls if node["value"] == function]
+        return [first["value"] if first["type"] == "literal" else None for first in firsts]
+
+    def search(self, value: Any, size: int, place: Place = NOWHERE) -> Any:
+        """Return what the expression finds in a value, which stands there and whose JSON text has `size` bytes. Raises
+        Invalid."""
         if self.path is not None:
             for name in self.path:
                 value = value.get(name) if isinstance(value, dict) else None
@@ -64,12 +78,12 @@ class Expression:
         allowed = max(MAX_MADE, 8 * size)
         if self._growth and self._growth * (size + len(self.text)) <= allowed:
             return _LIBRARY.visit(self._tree, value)
-        return self.search_slowly(value, allowed)
+        return self.search_slowly(value, allowed, place)
 
-    def search_slowly(self, value: Any, allowed: int = MAX_MADE) -> Any:
+    def search_slowly(self, value: Any, allowed: int = MAX_MADE, place: Place = NOWHERE) -> Any:
         """The definition that `search` must agree with. Raises Invalid."""
         try:
-            return _Interpreter(allowed).visit(self._tree, value)
+            return _Interpreter(allowed, place).visit(self._tree, value)
         except (JMESPathError, TypeError, ValueError) as error:  # the latter two are gaps in JMESPath's checks
             raise Invalid(_one_sentence(error)) from None
 
@@ -150,8 +164,16 @@ def shell_option(option: str, expression: str) -> str:
     return f"{start}='{expression}'" if "'" not in expression else f'{start}="{expression}"'
 
 
+OF_PLACE = frozenset(("file", "line", "partition", "parent"))
+"""Functions whose value depends on where the record stands."""
+
+
 class _Functions(Functions):
-    """JMESPath's own functions, except the two that would round or mark a number that is not a machine number."""
+    """JMESPath's own functions, except the two that would round or mark a number that is not a machine number, and
+    those of a record's place."""
+
+    def __init__(self, place: Place = NOWHERE) -> None:
+        self._place = place
 
     @signature({"types": []})
     def _func_to_string(self, value: Any) -> str:
@@ -164,6 +186,22 @@ class _Functions(Functions):
         if _is_number(value):
             return value  # type: ignore[no-any-return]
         return exact_number(value) if isinstance(value, str) and _NUMBER.fullmatch(value) else None
+
+    @signature()
+    def _func_file(self) -> str:
+        return self._place.file_name()
+
+    @signature()
+    def _func_line(self) -> int:
+        return self._place.line
+
+    @signature({"types": ["string"]})
+    def _func_partition(self, name: str) -> str | None:
+        return self._place.partition(name)
+
+    @signature({"types": ["string"]})
+    def _func_parent(self, name: str) -> Any:
+        return self._place.parent(name)
 
 
 _FUNCTIONS = _Functions()
@@ -178,9 +216,10 @@ def _is_number(value: Any) -> bool:
 class _Interpreter(TreeInterpreter):
     """The library's, which counts its steps and weighs what it makes, each part as often as the result has it."""
 
-    def __init__(self, allowed: int) -> None:
+    def __init__(self, allowed: int, place: Place) -> None:
         super().__init__(_OPTIONS)
         self._allowed = self._left = allowed
+        self._called = _FUNCTIONS if place is NOWHERE else _Functions(place)
 
     def visit(self, node: Any, *args: Any, **kwargs: Any) -> Any:
         self._take(1)
@@ -200,7 +239,7 @@ class _Interpreter(TreeInterpreter):
         if node["value"] == "join" and all(isinstance(one, (str, list)) for one in arguments):
             glue, parts = arguments
             self._take(len(glue) * len(parts))
-        return self._weighed(_FUNCTIONS.call_function(node["value"], arguments))
+        return self._weighed(self._called.call_function(node["value"], arguments))
 
     def _weighed(self, made: Any) -> Any:
         """Return what was made, if its JSON text is not too large."""

@@ -26,6 +26,7 @@ from pik.model.delivery import actor_field, file_field, raw_line, stamp
 from pik.model.event import Event, Rows, read_event, read_rows
 from pik.model.instant import DAY
 from pik.model.layout import AUTO, WRITTEN_AS_JSON, Layout
+from pik.model.place import NOWHERE, Place
 from pik.model.times import AS_EVENTS, Times
 from pik.ports.raw import Object, Raw, RawKind
 
@@ -43,7 +44,7 @@ processor's caches from one step to the next."""
 class Reading:
     """How records are read. `mapping` has expressions for fields of events, none where records are events already;
     `stop` means that no record may be invalid, `mixed` that the first ones may all be; `times` says how times are
-    written, `layout` how records lie in the input."""
+    written, `layout` how records lie in the input, `file` is its path."""
 
     max_line: int
     stop: bool = False
@@ -51,6 +52,7 @@ class Reading:
     times: Times = AS_EVENTS
     mixed: bool = False
     layout: Layout = AUTO
+    file: str = ""
 
     @property
     def is_mapped(self) -> bool:
@@ -67,7 +69,7 @@ class Reading:
     def of(self, opened: OpenedInput) -> Reading:
         """Return how this input is read, its layout recognized. Raises InputError where it cannot be, and UsageError
         where the mapping fits none of its first records, unless they may be of another kind."""
-        reading = replace(self, layout=opened.recognize(self.layout, mapped=self.is_mapped))
+        reading = replace(self, layout=opened.recognize(self.layout, mapped=self.is_mapped), file=opened.file)
         mapping = reading.record_mapping()
         if mapping is not None and not self.mixed:
             opened.expect_fields(reading.layout, mapping)
@@ -200,6 +202,10 @@ class SegmentBuilder:
     ) -> tuple[Rows, list[int]]:
         """Return the events of lines, and their seqs; lines that are none are kept apart."""
         field = file_field(part.name, part.first_seq) if part is not None else self._actor_field
+        mapping = self._mapping
+        uses_place = mapping is not None and mapping.uses_place
+        file, before = (self._reading.file, 0) if part is None else (part.path, part.first_seq - 1)
+        place = NOWHERE
         events: list[Event] = []
         kept: list[int] = []
         raw_lines: list[bytes] = []
@@ -210,10 +216,12 @@ class SegmentBuilder:
                     raise Invalid(problems[seq].reason)
                 if len(line) > self._reading.max_line:
                     raise Invalid(f"the line is longer than {self._reading.max_line} bytes")
-                if self._mapping is None:
+                if mapping is None:
                     event, original = read_event(line, self._zones), None
                 else:
-                    event, original = self._mapping.read(line)
+                    if uses_place:
+                        place = Place(file, seq - before)
+                    event, original = mapping.read(line, place)
             except Invalid as error:
                 if line.strip() or len(line) > self._reading.max_line:
                     # How much of an over-long line came along depends on where blocks end; what is kept must not.

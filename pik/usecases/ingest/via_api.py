@@ -24,6 +24,7 @@ from pik.model.batch import Counts, Reject, Verdict
 from pik.model.delivery import event_line, event_line_in
 from pik.model.event import read_event
 from pik.model.instant import NO_ZONES, Zones, load_zone
+from pik.model.place import Place
 from pik.ports.remote import Answered, Api
 from pik.rawlog.segment_writer import InvalidRecord, Reading, make_reject, reason_kind
 from pik.runtime import Progress, showing
@@ -154,7 +155,7 @@ class _Sender:
             if len(line) > longest:
                 line = line[: longest + 1]  # enough to see that it is too long
                 raise Invalid(f"the line is longer than {longest} bytes")
-            entity, line = self._readable(line)
+            entity, line = self._readable(line, seq)
         except Invalid as error:
             if self._reading.stop:
                 invalid = InvalidRecord(seq, error.message)
@@ -168,12 +169,12 @@ class _Sender:
         lane.records.append((seq, line))
         lane.size += len(line) + 1
 
-    def _readable(self, line: bytes) -> tuple[str, bytes]:
+    def _readable(self, line: bytes, seq: int) -> tuple[str, bytes]:
         """Return the record's entity, and the line to send: as it is, unless it is mapped or has times without an
         offset and their time zone is known here. Raises Invalid."""
         zones = self._zones
         if self._mapping is not None:
-            event, _ = self._mapping.read(line)
+            event, _ = self._mapping.read(line, Place(self._reading.file, seq))
             return event.entity_id, event_line(event) if zones == NO_ZONES else event_line_in(zones, event)
         try:
             return read_event(line).entity_id, line
