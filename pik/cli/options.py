@@ -6,6 +6,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
@@ -15,7 +16,8 @@ import typer
 from pik.cli.document import Field
 from pik.cli.text import broken, visible
 from pik.errors import Invalid, PikError, UsageError
-from pik.model.instant import MAX_INSTANT, MIN_INSTANT, Window, parse_duration, parse_instant
+from pik.model.instant import MAX_INSTANT, MIN_INSTANT, Window, Zone, load_zone, parse_duration
+from pik.model.local_time import typed_instant
 
 if TYPE_CHECKING:
     from pik.cli.context import Context
@@ -36,6 +38,9 @@ def argument(metavar: str, help: str, **settings: Any) -> Any:  # noqa: A002 - T
 
 
 From = Annotated[str | None, option("--from TIME", "First instant of the window: RFC 3339, or a date (midnight UTC).")]
+Timezone = Annotated[
+    str | None, option("--timezone ZONE", "The IANA zone of dates and times typed without an offset, instead of UTC.")
+]
 To = Annotated[str | None, option("--to TIME", "End of the window, itself not in it: RFC 3339, or a date.")]
 Since = Annotated[str | None, option("--since DURATION", "Begin the window this long ago: 90s, 15m, 2h, 7d, 1w.")]
 Entity = Annotated[str | None, option("--entity ID", "Only this entity.")]
@@ -103,22 +108,58 @@ def unknown_to_the_api(given: Mapping[str, tuple[bool, str]]) -> None:
             raise UsageError(f"{option} does not go with --via api", hint=hint)
 
 
-def window_of(from_: str | None, to: str | None, since: str | None, *, now: int | None = None) -> Window:
-    """The window that --from, --to and --since describe; all of time without them. `now` in nanoseconds.
+@dataclass(frozen=True, slots=True)
+class WindowOptions:
+    """A window of time, and the zone in which it is typed. A command that takes a parameter of this type has these
+    options."""
+
+    from_: From = None
+    to: To = None
+    since: Since = None
+    timezone: Timezone = None
+
+    @property
+    def given(self) -> bool:
+        """Whether anything limits the window."""
+        return bool(self.from_ or self.to or self.since)
+
+    def window(self) -> Window:
+        """Return the window. Raises UsageError."""
+        return window_of(self.from_, self.to, self.since, self.timezone)
+
+
+def window_of(
+    from_: str | None, to: str | None, since: str | None, timezone: str | None = None, *, now: int | None = None
+) -> Window:
+    """Return the window that --from, --to and --since describe; all of time without them. `now` in nanoseconds.
 
     Raises UsageError naming the option that is wrong.
     """
     if since is not None and from_ is not None:
         raise UsageError("--since and --from exclude each other: both begin the window", hint="leave one of them out")
     start, end = MIN_INSTANT, MAX_INSTANT + 1
+    typed_zone(timezone)
     if since is not None:
-        start = (time.time_ns() if now is None else now) - _parsed("--since", parse_duration, since)
-    instant, or_a_date = partial(parse_instant, date_only=True), "or a date: 2026-01-31"
+        start = (time.time_ns() if now is None else now) - duration("--since", since)
     if from_ is not None:
-        start = _parsed("--from", instant, from_, or_a_date)
+        start = moment("--from", from_, timezone)
     if to is not None:
-        end = _parsed("--to", instant, to, or_a_date)
+        end = moment("--to", to, timezone)
     return Window(start, end)
+
+
+def typed_zone(timezone: str | None) -> Zone | None:
+    """Return the zone that --timezone names. Raises UsageError."""
+    try:
+        return None if timezone is None else load_zone(timezone)
+    except UsageError as error:
+        raise UsageError(f"--timezone: {error.message}", hint=error.hint) from None
+
+
+def moment(name: str, text: str, timezone: str | None, example: str = "2026-01-31") -> int:
+    """Return the instant that the option of that name gives: RFC 3339 or a date; without an offset it is of the zone
+    that --timezone names, else UTC. Raises UsageError."""
+    return _parsed(name, partial(typed_instant, zone=typed_zone(timezone)), text, f"or a date: {example}")
 
 
 def duration(name: str, text: str) -> int:
@@ -130,7 +171,7 @@ def _parsed(name: str, parse: Callable[[str], int], text: str, hint: str = "") -
     try:
         return parse(text)
     except Invalid as error:
-        raise UsageError(f"{name}: {error.message}", hint=hint) from None
+        raise UsageError(f"{name}: {error.message}", hint=error.hint or hint) from None
 
 
 def able_to_ask(yes: bool) -> None:

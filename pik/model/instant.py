@@ -53,13 +53,13 @@ def parse_instant(text: str, *, date_only: bool = False) -> int:
     `date_only` also takes a bare date, as its midnight in UTC. Raises Invalid for anything else, for impossible dates,
     for digits finer than a nanosecond, for leap seconds and for instants that 64 bits do not hold.
     """
-    local, offset = _parse(text, date_only)
+    local, offset = parse_local(text, date_only)
     return checked_instant(local - (offset or 0), text)
 
 
 def parse_event_time(text: str, zone: Zone | None) -> int:
     """As `parse_instant`, but a text without an offset is a local time of `zone`. Raises Invalid without a zone."""
-    local, offset = _parse(text, date_only=False)
+    local, offset = parse_local(text, date_only=False)
     return resolved(local, offset, zone, text)
 
 
@@ -79,7 +79,7 @@ def resolved(local: int, offset: int | None, zone: Zone | None, text: str) -> in
     return checked_instant(local - (offset or 0), text)
 
 
-def _parse(text: str, date_only: bool) -> tuple[int, int | None]:
+def parse_local(text: str, date_only: bool) -> tuple[int, int | None]:
     """Return the local time of a text, as nanoseconds since 1970-01-01T00:00:00 there, and its offset, if it has
     one."""
     match = _EXTENDED.fullmatch(text) or _BASIC.fullmatch(text)

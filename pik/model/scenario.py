@@ -257,16 +257,10 @@ class Scenario:
 PLAIN = Scenario()
 
 
-def read_scenario(as_of: str | None, assume: Sequence[str], read_ids: Callable[[str], tuple[str, ...]]) -> Scenario:
+def read_scenario(as_of: int | None, assume: Sequence[str], read_ids: Callable[[str], tuple[str, ...]]) -> Scenario:
     """Return the scenario that the options describe; `read_ids` returns the event_ids that a file lists. Raises
-    UsageError naming the option that is wrong."""
-    moment = None
-    if as_of is not None:
-        try:
-            moment = parse_instant(as_of, date_only=True)
-        except Invalid as error:
-            raise UsageError(f"--as-of: {error.message}", hint="or a date: 2026-01-31") from None
-    return Scenario(moment, tuple(read_assumption(text, read_ids) for text in assume))
+    UsageError naming the assumption that is wrong."""
+    return Scenario(as_of, tuple(read_assumption(text, read_ids) for text in assume))
 
 
 def replay_assumptions(assume: Sequence[str]) -> tuple[str, ...]:

@@ -108,6 +108,10 @@ def test_recording_is_a_window_of_its_own(pik: Callable[..., Any], sent: dict[st
     assert numbers(found) == sorted(event["payload"]["n"] for event in sent["second"][:40])
     assert numbers(rows(pik, "--recorded-since", "1h")) == numbers(rows(pik))
     assert rows(pik, "--recorded-until", "1h") == []
+    day = ("--from", "2026-01-02T05:00", "--to", "2026-01-03")
+    there = rows(pik, *day, "--timezone", "Asia/Tokyo")
+    assert there == rows(pik, "--from", "2026-01-01T20:00:00Z", "--to", "2026-01-03T00:00:00+09:00")
+    assert there not in ([], rows(pik, *day))
     empty = pik("events", "--recorded-since", third, "--recorded-until", second)
     assert (empty.code, "--recorded-until" in empty.err) == (2, True)
     wrong = pik("events", "--recorded-since", "yesterday")

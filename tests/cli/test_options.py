@@ -6,9 +6,12 @@ import io
 
 import pytest
 
+from pik.cli.app import COMMANDS, root_command
 from pik.cli.options import confirm, window_of
 from pik.errors import PikError, UsageError
 from pik.model.instant import ALL_TIME, DAY, HOUR, Window
+
+OF_TIMES = ("--from", "--as-of", "--timezone")
 
 
 def test_windows() -> None:
@@ -16,6 +19,8 @@ def test_windows() -> None:
     assert window_of("1970-01-02", "1970-01-03T01:00:00+01:00", None) == Window(DAY, 2 * DAY)
     assert window_of(None, None, "2h", now=5 * HOUR) == Window(3 * HOUR, ALL_TIME.end)
     assert window_of(None, "1970-01-02", "1d", now=DAY) == Window(0, DAY)
+    assert window_of("1970-01-02", "1970-01-03T00:00:00Z", None, "Asia/Tokyo") == Window(15 * HOUR, 2 * DAY)
+    assert window_of("1970-01-02T12:00:00.5", None, None, "Asia/Tokyo").start == DAY + 3 * HOUR + HOUR // 7200
 
 
 @pytest.mark.parametrize(
@@ -25,13 +30,26 @@ def test_windows() -> None:
         ((None, "2026-02-30", None), "--to: '2026-02-30' is not a date of the calendar"),
         ((None, None, "2 hours"), "--since: '2 hours' is not a duration such as 90s, 15m, 2h, 7d"),
         (("2026-01-01", None, "2h"), "--since and --from exclude each other: both begin the window"),
+        (("2026-01-31", None, None, "berlin"), "--timezone: unknown time zone 'berlin'"),
+        ((None, None, "2h", "berlin"), "--timezone: unknown time zone 'berlin'"),
+        ((None, "2026-03-29T02:30", None, "Europe/Berlin"), "--to: '2026-03-29T02:30' does not exist in Europe/Berlin"),
         (("2026-01-02", "2026-01-02", None), "the window [2026-01-02T00:00:00Z, 2026-01-02T00:00:00Z) is empty"),
     ],
 )
-def test_a_wrong_window_names_the_option(given: tuple[str | None, str | None, str | None], said: str) -> None:
+def test_a_wrong_window_names_the_option(given: tuple[str | None, ...], said: str) -> None:
     with pytest.raises(UsageError) as caught:
         window_of(*given)
     assert caught.value.message.startswith(said)
+
+
+def test_every_command_with_a_window_takes_the_zone_of_its_times() -> None:
+    root = root_command()
+    ctx = root.make_context("pik", [], resilient_parsing=True)
+    commands = [root.get_command(ctx, name) for name in COMMANDS]
+    commands += [inner for one in commands for inner in getattr(one, "commands", {}).values()]
+    found = {opt: {id(one) for one in commands for param in one.params if opt in param.opts} for opt in OF_TIMES}
+    assert len(found["--from"]) > 15
+    assert found["--from"] | found["--as-of"] <= found["--timezone"]
 
 
 class Terminal(io.StringIO):

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 
-from pik.model.instant import format_instant
+from pik.model.instant import format_instant, parse_instant
 from pik.stores import open_store
 from tests.support.stores import EVENTS
 
@@ -108,6 +110,8 @@ def test_a_past_state_can_be_compared_with_raw_and_with_a_file(shop: Callable[..
     run(shop)
     rows = diff(shop, "--left", f"current@{at}")
     assert rows == expected(before, state(shop)) != []
+    there = datetime.fromtimestamp(parse_instant(at) // 10**9, ZoneInfo("Asia/Tokyo")).strftime("%Y-%m-%dT%H:%M:%S")
+    assert diff(shop, "--left", f"current@{there}{at[19:-1]}", "--timezone", "Asia/Tokyo") == rows
     assert diff(shop, "--left", f"current@{at}", "--right", "current") == rows
     assert diff(shop, code=0) == []
     Path("all.csv").write_text(shop("aggregates", "--format", "csv").out)

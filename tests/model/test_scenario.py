@@ -39,7 +39,7 @@ def ids(path: str) -> tuple[str, ...]:
 def test_a_scenario_without_options_assumes_nothing() -> None:
     assert read_scenario(None, [], ids) == PLAIN
     assert not PLAIN
-    scenario = read_scenario("2026-02-01", ["duplicates=counted"], ids)
+    scenario = read_scenario(parse_instant("2026-02-01", date_only=True), ["duplicates=counted"], ids)
     assert scenario
     assert scenario.texts == ["as-of=2026-02-01T00:00:00Z", "duplicates=counted"]
 

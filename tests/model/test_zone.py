@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 import pytest
 from hypothesis import example, given
@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from pik.errors import Invalid, UsageError
 from pik.model.event import read_event
 from pik.model.instant import Zones, format_instant, load_zone, parse_event_time
+from pik.model.local_time import typed_instant
 from tests.model.test_identity import line
 from tests.support.model.texts import from_datetime
 
@@ -56,6 +57,46 @@ def test_a_local_time_that_clocks_skipped_or_showed_twice_is_rejected(zone: str,
             read_event(line(**{field: text}), Zones(load_zone(zone), load_zone(zone)))
         assert refusal.value.field == field
         assert refusal.value.message.startswith(f"{field} '{text}' ")
+
+
+@pytest.mark.parametrize(
+    ("zone", "text", "reason", "instead"),
+    [
+        ("Europe/Berlin", "2026-03-29T02:30", "does not exist in", "2026-03-29T03:00:00+02:00 is when they were"),
+        (
+            *("Europe/Berlin", "2026-10-25T02:30:00.5", "exists twice in"),
+            "2026-10-25T02:30:00.500+02:00 or 2026-10-25T02:30:00.500+01:00",
+        ),
+        ("Pacific/Apia", "2011-12-30", "does not exist in", "2011-12-31T00:00:00+14:00 is when they were"),
+        ("America/Sao_Paulo", "2018-11-04T00:00", "does not exist in", "2018-11-04T01:00:00-02:00 is when they were"),
+    ],
+)
+def test_a_typed_time_that_clocks_skipped_or_showed_twice_is_refused_with_what_to_type(
+    zone: str, text: str, reason: str, instead: str
+) -> None:
+    with pytest.raises(Invalid, match=f"^'{text}' {reason} {zone}: clocks were set") as refusal:
+        typed_instant(text, load_zone(zone))
+    assert refusal.value.hint == instead
+
+
+@given(st.dates(date(1960, 1, 1), date(2100, 1, 1)), st.sampled_from(NAMES))
+@example(date(2018, 11, 4), "America/Sao_Paulo")  # clocks skipped its midnight
+@example(date(2026, 11, 1), "America/Havana")  # and showed this one twice
+@example(date(1987, 10, 25), "America/St_Johns")  # set back from 00:01 to the day before
+@example(date(2011, 12, 31), "Pacific/Apia")  # the day before does not exist
+def test_a_typed_date_begins_with_its_first_minute(day: date, name: str) -> None:
+    zone, noon = load_zone(name), datetime(day.year, day.month, day.day, 12, tzinfo=UTC)
+    minutes = (noon + timedelta(minutes=minute) for minute in range(-28 * 60, 28 * 60))
+    first = next((one for one in minutes if one.astimezone(zone.info).date() == day), None)
+    try:
+        found = typed_instant(day.isoformat(), zone)
+    except Invalid:
+        assert first is None
+        return
+    start = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=found // 1_000_000_000)
+    assert first is not None
+    assert abs(first - start) < timedelta(minutes=1)  # offsets had seconds once
+    assert start.astimezone(zone.info).date() == day
 
 
 @given(st.datetimes(datetime(1800, 1, 1), datetime(2200, 1, 1)), st.sampled_from(NAMES))  # noqa: DTZ001

@@ -15,7 +15,8 @@ from itertools import groupby
 from operator import itemgetter
 
 from pik.errors import Invalid, StoreError, UsageError
-from pik.model.instant import Window, display_instant, parse_instant
+from pik.model.instant import Window, Zone, display_instant
+from pik.model.local_time import typed_instant
 from pik.model.metric import Aggregate, Metric, PromotionKind, Run
 from pik.ports.state import Promotion
 from pik.ports.store import Store
@@ -45,15 +46,16 @@ LEFT = Side(SideKind.CURRENT)
 RIGHT = Side(SideKind.RECOMPUTED)
 
 
-def read_side(option: str, text: str, kinds: Sequence[SideKind]) -> Side:
-    """Return the side that a text names, one of these kinds. Raises UsageError."""
+def read_side(option: str, text: str, kinds: Sequence[SideKind], zone: Zone | None) -> Side:
+    """Return the side that a text names, one of these kinds; its time is of that zone, else UTC. Raises UsageError."""
     kind, colon, name = text.partition(":")
     current, at_sign, time = text.partition("@")
     if current == SideKind.CURRENT and at_sign:
         try:
-            return Side(SideKind.CURRENT, at=parse_instant(time, date_only=True))
+            return Side(SideKind.CURRENT, at=typed_instant(time, zone))
         except Invalid as error:
-            raise UsageError(f"{option}: {error.message}", hint="or a date: current@2026-01-31") from None
+            hint = error.hint or "or a date: current@2026-01-31"
+            raise UsageError(f"{option}: {error.message}", hint=hint) from None
     if kind in kinds and bool(name) == bool(colon) == (kind in (SideKind.RUN, SideKind.FILE)):
         return Side(SideKind(kind), name)
     usage = {SideKind.CURRENT: "current or current@TIME", SideKind.RUN: "run:ID", SideKind.FILE: "file:PATH"}

@@ -66,9 +66,8 @@ def export(
         option("--include-duplicates", "Every delivery; the column delivery is accepted, exact or conflict."),
     ] = False,
     entity: options.Entities = None,
-    from_: options.From = None,
-    to: options.To = None,
-    since: options.Since = None,
+    *,
+    period: options.WindowOptions,
     type_: options.Type = None,
     source: options.Source = None,
     as_received: options.AsReceived = False,
@@ -99,7 +98,7 @@ def export(
     if microseconds and format_ != "parquet":
         raise UsageError(f"--microseconds is for Parquet; {format_} has times as text", hint="leave it out")
     layout = Layout(
-        selection=Filter(options.window_of(from_, to, since), tuple(entity or ()), source, type_),
+        selection=Filter(period.window(), tuple(entity or ()), source, type_),
         format=format_,
         compression=packing,
         include_duplicates=include_duplicates,

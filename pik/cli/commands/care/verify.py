@@ -51,9 +51,8 @@ def verify(
         option("--restore SOURCE", "Create missing and modified objects again from a file, a directory, or s3://… ."),
     ] = None,
     dry_run: Annotated[bool, option("--dry-run", "With --restore: only show what it would do.")] = False,
-    from_: options.From = None,
-    to: options.To = None,
-    since: options.Since = None,
+    *,
+    period: options.WindowOptions,
 ) -> int | None:
     """Check each segment's digest, each index row against raw and back, and each aggregate's inputs.
 
@@ -69,13 +68,13 @@ def verify(
     """
     if quick and full:
         raise UsageError("--quick and --full exclude each other", hint="leave one of them out")
-    window = options.window_of(from_, to, since)
+    window = period.window()
     if dry_run and restore is None:
         raise UsageError("--dry-run is for --restore: nothing else of this command writes to raw", hint="leave it out")
     if restore is not None and not rebuild_index:
         return _restore(cli, restore, window, full=not quick, dry_run=dry_run)
     if rebuild_index:
-        if quick or full or from_ or to or since or restore:
+        if quick or full or period.given or restore:
             raise UsageError("--rebuild-index takes no other option: it rebuilds all of the index")
         from pik.usecases.care.rebuild import rebuild_index as make_again
 

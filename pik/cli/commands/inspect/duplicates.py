@@ -54,9 +54,8 @@ if TYPE_CHECKING:
 def duplicates(
     cli: Context,
     entity: options.Entity = None,
-    from_: options.From = None,
-    to: options.To = None,
-    since: options.Since = None,
+    *,
+    period: options.WindowOptions,
     type_: options.Type = None,
     source: options.Source = None,
     kind: Annotated[
@@ -112,7 +111,7 @@ def duplicates(
     from pik.model.path import EventPath
     from pik.usecases.inspect.duplicates import DuplicateFilter, count_duplicates, list_duplicates
 
-    window = options.window_of(from_, to, since)
+    window = period.window()
     selected = Filter(window, (entity,) if entity else (), source, type_)
     chosen = read_by(by) if by else None
     _one_of({"--by": by, "--changes": changes, "--impact": impact, "--show-payload-diff": show_payload_diff})

@@ -27,7 +27,7 @@ from pik.cli.document import NOTE, TRUNCATED, Column, Field, Rows, Schema
 from pik.cli.options import option
 from pik.cli.values import Count, EventId, Instant, Json, Lag, Shown
 from pik.errors import Invalid, UsageError
-from pik.model.instant import MAX_INSTANT, MIN_INSTANT, Window, parse_duration, parse_instant
+from pik.model.instant import MAX_INSTANT, MIN_INSTANT, Window, parse_duration
 
 if TYPE_CHECKING:
     from pik.model.delivery import Filter
@@ -43,6 +43,9 @@ if TYPE_CHECKING:
     examples="""
     # what arrived for one customer in the last two hours
     pik events --entity customer-17 --since 2h
+
+    # a day as people there know it, and its times by their clocks
+    pik events --from 2026-03-29 --to 2026-03-30 --timezone Europe/Berlin --display-timezone Europe/Berlin
 
     # the newest refunds above 100, with their amounts
     pik events --type refund --where "(payload->>'amount')::DECIMAL(18, 2) > 100" --newest \\
@@ -62,9 +65,8 @@ if TYPE_CHECKING:
 def events(
     cli: Context,
     entity: options.Entity = None,
-    from_: options.From = None,
-    to: options.To = None,
-    since: options.Since = None,
+    *,
+    period: options.WindowOptions,
     type_: options.Type = None,
     source: options.Source = None,
     batch: Annotated[str | None, option("--batch BATCH", "Only of this batch (id or its beginning).")] = None,
@@ -118,8 +120,8 @@ def events(
     from pik.model.delivery import Filter
     from pik.usecases.inspect.events import list_events, nothing_matches
 
-    window = options.window_of(from_, to, since)
-    recorded = _recorded(recorded_since, recorded_until)
+    window = period.window()
+    recorded = _recorded(recorded_since, recorded_until, period.timezone)
     lag = None if min_lag is None else _parsed("--min-lag", parse_duration, min_lag)
     paths = _paths("--column", column or ())
     grouping = None if by is None else read_by(by)
@@ -177,10 +179,10 @@ def _parsed(name: str, parse: Callable[[str], int], text: str) -> int:
         raise UsageError(f"{name}: {error.message}") from None
 
 
-def _recorded(since: str | None, until: str | None) -> Window:
+def _recorded(since: str | None, until: str | None, timezone: str | None) -> Window:
     """Return the window of recording."""
-    start = MIN_INSTANT if since is None else moment("--recorded-since", since)
-    end = MAX_INSTANT + 1 if until is None else moment("--recorded-until", until)
+    start = MIN_INSTANT if since is None else _moment("--recorded-since", since, timezone)
+    end = MAX_INSTANT + 1 if until is None else _moment("--recorded-until", until, timezone)
     if start >= end:
         raise UsageError(
             "--recorded-until is not later than --recorded-since",
@@ -189,18 +191,14 @@ def _recorded(since: str | None, until: str | None) -> Window:
     return Window(start, end)
 
 
-def moment(name: str, text: str) -> int:
+def _moment(name: str, text: str, timezone: str | None) -> int:
     """Return the time that a text means: an instant, a date, or a duration that has passed since. Raises UsageError."""
     import time
 
     try:
         return time.time_ns() - parse_duration(text)
     except Invalid:
-        pass
-    try:
-        return parse_instant(text, date_only=True)
-    except Invalid as error:
-        raise UsageError(f"{name}: {error.message}", hint="or a date, or how long ago: 15m, 2h") from None
+        return options.moment(name, text, timezone, "2026-01-31, or how long ago: 15m, 2h")
 
 
 def _paths(name: str, texts: Sequence[str]) -> list[EventPath]:

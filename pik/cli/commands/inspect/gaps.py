@@ -36,9 +36,8 @@ if TYPE_CHECKING:
 def gaps(
     cli: Context,
     entity: options.Entity = None,
-    from_: options.From = None,
-    to: options.To = None,
-    since: options.Since = None,
+    *,
+    period: options.WindowOptions,
     type_: options.Type = None,
     source: options.Source = None,
     by: Annotated[str, option("--by WHAT", "Look separately at each source, type, entity or payload.PATH.")] = "source",
@@ -71,8 +70,8 @@ def gaps(
     from pik.usecases.timing.grouping import payload_text, read_grouping
     from pik.usecases.timing.usual import HISTORY
 
-    window = options.window_of(from_, to, since)
-    if since is not None and to is None:
+    window = period.window()
+    if period.since is not None and period.to is None:
         window = Window(window.start, time.time_ns())  # what is silent now is found
     learned = options.duration("--history", history) if history else None if every else HISTORY
     number = payload_text(sequence_field, "--sequence-field") if sequence_field else None

@@ -43,9 +43,8 @@ if TYPE_CHECKING:
 def lag(
     cli: Context,
     entity: options.Entity = None,
-    from_: options.From = None,
-    to: options.To = None,
-    since: options.Since = None,
+    *,
+    period: options.WindowOptions,
     type_: options.Type = None,
     source: options.Source = None,
     by: Annotated[
@@ -89,7 +88,7 @@ def lag(
     from pik.usecases.timing.grouping import read_grouping
     from pik.usecases.timing.lag import GROUPS, Limits, measure_lag
 
-    window = options.window_of(from_, to, since)
+    window = period.window()
     warn = options.duration("--warn-after", warn_after) if warn_after else None
     limits = Limits(warn, options.duration("--error-after", error_after) if error_after else None)
     if limits.warn is not None and limits.error is not None and limits.warn > limits.error:

@@ -36,9 +36,8 @@ def pull(
     cli: Context,
     into: Annotated[str, option("--into DIR", "A new directory, or one that was pulled into before.")],
     entity: options.Entities = None,
-    from_: options.From = None,
-    to: options.To = None,
-    since: options.Since = None,
+    *,
+    period: options.WindowOptions,
     dry_run: options.DryRun = False,
 ) -> int | None:
     """Copy the raw, index, metrics and aggregates of a window into another store.
@@ -51,7 +50,7 @@ def pull(
     from pik.usecases.pull import PullRequest, effective_window
     from pik.usecases.pull import pull as copy_window
 
-    request = PullRequest(options.window_of(from_, to, since), tuple(dict.fromkeys(entity or ())))
+    request = PullRequest(period.window(), tuple(dict.fromkeys(entity or ())))
     source = cli.open_store()
     head = {"source": source.url, "into": into, "requested": request.window, "entities": request.entities}
     if dry_run:

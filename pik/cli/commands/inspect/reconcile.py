@@ -63,9 +63,10 @@ def diff_events(
     The files are read as `pik ingest` reads them. An event is missing (the log has it, the store does not), unexpected
     (the store has it, the log does not), or different (both have its idempotency key, with other content or another
     time). The scope is that of the log: from its first to its last event, its sources, types and entities, unless
-    options give another; it holds for both sides. Events are compared as they came, whatever corrections say of them.
-    The table of metrics has what the missing events would add to each. Exit codes: 0 both sides agree, 1 they differ, 3
-    records of the log are not events or values cannot be computed, 2 no event of the log is in the scope.
+    options give another; it holds for both sides. A --timezone of the log's times is the one of --from and --to, too.
+    Events are compared as they came, whatever corrections say of them. The table of metrics has what the missing events
+    would add to each. Exit codes: 0 both sides agree, 1 they differ, 3 records of the log are not events or values
+    cannot be computed, 2 no event of the log is in the scope.
     """
     from pik.inputs.archives import with_members
     from pik.model.delivery import Filter
@@ -75,7 +76,7 @@ def diff_events(
     if write is not None and write.exists():
         raise UsageError(f"--write {write}: the file exists already", hint="name another one")
     reading = reading_options.reading(cli)
-    window = options.window_of(from_, to, since)
+    window = options.window_of(from_, to, since, reading_options.times().timezone)
     scope = Scope(window, tuple(source or ()), tuple(type_ or ()), tuple(entity or ()), where)
     store = cli.open_store()
     found = reconcile(

@@ -43,9 +43,8 @@ def sql(
     cli: Context,
     statement: Annotated[str, argument("STATEMENT", "One SELECT; @FILE or - reads it from a file or stdin.")],
     entity: options.Entities = None,
-    from_: options.From = None,
-    to: options.To = None,
-    since: options.Since = None,
+    *,
+    period: options.WindowOptions,
     metric: options.Metrics = None,
     output: Annotated[
         str | None, option("--output FILE.parquet", "Write the rows to this new file instead of showing them.")
@@ -64,7 +63,7 @@ def sql(
     from pik.usecases.inspect.sql import SqlQuery
 
     text = _statement(statement)
-    window = options.window_of(from_, to, since)
+    window = period.window()
     if output is not None and not output.endswith(".parquet"):
         raise UsageError(f"--output {output}: it does not end in .parquet", hint="for CSV: --format csv > FILE")
     query = SqlQuery(cli.open_store(), cli.engine(), text, window, entity or (), metric or (), as_received)

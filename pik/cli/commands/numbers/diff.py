@@ -86,9 +86,8 @@ def aggregates(
     cli: Context,
     entity: options.Entities = None,
     metric: options.Metrics = None,
-    from_: options.From = None,
-    to: options.To = None,
-    since: options.Since = None,
+    *,
+    period: options.WindowOptions,
     against: AgainstFile = None,
     key: Key = None,
     value: Value = None,
@@ -143,16 +142,16 @@ def aggregates(
     from pik.usecases.metrics.sides import LEFT, RIGHT, Recorded, SideKind
     from pik.usecases.metrics.totals import Combinations, DiffTotals
 
-    scenario = scenario_of(cli, as_of, assume)
-    sides = read_sides(left, right, against, run)
+    scenario = scenario_of(cli, as_of, assume, period.timezone)
+    sides = read_sides(left, right, against, run, period.timezone)
     request = file_request(sides[0], key or (), value or ())
-    window: Window | None = options.window_of(from_, to, since)
+    window: Window | None = period.window()
     chosen: dict[str, Any] = {"metrics": metric or (), "entities": entity or ()}
     compared: dict[str, Any] = {"tolerances": read_tolerances(tolerance or ()), "changed_only": changed_only}
     is_recomputed = sides[1].kind == SideKind.RECOMPUTED
     refuse_scenario(scenario, sides[1], run)
     if SideKind.RUN in (sides[0].kind, sides[1].kind):
-        if from_ or to or since:
+        if period.given:
             raise UsageError(
                 f"{'--run' if run else 'a run'} has its own window", hint="leave --from, --to and --since out"
             )

@@ -81,6 +81,9 @@ def explain(
         option("--tolerance ABS|REL%", "With --against: a scenario that is so near to the number meets it."),
     ] = None,
     as_of: options.AsOf = None,
+    timezone: Annotated[
+        str | None, option("--timezone ZONE", "The IANA zone of --as-of and current@TIME, typed without an offset.")
+    ] = None,
     assume: options.Assume = None,
     events: Annotated[bool, option("--events", "Also list the events behind each cause.")] = False,
     column: Annotated[
@@ -117,8 +120,8 @@ def explain(
     if len(place) > 2:
         raise UsageError(f"unexpected argument {place[2]!r}", hint="pik explain METRIC [ENTITY] BUCKET")
     entity, bucket = place if len(place) == 2 else (ALL_ENTITIES, place[0])
-    scenario = scenario_of(cli, as_of, assume)
-    sides = read_sides(left, right, against, run)
+    scenario = scenario_of(cli, as_of, assume, timezone)
+    sides = read_sides(left, right, against, run, timezone)
     refuse_scenario(scenario, sides[1], run)
     request = file_request(sides[0], key or (), value or ())
     paths = [EventPath(path, "--column") for path in column or ()]

@@ -36,9 +36,8 @@ def history(
     cli: Context,
     entity: options.Entity = None,
     metric: Annotated[str | None, option("--metric NAME", "Only this metric.")] = None,
-    from_: options.From = None,
-    to: options.To = None,
-    since: options.Since = None,
+    *,
+    period: options.WindowOptions,
     check: Annotated[bool, option("--check", "Recompute, and count the values that are right today.")] = False,
     limit: options.Limit = None,
 ) -> None:
@@ -58,7 +57,7 @@ def history(
     from pik.usecases.metrics.history import history as timeline
     from pik.usecases.metrics.history import scope_of
 
-    window = options.window_of(from_, to, since)
+    window = period.window()
     store = cli.open_store()
     scope = scope_of(store, window, metric, entity)
     found = timeline(store, scope, cli.engine() if check else None)

@@ -49,6 +49,7 @@ def import_(
     entity: options.Entities = None,
     from_: options.From = None,
     to: options.To = None,
+    timezone: options.Timezone = None,
     reason: options.Reason = "",
     yes: options.Yes = False,
     dry_run: options.DryRun = False,
@@ -75,7 +76,7 @@ def import_(
         options.able_to_ask(yes)
     columns = read_names("--key", key or (), ("bucket", "entity")), read_names("--value", value or (), (metric,))
     request = FileRequest(file_source(file), *columns)
-    window = options.window_of(from_, to, None)
+    window = options.window_of(from_, to, None, timezone)
     store, engine = cli.open_store(), cli.engine()
     why: dict[str, Any] = {"created_at": time.time_ns(), "reason": reason, "actor": cli.actor(store)}
     with planned_import(store, engine, request, metric, window, entity or (), **why) as plan:

@@ -150,9 +150,8 @@ def list_values(
     cli: Context,
     entity: options.Entities = None,
     metric: options.Metrics = None,
-    from_: options.From = None,
-    to: options.To = None,
-    since: options.Since = None,
+    *,
+    period: options.WindowOptions,
     history: Annotated[bool, option("--history", "Every version, not only the current one.")] = False,
     total: options.Total = False,
     by: options.TotalBy = None,
@@ -175,7 +174,7 @@ def list_values(
     store = cli.open_store()
     listing = list_aggregates(
         store,
-        options.window_of(from_, to, since),
+        period.window(),
         metrics=metric or (),
         entities=entity or (),
         history=history,

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 from pik.cli.context import Context
-from pik.cli.options import option
+from pik.cli.options import moment, option, typed_zone
 from pik.cli.reading import usual_times
 from pik.errors import UsageError
 
@@ -37,21 +37,23 @@ RightSide = Annotated[
 RunSide = Annotated[str | None, option("--run RUN", "Compare what this run wrote; nothing is recomputed.")]
 
 
-def read_sides(left: str | None, right: str | None, against: str | None, run: str | None) -> tuple[Side, Side]:
-    """Return both sides. Raises UsageError where one is named twice, or not as it should be."""
+def read_sides(
+    left: str | None, right: str | None, against: str | None, run: str | None, timezone: str | None
+) -> tuple[Side, Side]:
+    """Return both sides; times are typed in that zone. Raises UsageError where one is named twice, or wrongly."""
     from pik.usecases.metrics.sides import LEFT, RIGHT, Side, SideKind, read_side
 
     if left is not None and against is not None:
         raise UsageError("--against and --left exclude each other: both are the left side")
     if right is not None and run is not None:
         raise UsageError("--run and --right exclude each other: both are the right side")
-    one, two = LEFT, RIGHT
+    one, two, zone = LEFT, RIGHT, typed_zone(timezone)
     if left is not None:
-        one = read_side("--left", left, (SideKind.CURRENT, SideKind.RUN, SideKind.FILE))
+        one = read_side("--left", left, (SideKind.CURRENT, SideKind.RUN, SideKind.FILE), zone)
     elif against is not None:
         one = Side(SideKind.FILE, against)
     if right is not None:
-        two = read_side("--right", right, (SideKind.RECOMPUTED, SideKind.CURRENT, SideKind.RUN))
+        two = read_side("--right", right, (SideKind.RECOMPUTED, SideKind.CURRENT, SideKind.RUN), zone)
     elif run is not None:
         two = Side(SideKind.RUN, run)
     if one == two:
@@ -73,13 +75,14 @@ def file_request(left: Side, key: Sequence[str], value: Sequence[str]) -> FileRe
     return FileRequest(file_source(left.name), columns, read_names("--value", value))
 
 
-def scenario_of(cli: Context, as_of: str | None, assume: Sequence[str] | None) -> Scenario:
+def scenario_of(cli: Context, as_of: str | None, assume: Sequence[str] | None, timezone: str | None) -> Scenario:
     """Return the scenario that the options describe. Files of events are read as `pik ingest` reads them: by the
     options given, else by pik.toml. Raises UsageError and InputError."""
     from pik.model.scenario import With, read_scenario
     from pik.usecases.metrics.scenario import read_event_ids
 
-    scenario = read_scenario(as_of, assume or (), read_event_ids)
+    known = None if as_of is None else moment("--as-of", as_of, timezone)
+    scenario = read_scenario(known, assume or (), read_event_ids)
     usual, times = cli.settings.ingest.map, usual_times(cli)
     assumptions = tuple(
         replace(

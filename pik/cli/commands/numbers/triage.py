@@ -53,9 +53,8 @@ class _Baseline(msgspec.Struct):
 def triage(
     cli: Context,
     entity: options.Entities = None,
-    from_: options.From = None,
-    to: options.To = None,
-    since: options.Since = None,
+    *,
+    period: options.WindowOptions,
     baseline: Annotated[
         Path | None,
         option("--baseline FILE", "The JSON of an earlier triage: what it found already does not count."),
@@ -72,7 +71,7 @@ def triage(
     from pik.usecases.care.triage import triage as run_triage
 
     known = _known(baseline) if baseline else ()
-    window = options.window_of(from_, to, since)
+    window = period.window()
     found = run_triage(cli.open_store(), cli.engine(), window, entity or (), known, cli.progress)
     schema = TRIAGE if baseline else TRIAGE.without("known")
     commands = dict.fromkeys(one.command for one in found.findings)

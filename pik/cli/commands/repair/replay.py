@@ -49,9 +49,8 @@ def replay(
     cli: Context,
     entity: options.Entities = None,
     everything: Annotated[bool, option("--all", "Every entity in the window.")] = False,
-    from_: options.From = None,
-    to: options.To = None,
-    since: options.Since = None,
+    *,
+    period: options.WindowOptions,
     type_: options.Type = None,
     source: options.Source = None,
     metric: Annotated[
@@ -90,7 +89,7 @@ def replay(
         raise UsageError("values that count duplicates cannot be promoted", hint="leave --promote out")
     if promote and not dry_run:
         options.able_to_ask(yes)
-    window = options.window_of(from_, to, since)
+    window = period.window()
     request = RunRequest(
         start=window.start,
         end=window.end,

@@ -59,9 +59,8 @@ def send(
     cli: Context,
     entity: options.Entities = None,
     everything: Annotated[bool, option("--all", "Every event of the window.")] = False,
-    from_: options.From = None,
-    to: options.To = None,
-    since: options.Since = None,
+    *,
+    period: options.WindowOptions,
     type_: options.Type = None,
     source: options.Source = None,
     where: Annotated[
@@ -90,7 +89,7 @@ def send(
     """
     from pik.usecases.republish.send import begin, plan_republish, unfinished
 
-    if not (entity or everything or source or type_ or where or from_ or to or since):
+    if not (entity or everything or source or type_ or where or period.given):
         raise UsageError("nothing selected to send", hint="--entity ID, --from TIME, --type TYPE, …, or --all")
     if entity and everything:
         raise UsageError("--entity and --all exclude each other", hint="leave one of them out")
@@ -99,7 +98,7 @@ def send(
     if not dry_run:
         options.able_to_ask(yes)
     pace = _pace(rate, stop_after)
-    window = options.window_of(from_, to, since)
+    window = period.window()
     opened = cli.target(target)
     request = RepublishRequest(
         start=window.start,
