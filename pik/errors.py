@@ -5,6 +5,7 @@ The exit codes are the command line's contract (docs/exit-codes.md); it prints `
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -77,7 +78,12 @@ def command(*words: str) -> str:
     It looks in the store that the settings name. One that the user named on the command line is added where the command
     is shown (`pik.cli.context`): a hint may be kept with a dead letter and be read much later, by another person.
     """
-    return shlex.join(("pik", *words))
+    return " ".join(map(_quoted, ("pik", *words)))
+
+
+def _quoted(word: str) -> str:
+    """Return the word quoted for a shell, in double quotes where that is enough for one with single ones."""
+    return f'"{word}"' if "'" in word and not re.search(r'["$`\\!]', word) else shlex.quote(word)
 
 
 CANDIDATES = 6

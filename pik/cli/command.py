@@ -17,7 +17,7 @@ import typer
 from pik import __version__
 from pik.cli.config import Format
 from pik.cli.context import Context
-from pik.cli.help import GLOBAL, Command, Group
+from pik.cli.help import GLOBAL, Command, Group, typed_words
 from pik.cli.options import option
 from pik.errors import PikError, UsageError
 from pik.model.instant import DAY, MAX_INSTANT, displayed_in
@@ -97,6 +97,7 @@ def with_globals(function: Function) -> Function:
         del chosen["version"]
         cli.choose(**chosen)
         if ctx.invoked_subcommand is None:
+            cli.typed = typed_words(ctx)
             for name, group in groups.items():
                 values[name] = group(**{one.name: values.pop(one.name) for one in fields(group)})
             with displayed_in(cli.display_zone):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import shlex
 import sys
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +36,8 @@ class Context:
         self._quiet = False
         self.actor_option: str | None = None
         self._actor: str | None = None
+        self.typed: dict[str, list[str]] = {}
+        """The words of the command line by the parameter of the command, options before arguments."""
 
     def choose(
         self,
@@ -109,6 +111,13 @@ class Context:
         from pik.cli.app import COMMANDS
 
         return with_store(text, self._store, COMMANDS)
+
+    def same_command(self, name: str, without: Collection[str]) -> str:
+        """Return the command as it was typed, without these parameters, and without the format."""
+        from pik.errors import command
+
+        left_out = {"store", "format", "quiet", *without}
+        return command(name, *(word for param, words in self.typed.items() if param not in left_out for word in words))
 
     @cached_property
     def progress(self) -> Progress:

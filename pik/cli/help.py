@@ -154,6 +154,24 @@ def _was_typed(param: Parameter, ctx: typer.Context) -> bool:
     return source is not None and source.name == "COMMANDLINE"
 
 
+def typed_words(ctx: typer.Context) -> dict[str, list[str]]:
+    """Return what the command line has of each parameter of the command: its words, by the parameter's name. Arguments
+    come after the options."""
+    words = {}
+    for param in sorted(ctx.command.params, key=lambda one: one.param_type_name == "argument"):
+        value = ctx.params.get(param.name or "")
+        if not _was_typed(param, ctx):  # type: ignore[arg-type]
+            continue
+        values = [str(one) for one in value] if isinstance(value, (list, tuple)) else [str(value)]
+        if param.param_type_name == "argument":
+            words[param.name or ""] = values
+        elif isinstance(value, bool):
+            words[param.name or ""] = [_called(param)]
+        else:
+            words[param.name or ""] = [word for one in values for word in (_called(param), one)]
+    return words
+
+
 def _called(param: Any) -> str:
     return max(param.opts, key=len) if param.param_type_name == "option" else argument_name(param)
 

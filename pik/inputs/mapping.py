@@ -148,6 +148,15 @@ class RecordMapping:
         event.written = as_written(written.get("event_time"), written.get("received_time"))
         return event
 
+    def given(self, name: str) -> str | None:
+        """Return the expression of a field; None if it is the record's field of that name, as nothing else is given."""
+        return self._expressions[name].text if name in self._given else None
+
+    def found(self, line: bytes, place: Place = NOWHERE) -> dict[str, Any]:
+        """Return what the expressions find in a record, by field. Raises Invalid."""
+        record, allowed = _record(line), max(MAX_MADE, 8 * len(line))
+        return {name: one.search_slowly(record, allowed, place) for name, one in self._expressions.items()}
+
     def _field(self, name: str, value: Any) -> Any:
         if name == "payload":
             return value

@@ -188,6 +188,10 @@ class Repeats(Protocol):
     def conflicting(self) -> Iterator[list[Location]]:
         """Yield those of which a delivery is a conflict."""
 
+    def verdicts(self, arrivals: Sequence[Arrivals]) -> dict[int, Verdict]:
+        """Return the verdicts, by seq, that deliveries of a chunk which is not recorded would get from what is: those
+        of events that are recorded already, and no others. Costs about what recording the chunk would."""
+
 
 class Audit(Protocol):
     """Compares the index with raw."""

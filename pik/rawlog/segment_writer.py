@@ -125,6 +125,14 @@ def _parts(block: Block) -> Iterator[tuple[FilePart | None, int, bytes]]:
         start, first_seq = end, part.last_seq + 1
 
 
+def place_of(block: Block, seq: int, file: str) -> Place:
+    """Return where a record of the block stands; `file` is the path of an input that is one file."""
+    for part in block.files:
+        if seq <= part.last_seq:
+            return Place(part.path, seq - part.first_seq + 1)
+    return Place(file, seq)
+
+
 class SegmentBuilder:
     """Builds the segments of one batch. `tell` is called with the number of bytes read. `actor` is who sent an API
     request, whose objects are its only record."""

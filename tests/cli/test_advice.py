@@ -212,7 +212,7 @@ def test_quoted_words_are_data_and_a_store_that_is_named_stays() -> None:
     named = "pik --store x/.pik status"
     assert with_store(named, "x/.pik", names) == named
     assert with_store("`pik runs show --help` shows how", "s", names) == "`pik runs show --help` shows how"
-    assert command("show", "it's") == "pik show 'it'\"'\"'s'"
+    assert command("show", "it's", "a'$b") == """pik show "it's" 'a'"'"'$b'"""
 
 
 def hints(path: Path) -> Iterator[str]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -159,7 +161,7 @@ def test_a_rejects_file_that_cannot_be_is_reported_before_anything_is_done(pik, 
 def test_reasons_are_counted_with_their_numbers(pik, tmp_path):
     (tmp_path / "mixed").write_text(EVENT + FOREIGN * 2 + "{")
     shown = pik("ingest", "mixed", "--dry-run").out
-    assert "  2 × source is missing, 1 × the line is not JSON: it ends too early\n" in shown
+    assert re.search(r"\nsource is missing +2 +2 +source +\{.user.:.e.\}\n", shown)
     assert "\nreasons             2 × source is missing, 1 × the line is not" in pik("ingest", "mixed").out
     assert pik("ingest", "mixed", "--format", "json").json()["reasons"]["source is missing"] == 2
 
@@ -389,18 +391,26 @@ def test_a_dry_run_writes_the_rejected_records_and_shows_an_event_of_the_mapping
     done = pik("ingest", "hooks", *options, "--format", "json")
     assert done.code == 3
     assert (tmp_path / "bad").read_text() == HOOK.replace("7", "{}") + '{"user":1}\n{\n'
-    assert json.loads(done.out)["sample"] == {
-        "seq": 2,
-        "source": "web",
-        "event_type": "hook",
-        "entity_id": "7",
-        "event_time": "2026-01-01T00:00:00.000000000Z",
-        "payload": {"n": 1.5},
+    said = done.json()
+    assert {one["field"]: (one["from"], one["found_value"], one["event"]) for one in said["sample"]} == {
+        "source": ("'web'", "web", "web"),
+        "event_type": ("'hook'", "hook", "hook"),
+        "entity_id": ("user.id", 7, "7"),
+        "event_time": ("at", 1767225600, "2026-01-01T00:00:00.000000000Z"),
+        "payload": ("{n: n}", {"n": "1.5"}, {"n": "1.5"}),
     }
+    assert said["verdict"] == "1 of 4 records is an event; 3 rejected; not compared with a store"
     assert pik("ingest", "hooks", *options).err.startswith("error: --rejects bad: the file exists already\n")
     assert not (tmp_path / ".pik").exists()
     (tmp_path / "bad").unlink()
-    assert '"entity_id":' in pik("ingest", "hooks", *options).out
+    shown = pik("ingest", "hooks", *options).out
+    assert re.search(r"event_time +at +1767225600 → 2026-01-01T00:00:00Z\n", shown)
+    recorded = pik(*shlex.split(said["next"])[1:])
+    assert (recorded.code, recorded.err[:10]) == (3, "created a ")
+    (tmp_path / "bad").unlink()
+    repeated = pik("ingest", "hooks", *options).out
+    assert "1 of 4 records is an event; 3 rejected; 1 is in the store already\n" in repeated
+    assert "hooks was ingested before, as batch " in repeated
     assert pik("ingest", "good", "--dry-run").code == 2
 
 
@@ -410,7 +420,12 @@ def test_a_dry_run_that_fails_leaves_no_file_of_rejects(pik, tmp_path):
     assert failed.code == 2
     assert not (tmp_path / "bad").exists()
     (tmp_path / "plain").write_text(EVENT)
-    assert pik("ingest", "plain", "--dry-run", "--format", "json").json()["sample"] is None
+    assert pik("ingest", "plain", "--dry-run", "--format", "json").json()["sample"] == []
+    sampled = pik("ingest", "plain", "--dry-run", "--sample", "1").out
+    assert 'event_time  field of the record  "2026-01-01T00:00:00Z"\n' in sampled
+    assert pik("ingest", "plain", "--sample", "1").code == 2
+    absent = pik("ingest", "plain", "--dry-run", "--store", "elsewhere")
+    assert (absent.code, "elsewhere" in absent.err) == (4, True)
 
 
 def test_the_reasons_add_up_to_what_was_rejected(pik, tmp_path):

@@ -35,6 +35,14 @@ class Model:
     def add(self, batch_id: str, seq: int, sent: Sent) -> None:
         self.deliveries.setdefault(sent.event_id, []).append((batch_id, seq, sent.says))
 
+    def verdicts(self, first_seq: int, sent: Sequence[Sent]) -> dict[int, Verdict]:
+        """Those of deliveries to come, as far as their events were recorded."""
+        return {
+            seq: Verdict.EXACT if one.says == self.deliveries[one.event_id][0][2] else Verdict.CONFLICT
+            for seq, one in enumerate(sent, first_seq)
+            if one.event_id in self.deliveries
+        }
+
     def events(self) -> list[list[Delivery]]:
         found = []
         for first, *rest in self.deliveries.values():
@@ -121,8 +129,10 @@ def test_files_and_requests_that_repeat_each_other(store: Store, seed: int) -> N
     for turn in turns:
         sent = [some() for _ in range(chance.choice([1, 1, 4]))]
         first = files.get(turn, 1)
+        coming = chunk(sent, batch_id=turn, first_seq=first, number=first)
+        assert store.repeats.verdicts(coming.arrivals) == model.verdicts(first, sent)
         if turn in files:
-            store.batches.record(chunk(sent, batch_id=turn, first_seq=first, number=first))
+            store.batches.record(coming)
             files[turn] += len(sent)
         else:
             request(store, turn, sent)

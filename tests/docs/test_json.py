@@ -135,7 +135,9 @@ def _one_batch(pik: Journey) -> None:
     """Two files as one batch, in a store of its own."""
     store = ("--store", "several")
     pik("", "init", *store)
-    done = pik("pik ingest", "ingest", "peculiar.jsonl", "monday.jsonl", "--one-batch", *store, code=3)
+    one_batch = ("peculiar.jsonl", "monday.jsonl", "--one-batch", *store)
+    done = pik("pik ingest", "ingest", *one_batch, code=3)
+    pik("pik ingest --dry-run", "ingest", "--dry-run", *one_batch, code=3)
     pik("pik batches --rejects", "batches", done["batch_id"], "--rejects", *store)
     event = pik("pik events", "events", "--limit", 1, *store)["events"][0]
     pik("pik show", "show", event["event_id"], *store)

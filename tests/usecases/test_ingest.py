@@ -20,7 +20,7 @@ from pik.engine import DuckEngine
 from pik.errors import ConflictFound, InputError, StoreError
 from pik.inputs import blocks as blocks_module
 from pik.inputs.source import Input, Source, file_source
-from pik.model.batch import BatchState, Counts, Reject, Verdict
+from pik.model.batch import BatchState, Counts, Verdict
 from pik.model.event import read_event
 from pik.model.instant import ALL_TIME, SECOND, parse_instant
 from pik.model.times import Times
@@ -29,7 +29,7 @@ from pik.rawlog.segment_writer import Reading
 from pik.runtime import SILENT
 from pik.stores import open_store
 from pik.usecases.care.rebuild import rebuild_index
-from pik.usecases.ingest.batch_ingest import IngestOptions, IngestReport, Outcome, check
+from pik.usecases.ingest.batch_ingest import IngestOptions, IngestReport, Outcome
 from pik.usecases.ingest.batch_ingest import ingest as ingest_source
 from pik.usecases.metrics.diff import diff_aggregates
 from tests.support.faults import Crash, FailAt, wrapped
@@ -344,25 +344,6 @@ def test_an_invalid_record_stops_the_batch_where_none_may_be(store: Store, tmp_p
     assert (batch.state, batch.counts.rejected) == (BatchState.INTERRUPTED, 0)
     assert ingest(store, source).outcome == Outcome.RESUMED
     assert_sound(store)
-
-
-def test_a_dry_run_shows_what_an_ingest_would_reject_and_stores_nothing(store: Store, tmp_path: Path) -> None:
-    texts = [*map(line, range(20)), "{", "", line(entity=""), line(1)]
-    source = written(tmp_path, texts)
-    told: list[Reject] = []
-    checked = check(source, IngestOptions(READING, workers=0), SILENT, told.append)
-    assert list(store.index.batches()) == []
-    assert list(store.raw.objects("raw/")) == []
-    batch = ingest(store, source).batch
-    assert (checked.read, checked.valid) == (batch.counts.read, batch.counts.read - batch.counts.rejected)
-    assert checked.reasons == batch.reasons
-    assert [(one.seq, one.line) for one in told] == [(21, "{"), (23, texts[22])]
-    assert checked.sample is not None
-    assert json.loads(checked.sample) == {
-        "seq": 1,
-        **json.loads(texts[0]),
-        "event_time": "2026-01-01T00:00:00.000000000Z",
-    }
 
 
 def test_an_error_of_the_store_stops_and_the_next_run_resumes(store: Store, tmp_path: Path) -> None:

@@ -22,10 +22,10 @@ from pik.model.place import Place
 from pik.ports.store import Store
 from pik.rawlog.deliveries import deliveries
 from pik.rawlog.segment_writer import Reading
-from pik.runtime import SILENT
 from pik.stores import open_store
-from pik.usecases.ingest.batch_ingest import IngestOptions, Outcome, check
+from pik.usecases.ingest.batch_ingest import Outcome
 
+from .test_dry_run import checked
 from .test_ingest import crash_at, ingest
 
 pytestmark = pytest.mark.usefixtures("blocks_of_a_few_lines")
@@ -115,12 +115,13 @@ def test_a_stream_has_lines_but_no_file(monkeypatch: pytest.MonkeyPatch) -> None
     stream = file_source("-")
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO("\n".join(LINES).encode())))
     with pytest.raises(UsageError, match="standard input has no file name"):
-        check(stream, IngestOptions(READING, workers=0), SILENT, lambda _: None)
+        checked(None, stream, reading=READING)
     constants = dict.fromkeys(("event_type", "entity_id"), "'x'")
     numbered = {**MAPPING, **constants, "payload": "{n: n}", "idempotency_key": "line()"}
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO("\n".join(LINES).encode())))
-    report = check(stream, IngestOptions(Reading(2000, mapping=numbered), workers=0), SILENT, lambda _: None)
-    assert (report.valid, report.sample and json.loads(report.sample)["idempotency_key"]) == (40, "2")
+    report = checked(None, stream, reading=Reading(2000, mapping=numbered))
+    [keys] = [one for one in report.sample[0][1].fields if one.field == "idempotency_key"]
+    assert (report.valid, keys.found, keys.value) == (40, b"2", b'"2"')
 
 
 def test_what_a_place_does_not_have_rejects_a_record_or_is_null() -> None:

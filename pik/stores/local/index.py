@@ -20,7 +20,21 @@ import msgspec
 from msgspec import structs
 
 from pik.errors import StoreError
-from pik.model.batch import Batch, BatchState, Counts, Frame, Location, Origin, RejectFile, Segment, Verdict
+from pik.model.batch import (
+    KEYED,
+    PLAIN,
+    Arrivals,
+    Batch,
+    BatchState,
+    Counts,
+    Frame,
+    Location,
+    Origin,
+    RejectFile,
+    Segment,
+    Verdict,
+    duplicate_kind,
+)
 from pik.model.instant import Window
 from pik.ports.store import Totals
 from pik.stores.local.lock import held
@@ -179,6 +193,28 @@ class LocalIndex:
     def conflicting(self) -> Iterator[list[Location]]:
         return self._groups("d.event_id IN (SELECT event_id FROM duplicate WHERE conflict)")
 
+    def verdicts(self, arrivals: Sequence[Arrivals]) -> dict[int, Verdict]:
+        connection, found = self.database.read(), dict[int, Verdict]()
+        for arrived in arrivals:
+            day, plain = arrived.segment.day, list(PLAIN.iter_unpack(arrived.plain))
+            for some in _some(plain):
+                ids = [event_id for event_id, _, _ in some]
+                query = f"SELECT event_id FROM event WHERE day = ? AND event_id IN ({', '.join('?' * len(ids))})"
+                known = {event_id for (event_id,) in connection.execute(query, (day, *ids))}
+                found |= {seq: Verdict.EXACT for event_id, seq, _ in some if event_id in known}
+            for rows in _some(list(KEYED.iter_unpack(arrived.keyed))):
+                ids = [event_id for _, event_id, _, _ in rows]
+                query = (
+                    f"SELECT event_id, content_hash FROM keyed_event WHERE event_id IN ({', '.join('?' * len(ids))})"
+                )
+                accepted = dict(connection.execute(query, ids))
+                found |= {
+                    seq: duplicate_kind(content, accepted[event_id])
+                    for seq, event_id, content, _ in rows
+                    if event_id in accepted
+                }
+        return found
+
     def _groups(self, condition: str, values: Mapping[str, object] | None = None) -> Iterator[list[Location]]:
         """Yield the deliveries, in recording order, of each event of which there are several and one meets the
         condition."""
@@ -235,6 +271,15 @@ class LocalIndex:
             " coalesce(sum(size), 0), min(first_event), max(last_event) FROM segment"
         )
         return Totals(*self.database.read().execute(query).fetchone())
+
+
+def _some(rows: list[_Row]) -> Iterator[list[_Row]]:
+    """Yield the rows, as many at a time as a statement asks for."""
+    for start in range(0, len(rows), _ASKED):
+        yield rows[start : start + _ASKED]
+
+
+_ASKED = 256
 
 
 def duplicates_of(connection: sqlite3.Connection, segment: Segment) -> dict[int, Verdict]:

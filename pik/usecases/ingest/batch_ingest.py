@@ -8,8 +8,8 @@ names, which is harmless, and a batch that the next run goes on with.
 
 from __future__ import annotations
 
-from collections import Counter, deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -20,20 +20,14 @@ from operator import itemgetter
 from time import monotonic, time_ns
 from typing import TypeVar
 
-import msgspec
-
 from pik.errors import ConflictFound, InputError, UsageError, busy_as, command
 from pik.inputs.blocks import BLOCK, Block
 from pik.inputs.opened import OpenedInput
 from pik.inputs.source import Input
-from pik.model.batch import Batch, BatchState, Chunk, Origin, Reject
-from pik.model.delivery import read_delivery
-from pik.model.event import ENVELOPE
+from pik.model.batch import Batch, BatchState, Chunk, Origin
 from pik.model.ids import new_id
-from pik.model.layout import Layout
 from pik.ports.raw import Raw
 from pik.ports.store import Store, batch_of
-from pik.rawlog.objects import unpacked
 from pik.rawlog.sealed_records import ATTEMPT, BlockLog, write_record
 from pik.rawlog.segment_writer import InvalidRecord, Reading, SegmentBuilder, Work, building, increasing_times
 from pik.runtime import SILENT, Progress, showing
@@ -93,29 +87,29 @@ def ingest(store: Store, source: Input, options: IngestOptions, progress: Progre
         opened = stack.enter_context(source.open())
         options = options.of(opened)
         pool = stack.enter_context(block_builders(store.raw, source, options))
-        content = _content(opened, options)  # while the workers start
+        content = content_of(opened, options)  # while the workers start
         with input_lock(store, source, content):
             origin = origin_of(source, options, content)
             found = find_ingested(store, origin)
             if found and found.state == BatchState.COMPLETE and not options.again:
-                if opened.is_stream and next(_blocks(opened, options, found), None) is not None:
+                if opened.is_stream and next(blocks_of(opened, options, found), None) is not None:
                     raise _other_stream(found)
                 expect_none_invalid(source, options, found)
                 return IngestReport(source.name, Outcome.ALREADY, found, None, monotonic() - began)
             interrupted = found if found and found.state != BatchState.COMPLETE else None
             following: Iterator[Block] = iter(())
             if interrupted is None:
-                following = _blocks(opened, options, None)
+                following = blocks_of(opened, options, None)
                 # Without a first block there would be a batch that holds nothing and stays interrupted for ever.
                 following = chain(list(islice(following, 1)), following)
             batch_id = interrupted.batch_id if interrupted else new_id()
             batch = store.batches.open(origin, batch_id, time_ns(), options.actor)
             if interrupted is not None:
-                following = _blocks(opened, options, batch)
+                following = blocks_of(opened, options, batch)
             log = BlockLog(store, batch)
             following = log.opened(following, is_stream=opened.is_stream)
             with showing(progress, f"ingesting {source.name}", source.size, "bytes"):
-                for number, chunk in _numbered(batch, _build(pool, opened, following, batch, progress)):
+                for number, chunk in _numbered(batch, build_blocks(pool, opened, following, batch, progress)):
                     log.add(chunk, number)
                     try:
                         store.batches.record(chunk, refuse_conflicts=options.refuse_conflicts)
@@ -138,45 +132,6 @@ def expect_none_invalid(source: Input, options: IngestOptions, found: Batch) -> 
         )
 
 
-@dataclass(frozen=True, slots=True)
-class CheckReport:
-    """The result of a dry run: how many records are valid events, and why others are not. Duplicates are not counted.
-
-    `sample` is one of the events as JSON: the first one, if the first block has any.
-    """
-
-    source: str
-    layout: Layout
-    read: int
-    valid: int
-    reasons: Mapping[str, int]
-    seconds: float
-    sample: bytes | None
-
-
-def check(
-    source: Input, options: IngestOptions, progress: Progress, on_reject: Callable[[Reject], None]
-) -> CheckReport:
-    """Read an input as `ingest` would, and store nothing; `on_reject` gets each rejected record. Raises as it does."""
-    began = monotonic()
-    read = valid = 0
-    line: bytes | None = None
-    reasons: Counter[str] = Counter()
-    with source.open() as opened:
-        options = options.of(opened)
-        checkers: Pool[Work, CheckedBlock] = Pool(partial(checking, options.reading), _workers(source, options))
-        with showing(progress, f"checking {source.name}", source.size, "bytes"), checkers as pool:
-            for block in _build(pool, opened, _blocks(opened, options, None), None, progress):
-                chunk, line = block.chunk, line or block.line
-                for reject in block.rejects:
-                    on_reject(_decode_reject(reject))
-                read += chunk.read
-                valid += chunk.read - (chunk.rejects.records if chunk.rejects else 0)
-                reasons.update(chunk.reasons)
-    sample = line and _sample(line)
-    return CheckReport(source.name, options.reading.layout, read, valid, reasons, monotonic() - began, sample)
-
-
 def probe(source: Input, options: IngestOptions) -> None:
     """Read the beginning of a file as `ingest` would, all of a short one, and store nothing. Raises as it does.
 
@@ -186,14 +141,14 @@ def probe(source: Input, options: IngestOptions) -> None:
         return
     with source.open() as opened:
         options = options.of(opened)
-        blocks = _blocks(opened, options, None)
-        here: Pool[Work, CheckedBlock] = Pool(partial(checking, options.reading), 0)
-        chunks = _build(here, opened, blocks, None, SILENT)
+        blocks = blocks_of(opened, options, None)
+        here: Pool[Work, Chunk] = Pool(partial(checking, options.reading), 0)
+        chunks = build_blocks(here, opened, blocks, None, SILENT)
         # Reading the second block of a short file shows how it ends.
         deque(islice(chunks if options.reading.stop else blocks, 2), maxlen=0)
 
 
-def _content(opened: OpenedInput, options: IngestOptions) -> str:
+def content_of(opened: OpenedInput, options: IngestOptions) -> str:
     """Return the identity of the input: a file's digest, the key given to a stream, or a new one."""
     if options.batch_key is not None:
         if not opened.is_stream:
@@ -225,20 +180,20 @@ def origin_of(source: Input, options: IngestOptions, content: str) -> Origin:
     return Origin(name=source.name, content=content, options=tuple(sorted(chosen.items())), again=options.again)
 
 
-def _workers(source: Input, options: IngestOptions) -> int:
+def workers_for(source: Input, options: IngestOptions) -> int:
     """Return how many worker processes build the blocks; a small input needs none."""
     return 0 if source.size is not None and source.size < BLOCK else options.workers
 
 
 def block_builders(raw: Raw, source: Input, options: IngestOptions) -> Pool[Work, Chunk]:
     """Return the processes that turn the blocks of an input into segments."""
-    return Pool(partial(building, raw, options.reading), _workers(source, options))
+    return Pool(partial(building, raw, options.reading), workers_for(source, options))
 
 
 Built = TypeVar("Built")
 
 
-def _build(
+def build_blocks(
     pool: Pool[Work, Built], opened: OpenedInput, following: Iterator[Block], batch: Batch | None, progress: Progress
 ) -> Generator[Built, None, None]:
     """Yield what worker processes make of the blocks, in order. Raises InputError for an invalid record if the options
@@ -294,7 +249,7 @@ class _Meter:
         self._read = self._reported = 0
 
 
-def _blocks(opened: OpenedInput, options: IngestOptions, batch: Batch | None) -> Iterator[Block]:
+def blocks_of(opened: OpenedInput, options: IngestOptions, batch: Batch | None) -> Iterator[Block]:
     """Return the blocks from where the batch stands to the end of the input."""
     layout, max_line = options.reading.layout, options.reading.max_line
     if opened.is_stream:
@@ -335,36 +290,11 @@ def _other_stream(batch: Batch) -> InputError:
     )
 
 
-_decode_reject = msgspec.json.Decoder(Reject).decode
+def checking(reading: Reading, tell: Callable[[int], None]) -> Callable[[Work], Chunk]:
+    """Return what reads a block as an ingest would, and stores nothing."""
 
-
-@dataclass(frozen=True, slots=True)
-class CheckedBlock:
-    """The chunk that the block would become, the lines of its rejects, and the raw line of an event (None: it has
-    none): in the first block of an input that of its first event."""
-
-    chunk: Chunk
-    rejects: list[bytes]
-    line: bytes | None
-
-
-def checking(reading: Reading, tell: Callable[[int], None]) -> Callable[[Work], CheckedBlock]:
-    """Return the function that the workers of a dry run apply to each block."""
-
-    def check(work: Work) -> CheckedBlock:
+    def check(work: Work) -> Chunk:
         batch_id, block, number, ingest_time = work
-        chunk, objects = SegmentBuilder(batch_id, reading, tell).build(block, number, ingest_time)
-        data = dict(objects)
-        rejects = unpacked(chunk.rejects.key, data.pop(chunk.rejects.key)) if chunk.rejects else []
-        segments = list(data.items()) if number == 1 else list(data.items())[:1]
-        lines = [line for segment in segments for line in unpacked(*segment)]
-        return CheckedBlock(chunk, rejects, min(lines, key=lambda line: read_delivery(line).seq, default=None))
+        return SegmentBuilder(batch_id, reading, tell).build(block, number, ingest_time)[0]
 
     return check
-
-
-def _sample(line: bytes) -> bytes:
-    """Return the event of a raw line as JSON, with what identity and metrics use."""
-    event = read_delivery(line)
-    fields = {name: getattr(event, name) for name in ("seq", *(field.name for field in ENVELOPE if field.sent))}
-    return msgspec.json.encode({name: value for name, value in fields.items() if value is not None})

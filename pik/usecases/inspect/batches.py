@@ -78,12 +78,12 @@ class Lags:
     exact: bool
 
 
-def lags(batch: Batch) -> Lags | None:
-    """Return the nearest-rank percentiles of the lags of a batch; None if it has no deliveries."""
-    if not batch.lags:
+def lags(counts: Mapping[int, int]) -> Lags | None:
+    """Return the nearest-rank percentiles of lags, given how many deliveries have each; None if there are none."""
+    if not counts:
         return None
-    ordered = sorted(batch.lags)
-    cumulative = list(accumulate(batch.lags[lag] for lag in ordered))
+    ordered = sorted(counts)
+    cumulative = list(accumulate(counts[lag] for lag in ordered))
 
     def percentile(percent: int) -> int:
         return ordered[bisect_left(cumulative, -(-cumulative[-1] * percent // 100))]
@@ -94,8 +94,8 @@ def lags(batch: Batch) -> Lags | None:
         p95=percentile(95),
         p99=percentile(99),
         max=ordered[-1],
-        skewed=sum(count for lag, count in batch.lags.items() if lag < 0),
-        exact=are_exact(batch.lags),
+        skewed=sum(count for lag, count in counts.items() if lag < 0),
+        exact=are_exact(counts),
     )
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from pik.model.batch import Location, Verdict
+from pik.model.batch import Arrivals, Location, Verdict
 from pik.model.correction import Correction, CorrectionKind
 from pik.model.ids import creation_time
 from pik.model.instant import Window, display_instant
@@ -53,6 +53,9 @@ class _OneEvent:
     def conflicting(self) -> Iterator[list[Location]]:
         if any(one.kind == Verdict.CONFLICT for one in self.locations):
             yield list(self.locations)
+
+    def verdicts(self, arrivals: Sequence[Arrivals]) -> dict[int, Verdict]:
+        raise NotImplementedError("nothing is about to be recorded")
 
     def recorded(self) -> Sequence[Correction]:
         return self.log

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pik.cli import options
 from pik.cli.command import PARTLY, cli_command
 from pik.cli.commands.ingest import report as report
+from pik.cli.commands.ingest.dry_run import show_dry_run
 from pik.cli.context import Context
 from pik.cli.options import argument, option
 from pik.cli.reading import ReadingOptions
@@ -41,6 +42,9 @@ if TYPE_CHECKING:
     pik ingest hooks.jsonl --map source="'github'" --map event_type=event \\
         --map entity_id=body.repository.full_name --map event_time=body.at \\
         --map payload=body --time-format auto
+
+    # what it would record: events, duplicates, rejects, times
+    pik ingest events.jsonl --dry-run
 
     # CSV, Parquet, logs, the output of kcat are records with other fields
     pik ingest orders.parquet --map source="'shop'" --map event_type="'order'" \\
@@ -84,7 +88,13 @@ def ingest(
         int | None, option("--workers N", "Processes that parse. [default: as many as processors]", min=1)
     ] = None,
     via: options.Via = None,
-    dry_run: options.DryRun = False,
+    dry_run: Annotated[
+        bool, option("--dry-run", "Record nothing, and show what would be: events, duplicates, rejects, times.")
+    ] = False,
+    sample: Annotated[
+        int | None,
+        option("--sample N", "With --dry-run: show N events. [default: 3, of mapped records]", min=0, max=100),
+    ] = None,
 ) -> int | None:
     """Record every event of the files, each exactly once.
 
@@ -104,13 +114,15 @@ def ingest(
         batch_key=batch_key,
         workers=workers or processors(),
     )
+    if sample is not None and not dry_run:
+        raise UsageError("--sample shows events of a dry run", hint="add --dry-run")
     if rejects:
         _expect_new(rejects)
     if via:
         _expect_possible(cli, chosen, one_batch=one_batch)
     inputs = [_one_batch(cli, sources, files)] if one_batch else sources
     if dry_run:
-        return _check(cli, inputs, chosen, rejects)
+        return _check(cli, inputs, chosen, rejects, sample, via)
     if via:
         return _send(cli, inputs, reading, rejects)
     return _ingest(cli, inputs, chosen, rejects)
@@ -151,15 +163,35 @@ _NEWEST = 100
 """Batches among which an interrupted one is looked for."""
 
 
-def _check(cli: Context, inputs: Sequence[Input], chosen: IngestOptions, rejects: Path | None) -> int | None:
+def _check(
+    cli: Context,
+    inputs: Sequence[Input],
+    chosen: IngestOptions,
+    rejects: Path | None,
+    sample: int | None,
+    via: str | None,
+) -> int | None:
     """Read the inputs, record nothing, and show what would be recorded."""
     from pik.inputs.archives import with_members
-    from pik.usecases.ingest.batch_ingest import check as checked_input
+    from pik.usecases.ingest.dry_run import DryRun
 
+    run = DryRun(None if via else _existing_store(cli), chosen, sample)
     with _rejects_file(rejects) as write:
-        checked = [checked_input(source, chosen, cli.progress, write) for source in with_members(inputs, cli.note)]
-    report.show_checked(cli, checked, mapped=chosen.reading.is_mapped)
-    return PARTLY if any(one.reasons for one in checked) else None
+        for source in with_members(inputs, cli.note):
+            run.check(source, cli.progress, write)
+        checked = run.report()
+    show_dry_run(cli, checked, chosen, via=via is not None)
+    return PARTLY if checked.reasons else None
+
+
+def _existing_store(cli: Context) -> Store | None:
+    """Return the store; None if it is the default one, and absent. Raises NotFound for another that is absent."""
+    try:
+        return cli.open_store()
+    except NotFound:
+        if cli.settings.default_store is None:
+            raise
+        return None
 
 
 def _store(cli: Context, inputs: Sequence[Input], chosen: IngestOptions) -> Store:

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 from pik.cli.context import Context
 from pik.cli.document import NEXT, NOTE, Column, Field, Object, Rows, Schema, or_null
 from pik.cli.text import visible
-from pik.cli.values import Count, Instant, Json, Lag, Shown, words
+from pik.cli.values import Count, Instant, Lag, Shown, words
 from pik.errors import command, number_of
 from pik.model.batch import Counts
 from pik.model.layout import InputFormat
 
 if TYPE_CHECKING:
     from pik.model.batch import Reject
-    from pik.usecases.ingest.batch_ingest import CheckReport, IngestReport
+    from pik.usecases.ingest.batch_ingest import IngestReport
     from pik.usecases.ingest.via_api import SendReport
 
 
@@ -39,7 +39,7 @@ def _most_frequent(counted: Mapping[str, int]) -> Shown | None:
 def _lags(one: IngestReport) -> Shown | None:
     from pik.usecases.inspect.batches import lags
 
-    lag = lags(one.batch)
+    lag = lags(one.batch.lags)
     if lag is None:
         return None
     shown = {name: Lag(getattr(lag, name), cut=not lag.exact) for name in ("min", "p50", "p95", "p99", "max")}
@@ -156,7 +156,7 @@ def _next(done: list[IngestReport], *, mapped: bool) -> dict[str, str | None]:
     reasons = list(chain.from_iterable(batch.reasons for batch in rejected))
     notes = []
     if rejected and all(one.batch.counts.read == one.batch.counts.rejected for one in done):
-        notes += _why_none(reasons, mapped=mapped)
+        notes += why_none(reasons, mapped=mapped)
     elif empty := [one.source for one in done if not one.batch.counts.read]:
         more = ", …" if len(empty) > 5 else ""
         notes.append("there is no record in " + ", ".join(map(shlex.quote, empty[:5])) + more)
@@ -166,56 +166,23 @@ def _next(done: list[IngestReport], *, mapped: bool) -> dict[str, str | None]:
         notes.append("to record it as one more delivery of each event, add --again")
     if out := sum(one.corrected.out for one in done):
         notes.append(f"{number_of(out, 'duplicate')} of events that corrections took out: recorded, and not counted")
-    notes += _encoded(reasons)
+    notes += encoding_needed(reasons)
     return {
         "note": "; ".join(notes) or None,
         "next": command("batches", rejected[0].batch_id, "--rejects") if rejected else None,
     }
 
 
-def _why_none(reasons: Sequence[str], *, mapped: bool) -> list[str]:
+def why_none(reasons: Sequence[str], *, mapped: bool) -> list[str]:
     """Return why not one record is an event; nothing if a reason names the option that helps, or the encoding does."""
-    if _encoded(reasons) or any("--" in reason for reason in reasons):
+    if encoding_needed(reasons) or any("--" in reason for reason in reasons):
         return []
     return [_MAPPED if mapped else _FOREIGN]
 
 
-def _encoded(reasons: Sequence[str]) -> list[str]:
+def encoding_needed(reasons: Sequence[str]) -> list[str]:
     """Return what helps if records are not UTF-8; otherwise nothing. Texts of Parquet have no other encoding."""
     return [_ENCODED] if any("UTF-8" in one and not one.startswith("column ") for one in reasons) else []
-
-
-INGEST_DRY_RUN = Schema(
-    "pik ingest --dry-run",
-    Field("dry_run", bool, "true", get=lambda _: True),
-    Rows(
-        "sources",
-        "one per input",
-        Column("source", str),
-        Column("input", str, "how its records are written", get="layout.format"),
-        Column("read", Count),
-        Column("valid", Count, "records that are valid events; duplicates are not detected"),
-        Column("rejected", Count, get=lambda one: one.read - one.valid),
-        Column("reasons", dict[str, int] | None, _REASONS, get=lambda one: _most_frequent(one.reasons), wrap=True),
-        get=lambda inputs: inputs,
-    ),
-    Field("sample", Json | None, "with a mapping: an event that it makes, mostly the first one"),
-    Field("note", str),
-)
-
-
-def show_checked(cli: Context, inputs: list[CheckReport], *, mapped: bool) -> None:
-    """Show what a dry run found."""
-    sample = next((one.sample for one in inputs if one.sample is not None), None) if mapped else None
-    cli.show(INGEST_DRY_RUN, inputs, sample=sample, note=_note_checked(inputs, mapped=mapped))
-
-
-def _note_checked(inputs: list[CheckReport], *, mapped: bool) -> str:
-    reasons = list(chain.from_iterable(one.reasons for one in inputs))
-    notes = ["nothing was stored, and duplicates were not looked for; leave --dry-run out to ingest"]
-    if any(one.read for one in inputs) and not any(one.valid for one in inputs):
-        notes = ["no record is a valid event", *_why_none(reasons, mapped=mapped)]
-    return "; ".join(notes + _encoded(reasons))
 
 
 INGEST_VIA_API = Schema(

@@ -7,13 +7,13 @@ API requests with one event, a duplicate is known by its claim only.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from operator import attrgetter
 from typing import Any, NamedTuple
 
-from pik.model.batch import Location, Verdict
+from pik.model.batch import Arrivals, Location, Verdict
 from pik.model.instant import day_text
 from pik.stores.aws.catalog import layout
 from pik.stores.aws.catalog.deliveries import (
@@ -26,6 +26,7 @@ from pik.stores.aws.catalog.deliveries import (
     id_file,
     prefix_of,
     read_ids,
+    rows_of,
 )
 from pik.stores.aws.catalog.layout import ClaimItem, DuplicateItem
 from pik.stores.aws.catalog.requests import Requests, is_single
@@ -50,6 +51,11 @@ class AwsRepeats:
     def conflicting(self) -> Iterator[list[Location]]:
         g = self.generation.current()
         return self._in_order(g, _Generation(self.table, self.raw, g).conflicting())
+
+    def verdicts(self, arrivals: Sequence[Arrivals]) -> dict[int, Verdict]:
+        claims = claims_of(self.table, self.generation.current(), "", [arrived.segment for arrived in arrivals])
+        verdicts = claims.verdicts(rows_of(arrivals))
+        return {seq: kind for seq, kind in verdicts.items() if kind != Verdict.UNRECORDED}
 
     def _in_order(self, g: int, events: Iterable[list[Location]]) -> Iterator[list[Location]]:
         for deliveries in RecordingTimes(self.table, g).added(events):

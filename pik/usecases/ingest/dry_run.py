@@ -1,0 +1,390 @@
+"""Dry run: what an ingest of the inputs would record, found out without recording anything.
+
+Every delivery is compared with the store, and those of events that are new there with each other. For that their ids
+are sorted, in temporary files where there are many, so that the counts are exact in bounded memory.
+"""
+
+from __future__ import annotations
+
+import io
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from hashlib import sha256
+from itertools import accumulate, islice
+
+import msgspec
+
+from pik.inputs.blocks import Block
+from pik.inputs.opened import OpenedInput
+from pik.inputs.source import Input
+from pik.model.batch import (
+    KEYED,
+    PLAIN,
+    BatchState,
+    Chunk,
+    Reject,
+    Verdict,
+    duplicate_kind,
+    with_lags,
+    with_names,
+)
+from pik.model.delivery import event_time_text
+from pik.model.instant import format_instant
+from pik.model.layout import Layout
+from pik.ports.store import Store
+from pik.rawlog.objects import unpacked
+from pik.rawlog.segment_writer import Reading, SegmentBuilder, Work, place_of, reason_kind
+from pik.runtime import Progress, showing
+from pik.runtime.parallel import Pool
+from pik.runtime.storage import Sorter
+from pik.usecases.ingest.batch_ingest import (
+    IngestOptions,
+    Outcome,
+    blocks_of,
+    build_blocks,
+    content_of,
+    origin_of,
+    workers_for,
+)
+from pik.usecases.ingest.preview import Preview, preview
+from pik.usecases.ingest.withdrawn import find_ingested
+
+EXAMPLE = 200
+"""Characters of a rejected record that are shown as an example."""
+
+IN_MEMORY = 400_000
+"""Ids that are sorted in memory."""
+
+_ID = 16
+"""Bytes of an event's id, of a content hash, and of the digest that stands for an entity."""
+
+_OF_INPUT = 40
+"""Bits of a position in an input; those before them are the input's number."""
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A rejected record: where it is, the field that is wrong, and the beginning of its text. `file` and `record` as in
+    Reject."""
+
+    source: str
+    seq: int
+    file: str
+    record: int
+    field: str
+    line: str
+
+
+@dataclass(slots=True)
+class CheckedInput:
+    """An input: what is in it. `outcome` is what an ingest would do with it, where the store was looked at, and
+    `batch_id` the batch of the same input there. `in_store` counts deliveries of events that the store has, `repeated`
+    those that repeat an earlier record of the inputs."""
+
+    source: str
+    layout: Layout
+    read: int = 0
+    rejected: int = 0
+    in_store: Counter[Verdict] = field(default_factory=Counter)
+    repeated: Counter[Verdict] = field(default_factory=Counter)
+    outcome: Outcome | None = None
+    batch_id: str | None = None
+
+    @property
+    def valid(self) -> int:
+        """Records that are events."""
+        return self.read - self.rejected
+
+    @property
+    def new(self) -> int:
+        """Records that make an event that neither the store nor an earlier record has."""
+        return self.valid - self.in_store.total() - self.repeated.total()
+
+
+@dataclass(frozen=True, slots=True)
+class DryRunReport:
+    """What is in the inputs, all together. `store` is the URL of the store that was looked in, if one was.
+
+    `types` and `sources` count the first thousand names one by one, `days` deliveries by day (since 1970-01-01),
+    `future` those whose event_time is later than the clock's, `keyed` those with an idempotency key, `entities`
+    distinct ones. `reasons` has an example for each kind that is counted by itself.
+    """
+
+    inputs: tuple[CheckedInput, ...]
+    store: str | None
+    sample: tuple[tuple[str, Preview], ...]
+    reasons: Mapping[str, int]
+    examples: Mapping[str, Example]
+    sources: Mapping[str, int]
+    types: Mapping[str, int]
+    lags: Mapping[int, int]
+    days: Mapping[int, int]
+    first_event: int | None
+    last_event: int | None
+    future: int
+    keyed: int
+    entities: int
+
+    @property
+    def read(self) -> int:
+        """Records of all inputs, as the following."""
+        return sum(one.read for one in self.inputs)
+
+    @property
+    def rejected(self) -> int:
+        """As in CheckedInput, as the following."""
+        return sum(one.rejected for one in self.inputs)
+
+    @property
+    def valid(self) -> int:
+        """As in CheckedInput."""
+        return sum(one.valid for one in self.inputs)
+
+    @property
+    def new(self) -> int:
+        """As in CheckedInput."""
+        return sum(one.new for one in self.inputs)
+
+    @property
+    def in_store(self) -> Counter[Verdict] | None:
+        """As in CheckedInput; None if no store was looked in."""
+        return None if self.store is None else sum((one.in_store for one in self.inputs), Counter[Verdict]())
+
+    @property
+    def repeated(self) -> Counter[Verdict]:
+        """As in CheckedInput."""
+        return sum((one.repeated for one in self.inputs), Counter[Verdict]())
+
+    def day_quantile(self, percent: int) -> int:
+        """Return the day until whose end that many percent of the deliveries, of which there are some, happened."""
+        ordered = sorted(self.days)
+        cumulative = list(accumulate(self.days[day] for day in ordered))
+        return ordered[bisect_left(cumulative, -(-cumulative[-1] * percent // 100))]
+
+
+class DryRun:
+    """Reads inputs one after the other, as an ingest would. `store` is looked at and never written to (None: not
+    looked at); `sample` events are shown as they would be recorded, 3 of records that are mapped if it is None."""
+
+    def __init__(self, store: Store | None, options: IngestOptions, sample: int | None = None) -> None:
+        self._store, self._options, self._sample = store, options, sample
+        self._inputs: list[CheckedInput] = []
+        self._previews: list[tuple[str, Preview]] = []
+        self._origins: set[bytes] = set()
+        self._examples: dict[str, Example] = {}
+        self._reasons: dict[str, int] = {}
+        self._sources: dict[str, int] = {}
+        self._types: dict[str, int] = {}
+        self._lags: dict[int, int] = {}
+        self._days: Counter[int] = Counter()
+        self._times: list[int] = []  # the first and the last, if any
+        self._future = self._keyed = 0
+        self._entities = _Distinct()
+        self._ids: Sorter[bytes] = Sorter(bytes, in_memory=IN_MEMORY)
+
+    def check(self, source: Input, progress: Progress, on_reject: Callable[[Reject], None]) -> None:
+        """Read an input; `on_reject` gets each rejected record. Raises as `ingest` does."""
+        with source.open() as opened:
+            options = self._options.of(opened)
+            checked = CheckedInput(source.name, options.reading.layout)
+            self._inputs.append(checked)
+            self._look_up_input(source, opened, options, checked)
+            sample = self._sample_of(options.reading)
+            pool: Pool[Work, CheckedBlock] = Pool(
+                partial(checking, options.reading, sample), workers_for(source, options)
+            )
+            with showing(progress, f"checking {source.name}", source.size, "bytes"), pool:
+                for block in build_blocks(pool, opened, blocks_of(opened, options, None), None, progress):
+                    self._add(checked, block, on_reject)
+                    self._previews += [(source.name, one) for one in block.previews[: sample - len(self._previews)]]
+
+    def report(self) -> DryRunReport:
+        """Return what was found in all inputs."""
+        self._count_repeated()
+        return DryRunReport(
+            inputs=tuple(self._inputs),
+            store=self._store.url if self._store else None,
+            sample=tuple(self._previews),
+            reasons=self._reasons,
+            examples=self._examples,
+            sources=self._sources,
+            types=self._types,
+            lags=self._lags,
+            days=self._days,
+            first_event=min(self._times, default=None),
+            last_event=max(self._times, default=None),
+            future=self._future,
+            keyed=self._keyed,
+            entities=self._entities.count(),
+        )
+
+    def _sample_of(self, reading: Reading) -> int:
+        """Return how many events are still to be shown, of all inputs up to this one."""
+        if self._sample is None:
+            return 0 if reading.record_mapping() is None else SAMPLE
+        return self._sample
+
+    def _look_up_input(self, source: Input, opened: OpenedInput, options: IngestOptions, checked: CheckedInput) -> None:
+        """Find out whether the input was ingested before, or begun, or came already among these."""
+        if opened.is_stream and options.batch_key is None:
+            checked.outcome = Outcome.NEW if self._store else None
+            return
+        origin = origin_of(source, options, content_of(opened, options))
+        found = find_ingested(self._store, origin) if self._store else None
+        twice = origin.identity in self._origins
+        self._origins.add(origin.identity)
+        if found is not None:
+            checked.batch_id = found.batch_id
+        if found is not None and found.state != BatchState.COMPLETE:
+            checked.outcome = Outcome.RESUMED
+        elif (found is not None or twice) and not options.again:
+            checked.outcome = Outcome.ALREADY
+        elif self._store is not None:
+            checked.outcome = Outcome.NEW
+
+    def _add(self, checked: CheckedInput, block: CheckedBlock, on_reject: Callable[[Reject], None]) -> None:
+        chunk = block.chunk
+        checked.read += chunk.read
+        checked.rejected += len(block.rejects)
+        self._reasons = with_names(self._reasons, chunk.reasons)
+        for reject in map(_decode_reject, block.rejects):
+            on_reject(reject)
+            kind = reason_kind(reject.reason)
+            if kind in self._reasons and kind not in self._examples:
+                self._examples[kind] = _example(checked.source, reject)
+        self._sources = with_names(self._sources, chunk.sources)
+        self._types = with_names(self._types, block.types)
+        self._lags = with_lags(self._lags, chunk.lags)
+        self._future += block.future
+        self._entities.add(block.entities)
+        for arrived in chunk.arrivals:
+            self._days[arrived.segment.day] += arrived.count
+            self._keyed += len(arrived.keyed) // KEYED.size
+            times = [*self._times, arrived.segment.first_event, arrived.segment.last_event]
+            self._times = [min(times), max(times)]
+        self._look_up(checked, chunk)
+
+    def _look_up(self, checked: CheckedInput, chunk: Chunk) -> None:
+        """Count the deliveries whose event is in the store, and keep the ids of the others."""
+        known = self._store.repeats.verdicts(chunk.arrivals) if self._store and chunk.arrivals else {}
+        checked.in_store.update(known.values())
+        add, before = self._ids.add, len(self._inputs) << _OF_INPUT
+        for arrived in chunk.arrivals:
+            for event_id, seq, _ in PLAIN.iter_unpack(arrived.plain):
+                if seq not in known:
+                    add(event_id + (before + seq).to_bytes(8, "big"))
+            for seq, event_id, content, _ in KEYED.iter_unpack(arrived.keyed):
+                if seq not in known:
+                    add(event_id + (before + seq).to_bytes(8, "big") + content)
+
+    def _count_repeated(self) -> None:
+        """Count the deliveries that repeat an earlier one: sorted, those of an event follow each other in order."""
+        event_id, first = b"", b""
+        for entry in self._ids:
+            if entry[:_ID] != event_id:
+                event_id, first = entry[:_ID], entry[_ID + 8 :]
+            else:
+                number = int.from_bytes(entry[_ID : _ID + 8], "big") >> _OF_INPUT
+                self._inputs[number - 1].repeated[duplicate_kind(entry[_ID + 8 :] or None, first or None)] += 1
+
+
+SAMPLE = 3
+"""Events that are shown, of records that are mapped."""
+
+
+class _Distinct:
+    """Counts distinct digests, exactly."""
+
+    def __init__(self) -> None:
+        self._held: set[bytes] = set()
+        self._spilled: Sorter[bytes] | None = None
+
+    def add(self, digests: bytes) -> None:
+        """Add digests, which are joined."""
+        self._held.update(digests[at : at + _ID] for at in range(0, len(digests), _ID))
+        if len(self._held) > IN_MEMORY:
+            self._spill()
+
+    def _spill(self) -> Sorter[bytes]:
+        spilled = self._spilled = self._spilled or Sorter(bytes, in_memory=IN_MEMORY)
+        for digest in self._held:
+            spilled.add(digest)
+        self._held = set()
+        return spilled
+
+    def count(self) -> int:
+        """Return how many there are."""
+        if self._spilled is None:
+            return len(self._held)
+        count, before = 0, b""
+        for digest in self._spill():
+            count += digest != before
+            before = digest
+        return count
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedBlock:
+    """The chunk that a block would become, and what else is in it: lines of its rejects, deliveries by type, how many
+    are of the future, the digests of its entities, joined, and its first events."""
+
+    chunk: Chunk
+    rejects: list[bytes]
+    types: Mapping[str, int]
+    future: int
+    entities: bytes
+    previews: list[Preview]
+
+
+def checking(reading: Reading, sample: int, tell: Callable[[int], None]) -> Callable[[Work], CheckedBlock]:
+    """Return the function that the workers of a dry run apply to each block."""
+    mapping, zones = reading.record_mapping(), reading.times.zones()
+
+    def previews(block: Block, rejected: Collection[int]) -> Iterator[Preview]:
+        for seq, line in enumerate(io.BytesIO(block.data), block.first_seq):
+            if line.strip() and seq not in rejected:
+                place = place_of(block, seq, reading.file)
+                yield preview(line.removesuffix(b"\n"), seq, mapping, zones, place)
+
+    def check(work: Work) -> CheckedBlock:
+        batch_id, block, number, ingest_time = work
+        chunk, objects = SegmentBuilder(batch_id, reading, tell).build(block, number, ingest_time)
+        data = dict(objects)
+        rejects = unpacked(chunk.rejects.key, data[chunk.rejects.key]) if chunk.rejects else []
+        now = format_instant(ingest_time).encode()
+        types: Counter[str] = Counter()
+        entities: set[str] = set()
+        future = 0
+        for arrived in chunk.arrivals:
+            lines = unpacked(arrived.segment.key, data.pop(arrived.segment.key))
+            types.update(_decode_type(line).event_type for line in lines)
+            if arrived.segment.last_event > ingest_time:
+                future += sum(event_time_text(line) > now for line in lines)
+            entities.update(arrived.entities.split("\n"))
+        rejected = {_decode_reject(line).seq for line in rejects} if sample else set()
+        return CheckedBlock(
+            chunk,
+            rejects,
+            types,
+            future,
+            b"".join(sha256(entity.encode()).digest()[:_ID] for entity in entities),
+            list(islice(previews(block, rejected), sample)),
+        )
+
+    return check
+
+
+def _example(source: str, reject: Reject) -> Example:
+    line = reject.line[:EXAMPLE] + ("…" if len(reject.line) > EXAMPLE else "")
+    return Example(source, reject.seq, reject.file, reject.record, reject.field, line)
+
+
+class _Typed(msgspec.Struct):
+    event_type: str
+
+
+_decode_type = msgspec.json.Decoder(_Typed).decode
+_decode_reject = msgspec.json.Decoder(Reject).decode
