@@ -33,7 +33,8 @@ from pik.model.event import (
     one_line,
     read_event_slowly,
 )
-from pik.model.identity import UNBOUNDED, canonical_number, check_json, has_plain_numbers, plain_canonical
+from pik.model.functions import OF_PLACE, USAGE
+from pik.model.identity import UNBOUNDED, canonical_number, check_json, exact_number, has_plain_numbers, plain_canonical
 from pik.model.instant import (
     DAY,
     MAX_INSTANT,
@@ -50,7 +51,7 @@ from pik.model.instant import (
     resolved,
     time_of_day,
 )
-from pik.model.jmes import MAX_MADE, OF_PLACE, Expression, exact_number, quoted, shell_option
+from pik.model.jmes import MAX_MADE, Expression, applied, quoted, shell_option
 from pik.model.place import NOWHERE, Place, partitions
 from pik.model.times import AS_EVENTS, Times
 
@@ -194,23 +195,54 @@ class RecordMapping:
                     raise UsageError(f"{option}: no folder {asked}=… in the path of {name}", hint=f"{has}; {MIXED}")
 
     def expect_fields(self, records: Sequence[Mapping[str, Any]], name: str) -> None:
-        """Raise UsageError where a required field's expression is a name that none of an input's first records has:
-        they would all be rejected."""
-        names = list(dict.fromkeys(name for record in records for name in record))
+        """Raise UsageError where a required field's expression needs a field that none of an input's first records has,
+        or a function that fails on all of them: they would all be rejected."""
         for field in REQUIRED if records else ():
-            path = self._expressions[field].path
-            if path is None or path[0] in names:
-                continue
-            whole, option = ".".join(path), f"--map {field}={quoted(*path)}"
-            what = option if field in self._given else f"no --map for {field}"
-            message = f"{what}: the first records of {name} have no field {path[0]}"
-            if whole in names:
-                raise UsageError(f"{message}, but {whole}", hint=f"{shell_option(option, quoted(whole))}; {MIXED}")
-            constant = f"a constant has quotes: --map {field}=\"'{whole if field in self._given else 'NAME'}'\""
-            if field == "payload":  # an object or array, so a constant would not do
-                constant = "--map payload=@ takes the whole record"
-            have = ", ".join(names[:12]) + (", …" if len(names) > 12 else "")
-            raise UsageError(message, hint=f"{constant}; the records have {have}; {MIXED}")
+            found: list[Any] = list(records)
+            for function, path in self._expressions[field].levels():
+                if function:
+                    found = self._made(field, function, found, name)
+                names = list(dict.fromkeys(name for one in found if isinstance(one, dict) for name in one))
+                if path and names and path[0] not in names:
+                    raise self._missing(field, path, names, name, inside=bool(function))
+                found = [value for one in found if (value := _at(one, path)) is not None]
+
+    def _made(self, field: str, function: str, values: list[Any], name: str) -> list[Any]:
+        """Return what a function makes of values of the first records. Raises UsageError where it fails on all."""
+        made, problem = [], None
+        for value in values:
+            try:
+                made.append(applied(function, value))
+            except Invalid as error:
+                problem = problem or error
+        if problem is not None and not made:
+            what = f"--map {field}={self._expressions[field].text}: in the first records of {name}, {problem.message}"
+            raise UsageError(what, hint=MIXED)
+        return made
+
+    def _missing(self, field: str, path: tuple[str, ...], names: list[str], name: str, *, inside: bool) -> UsageError:
+        """Return the error for a path that none of the first records has; `inside` what a function makes of them."""
+        whole, text = ".".join(path), self._expressions[field].text
+        option = f"--map {field}={text}"
+        what = option if field in self._given else f"no --map for {field}"
+        message = f"{what}: the first records of {name} have no field {path[0]}{' there' if inside else ''}"
+        have = f"{', '.join(names[:12])}{', …' if len(names) > 12 else ''}; {MIXED}"
+        if inside:
+            return UsageError(message, hint=f"the fields there are {have}")
+        if whole in names:
+            return UsageError(f"{message}, but {whole}", hint=f"{shell_option(option, quoted(whole))}; {MIXED}")
+        known = f"a constant has quotes: --map {field}=\"'{whole if field in self._given else 'NAME'}'\""
+        if field == "payload":  # an object or array, so a constant would not do
+            known = "--map payload=@ takes the whole record"
+        if path[0] in OF_PLACE:
+            known = f"a function has parentheses: {USAGE[path[0]]}"
+        return UsageError(message, hint=f"{known}; the records have {have}")
+
+
+def _at(value: Any, path: tuple[str, ...]) -> Any:
+    for name in path:
+        value = value.get(name) if isinstance(value, dict) else None
+    return value
 
 
 def _plain_text(value: Any) -> str:

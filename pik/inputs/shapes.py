@@ -12,9 +12,9 @@ import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from pik.errors import InputError
+from pik.errors import InputError, command
 from pik.inputs.csv_rows import delimiter_of, head_rows, is_header, table
-from pik.model.event import REQUIRED
+from pik.model.event import FIELDS, REQUIRED
 from pik.model.layout import JSON_LINES, JSON_VALUES, READS, InputFormat, Layout
 from pik.model.log_lines import PATTERNS
 
@@ -122,10 +122,22 @@ def _wrapped(objects: list[dict[str, object]], filled: list[str], whole: bool) -
     """Recognize a single object around the records, or what kcat -J puts around each."""
     first = objects[0]
     if all({"topic", "partition", "offset", "payload"} <= one.keys() for one in objects):
-        if isinstance(first["payload"], str) and _object(first["payload"]) is not None:
-            return Shape("the output of kcat -J", _EXACT + "jq -c '.payload | fromjson' {file} | pik ingest -")
-        return None
+        sent = _object(first["payload"]) if isinstance(first["payload"], str) else None
+        return None if sent is None else Shape("the output of kcat -J", _of_kcat(sent))
     return None if not whole or len(filled) > 1 else _around(first, "one object around the records")
+
+
+def _of_kcat(sent: dict[str, object]) -> str:
+    """Return the command that maps what kcat -J prints: the fields of an event in its payload, and in the place of
+    those that are not there what Kafka knows."""
+    known = {"source": "topic", "event_type": "topic", "entity_id": "key", "event_time": "ts"}
+    words = []
+    for field in FIELDS:
+        value = f"parse_json(payload).{field}" if field in sent else known.get(field)
+        value = "parse_json(payload)" if field == "payload" and field not in sent else value
+        words += ["--map", f"{field}={value}"] if value else []
+    words += [] if "event_time" in sent else ["--time-format", "event_time=epoch_ms"]
+    return command("ingest", *words) + " {file}"
 
 
 def _around(found: dict[str, object], what: str) -> Shape | None:

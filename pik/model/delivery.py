@@ -15,7 +15,7 @@ import msgspec
 
 from pik.errors import Invalid, UsageError, command
 from pik.model.event import Event, one_line
-from pik.model.identity import canonical_number
+from pik.model.identity import canonical_number, exact_number
 from pik.model.instant import ALL_TIME, Window, Zones, full_instant, parse_event_time, parse_instant
 
 if TYPE_CHECKING:
@@ -299,8 +299,6 @@ def read_plainly(payload: bytes | msgspec.Raw) -> Any:
 def read_exactly(payload: bytes | msgspec.Raw) -> Any:
     """Return the value of any payload: numbers that no machine number holds are Decimals. Otherwise as
     `read_plainly`."""
-    from pik.model.jmes import exact_number
-
     return json.loads(bytes(payload), parse_float=exact_number, parse_int=exact_number)
 
 

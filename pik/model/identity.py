@@ -82,6 +82,14 @@ def is_machine_number(canonical: str) -> bool:
     return _is_double(canonical)
 
 
+def exact_number(text: str) -> int | float | Decimal:
+    """Return the machine number that a JSON number's text is, or the Decimal where there is none."""
+    canonical = canonical_number(text)
+    if not is_machine_number(canonical):
+        return Decimal(text)
+    return int(canonical) if canonical.lstrip("-").isdigit() else float(canonical)
+
+
 def _is_double(canonical: str) -> bool:
     if len(canonical) > 30:
         return False

@@ -9,17 +9,16 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator
-from decimal import Decimal
+from difflib import get_close_matches
 from typing import Any, cast
 
 import jmespath
 import msgspec
 from jmespath.exceptions import ArityError, JMESPathError, JMESPathTypeError, VariadictArityError
-from jmespath.functions import Functions, signature
 from jmespath.visitor import Options, TreeInterpreter
 
 from pik.errors import Invalid, UsageError
-from pik.model.identity import canonical_number, is_machine_number
+from pik.model.functions import MOST, OF_PLACE, OF_TEXT, USAGE, Meter, ValueFunctions, expect_constants
 from pik.model.place import NOWHERE, Place
 
 MAX_LENGTH = 16_384
@@ -35,9 +34,6 @@ larger."""
 HINT = "https://jmespath.org has the language"
 
 Node = dict[str, Any]
-
-_encode = msgspec.json.Encoder(decimal_format="number").encode
-_NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?")
 
 
 class Expression:
@@ -62,6 +58,11 @@ class Expression:
     def picks(self) -> bool:
         """Whether all numbers of what it finds are those of the value: it computes none and has none."""
         return not self._calls and all(node["type"] != "literal" for node, _ in _nodes(self._tree))
+
+    def levels(self) -> list[tuple[str, tuple[str, ...]]]:
+        """Return the paths that lead to the value from the outside in, if that is all, each with the function that
+        makes of the value before what it is a path in: of `parse_json(a.b).c`, a.b and c in what parse_json() makes."""
+        return _levels(self._tree) or []
 
     def arguments(self, function: str) -> list[str | None]:
         """Return the first argument of each call of this function, None where it is not a constant."""
@@ -88,12 +89,12 @@ class Expression:
             raise Invalid(_one_sentence(error)) from None
 
 
-def exact_number(text: str) -> int | float | Decimal:
-    """Return the machine number that a JSON number's text is, or the Decimal where there is none."""
-    canonical = canonical_number(text)
-    if not is_machine_number(canonical):
-        return Decimal(text)
-    return int(canonical) if canonical.lstrip("-").isdigit() else float(canonical)
+def applied(function: str, value: Any) -> Any:
+    """Return what a function of one argument makes of a value. Raises Invalid."""
+    try:
+        return ValueFunctions(Meter(MAX_MADE)).call_function(function, [value])
+    except (JMESPathError, TypeError, ValueError) as error:
+        raise Invalid(_one_sentence(error)) from None
 
 
 def _parsed(text: str, option: str) -> Node:
@@ -126,17 +127,51 @@ def _nodes(tree: Node) -> Iterator[tuple[Node, int]]:
         waiting += [(child, depth + 1) for child in node["children"] if isinstance(child, dict)]
 
 
+_OTHER_NAMES = {
+    **dict.fromkeys(("fromjson", "from_json", "json_parse", "json", "json_extract"), "parse_json"),
+    **dict.fromkeys(("concat", "concat_ws"), "join"),
+    **dict.fromkeys(("nvl", "ifnull", "if_null"), "coalesce"),
+    **dict.fromkeys(("md5", "sha1", "hash"), "sha256"),
+    **dict.fromkeys(("unquote", "urldecode"), "url_decode"),
+    **dict.fromkeys(("gunzip", "base64_gzip", "powertools_base64_gzip"), "base64_gunzip"),
+    **dict.fromkeys(("filename", "file_name", "input_file_name"), "file"),
+    **dict.fromkeys(("extract", "year", "month", "day", "hour", "date_trunc"), "date_part"),
+}
+"""What functions are called elsewhere."""
+
+_TYPES = {str: "string", bool: "boolean", int: "number", float: "number", list: "array", dict: "object"}
+
+
 def _expect_function(node: Node, option: str) -> None:
-    """There is a function of that name, and it takes that many arguments."""
-    name, given = node["value"], len(node["children"])
-    known = _Functions.FUNCTION_TABLE
+    """There is a function of that name, and it takes that many arguments, and those that are constants."""
+    name, children = node["value"], node["children"]
+    known = ValueFunctions.FUNCTION_TABLE
     if name not in known:
-        raise UsageError(f"{option}: unknown function {name}()", hint=f"functions: {', '.join(sorted(known))}")
-    arguments = known[name]["signature"]
-    variadic = bool(arguments) and arguments[-1].get("variadic")
-    if given < len(arguments) or (given > len(arguments) and not variadic):
-        wanted = f"{'at least ' if variadic else ''}{len(arguments)}"
-        raise UsageError(f"{option}: {name}() takes {wanted} arguments, not {given}", hint=HINT)
+        near = [_OTHER_NAMES[name]] if name in _OTHER_NAMES else get_close_matches(name, known, 2)
+        functions = f"perhaps {'() or '.join(near)}()" if near else f"functions: {', '.join(sorted(known))}"
+        raise UsageError(f"{option}: unknown function {name}()", hint=functions)
+    usage = USAGE.get(name, HINT)
+    arguments, given = known[name]["signature"], len(children)
+    most = MOST.get(name, len(arguments))
+    variadic = bool(arguments) and arguments[-1].get("variadic") and name not in MOST
+    if given < len(arguments) or (given > most and not variadic):
+        wanted = f"{len(arguments)}" if most == len(arguments) else f"{len(arguments)} or {most}"
+        wanted = f"{'at least ' if variadic else ''}{wanted} argument{'' if wanted == '1' else 's'}"
+        raise UsageError(f"{option}: {name}() takes {wanted}, not {given}", hint=usage)
+    for child, argument in zip(children, arguments, strict=False):
+        types = [one.partition("-")[0] for one in argument["types"]]
+        found = _TYPES.get(type(child.get("value")), "null")
+        if child["type"] == "literal" and types and found not in types:
+            expected = f"takes {' or '.join(types)}, not {found}: '{child['value']!s:.40}'"
+            raise UsageError(f"{option}: {name}() {expected}", hint=usage)
+    constants = [child["value"] if child["type"] == "literal" else None for child in children]
+    try:
+        expect_constants(name, constants)
+        if children and name not in OF_PLACE and all(child["type"] == "literal" for child in children):
+            _Interpreter(MAX_MADE, NOWHERE).visit(node, None)
+    except (Invalid, JMESPathError, TypeError, ValueError) as error:
+        message = error.message if isinstance(error, Invalid) else _one_sentence(error)
+        raise UsageError(f"{option}: {message}", hint=usage) from None
 
 
 _SPECIAL = re.compile(r"[\[\]|&(){}`'\"\\,*?!<>=:]")
@@ -164,53 +199,9 @@ def shell_option(option: str, expression: str) -> str:
     return f"{start}='{expression}'" if "'" not in expression else f'{start}="{expression}"'
 
 
-OF_PLACE = frozenset(("file", "line", "partition", "parent"))
-"""Functions whose value depends on where the record stands."""
-
-
-class _Functions(Functions):
-    """JMESPath's own functions, except the two that would round or mark a number that is not a machine number, and
-    those of a record's place."""
-
-    def __init__(self, place: Place = NOWHERE) -> None:
-        self._place = place
-
-    @signature({"types": []})
-    def _func_to_string(self, value: Any) -> str:
-        if isinstance(value, str):
-            return value
-        return canonical_number(str(value)) if _is_number(value) else _encode(value).decode()
-
-    @signature({"types": []})
-    def _func_to_number(self, value: Any) -> int | float | Decimal | None:
-        if _is_number(value):
-            return value  # type: ignore[no-any-return]
-        return exact_number(value) if isinstance(value, str) and _NUMBER.fullmatch(value) else None
-
-    @signature()
-    def _func_file(self) -> str:
-        return self._place.file_name()
-
-    @signature()
-    def _func_line(self) -> int:
-        return self._place.line
-
-    @signature({"types": ["string"]})
-    def _func_partition(self, name: str) -> str | None:
-        return self._place.partition(name)
-
-    @signature({"types": ["string"]})
-    def _func_parent(self, name: str) -> Any:
-        return self._place.parent(name)
-
-
-_FUNCTIONS = _Functions()
-_OPTIONS = Options(custom_functions=_FUNCTIONS)
+_OPTIONS = Options(custom_functions=ValueFunctions(Meter(0)))
 _LIBRARY = TreeInterpreter(_OPTIONS)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float, Decimal)) and not isinstance(value, bool)
+"""Evaluates what needs not be weighed, which calls no function."""
 
 
 class _Interpreter(TreeInterpreter):
@@ -218,48 +209,29 @@ class _Interpreter(TreeInterpreter):
 
     def __init__(self, allowed: int, place: Place) -> None:
         super().__init__(_OPTIONS)
-        self._allowed = self._left = allowed
-        self._called = _FUNCTIONS if place is NOWHERE else _Functions(place)
+        self._meter = Meter(allowed)
+        self._called = ValueFunctions(self._meter, place)
 
     def visit(self, node: Any, *args: Any, **kwargs: Any) -> Any:
-        self._take(1)
+        self._meter.take(1)
         return super().visit(node, *args, **kwargs)
 
     def visit_multi_select_dict(self, node: Any, value: Any) -> Any:
-        return self._weighed(super().visit_multi_select_dict(node, value))
+        return self._meter.weighed(super().visit_multi_select_dict(node, value))
 
     def visit_multi_select_list(self, node: Any, value: Any) -> Any:
-        return self._weighed(super().visit_multi_select_list(node, value))
+        return self._meter.weighed(super().visit_multi_select_list(node, value))
 
     def visit_flatten(self, node: Any, value: Any) -> Any:
-        return self._weighed(super().visit_flatten(node, value))
+        return self._meter.weighed(super().visit_flatten(node, value))
 
     def visit_function_expression(self, node: Any, value: Any) -> Any:
-        arguments = [self.visit(child, value) for child in node["children"]]
-        if node["value"] == "join" and all(isinstance(one, (str, list)) for one in arguments):
-            glue, parts = arguments
-            self._take(len(glue) * len(parts))
-        return self._weighed(self._called.call_function(node["value"], arguments))
-
-    def _weighed(self, made: Any) -> Any:
-        """Return what was made, if its JSON text is not too large."""
-        waiting = [made]
-        while waiting:
-            one = waiting.pop()
-            if isinstance(one, str):
-                self._take(len(one))
-            elif isinstance(one, list):
-                self._take(8 * len(one))
-                waiting += one
-            elif isinstance(one, dict):
-                self._take(sum(map(len, one)) + 8 * len(one))
-                waiting += one.values()
-        return made
-
-    def _take(self, size: int) -> None:
-        self._left -= size
-        if self._left < 0:
-            raise ValueError(f"its expression makes more than {self._allowed >> 20} MiB of this record")
+        name, children = node["value"], node["children"]
+        if name == "coalesce":  # what comes after the first that is not null may fail
+            found = (self.visit(child, value) for child in children)
+            return next((one for one in found if one is not None), None)
+        made = self._called.call_function(name, [self.visit(child, value) for child in children])
+        return made if name == "parse_json" else self._meter.weighed(made)  # that is weighed as text
 
 
 def _path(node: Node) -> tuple[str, ...] | None:
@@ -269,6 +241,22 @@ def _path(node: Node) -> tuple[str, ...] | None:
         return None
     parts = [_path(child) for child in node["children"]]
     return tuple(name for part in parts for name in part or ()) if all(parts) else None
+
+
+def _levels(node: Node) -> list[tuple[str, tuple[str, ...]]] | None:
+    """Return the paths that lead to a value, each with the function before it; None where it is anything else."""
+    path = _path(node)
+    if path is not None:
+        return [("", path)]
+    children = node["children"]
+    if node["type"] == "function_expression" and node["value"] in OF_TEXT:
+        inner = _levels(children[0])
+        return inner and [*inner, (node["value"], ())]
+    if node["type"] == "subexpression":
+        inner, path = _levels(children[0]), _path(children[1])
+        if inner and path:
+            return [*inner[:-1], (inner[-1][0], inner[-1][1] + path)]
+    return None
 
 
 _GROWTHS: dict[str, Callable[[Iterable[int]], int]] = {

@@ -297,7 +297,26 @@ def parquet(*ids: str) -> bytes:
     return file.getvalue()
 
 
+def kcat(*payloads: str) -> bytes:
+    messages = ({"topic": "T-1,x", "partition": 0, "offset": 1, "key": None, "payload": text} for text in payloads)
+    return "".join(json.dumps(one) + "\n" for one in messages).encode()
+
+
 FORMATS: dict[str, tuple[bytes, bytes, list[str], list[str], str, str]] = {
+    "jsonl": (
+        kcat('{"id":"A","n":1.50}', '{"id":"B","n":12345678901234567890}', "cut {"),
+        kcat('{"id":"B","n":12345678901234567890}', '{"id":"E"}'),
+        [],
+        maps(
+            event_type="split(topic, ',')[0]",
+            entity_id="lower(parse_json(payload).id)",
+            event_time="join('T', ['2026-01-01', '00:00:00Z'])",
+            payload="parse_json(payload)",
+            idempotency_key="sha256(payload)",
+        ),
+        kcat("cut {").decode().strip(),
+        "parse_json(): the text is not JSON: Expecting value (character 1): 'cut {'",
+    ),
     "json": (
         pretty("a", "b") + b'\n{"id": "c",\n "at" 1}\n',
         pretty("b", "e"),
@@ -349,9 +368,25 @@ def test_records_of_each_format_are_read_by_every_command(pik, tmp_path, name):
     assert rejects[0]["reason"].endswith(reason)
     compared = pik("diff", "events", "other", *given, *mapping, "--format", "json").json()
     assert (compared["both"], compared["missing"]) == (1, 1)
-    words = [f"{word.removeprefix('--')}=" if word.startswith("--") else f"{word}," for word in (*given, *mapping)]
+    words = [f"{word.removeprefix('--')}=" if word.startswith("--") else f'"{word}",' for word in (*given, *mapping)]
     found = pik("diff", "aggregates", "--assume", f"with=@other,{''.join(words)[:-1]}", "--format", "json").json()
     assert [(row["entity_id"], row["recomputed"]) for row in found["differences"]] == [("a", 1), ("b", 1), ("e", 1)]
+
+
+@pytest.mark.parametrize("sent", [EVENT.strip(), '{"n": 1}'])
+def test_what_kcat_prints_as_json_gets_the_command_that_reads_it(pik, tmp_path, sent):
+    message = {"topic": "shop", "partition": 0, "offset": 7, "ts": 1767225600123, "key": "k", "payload": sent}
+    (tmp_path / "kcat out").write_text(json.dumps(message) + "\n")
+    failed = pik("ingest", "kcat out")
+    assert failed.err.startswith("error: kcat out cannot be read: it looks like the output of kcat -J\nhint: pik ")
+    done = pik(*shlex.split(failed.err.rpartition("hint: pik ")[2]))
+    assert done.code == 0, done.err
+    (event,) = pik("events", "--format", "json").json()["events"]
+    expected = json.loads(sent)
+    if "n" in expected:
+        expected = {"source": "shop", "event_type": "shop", "entity_id": "k", "payload": {"n": 1}}
+        expected["event_time"] = "2026-01-01T00:00:00.123Z"
+    assert {name: event[name] for name in expected} == expected
 
 
 def test_names_that_are_not_utf8_are_shown_escaped_and_texts_refused(pik, tmp_path):

@@ -145,16 +145,19 @@ MAPPED = {
 
 @pytest.mark.parametrize("data", MAPPED.values(), ids=MAPPED)
 def test_a_mapped_event_is_sent(pik, gateway, tmp_path, data: bytes) -> None:
-    (tmp_path / "f").write_bytes(data)
-    mapping = {"source": "'x'", "event_type": "'y'", "entity_id": "who", "event_time": "at", "payload": "@"}
+    (tmp_path / "dt=2").mkdir()
+    (tmp_path / "dt=2/f").write_bytes(data)
+    mapping = {"source": "'x'", "event_type": "upper(who)", "entity_id": "who", "event_time": "at"}
+    mapping["payload"] = "{n: n, place: [partition('dt'), file(), to_string(line())]}"
     options = [word for name, found in mapping.items() for word in ("--map", f"{name}={found}")]
-    result = pik("ingest", "f", *options, "--time-format", "epoch", *VIA)
+    result = pik("ingest", "dt=2/f", *options, "--time-format", "epoch", *VIA)
     said = result.json()
     assert (result.code, said["accepted"], said["rejected"], said["rejects"][0]["seq"]) == (3, 1, 1, 2)
     (event,) = pik("events", "--store", tmp_path / "deployed", "--format", "json").json()["events"]
-    assert event["event_time"] == "2026-01-31T00:00:00.500Z"
+    found = event["event_time"], event["event_type"], event["payload"]["place"]
+    assert found == ("2026-01-31T00:00:00.500Z", "E", ["2", "f", "1"])
     pik("init", "--store", "direct")
-    direct = pik("ingest", "f", *options, "--time-format", "epoch", "--store", "direct", "--format", "json")
+    direct = pik("ingest", "dt=2/f", *options, "--time-format", "epoch", "--store", "direct", "--format", "json")
     (other,) = pik("events", "--store", "direct", "--format", "json").json()["events"]
     assert (direct.code, event["event_id"]) == (3, other["event_id"])
 

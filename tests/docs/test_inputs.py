@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import re
+from decimal import Decimal
 
 import pytest
+from jmespath.functions import Functions
 
 from pik.inputs.mapping import PLAUSIBLE, TimeFormat
 from pik.model.event import read_event
+from pik.model.functions import USAGE, ValueFunctions
 from pik.model.instant import format_instant, parse_event_time
-from pik.model.jmes import MAX_DEPTH, MAX_LENGTH, MAX_MADE
+from pik.model.jmes import MAX_DEPTH, MAX_LENGTH, MAX_MADE, Expression
+from pik.model.place import Place
 from tests.model.test_identity import line
 from tests.support.docs.console import REPOSITORY
 
@@ -33,3 +38,20 @@ def test_the_numbers_are_those_of_the_code() -> None:
     first, last = (format_instant(one)[:4] for one in (PLAUSIBLE[0], PLAUSIBLE[1] - 1))
     assert f"between {first} and {last}" in PAGE
     assert f"at most {MAX_LENGTH:,} characters and {MAX_DEPTH} levels. Its result may be\n{MAX_MADE >> 20} MiB" in PAGE
+
+
+RECORD = json.loads(re.findall(r"```json\n(\{\"id\".*?)```", PAGE, re.DOTALL)[0])
+EXAMPLES = re.findall(r"`([^`]+)` → `([^`]+)`", PAGE.replace("\\|", "|"))
+
+
+@pytest.mark.parametrize(("expression", "value"), EXAMPLES)
+def test_each_example_of_a_function_gives_what_it_says(expression: str, value: str) -> None:
+    place = Place("logs/dt=2026-03-02/app.jsonl", 12)
+    found = Expression(expression, "--map x", of_record=True).search(RECORD, 1000, place)
+    assert found == json.loads(value, parse_float=Decimal)
+
+
+def test_each_function_has_an_example() -> None:
+    ours = set(ValueFunctions.FUNCTION_TABLE) - set(Functions.FUNCTION_TABLE)
+    assert ours == {name for expression, _ in EXAMPLES for name in re.findall(r"(\w+)\(", expression)} | {"upper"}
+    assert ours < set(USAGE)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+from base64 import b64encode
+from decimal import Decimal
 from typing import Any
 
 import jmespath
@@ -15,6 +18,7 @@ from pik.inputs.mapping import RecordMapping
 from pik.model.delivery import raw_line, stamp
 from pik.model.event import REQUIRED, one_line
 from pik.model.jmes import MAX_DEPTH, MAX_LENGTH, MAX_MADE, Expression
+from pik.model.place import Place
 from pik.model.times import Times
 
 NAMES = st.sampled_from(["a", "b", "c", "é", "a b", "@"])
@@ -137,7 +141,13 @@ PAYLOADS = [
     "{a: `1e-7`}",
     "payload.t",
     "'x'",
+    "{a: parse_json(other), n: payload.n}",
+    "parse_json(to_string(payload))",
+    "{f: file(), l: line(), s: split(other, '1'), t: trim(other), c: coalesce(other, payload.n)}",
+    "{u: parent('n'), h: sha256(to_string(payload))}",
 ]
+TYPES = ["event_type || 'none'", "to_string(payload)", "lower(event_type)", "to_string(parse_json(event_type).a)"]
+PLACE = Place("dt=1/a", 3, ({"n": Decimal("0.12345678901234567890")},))
 
 
 @given(
@@ -145,24 +155,34 @@ PAYLOADS = [
     st.sampled_from(PAYLOADS),
     st.sampled_from(["rfc3339", "auto", "epoch"]),
     st.sampled_from([None, "Europe/Berlin"]),
+    st.sampled_from(TYPES),
 )
 def test_the_fast_and_the_slow_mapping_agree_on_any_record(
-    line: bytes, payload: str, time_format: str, zone: Any
+    line: bytes, payload: str, time_format: str, zone: Any, event_type: str
 ) -> None:
-    mapping = RecordMapping({"payload": payload, "event_type": "event_type || 'none'"}, Times(time_format, zone))
+    mapping = RecordMapping({"payload": payload, "event_type": event_type}, Times(time_format, zone))
+
+    def slowly(line: bytes, place: Place) -> Any:
+        return mapping.read_slowly(line, place), one_line(line.strip())
 
     def read(way: Any) -> Any:
         try:
-            event, original = way(line)
+            event, original = way(line, PLACE)
         except Invalid as error:
             return error.message, error.field
         return raw_line(event, 1, stamp(0, "B"), original), event
 
-    assert read(mapping.read) == read(lambda record: (mapping.read_slowly(record), one_line(record.strip())))
+    assert read(mapping.read) == read(
+        lambda record, place: (mapping.read_slowly(record, place), one_line(record.strip()))
+    )
 
 
 # Bounds
 
+BOMBS = {
+    "bomb": b64encode(gzip.compress(bytes(MAX_MADE + 1))).decode(),
+    "bombs": b64encode(2 * gzip.compress(bytes(MAX_MADE // 2 + 1))).decode(),
+}
 HOSTILE = {
     "doubled": "|".join(["[@,@]"] * 40),
     "doubled and printed": "|".join(["[@,@]"] * 40) + "|to_string(@)",
@@ -174,12 +194,17 @@ HOSTILE = {
     "projected": "[@,@,@,@]" + "|[*].[@,@]" * 30,
     "compared": "|".join(["[@,@]"] * 30) + "|{a:@, b:[@]}|a == b",
     "merged": "|".join(["{a: @, b: merge(@, @)}"] * 30),
+    "replaced": "a" + "|replace(@, 't', 'tttttttttttttttttttttttt')" * 6,
+    "split": "join('', [" + "a," * 4000 + "a])|{a: @, b: split(@, 't'), c: split(@, '')}|to_string(@)|split(@, 'e')",
+    "parsed": "|".join(["parse_json(to_string([@,@]))"] * 40),
+    "unpacked": "base64_gunzip(bomb)",
+    "unpacked again": "base64_gunzip(bombs)",
 }
 
 
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
 def test_what_an_expression_makes_is_bounded(text: str) -> None:
-    record = {"a": 'text "quoted" ' * 5}
+    record = {"a": 'text "quoted" ' * 5} | (BOMBS if "bomb" in text else {})
     expression = Expression(text, "--map payload=…")
     with pytest.raises(Invalid, match=f"makes more than {MAX_MADE >> 20} MiB of this record"):
         expression.search(record, len(json.dumps(record)))
@@ -195,9 +220,21 @@ def test_what_an_expression_makes_is_bounded(text: str) -> None:
         ("|".join(["@"] * 5000), "is nested deeper than"),
         ("!" * 10_000 + "a", "is nested deeper than"),
         ("nosuch(a)", "unknown function nosuch()"),
-        ("a.b || [upper(a)]", "unknown function upper()"),
+        ("a.b || [uppercase(a)]", "unknown function uppercase()"),
+        ("lower(a, b)", "lower() takes 1 argument, not 2"),
+        ("date()", "date() takes 1 or 2 arguments, not 0"),
+        ("date_part('day', a, 'UTC', b)", "date_part() takes 2 or 3 arguments, not 4"),
+        ("split(a, `1`)", "split() takes string, not number: '1'"),
+        ("trim(`null`)", "trim() takes string, not null"),
+        ("partition(`[]`)", "partition() takes string, not array"),
+        ("replace(a, '', b)", "replace(): the text to replace is empty"),
+        ("date_part('weekday', a)", "unknown part 'weekday', not one of year, month, day"),
+        ("date(a, 'Berlin')", "date(): unknown time zone 'Berlin', perhaps Europe/Berlin"),
+        ("date(a, `1`)", "date() takes the name of a time zone, not '1'"),
+        ("parse_json('{')", "parse_json(): the text is not JSON"),
+        ("base64_decode('é')", "base64_decode(): 'é' is not base64"),
         ("join(a)", "join() takes 2 arguments, not 1"),
-        ("merge()", "merge() takes at least 1 arguments, not 0"),
+        ("merge()", "merge() takes at least 1 argument, not 0"),
         ("a[", "a[ is not a JMESPath expression"),
         ("", "cannot be empty"),
         ("[9" + "9" * 5000 + "]", ""),

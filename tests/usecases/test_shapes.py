@@ -71,7 +71,7 @@ def table(delimiter: str = ",") -> str:
                 for n, event in enumerate(EVENTS)
             ),
             "kcat -J",
-            ".payload | fromjson",
+            "--map 'payload=parse_json(payload).payload' ",
         ),
         ("".join(f"2026-03-02 10:00:0{n} INFO step {n}\n" for n in range(3)), "a text log", "--pattern"),
         ("".join(f"Mar  2 10:00:0{n} host sshd[{n}]: ok\n" for n in range(3)), "a text log", "--pattern"),
