@@ -172,7 +172,7 @@ def _fields(parts: Iterable[Field | Rows]) -> Iterator[Field]:
     """Yield the parts as fields; a table is a field whose kind is an array of objects."""
     for part in parts:
         if isinstance(part, Rows):
-            kind = Object(*part.columns, many=True, null=bool(part.absent))
+            kind = Object(*part.columns, many=True, null=part.absent is not None)
             yield Field(part.name, kind, part.about, only=part.only)
         else:
             yield part

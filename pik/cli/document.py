@@ -133,7 +133,7 @@ class Rows:
     """A table as a Schema declares it: its rows are the result's attribute of that name, unless `get` finds them.
 
     `empty` is the sentence for people where there are none, or makes it of the result once all rows were read. Rows
-    that are not known are None: null in JSON, and `absent` for people. `only` is as in Field.
+    that are not known are None: null in JSON, and the text `absent` for people. `only` is as in Field.
     """
 
     def __init__(
@@ -143,7 +143,7 @@ class Rows:
         *columns: Column,
         get: Callable[[Any], Iterable[Any] | None] | None = None,
         empty: str | Callable[[Any], str] = "",
-        absent: str = "",
+        absent: str | None = None,
         only: str = "",
     ) -> None:
         self.name, self.about, self.columns, self.get = name, about, columns, get
@@ -222,12 +222,12 @@ class Schema:
             found = given[field.name]
             return field.of(found() if callable(found) else found, source)
 
-        tables, unknown = [], {}
+        tables, unknown = [], dict[str, Shown | None]()
         for part in self.parts:
             if isinstance(part, Rows):
                 rows = given[part.name] if part.name in given else part.rows(source)
                 if rows is None:
-                    unknown[part.name] = Shown(None, part.absent)
+                    unknown[part.name] = Shown(None, part.absent) if part.absent else None
                 else:
                     tables.append(part.table(source, rows))
         head = list(takewhile(lambda part: isinstance(part, Field), self.parts))

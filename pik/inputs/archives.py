@@ -8,9 +8,9 @@ from dataclasses import replace
 from typing import BinaryIO
 
 from pik.errors import InputError
-from pik.inputs.copies import IN_MEMORY, Opener, copy, part, reopened
+from pik.inputs.copies import IN_MEMORY, Opener, copy, part, reopened, seekable
 from pik.inputs.folders import Skipped
-from pik.inputs.source import Input, Source
+from pik.inputs.source import Input, Refuse, Source, stop
 from pik.inputs.tar_archive import BLOCK, is_tar, tar_entries
 from pik.inputs.zip_archive import is_zip, zip_entries
 
@@ -20,23 +20,26 @@ DEPTH = 3
 _HINT = "what was ingested before that is kept; ingest a whole copy of the archive"
 
 
-def with_members(inputs: Iterable[Input], note: Callable[[str], None]) -> Iterator[Input]:
+def with_members(inputs: Iterable[Input], note: Callable[[str], None], refuse: Refuse = stop) -> Iterator[Input]:
     """Yield the inputs, and in the place of each archive its files, in its order; `note` is told what is skipped.
 
     A file of an archive is named ARCHIVE:FILE, and can be read again, as a file can. A stream must be read before the
     next input is asked for.
 
-    Raises InputError where an archive is damaged, cut or encrypted, or has no file, after the files before that.
+    An archive that is damaged, cut or encrypted, or has no file, is refused, after the files before that.
     """
     for one in inputs:
         if not isinstance(one, Source):
             yield one
             continue
-        with one.held() as held:
-            yield from _inputs(held, note, DEPTH)
+        try:
+            with one.held() as held:
+                yield from _inputs(held, note, refuse, DEPTH)
+        except InputError as error:
+            refuse(one.name, error)
 
 
-def _inputs(source: Source, note: Callable[[str], None], depth: int) -> Iterator[Source]:
+def _inputs(source: Source, note: Callable[[str], None], refuse: Refuse, depth: int) -> Iterator[Source]:
     """Yield the inputs in a source: itself, unless it is an archive."""
     archive = _Archive(source)
     kind = archive.kind() if depth else None
@@ -46,7 +49,10 @@ def _inputs(source: Source, note: Callable[[str], None], depth: int) -> Iterator
     skipped, found = Skipped(), False
     for file in kind(skipped):
         found = True
-        yield from _inputs(file, note, depth - 1)
+        try:
+            yield from _inputs(file, note, refuse, depth - 1)
+        except InputError as error:
+            refuse(file.name, error)
     archive.expect_unchanged()
     if not found:
         raise InputError(f"there is no file with content in {source.name}", hint=str(skipped))
@@ -75,9 +81,8 @@ class _Archive:
 
     def kind(self) -> Callable[[Skipped], Iterator[Source]] | None:
         """Return what yields the files, if it is an archive."""
-        if is_zip(self._opened.stored_beginning(BLOCK)):
-            return self._of_zip
-        return self._of_tar if is_tar(self._opened.beginning(BLOCK)) else None
+        head = self._opened.beginning(BLOCK)
+        return self._of_zip if is_zip(head) else self._of_tar if is_tar(head) else None
 
     def expect_unchanged(self, hint: str = "") -> None:
         """Raise InputError if the archive was written to since it was opened."""
@@ -85,7 +90,9 @@ class _Archive:
 
     def _of_zip(self, skipped: Skipped) -> Iterator[Source]:
         opened = self._open.enter_context(self._opened.repeatable())
-        for entry in zip_entries(opened.stored, self._source.name, _HINT):
+        stream = self._open.enter_context(opened.decompressed(_HINT))
+        file = opened.stored if stream is opened.stored else self._open.enter_context(seekable(stream))
+        for entry in zip_entries(file, self._source.name, _HINT):
             if skipped.is_read(entry.name, entry.what, entry.size):
                 yield self._file(entry.name, entry.size, reopened(entry.open, entry.size))
 

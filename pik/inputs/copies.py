@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from tempfile import TemporaryFile
-from typing import IO, Any, BinaryIO, Protocol
+from typing import IO, Any, BinaryIO, Protocol, cast
 
 import zstandard
 
@@ -73,6 +74,20 @@ def part(file: IO[bytes], offset: int, size: int, name: str) -> Opener:
 def reopened(begin: Callable[[], Readable], size: int) -> Opener:
     """Return what opens an input that can be read forward only, and opens it again to go back."""
     return lambda: PatientReader(Reread(begin, size))
+
+
+@contextmanager
+def seekable(stream: BinaryIO) -> Iterator[BinaryIO]:
+    """Provide the stream so that it can be read at any place, as Parquet and zip must be: what is not a file on a disk
+    is copied to a temporary one."""
+    if isinstance(stream, io.BufferedReader) and isinstance(stream.raw, io.FileIO) and stream.seekable():
+        stream.seek(0)
+        yield stream
+        return
+    with TemporaryFile() as file:
+        shutil.copyfileobj(stream, file, _STEP)
+        file.seek(0)
+        yield cast(BinaryIO, file)
 
 
 def _expect(is_whole: bool, name: str) -> None:

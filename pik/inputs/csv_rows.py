@@ -18,7 +18,7 @@ from typing import BinaryIO
 
 import msgspec
 
-from pik.errors import InputError
+from pik.errors import InputError, number_of
 from pik.inputs.blocks import BLOCK, LINES, Block, Problem, UntilError
 from pik.model.event import one_line
 from pik.model.layout import InputFormat, Layout
@@ -52,7 +52,7 @@ def blocks(
     found = UntilError(following)
     for cells, problem in found:
         if problem is None and len(cells) not in (0, len(header)):
-            problem = rows.problem(f"the row has {len(cells)} cells, the header {len(header)}")
+            problem = rows.problem(f"the row has {number_of(len(cells), 'cell')}, the header {len(header)}")
         if problem is not None:
             problems[seq] = problem
             lines.append(one_line(problem.record))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import codecs
 import io
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from typing import Any, BinaryIO
 
-from pik.errors import InputError
+from pik.errors import InputError, UsageError
 
 _READ = 1 << 18
 
@@ -14,6 +16,31 @@ _READ = 1 << 18
 def as_utf8(stream: BinaryIO, encoding: str, name: str) -> io.BufferedReader:
     """Return the text of a stream as UTF-8. Reading raises InputError where it is not of that encoding."""
     return io.BufferedReader(_Recoded(stream, encoding, name))
+
+
+def expect_utf8(lines: Iterable[bytes], name: str) -> None:
+    """Raise UsageError where the first lines are in another encoding: of those that are not ASCII, none is UTF-8."""
+    wrong = None
+    for number, line in enumerate(lines, 1):
+        try:
+            if not line.decode().isascii():
+                return
+        except UnicodeDecodeError:
+            wrong = wrong or (number, line.strip())
+    if wrong is not None:
+        number, line = wrong
+        encoding, text = next(_decoded(line))
+        raise UsageError(
+            f"{name} is not UTF-8: line {number:,}",
+            hint=f"--encoding {encoding} reads it as {text[:60]!r}; if it is damaged instead, add --on-invalid reject",
+        )
+
+
+def _decoded(line: bytes) -> Iterator[tuple[str, str]]:
+    """Yield the usual encodings that have all bytes of a line, and its text."""
+    for encoding in ("cp1252", "latin-1"):
+        with suppress(UnicodeDecodeError):
+            yield encoding, line.decode(encoding)
 
 
 class _Recoded(io.RawIOBase):

@@ -19,7 +19,8 @@ from operator import itemgetter
 from typing import Any, BinaryIO, NamedTuple, cast
 
 from pik.errors import InputError, Invalid, UsageError
-from pik.inputs.parquet_rows import MAGIC, open_parquet, seekable
+from pik.inputs.copies import seekable
+from pik.inputs.parquet_rows import MAGIC, open_parquet
 from pik.inputs.source import Source
 from pik.model.instant import format_instant, parse_instant
 from pik.model.metric import ALL_ENTITIES, decimal_text

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import date, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import Any
@@ -45,6 +46,7 @@ from pik.model.instant import (
     fraction_nanos,
     full_instant,
     is_canonical,
+    load_zone,
     offset_nanos,
     parse_event_time,
     parse_instant,
@@ -196,7 +198,34 @@ class RecordMapping:
 
     def expect_fields(self, records: Sequence[Mapping[str, Any]], name: str) -> None:
         """Raise UsageError where a required field's expression needs a field that none of an input's first records has,
-        or a function that fails on all of them: they would all be rejected."""
+        or a function that fails on all of them, or where none of their times has an offset and no zone is given: they
+        would all be rejected."""
+        self._expect_found(records, name)
+        for field in _TIME_FIELDS:
+            if not OF_PLACE & self._expressions[field].functions:
+                self._expect_offsets(field, records, name)
+
+    def _expect_offsets(self, field: str, records: Sequence[Mapping[str, Any]], name: str) -> None:
+        read, search = self._times[field], self._expressions[field].search_slowly
+        in_utc, local = TimeFormat(read.name, load_zone("UTC")), None
+        for record in records:
+            with suppress(Invalid):
+                value = search(record, MAX_MADE)
+                if value is None:
+                    continue
+                in_utc(value)
+                try:
+                    read(value)
+                except Invalid:
+                    local = local or value
+                else:
+                    return
+        if local is not None:
+            option = "" if field == "event_time" else f"{field}="
+            hint = f"--timezone {option}ZONE tells the zone that they are in (UTC, Europe/Berlin); {MIXED}"
+            raise UsageError(f"the times of {name} have no offset from UTC: {local!r:.60}", hint=hint)
+
+    def _expect_found(self, records: Sequence[Mapping[str, Any]], name: str) -> None:
         for field in REQUIRED if records else ():
             found: list[Any] = list(records)
             for function, path in self._expressions[field].levels():

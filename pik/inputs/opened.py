@@ -21,7 +21,7 @@ from pik.inputs import csv_rows, json_values, kcat_lines, parquet_rows, text_lin
 from pik.inputs.blocks import Block, NulRuns
 from pik.inputs.compression import beginning, codec_of, decompressed, uncompressed
 from pik.inputs.csv_rows import delimiter_of, table
-from pik.inputs.encoding import as_utf8
+from pik.inputs.encoding import as_utf8, expect_utf8
 from pik.inputs.mapping import MIXED, RecordMapping
 from pik.inputs.shapes import Shape, recognize, refuse_binary
 from pik.model.layout import PARQUET, TABLES, WRITTEN_AS_JSON, InputFormat, Layout
@@ -146,17 +146,18 @@ class OpenedFile(OpenedInput):
         mapping.expect_place(self.file, self.name)
         if layout.format == InputFormat.PARQUET:
             if not self.is_stream and self.stored_beginning(4) == parquet_rows.MAGIC:
-                columns = parquet_rows.columns_of(self.stored, self.name)
-                mapping.expect_fields([dict.fromkeys(columns)], self.name)
+                mapping.expect_fields(parquet_rows.first_records(self.stored, self.name), self.name)
             return
         head, whole = self._head(layout)
         if layout.format in WRITTEN_AS_JSON:
             records = _records(head.replace(b"\0", b"\n").decode(errors="replace").lstrip("\ufeff" + _BETWEEN))
         else:
-            if layout.format in (InputFormat.TEXT, InputFormat.KCAT) and not whole:
-                head = head[: head.rfind(b"\n") + 1]
+            lines = head if whole else head[: head.rfind(b"\n") + 1]
+            if layout.encoding is None:
+                expect_utf8(islice(io.BytesIO(lines), _RECORDS), self.name)
             read = READERS[layout.format or InputFormat.JSONL]
-            first = next(read(io.BytesIO(head), self.name, layout, max_line=HEAD), Block(1, 0, b"", 0))
+            start = head if layout.format in TABLES else lines
+            first = next(read(io.BytesIO(start), self.name, layout, max_line=HEAD), Block(1, 0, b"", 0))
             records = _json_lines(first)
             _expect_some(first, layout, self.name)
         mapping.expect_fields(list(islice(records, _RECORDS)), self.name)

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import io
-import shutil
+import json
 from collections.abc import Iterator
-from contextlib import contextmanager
-from tempfile import TemporaryFile
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import msgspec
 
@@ -15,6 +12,7 @@ from pik.errors import InputError
 from pik.inputs import blocks as limits
 from pik.inputs.arrow_json import expect_readable, json_texts, reason, shown
 from pik.inputs.blocks import Block, Problem
+from pik.inputs.copies import seekable
 from pik.model.event import one_line
 from pik.model.layout import Layout
 
@@ -63,9 +61,13 @@ def blocks(
             yield Block(first_seq, seq - 1, b"".join(lines), seq - 1, problems=problems)
 
 
-def columns_of(file: BinaryIO, name: str) -> list[str]:
-    """Return the names of the columns. Raises InputError where it is not Parquet."""
-    return list(open_parquet(file, name).schema_arrow.names)
+def first_records(file: BinaryIO, name: str) -> list[dict[str, Any]]:
+    """Return the first rows; of a file without rows one with all columns. Raises InputError where it is not Parquet."""
+    rows = _Rows(file, name)
+    rows.at_a_time = _SAMPLE
+    lines, problems = next(rows.read(0), (b"", {}))
+    records = [json.loads(line) for place, line in enumerate(lines.splitlines()) if place not in problems]
+    return records or [dict.fromkeys(rows.columns)]
 
 
 def open_parquet(file: BinaryIO, name: str, **options: Any) -> ParquetFile:
@@ -77,20 +79,6 @@ def open_parquet(file: BinaryIO, name: str, **options: Any) -> ParquetFile:
         return parquet.ParquetFile(file, pre_buffer=False, buffer_size=_BUFFER, **options)
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{name} cannot be read as Parquet: {error}") from None
-
-
-@contextmanager
-def seekable(stream: BinaryIO) -> Iterator[BinaryIO]:
-    """Provide the stream so that it can be read at any place, as Parquet must be: what is not a file on a disk is
-    copied to a temporary one."""
-    if isinstance(stream, io.BufferedReader) and isinstance(stream.raw, io.FileIO) and stream.seekable():
-        stream.seek(0)
-        yield stream
-        return
-    with TemporaryFile() as file:
-        shutil.copyfileobj(stream, file, limits.BLOCK)
-        file.seek(0)
-        yield cast(BinaryIO, file)
 
 
 class _Rows:
@@ -106,6 +94,7 @@ class _Rows:
             raise InputError(f"{name}: two columns have the same name, {repeated[0]!r}")
         for field in schema:
             expect_readable(field.type, f"{name}: column {field.name}")
+        self.columns: list[str] = schema.names
         self._legacy = self._legacy_times()
         # Of legacy timestamps those that do not fit into 64 bits of nanoseconds would come out as others.
         self._coarse = open_parquet(file, name, coerce_int96_timestamp_unit="us") if self._legacy else None

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
-from pik.errors import InputError
+from pik.errors import InputError, PikError
 from pik.inputs.blocks import BLOCK
 from pik.inputs.copies import Opener
 from pik.inputs.opened import BEGINNING, OpenedFile, OpenedInput
@@ -35,6 +35,15 @@ class Input(Protocol):
     def is_stream(self) -> bool: ...
     def open(self) -> AbstractContextManager[OpenedInput]:
         """Open the input. Raises InputError if it cannot be opened."""
+
+
+Refuse = Callable[[str, PikError], None]
+"""Is given the name of an input that cannot be read, and why; it raises that, or returns, and the next one is read."""
+
+
+def stop(_name: str, error: PikError) -> None:
+    """Raise the error: no other input is read."""
+    raise error
 
 
 @dataclass(frozen=True, slots=True)

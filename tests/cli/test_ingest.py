@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import re
@@ -10,6 +11,7 @@ import shutil
 import subprocess
 import sys
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -63,10 +65,12 @@ def test_on_invalid_reject_takes_a_file_whose_first_records_are_of_another_kind(
     assert (found["read"], found["rejected"]) == (121, 120)
 
 
-def test_one_unreadable_file_among_several_makes_no_store_either(pik, tmp_path):
-    (tmp_path / "good").write_text(EVENT)
-    (tmp_path / "bad").write_text("[table]\n")
-    assert pik("ingest", "good", "bad").code == 2
+def test_several_unreadable_files_make_no_store_either(pik, tmp_path):
+    for name in ("bad", "worse"):
+        (tmp_path / name).write_text("[table]\n")
+    failed = pik("ingest", "bad", "worse")
+    assert failed.code == 2
+    assert failed.err.startswith("error: none of the 2 inputs can be read; the first: bad ")
     assert not (tmp_path / ".pik").exists()
 
 
@@ -129,15 +133,31 @@ def test_the_same_content_again_is_exit_0_even_where_it_holds_rejects(pik, tmp_p
     assert pik("ingest", "mixed", "--again").code == 3
 
 
-def test_where_one_of_several_inputs_fails_it_reports_what_became_of_those_before_it(pik, tmp_path):
-    (tmp_path / "good").write_text(EVENT)
-    (tmp_path / "bad").write_text("[" + EVENT)
-    assert pik("ingest", "good").code == 0
-    failed = pik("ingest", "good", "bad")
-    batches = pik("batches", "--format", "json").json()["batches"]
-    [good] = [one["batch_id"] for one in batches if one["source"] == "good"]
-    assert (failed.code, failed.out) == (2, "")
-    assert failed.err.startswith(f"good: already ingested, batch {good}\nerror: bad ")
+def test_where_one_of_several_inputs_cannot_be_read_the_others_are_and_it_is_named_with_its_reason(pik, tmp_path):
+    """In a folder, in archives of it, and in each of these as a file that is cut."""
+    logs = tmp_path / "logs"
+    logs.mkdir()
+    for number, name in enumerate(("a", "c", "e")):
+        (logs / f"{name}.jsonl").write_text(EVENT.replace("01-01", f"01-0{number + 1}"))
+    (logs / "b.jsonl").write_text("[" + EVENT)
+    (logs / "d.gz").write_bytes(gzip.compress(EVENT.replace("01-01", "02-01").encode())[:-9])
+    reasons = {"b.jsonl": "b.jsonl ends inside its JSON array", "d.gz": "cannot be decompressed to its end: it is cut"}
+    for kind in ("", "gztar", "zip"):
+        source = Path(shutil.make_archive(str(tmp_path / "it"), kind, tmp_path, "logs")).name if kind else "logs"
+        begin = f"{source}:logs/" if kind else "logs/"
+        tried = pik("ingest", "--dry-run", source, "--format", "json")
+        assert (tried.code, tried.json()["read"]) == (3, 3)
+        done = pik("ingest", source, "--format", "json")
+        assert (done.code, done.json()["read"], done.json()["rejected"]) == (3, 3, 0)
+        assert {one["source"] for one in done.json()["batches"]} == {f"{begin}{name}.jsonl" for name in "ace"}
+        refused = {one["source"].removeprefix(begin): one["error"] for one in done.json()["refused_inputs"]}
+        assert refused.keys() == reasons.keys()
+        assert all(why in refused[name] for name, why in reasons.items()), refused
+        assert tried.json()["refused_inputs"] == done.json()["refused_inputs"]
+    stopped = pik("ingest", "logs", "--on-invalid", "stop")
+    [good] = [one["batch_id"] for one in done.json()["batches"] if one["source"].endswith("a.jsonl")]
+    assert (stopped.code, stopped.out) == (2, "")
+    assert stopped.err.startswith(f"logs/a.jsonl: already ingested, batch {good}\nerror: logs/b.jsonl ends inside")
 
 
 def test_conflicts_that_must_not_be_name_the_file(pik, tmp_path):
@@ -266,7 +286,7 @@ def test_a_table_is_read_by_every_command_that_reads_records(pik, tmp_path):
     batch = done.json()["batch_id"]
     rejects = pik("batches", batch, "--rejects", "--format", "json").json()["rejects"]
     assert [(one["seq"], one["line"]) for one in rejects] == [(3, '{"who":"c","at":"soon","note":""}'), (4, "d")]
-    assert "the row has 1 cells, the header 3 (line 6)" in rejects[1]["reason"]
+    assert "the row has 1 cell, the header 3 (line 6)" in rejects[1]["reason"]
 
     (tmp_path / "good.csv").write_text("a;2026-01-01T00:00:00Z;x\ne;2026-01-01T01:00:00Z;\n")
     given = ["--input", "csv", "--columns", "who,at,note", "--delimiter", ";", "--null", ""]
@@ -568,9 +588,9 @@ def test_a_folder_and_an_archive_are_their_files_and_say_what_is_skipped(pik, tm
     refused = pik("ingest", "empty")
     assert (refused.code, refused.err) == (2, "error: there is no file with content in empty\n")
     (tmp_path / "cut.tar.gz").write_bytes(stream[:-30])
-    refused = pik("ingest", "cut.tar.gz", "--again")
-    assert refused.code == 2
-    assert "error: cut.tar.gz cannot be decompressed to its end: it is cut" in refused.err
+    refused = pik("ingest", "cut.tar.gz", "--again", "--format", "json")
+    [error] = refused.json()["refused_inputs"]
+    assert (refused.code, error["error"]) == (3, "cut.tar.gz cannot be decompressed to its end: it is cut")
 
 
 def test_one_batch_of_a_folder_names_the_file_of_each_delivery_and_reject(pik, tmp_path, monkeypatch):

@@ -119,8 +119,9 @@ def _bring_in(pik: Journey) -> None:
     pik("pik ingest", "ingest", "monday.jsonl")
     pik("", "ingest", "peculiar.jsonl", "--on-invalid", "stop", code=2)
     peculiar = pik("pik ingest", "ingest", "peculiar.jsonl", code=3)
-    pik("pik ingest, several inputs", "ingest", "peculiar.jsonl", "monday.jsonl")
-    pik("pik ingest --dry-run", "ingest", "--dry-run", "peculiar.jsonl", code=3)
+    Path("page.xml").write_text('<?xml version="1.0"?><page/>')
+    pik("pik ingest, several inputs", "ingest", "peculiar.jsonl", "monday.jsonl", "page.xml", code=3)
+    pik("pik ingest --dry-run", "ingest", "--dry-run", "peculiar.jsonl", "page.xml", code=3)
     fields = {"source": "'till'", "event_type": "'sale'", "entity_id": "who.id", "event_time": "at", "payload": "@"}
     mapping = [word for field, found in fields.items() for word in ("--map", f"{field}={found}")]
     pik("pik ingest --dry-run", "ingest", "--dry-run", "foreign.jsonl", "--time-format", "epoch", *mapping)
@@ -152,7 +153,7 @@ def _via_api(pik: Journey) -> None:
         patch.setenv("PIK_API_URL", gateway.url)
         patch.setenv("PIK_API_KEY", KEY)
         via = ("--via", "api", "--store", "aws://pik")
-        pik("pik ingest --via api", "ingest", "peculiar.jsonl", "monday.jsonl", *via, code=3)
+        pik("pik ingest --via api", "ingest", "peculiar.jsonl", "monday.jsonl", "page.xml", *via, code=3)
         pik("pik ingest --via api", "ingest", "monday.jsonl", *via)
         chosen = ("replay", "--entity", "customer-17", *DAY)
         pik("pik replay", *chosen, *via)

@@ -65,6 +65,7 @@ ARCHIVES = {
     "l.tar.bz2": bz2.compress(tar(FILES)),
     "l.tar.xz": lzma.compress(tar(FILES)),
     "l.zip": zipped(FILES),
+    "l.zip.gz": gzip.compress(zipped(FILES)),
     "stored.zip": zipped(FILES, zipfile.ZIP_STORED),
     "bzip2.zip": zipped(FILES, zipfile.ZIP_BZIP2),
     "lzma.zip": zipped(FILES, zipfile.ZIP_LZMA),

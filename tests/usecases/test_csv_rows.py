@@ -68,7 +68,7 @@ MIXED = b'a,b\n1,2\n3\n\n4,"x\ny",5\n6,"7"8\n9,\xff\n10,"11\r\n12"\n13,"14\n15,1
 def test_a_row_that_is_not_like_the_header_is_kept_with_its_reason_its_line_and_its_text() -> None:
     assert records(read(MIXED.replace(b"\xff", b"8"))) == [
         {"a": "1", "b": "2"},
-        ("the row has 1 cells, the header 2 (line 3)", "3"),
+        ("the row has 1 cell, the header 2 (line 3)", "3"),
         None,
         ("the row has 3 cells, the header 2 (line 5)", '4,"x\ny",5'),
         ("the row is not CSV: ',' expected after '\"' (line 7)", '6,"7"8'),

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from itertools import islice, takewhile
 from time import monotonic, time_ns
 
-from pik.errors import PikError
+from pik.errors import InputError, PikError, UsageError
 from pik.inputs.blocks import BLOCK, Block
-from pik.inputs.source import Input
+from pik.inputs.source import Input, Refuse, stop
 from pik.model.batch import Batch, BatchState, Origin
 from pik.model.ids import new_id
 from pik.ports.raw import Object
@@ -45,13 +45,14 @@ FILES = 64
 
 
 def ingest_all(
-    store: Store, sources: Iterable[Input], options: IngestOptions, progress: Progress
+    store: Store, sources: Iterable[Input], options: IngestOptions, progress: Progress, refuse: Refuse = stop
 ) -> Iterator[IngestReport]:
     """Ingest the inputs in their order, and yield the result of each when it is durable.
 
-    Raises as `ingest` does for the first input that fails, and as `sources` does; those before are ingested, and those
-    after are not.
+    An input that cannot be read, or not to its end, or that has an invalid record where none may be, is refused. Raises
+    as `ingest` does, and as `sources` does; the inputs before are ingested, and those after are not.
     """
+    require_writable(store)
     # A record or conflict that stops an ingest must stop it at its own file, and a deployed store has no transactions
     # over several batches.
     may_group = not (store.deployed or options.reading.stop or options.refuse_conflicts or options.batch_key)
@@ -59,11 +60,15 @@ def ingest_all(
     while ahead.fill(FILES if may_group else 1):
         group = list(takewhile(_is_small, ahead.sources)) if may_group else []
         done = _ingest_group(store, group, options, progress) if len(group) > 1 else []
-        if not done:
-            done = [ingest(store, ahead.sources[0], options, progress)]
         yield from done
         for _ in done:
             ahead.sources.popleft()
+        if not done:
+            source = ahead.sources.popleft()
+            try:
+                yield ingest(store, source, options, progress)
+            except (InputError, UsageError) as error:
+                refuse(source.name, error)
 
 
 class _Ahead:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
+from pik.cli.commands.ingest.refusals import REFUSED, Refusal
 from pik.cli.commands.ingest.report import encoding_needed, why_none
 from pik.cli.context import Context
 from pik.cli.document import NEXT, NOTE, Column, Field, Object, Rows, Schema
@@ -217,6 +218,7 @@ INGEST_DRY_RUN = Schema(
         Column("batch_id", str | None, "the batch of the same input", detail=True),
         get=lambda found: found.inputs,
     ),
+    REFUSED,
     Rows(
         "rejects",
         "why records are rejected, the most frequent first, each with its first record as an example",
@@ -273,11 +275,13 @@ INGEST_DRY_RUN = Schema(
 )
 
 
-def show_dry_run(cli: Context, found: DryRunReport, chosen: IngestOptions, *, via: bool) -> None:
+def show_dry_run(
+    cli: Context, found: DryRunReport, refused: Sequence[Refusal] | None, chosen: IngestOptions, *, via: bool
+) -> None:
     """Show what a dry run found."""
     following = cli.same_command("ingest", ("dry_run", "sample", "rejects"))
     note = _note(cli, found, chosen, via=via)
-    cli.show(INGEST_DRY_RUN, found, note=note, next=following if found.valid else None)
+    cli.show(INGEST_DRY_RUN, found, refused_inputs=refused, note=note, next=following if found.valid else None)
 
 
 def _note(cli: Context, found: DryRunReport, chosen: IngestOptions, *, via: bool) -> str:

@@ -16,6 +16,7 @@ from pik.cli import options
 from pik.cli.command import PARTLY, cli_command
 from pik.cli.commands.ingest import report as report
 from pik.cli.commands.ingest.dry_run import show_dry_run
+from pik.cli.commands.ingest.refusals import Refusals
 from pik.cli.context import Context
 from pik.cli.options import argument, option
 from pik.cli.reading import ReadingOptions
@@ -135,7 +136,8 @@ def _ingest(cli: Context, inputs: Sequence[Input], chosen: IngestOptions, reject
 
     store = _store(cli, inputs, chosen)
     interrupted = _interrupted(store, inputs)
-    done = _record(cli, store, inputs, replace(chosen, actor=cli.actor(store)))
+    refusals = Refusals(stop=chosen.reading.stop)
+    done = _record(cli, store, inputs, replace(chosen, actor=cli.actor(store)), refusals)
     for one in done:
         if one.outcome == Outcome.NEW and one.source in interrupted:
             cli.note(
@@ -144,8 +146,9 @@ def _ingest(cli: Context, inputs: Sequence[Input], chosen: IngestOptions, reject
             )
     if rejects:
         write_rejects(store, [one.batch for one in done], rejects)
-    report.show_ingested(cli, done, mapped=chosen.reading.is_mapped)
-    return PARTLY if any(one.batch.counts.rejected for one in done if one.outcome != Outcome.ALREADY) else None
+    report.show_ingested(cli, done, refusals.rows(), mapped=chosen.reading.is_mapped)
+    rejected = any(one.batch.counts.rejected for one in done if one.outcome != Outcome.ALREADY)
+    return PARTLY if rejected or refusals.rows() else None
 
 
 def _interrupted(store: Store, inputs: Sequence[Input]) -> dict[str, str]:
@@ -176,12 +179,16 @@ def _check(
     from pik.usecases.ingest.dry_run import DryRun
 
     run = DryRun(None if via else _existing_store(cli), chosen, sample)
+    refusals, whole = Refusals(stop=chosen.reading.stop), 0
     with _rejects_file(rejects) as write:
-        for source in with_members(inputs, cli.note):
-            run.check(source, cli.progress, write)
+        for source in with_members(inputs, cli.note, refusals.add):
+            with refusals.of(source.name):
+                run.check(source, cli.progress, write)
+                whole += 1
+        refusals.expect_some(whole)
         checked = run.report()
-    show_dry_run(cli, checked, chosen, via=via is not None)
-    return PARTLY if checked.reasons else None
+    show_dry_run(cli, checked, refusals.rows(), chosen, via=via is not None)
+    return PARTLY if checked.reasons or refusals.rows() else None
 
 
 def _existing_store(cli: Context) -> Store | None:
@@ -196,31 +203,44 @@ def _existing_store(cli: Context) -> Store | None:
 
 def _store(cli: Context, inputs: Sequence[Input], chosen: IngestOptions) -> Store:
     """Open the store. The default one is created if it is absent, unless an input cannot be read."""
-    from pik.inputs.archives import with_members
-    from pik.usecases.ingest.batch_ingest import probe
-
     try:
         return cli.open_store(cli.open_store().url, create=True)
     except NotFound:
         if cli.settings.default_store is None:
             raise
-    for source in inputs:
-        if not source.is_stream:
-            probe(next(with_members([source], lambda _: None)), chosen)  # of an archive its first file
+    _expect_readable(inputs, chosen)
     store = cli.open_store(cli.settings.default_store, create=True)
     cli.note(f"created a store at {store.url}")
     return store
 
 
-def _record(cli: Context, store: Store, inputs: Sequence[Input], chosen: IngestOptions) -> list[IngestReport]:
+def _expect_readable(inputs: Sequence[Input], chosen: IngestOptions) -> None:
+    """Raise InputError or UsageError where the beginning of no input can be read. Streams are left alone."""
+    from pik.inputs.archives import with_members
+    from pik.usecases.ingest.batch_ingest import probe
+
+    refusals = Refusals(stop=chosen.reading.stop)
+    if any(one.is_stream for one in inputs):
+        return
+    for source in with_members(inputs, lambda _: None, refusals.add):
+        with refusals.of(source.name):
+            probe(source, chosen)
+            return
+    refusals.expect_some(0)
+
+
+def _record(
+    cli: Context, store: Store, inputs: Sequence[Input], chosen: IngestOptions, refusals: Refusals
+) -> list[IngestReport]:
     """Ingest one after the other; where one fails, report what became of those before it."""
     from pik.inputs.archives import with_members
     from pik.usecases.ingest.many_inputs import ingest_all
 
     done: list[IngestReport] = []
     try:
-        for one in ingest_all(store, with_members(inputs, cli.note), chosen, cli.progress):
+        for one in ingest_all(store, with_members(inputs, cli.note, refusals.add), chosen, cli.progress, refusals.add):
             done.append(one)  # noqa: PERF402 - those before an error are reported
+        refusals.expect_some(len(done))
     except BaseException:
         for one in done:
             cli.note(f"{one.source}: {one.outcome}, batch {one.batch.batch_id}")
@@ -342,10 +362,10 @@ def _send(cli: Context, inputs: Sequence[Input], reading: Reading, path: Path | 
     from pik.inputs.archives import with_members
     from pik.usecases.ingest.via_api import send as send_input
 
-    api = cli.open_api()
+    api, refusals = cli.open_api(), Refusals(stop=reading.stop)
     done: list[tuple[SendReport, list[Reject]]] = []
     with _rejects_file(path) as write:
-        for source in with_members(inputs, cli.note):
+        for source in with_members(inputs, cli.note, refusals.add):
             first: list[Reject] = []
 
             def keep(reject: Reject, first: list[Reject] = first) -> None:
@@ -354,8 +374,10 @@ def _send(cli: Context, inputs: Sequence[Input], reading: Reading, path: Path | 
                 first.sort(key=attrgetter("seq"))
                 del first[_SHOWN:]
 
-            done.append((send_input(api, source, reading, cli.progress, keep), first))
-            if done[-1][0].failure is not None:
+            with refusals.of(source.name):
+                done.append((send_input(api, source, reading, cli.progress, keep), first))
+            if done and done[-1][0].failure is not None:
                 break
-    report.show_sent(cli, done)
-    return PARTLY if any(sent.failure or sent.counts.rejected for sent, _ in done) else None
+        refusals.expect_some(len(done))
+    report.show_sent(cli, done, refusals.rows())
+    return PARTLY if refusals.rows() or any(sent.failure or sent.counts.rejected for sent, _ in done) else None

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING
 
+from pik.cli.commands.ingest.refusals import REFUSED, Refusal
 from pik.cli.context import Context
 from pik.cli.document import NEXT, NOTE, Column, Field, Object, Rows, Schema, or_null
 from pik.cli.text import visible
@@ -127,6 +128,7 @@ INGEST_SEVERAL = Schema(
         Column("outcome", str, "as above"),
         *(Column(name, Count, get=f"batch.counts.{name}") for name in _COUNTS),
     ),
+    REFUSED,
     Field("read", Count, "over all inputs, as the following"),
     *(Field(name, Count) for name in _COUNTS[1:]),
     NOTE,
@@ -134,13 +136,13 @@ INGEST_SEVERAL = Schema(
 )
 
 
-def show_ingested(cli: Context, done: list[IngestReport], *, mapped: bool) -> None:
+def show_ingested(cli: Context, done: list[IngestReport], refused: Sequence[Refusal] | None, *, mapped: bool) -> None:
     """Show what became of the inputs: one in full, several as a table."""
-    if len(done) == 1:
+    if len(done) == 1 and refused is None:
         cli.show(INGEST, done[0], **_next(done, mapped=mapped))
     else:
         total = sum((one.batch.counts for one in done), Counts())
-        cli.show(INGEST_SEVERAL, total, batches=done, **_next(done, mapped=mapped))
+        cli.show(INGEST_SEVERAL, total, batches=done, refused_inputs=refused, **_next(done, mapped=mapped))
 
 
 _FOREIGN = "foreign records need --map; `pik ingest --help` shows how"
@@ -217,6 +219,7 @@ INGEST_VIA_API = Schema(
         Column("unanswered", Count, "records that were sent and have no response: they may or may not be recorded"),
         Column("unanswered_from", Count | None, "the first of them"),
     ),
+    REFUSED,
     Rows(
         "rejects",
         "up to twenty per input, those that come first in it; `--rejects FILE` writes all",
@@ -230,7 +233,7 @@ INGEST_VIA_API = Schema(
 )
 
 
-def show_sent(cli: Context, done: list[tuple[SendReport, list[Reject]]]) -> None:
+def show_sent(cli: Context, done: list[tuple[SendReport, list[Reject]]], refused: Sequence[Refusal] | None) -> None:
     """Show what became of the inputs, each with the first of its rejected records."""
     all_sent = [sent for sent, _ in done]
     total = sum((sent.counts for sent in all_sent), Counts())
@@ -246,6 +249,7 @@ def show_sent(cli: Context, done: list[tuple[SendReport, list[Reject]]]) -> None
         seconds=round(seconds, 3),
         records_per_second=round(total.read / seconds) if seconds else None,
         sources=all_sent,
+        refused_inputs=refused,
         rejects=shown,
         truncated=total.rejected > len(shown),
         error=failure.message if failure else None,
