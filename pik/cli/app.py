@@ -33,6 +33,7 @@ COMMANDS: Mapping[str, Entry] = {
         "Bring events in",
         init=("care.store", "Create an empty store."),
         ingest=("ingest.ingest", "Record every event of files or of standard input."),
+        mappings=("ingest.mappings", "Named mappings of foreign records: list, show, try."),
         batches=("care.store", "List what was ingested, and the lines that were rejected."),
         status=("care.store", "Show what the store holds."),
     ),

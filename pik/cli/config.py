@@ -10,10 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pik.errors import Invalid, UsageError
 from pik.model.instant import Zone, load_zone
+
+if TYPE_CHECKING:
+    from pik.model.named_mapping import NamedMapping
 
 FILE = "pik.toml"
 DEFAULT_STORE = "./.pik"
@@ -53,11 +56,13 @@ class Config:
     display_timezone: str | None = None
     stores: Mapping[str, str] = field(default_factory=dict)
     ingest: Ingest = field(default_factory=Ingest)
+    mapping: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What holds for this command: the store's URL or path, the output format, who gives it, and `[ingest]`.
+    """What holds for this command: the store's URL or path, the output format, who gives it, `[ingest]`, and the named
+    mappings of pik.toml.
 
     `default_store` is where a store is created that no option, variable or file names; None where one names it. `actor`
     is None where neither an option nor a variable gives one, `display_zone` where people read times in UTC.
@@ -70,6 +75,7 @@ class Settings:
     quiet: bool
     actor: str | None
     ingest: Ingest
+    mappings: Mapping[str, NamedMapping]
 
 
 def settings(
@@ -102,7 +108,20 @@ def settings(
         quiet=quiet,
         actor=_actor(actor, environment),
         ingest=config.ingest,
+        mappings={} if path is None else _mappings(path, config.mapping),
     )
+
+
+def _mappings(path: Path, tables: Mapping[str, object]) -> Mapping[str, NamedMapping]:
+    """Return the named mappings of a file, by name. Raises UsageError naming the file and the key."""
+    if not tables:
+        return {}
+    from pik.model.named_mapping import read_mapping  # late: few files have any
+
+    try:
+        return {name: read_mapping(name, table, str(path)) for name, table in tables.items()}
+    except Invalid as error:
+        raise UsageError(f"{path}: {error.message}", hint=error.hint) from None
 
 
 def _actor(option: str | None, environment: Mapping[str, str]) -> str | None:
@@ -202,7 +221,7 @@ def read(path: Path) -> Config:
 
 _KEYS = (
     "it may have: store, format, display_timezone, [stores] NAME = …, [ingest] time_format, timezone,"
-    " [ingest.map] FIELD = …"
+    " [ingest.map] FIELD = …, [mapping.NAME]"
 )
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from pik.cli.context import Context
@@ -12,6 +13,7 @@ from pik.errors import Invalid, UsageError
 from pik.model.event import MAX_LINE
 from pik.model.layout import OPTIONS as LAYOUT_OPTIONS
 from pik.model.layout import Layout, read_layout
+from pik.model.named_mapping import NONE, NamedMapping
 from pik.model.times import OPTIONS as TIME_OPTIONS
 from pik.model.times import Times, read_times
 
@@ -47,6 +49,12 @@ class ReadingOptions:
     ] = None
     encoding: Annotated[
         str | None, option("--encoding NAME", "The encoding of the text: utf-16, cp1252. [default: utf-8]")
+    ] = None
+    mapping: Annotated[
+        str | None,
+        option(
+            "--mapping NAME", "A mapping of pik.toml or a shipped one (`pik mappings list`); none: of pik.toml none."
+        ),
     ] = None
     map: Annotated[
         list[str] | None,
@@ -90,27 +98,76 @@ class ReadingOptions:
                     words += [f"--{one.name.replace('_', '-')}", text]
         return words
 
-    def reading(self, cli: Context, *, on_invalid: str | None = None) -> Reading:
-        """Return how records are read: by these options, else pik.toml, else as events. Raises UsageError."""
+    def reading(
+        self, cli: Context, *, on_invalid: str | None = None, note: Callable[[str], None] = lambda _: None
+    ) -> Reading:
+        """Return how records are read: by these options, else by a mapping, else by pik.toml, else as events; `note` is
+        told of a mapping that is taken by itself. Raises UsageError."""
         from pik.rawlog.segment_writer import Reading
 
-        layout = self.layout()
-        mapping = dict(cli.settings.ingest.map)
+        given = Reading(
+            self.max_line,
+            stop=on_invalid == "stop",
+            mapping=self._fields(),
+            times=self.times(),
+            mixed=on_invalid == "reject",
+            layout=self.layout(),
+        )
+        return with_mapping(cli, given, self.mapping, note)
+
+    def _fields(self) -> dict[str, str]:
+        """Return the expressions of fields. Raises UsageError."""
+        found = {}
         for text in self.map or ():
             name, equals, expression = text.partition("=")
             if not equals or not expression:
                 raise UsageError(f"--map {text}: expected FIELD=JMESPATH", hint="--map entity_id=body.user.id")
-            mapping[name.strip()] = expression
-        chosen = Reading(
-            self.max_line,
-            stop=on_invalid == "stop",
-            mapping=mapping,
-            times=self.times().over(usual_times(cli)),
-            mixed=on_invalid == "reject",
-            layout=layout,
-        )
-        chosen.record_mapping()  # complains now rather than in a worker
-        return chosen
+            found[name.strip()] = expression
+        return found
+
+
+def with_mapping(
+    cli: Context, given: Reading, name: str | None, note: Callable[[str], None] = lambda _: None
+) -> Reading:
+    """Return how records are read: by the options that are `given`, and where they leave something open, by the mapping
+    of that name. Without a name, it is the mapping of pik.toml for the file, of which `note` is told, else [ingest].
+
+    Raises UsageError, at once or when the name of a file is known.
+    """
+    from pik.inputs.named_mappings import find_mapping, mapping_for
+
+    own = cli.settings.mappings
+    if name is not None and name != NONE:
+        return _over(given, find_mapping(name, own))
+    fields = {**cli.settings.ingest.map, **given.mapping}
+    usual = replace(given, mapping=fields, times=given.times.over(usual_times(cli)))
+    usual.record_mapping()  # complains now rather than in a worker
+    if name == NONE or not any(mapping.files for mapping in own.values()):
+        return usual
+    known: dict[str, Reading] = {}
+
+    def by_file(file: str) -> Reading:
+        mapping = mapping_for(file, own.values())
+        if mapping is None:
+            return usual
+        if mapping.name not in known:
+            known[mapping.name] = _over(given, mapping)
+            note(f"mapping {mapping} reads {PurePosixPath(file).name}")
+        return known[mapping.name]
+
+    return replace(usual, by_file=by_file)
+
+
+def _over(given: Reading, mapping: NamedMapping) -> Reading:
+    """Return how records are read by options and, where they leave something open, by a mapping. Raises UsageError."""
+    try:
+        layout = mapping.layout_under(given.layout)
+    except Invalid as error:
+        raise UsageError(f"the options do not go with mapping {mapping}: {error.message}", hint=error.hint) from None
+    fields = {**mapping.fields, **given.mapping}
+    reading = replace(given, mapping=fields, times=given.times.over(mapping.times), layout=layout, named=str(mapping))
+    reading.record_mapping()
+    return reading
 
 
 def usual_times(cli: Context) -> Times:

@@ -13,7 +13,7 @@ from pik.inputs import blocks as limits
 from pik.inputs.archives import with_members
 from pik.inputs.blocks import Block, FilePart
 from pik.inputs.mapping import RecordMapping
-from pik.inputs.opened import OpenedInput
+from pik.inputs.opened import Chosen, OpenedInput
 from pik.inputs.source import Input, Source, file_state
 from pik.model.layout import Layout
 
@@ -58,6 +58,14 @@ class _OpenedFiles(OpenedInput):
         self._is_file = bytearray(len(sources))  # found not to be an archive
         self._states = [file_state(one.path) for one in sources if one.path is not None]
         self._given, self._mapped, self._layout = Layout(), False, Layout()
+        self._is_alike: Callable[[str], bool] = lambda _: True
+
+    def chosen(self, by_file: Callable[[str], Chosen]) -> Chosen:
+        """Return what is chosen for the first file, which must be chosen for all."""
+        with self._first() as opened:
+            first = opened.chosen(by_file)
+        self._is_alike = lambda file: by_file(file) == first
+        return first
 
     def recognize(self, layout: Layout, *, mapped: bool) -> Layout:
         """Return the layout of the first file, which is that of all."""
@@ -73,10 +81,11 @@ class _OpenedFiles(OpenedInput):
 
     def digest(self) -> str:
         """Return a digest over the names and contents of all files, in their order. Raises InputError for a file of
-        another format."""
+        another format, UsageError for one with another mapping."""
         digest = sha256()
         for source in self._files(self._note):
             with source.open() as opened:
+                self._expect_alike(opened)
                 self._expect_layout(opened)
                 digest.update(f"{opened.digest()} {self._short(source.name)}\n".encode())
         return digest.hexdigest()
@@ -114,6 +123,13 @@ class _OpenedFiles(OpenedInput):
 
     def _first(self) -> AbstractContextManager[OpenedInput]:
         return next(self._files()).open()
+
+    def _expect_alike(self, opened: OpenedInput) -> None:
+        if not self._is_alike(opened.file):
+            raise UsageError(
+                f"{opened.name} has another mapping in pik.toml than the first file of {self.name}",
+                hint="--mapping NAME reads all files by one mapping, --mapping none by none",
+            )
 
     def _expect_layout(self, opened: OpenedInput) -> None:
         found = opened.recognize(self._given, mapped=self._mapped)

@@ -13,7 +13,7 @@ from dataclasses import replace
 from hashlib import file_digest
 from itertools import islice
 from tempfile import TemporaryFile
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, TypeVar, cast
 
 from pik.errors import InputError, UsageError
 from pik.inputs import blocks as json_lines
@@ -33,6 +33,8 @@ BEGINNING = 1 << 20
 """Bytes of a stream that can be looked at before it is read: enough for a block of bzip2."""
 
 Reader = Callable[..., Iterator[Block]]
+
+Chosen = TypeVar("Chosen")
 
 
 def _apart_from_nul_runs(read: Reader) -> Reader:
@@ -75,6 +77,10 @@ class OpenedInput(ABC):
         """The path of the file; of several files that of their folder, with a slash at its end; of a stream none."""
         self.position = 0
         """Bytes of the input that have been read for the blocks so far, as stored."""
+
+    def chosen(self, by_file: Callable[[str], Chosen]) -> Chosen:
+        """Return what is chosen for the input by the path of its file."""
+        return by_file(self.file)
 
     @abstractmethod
     def recognize(self, layout: Layout, *, mapped: bool) -> Layout:

@@ -193,7 +193,8 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True):
     """What makes two ingests the same batch: where the input came from, its content, and how it was read.
 
     `content` is the SHA-256 of the input's bytes (as stored, compressed or not) or, for a stream, `key:NAME`;
-    `options` everything that changes what is recorded, as sorted (name, value) pairs.
+    `options` everything that changes what is recorded, as sorted (name, value) pairs; and `mapping`, the name of the
+    mapping that gave some of them.
     """
 
     name: str
@@ -203,8 +204,9 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def identity(self) -> bytes:
-        """JSON of everything but the name: ingests with the same identity are the same batch."""
-        return msgspec.json.encode([self.content, self.options, self.again])
+        """JSON of everything but names: ingests with the same identity are the same batch."""
+        options = [(name, value) for name, value in self.options if name != "mapping"]
+        return msgspec.json.encode([self.content, options, self.again])
 
 
 class BatchState(StrEnum):

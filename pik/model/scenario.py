@@ -100,13 +100,14 @@ ASSUMED_BATCH = "00000000000000000000000000"
 @dataclass(frozen=True, slots=True)
 class With:
     """The events of a file, which are not in the store, are added. The others are options of `ingest`, by which it is
-    read; `mapping` has fields and their expressions."""
+    read; `mapping` has fields and their expressions, `named` is the name of a mapping."""
 
     path: str
     mapping: tuple[tuple[str, str], ...] = ()
     times: Times = AS_EVENTS
     max_line: int = MAX_LINE
     layout: Layout = AUTO
+    named: str | None = None
 
     def __str__(self) -> str:
         return ",".join(_typed([("with", f"@{self.path}"), *self.options]))
@@ -117,7 +118,8 @@ class With:
         longest = [] if self.max_line == MAX_LINE else [("max-line", str(self.max_line))]
         maps = [("map", "=".join(pair)) for pair in self.mapping]
         times = [(name, text) for name, texts in self.times.given.items() for text in texts]
-        return maps + list(self.layout.given.items()) + times + longest
+        named = [] if self.named is None else [("mapping", self.named)]
+        return named + maps + list(self.layout.given.items()) + times + longest
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,7 +309,7 @@ def read_criteria(text: str) -> Criteria:
 _TEXTS = tuple(field.name for field in fields(Criteria) if field.name != "window")
 _KEYS = {"event_type": "type"}
 _SELECTION = ("source", "type", "entity", "batch", "from", "to", "where")
-_INPUT = ("with", *LAYOUT, "map", *TIMES, "max-line")
+_INPUT = ("with", "mapping", *LAYOUT, "map", *TIMES, "max-line")
 _REPEATABLE = ("map", *TIMES)
 _MAY_BE_BLANK = ("null", "delimiter")
 _PAIR = re.compile(r'(?P<key>[a-z-]+)=(?:"(?P<quoted>(?:[^"]|"")*)"|(?P<plain>[^,]*))(?:,|$)')
@@ -362,8 +364,10 @@ def _without_batch(value: str, _: ReadIds) -> Assumption:
 
 
 def _with(value: str, _: ReadIds) -> Assumption:
-    hint = "map=FIELD=JMESPATH (repeatable), input=, delimiter=, columns=, null=, encoding=, time-format=, timezone=,"
-    hint += " max-line=, as in `pik ingest`"
+    hint = (
+        "mapping=NAME, map=FIELD=JMESPATH (repeatable), input=, delimiter=, columns=, null=, encoding=, time-format=,"
+    )
+    hint += " timezone=, max-line=, as in `pik ingest`"
     pairs = _pairs(f"with={value}", _INPUT, "an option of how files are read", hint)
     given = dict(pairs)
     longest = given.get("max-line", str(MAX_LINE))
@@ -373,6 +377,7 @@ def _with(value: str, _: ReadIds) -> Assumption:
         times=read_times({name: [text for key, text in pairs if key == name] for name in TIMES}),
         max_line=_positive(longest),
         layout=read_layout(given),
+        named=given.get("mapping"),
     )
 
 

@@ -17,7 +17,7 @@ import msgspec
 import zstandard
 from msgspec import structs
 
-from pik.errors import InputError, Invalid
+from pik.errors import InputError, Invalid, UsageError
 from pik.inputs.blocks import Block, FilePart, Problem
 from pik.inputs.mapping import RecordMapping
 from pik.inputs.opened import OpenedInput
@@ -44,7 +44,8 @@ processor's caches from one step to the next."""
 class Reading:
     """How records are read. `mapping` has expressions for fields of events, none where records are events already;
     `stop` means that no record may be invalid, `mixed` that the first ones may all be; `times` says how times are
-    written, `layout` how records lie in the input, `file` is its path."""
+    written, `layout` how records lie in the input, `file` is its path. `named` is the named mapping that says some of
+    it. With `by_file`, an input is read as that returns for its path instead."""
 
     max_line: int
     stop: bool = False
@@ -53,6 +54,8 @@ class Reading:
     mixed: bool = False
     layout: Layout = AUTO
     file: str = ""
+    named: str = ""
+    by_file: Callable[[str], Reading] | None = None
 
     @property
     def is_mapped(self) -> bool:
@@ -69,10 +72,16 @@ class Reading:
     def of(self, opened: OpenedInput) -> Reading:
         """Return how this input is read, its layout recognized. Raises InputError where it cannot be, and UsageError
         where the mapping fits none of its first records, unless they may be of another kind."""
-        reading = replace(self, layout=opened.recognize(self.layout, mapped=self.is_mapped), file=opened.file)
+        chosen = self if self.by_file is None else opened.chosen(self.by_file)
+        layout = opened.recognize(chosen.layout, mapped=chosen.is_mapped)
+        reading = replace(chosen, layout=layout, file=opened.file)
         mapping = reading.record_mapping()
         if mapping is not None and not self.mixed:
-            opened.expect_fields(reading.layout, mapping)
+            try:
+                opened.expect_fields(reading.layout, mapping)
+            except UsageError as error:
+                of = f"mapping {reading.named}: " if reading.named else ""
+                raise UsageError(of + error.message, hint=error.hint) from None
         return reading
 
 

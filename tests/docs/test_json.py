@@ -115,6 +115,7 @@ class Journey:
 
 def _bring_in(pik: Journey) -> None:
     pik("pik init", "init")
+    _mapped(pik)
     pik("pik ingest", "ingest", "monday.jsonl")
     pik("pik ingest", "ingest", "monday.jsonl")
     pik("", "ingest", "peculiar.jsonl", "--on-invalid", "stop", code=2)
@@ -125,11 +126,28 @@ def _bring_in(pik: Journey) -> None:
     fields = {"source": "'till'", "event_type": "'sale'", "entity_id": "who.id", "event_time": "at", "payload": "@"}
     mapping = [word for field, found in fields.items() for word in ("--map", f"{field}={found}")]
     pik("pik ingest --dry-run", "ingest", "--dry-run", "foreign.jsonl", "--time-format", "epoch", *mapping)
-    _via_api(pik)
     _one_batch(pik)
     pik("pik batches", "batches")
     pik("pik batches --rejects", "batches", peculiar["batch_id"], "--rejects")
     pik("pik status", "status")
+
+
+def _mapped(pik: Journey) -> None:
+    """A file that is read by a named mapping, in a store of its own."""
+    Path("pik.toml").write_text(
+        '[mapping.till]\nfiles = ["foreign.*"]\ntime_format = "epoch"\ndescription = "of a till"\n'
+        """[mapping.till.map]\nsource = "'till'"\nevent_type = "'sale'"\nentity_id = "who.id"\n"""
+        'event_time = "at"\npayload = "@"\n'
+    )
+    pik("pik mappings list", "mappings", "list")
+    pik("pik mappings show", "mappings", "show", "till")
+    store = ("--store", "mapped")
+    pik("", "init", *store)
+    pik("pik ingest", "ingest", "foreign.jsonl", *store)
+    pik("pik ingest, several inputs", "ingest", "foreign.jsonl", "monday.jsonl", *store)
+    pik("pik ingest --dry-run", "ingest", "--dry-run", "foreign.jsonl")
+    _via_api(pik)
+    Path("pik.toml").unlink()
 
 
 def _one_batch(pik: Journey) -> None:
@@ -154,7 +172,7 @@ def _via_api(pik: Journey) -> None:
         patch.setenv("PIK_API_KEY", KEY)
         via = ("--via", "api", "--store", "aws://pik")
         pik("pik ingest --via api", "ingest", "peculiar.jsonl", "monday.jsonl", "page.xml", *via, code=3)
-        pik("pik ingest --via api", "ingest", "monday.jsonl", *via)
+        pik("pik ingest --via api", "ingest", "monday.jsonl", "foreign.jsonl", *via)
         chosen = ("replay", "--entity", "customer-17", *DAY)
         pik("pik replay", *chosen, *via)
         pik("pik replay", *chosen, "--no-wait", *via)

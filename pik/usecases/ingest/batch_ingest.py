@@ -177,6 +177,8 @@ def origin_of(source: Input, options: IngestOptions, content: str) -> Origin:
     if (mapping := reading.record_mapping()) is not None and mapping.uses_place:
         chosen.update(mapping.seen_of(reading.file))
     chosen.update(reading.times.recorded)
+    if reading.named:
+        chosen["mapping"] = reading.named
     return Origin(name=source.name, content=content, options=tuple(sorted(chosen.items())), again=options.again)
 
 

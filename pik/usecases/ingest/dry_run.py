@@ -82,10 +82,11 @@ class Example:
 class CheckedInput:
     """An input: what is in it. `outcome` is what an ingest would do with it, where the store was looked at, and
     `batch_id` the batch of the same input there. `in_store` counts deliveries of events that the store has, `repeated`
-    those that repeat an earlier record of the inputs."""
+    those that repeat an earlier record of the inputs. `named` is the mapping by which it is read."""
 
     source: str
     layout: Layout
+    named: str = ""
     read: int = 0
     rejected: int = 0
     in_store: Counter[Verdict] = field(default_factory=Counter)
@@ -189,7 +190,7 @@ class DryRun:
         """Read an input; `on_reject` gets each rejected record. Raises as `ingest` does."""
         with source.open() as opened:
             options = self._options.of(opened)
-            checked = CheckedInput(source.name, options.reading.layout)
+            checked = CheckedInput(source.name, options.reading.layout, options.reading.named)
             self._inputs.append(checked)
             self._look_up_input(source, opened, options, checked)
             sample = self._sample_of(options.reading)

@@ -43,7 +43,7 @@ class SendReport:
 
     `repeated` records were sent more than once, because no answer came; those that the first attempt had recorded count
     as duplicates. `failure` is why it stopped before the end of the input; `unanswered` records then have no answer, of
-    which the first is `unanswered_from`.
+    which the first is `unanswered_from`. `named` is the mapping by which the input was read.
     """
 
     source: str
@@ -55,6 +55,7 @@ class SendReport:
     failure: StoreError | None = None
     unanswered: int = 0
     unanswered_from: int | None = None
+    named: str = ""
 
 
 def send(
@@ -143,6 +144,7 @@ class _Sender:
             failure=self._failure,
             unanswered=len(self._lost),
             unanswered_from=min(self._lost, default=None),
+            named=self._reading.named,
         )
 
     def _add(self, seq: int, record: bytes | Problem) -> None:

@@ -28,8 +28,24 @@ def reading_of(assumed: With) -> Reading:
     try:
         reading.record_mapping()
     except UsageError as error:
-        raise _refused(assumed, error.message, error.hint) from None
+        raise refused(assumed, error.message, error.hint) from None
     return reading
+
+
+def reading_for_all(assumed: With, reading: Reading) -> Reading:
+    """Return how all files that the assumption names are read, where the reading depends on their names. Raises
+    UsageError where they are read by several mappings, InputError where one cannot be read."""
+    if reading.by_file is None:
+        return reading
+    chosen = None
+    for source in _sources(assumed):
+        with source.open() as opened:
+            found = opened.chosen(reading.by_file)
+        if chosen not in (None, found):
+            what = f"{source.name} has another mapping in pik.toml than the file before it"
+            raise UsageError(what, hint="mapping=NAME reads all by one, mapping=none by none")
+        chosen = found
+    return chosen or reading
 
 
 def write_new(assumed: With, target: Path, seen: set[bytes], is_known: Callable[[str], bool]) -> int:
@@ -75,7 +91,7 @@ def _deliveries(assumed: With) -> Iterator[tuple[Delivery, bytes]]:
                     for path in block.files:
                         path.unlink()
         except UsageError as error:
-            raise _refused(assumed, error.message, error.hint) from None
+            raise refused(assumed, error.message, error.hint) from None
     if not read:
         raise NothingSelected(f"{assumed}: the file has no event")
     if wrong:
@@ -86,7 +102,7 @@ def _sources(assumed: With) -> Iterator[Input]:
     """Yield the inputs in what the assumption names. Raises UsageError for one that can be read only once."""
     sources = folder_sources(assumed.path, Skipped()) if os.path.isdir(assumed.path) else [file_source(assumed.path)]
     if sources[0].is_stream:
-        raise UsageError(f"{assumed}: {sources[0].name} can be read only once", hint="write it to a file")
+        raise UsageError(f"{sources[0].name} can be read only once", hint="write it to a file")
     return with_members(sources, lambda _: None)
 
 
@@ -96,7 +112,8 @@ def _in_order(block: LogBlock) -> Iterator[tuple[Delivery, bytes]]:
     yield from sorted(((read_delivery(line), line) for line in lines), key=lambda one: one[0].seq)
 
 
-def _refused(assumed: With, message: str, hint: str) -> UsageError:
+def refused(assumed: With, message: str, hint: str) -> UsageError:
+    """Return the error for an assumption whose file cannot be read as it says."""
     return UsageError(f"--assume {assumed}: {message}", hint=hint or _ingest(assumed))
 
 

@@ -8,7 +8,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
 from pik.cli.commands.ingest.refusals import REFUSED, Refusal
-from pik.cli.commands.ingest.report import encoding_needed, why_none
+from pik.cli.commands.ingest.report import NAMED, encoding_needed, named, why_none
 from pik.cli.context import Context
 from pik.cli.document import NEXT, NOTE, Column, Field, Object, Rows, Schema
 from pik.cli.text import visible
@@ -203,6 +203,7 @@ INGEST_DRY_RUN = Schema(
         "one per input",
         Column("source", str),
         Column("input", str, "how its records are written", get="layout.format"),
+        Column("mapping", str | None, NAMED, get=lambda one: named(one.named), rare=True),
         Column("read", Count),
         Column("valid", Count, "records that are events"),
         Column("rejected", Count),

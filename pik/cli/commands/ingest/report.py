@@ -55,6 +55,18 @@ def _input(one: IngestReport) -> str:
     return dict(one.batch.origin.options).get("input", InputFormat.JSONL)
 
 
+def _mapping(one: IngestReport) -> Shown | None:
+    return named(dict(one.batch.origin.options).get("mapping", ""))
+
+
+def named(mapping: str) -> Shown | None:
+    """Return the name of a mapping, for people with where it comes from."""
+    return Shown(mapping.partition(" ")[0], mapping) if mapping else None
+
+
+NAMED = "the named mapping by which it is read; null: none"
+
+
 def _rate(one: IngestReport) -> int | None:
     from pik.usecases.ingest.batch_ingest import Outcome
 
@@ -67,6 +79,7 @@ INGEST = Schema(
     Field("batch_id", str, "the batch", get="batch.batch_id"),
     Field("source", str, "the input's name"),
     Field("input", str, "how its records are written: `jsonl` or another format of `--input`", get=_input),
+    Field("mapping", str | None, NAMED, get=_mapping),
     Field("outcome", str, "`ingested`; `resumed` (an interrupted batch); `already ingested`: nothing was done"),
     Field("resumed_from_record", int | None, "the first record that this command recorded", get="resumed_from"),
     Field("read", Count, "records of the whole batch: accepted + duplicates + rejected", get="batch.counts.read"),
@@ -125,6 +138,7 @@ INGEST_SEVERAL = Schema(
         Column("batch_id", str, get="batch.batch_id"),
         Column("source", str),
         Column("input", str, "as above", get=_input),
+        Column("mapping", str | None, "as above", get=_mapping, rare=True),
         Column("outcome", str, "as above"),
         *(Column(name, Count, get=f"batch.counts.{name}") for name in _COUNTS),
     ),
@@ -215,6 +229,7 @@ INGEST_VIA_API = Schema(
             "`sent`, or `stopped`: the API failed for good",
             get=lambda sent: "stopped" if sent.failure else "sent",
         ),
+        Column("mapping", str | None, NAMED, get=lambda sent: named(sent.named), rare=True),
         *(Column(name, Count, get=f"counts.{name}") for name in _COUNTS),
         Column("unanswered", Count, "records that were sent and have no response: they may or may not be recorded"),
         Column("unanswered_from", Count | None, "the first of them"),

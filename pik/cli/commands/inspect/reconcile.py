@@ -75,7 +75,7 @@ def diff_events(
 
     if write is not None and write.exists():
         raise UsageError(f"--write {write}: the file exists already", hint="name another one")
-    reading = reading_options.reading(cli)
+    reading = reading_options.reading(cli, note=cli.note)
     window = options.window_of(from_, to, since, reading_options.times().timezone)
     scope = Scope(window, tuple(source or ()), tuple(type_ or ()), tuple(entity or ()), where)
     store = cli.open_store()

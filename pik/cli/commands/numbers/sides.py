@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 from pik.cli.context import Context
 from pik.cli.options import moment, option, typed_zone
-from pik.cli.reading import usual_times
 from pik.errors import UsageError
 
 if TYPE_CHECKING:
-    from pik.model.scenario import Scenario
+    from pik.model.scenario import Scenario, With
     from pik.usecases.metrics.file_numbers import FileRequest
     from pik.usecases.metrics.sides import Recorded, Side
 
@@ -83,18 +82,25 @@ def scenario_of(cli: Context, as_of: str | None, assume: Sequence[str] | None, t
 
     known = None if as_of is None else moment("--as-of", as_of, timezone)
     scenario = read_scenario(known, assume or (), read_event_ids)
-    usual, times = cli.settings.ingest.map, usual_times(cli)
-    assumptions = tuple(
-        replace(
-            one,
-            mapping=tuple({**usual, **dict(one.mapping)}.items()),
-            times=one.times.over(times),
-        )
-        if isinstance(one, With)
-        else one
-        for one in scenario.assumptions
-    )
+    assumptions = tuple(_read_as(cli, one) if isinstance(one, With) else one for one in scenario.assumptions)
     return replace(scenario, assumptions=assumptions)
+
+
+def _read_as(cli: Context, assumed: With) -> With:
+    """Return the assumption with all that options, mappings and pik.toml say of how its file is read. Raises UsageError
+    and InputError."""
+    from pik.cli.reading import with_mapping
+    from pik.rawlog.segment_writer import Reading
+    from pik.usecases.metrics.assumed_events import reading_for_all, refused
+
+    given = Reading(assumed.max_line, mapping=dict(assumed.mapping), times=assumed.times, layout=assumed.layout)
+    try:
+        reading = reading_for_all(assumed, with_mapping(cli, given, assumed.named, cli.note))
+    except UsageError as error:
+        raise refused(assumed, error.message, error.hint) from None
+    named = reading.named.partition(" ")[0] or assumed.named
+    mapping = tuple(reading.mapping.items())
+    return replace(assumed, mapping=mapping, times=reading.times, layout=reading.layout, named=named)
 
 
 def refuse_scenario(scenario: Scenario, right: Side, run: str | None) -> None:
