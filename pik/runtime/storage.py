@@ -86,6 +86,48 @@ class Sorter(Generic[Item]):
         yield from heapq.merge(*runs, self._held, key=self._key, reverse=self._reverse)
 
 
+class SortedBytes:
+    """Collects byte strings of one length, and yields them in order. Each is kept with those that begin alike, in
+    temporary files where there are many, and these are sorted together: for digests, whose first bytes differ."""
+
+    def __init__(self, length: int, in_memory: int = IN_MEMORY) -> None:
+        self._length, self._in_memory = length, in_memory
+        self._parts = [SpooledTemporaryFile(in_memory >> 1) for _ in range(_PARTS)]  # noqa: SIM115 - closed with this object
+
+    def add(self, items: Iterable[bytes]) -> None:
+        """Add items. Raises StoreError if there is no room for them."""
+        parts: list[list[bytes]] = [[] for _ in self._parts]
+        for item in items:
+            parts[item[0] % _PARTS].append(item)
+        with _translated():
+            for part, file in zip(parts, self._parts, strict=True):
+                file.write(b"".join(part))
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Yield them: those that begin alike follow each other in order."""
+        for file in self._parts:
+            with _translated():
+                size = file.tell()
+                file.seek(0)
+            if size <= self._length * _TOGETHER:
+                yield from sorted(self._read(file))
+            else:
+                yield from sort_bounded(self._read(file), bytes)
+            file.seek(0, os.SEEK_END)
+
+    def _read(self, file: IO[bytes]) -> Iterator[bytes]:
+        with _translated():
+            while data := file.read(self._length << 10):
+                yield from (data[at : at + self._length] for at in range(0, len(data), self._length))
+
+
+_PARTS = 64
+"""Files of sorted bytes."""
+
+_TOGETHER = 1_000_000
+"""Byte strings that are sorted in memory."""
+
+
 def sort_bounded(items: Iterable[Item], key: Callable[[Item], Any]) -> Iterator[Item]:
     """Yield the items ordered by key, with at most SORTED_IN_MEMORY of them in memory."""
     sorter = Sorter(key)

@@ -21,7 +21,7 @@ from pik.model.instant import day_of, format_instant, parse_instant
 from pik.model.times import Times
 from pik.ports.store import Store
 from pik.rawlog.segment_writer import Reading
-from pik.runtime import SILENT
+from pik.runtime import SILENT, storage
 from pik.stores import open_store
 from pik.usecases.ingest import dry_run
 from pik.usecases.ingest.batch_ingest import IngestOptions, Outcome
@@ -56,7 +56,7 @@ def counts(report: DryRunReport) -> Counts:
 def test_it_counts_what_an_ingest_then_counts(files: list[list[str]], block: int, in_memory: int) -> None:
     with tempfile.TemporaryDirectory() as directory, pytest.MonkeyPatch.context() as patch:
         patch.setattr(blocks_module, "BLOCK", block)
-        patch.setattr(dry_run, "IN_MEMORY", in_memory)
+        patch.setattr(storage, "_TOGETHER", in_memory)
         store = open_store(f"{directory}/store", create=True)
         first, *others = [
             written(Path(directory), [*lines, line(f"unique {number}")], f"{number}")

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import sha256
-from itertools import accumulate, islice
+from itertools import accumulate, groupby, islice
 
 import msgspec
 
@@ -39,7 +39,7 @@ from pik.rawlog.objects import unpacked
 from pik.rawlog.segment_writer import Reading, SegmentBuilder, Work, place_of, reason_kind
 from pik.runtime import Progress, showing
 from pik.runtime.parallel import Pool
-from pik.runtime.storage import Sorter
+from pik.runtime.storage import SortedBytes
 from pik.usecases.ingest.batch_ingest import (
     IngestOptions,
     Outcome,
@@ -55,11 +55,17 @@ from pik.usecases.ingest.withdrawn import find_ingested
 EXAMPLE = 200
 """Characters of a rejected record that are shown as an example."""
 
-IN_MEMORY = 400_000
-"""Ids that are sorted in memory."""
+IN_MEMORY = 100_000
+"""Entities that are told apart in memory."""
 
 _ID = 16
 """Bytes of an event's id, of a content hash, and of the digest that stands for an entity."""
+
+_NO_CONTENT = bytes(_ID)
+"""Stands for the content of an event without an idempotency key, whose id is made of it."""
+
+_POSITION = 8
+"""Bytes of a position among all inputs."""
 
 _OF_INPUT = 40
 """Bits of a position in an input; those before them are the input's number."""
@@ -184,7 +190,7 @@ class DryRun:
         self._times: list[int] = []  # the first and the last, if any
         self._future = self._keyed = 0
         self._entities = _Distinct()
-        self._ids: Sorter[bytes] = Sorter(bytes, in_memory=IN_MEMORY)
+        self._ids = SortedBytes(2 * _ID + _POSITION)
 
     def check(self, source: Input, progress: Progress, on_reject: Callable[[Reject], None]) -> None:
         """Read an input; `on_reject` gets each rejected record. Raises as `ingest` does."""
@@ -272,24 +278,28 @@ class DryRun:
         """Count the deliveries whose event is in the store, and keep the ids of the others."""
         known = self._store.repeats.verdicts(chunk.arrivals) if self._store and chunk.arrivals else {}
         checked.in_store.update(known.values())
-        add, before = self._ids.add, len(self._inputs) << _OF_INPUT
+        before = len(self._inputs) << _OF_INPUT
         for arrived in chunk.arrivals:
-            for event_id, seq, _ in PLAIN.iter_unpack(arrived.plain):
-                if seq not in known:
-                    add(event_id + (before + seq).to_bytes(8, "big"))
-            for seq, event_id, content, _ in KEYED.iter_unpack(arrived.keyed):
-                if seq not in known:
-                    add(event_id + (before + seq).to_bytes(8, "big") + content)
+            self._ids.add(
+                event_id + (before + seq).to_bytes(_POSITION, "big") + _NO_CONTENT
+                for event_id, seq, _ in PLAIN.iter_unpack(arrived.plain)
+                if seq not in known
+            )
+            self._ids.add(
+                event_id + (before + seq).to_bytes(_POSITION, "big") + content
+                for seq, event_id, content, _ in KEYED.iter_unpack(arrived.keyed)
+                if seq not in known
+            )
 
     def _count_repeated(self) -> None:
         """Count the deliveries that repeat an earlier one: sorted, those of an event follow each other in order."""
-        event_id, first = b"", b""
+        event_id, accepted = b"", b""
         for entry in self._ids:
             if entry[:_ID] != event_id:
-                event_id, first = entry[:_ID], entry[_ID + 8 :]
+                event_id, accepted = entry[:_ID], entry[-_ID:]
             else:
-                number = int.from_bytes(entry[_ID : _ID + 8], "big") >> _OF_INPUT
-                self._inputs[number - 1].repeated[duplicate_kind(entry[_ID + 8 :] or None, first or None)] += 1
+                number = int.from_bytes(entry[_ID:-_ID], "big") >> _OF_INPUT
+                self._inputs[number - 1].repeated[duplicate_kind(entry[-_ID:], accepted)] += 1
 
 
 SAMPLE = 3
@@ -301,30 +311,23 @@ class _Distinct:
 
     def __init__(self) -> None:
         self._held: set[bytes] = set()
-        self._spilled: Sorter[bytes] | None = None
+        self._spilled: SortedBytes | None = None
 
     def add(self, digests: bytes) -> None:
         """Add digests, which are joined."""
         self._held.update(digests[at : at + _ID] for at in range(0, len(digests), _ID))
         if len(self._held) > IN_MEMORY:
-            self._spill()
-
-    def _spill(self) -> Sorter[bytes]:
-        spilled = self._spilled = self._spilled or Sorter(bytes, in_memory=IN_MEMORY)
-        for digest in self._held:
-            spilled.add(digest)
-        self._held = set()
-        return spilled
+            self._spilled = self._spilled or SortedBytes(_ID)
+            self._spilled.add(self._held)
+            self._held = set()
 
     def count(self) -> int:
         """Return how many there are."""
         if self._spilled is None:
             return len(self._held)
-        count, before = 0, b""
-        for digest in self._spill():
-            count += digest != before
-            before = digest
-        return count
+        self._spilled.add(self._held)
+        self._held = set()
+        return sum(1 for _ in groupby(self._spilled))
 
 
 @dataclass(frozen=True, slots=True)
