@@ -34,6 +34,10 @@ class ReadingOptions:
             "--input FORMAT", "jsonl, json, csv, tsv, parquet, text, kcat, auto (default): what content and name say."
         ),
     ] = None
+    records: Annotated[
+        str | None,
+        option("--records PATH", "JSON: where the records are in documents, such as Records[] or a[].b[]."),
+    ] = None
     pattern: Annotated[
         str | None,
         option("--pattern REGEX", "Text: groups (?P<NAME>…) of a line, or common, combined, s3-access or alb."),

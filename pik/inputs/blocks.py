@@ -42,13 +42,21 @@ class FilePart(NamedTuple):
     path: str
 
 
+class ParentPart(NamedTuple):
+    """Records up to `last_seq` of a block that lie in the same objects, and the fields of these that a mapping uses, as
+    a JSON object: of two with one name that of the nearest object."""
+
+    fields: bytes
+    last_seq: int
+
+
 @dataclass(frozen=True, slots=True)
 class Block:
     """Records `first_seq` to `last_seq`, one per line; `offset` counts the uncompressed input bytes up to its end.
 
     An over-long record is cut to one byte more than is allowed. `prefix_digest` is set for streams. `problems` are the
     records, by their seqs, that cannot become JSON: their lines are not. `files` are what the records come from, where
-    several files are one input.
+    several files are one input; `parents` are the fields around them, where a mapping uses any.
     """
 
     first_seq: int
@@ -58,6 +66,7 @@ class Block:
     prefix_digest: str = ""
     problems: Mapping[int, Problem] = field(default_factory=dict)
     files: tuple[FilePart, ...] = ()
+    parents: tuple[ParentPart, ...] = ()
 
     def split(self, seq: int) -> tuple[Block, Block]:
         """Return the records up to that one, and those after it."""
@@ -66,9 +75,10 @@ class Block:
         before = {at: problem for at, problem in self.problems.items() if at <= seq}
         after = {at: problem for at, problem in self.problems.items() if at > seq}
         files = tuple(part for part in self.files if part.last_seq > seq)
+        parents = tuple(part for part in self.parents if part.last_seq > seq)
         return (
             replace(self, last_seq=seq, data=begin, problems=before),
-            replace(self, first_seq=seq + 1, data=rest, problems=after, files=files),
+            replace(self, first_seq=seq + 1, data=rest, problems=after, files=files, parents=parents),
         )
 
 

@@ -7,7 +7,7 @@ Values that follow each other may be written over several lines, several on one 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
 import msgspec
@@ -59,6 +59,18 @@ def blocks(
         raise InputError(f"{name} is not JSON: it begins with {shown}", hint=READS)
     kind = _Elements if content.startswith(b"[") else _Values
     yield from kind(stream, start, (white, lines), name, max_line).blocks(first_seq, offset)
+
+
+def problem_of(value: bytes, line: Callable[[], int]) -> Problem | None:
+    """Return why a value that begins on that line is not JSON, if it is not."""
+    try:
+        _decode(value)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        try:
+            check_json(value, "the record")
+        except Invalid as error:
+            return Problem(f"{error.message} (line {line()})", value)
+    return None
 
 
 class _Values:
@@ -147,18 +159,8 @@ class _Values:
             reason = f"the value is longer than {self._max_line} bytes (line {line})"
             yield head, Problem(reason, head), self._base + end
         elif value:
-            yield value, self._problem(value), self._base + end
+            yield value, problem_of(value, self._line), self._base + end
         self._begin, self._cut = end, None
-
-    def _problem(self, value: bytes) -> Problem | None:
-        try:
-            _decode(value)
-        except (msgspec.MsgspecError, ValueError, RecursionError):
-            try:
-                check_json(value, "the record")
-            except Invalid as error:
-                return Problem(f"{error.message} (line {self._line()})", value)
-        return None
 
     def _line(self) -> int:
         """Return the line on which the current value begins."""
@@ -230,7 +232,7 @@ class _Elements(_Values):
             self._depth -= 1
         elif mark == b",":
             if self._cut is None and not self._buffer[self._begin : start].strip():
-                yield b",", self._problem(b","), self._base + end  # a missing element is a malformed one
+                yield b",", problem_of(b",", self._line), self._base + end  # a missing element is a malformed one
                 self._begin = end
             else:
                 yield from self._value(start, end)

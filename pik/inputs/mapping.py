@@ -93,8 +93,8 @@ class RecordMapping:
         asked = OF_PLACE & {name for one in self._expressions.values() for name in one.functions}
         self.uses_place = bool(asked)
         """Whether it asks for the place of a record."""
-        self.uses_parents = "parent" in asked
-        """Whether it asks for the objects that a record lies in."""
+        self.parents = self._parents()
+        """The fields of the objects around a record that it asks for."""
 
     def read(self, line: bytes, place: Place = NOWHERE) -> tuple[Event, bytes]:
         """Return the event of a foreign record, and the record on one line. Raises Invalid."""
@@ -173,6 +173,18 @@ class RecordMapping:
                 f"{name} is not a string: '{msgspec.json.encode(value)[:40].decode(errors='replace')}'", field=name
             )
         return _text(value)
+
+    def _parents(self) -> frozenset[str]:
+        """Return the arguments of parent(). Raises UsageError for one that is not a constant: what is to be kept of the
+        objects around records must be known before they are read."""
+        found: set[str] = set()
+        for name, expression in self._expressions.items():
+            for argument in expression.arguments("parent"):
+                if not isinstance(argument, str):
+                    what = f"--map {name}={expression.text}: the argument of parent() is not a constant text"
+                    raise UsageError(what, hint="parent('NAME')")
+                found.add(argument)
+        return frozenset(found)
 
     def seen_of(self, file: str) -> dict[str, str]:
         """Return what expressions can see of the path of a file or folder, as options that are recorded: two files of

@@ -11,7 +11,7 @@ from hashlib import sha256
 from pik.errors import InputError, UsageError
 from pik.inputs import blocks as limits
 from pik.inputs.archives import with_members
-from pik.inputs.blocks import Block, FilePart
+from pik.inputs.blocks import Block, FilePart, ParentPart
 from pik.inputs.mapping import RecordMapping
 from pik.inputs.opened import Chosen, OpenedInput
 from pik.inputs.source import Input, Source, file_state
@@ -78,6 +78,11 @@ class _OpenedFiles(OpenedInput):
         """Raise UsageError where the mapping fits none of the first file's first records."""
         with self._first() as opened:
             opened.expect_fields(layout, mapping)
+
+    def expect_records(self, layout: Layout, max_line: int) -> None:
+        """Raise UsageError where the path to records finds no list in the first file."""
+        with self._first() as opened:
+            opened.expect_records(layout, max_line)
 
     def digest(self) -> str:
         """Return a digest over the names and contents of all files, in their order. Raises InputError for a file of
@@ -146,7 +151,9 @@ class _OpenedFiles(OpenedInput):
 def _moved(by: int, block: Block) -> Block:
     """Return a block of a file as it is counted in the batch."""
     problems = {seq + by: problem for seq, problem in block.problems.items()}
-    return replace(block, first_seq=block.first_seq + by, last_seq=block.last_seq + by, problems=problems)
+    parents = tuple(ParentPart(part.fields, part.last_seq + by) for part in block.parents)
+    last_seq = block.last_seq + by
+    return replace(block, first_seq=block.first_seq + by, last_seq=last_seq, problems=problems, parents=parents)
 
 
 class _Gathered:
@@ -182,6 +189,12 @@ class _Gathered:
         data = b"".join(block.data if block.data.endswith(b"\n") else block.data + b"\n" for block in blocks)
         problems = {seq: problem for block in blocks for seq, problem in block.problems.items()}
         whole = Block(
-            blocks[0].first_seq, blocks[-1].last_seq, data, self._offset, problems=problems, files=tuple(parts)
+            blocks[0].first_seq,
+            blocks[-1].last_seq,
+            data,
+            self._offset,
+            problems=problems,
+            files=tuple(parts),
+            parents=tuple(part for block in blocks for part in block.parents),
         )
         yield whole if whole.first_seq >= first_seq else whole.split(first_seq - 1)[1]

@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, TypeVar, cast
 
 from pik.errors import InputError, UsageError
 from pik.inputs import blocks as json_lines
-from pik.inputs import csv_rows, json_values, kcat_lines, parquet_rows, text_lines
+from pik.inputs import csv_rows, json_values, kcat_lines, nested_records, parquet_rows, text_lines
 from pik.inputs.blocks import Block, NulRuns
 from pik.inputs.compression import beginning, codec_of, decompressed, uncompressed
 from pik.inputs.csv_rows import delimiter_of, table
@@ -57,6 +57,13 @@ READERS: Mapping[InputFormat, Reader] = {
 }
 """What yields the records of each format as lines of JSON."""
 
+_NESTED = _apart_from_nul_runs(nested_records.blocks)
+
+
+def _reader(layout: Layout) -> Reader:
+    return READERS[layout.format or InputFormat.JSONL] if layout.records is None else _NESTED
+
+
 _BETWEEN = " \t\r\n,\x1e"
 """What stands between values of JSON."""
 
@@ -90,6 +97,10 @@ class OpenedInput(ABC):
     @abstractmethod
     def expect_fields(self, layout: Layout, mapping: RecordMapping) -> None:
         """Raise UsageError where the mapping fits none of the input's first records."""
+
+    @abstractmethod
+    def expect_records(self, layout: Layout, max_line: int) -> None:
+        """Raise UsageError where the path to records finds no list at the input's beginning."""
 
     @abstractmethod
     def digest(self) -> str:
@@ -155,7 +166,12 @@ class OpenedFile(OpenedInput):
                 mapping.expect_fields(parquet_rows.first_records(self.stored, self.name), self.name)
             return
         head, whole = self._head(layout)
-        if layout.format in WRITTEN_AS_JSON:
+        if layout.records is not None:
+            first = Block(1, 0, b"", 0)
+            with suppress(InputError):  # the head may end anywhere
+                first = next(_NESTED(io.BytesIO(head), self.name, layout, max_line=HEAD), first)
+            records = _json_lines(first)
+        elif layout.format in WRITTEN_AS_JSON:
             records = _records(head.replace(b"\0", b"\n").decode(errors="replace").lstrip("\ufeff" + _BETWEEN))
         else:
             lines = head if whole else head[: head.rfind(b"\n") + 1]
@@ -167,6 +183,16 @@ class OpenedFile(OpenedInput):
             records = _json_lines(first)
             _expect_some(first, layout, self.name)
         mapping.expect_fields(list(islice(records, _RECORDS)), self.name)
+
+    def expect_records(self, layout: Layout, max_line: int) -> None:
+        """Raise UsageError where the path to records finds no list in the first block of a file, or in the head of a
+        stream."""
+        if self.is_stream:
+            with suppress(InputError):  # the head may end anywhere
+                head = io.BytesIO(self.beginning(HEAD))
+                nested_records.expect_lists(_NESTED(head, self.name, layout, max_line=HEAD), layout, self.name)
+        else:
+            nested_records.expect_lists(self.blocks(layout, max_line), layout, self.name)
 
     def _head(self, layout: Layout) -> tuple[bytes, bool]:
         """Return at most HEAD bytes of the text, in UTF-8, and whether they are certainly all. Raises InputError for a
@@ -233,8 +259,9 @@ class OpenedFile(OpenedInput):
         opening = uncompressed if is_text else decompressed
         with opening(self.stored, self.name) as stream:
             text = stream if layout.encoding is None else as_utf8(stream, layout.encoding, self.name)
-            read = READERS[layout.format or InputFormat.JSONL]
-            for block in read(text, self.name, layout, max_line=max_line, first_seq=first_seq, offset=offset):
+            for block in _reader(layout)(
+                text, self.name, layout, max_line=max_line, first_seq=first_seq, offset=offset
+            ):
                 seekable = self.stored.seekable()
                 at = self.stored.tell() if seekable else self.position + len(block.data)
                 self.position = max(self.position, at)  # what is not read in order does not go back

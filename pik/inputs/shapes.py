@@ -17,6 +17,7 @@ from pik.inputs.csv_rows import delimiter_of, head_rows, is_header, table
 from pik.model.event import FIELDS, REQUIRED
 from pik.model.layout import JSON_LINES, JSON_VALUES, READS, InputFormat, Layout
 from pik.model.log_lines import PATTERNS
+from pik.model.record_path import EACH, RecordPath, path_text
 
 _EXACT = "with jq 1.7 or newer, as older ones round long numbers: "
 _MAPS = " --map source=COLUMN --map event_type=COLUMN --map entity_id=COLUMN --map event_time=COLUMN --map payload=@"
@@ -143,20 +144,23 @@ def _of_kcat(sent: dict[str, object]) -> str:
 def _around(found: dict[str, object], what: str) -> Shape | None:
     if any(name in found for name in REQUIRED):
         return None
-    lists = list(_lists(found, 3))
-    if len(lists) != 1 or "'" in lists[0]:
+    lists = list(lists_in(found))
+    if len(lists) != 1:
         return None
-    return Shape(what, f"{_EXACT}jq -c '.{lists[0]}[]' {{file}} | pik ingest -")
+    return Shape(what, command("ingest", "FILE", "--records", path_text(lists[0])).replace("FILE", "{file}", 1))
 
 
-def _lists(found: dict[str, object], depth: int) -> Iterator[str]:
-    """Yield the paths of lists of objects in it, as jq writes them, down to that depth."""
-    for name, value in found.items():
-        place = f"[{json.dumps(name)}]"
-        if isinstance(value, list) and value and isinstance(value[0], dict):
-            yield place
-        elif isinstance(value, dict) and depth > 1:
-            yield from (place + inner for inner in _lists(value, depth - 1))
+def lists_in(found: object, depth: int = 3) -> Iterator[RecordPath]:
+    """Yield the paths to lists of objects in an object or a list, so many names deep. Objects with hardly a field but
+    lists and objects are around others."""
+    if isinstance(found, list):
+        if found and isinstance(found[0], dict):
+            around = sum(not isinstance(value, (dict, list)) for value in found[0].values()) < 2
+            inner = list(lists_in(found[0], depth)) if around else []
+            yield from ((EACH, *path) for path in inner) if inner else [(EACH,)]
+    elif isinstance(found, dict) and depth:
+        for name, value in found.items():
+            yield from ((name, *path) for path in lists_in(value, depth - 1))
 
 
 def _values(text: str, filled: list[str], *, mapped: bool) -> Layout | Shape | None:

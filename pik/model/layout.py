@@ -9,6 +9,7 @@ from enum import StrEnum
 
 from pik.errors import Invalid
 from pik.model.log_lines import PATTERNS
+from pik.model.record_path import path_text, read_path
 
 
 class InputFormat(StrEnum):
@@ -31,7 +32,7 @@ WRITTEN_AS_JSON = frozenset({InputFormat.JSONL, InputFormat.JSON})
 
 READS = "what can be read: JSON lines, other JSON, CSV, TSV, Parquet, text by a --pattern, plain or compressed"
 
-OPTIONS = ("input", "pattern", "delimiter", "columns", "null", "encoding")
+OPTIONS = ("input", "records", "pattern", "delimiter", "columns", "null", "encoding")
 """The options that describe a layout."""
 
 
@@ -41,15 +42,18 @@ class Layout:
 
     Of a table: `delimiter` stands between cells (None: the first rows tell), `columns` are the names of all where no
     header gives them, and a cell with just the text `null` is missing. `pattern` is the regular expression of a line of
-    text, or the name of one. `encoding` is that of the text.
+    text, or the name of one. `encoding` is that of the text. `records` is the path to the records in documents of JSON;
+    `parents` are the fields of the objects around them that the mapping uses.
     """
 
     format: InputFormat | None = None
+    records: str | None = None
     pattern: str | None = None
     delimiter: str | None = None
     columns: tuple[str, ...] = ()
     null: str | None = None
     encoding: str | None = None
+    parents: frozenset[str] = frozenset()
 
     @property
     def is_table(self) -> bool:
@@ -59,7 +63,8 @@ class Layout:
     @property
     def given(self) -> dict[str, str]:
         """The options that say the same, by their names."""
-        texts = (self.format, self.pattern, self.delimiter, ",".join(self.columns) or None, self.null, self.encoding)
+        columns = ",".join(self.columns) or None
+        texts = (self.format, self.records, self.pattern, self.delimiter, columns, self.null, self.encoding)
         return {name: str(text) for name, text in zip(OPTIONS, texts, strict=True) if text is not None}
 
     @property
@@ -87,12 +92,15 @@ def read_layout(given: Mapping[str, str]) -> Layout:
         raise Invalid(f"input {name}: unknown format", hint=f"auto, {', '.join(InputFormat)}")
     layout = Layout(
         _format(name, given),
+        path_text(read_path(given["records"])) if "records" in given else None,
         given.get("pattern"),
         given.get("delimiter"),
         tuple(given["columns"].split(",")) if "columns" in given else (),
         given.get("null"),
         given.get("encoding"),
     )
+    if layout.records is not None and layout.format != InputFormat.JSON:
+        raise Invalid(f"records is for JSON, not for {layout.format}", hint="leave one of them out")
     if layout.pattern is not None and (layout.format != InputFormat.TEXT or any(one in given for one in _OF_A_TABLE)):
         raise Invalid("pattern is for text, not for tables or JSON", hint="leave one of them out")
     if layout.format == InputFormat.TEXT and layout.pattern is None:
@@ -115,7 +123,9 @@ def read_layout(given: Mapping[str, str]) -> Layout:
 
 
 def _format(name: str, given: Mapping[str, str]) -> InputFormat | None:
-    """Return the format of that name; a pattern alone says that it is text."""
+    """Return the format of that name; a pattern says that it is text, and a path to records that it is JSON."""
+    if "records" in given and name in ("auto", InputFormat.JSONL):
+        return InputFormat.JSON  # documents one per line are documents one after the other
     if name == "auto":
         return InputFormat.TEXT if "pattern" in given else None
     return InputFormat(name)

@@ -21,6 +21,7 @@ from pik.errors import InputError, Invalid, UsageError
 from pik.inputs.blocks import Block, FilePart, Problem
 from pik.inputs.mapping import RecordMapping
 from pik.inputs.opened import OpenedInput
+from pik.inputs.parents import Parents
 from pik.model.batch import KEYED, PLAIN, Arrivals, Chunk, Frame, Reject, RejectFile, Segment, count_lags, frame_of
 from pik.model.delivery import actor_field, file_field, raw_line, stamp
 from pik.model.event import Event, Rows, read_event, read_rows
@@ -76,6 +77,13 @@ class Reading:
         layout = opened.recognize(chosen.layout, mapped=chosen.is_mapped)
         reading = replace(chosen, layout=layout, file=opened.file)
         mapping = reading.record_mapping()
+        if mapping is not None and mapping.parents:
+            if reading.layout.records is None:
+                hint = "--records PATH says where the records are in their documents"
+                raise UsageError("parent() is for records that lie in others", hint=hint)
+            reading = replace(reading, layout=replace(reading.layout, parents=mapping.parents))
+        if reading.layout.records is not None and not self.mixed:
+            opened.expect_records(reading.layout, self.max_line)
         if mapping is not None and not self.mixed:
             try:
                 opened.expect_fields(reading.layout, mapping)
@@ -136,10 +144,11 @@ def _parts(block: Block) -> Iterator[tuple[FilePart | None, int, bytes]]:
 
 def place_of(block: Block, seq: int, file: str) -> Place:
     """Return where a record of the block stands; `file` is the path of an input that is one file."""
+    parents = Parents(block).of(seq)
     for part in block.files:
         if seq <= part.last_seq:
-            return Place(part.path, seq - part.first_seq + 1)
-    return Place(file, seq)
+            return Place(part.path, seq - part.first_seq + 1, parents)
+    return Place(file, seq, parents)
 
 
 class SegmentBuilder:
@@ -189,6 +198,7 @@ class SegmentBuilder:
         """Read every record of the block."""
         read = _Read()
         stamped = stamp(ingest_time, self._batch_id)
+        parents = Parents(block)
         for part, first_seq, data in _parts(block):
             field = file_field(part.name, part.first_seq) if part is not None else self._actor_field
             for group in _groups(data):
@@ -203,7 +213,9 @@ class SegmentBuilder:
                 if fit and self._mapping is None:
                     rows = read_rows(group, seqs[0], ingest_time, stamped, self._zones, field)
                 if rows is None:
-                    rows, seqs = self._one_by_one(group, seqs, ingest_time, stamped, read, block.problems, part)
+                    rows, seqs = self._one_by_one(
+                        group, seqs, ingest_time, stamped, read, block.problems, part, parents
+                    )
                 read.add(rows, seqs)
         return read
 
@@ -216,6 +228,7 @@ class SegmentBuilder:
         read: _Read,
         problems: Mapping[int, Problem],
         part: FilePart | None,
+        parents: Parents,
     ) -> tuple[Rows, list[int]]:
         """Return the events of lines, and their seqs; lines that are none are kept apart."""
         field = file_field(part.name, part.first_seq) if part is not None else self._actor_field
@@ -237,8 +250,9 @@ class SegmentBuilder:
                     event, original = read_event(line, self._zones), None
                 else:
                     if uses_place:
-                        place = Place(file, seq - before)
+                        place = Place(file, seq - before, parents.of(seq))
                     event, original = mapping.read(line, place)
+                    parents.add_to(event)
             except Invalid as error:
                 if line.strip() or len(line) > self._reading.max_line:
                     # How much of an over-long line came along depends on where blocks end; what is kept must not.

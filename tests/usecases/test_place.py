@@ -129,7 +129,7 @@ def test_what_a_place_does_not_have_rejects_a_record_or_is_null() -> None:
         {**MAPPING, "event_type": "'t'", "entity_id": "parent('id') || partition('id')", "payload": "@"}
     )
     record = b'{"at":"2026-01-01T00:00:00Z"}'
-    assert mapping.uses_parents
+    assert mapping.parents == {"id"}
     parents = ({"other": 1}, {"id": "inner"}, {"id": "outer"})
     assert mapping.read(record, Place("a", 1, parents))[0].entity_id == "inner"
     assert mapping.read(record, Place("id=1/a", 1))[0].entity_id == "1"

@@ -19,6 +19,7 @@ from zlib import crc32
 from pik.errors import InputError, Invalid, StoreError
 from pik.inputs.blocks import Problem
 from pik.inputs.opened import OpenedInput
+from pik.inputs.parents import Parents
 from pik.inputs.source import Input
 from pik.model.batch import Counts, Reject, Verdict
 from pik.model.delivery import event_line, event_line_in
@@ -76,15 +77,18 @@ def send(
     return sender.report(monotonic() - began)
 
 
-def _records(opened: OpenedInput, reading: Reading, progress: Progress) -> Iterator[tuple[int, bytes | Problem]]:
-    """Yield the records that are not blank, with their seqs."""
+def _records(
+    opened: OpenedInput, reading: Reading, progress: Progress
+) -> Iterator[tuple[int, bytes | Problem, Parents]]:
+    """Yield the records that are not blank, with their seqs, and what finds the fields around them."""
     before = 0
     for block in opened.blocks(reading.layout, reading.max_line):
+        parents = Parents(block)
         for seq, line in enumerate(block.data.split(b"\n"), block.first_seq):
             if seq in block.problems:
-                yield seq, block.problems[seq]
+                yield seq, block.problems[seq], parents
             elif line.strip():
-                yield seq, line
+                yield seq, line, parents
         progress.advance(opened.position - before)
         before = opened.position
     opened.expect_unchanged()
@@ -116,10 +120,10 @@ class _Sender:
         self._lost: list[int] = []
         self._failure: StoreError | None = None
 
-    def run(self, records: Iterator[tuple[int, bytes | Problem]]) -> None:
+    def run(self, records: Iterator[tuple[int, bytes | Problem, Parents]]) -> None:
         try:
-            for seq, record in records:
-                self._add(seq, record)
+            for seq, record, parents in records:
+                self._add(seq, record, parents)
                 if self._failure is not None:
                     break
             else:
@@ -147,7 +151,7 @@ class _Sender:
             named=self._reading.named,
         )
 
-    def _add(self, seq: int, record: bytes | Problem) -> None:
+    def _add(self, seq: int, record: bytes | Problem, parents: Parents) -> None:
         """Add the record to its lane. Invalid records are sent as well, for the stack to keep, if it would."""
         entity, longest = "", self._reading.max_line
         line = record.record if isinstance(record, Problem) else record
@@ -157,7 +161,7 @@ class _Sender:
             if len(line) > longest:
                 line = line[: longest + 1]  # enough to see that it is too long
                 raise Invalid(f"the line is longer than {longest} bytes")
-            entity, line = self._readable(line, seq)
+            entity, line = self._readable(line, seq, parents)
         except Invalid as error:
             if self._reading.stop:
                 invalid = InvalidRecord(seq, error.message)
@@ -171,12 +175,13 @@ class _Sender:
         lane.records.append((seq, line))
         lane.size += len(line) + 1
 
-    def _readable(self, line: bytes, seq: int) -> tuple[str, bytes]:
+    def _readable(self, line: bytes, seq: int, parents: Parents) -> tuple[str, bytes]:
         """Return the record's entity, and the line to send: as it is, unless it is mapped or has times without an
         offset and their time zone is known here. Raises Invalid."""
         zones = self._zones
         if self._mapping is not None:
-            event, _ = self._mapping.read(line, Place(self._reading.file, seq))
+            event, _ = self._mapping.read(line, Place(self._reading.file, seq, parents.of(seq)))
+            parents.add_to(event)
             return event.entity_id, event_line(event) if zones == NO_ZONES else event_line_in(zones, event)
         try:
             return read_event(line).entity_id, line

@@ -1,0 +1,136 @@
+"""Records in documents are recorded with the fields around them, after any crash, alone and as one batch."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pik.errors import UsageError
+from pik.inputs import held_records
+from pik.inputs.folders import Skipped, folder_sources
+from pik.inputs.one_batch import one_batch
+from pik.inputs.source import file_source
+from pik.model.batch import Batch
+from pik.model.delivery import Filter, read_delivery
+from pik.model.instant import ALL_TIME
+from pik.model.layout import Layout, read_layout
+from pik.ports.store import Store
+from pik.rawlog.deliveries import deliveries
+from pik.rawlog.segment_writer import Reading
+from pik.stores import open_store
+from pik.usecases.ingest.batch_ingest import Outcome
+from pik.usecases.inspect.batches import list_rejects
+
+from .test_dry_run import checked
+from .test_ingest import crash_at, ingest
+
+pytestmark = pytest.mark.usefixtures("blocks_of_a_few_lines")
+
+MAPPING = {
+    "source": "parent('service')",
+    "event_type": "'log'",
+    "entity_id": "parent('scope').name",
+    "event_time": "at",
+    "payload": "{n: n, size: parent('size')}",
+}
+READING = Reading(2000, mapping=MAPPING, layout=read_layout({"records": "services[].scopes[].logs[]"}))
+
+
+def service(name: str, first: int) -> dict[str, Any]:
+    scopes = [
+        {
+            "logs": [{"at": f"2026-01-0{n % 3 + 1}T00:00:00Z", "n": n} for n in range(begin, begin + 7)],
+            "scope": {"name": f"scope-{begin}"},
+        }
+        for begin in (first, first + 7)
+    ]
+    return {"size": 12.50, "scopes": scopes, "service": name}
+
+
+def documents(name: str) -> list[str]:
+    whole = [json.dumps({"services": [service(f"{name}-{n}", 20 * n) for n in (1, 2)], "other": [1]}, indent=1)]
+    last = json.dumps({"services": [service(name, 60)]}).replace('"n": 61', '"n": tru')
+    return [text.replace("12.5", "12.50") for text in (*whole, '{"other":1}', last)]
+
+
+EXPECTED = [
+    (service, f"scope-{first + n // 7 * 7}", first + n)
+    for service, first in (("a-1", 20), ("a-2", 40), ("a", 60))
+    for n in range(14)
+    if first + n != 61
+]
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    monkeypatch.setattr(held_records, "HELD", 3000)
+    return open_store(str(tmp_path / "store"), create=True)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "logs").mkdir()
+    for name in "ab":
+        (tmp_path / "logs" / f"{name}.json").write_text("\n".join(documents(name)))
+    return tmp_path / "logs"
+
+
+def found(store: Store) -> list[tuple[str, str, int]]:
+    events = [read_delivery(one.line) for one in deliveries(store, Filter(ALL_TIME))]
+    for event in events:
+        assert bytes(event.original).replace(b" ", b"").startswith(b'{"at":"2026-01-0')
+        assert json.loads(bytes(event.payload))["size"] == 12.5
+        kept = json.loads(bytes(event.extra))["parents"]
+        assert kept == {"scope": {"name": event.entity_id}, "service": event.source, "size": 12.5}
+        assert b'"size":12.50' in bytes(event.extra).replace(b" ", b"")  # as it is written
+    return [(event.source, event.entity_id, json.loads(bytes(event.payload))["n"]) for event in events]
+
+
+def rejects(store: Store, batch: Batch) -> list[tuple[int, str, str]]:
+    return [(one.seq, one.reason, one.file) for one in list_rejects(store, batch)]
+
+
+REJECTS = [
+    (29, "no list services in this document; it has: other (line 160)"),
+    (31, "the record is not JSON: Expecting value (character 37) (line 161)"),
+]
+
+
+def test_a_file_is_recorded_after_any_crash(store: Store, folder: Path) -> None:
+    source = file_source(str(folder / "a.json"))
+    for step in (3, 5):
+        with crash_at(store, step) as crashing:
+            ingest(crashing, source, reading=READING)
+    done = ingest(store, source, reading=READING)
+    assert done.outcome == Outcome.RESUMED
+    assert sorted(found(store)) == sorted(EXPECTED)
+    assert dict(done.batch.origin.options)["records"] == "services[].scopes[].logs[]"
+    assert [one[:2] for one in rejects(store, done.batch)] == REJECTS
+    assert ingest(store, source, reading=READING).outcome == Outcome.ALREADY
+    report = checked(None, source, reading=READING, sample=1)
+    assert (report.valid, report.rejected) == (len(EXPECTED), 2)
+    [(_, preview)] = report.sample
+    assert {one.field: one.value for one in preview.fields}["source"] == b'"a-1"'
+
+
+def test_so_are_the_files_of_one_batch(store: Store, folder: Path) -> None:
+    both = one_batch(folder_sources(str(folder), Skipped()), "logs", f"{folder}/", pytest.fail)
+    with crash_at(store, 5) as crashing:
+        ingest(crashing, both, reading=READING)
+    done = ingest(store, both, reading=READING)
+    assert done.outcome == Outcome.RESUMED
+    named = [(source.replace("a", "b"), entity, n) for source, entity, n in EXPECTED]
+    assert sorted(found(store)) == sorted(EXPECTED + named)
+    assert [one[2] for one in rejects(store, done.batch)] == ["a.json"] * 2 + ["b.json"] * 2
+
+
+def test_fields_around_records_need_a_path_to_records(folder: Path) -> None:
+    for reading, message in (
+        (Reading(2000, mapping=MAPPING, layout=Layout()), r"parent\(\) is for records that lie in others"),
+        (Reading(2000, mapping={**MAPPING, "source": "parent(n)"}, layout=READING.layout), "is not a constant"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            checked(None, file_source(str(folder / "a.json")), reading=reading)
