@@ -68,8 +68,8 @@ class ReadingOptions:
         list[str] | None,
         option(
             "--time-format FORMAT",
-            "rfc3339 (default), epoch, epoch_ms, epoch_us, epoch_ns, auto, or a strptime format; FIELD=FORMAT of one"
-            " field (repeatable).",
+            "rfc3339 (default), iso8601, epoch, epoch_ms, epoch_us, epoch_ns, auto, excel, java_date, other names, or a"
+            " strptime format; FIELD=FORMAT of one field (repeatable).",
         ),
     ] = None
     timezone: Annotated[

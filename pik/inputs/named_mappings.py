@@ -10,7 +10,7 @@ from importlib.resources import files
 from pathlib import PurePosixPath
 
 from pik.errors import UsageError
-from pik.inputs.mapping import TimeFormat
+from pik.inputs.time_formats import TimeFormat
 from pik.model.jmes import Expression
 from pik.model.named_mapping import SHIPPED, NamedMapping, read_mapping
 from pik.model.times import FIELDS

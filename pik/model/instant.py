@@ -68,14 +68,14 @@ def resolved(local: int, offset: int | None, zone: Zone | None, text: str) -> in
     `text`."""
     if offset is None and zone is None:
         raise Invalid(
-            f"{_shown(text)} has no offset from UTC; --timezone ZONE tells which time zone it is in"
+            f"{shown(text)} has no offset from UTC; --timezone ZONE tells which time zone it is in"
             " (in a stack: parameter TimeZone)"
         )
     if offset is None and zone is not None and MIN_INSTANT <= local <= MAX_INSTANT:
         try:
             offset = zone.offset(local)
         except Invalid as error:
-            raise Invalid(f"{_shown(text)} {error.message}") from None
+            raise Invalid(f"{shown(text)} {error.message}") from None
     return checked_instant(local - (offset or 0), text)
 
 
@@ -84,7 +84,7 @@ def parse_local(text: str, date_only: bool) -> tuple[int, int | None]:
     one."""
     match = _EXTENDED.fullmatch(text) or _BASIC.fullmatch(text)
     if match is None or (match[2] is None and not date_only):
-        raise Invalid(f"{_shown(text)} is not an RFC 3339 time such as 2026-01-31T23:59:59Z")
+        raise Invalid(f"{shown(text)} is not an RFC 3339 time such as 2026-01-31T23:59:59Z")
     date_text = match[1] if "-" in match[1] else f"{match[1][:4]}-{match[1][4:6]}-{match[1][6:]}"
     hour, minute, second = (int(part or 0) for part in match.group(2, 3, 4))
     local = _day_number(date_text) * DAY + time_of_day(hour, minute, second, text)
@@ -95,7 +95,7 @@ def time_of_day(hour: int, minute: int, second: int, text: str) -> int:
     """Return nanoseconds since midnight. Raises Invalid naming `text`."""
     if hour > 23 or minute > 59 or second > 59:
         leap = " (leap seconds have no instant of their own in UTC epoch time)" if second == 60 else ""
-        raise Invalid(f"{_shown(text)} has an impossible time of day{leap}")
+        raise Invalid(f"{shown(text)} has an impossible time of day{leap}")
     return hour * HOUR + minute * MINUTE + second * SECOND
 
 
@@ -103,7 +103,7 @@ def fraction_nanos(digits: str | None, text: str) -> int:
     """Return nanoseconds of the digits of a second's fraction. Raises Invalid naming `text`."""
     fraction = (digits or "").rstrip("0")
     if len(fraction) > 9:
-        raise Invalid(f"{_shown(text)} is finer than a nanosecond")
+        raise Invalid(f"{shown(text)} is finer than a nanosecond")
     return int(fraction.ljust(9, "0"))
 
 
@@ -115,7 +115,7 @@ def offset_nanos(offset: str | None, text: str) -> int | None:
         return 0
     hours, minutes = int(offset[1:3]), int(offset[3:].lstrip(":") or 0)
     if hours > 23 or minutes > 59:
-        raise Invalid(f"{_shown(text)} has an impossible offset")
+        raise Invalid(f"{shown(text)} has an impossible offset")
     return (1 if offset[0] == "+" else -1) * (hours * HOUR + minutes * MINUTE)
 
 
@@ -172,14 +172,15 @@ def is_canonical(text: str) -> bool:
     return text.endswith("Z") and _IN_UTC.fullmatch(text) is not None
 
 
-def checked_instant(instant: int, shown: object) -> int:
-    """`instant` if 64 bits hold it; raises Invalid, naming `shown`, otherwise."""
+def checked_instant(instant: int, value: object) -> int:
+    """`instant` if 64 bits hold it; raises Invalid, naming `value`, otherwise."""
     if not MIN_INSTANT <= instant <= MAX_INSTANT:
-        raise Invalid(f"{_shown(str(shown))} is outside of 1677-09-22 to 2262-04-10, which 64-bit nanoseconds hold")
+        raise Invalid(f"{shown(str(value))} is outside of 1677-09-22 to 2262-04-10, which 64-bit nanoseconds hold")
     return instant
 
 
-def _shown(text: str) -> str:
+def shown(text: str) -> str:
+    """Return a text in quotes, cut to what fits a message."""
     return repr(text if len(text) <= 60 else text[:57] + "…")
 
 
@@ -220,7 +221,7 @@ def parse_duration(text: str) -> int:
     """Return nanoseconds of `90s`, `15m`, `2h`, `7d` or `1w`. Raises Invalid."""
     match = _DURATION.fullmatch(text)
     if match is None or int(match[1]) == 0:
-        raise Invalid(f"{_shown(text)} is not a duration such as 90s, 15m, 2h, 7d")
+        raise Invalid(f"{shown(text)} is not a duration such as 90s, 15m, 2h, 7d")
     return int(match[1]) * _UNITS[match[2]]
 
 
@@ -283,6 +284,12 @@ class Zone(NamedTuple):
         if first > second:
             raise Invalid(f"exists twice in {self.name}: clocks were set back over it; send times with an offset")
         return (first.days * 86400 + first.seconds) * SECOND
+
+    def offset_at(self, instant: int) -> int:
+        """Return nanoseconds by which local time is ahead of UTC at an instant."""
+        offset = (_EPOCH_UTC + timedelta(seconds=instant // SECOND)).astimezone(self.info).utcoffset()
+        assert offset is not None
+        return (offset.days * 86400 + offset.seconds) * SECOND
 
 
 class Zones(NamedTuple):

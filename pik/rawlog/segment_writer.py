@@ -22,6 +22,7 @@ from pik.inputs.blocks import Block, FilePart, Problem
 from pik.inputs.mapping import RecordMapping
 from pik.inputs.opened import OpenedInput
 from pik.inputs.parents import Parents
+from pik.inputs.time_formats import advised
 from pik.model.batch import KEYED, PLAIN, Arrivals, Chunk, Frame, Reject, RejectFile, Segment, count_lags, frame_of
 from pik.model.delivery import actor_field, file_field, raw_line, stamp
 from pik.model.event import Event, Rows, read_event, read_rows
@@ -254,6 +255,8 @@ class SegmentBuilder:
                     event, original = mapping.read(line, place)
                     parents.add_to(event)
             except Invalid as error:
+                if self._mapping is None and not self._actor:
+                    error = advised(error, line, self._zones)
                 if line.strip() or len(line) > self._reading.max_line:
                     # How much of an over-long line came along depends on where blocks end; what is kept must not.
                     reject = make_reject(seq, error, line[: self._reading.max_line + 1], self._actor)

@@ -200,6 +200,21 @@ def test_times_without_an_offset_need_a_time_zone(pik, tmp_path):
     assert pik("ingest", "local", "--format", "json").json()["first_event"] == "2026-01-01T17:00:00Z"
 
 
+def test_the_reason_of_a_rejected_time_names_the_format_that_reads_it(pik, tmp_path):
+    """And `pik` reads it, when told so."""
+    wrong = [EVENT.replace('"2026-01-01T00:00:00Z"', time) for time in ("1767225600000", '"2026-W01-4T00:00Z"', '"x"')]
+    (tmp_path / "events").write_text("\n".join(wrong))
+    mapped = ["--map", "event_time=event_time"]
+    for options in ([], mapped):
+        done = pik("ingest", "events", "--dry-run", *options, "--format", "json").json()
+        assert {one["reason"] for one in done["rejects"]} == {
+            f"event_time is not a {'text' if options else 'string'}: …; --time-format epoch_ms reads it",
+            "event_time … is not an RFC 3339 time such as 2026-01-31T23:59:59Z; --time-format iso8601 reads it",
+            "event_time … is not an RFC 3339 time such as 2026-01-31T23:59:59Z",
+        }
+    assert pik("ingest", "events", "--time-format", "epoch_ms", "--format", "json").json()["accepted"] == 1
+
+
 def test_each_time_of_a_record_may_have_its_own_format_and_zone(pik, tmp_path):
     """The same options hold for an assumed file and for another log, and pik.toml has them as a list."""
     record = {"who": "a", "at": "01.07.2026 12:00", "got": "2026-07-01 10:00:30"}

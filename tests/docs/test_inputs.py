@@ -9,7 +9,10 @@ from decimal import Decimal
 import pytest
 from jmespath.functions import Functions
 
-from pik.inputs.mapping import PLAUSIBLE, TimeFormat
+from pik.errors import Invalid
+from pik.inputs.epochs import PLAUSIBLE
+from pik.inputs.named_formats import NAMED
+from pik.inputs.time_formats import TimeFormat
 from pik.model.event import read_event
 from pik.model.functions import USAGE, ValueFunctions
 from pik.model.instant import format_instant, parse_event_time
@@ -19,7 +22,9 @@ from tests.model.test_identity import line
 from tests.support.docs.console import REPOSITORY
 
 PAGE = (REPOSITORY / "docs/inputs.md").read_text(encoding="utf-8")
-TIMES = sorted(set(re.findall(r"`(2026[-0-9]+[Tt ][^`]+)`", PAGE)))
+TIMES = sorted(set(re.findall(r"`(2026[-0-9]+[Tt ][^`]+)`", PAGE.partition("### Formats of times")[0])))
+NAMED_ROWS = dict(re.findall(r"^\| `(\w+)` \| `([^`]+)` \|", PAGE, re.MULTILINE))
+ISO = re.findall(r"^\| [^|]+ \| `(2026[^`]+)` \|", PAGE.partition("### ISO 8601")[2], re.MULTILINE)
 
 
 @pytest.mark.parametrize("text", TIMES)
@@ -27,6 +32,20 @@ def test_each_time_is_read(text: str) -> None:
     assert len(TIMES) > 4
     assert format_instant(parse_event_time(text, None))[:16] == "2026-03-02T10:15"
     assert read_event(line(event_time=text)).event_time == parse_event_time(text, None)
+
+
+def test_each_named_format_has_its_example() -> None:
+    """tests/model/test_named_formats.py reads them."""
+    assert {name: named.example for name, named in NAMED.items()} == NAMED_ROWS
+
+
+def test_each_form_of_iso_8601_is_read_by_that_name_alone() -> None:
+    assert len(ISO) == 6
+    for text in ISO:
+        for name in ("iso8601", "auto"):
+            assert format_instant(TimeFormat(name)(text))[:10] in ("2026-01-31", "2026-02-01")
+        with pytest.raises(Invalid, match="--time-format iso8601 reads it"):
+            TimeFormat("rfc3339")(text)
 
 
 @pytest.mark.parametrize("name", re.findall(r"`'?(epoch\w*|auto|rfc3339|%d/[^`']+)'?`", PAGE))

@@ -13,7 +13,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from pik.errors import Invalid, UsageError
-from pik.inputs.mapping import PLAUSIBLE, TimeFormat
+from pik.inputs.epochs import PLAUSIBLE
+from pik.inputs.time_formats import TimeFormat
 from pik.model.instant import SECOND, load_zone, parse_instant
 from tests.support.model.texts import from_datetime
 
@@ -67,7 +68,7 @@ def test_what_a_format_reads(time_format: str, value: Any, instant: int) -> None
         ("epoch", "1e-999999", "finer than a nanosecond"),
         ("epoch", 10**12, "outside of"),
         ("epoch_ms", "9" * 400, "outside of"),
-        ("auto", "²", "is not an RFC 3339 time"),
+        ("auto", "²", "is not an ISO 8601 time"),
         ("auto", False, "is not a number"),
         ("auto", {}, "is not a number"),
         ("auto", "2026-01-01T00:00:00", "has no offset from UTC; --timezone ZONE"),
@@ -99,14 +100,14 @@ def test_what_a_format_rejects(time_format: str, value: Any, reason: str) -> Non
         (2026030210, "%Y%m%d%H tells"),  # as seconds it is March 2034
         (202603021015, "%Y%m%d%H%M tells"),
         ("20260302101500", "%Y%m%d%H%M%S tells"),
-        (46083.4, "a strptime format tells"),  # a day of a spreadsheet
+        (46083.4, "excel tells"),  # a day of a spreadsheet
         (794134800, "a strptime format tells"),  # seconds since 2001
         (3981571200, "a strptime format tells"),  # seconds since 1900
         (2088460800, "a strptime format tells"),  # seconds since 1960
         (2088460800000, "a strptime format tells"),  # and milliseconds
         (3855345600, "a strptime format tells"),  # seconds since 1904
-        (639080000000000000, "a strptime format tells"),  # ticks
-        (134171520000000000, "a strptime format tells"),  # of Windows
+        (639080000000000000, "dotnet_ticks tells"),  # ticks
+        (134171520000000000, "filetime tells"),  # of Windows
         (0, "a strptime format tells"),
         ("-1.5", "a strptime format tells"),
         ("1e5", "a strptime format tells"),
@@ -149,8 +150,28 @@ def test_auto_ends_where_its_documented_years_end_and_names_what_reads_on(
 
 
 def test_a_time_format_that_there_is_not() -> None:
-    with pytest.raises(UsageError, match="unknown time format 'iso'"):
+    with pytest.raises(UsageError, match="unknown time format 'iso'") as refusal:
         TimeFormat("iso")
+    assert "iso8601, auto, epoch" in refusal.value.hint
+    with pytest.raises(UsageError, match="its times have no year"):
+        TimeFormat("syslog")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "strptime"),
+    [
+        ("yyyy-MM-dd HH:mm:ss,SSS", "%Y-%m-%d %H:%M:%S,%f"),
+        ("yyyy-MM-dd'T'HH:mm:ssXXX", "%Y-%m-%dT%H:%M:%S%z"),
+        ("dd/MMM/yyyy:HH:mm:ss Z", "%d/%b/%Y:%H:%M:%S %z"),
+        ("EEE, d MMM uuuu hh:mm a", "%a, %d %b %Y %I:%M %p"),
+        ("d.M.yyyy H:mm", "%d.%m.%Y %H:%M"),
+    ],
+)
+def test_a_pattern_of_java_is_refused_with_the_strptime_format_that_it_is(pattern: str, strptime: str) -> None:
+    with pytest.raises(UsageError) as refusal:
+        TimeFormat(pattern, UTC_ZONE)
+    assert f"'{strptime}'" in refusal.value.hint
+    TimeFormat(strptime, UTC_ZONE)
 
 
 @pytest.mark.parametrize(
@@ -214,7 +235,7 @@ for name in ("de_DE.UTF-8", "C.UTF-8", ""):
     except locale.Error:
         pass
 time.tzset()
-from pik.inputs.mapping import TimeFormat
+from pik.inputs.time_formats import TimeFormat
 from pik.model.instant import (load_zone)
 print(TimeFormat("%a %d %b %Y %H:%M:%S", load_zone("Europe/Berlin"))("Mon 02 Mar 2026 10:00:00"))
 print(TimeFormat("%A %d %B %Y %I:%M %p %z")("Monday 02 March 2026 10:00 PM +0100"))
