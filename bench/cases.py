@@ -8,6 +8,7 @@ from pathlib import Path
 
 from bench.case import Case, Pair, Step
 from bench.correcting import correct, diff_corrected, events_corrected
+from bench.documents import FIELDS as DOCUMENT_FIELDS
 from bench.measure import CommandFailed
 from bench.republishing import republish_file, republish_http
 from bench.workspace import Workspace, copy, remove
@@ -80,6 +81,24 @@ def ingest_table(ws: Workspace, *, ending: str) -> Pair:
         return Step(argv, partial(ws.new_store, store), check)
 
     return Pair(ours=step(ending), peer=step("jsonl"))
+
+
+def ingest_document(ws: Workspace, *, records: int) -> Pair:
+    """An ingest of the records in a document against one of the same records as JSON lines."""
+
+    def step(name: str, *options: str, as_lines: bool) -> Step:
+        store = ws.path(f"store-{name}")
+
+        def check(stdout: str) -> None:
+            if str(records) not in stdout.replace(",", ""):
+                raise CommandFailed(f"the ingest should have accepted {records} records, and said:\n{stdout.strip()}")
+
+        maps = [word for field in DOCUMENT_FIELDS for word in ("--map", field)]
+        argv = ws.pik("ingest", ws.records(records, as_lines=as_lines), *options, *maps, store=store)
+        return Step(argv, partial(ws.new_store, store), check)
+
+    document = step("document", "--records", "Records[]", as_lines=False)
+    return Pair(ours=document, peer=step("lines", as_lines=True))
 
 
 def ingest_memory(ws: Workspace, *, lines: int, one_day: bool = False) -> Pair:
@@ -282,6 +301,25 @@ CASES = (
             cpu=True,
         )
         for ending, ratio in (("csv", 1.3), ("parquet", 1.0))
+    ),
+    *(
+        Case(
+            name,
+            f"`pik ingest {size}.json --records 'Records[]' --map …`, seconds of CPU of all processes",
+            "the same records as JSON lines",
+            partial(ingest_document, records=records),
+            ratio=1.3,
+            mib=MEMORY_MIB,
+            lines=records,
+            pairs=1,
+            warm_up=False,
+            deep=deep,
+            cpu=True,
+        )
+        for name, size, records, deep in (
+            ("ingest-document", "100-MIB", 83_000, False),
+            ("ingest-document-1g", "1-GIB", 843_000, True),
+        )
     ),
     Case(
         "ingest-memory",

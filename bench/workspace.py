@@ -7,6 +7,7 @@ from dataclasses import asdict
 from datetime import date, timedelta
 from pathlib import Path
 
+from bench.documents import write_document
 from bench.gen_events import Summary, generate
 from bench.measure import run
 from bench.tables import write_table
@@ -72,6 +73,16 @@ class Workspace:
             self._say(f"making {path.name} ...")
             made = path.with_suffix(".part")
             write_table(self.events(), made, ending)
+            made.rename(path)
+        return path
+
+    def records(self, number: int, *, as_lines: bool) -> Path:
+        """So many records of CloudTrail, as JSON lines or in one document."""
+        path = self._inputs / f"cloudtrail-{number}.{'jsonl' if as_lines else 'json'}"
+        if not path.exists():
+            self._say(f"making {path.name} ...")
+            made = path.with_suffix(".part")
+            write_document(number, made, as_lines=as_lines)
             made.rename(path)
         return path
 
