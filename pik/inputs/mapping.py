@@ -7,6 +7,7 @@ they are written, and fields that are strings. All other records are read slowly
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -71,6 +72,9 @@ class RecordMapping:
         asked = OF_PLACE & {name for one in self._expressions.values() for name in one.functions}
         self.uses_place = bool(asked)
         """Whether it asks for the place of a record."""
+        self._indexes = {taken: path for one in self._expressions.values() for taken, path in one.indexes().items()}
+        self.longer = Counter[str]()
+        """Events of whose records an expression takes one element of a longer list: by what takes it, `Records[0]`."""
         self.parents = self._parents()
         """The fields of the objects around a record that it asks for."""
 
@@ -80,7 +84,21 @@ class RecordMapping:
             event = self._read_plainly(line, place)
         except _UNUSUAL:
             event = None
-        return (event or self.read_slowly(line, place)), one_line(line.strip())
+        event = event or self.read_slowly(line, place)
+        if self._indexes:
+            self._count_longer(line)
+        return event, one_line(line.strip())
+
+    def _count_longer(self, line: bytes) -> None:
+        """Count the lists of a record that are longer than the one element that an expression takes."""
+        with suppress(*_UNUSUAL):
+            record = self._decode(line)
+            for taken, path in self._indexes.items():
+                found: Any = record
+                for name in path:
+                    found = found.get(name) if isinstance(found, dict) else None
+                if isinstance(found, list) and len(found) > 1:
+                    self.longer[taken] += 1
 
     def _read_plainly(self, line: bytes, place: Place) -> Event | None:
         """Return the event, or None (or raise one of _UNUSUAL) where the record must be read slowly."""

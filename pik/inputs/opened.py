@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shlex
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
@@ -23,8 +24,9 @@ from pik.inputs.compression import beginning, codec_of, decompressed, uncompress
 from pik.inputs.csv_rows import delimiter_of, table
 from pik.inputs.encoding import as_utf8, expect_utf8
 from pik.inputs.mapping import MIXED, RecordMapping
-from pik.inputs.shapes import Shape, recognize, refuse_binary
-from pik.model.layout import PARQUET, TABLES, WRITTEN_AS_JSON, InputFormat, Layout
+from pik.inputs.shapes import Shape, cut_object, lists_in, recognize, refuse_binary
+from pik.model.layout import JSON_LINES, PARQUET, TABLES, WRITTEN_AS_JSON, InputFormat, Layout
+from pik.model.record_path import EACH, path_text
 
 HEAD = 1 << 16
 """Bytes that are examined, at most, of the input as stored and uncompressed."""
@@ -165,24 +167,35 @@ class OpenedFile(OpenedInput):
             if not self.is_stream and self.stored_beginning(4) == parquet_rows.MAGIC:
                 mapping.expect_fields(parquet_rows.first_records(self.stored, self.name), self.name)
             return
+        records = list(islice(self._first_records(layout), _RECORDS))
+        try:
+            mapping.expect_fields(records, self.name)
+        except UsageError:
+            if layout.records is None:
+                _expect_records_themselves(records[0], mapping, self.name)
+            raise
+        if not records and layout == JSON_LINES:
+            head = self._head(layout)[0].decode(errors="replace").lstrip("\ufeff" + _BETWEEN)
+            _expect_records_themselves(cut_object(head), mapping, self.name)
+
+    def _first_records(self, layout: Layout) -> Iterator[dict[str, Any]]:
+        """Yield the records in the input's head. Raises UsageError for a text of which no line is one."""
         head, whole = self._head(layout)
+        none = Block(1, 0, b"", 0)
         if layout.records is not None:
-            first = Block(1, 0, b"", 0)
             with suppress(InputError):  # the head may end anywhere
-                first = next(_NESTED(io.BytesIO(head), self.name, layout, max_line=HEAD), first)
-            records = _json_lines(first)
-        elif layout.format in WRITTEN_AS_JSON:
-            records = _records(head.replace(b"\0", b"\n").decode(errors="replace").lstrip("\ufeff" + _BETWEEN))
-        else:
-            lines = head if whole else head[: head.rfind(b"\n") + 1]
-            if layout.encoding is None:
-                expect_utf8(islice(io.BytesIO(lines), _RECORDS), self.name)
-            read = READERS[layout.format or InputFormat.JSONL]
-            start = head if layout.format in TABLES else lines
-            first = next(read(io.BytesIO(start), self.name, layout, max_line=HEAD), Block(1, 0, b"", 0))
-            records = _json_lines(first)
-            _expect_some(first, layout, self.name)
-        mapping.expect_fields(list(islice(records, _RECORDS)), self.name)
+                return _json_lines(next(_NESTED(io.BytesIO(head), self.name, layout, max_line=HEAD), none))
+            return iter(())
+        if layout.format in WRITTEN_AS_JSON:
+            return _records(head.replace(b"\0", b"\n").decode(errors="replace").lstrip("\ufeff" + _BETWEEN))
+        lines = head if whole else head[: head.rfind(b"\n") + 1]
+        if layout.encoding is None:
+            expect_utf8(islice(io.BytesIO(lines), _RECORDS), self.name)
+        read = READERS[layout.format or InputFormat.JSONL]
+        start = head if layout.format in TABLES else lines
+        first = next(read(io.BytesIO(start), self.name, layout, max_line=HEAD), none)
+        _expect_some(first, layout, self.name)
+        return _json_lines(first)
 
     def expect_records(self, layout: Layout, max_line: int) -> None:
         """Raise UsageError where the path to records finds no list in the first block of a file, or in the head of a
@@ -202,6 +215,7 @@ class OpenedFile(OpenedInput):
         whole = is_plain and len(head) < HEAD
         if not is_plain:
             head = self.beginning(HEAD)
+            whole = not self.is_stream and 0 < len(head) < HEAD
         if layout.encoding is not None:
             return head.decode(layout.encoding, errors="ignore").encode(), whole
         if layout.format not in (None, InputFormat.PARQUET) or not head.startswith(parquet_rows.MAGIC):
@@ -293,6 +307,18 @@ def _expect_some(first: Block, layout: Layout, name: str) -> None:
         shown = problem.record[:60].decode(errors="replace")
         what = f"{layout}: the first {len(first.problems):,} lines of {name} are not read by it"
         raise UsageError(f"{what}; line {seq:,}: {problem.reason}: {shown!r}", hint=MIXED)
+
+
+def _expect_records_themselves(first: Mapping[str, Any] | None, mapping: RecordMapping, name: str) -> None:
+    """Raise InputError where the mapping fits objects in a list of the first record, which it does not fit itself."""
+    for path in lists_in(first):
+        found: Any = first
+        for step in path:
+            found = found[0] if step is EACH else found[step]
+        with suppress(UsageError):
+            mapping.expect_fields([found], name)
+            what = f"the mapping fits objects in the first record of {name}, and not the record"
+            raise InputError(what, hint=f"--records {shlex.quote(path_text(path))} reads them; {MIXED}")
 
 
 def _json_lines(block: Block) -> Iterator[dict[str, Any]]:

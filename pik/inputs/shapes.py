@@ -19,7 +19,6 @@ from pik.model.layout import JSON_LINES, JSON_VALUES, READS, InputFormat, Layout
 from pik.model.log_lines import PATTERNS
 from pik.model.record_path import EACH, RecordPath, path_text
 
-_EXACT = "with jq 1.7 or newer, as older ones round long numbers: "
 _MAPS = " --map source=COLUMN --map event_type=COLUMN --map entity_id=COLUMN --map event_time=COLUMN --map payload=@"
 _MAGIC = {
     b"Obj\x01": ("an Avro file", "avro-tools tojson {file} | pik ingest -"),
@@ -93,7 +92,7 @@ def recognize(head: bytes, name: str, *, whole: bool, mapped: bool) -> Layout | 
         return JSON_VALUES  # an array is read, or complained about, element by element
     if start.startswith("<"):
         return _markup(start) or JSON_LINES
-    if start.startswith("{") and (found := _values(text.strip(), filled, mapped=mapped)) is not None:
+    if start.startswith("{") and (found := _values(text.strip(), filled, whole=whole, mapped=mapped)) is not None:
         return found
     objects = [record for line in filled if (record := _object(line)) is not None]
     if objects:
@@ -163,7 +162,21 @@ def lists_in(found: object, depth: int = 3) -> Iterator[RecordPath]:
             yield from ((name, *path) for path in lists_in(value, depth - 1))
 
 
-def _values(text: str, filled: list[str], *, mapped: bool) -> Layout | Shape | None:
+def cut_object(text: str) -> dict[str, object] | None:
+    """Return what is whole of an object that a text begins with, and that goes on after the text."""
+    opened: list[str] = []
+    end, closing = 0, ""
+    for found in re.finditer(r'"(?:[^"\\]|\\.)*"|[{}\[\]]', text):
+        if found[0] in ("{", "["):
+            opened.append("}" if found[0] == "{" else "]")
+        elif found[0] in ("}", "]"):
+            if not opened or opened.pop() != found[0] or not opened:
+                return None
+            end, closing = found.end(), "".join(reversed(opened))
+    return _object(text[:end] + closing) if end else None
+
+
+def _values(text: str, filled: list[str], *, whole: bool, mapped: bool) -> Layout | Shape | None:
     """Recognize objects that are not one per line: several on one, or one over several. `text` may be cut."""
     try:
         found, end = json.JSONDecoder().raw_decode(text)
@@ -172,6 +185,10 @@ def _values(text: str, filled: list[str], *, mapped: bool) -> Layout | Shape | N
         # is merely broken.
         opened = re.match(r"\{\s*\n\s*(\"|\})", text)
         broken = any(line.startswith("{") and _object(line) is not None for line in filled[1:])
+        if not (whole or mapped or broken) and (found := cut_object(text)) is not None:
+            around = _around(found, "one object around the records")
+            if around is not None:
+                return around
         return JSON_VALUES if opened and not broken else None
     except RecursionError:
         return None

@@ -155,7 +155,8 @@ class Chunk:
 
     `first_seq` to `last_seq` are the records it covers, `offset` is the number of input bytes consumed by its end,
     `prefix_digest` the SHA-256 of all of them, empty where no stream is read. `lags` counts deliveries per lag
-    (see pik.model.batch), `sources` per source, in the order in which they came.
+    (see pik.model.batch), `sources` per source, in the order in which they came; `longer` counts those that a mapping
+    made of one element of a longer list, and is not recorded.
     """
 
     batch_id: str
@@ -169,6 +170,7 @@ class Chunk:
     reasons: Mapping[str, int]
     lags: Mapping[int, int]
     sources: Mapping[str, int]
+    longer: Mapping[str, int] = field(default_factory=dict)
 
 
 class Counts(msgspec.Struct, frozen=True, array_like=True):

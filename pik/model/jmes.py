@@ -64,6 +64,12 @@ class Expression:
         makes of the value before what it is a path in: of `parse_json(a.b).c`, a.b and c in what parse_json() makes."""
         return _levels(self._tree) or []
 
+    def indexes(self) -> dict[str, tuple[str, ...]]:
+        """Return the paths to lists of which it takes one element: by what takes it, such as `Records[0]`."""
+        found: dict[str, tuple[str, ...]] = {}
+        _follow(self._tree, (), found)
+        return found
+
     def arguments(self, function: str) -> list[str | None]:
         """Return the first argument of each call of this function, None where it is not a constant."""
         firsts = [node["children"][0] for node in self._calls if node["value"] == function]
@@ -125,6 +131,30 @@ def _nodes(tree: Node) -> Iterator[tuple[Node, int]]:
         node, depth = waiting.pop()
         yield node, depth
         waiting += [(child, depth + 1) for child in node["children"] if isinstance(child, dict)]
+
+
+def _follow(node: Node, at: tuple[str, ...] | None, found: dict[str, tuple[str, ...]]) -> tuple[str, ...] | None:
+    """Note which lists a node takes an element of, where it is applied to the value at a path. Return the path to what
+    it finds, if it is a path."""
+    kind, children = node["type"], [child for child in node["children"] if isinstance(child, dict)]
+    if kind == "field":
+        return None if at is None else (*at, node["value"])
+    if kind in ("identity", "current"):
+        return at
+    if kind in ("subexpression", "pipe"):
+        for child in children:
+            at = _follow(child, at, found)
+        return at
+    if kind == "index_expression":
+        there = _follow(children[0], at, found)
+        if there and children[1]["type"] == "index":
+            found[f"{quoted(*there)}[{children[1]['value']}]"] = there
+    elif kind.endswith("projection") or kind == "flatten":
+        _follow(children[0], at, found)
+    elif kind != "expref":
+        for child in children:
+            _follow(child, at, found)
+    return None
 
 
 _OTHER_NAMES = {

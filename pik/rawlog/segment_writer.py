@@ -192,8 +192,16 @@ class SegmentBuilder:
             reasons=Counter(reason_kind(reject.reason) for reject in read.rejects),
             lags=count_lags(read.lags),
             sources=Counter(read.sources),
+            longer=self._longer(),
         )
         return chunk, objects
+
+    def _longer(self) -> Counter[str]:
+        """Return how often the mapping took one element of a longer list since it was asked last."""
+        if self._mapping is None:
+            return Counter()
+        longer, self._mapping.longer = self._mapping.longer, Counter()
+        return longer
 
     def _read(self, block: Block, ingest_time: int) -> _Read:
         """Read every record of the block."""

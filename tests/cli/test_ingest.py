@@ -432,6 +432,21 @@ def test_what_kcat_prints_as_json_gets_the_command_that_reads_it(pik, tmp_path, 
     assert {name: event[name] for name in expected} == expected
 
 
+def test_a_mapping_that_takes_one_element_of_longer_lists_says_so(pik, tmp_path):
+    records = [{"id": f"e{n}", "at": "2026-01-01T00:00:00Z"} for n in range(3)]
+    for name, lists in (("a", [records, records[:1], [], records[1:]]), ("b", [records[2:]])):
+        (tmp_path / name).write_text("".join(json.dumps({"in-x": {"ids": ids}}) + "\n" for ids in lists))
+    mapping = maps(entity_id='"in-x".ids[0].id', event_time='to_string("in-x".ids[-1].at)', payload='"in-x".ids[*].id')
+    for given in (["--dry-run", "a"], ["a"], ["--again", "a", "b"], ["--again", "a", "--one-batch"]):
+        note = pik("ingest", *given, *mapping, "--on-invalid", "reject", "--format", "json").json()["note"]
+        for taken in ('"in-x".ids[0]', '"in-x".ids[-1]'):
+            assert f"{taken} takes one element of a longer list in 2 records: --records '\"in-x\".ids[]' makes" in note
+    assert "longer" not in (pik("ingest", "b", *mapping, "--again", "--format", "json").json()["note"] or "")
+    mapping = maps(entity_id="id", event_time="at", payload="@")
+    found = pik("ingest", "a", *mapping, "--records", '"in-x".ids[]', "--format", "json").json()
+    assert (found["read"], found["accepted"], found["duplicates"]["exact"]) == (6, 3, 3)
+
+
 def test_names_that_are_not_utf8_are_shown_escaped_and_texts_refused(pik, tmp_path):
     name = b"caf\xe9.jsonl".decode(errors="surrogateescape")
     (tmp_path / name).write_text(EVENT)

@@ -8,10 +8,10 @@ names, which is harmless, and a batch that the next run goes on with.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import partial
 from hashlib import sha256
@@ -64,7 +64,8 @@ class IngestOptions:
 
 @dataclass(frozen=True, slots=True)
 class IngestReport:
-    """The result of an ingest. `batch` is the whole batch; `resumed_from` is the first seq of this attempt."""
+    """The result of an ingest. `batch` is the whole batch; `resumed_from` is the first seq of this attempt, of which
+    `longer` counts the events that a mapping made of one element of a longer list."""
 
     source: str
     outcome: Outcome
@@ -72,6 +73,7 @@ class IngestReport:
     resumed_from: int | None
     seconds: float
     corrected: CorrectedDuplicates = NOT_CORRECTED
+    longer: Mapping[str, int] = field(default_factory=dict)
 
 
 def ingest(store: Store, source: Input, options: IngestOptions, progress: Progress) -> IngestReport:
@@ -83,6 +85,7 @@ def ingest(store: Store, source: Input, options: IngestOptions, progress: Progre
     """
     require_writable(store)
     began = monotonic()
+    longer: Counter[str] = Counter()
     with ExitStack() as stack:
         opened = stack.enter_context(source.open())
         options = options.of(opened)
@@ -111,6 +114,7 @@ def ingest(store: Store, source: Input, options: IngestOptions, progress: Progre
             with showing(progress, f"ingesting {source.name}", source.size, "bytes"):
                 for number, chunk in _numbered(batch, build_blocks(pool, opened, following, batch, progress)):
                     log.add(chunk, number)
+                    longer.update(chunk.longer)
                     try:
                         store.batches.record(chunk, refuse_conflicts=options.refuse_conflicts)
                     except ConflictFound as error:
@@ -120,7 +124,7 @@ def ingest(store: Store, source: Input, options: IngestOptions, progress: Progre
             done = store.batches.finish(batch.batch_id, finished_at)
     outcome = Outcome.RESUMED if interrupted else Outcome.NEW
     resumed_from, corrected = batch.next_seq if interrupted else None, corrected_duplicates(store, done)
-    return IngestReport(source.name, outcome, done, resumed_from, monotonic() - began, corrected)
+    return IngestReport(source.name, outcome, done, resumed_from, monotonic() - began, corrected, longer)
 
 
 def expect_none_invalid(source: Input, options: IngestOptions, found: Batch) -> None:

@@ -117,7 +117,8 @@ class DryRunReport:
 
     `types` and `sources` count the first thousand names one by one, `days` deliveries by day (since 1970-01-01),
     `future` those whose event_time is later than the clock's, `keyed` those with an idempotency key, `entities`
-    distinct ones. `reasons` has an example for each kind that is counted by itself.
+    distinct ones, `longer` those that a mapping made of one element of a longer list. `reasons` has an example for each
+    kind that is counted by itself.
     """
 
     inputs: tuple[CheckedInput, ...]
@@ -134,6 +135,7 @@ class DryRunReport:
     future: int
     keyed: int
     entities: int
+    longer: Mapping[str, int]
 
     @property
     def read(self) -> int:
@@ -185,6 +187,7 @@ class DryRun:
         self._reasons: dict[str, int] = {}
         self._sources: dict[str, int] = {}
         self._types: dict[str, int] = {}
+        self._longer: Counter[str] = Counter()
         self._lags: dict[int, int] = {}
         self._days: Counter[int] = Counter()
         self._times: list[int] = []  # the first and the last, if any
@@ -226,6 +229,7 @@ class DryRun:
             future=self._future,
             keyed=self._keyed,
             entities=self._entities.count(),
+            longer=self._longer,
         )
 
     def _sample_of(self, reading: Reading) -> int:
@@ -266,6 +270,7 @@ class DryRun:
         self._types = with_names(self._types, block.types)
         self._lags = with_lags(self._lags, chunk.lags)
         self._future += block.future
+        self._longer.update(chunk.longer)
         self._entities.add(block.entities)
         for arrived in chunk.arrivals:
             self._days[arrived.segment.day] += arrived.count

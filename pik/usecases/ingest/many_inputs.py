@@ -9,7 +9,7 @@ complete when its record is.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from itertools import islice, takewhile
@@ -125,13 +125,14 @@ def _ingest_group(
     return [
         IngestReport(file.source.name, Outcome.ALREADY, file.ingested, None, 0.0)
         if file.ingested
-        else _new_report(store, file, next(batches), seconds)
+        else _new_report(store, file, *next(batches), seconds)
         for file in files
     ]
 
 
-def _new_report(store: Store, file: _File, batch: Batch, seconds: float) -> IngestReport:
-    return IngestReport(file.source.name, Outcome.NEW, batch, None, seconds, corrected_duplicates(store, batch))
+def _new_report(store: Store, file: _File, batch: Batch, longer: Mapping[str, int], seconds: float) -> IngestReport:
+    corrected = corrected_duplicates(store, batch)
+    return IngestReport(file.source.name, Outcome.NEW, batch, None, seconds, corrected, longer)
 
 
 def _read(store: Store, sources: Sequence[Input], options: IngestOptions, locks: ExitStack) -> list[_File]:
@@ -166,8 +167,8 @@ def _read(store: Store, sources: Sequence[Input], options: IngestOptions, locks:
     return files
 
 
-def _record(store: Store, files: Sequence[_File], options: IngestOptions) -> Iterator[Batch]:
-    """Record the files, and return their batches."""
+def _record(store: Store, files: Sequence[_File], options: IngestOptions) -> Iterator[tuple[Batch, Mapping[str, int]]]:
+    """Record the files, and return their batches, each with the lists of which one element was taken."""
     with store.batches.together():
         batches = [store.batches.open(file.origin, new_id(), time_ns(), options.actor) for file in files]
     chunks, objects = [], list[Object]()
@@ -184,4 +185,6 @@ def _record(store: Store, files: Sequence[_File], options: IngestOptions) -> Ite
     recorded = [batch_of(store.index, batch.batch_id) for batch in batches]
     store.raw.create_all([record_object(store, batch, finished_at) for batch in recorded])
     with store.batches.together():
-        return iter([store.batches.finish(batch.batch_id, finished_at) for batch in batches])
+        done = [store.batches.finish(batch.batch_id, finished_at) for batch in batches]
+    longer = {chunk.batch_id: chunk.longer for chunk in chunks}
+    return iter([(batch, longer.get(batch.batch_id, {})) for batch in done])

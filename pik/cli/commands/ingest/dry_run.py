@@ -8,7 +8,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
 from pik.cli.commands.ingest.refusals import REFUSED, Refusal
-from pik.cli.commands.ingest.report import NAMED, encoding_needed, named, why_none
+from pik.cli.commands.ingest.report import NAMED, encoding_needed, named, taken_of_longer, why_none
 from pik.cli.context import Context
 from pik.cli.document import NEXT, NOTE, Column, Field, Object, Rows, Schema
 from pik.cli.text import visible
@@ -295,6 +295,7 @@ def _note(cli: Context, found: DryRunReport, chosen: IngestOptions, *, via: bool
     elif found.store is None:
         notes.append(f"there is no store at {cli.settings.store} to look in: an ingest creates it")
     notes += list(islice(_ingested_before(found), _NAMED))
+    notes += taken_of_longer(found.longer, chosen.reading.layout)
     conflicts = found.repeated[Verdict.CONFLICT] + (found.in_store or Counter())[Verdict.CONFLICT]
     if chosen.refuse_conflicts and conflicts:
         notes.append(f"an ingest would stop at the first conflict (--on-conflict fail): {conflicts:,}")

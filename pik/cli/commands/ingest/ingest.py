@@ -146,7 +146,7 @@ def _ingest(cli: Context, inputs: Sequence[Input], chosen: IngestOptions, reject
             )
     if rejects:
         write_rejects(store, [one.batch for one in done], rejects)
-    report.show_ingested(cli, done, refusals.rows(), mapped=chosen.reading.is_mapped)
+    report.show_ingested(cli, done, refusals.rows(), chosen.reading)
     rejected = any(one.batch.counts.rejected for one in done if one.outcome != Outcome.ALREADY)
     return PARTLY if rejected or refusals.rows() else None
 

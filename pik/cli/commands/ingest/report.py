@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -15,10 +15,11 @@ from pik.cli.text import visible
 from pik.cli.values import Count, Instant, Lag, Shown, words
 from pik.errors import command, number_of
 from pik.model.batch import Counts
-from pik.model.layout import InputFormat
+from pik.model.layout import InputFormat, Layout
 
 if TYPE_CHECKING:
     from pik.model.batch import Reject
+    from pik.rawlog.segment_writer import Reading
     from pik.usecases.ingest.batch_ingest import IngestReport
     from pik.usecases.ingest.via_api import SendReport
 
@@ -150,13 +151,13 @@ INGEST_SEVERAL = Schema(
 )
 
 
-def show_ingested(cli: Context, done: list[IngestReport], refused: Sequence[Refusal] | None, *, mapped: bool) -> None:
+def show_ingested(cli: Context, done: list[IngestReport], refused: Sequence[Refusal] | None, reading: Reading) -> None:
     """Show what became of the inputs: one in full, several as a table."""
     if len(done) == 1 and refused is None:
-        cli.show(INGEST, done[0], **_next(done, mapped=mapped))
+        cli.show(INGEST, done[0], **_next(done, reading))
     else:
         total = sum((one.batch.counts for one in done), Counts())
-        cli.show(INGEST_SEVERAL, total, batches=done, refused_inputs=refused, **_next(done, mapped=mapped))
+        cli.show(INGEST_SEVERAL, total, batches=done, refused_inputs=refused, **_next(done, reading))
 
 
 _FOREIGN = "foreign records need --map; `pik ingest --help` shows how"
@@ -164,7 +165,15 @@ _MAPPED = "the mapping, of --map and of pik.toml, fits none of the records"
 _ENCODED = "text that is not UTF-8 needs --encoding, such as --encoding cp1252"
 
 
-def _next(done: list[IngestReport], *, mapped: bool) -> dict[str, str | None]:
+def taken_of_longer(longer: Mapping[str, int], layout: Layout) -> Iterator[str]:
+    """Yield of which lists a mapping took one element though they have more, and what takes all."""
+    for taken, count in longer.items():
+        path = taken.rpartition("[")[0] + "[]"
+        all_of_them = "" if layout.records else f": --records {shlex.quote(path)} makes a record of each"
+        yield f"{taken} takes one element of a longer list in {number_of(count, 'record')}{all_of_them}"
+
+
+def _next(done: list[IngestReport], reading: Reading) -> dict[str, str | None]:
     """Return what to type next, and what else to know, where something is left to do."""
     from pik.usecases.ingest.batch_ingest import Outcome
 
@@ -172,7 +181,7 @@ def _next(done: list[IngestReport], *, mapped: bool) -> dict[str, str | None]:
     reasons = list(chain.from_iterable(batch.reasons for batch in rejected))
     notes = []
     if rejected and all(one.batch.counts.read == one.batch.counts.rejected for one in done):
-        notes += why_none(reasons, mapped=mapped)
+        notes += why_none(reasons, mapped=reading.is_mapped)
     elif empty := [one.source for one in done if not one.batch.counts.read]:
         more = ", …" if len(empty) > 5 else ""
         notes.append("there is no record in " + ", ".join(map(shlex.quote, empty[:5])) + more)
@@ -182,6 +191,7 @@ def _next(done: list[IngestReport], *, mapped: bool) -> dict[str, str | None]:
         notes.append("to record it as one more delivery of each event, add --again")
     if out := sum(one.corrected.out for one in done):
         notes.append(f"{number_of(out, 'duplicate')} of events that corrections took out: recorded, and not counted")
+    notes += taken_of_longer(sum((Counter(one.longer) for one in done), Counter()), reading.layout)
     notes += encoding_needed(reasons)
     return {
         "note": "; ".join(notes) or None,
