@@ -9,7 +9,7 @@ LAMBDA_PYTHON ?= 3.13
 PLATFORMS := manylinux_2_28 manylinux_2_27 manylinux_2_26 manylinux_2_17 manylinux2014
 
 # Neither the command line nor what the functions don't have the libraries for.
-LEFT_OUT := __main__.py cli exporters stores/local
+LEFT_OUT := __main__.py cli exporters mappings stores/local
 
 build-%:
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --no-compile \
