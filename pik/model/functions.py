@@ -86,6 +86,13 @@ class ValueFunctions(Functions):
     def __init__(self, meter: Meter, place: Place = NOWHERE) -> None:
         self._meter, self._place = meter, place
 
+    def call(self, name: str, arguments: Sequence[Any]) -> Any:
+        """Return the value of a function, as `call_function` does, of as many arguments as it takes."""
+        types = _USUAL.get(name)
+        if types is not None and all(map(isinstance, arguments, types)):
+            return self.FUNCTION_TABLE[name]["function"](self, *arguments)
+        return self.call_function(name, arguments)  # which says what is wrong
+
     @signature({"types": []})
     def _func_to_string(self, value: Any) -> str:
         if isinstance(value, str):
@@ -198,6 +205,13 @@ class ValueFunctions(Functions):
     def _func_parent(self, name: str) -> Any:
         return self._place.parent(name)
 
+
+_USUAL: dict[str, tuple[type, ...]] = {
+    name: tuple(str if argument["types"] else object for argument in known["signature"])
+    for name, known in ValueFunctions.FUNCTION_TABLE.items()
+    if all(argument["types"] in (["string"], []) for argument in known["signature"])
+}
+"""The types of arguments of functions that take only texts, or anything."""
 
 MOST = {"date": 2, "date_part": 3}
 """Arguments that functions take at most, where that is more than at least and not any number."""

@@ -242,9 +242,9 @@ class _Interpreter(TreeInterpreter):
         self._meter = Meter(allowed)
         self._called = ValueFunctions(self._meter, place)
 
-    def visit(self, node: Any, *args: Any, **kwargs: Any) -> Any:
+    def visit(self, node: Any, value: Any) -> Any:
         self._meter.take(1)
-        return super().visit(node, *args, **kwargs)
+        return getattr(self, "visit_" + node["type"])(node, value)
 
     def visit_multi_select_dict(self, node: Any, value: Any) -> Any:
         return self._meter.weighed(super().visit_multi_select_dict(node, value))
@@ -260,7 +260,7 @@ class _Interpreter(TreeInterpreter):
         if name == "coalesce":  # what comes after the first that is not null may fail
             found = (self.visit(child, value) for child in children)
             return next((one for one in found if one is not None), None)
-        made = self._called.call_function(name, [self.visit(child, value) for child in children])
+        made = self._called.call(name, [self.visit(child, value) for child in children])
         return made if name == "parse_json" else self._meter.weighed(made)  # that is weighed as text
 
 
