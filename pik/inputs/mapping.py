@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -204,21 +204,42 @@ class RecordMapping:
                     has = f"the path has {', '.join(f'{key}=…' for key in here)}" if here else "its folders have no ="
                     raise UsageError(f"{option}: no folder {asked}=… in the path of {name}", hint=f"{has}; {MIXED}")
 
-    def expect_fields(self, records: Sequence[Mapping[str, Any]], name: str) -> None:
-        """Raise UsageError where a required field's expression needs a field that none of an input's first records has,
-        or a function that fails on all of them, or where none of their times has an offset and no zone is given: they
-        would all be rejected."""
-        self._expect_found(records, name)
+    def expect_fields(self, records: Sequence[Mapping[str, Any]], name: str, file: str = "") -> None:
+        """Raise UsageError where a required field's expression finds nothing in any of an input's first records, an
+        expression fails on all of them, or none of their times has an offset and no zone is given: they would all be
+        rejected. `file` is the path of the input's file."""
+        self._expect_names(records, name)
+        for field, expression in self._expressions.items():
+            if "parent" not in expression.functions:  # whose values are known later
+                self._expect_value(field, records, name, file)
         for field in _TIME_FIELDS:
-            if getattr(self._zones, field) is None and not OF_PLACE & self._expressions[field].functions:
-                self._expect_offsets(field, records, name)
+            if getattr(self._zones, field) is None and "parent" not in self._expressions[field].functions:
+                self._expect_offsets(field, records, name, file)
 
-    def _expect_offsets(self, field: str, records: Sequence[Mapping[str, Any]], name: str) -> None:
+    def _expect_value(self, field: str, records: Sequence[Mapping[str, Any]], name: str, file: str) -> None:
+        expression, problem = self._expressions[field], None
+        for place, record in enumerate(records, 1):
+            try:
+                if expression.search_slowly(record, MAX_MADE, Place(file, place)) is not None or field not in REQUIRED:
+                    return
+            except Invalid as error:
+                problem = problem or error
+        if not records:
+            return
+        what = f"--map {field}={expression.text}: in the first records of {name}"
+        if problem is None:
+            raise UsageError(f"{what} it finds nothing", hint=MIXED)
+        usage = USAGE.get(problem.message.partition("()")[0])
+        if '"' in expression.text and "not null" in problem.message:
+            usage = "texts are in single quotes, what is in double quotes is the name of a field"
+        raise UsageError(f"{what}, {problem.message}", hint=f"{usage}; {MIXED}" if usage else MIXED)
+
+    def _expect_offsets(self, field: str, records: Sequence[Mapping[str, Any]], name: str, file: str) -> None:
         read, search = self._times[field], self._expressions[field].search_slowly
         in_utc, local = TimeFormat(read.name, load_zone("UTC")), None
-        for record in records:
+        for place, record in enumerate(records, 1):
             with suppress(Invalid):
-                value = search(record, MAX_MADE)
+                value = search(record, MAX_MADE, Place(file, place))
                 if value is None:
                     continue
                 in_utc(value)
@@ -233,29 +254,17 @@ class RecordMapping:
             hint = f"--timezone {option}ZONE tells the zone that they are in (UTC, Europe/Berlin); {MIXED}"
             raise UsageError(f"the times of {name} have no offset from UTC: {local!r:.60}", hint=hint)
 
-    def _expect_found(self, records: Sequence[Mapping[str, Any]], name: str) -> None:
+    def _expect_names(self, records: Sequence[Mapping[str, Any]], name: str) -> None:
+        """Raise UsageError where none of the records, nor what functions make of them, has a field that is needed."""
         for field in REQUIRED if records else ():
             found: list[Any] = list(records)
             for function, path in self._expressions[field].levels():
                 if function:
-                    found = self._made(field, function, found, name)
+                    found = list(_made(function, found))
                 names = list(dict.fromkeys(name for one in found if isinstance(one, dict) for name in one))
                 if path and names and path[0] not in names:
                     raise self._missing(field, path, names, name, inside=bool(function))
                 found = [value for one in found if (value := _at(one, path)) is not None]
-
-    def _made(self, field: str, function: str, values: list[Any], name: str) -> list[Any]:
-        """Return what a function makes of values of the first records. Raises UsageError where it fails on all."""
-        made, problem = [], None
-        for value in values:
-            try:
-                made.append(applied(function, value))
-            except Invalid as error:
-                problem = problem or error
-        if problem is not None and not made:
-            what = f"--map {field}={self._expressions[field].text}: in the first records of {name}, {problem.message}"
-            raise UsageError(what, hint=MIXED)
-        return made
 
     def _missing(self, field: str, path: tuple[str, ...], names: list[str], name: str, *, inside: bool) -> UsageError:
         """Return the error for a path that none of the first records has; `inside` what a function makes of them."""
@@ -274,6 +283,13 @@ class RecordMapping:
         if path[0] in OF_PLACE:
             known = f"a function has parentheses: {USAGE[path[0]]}"
         return UsageError(message, hint=f"{known}; the records have {have}")
+
+
+def _made(function: str, values: list[Any]) -> Iterator[Any]:
+    """Yield what a function makes of values, except of those that it cannot take."""
+    for value in values:
+        with suppress(Invalid):
+            yield applied(function, value)
 
 
 def _at(value: Any, path: tuple[str, ...]) -> Any:

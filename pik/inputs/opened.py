@@ -165,11 +165,11 @@ class OpenedFile(OpenedInput):
         mapping.expect_place(self.file, self.name)
         if layout.format == InputFormat.PARQUET:
             if not self.is_stream and self.stored_beginning(4) == parquet_rows.MAGIC:
-                mapping.expect_fields(parquet_rows.first_records(self.stored, self.name), self.name)
+                mapping.expect_fields(parquet_rows.first_records(self.stored, self.name), self.name, self.file)
             return
         records = list(islice(self._first_records(layout), _RECORDS))
         try:
-            mapping.expect_fields(records, self.name)
+            mapping.expect_fields(records, self.name, self.file)
         except UsageError:
             if layout.records is None:
                 _expect_records_themselves(records[0], mapping, self.name)

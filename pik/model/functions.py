@@ -36,7 +36,14 @@ USAGE = {
         *("parse_json(TEXT)", "lower(TEXT)", "upper(TEXT)", "trim(TEXT)", "split(TEXT, ',')"),
         *("replace(TEXT, 'OLD', 'NEW')", "coalesce(A, B)", "sha256(TEXT)", "base64_decode(TEXT)"),
         *("base64_gunzip(TEXT)", "url_decode(TEXT)", "date(TIME, 'ZONE')", "date_part('hour', TIME, 'ZONE')"),
-        *("file()", "line()", "partition('NAME')", "parent('NAME')", "join('-', [A, B])", "to_string(VALUE)"),
+        *(
+            "file()",
+            "line()",
+            "partition('NAME')",
+            "parent('NAME')",
+            "join('-', [TEXT, to_string(NUMBER)])",
+            "to_string(VALUE)",
+        ),
     )
 }
 """How functions are called."""

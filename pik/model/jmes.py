@@ -14,7 +14,7 @@ from typing import Any, cast
 
 import jmespath
 import msgspec
-from jmespath.exceptions import ArityError, JMESPathError, JMESPathTypeError, VariadictArityError
+from jmespath.exceptions import JMESPathError, JMESPathTypeError
 from jmespath.visitor import Options, TreeInterpreter
 
 from pik.errors import Invalid, UsageError
@@ -110,8 +110,7 @@ def _parsed(text: str, option: str) -> Node:
     try:
         tree: Any = jmespath.compile(text).parsed
     except JMESPathError as error:
-        shown = text if len(text) <= 200 else text[:199] + "…"
-        raise UsageError(f"{option}: {_one_sentence(error, shown)}", hint=_quoted_hint(text, option)) from None
+        raise _not_an_expression(text, option, error) from None
     except RecursionError:
         raise too_deep from None
     except (ValueError, TypeError, ArithmeticError) as error:  # gaps in JMESPath's checks
@@ -177,8 +176,9 @@ def _expect_function(node: Node, option: str) -> None:
     name, children = node["value"], node["children"]
     known = ValueFunctions.FUNCTION_TABLE
     if name not in known:
-        near = [_OTHER_NAMES[name]] if name in _OTHER_NAMES else get_close_matches(name, known, 2)
-        functions = f"perhaps {'() or '.join(near)}()" if near else f"functions: {', '.join(sorted(known))}"
+        near = [_OTHER_NAMES[name]] if name in _OTHER_NAMES else get_close_matches(name.lower(), known, 2)
+        usages = " or ".join(USAGE.get(one, f"{one}()") for one in near)
+        functions = f"perhaps {usages}" if near else f"functions: {', '.join(sorted(known))}"
         raise UsageError(f"{option}: unknown function {name}()", hint=functions)
     usage = USAGE.get(name, HINT)
     arguments, given = known[name]["signature"], len(children)
@@ -192,8 +192,8 @@ def _expect_function(node: Node, option: str) -> None:
         types = [one.partition("-")[0] for one in argument["types"]]
         found = _TYPES.get(type(child.get("value")), "null")
         if child["type"] == "literal" and types and found not in types:
-            expected = f"takes {' or '.join(types)}, not {found}: '{child['value']!s:.40}'"
-            raise UsageError(f"{option}: {name}() {expected}", hint=usage)
+            wrong = JMESPathTypeError(name, child["value"], found, types)
+            raise UsageError(f"{option}: {_one_sentence(wrong)}", hint=usage)
     constants = [child["value"] if child["type"] == "literal" else None for child in children]
     try:
         expect_constants(name, constants)
@@ -213,14 +213,36 @@ def quoted(*names: str) -> str:
     return ".".join(name if _PLAIN.fullmatch(name) else msgspec.json.encode(name).decode() for name in names)
 
 
-def _quoted_hint(text: str, option: str) -> str:
-    """Return the hint for a path that lacks quotes; otherwise where the language is described."""
+def _not_an_expression(text: str, option: str, error: JMESPathError) -> UsageError:
+    """Return the error for a text that cannot be parsed: where, and what was perhaps meant."""
+    position = getattr(error, "lex_position", None)
+    if not text.strip():
+        return UsageError(f"{option}: {_one_sentence(error)}", hint=HINT)
+    rest = "" if position is None else text[position : position + 20]
+    where = f" at '{rest}' (character {position + 1})" if rest and position is not None else ": it ends too early"
+    shown = text if len(text) <= 200 else text[:199] + "…"
+    what = option if option.endswith(f"={text}") else f"{option}: {shown}"
+    return UsageError(f"{what} is not a JMESPath expression{where}", hint=_syntax_hint(text, option))
+
+
+def _syntax_hint(text: str, option: str) -> str:
+    """Return what is usually meant by a text that cannot be parsed; otherwise where the language is described."""
+    called = [name for name in re.findall(r"\w+", text) if name in USAGE]
+    if called and re.match(rf"{called[0]} +\w", text):
+        return f"a function has parentheses: {USAGE[called[0]]}"
     names = text.split(".")
-    if _SPECIAL.search(text) or not all(names) or all(_PLAIN.fullmatch(name) for name in names):
-        return HINT
-    return (
-        f"a name with other characters than letters, digits and _ needs quotes: {shell_option(option, quoted(*names))}"
-    )
+    if not _SPECIAL.search(text) and all(names) and not all(_PLAIN.fullmatch(name) for name in names):
+        typed = shell_option(option, quoted(*names))
+        return f"a name with other characters than letters, digits and _ needs quotes: {typed}"
+    if odd := next((quote for quote in "'\"`" if text.count(quote) % 2), ""):
+        return f"a quote is not closed: {odd}"
+    if text.count("(") != text.count(")"):
+        return f"the parentheses do not match: {text.count('(')} are opened, {text.count(')')} closed"
+    if re.search(r"[])]\.\d", text):
+        return "an element of a list is in brackets: [0] is the first, [-1] the last"
+    if re.search(r"[)'\w]\s*[-+/]\s*[('\w]", text):
+        return f"texts are put together by {USAGE['join']}"
+    return USAGE[called[0]] if called else HINT
 
 
 def shell_option(option: str, expression: str) -> str:
@@ -306,12 +328,9 @@ def _growth(node: Node) -> int:
     return known(inner) if all(inner) else 0
 
 
-def _one_sentence(error: Exception, shown: str = "") -> str:
+def _one_sentence(error: Exception) -> str:
     if isinstance(error, JMESPathTypeError):
-        expected = " or ".join(error.expected_types)
-        return f"{error.function_name}() takes {expected}, not {error.actual_type}: '{error.current_value!s:.40}'"
-    if isinstance(error, (ArityError, VariadictArityError)) or not shown:
-        return " ".join(str(error).split())
-    position = getattr(error, "lex_position", None)
-    where = "" if position is None else f" (character {position + 1})"
-    return f"{shown} is not a JMESPath expression{where}"
+        found, value = error.actual_type.replace("unknown", "number"), error.current_value  # a Decimal
+        shown = "" if value is None else f": '{value!s:.40}'"
+        return f"{error.function_name}() takes {' or '.join(error.expected_types)}, not {found}{shown}"
+    return " ".join(str(error).split())

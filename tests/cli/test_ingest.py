@@ -99,7 +99,7 @@ def test_what_to_type_next(pik, tmp_path):
     assert note == "foreign records need --map; `pik ingest --help` shows how"
     assert said("foreign") == (batch, following, note)
     (tmp_path / "other").write_text(EVENT.replace("01-01", "01-03"))
-    batch, following, note = said("other", "--map", "entity_id=payload.nowhere")
+    batch, following, note = said("other", "--map", "entity_id=payload")
     assert following == f"pik batches {batch} --rejects"
     assert note == "the mapping, of --map and of pik.toml, fits none of the records"
     again = "to record it as one more delivery of each event, add --again"

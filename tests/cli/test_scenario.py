@@ -219,7 +219,7 @@ UNREADABLE = [
         line("a", 8, 1),
         ",map=entity_id=user(",
         "late2.jsonl,map=entity_id=user(: --map entity_id=",
-        "jmespath.org",
+        "the parentheses do not match",
     ),
     (line("a", 8, 1), ",time-format=%Y", "--assume with=@late2.jsonl,time-format=%Y: ", "%"),
     (line("a", 8, 1), ",colour=red", "'colour=red' is not an option of how files are read", "map=FIELD=JMESPATH"),

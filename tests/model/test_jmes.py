@@ -259,15 +259,39 @@ def test_an_expression_that_never_can_be_evaluated_is_refused_before_anything_is
         ("Start time", "'\"Start time\"'"),
         ("it's", None),
         ("a[", None),
+        ("a..b", None),
     ],
 )
 def test_a_name_that_needs_quotes_is_offered_with_them(text: str, meant: str | None) -> None:
     with pytest.raises(UsageError) as error:
         Expression(text, f"--map entity_id={text}")
     if meant is None:
-        assert error.value.hint == "https://jmespath.org has the language"
+        assert "needs quotes" not in error.value.hint
     else:
         assert error.value.hint.endswith(f"needs quotes: --map entity_id={meant}")
+
+
+@pytest.mark.parametrize(
+    ("text", "where", "hint"),
+    [
+        ("lower id", " at 'id' (character 7)", "a function has parentheses: lower(TEXT)"),
+        ("split(id, -)", " at '-)' (character 11)", "split(TEXT, ',')"),
+        ("split(id, '-').1", " at '1' (character 16)", "an element of a list is in brackets: [0] is the first"),
+        (
+            "file()-line()",
+            " at '-line()' (character 7)",
+            "texts are put together by join(",
+        ),
+        ("coalesce(id, 'x)", " at ''x)' (character 14)", "a quote is not closed: '"),
+        ("sha256(body", ": it ends too early", "the parentheses do not match: 1 are opened, 0 closed"),
+        ("a ? b", " at '? b' (character 3)", "https://jmespath.org"),
+    ],
+)
+def test_what_was_perhaps_meant_is_said(text: str, where: str, hint: str) -> None:
+    with pytest.raises(UsageError) as error:
+        Expression(text, f"--map x={text}", of_record=True)
+    assert error.value.message == f"--map x={text} is not a JMESPath expression{where}"
+    assert error.value.hint.startswith(hint)
 
 
 def test_an_expression_as_long_as_a_wide_table_is_fine() -> None:

@@ -116,7 +116,7 @@ def test_a_record_is_a_json_object(line: bytes) -> None:
     ("expressions", "message"),
     [
         ({"sauce": "a"}, "--map sauce=…: an event has no such field"),
-        ({"source": "a["}, "--map source=a[: "),
+        ({"source": "a["}, "--map source=a[ is not a JMESPath expression"),
         ({"source": ""}, "--map source=: "),
     ],
 )
