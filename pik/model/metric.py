@@ -63,7 +63,8 @@ class Metric(msgspec.Struct, frozen=True, kw_only=True):
     """A definition with the version (1, 2, …) under which the store keeps it.
 
     `scale` is how many digits after the point the type of its values has; each value is printed with at least so many.
-    `actor` applied it, for this `reason`.
+    `actor` applied it, for this `reason`. A `retired` version has the definition of the one before it: from then on
+    nothing computes or compares the metric, until a later version reinstates it.
     """
 
     definition: Definition
@@ -72,6 +73,7 @@ class Metric(msgspec.Struct, frozen=True, kw_only=True):
     scale: int = 0
     actor: str = ""
     reason: str = ""
+    retired: bool = False
 
     @property
     def name(self) -> str:
@@ -177,6 +179,7 @@ class Aggregate(msgspec.Struct, frozen=True, gc=False):
     used, or, of an imported value, the latest one then; `reason` and `actor` are the run's. `sound` is False where the
     row is not as it was written; that is looked at where entities are named, or the reader asks for it. `base` is the
     run whose version was current when it was written (None: there was none); only a listing of all versions knows it.
+    `retired_at` is set where it is shown: since when its metric is retired (0: it is not).
     """
 
     computed: Computed
@@ -188,6 +191,7 @@ class Aggregate(msgspec.Struct, frozen=True, gc=False):
     sound: bool = True
     actor: str = ""
     base: str | None = None
+    retired_at: int = 0
 
     @property
     def is_imported(self) -> bool:

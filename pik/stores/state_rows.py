@@ -236,14 +236,17 @@ def failures_of(count: int, kept: bytes | str | None) -> Failures:
     return Failures(count=count, kept=read_failed(kept)) if count and kept is not None else NO_FAILURES
 
 
-def metric_columns(metric: Metric) -> tuple[str, int, str, int, int, str, str]:
+def metric_columns(metric: Metric) -> tuple[str, int, str, int, int, str, str, int]:
     """Return the columns of a version of a metric, over which its digest is: name, version, definition, when it was
-    applied, the scale of its values, by whom it was applied, and why."""
+    applied, the scale of its values, by whom it was applied, and why; 1 if it is retired, else 0."""
     definition = msgspec.json.encode(metric.definition).decode()
-    return metric.name, metric.version, definition, metric.applied_at, metric.scale, metric.actor, metric.reason
+    why = metric.actor, metric.reason, int(metric.retired)
+    return metric.name, metric.version, definition, metric.applied_at, metric.scale, *why
 
 
-def metric_of(version: int, definition: str, applied_at: int, scale: int, actor: str, reason: str) -> Metric:
+def metric_of(
+    version: int, definition: str, applied_at: int, scale: int, actor: str, reason: str, retired: int
+) -> Metric:
     """Return the version of a metric that has these columns."""
     return Metric(
         definition=_read_definition(definition),
@@ -252,6 +255,7 @@ def metric_of(version: int, definition: str, applied_at: int, scale: int, actor:
         scale=scale,
         actor=actor,
         reason=reason,
+        retired=retired == 1,
     )
 
 

@@ -22,6 +22,7 @@ from pik.ports.store import Store
 from pik.runtime import SILENT
 from pik.usecases.care.backup import backup, restore
 from pik.usecases.metrics.definitions import add_version
+from pik.usecases.metrics.retire import retire
 
 from .conftest import STORES, aws_store, local_store
 from .test_republishes import refusal, republish_of
@@ -63,6 +64,7 @@ def live(store: Store) -> None:
     store.dead_letters.purge([structs.replace(letter, purged_at=3, purge_reason="no more")])
     for number in (1, 2):
         store.republishes.create(republish_of(number))
+    retire(store.metrics, "a", 3, actor="ana", reason="not used")
     refused = [refusal(seq) for seq in (1, 2, 3)]
     store.republishes.record(structs.replace(republish_of(2), refused=3, cursor=refused[-1].place), refused)
 
@@ -102,7 +104,7 @@ def test_a_restored_state_answers_as_the_one_that_was_backed_up(
     live(store)
     before, file = answers(store), tmp_path / "state.backup"
     made = backup(store, file, QUIET)
-    assert made.rows == {"metric": 2, "run": 4, "task": 8, "version": 9, "promotion": 3, "current": 3, "letter": 2} | {
+    assert made.rows == {"metric": 3, "run": 4, "task": 8, "version": 9, "promotion": 3, "current": 3, "letter": 2} | {
         "republish": 2,
         "refusal": 3,
     }

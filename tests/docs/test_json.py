@@ -72,6 +72,7 @@ CHANGES |= {
     "replay",
     "restore",
     "resume",
+    "reinstate",
     "revoke",
     "rollback",
 }
@@ -465,12 +466,28 @@ def _correct(pik: Journey) -> None:
     for row in pik("pik batches", "batches", *store)["batches"]:
         pik("pik batches", "batches", row["batch_id"], *store)
     pik("", "correct", "--assume", f"without={early}", "--reason", "INC-42", "--yes", *store)
+    _retire(pik, store)
     for file in ("wrong.jsonl", "again.jsonl"):
         pik("pik ingest", "ingest", file, "--again", *store)
     like = ("correct", "--like", moved["correction_id"], "--reason", "INC-42", "--yes", *store)
     [again_moved] = pik("pik correct", *like)["corrections"]
     pik("pik corrections show", "corrections", "show", again_moved["correction_id"], *store)
     pik("pik status", "status", *store)
+
+
+def _retire(pik: Journey, store: tuple[str, ...]) -> None:
+    title, why = "pik metrics retire, pik metrics reinstate", ("--reason", "nobody looks at it", *store)
+    pik(title, "metrics", "retire", "greatest", *why, "--dry-run")
+    pik(title, "metrics", "retire", "greatest", *why, "--yes")
+    pik("pik metrics list", "metrics", "list", *store)
+    pik("pik metrics show", "metrics", "show", "greatest", *store)
+    pik("pik aggregates", "aggregates", *store)
+    pik("pik aggregates", "aggregates", "--history", *store)
+    for event in pik("pik events", "events", *store)["events"]:
+        pik("pik show", "show", event["event_id"], *store)
+    pik("pik verify", "verify", *store)
+    pik("pik history", "history", "--metric", "greatest", *store)
+    pik(title, "metrics", "reinstate", "greatest", "--yes", *store)
 
 
 def _look_at_stack(pik: Journey, directory: Path, patch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from pik.lambdas import ingest, processor, replay
 from pik.model.instant import ALL_TIME, format_instant, parse_instant
 from pik.model.metric import ALL_ENTITIES, Definition, Per, RunRequest, RunState
 from pik.usecases.metrics.definitions import add_version
+from pik.usecases.metrics.retire import retire
 from pik.usecases.replay.plan import plan_replay, start
 from pik.usecases.replay.runs import enqueue_tasks, promote
 from tests.support.lambdas.calls import asked, event, get, messages, post, some_days
@@ -176,6 +177,11 @@ def test_a_replay_of_an_entity_names_the_metrics_over_all_that_it_leaves_out(sto
     status, answer = post(replay.handler, asked(metrics=["daily_users"]))
     assert status == 400
     assert "daily_users is over all entities" in answer["error"]
+    retire(store.metrics, "daily_users", 2, actor="ana", reason="not used")
+    assert post(replay.handler, asked())[1]["metrics_left_out"] == []
+    status, answer = post(replay.handler, asked(metrics=["daily_users"]))
+    assert status == 400
+    assert "daily_users is retired since 1970-01-01T00:00:00Z, by ana (not used)" in answer["error"]
 
 
 def test_the_processor_computes_values_over_all_entities(store) -> None:

@@ -351,12 +351,12 @@ class LocalCopy:
 
 def _take_metric(connection: sqlite3.Connection, metric: Metric) -> bool:
     """Keep a version; return whether it is new."""
-    definition = metric_columns(metric)[2]
+    *_, definition, _, _, _, _, retired = metric_columns(metric)
     added = insert_metric(connection, metric)
     found = connection.execute(
-        "SELECT definition FROM metric WHERE name = ? AND version = ?", (metric.name, metric.version)
+        "SELECT definition, retired FROM metric WHERE name = ? AND version = ?", (metric.name, metric.version)
     ).fetchone()
-    if found[0] != definition:
+    if found != (definition, retired):
         raise StoreError(
             f"{metric.name} has another version {metric.version} in this copy, applied here, than in its source",
             hint="pull into a new directory",

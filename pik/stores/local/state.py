@@ -27,6 +27,7 @@ CREATE TABLE metric (
     definition TEXT NOT NULL, applied_at INTEGER NOT NULL,
     scale INTEGER NOT NULL, -- digits after the point of its values
     actor TEXT NOT NULL, reason TEXT NOT NULL,
+    retired INTEGER NOT NULL, -- 1: nothing computes the metric from then on
     digest BLOB NOT NULL,
     sealed INTEGER NOT NULL DEFAULT 0, -- whether its file is there
     PRIMARY KEY (name, version)
@@ -236,7 +237,7 @@ class Copied:
 
 
 METRIC = Copied(
-    "metric", ("name", "version", "definition", "applied_at", "scale", "actor", "reason"), "{name}-{version}"
+    "metric", ("name", "version", "definition", "applied_at", "scale", "actor", "reason", "retired"), "{name}-{version}"
 )
 PROMOTION = Copied(
     "promotion",
@@ -311,7 +312,7 @@ def insert_metric(connection: sqlite3.Connection, metric: Metric) -> bool:
     """Insert a version of a metric, unless it is there already. Return whether it is new."""
     row = metric_columns(metric)
     inserted = connection.execute(
-        f"INSERT OR IGNORE INTO metric ({', '.join(METRIC.columns)}, digest) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        f"INSERT OR IGNORE INTO metric ({', '.join(METRIC.columns)}, digest) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (*row, row_digest("metric", *row)),
     )
     return inserted.rowcount > 0

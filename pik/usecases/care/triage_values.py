@@ -25,7 +25,7 @@ from pik.usecases.care.triage_findings import Finding, Scope
 from pik.usecases.metrics.causes import ExplainedDifference, explained
 from pik.usecases.metrics.chain import EXACT, Cause
 from pik.usecases.metrics.comparison import Op
-from pik.usecases.metrics.definitions import pin
+from pik.usecases.metrics.definitions import computed, pin
 from pik.usecases.metrics.diff import diff_aggregates
 from pik.usecases.metrics.impact import adds_up
 from pik.usecases.timing.late import find_late
@@ -85,6 +85,8 @@ class _Values:
     def read(self) -> None:
         """Compare."""
         scope = self.scope
+        if not self.metrics:
+            return  # all of them are retired
         diff = diff_aggregates(scope.store, scope.engine, scope.window, entities=scope.entities, sums=self.totals)
         if diff.left_out:
             scope.notes["differences"] = f"over all entities, and so left out: {', '.join(diff.left_out)}"
@@ -98,7 +100,7 @@ class _Values:
     @property
     def metrics(self) -> Mapping[str, Metric]:
         """The latest definitions."""
-        return {one.name: one for one in self.scope.store.metrics.latest()}
+        return {one.name: one for one in computed(self.scope.store.metrics)}
 
     def _add(self, row: ExplainedDifference, behind: _Behind) -> None:
         one = row.difference

@@ -127,7 +127,9 @@ def aggregate_problems(run: Verification, engine: Engine) -> Iterator[Problem]:
     except Damaged:  # which is reported of that record
         return
     run.aggregates = 0
-    for buckets, metrics in by_buckets(run.store.metrics.latest()):
+    latest = run.store.metrics.latest()
+    run.retired = tuple(metric.name for metric in latest if metric.retired)
+    for buckets, metrics in by_buckets([metric for metric in latest if not metric.retired]):
         for metric in metrics:
             yield from values_under(run, metric, winners)
         without = _without(run)

@@ -144,7 +144,8 @@ class VerifyReport:
     `aggregates` is None where none was checked: by a quick check, or where the index lacks events, which would make
     every aggregate of those look wrong. Aggregates of the `expired_days` are not checked either. Of those that were
     checked, `proven` ones counted exactly what raw still holds; of `unproven` ones raw has lost inputs; of `uncertain`
-    ones it cannot be said. Those that were imported are `not_provable`, which is not damage.
+    ones it cannot be said. Those that were imported are `not_provable`, which is not damage. Those of `retired` metrics
+    are not checked.
     """
 
     window: Window
@@ -168,6 +169,7 @@ class VerifyReport:
     kinds: frozenset[str]
     expired_days: int
     not_provable: tuple[NotProvable, ...] = ()
+    retired: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +211,7 @@ class Verification:
     state_is_sound: bool = True
     """Whether what is current can be relied on: damage of versions that are not is no reason to skip aggregates."""
     aggregates: int | None = None
+    retired: tuple[str, ...] = ()
     not_provable: dict[tuple[str, str], NotProvable] = field(default_factory=dict)
     """By run and metric."""
     lost: dict[str, LostFrames] = field(default_factory=dict)
@@ -270,6 +273,7 @@ class Verification:
             uncertain=self.counts["uncertain"],
             kinds=frozenset(self.kinds),
             expired_days=len(self.expired_days),
+            retired=self.retired,
             not_provable=tuple(one for _, one in sorted(self.not_provable.items())),
             **{name: self.counts[name] for name in (*names, "in_progress", "deliveries", "damage")},
         )

@@ -13,6 +13,7 @@ from pik.ports.store import Store
 from pik.rawlog.selection import Selection
 from pik.usecases.availability import expect_pulled
 from pik.usecases.correct.touched import touched
+from pik.usecases.metrics.definitions import computed
 from pik.usecases.metrics.winners import Winners
 from pik.usecases.replay.chosen import chosen_buckets, find_correction
 
@@ -59,7 +60,7 @@ def standing_of(
     # A copy does not know where the deliveries are that it lacks of a batch, or of what a revocation brings back.
     expect_pulled(store, touched(store, [correction]) if correction.lists else ALL_TIME)
     winners = Winners(store)
-    for each in store.metrics.latest():
+    for each in computed(store.metrics):
         if metric in (None, each.name):
             yield _standing(store, engine, correction, each, winners)
 

@@ -22,7 +22,7 @@ from pik.runtime.storage import scratch
 from pik.usecases import Listing
 from pik.usecases.availability import expect_held
 from pik.usecases.inspect.batches import with_closing
-from pik.usecases.metrics.definitions import computed_by, list_aggregates, of_entities
+from pik.usecases.metrics.definitions import defined_by, list_aggregates, of_entities
 from pik.usecases.metrics.diff import diff_aggregates
 
 _MICROSECOND = 1000
@@ -91,6 +91,7 @@ TABLES: Mapping[str, Mapping[str, SqlColumn]] = {
         "metric_version": SqlColumn("BIGINT", "the definition that it was computed with"),
         "known_until": SqlColumn("TIMESTAMP", "the last recording that it knew; NULL: it was imported"),
         "reason": SqlColumn("VARCHAR", "why it was computed"),
+        "retired_at": SqlColumn("TIMESTAMP", "since when its metric is retired; NULL: it is not"),
     },
     "differences": {
         "op": SqlColumn("VARCHAR", "`~` changed, `+` not current yet, `-` without events, `!` cannot be computed"),
@@ -148,7 +149,7 @@ class SqlQuery:
     scale: int = field(init=False)
 
     def __post_init__(self) -> None:
-        scale = max((metric.scale for metric in computed_by(self.store.metrics, self.metrics)), default=0)
+        scale = max((metric.scale for metric in defined_by(self.store.metrics, self.metrics)), default=0)
         object.__setattr__(self, "scale", scale)
         typed = {name: self._types(name, columns) for name, columns in TABLES.items()}
         with _usage():
@@ -164,7 +165,7 @@ class SqlQuery:
         """Metrics over all entities that tables of values lack, because entities are named."""
         if not self.entities or not {"aggregates", "differences"} & self.read.keys():
             return ()
-        return of_entities(computed_by(self.store.metrics, self.metrics), self.entities)[1]
+        return of_entities(defined_by(self.store.metrics, self.metrics), self.entities)[1]
 
     @contextmanager
     def result(self, limit: int | None = None) -> Iterator[SqlResult]:
@@ -282,6 +283,7 @@ def _aggregates(query: SqlQuery) -> Iterator[Mapping[str, object]]:
             "metric_version": row.metric_version,
             "known_until": _microseconds(row.known_until or None),
             "reason": row.reason or None,
+            "retired_at": _microseconds(row.retired_at or None),
         }
 
 

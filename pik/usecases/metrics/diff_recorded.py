@@ -12,7 +12,7 @@ from pik.usecases import Listing
 from pik.usecases.availability import expect_pulled
 from pik.usecases.metrics.comparison import NOTHING, Comparison, Tolerance
 from pik.usecases.metrics.computation import compare, current_rows, widest
-from pik.usecases.metrics.definitions import of_entities, stored
+from pik.usecases.metrics.definitions import comparable, of_entities
 from pik.usecases.metrics.diff import Diff
 from pik.usecases.metrics.file_numbers import FileNumbers
 from pik.usecases.metrics.sides import LEFT, Recorded, Side, SideKind
@@ -71,7 +71,7 @@ def diff_recorded(
     those that either has. Raises as diff_aggregates does, and NotHeld.
     """
     file = left if isinstance(left, FileNumbers) else None
-    named, versions = stored(store.metrics, metrics)
+    named, versions = comparable(store.metrics, metrics)
     if isinstance(left, FileNumbers):
         named = list(left.metrics)
     wanted, left_out = of_entities(named, entities)

@@ -32,7 +32,7 @@ from pik.ports.store import Store
 from pik.rawlog.deliveries import deliveries
 from pik.usecases.availability import expect_held
 from pik.usecases.correct.standing import standing_of
-from pik.usecases.metrics.definitions import chosen, of_entities, pin
+from pik.usecases.metrics.definitions import known, of_entities, pin
 from pik.usecases.metrics.diff import diff_aggregates
 
 
@@ -43,6 +43,8 @@ class What(StrEnum):
     REQUESTS = "requests"
     """API requests of one actor and day, one after the other."""
     METRIC = "metric"
+    RETIREMENT = "retirement"
+    REINSTATEMENT = "reinstatement"
     RUN = "run"
     IMPORT = "import"
     PROMOTE = "promote"
@@ -84,6 +86,7 @@ class Entry:
     standing: int | None = None
     right: int | None = None
     failed: int | None = None
+    of_retired: int | None = None
     with_correction: int | None = None
     before_correction: int | None = None
 
@@ -113,7 +116,7 @@ class Scope:
 def scope_of(store: Store, window: Window, metric: str | None = None, entity: str | None = None) -> Scope:
     """Return the scope. Raises NothingSelected for an unknown metric, UsageError for an entity and a metric over
     all."""
-    metrics = chosen(store.metrics, [metric] if metric else ()) if metric or entity else []
+    metrics = known(store.metrics, [metric] if metric else ()) if metric or entity else []
     return Scope(window, metric, entity, of_entities(metrics, (entity,) if entity else ())[1])
 
 
@@ -206,8 +209,15 @@ def _metrics(store: Store, scope: Scope) -> Iterator[Entry]:
     names = [name for name in names if name not in scope.left_out]
     applied = [metric for name in names for metric in store.metrics.versions(name) if metric.applied_at]
     applied.sort(key=lambda metric: (metric.applied_at, metric.name, metric.version), reverse=True)
-    entries = (Entry(one.applied_at, What.METRIC, pin(one), one.actor, one.reason, one) for one in applied)
-    return _within(entries, scope.window)
+    retired = {(metric.name, metric.version) for metric in applied if metric.retired}
+
+    def entry(one: Metric) -> Entry:
+        what = What.RETIREMENT if one.retired else What.METRIC
+        if (one.name, one.version - 1) in retired:
+            what = What.REINSTATEMENT
+        return Entry(one.applied_at, what, pin(one), one.actor, one.reason, one)
+
+    return _within(map(entry, applied), scope.window)
 
 
 def _runs(store: Store, scope: Scope) -> Iterator[Entry]:
@@ -276,6 +286,7 @@ class _Details:
     metric: str | None = None
     standings: dict[str, Standing] = field(default_factory=dict)
     lacking: dict[str, int | None] = field(default_factory=dict)
+    retired: set[str] | None = None
     compared: dict[Any, _Compared | None] = field(default_factory=dict)
     """By scope; None where raw has expired."""
 
@@ -303,7 +314,17 @@ class _Details:
         if compared is None:
             return entry
         wrong, failed = compared.wrong[run_id], compared.failed[run_id]
-        return replace(entry, right=now - wrong - failed, failed=failed)
+        of_retired = self._of_retired(run_id) if now else 0
+        return replace(entry, right=now - wrong - failed - of_retired, failed=failed, of_retired=of_retired)
+
+    def _of_retired(self, run_id: str) -> int:
+        """Return how many of the run's values are current and of retired metrics, which are not compared."""
+        if self.retired is None:
+            self.retired = {metric.name for metric in self.store.metrics.latest() if metric.retired}
+        if not self.retired:
+            return 0
+        written = (change.written for change in self.store.aggregates.changes(run_id))
+        return sum(one.current and one.computed.metric in self.retired for one in written)
 
     def _of_correction(self, entry: Entry, correction: Correction) -> Entry:
         if self.engine is None or entry.what is What.REBUILD:
@@ -357,7 +378,10 @@ def _compare(
     store: Store, engine: Engine, window: Window, metrics: tuple[str, ...], entities: tuple[str, ...]
 ) -> _Compared:
     compared = _Compared()
-    found = diff_aggregates(store, engine, window, metrics=metrics, entities=entities)
+    still = [metric.name for metric in known(store.metrics, metrics) if not metric.retired]
+    if not still:
+        return compared
+    found = diff_aggregates(store, engine, window, metrics=still if metrics else (), entities=entities)
     for (metric, bucket), of_bucket in groupby(found.rows, key=lambda row: (row.metric, row.bucket)):
         wrong, failed = list[str](), list[str]()
         for row in of_bucket:

@@ -56,7 +56,7 @@ from pik.rawlog.selection import NO_OVERRIDES, Overrides, Selection
 from pik.runtime.storage import scratch
 from pik.usecases.availability import expect_held
 from pik.usecases.inspect.conditions import Places, selected
-from pik.usecases.metrics.definitions import computed_by
+from pik.usecases.metrics.definitions import computed_by, expect_computed, some
 from pik.usecases.metrics.offsets import shift_offsets, zone_offsets
 from pik.usecases.metrics.winners import Winners
 
@@ -99,6 +99,7 @@ def definitions(store: Store, engine: Engine, scenario: Scenario, names: Sequenc
     """Return the metrics, by NAME or NAME@VERSION (none named: all), under the scenario's definitions, ordered by name.
     Raises NotFound, InputError, UsageError and Invalid."""
     found = {metric.name: metric for metric in computed_by(store.metrics, names)}
+    retired = {metric.name: metric for metric in store.metrics.latest() if metric.retired}
     for assumed in (one for one in scenario.assumptions if isinstance(one, OtherDefinition)):
         from pik.usecases.metrics.definition_file import read_definitions  # imports pydantic
 
@@ -108,6 +109,8 @@ def definitions(store: Store, engine: Engine, scenario: Scenario, names: Sequenc
             defined = ", ".join(definition.name for definition in given)
             raise UsageError(f"{assumed}: it defines {defined}, not {', '.join(sorted(found))}", hint="--metric NAME")
         for definition in wanted:
+            if definition.name in retired:
+                expect_computed(retired[definition.name])
             scale, stored = engine.check(definition), found.get(definition.name)
             if stored is not None and stored.definition.per != definition.per:
                 raise UsageError(
@@ -116,7 +119,7 @@ def definitions(store: Store, engine: Engine, scenario: Scenario, names: Sequenc
                     hint="assume it under another name",
                 )
             found[definition.name] = Metric(definition=definition, version=FROM_FILE, applied_at=0, scale=scale)
-    return [found[name] for name in sorted(found)]
+    return some([found[name] for name in sorted(found)])
 
 
 def resolved(store: Store, scenario: Scenario) -> Scenario:

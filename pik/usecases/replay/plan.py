@@ -47,7 +47,7 @@ from pik.usecases.metrics.computation import (
     stretches,
     widest,
 )
-from pik.usecases.metrics.definitions import chosen, of_entities, pin, pinned
+from pik.usecases.metrics.definitions import chosen, of_entities, pin, pinned, some
 from pik.usecases.replay.chosen import chosen_buckets, find_correction
 
 
@@ -166,7 +166,7 @@ def _metrics(store: Store, request: RunRequest) -> tuple[list[Metric], tuple[str
             field="metrics",
             hint="leave @VERSION out; to compute an earlier definition without writing: pik diff aggregates",
         )
-    return of_entities(chosen(store.metrics, request.metrics), request.entities)
+    return of_entities(some(chosen(store.metrics, request.metrics)), request.entities)
 
 
 def expect_events(store: Store) -> None:

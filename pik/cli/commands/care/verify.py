@@ -331,6 +331,12 @@ VERIFY = Schema(
         "equal deliveries counted was lost with the index; not damage",
         get="uncertain",
     ),
+    Field(
+        "metrics_retired",
+        list[str] | None,
+        "metrics whose aggregates are not checked, because they are retired; null: none",
+        get="summary.retired",
+    ),
     _found("damage", "problems, without values in question"),
     Field(
         "not_provable",

@@ -16,7 +16,7 @@ from pik.cli.config import Format
 from pik.cli.context import Context
 from pik.cli.document import NOTE, Column, Field, Rows, Schema, or_null
 from pik.cli.options import argument, option
-from pik.cli.values import Bucket, Count, Entity, Instant, Json, Lag
+from pik.cli.values import Bucket, Count, Entity, Instant, Json, Lag, Moment
 from pik.model.instant import parse_instant
 
 
@@ -103,6 +103,13 @@ SHOW = Schema(
         Column("inputs", int, "events that were counted", get="computed.inputs"),
         Column("run_id", str, drop=1),
         Column("reason", str | None, wrap=True),
+        Column(
+            "retired_at",
+            Moment | None,
+            "since when its metric is retired; null: it is not",
+            get=or_null("retired_at"),
+            rare=True,
+        ),
         empty="no current aggregate counts it",
         absent="not known: its day was not pulled",
     ),

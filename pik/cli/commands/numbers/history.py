@@ -100,6 +100,8 @@ def _subject(entry: Entry) -> str:
             of_entity = "" if entry.deliveries is None else f"; {entry.deliveries:,} of the entity"
             return f"{source}{state}: {_counts(entry)}{of_entity}"
         case Metric():
+            if entry.what != "metric":
+                return f"{entry.id}: {'retired' if subject.retired else 'reinstated'}"
             where = f" where {subject.definition.where}" if subject.definition.where else ""
             return f"{entry.id}: {subject.definition.value}{where}"
         case Run():
@@ -142,6 +144,7 @@ def _standing(entry: Entry) -> str:
     now = "as it was before" if entry.what == "rollback" else "current"
     right = "" if entry.right is None else f", {entry.right:,} right"
     right += f", {entry.failed:,} cannot be computed" if entry.failed else ""
+    right += f", {entry.of_retired:,} of retired metrics" if entry.of_retired else ""
     lacked = f"; lacked {entry.lacked:,} batch{'' if entry.lacked == 1 else 'es'}" if entry.lacked else ""
     return f"; {entry.standing:,} {now}{right}{lacked}"
 
@@ -167,7 +170,9 @@ def _count_of(name: str) -> Column:
     )
 
 
-_CHECKED = [f"history.{name}" for name in ("right_today", "failed", "with_correction", "before_correction")]
+_CHECKED = [
+    f"history.{name}" for name in ("right_today", "failed", "of_retired", "with_correction", "before_correction")
+]
 
 HISTORY = Schema(
     "pik history",
@@ -181,7 +186,8 @@ HISTORY = Schema(
         Column(
             "what",
             str,
-            "`batch`, `requests` (to the API, one after the other), `metric` (a version was applied), `run`, `import`,"
+            "`batch`, `requests` (to the API, one after the other), `metric` (a version was applied), `retirement`,"
+            " `reinstatement`, `run`, `import`,"
             " `promote`, `rollback`, `rebuild` (of the index), `correction`, `revocation` (of a correction),"
             " `republish`",
         ),
@@ -214,6 +220,13 @@ HISTORY = Schema(
             "failed",
             Count | None,
             "those of them that cannot be computed: raw is damaged, or the definition fails; null: likewise",
+            only="with `--check`",
+            detail=True,
+        ),
+        Column(
+            "of_retired",
+            Count | None,
+            "those of them whose metric is retired, which are not compared; null: likewise",
             only="with `--check`",
             detail=True,
         ),

@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING, Annotated
 from pik.cli import options
 from pik.cli.command import CommandGroup
 from pik.cli.context import Context
-from pik.cli.document import TRUNCATED, Column, Field, Rows, Schema, or_null
+from pik.cli.document import NEXT, NOTE, TRUNCATED, Column, Field, Rows, Schema, or_null
 from pik.cli.options import argument, option
 from pik.cli.values import Bucket, Count, Entity, Instant, Moment
 from pik.errors import UsageError, command
 from pik.model.instant import Window
 
 if TYPE_CHECKING:
-    from pik.model.metric import Aggregate
+    from pik.model.metric import Aggregate, Metric
     from pik.usecases.metrics.definitions import AggregateList, AppliedMetric
 
 
-metrics = CommandGroup("Define metrics: apply, list, show.")
+metrics = CommandGroup("Define metrics: apply, list, show, retire, reinstate.")
 
 
 @metrics.add(
@@ -55,7 +55,7 @@ def apply(
 
     All of them are checked before any is stored. An expression whose result could depend on order or floating point is
     refused, with the exact alternative. Current values do not change: replay computes the new version, promote makes it
-    current.
+    current. Another definition of a retired metric is refused: `pik metrics reinstate NAME` comes first.
     """
     from pik.usecases.metrics.definition_file import read_definitions
     from pik.usecases.metrics.definitions import apply as keep
@@ -69,7 +69,7 @@ def apply(
 
 def _what(applied: AppliedMetric) -> str:
     if not applied.changed:
-        return "unchanged"
+        return "retired" if applied.metric.retired else "unchanged"
     return "new" if applied.before is None else "changed"
 
 
@@ -91,6 +91,104 @@ def show(
     cli.show(VERSIONS, name=found[0].name, versions=found)
 
 
+@metrics.add(
+    "retire",
+    examples="""
+    pik metrics retire daily_users --reason 'replaced by weekly_users' --dry-run
+    pik metrics retire daily_users --reason 'replaced by weekly_users' --yes
+    """,
+)
+def retire(
+    cli: Context,
+    name: Annotated[str, argument("NAME", "The metric; event_count, which is built in, can be retired, too.")],
+    reason: options.Reason = "",
+    dry_run: options.DryRun = False,
+    yes: options.Yes = False,
+) -> None:
+    """Retire a metric: nothing computes or compares it any more, in any command.
+
+    Its values stay as they are, and `pik aggregates`, `sql`, `show` and `history` show them, with the time since which
+    the metric is retired. A run that was planned before goes on, and can be promoted. Reinstate takes it back.
+    """
+    from pik.usecases.metrics.retire import retirable
+    from pik.usecases.metrics.retire import retire as record
+
+    if not reason.strip():
+        raise UsageError("retiring a metric needs a reason", hint="--reason 'replaced by weekly_users'")
+    if not dry_run:
+        options.able_to_ask(yes)
+    metrics = cli.open_store().metrics
+    plan = f"retire {_pin(retirable(metrics, name))}: {_RETIRED}"
+    _change(cli, name, reason, record, plan, dry_run=dry_run, yes=yes)
+
+
+@metrics.add("reinstate", examples="pik metrics reinstate daily_users --reason 'still on the dashboard' --yes")
+def reinstate(
+    cli: Context,
+    name: Annotated[str, argument("NAME", "The metric that was retired.")],
+    reason: options.Reason = "",
+    dry_run: options.DryRun = False,
+    yes: options.Yes = False,
+) -> None:
+    """Reinstate a retired metric, with the definition that it had: commands compute and compare it again.
+
+    Its values are as they were; `pik diff aggregates --metric NAME` shows how they differ from what raw says.
+    """
+    from pik.usecases.metrics.retire import reinstate as record
+    from pik.usecases.metrics.retire import retired
+
+    if not dry_run:
+        options.able_to_ask(yes)
+    plan = f"reinstate {_pin(retired(cli.open_store().metrics, name))}: {_REINSTATED}"
+    _change(cli, name, reason, record, plan, dry_run=dry_run, yes=yes)
+
+
+_RETIRED = "its values stay, and nothing computes or compares it any more"
+_REINSTATED = "its values are as they were, and commands compute and compare it again"
+
+_Record = Callable[..., "Metric"]
+
+
+def _pin(metric: Metric) -> str:
+    return f"{metric.name}@{metric.version}"
+
+
+def _change(cli: Context, name: str, reason: str, record: _Record, plan: str, *, dry_run: bool, yes: bool) -> None:
+    """Show the plan and ask, record the change, and show it."""
+    store = cli.open_store()
+    latest, actor, done = store.metrics.versions(name)[-1], cli.actor(store), None
+    if not dry_run:
+        options.confirm(plan, yes)
+        done = record(store.metrics, name, time.time_ns(), actor=actor, reason=reason)
+    back, compare = command("metrics", "reinstate", name), command("diff", "aggregates", "--metric", name)
+    cli.show(
+        RETIREMENT,
+        dry_run=dry_run,
+        what="reinstated" if latest.retired else "retired",
+        name=name,
+        version=done.version if done else latest.version + 1,
+        recorded_at=done.applied_at if done else None,
+        actor=actor,
+        reason=reason or None,
+        note=_REINSTATED if latest.retired else f"{_RETIRED}; to take it back: `{back}`",
+        next=compare if latest.retired and done else None,
+    )
+
+
+RETIREMENT = Schema(
+    "pik metrics retire, pik metrics reinstate",
+    Field("dry_run", bool),
+    Field("what", str, "`retired` or `reinstated`"),
+    Field("name", str),
+    Field("version", int, "with which it is, or would be, recorded: it has the definition of the one before"),
+    Field("recorded_at", Moment | None, "null in a dry run"),
+    Field("actor", str),
+    Field("reason", str | None),
+    NOTE,
+    NEXT,
+)
+
+
 _DEFINITION = (
     Column("bucket", str, "`1h`, `1d`, …", get="definition.bucket"),
     Column("where", str | None, get="definition.where", wrap=True),
@@ -107,13 +205,28 @@ APPLIED = Schema(
         "in the order of the file",
         Column("name", str, get="metric.name"),
         Column("version", int, "the version that it has now, or would have", get="metric.version"),
-        Column("what", str, "`new`, `changed`, `unchanged`", get=_what),
+        Column("what", str, "`new`, `changed`, `unchanged`, `retired` (not changed, either)", get=_what),
     ),
+)
+
+RETIRED_AT = Column(
+    "retired_at",
+    Moment | None,
+    "since when the metric is retired; null: it is not",
+    get=lambda metric: metric.applied_at if metric.retired else None,
+    rare=True,
 )
 
 METRICS = Schema(
     "pik metrics list",
-    Rows("metrics", "by name", Column("name", str), Column("version", int, "the latest one"), *_DEFINITION),
+    Rows(
+        "metrics",
+        "by name",
+        Column("name", str),
+        Column("version", int, "the latest one"),
+        RETIRED_AT,
+        *_DEFINITION,
+    ),
 )
 
 VERSIONS = Schema(
@@ -126,6 +239,7 @@ VERSIONS = Schema(
         Column("applied_at", Moment | None, "null: it is built in", get=or_null("applied_at"), drop=2),
         Column("actor", str | None, "who applied it; null: not known, or it is built in", drop=3),
         Column("reason", str | None, wrap=True),
+        RETIRED_AT,
         *_DEFINITION,
     ),
 )
@@ -165,7 +279,7 @@ def list_values(
     definition is a sum or a count, or + and - of such. A min or max has the least or greatest value instead. Others,
     such as a quotient or count(DISTINCT x), are refused with the reason.
     """
-    from pik.usecases.metrics.definitions import list_aggregates
+    from pik.usecases.metrics.definitions import list_aggregates, retirement
     from pik.usecases.metrics.totals import Combinations
     from pik.usecases.metrics.totals import total as total_of
 
@@ -180,6 +294,8 @@ def list_values(
         history=history,
     )
     options.note_left_out(cli, listing.left_out)
+    for one in listing.retired:
+        cli.note(f"{one.name} {retirement(one)}: its values are no longer computed")
     if total or by:
         totals = total_of(listing.rows, by, Combinations(store, cli.engine()))
         shown, more = options.first_rows(iter(totals), limit)
@@ -239,6 +355,13 @@ def _aggregates(*, history: bool) -> Schema:
                 detail=True,
             ),
             Column("file_digest", str | None, "SHA-256 of the file that it was imported from", detail=True),
+            Column(
+                "retired_at",
+                Moment | None,
+                "since when its metric is retired; null: it is not",
+                get=or_null("retired_at"),
+                rare=True,
+            ),
             get=lambda listing: listing.rows,
             empty=lambda listing: _nothing(what, listing),
         ),

@@ -241,7 +241,7 @@ class AwsMetrics:
 
 def metric_item(metric: Metric) -> MetricItem:
     """Return the item of a version of a metric."""
-    name, version, definition, applied_at, scale, actor, reason = columns = metric_columns(metric)
+    name, version, definition, applied_at, scale, actor, reason, retired = columns = metric_columns(metric)
     return {
         "pk": METRICS,
         "sk": f"{name}/{version:06d}",
@@ -250,6 +250,7 @@ def metric_item(metric: Metric) -> MetricItem:
         "scale": scale,
         "actor": actor,
         "reason": reason,
+        "retired": retired,
         "digest": row_digest("metric", *columns),
     }
 
@@ -261,7 +262,7 @@ def metric_is_sound(item: MetricItem) -> bool:
     return item.get("digest") == row_digest("metric", name, int(version), *columns)
 
 
-_METRIC = ("definition", "applied_at", "scale", "actor", "reason")
+_METRIC = ("definition", "applied_at", "scale", "actor", "reason", "retired")
 """The attributes of a version of a metric, in the order of its digest."""
 
 
@@ -270,5 +271,5 @@ def metric_of(item: MetricItem) -> Metric:
     name, _, version = item["sk"].rpartition("/")
     if not metric_is_sound(item):
         raise damaged_row(f"the definition of {name} version {int(version)}")
-    columns = item["definition"], item["applied_at"], item["scale"], item["actor"], item["reason"]
-    return metric_of_columns(int(version), *columns)
+    why = item["actor"], item["reason"], item["retired"]
+    return metric_of_columns(int(version), item["definition"], item["applied_at"], item["scale"], *why)

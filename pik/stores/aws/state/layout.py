@@ -39,6 +39,7 @@ class MetricItem(KeyItem):
     scale: int
     actor: str
     reason: str
+    retired: int
     digest: bytes
 
 
