@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -80,6 +80,11 @@ class HeldRecords:
             if not self._parents:
                 self._release(len(self._waiting))
 
+    @property
+    def waits(self) -> bool:
+        """Whether records wait for fields."""
+        return bool(self._wanted)
+
     def wants(self, name: str) -> bool:
         """Whether it is the name of a field that is wanted of the objects around records."""
         return name in self._wanted
@@ -99,15 +104,26 @@ class HeldRecords:
 
     def add(self, line: bytes, problem: Problem | None = None) -> None:
         """Add a record."""
-        group = self._group
-        if group is None:
-            group = self._group = _Group(tuple(self._parents))
-            self._waiting.append(group)
+        group = self._group = self._group or self._new_group()
         if problem is not None:
             group.problems[len(group.lines)] = problem
         group.lines.append(line)
-        size = len(line) + OVERHEAD
-        group.size += size
+        self._grow(len(line) + OVERHEAD)
+
+    def extend(self, lines: Sequence[bytes]) -> None:
+        """Add records, where none waits."""
+        self._group = self._group or self._new_group()
+        self._group.lines += lines
+        self._grow(sum(map(len, lines)) + OVERHEAD * len(lines))
+
+    def _new_group(self) -> _Group:
+        group = _Group(tuple(self._parents))
+        self._waiting.append(group)
+        return group
+
+    def _grow(self, size: int) -> None:
+        assert self._group is not None
+        self._group.size += size
         self._size += size
         self.is_full = self._size >= self._limit
 

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import BinaryIO
 
+import msgspec
+
 READ = 1 << 18
 """Bytes read at a time."""
 
@@ -30,13 +32,18 @@ _BETWEEN = re.compile(rb"[ \t\r\n\x1e]*+")
 _NAME = re.compile(rb"(%b)[ \t\r\n]*+:" % _STRING)
 _CUT_NAME = re.compile(rb'(?:%b|"[^"\n]*+)[ \t\r\n]*+' % _STRING)
 _VALUE = re.compile(rb'%b|%b|[^\s"{}\[\],:\x1e]++' % (_balanced(12), _STRING))
-_ELEMENT = re.compile(rb"[ \t\r\n]*+(%b)[ \t\r\n]*+," % _balanced(12))
+_ELEMENT = re.compile(rb"[ \t\r\n]*+(%b)[ \t\r\n]*+([,\]])" % _balanced(12))
 # What is in brackets up to one that opens or closes around the cut. A brace that begins a line is looked at alone.
 _PASSED = re.compile(rb"(?:[^\"{}\[\]\x1e]++|%b|(?<=[,:\[ \t])%b)*+" % (_STRING, _balanced(12)))
 _IN_STRING = re.compile(rb'(?:[^"\\\n\x1e]++|\\[^\n\x1e]|\n(?=[^{\[]))*+')
 _SHOWN = 20
 """Bytes that are shown of what is not expected."""
 
+_BEGINNING = re.compile(rb"[ \t\r\n]*+\{[ \t\r\n]*+%b" % _STRING)
+_MANY = 1 << 13
+"""Elements that are told at once, at most: tiny ones take more memory as objects than as bytes."""
+
+_decode_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _OPENING = b"{["
 
 
@@ -82,6 +89,9 @@ class JsonText:
         self._value_line: int | None = None  # where the buffer does not have it any more
         self._kept: list[Kept] = []
         self._ended = False
+        self._not_many_before = 0  # bytes of the text
+        self.list_ends = False
+        """Whether the elements that were yielded last were those at the end of their list."""
 
     @property
     def position(self) -> int:
@@ -152,12 +162,38 @@ class JsonText:
         return value, len(value) <= limit
 
     def elements(self, limit: int) -> Iterator[bytes]:
-        """Yield the next elements of a list, as long as they are objects or lists that have been read whole, and a
-        comma follows. The cursor is after it."""
+        """Yield the next elements of a list, as long as they are objects or lists that have been read whole, with what
+        follows. Afterwards the cursor is where the next one begins, or after the list if `list_ends`."""
+        self.list_ends = False
         buffer, match = self._buffer, _ELEMENT.match
         while (found := match(buffer, self._at)) is not None and len(found[1]) <= limit:
             self._value_at, self._value_line, self._at = found.start(1), None, found.end()
             yield found[1]
+            if found[2] == b"]":
+                self.list_ends = True
+                return
+
+    def many_elements(self, limit: int) -> list[bytes]:
+        """Move past the next elements of a list, if it is easy to tell many at once, and return them. They are JSON.
+
+        They end before what looks like the last beginning of an element in what has been read. That it is one is
+        certain if all before it is JSON: as the text of a list is read from its beginning, it can be read in one way.
+        """
+        if len(self._buffer) - self._at < READ // 2:
+            self._read()
+        found = _BEGINNING.match(self._buffer, self._at)
+        if found is None or self.position < self._not_many_before:
+            return []
+        end = self._buffer.rfind(b"}," + found[0], self._at) + 1
+        try:
+            elements = [bytes(one) for one in _decode_list(b"[%b]" % self._buffer[self._at : end])] if end else []
+        except (msgspec.MsgspecError, ValueError, RecursionError):
+            elements = []
+        if not elements or len(elements) > _MANY or max(map(len, elements)) > limit:
+            self._not_many_before = self._base + (end or len(self._buffer))
+            return []
+        self._at = end + 1
+        return elements
 
     def rest_of_line(self, limit: int) -> bytes:
         """Move to the end of the line, and return the beginning of what was passed."""
@@ -198,6 +234,8 @@ class JsonText:
         return bytes(kept.up_to(self._buffer, self._at))
 
     def _next(self, blank: re.Pattern[bytes]) -> bytes:
+        if (mark := self._buffer[self._at : self._at + 1]) > b" ":
+            return mark
         while True:
             found = blank.match(self._buffer, self._at)
             assert found is not None  # it matches the empty text

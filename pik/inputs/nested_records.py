@@ -9,6 +9,7 @@ import json
 import shlex
 from collections.abc import Generator, Iterator
 from contextlib import suppress
+from functools import lru_cache
 from itertools import islice
 from typing import BinaryIO
 
@@ -201,10 +202,17 @@ class _Reader:
                 number += 1
                 yield from self._unit(path, f"element {number} of {what}")
             else:
+                # Records that wait do so by their number and size, wherever reads end.
+                while not held.waits and (values := text.many_elements(self._max_line)):
+                    held.extend(list(map(one_line, values)))
+                    if held.is_full:
+                        yield from held.full(text.position)
                 for value in text.elements(self._max_line):
                     self._record(value)
                     if held.is_full:
                         yield from held.full(text.position)
+                if text.list_ends:
+                    return
                 self._record(*text.value(self._max_line))
             if held.is_full:
                 yield from held.full(text.position)
@@ -228,6 +236,7 @@ def _lists_in(document: bytes) -> list[str]:
     return []
 
 
+@lru_cache(maxsize=128)
 def _decode(name: bytes) -> str:
     try:
         return str(json.loads(name))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+from base64 import b64encode
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from pik.model.batch import Batch
 from pik.model.delivery import Filter, read_delivery
 from pik.model.instant import ALL_TIME
 from pik.model.layout import Layout, read_layout
+from pik.model.times import Times
 from pik.ports.store import Store
 from pik.rawlog.deliveries import deliveries
 from pik.rawlog.segment_writer import Reading
@@ -134,3 +137,102 @@ def test_fields_around_records_need_a_path_to_records(folder: Path) -> None:
     ):
         with pytest.raises(UsageError, match=message):
             checked(None, file_source(str(folder / "a.json")), reading=reading)
+
+
+AT, SECONDS = "2026-03-02T10:15:00.123Z", 1772446500
+ENVELOPES: dict[str, tuple[str, dict[str, Any], dict[str, str], str]] = {
+    "CloudTrail": (
+        "Records[]",
+        {"Records": [{"eventTime": AT, "eventName": "PutObject", "eventID": "k1", "userIdentity": {"arn": "e1"}}]},
+        {"entity_id": "userIdentity.arn", "event_time": "eventTime", "idempotency_key": "eventID"},
+        "rfc3339",
+    ),
+    "S3": (
+        "Records[]",
+        {"Records": [{"eventTime": AT, "s3": {"object": {"key": "e1%2B%C3%A9", "sequencer": "k1"}}}]},
+        {
+            "entity_id": "replace(url_decode(s3.object.key), '+é', '')",
+            "event_time": "eventTime",
+            "idempotency_key": "s3.object.sequencer",
+        },
+        "rfc3339",
+    ),
+    "SNS in SQS": (
+        "Records[]",
+        {
+            "Records": [
+                {
+                    "messageId": "k1",
+                    "attributes": {"SentTimestamp": f"{SECONDS}123"},
+                    "body": json.dumps({"Type": "Notification", "Message": json.dumps({"customer": "e1"})}),
+                }
+            ]
+        },
+        {
+            "entity_id": "parse_json(parse_json(body).Message).customer",
+            "event_time": "attributes.SentTimestamp",
+            "idempotency_key": "messageId",
+        },
+        "epoch_ms",
+    ),
+    "Kinesis": (
+        "Records[]",
+        {
+            "Records": [
+                {
+                    "eventID": "k1",
+                    "kinesis": {
+                        "data": b64encode(b'{"customer":"e1"}').decode(),
+                        "approximateArrivalTimestamp": SECONDS + 0.123,
+                    },
+                }
+            ]
+        },
+        {
+            "entity_id": "parse_json(base64_decode(kinesis.data)).customer",
+            "event_time": "kinesis.approximateArrivalTimestamp",
+            "idempotency_key": "eventID",
+        },
+        "epoch",
+    ),
+    "CloudWatch Logs": (
+        "logEvents[]",
+        {"logGroup": "e1", "logEvents": [{"id": "k1", "timestamp": SECONDS * 1000 + 123, "message": "m"}]},
+        {"entity_id": "parent('logGroup')", "event_time": "timestamp", "idempotency_key": "id"},
+        "epoch_ms",
+    ),
+    "OTLP": (
+        "resourceLogs[].scopeLogs[].logRecords[]",
+        {
+            "resourceLogs": [
+                {
+                    "resource": {"attributes": [{"key": "service.name", "value": {"stringValue": "e1"}}]},
+                    "scopeLogs": [{"logRecords": [{"timeUnixNano": f"{SECONDS}123000000", "spanId": "k1"}]}],
+                }
+            ]
+        },
+        {
+            "entity_id": "parent('resource').attributes[?key=='service.name'].value.stringValue | [0]",
+            "event_time": "timeUnixNano",
+            "idempotency_key": "spanId",
+        },
+        "epoch_ns",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ENVELOPES)
+def test_the_usual_envelopes_are_read(tmp_path: Path, name: str) -> None:
+    path, document, mapping, time_format = ENVELOPES[name]
+    constants = {"source": "'s'", "event_type": "'t'", "payload": "@"}
+    reading = Reading(
+        2000, mapping=constants | mapping, times=Times(time_format), layout=read_layout({"records": path})
+    )
+    with gzip.open(tmp_path / "envelope.json.gz", "wt") as file:
+        file.write(f"{json.dumps(document)}\n" * 2)
+    report = checked(None, file_source(str(tmp_path / "envelope.json.gz")), reading=reading, sample=2)
+    assert (report.valid, report.rejected) == (2, 0)
+    for _, preview in report.sample:
+        found = {one.field: json.loads(one.value) for one in preview.fields}
+        assert (found["entity_id"], found["idempotency_key"]) == ("e1", "k1")
+        assert found["event_time"] == "2026-03-02T10:15:00.123000000Z"

@@ -161,6 +161,29 @@ def test_records_are_those_of_a_parser_of_whole_documents(found: tuple[str, list
         assert around(again) == there[len(correct) // 2 :]
 
 
+ALIKE = st.recursive(
+    st.sampled_from(
+        ['{"k":1}', '{"k":"},{"}', '{"k":"a\\nb"}', '{"k": 1}', '{"k":\n1}', "{}", '{"k":tru}', '{"k":"\n"}', "1"]
+    ),
+    lambda inner: st.lists(inner, max_size=4).map(lambda parts: f'{{"k":[{",".join(parts)}]}}'),
+    max_leaves=12,
+)
+
+
+@given(st.lists(ALIKE, max_size=30), st.sampled_from([",", ",\n", " , "]), st.sampled_from([3, 100, 300, 10_000]))
+def test_elements_that_begin_alike_are_told_apart(elements: list[str], comma: str, size: int) -> None:
+    with small(size):
+        found = records(read(f'{{"a":[{comma.join(elements)}]}}\n{{"a":[0]}}'.encode(), "a[]", max_line=10_000))
+    correct: list[str | None] = []
+    for element in elements:
+        try:
+            json.loads(element)
+            correct.append(element.replace("\n", " "))
+        except ValueError:
+            correct.append(None)
+    assert [None if isinstance(one, Problem) else one.decode() for one in found] == [*correct, "0"]
+
+
 @pytest.mark.parametrize(
     ("text", "found"),
     [
