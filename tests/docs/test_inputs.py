@@ -18,6 +18,7 @@ from pik.model.functions import USAGE, ValueFunctions
 from pik.model.instant import format_instant, parse_event_time
 from pik.model.jmes import MAX_DEPTH, MAX_LENGTH, MAX_MADE, Expression
 from pik.model.place import Place
+from pik.model.record_path import read_path
 from tests.model.test_identity import line
 from tests.support.docs.console import REPOSITORY
 
@@ -51,6 +52,15 @@ def test_each_form_of_iso_8601_is_read_by_that_name_alone() -> None:
 @pytest.mark.parametrize("name", re.findall(r"`'?(epoch\w*|auto|rfc3339|%d/[^`']+)'?`", PAGE))
 def test_each_time_format_is_one(name: str) -> None:
     TimeFormat(name)
+
+
+def test_the_paths_and_expressions_of_documents_are_valid() -> None:
+    rows = re.findall(r"^\| .* \| `'(\S+\[\])'` \| (.*) \|$", PAGE, re.MULTILINE)
+    assert len(rows) > 5
+    for path, expressions in rows:
+        read_path(path)
+        for expression in re.findall(r"`([^`]+)`", expressions):
+            Expression(expression.replace("\\|", "|"), path, of_record=True)
 
 
 def test_the_numbers_are_those_of_the_code() -> None:
