@@ -38,7 +38,8 @@ def find_mapping(name: str, own: Mapping[str, NamedMapping]) -> NamedMapping:
     """Return the mapping of that name: one's own, of pik.toml, before a shipped one. Raises UsageError."""
     known = {**shipped_mappings(), **own}
     if name not in known:
-        close = ", ".join(get_close_matches(name, known, n=3))
+        begun = [one for one in known if one.startswith(name.lower())]
+        close = ", ".join(begun[:3] or get_close_matches(name, known, n=3))
         hint = f"did you mean {close}? `pik mappings list` lists them" if close else "`pik mappings list` lists them"
         raise UsageError(f"there is no mapping {name!r}", hint=hint)
     return checked(known[name])

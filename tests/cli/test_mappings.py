@@ -174,3 +174,26 @@ def test_mappings_are_listed(pik: Any, here: Path) -> None:
         ["shop-*.csv", "old/*"],
         "nightly export",
     )
+
+
+def test_a_mapping_is_tried_on_the_first_records_without_a_store(pik: Any, here: Path) -> None:
+    (here / "other.csv").write_text(ROWS.replace("01.02.2026 11:00", "noon") + "cem;01.02.2026 12:00;5\n" * 2)
+    tried = pik("mappings", "try", "shop", "other.csv", "--sample", "2", "--map", "entity_id=upper(customer)")
+    assert tried.code == 3
+    assert "01.02.2026 10:00" in tried.out
+    found = pik("mappings", "try", "shop", "other.csv", "--map", "entity_id=upper(customer)", "--format", "json").json()
+    assert (found["read"], found["mapping"], found["input"]) == (3, "shop", "csv")
+    assert [(one["seq"], one["field"]) for one in found["rejects"]] == [(2, "event_time")]
+    assert "noon" in found["rejects"][0]["line"]
+    rows = {one["field"]: (one["from"], one["found_value"], one["event"]) for one in found["sample"] if one["seq"] == 1}
+    assert rows["entity_id"] == ("upper(customer)", "ANA", "ANA")
+    assert rows["event_time"] == ("at", "01.02.2026 10:00", "2026-02-01T09:00:00.000000000Z")
+    assert rows["payload"][2] == {"customer": "ana", "at": "01.02.2026 10:00", "amount": "3"}
+    assert found["next"] == "pik ingest --mapping shop --map 'entity_id=upper(customer)' other.csv"
+    assert not (here / ".pik").exists()
+    (here / "empty.csv").write_text("customer;at;amount\n")
+    assert pik("mappings", "try", "shop", "empty.csv", "--format", "json").json()["read"] == 0
+    assert pik("mappings", "try", "shop", "other.csv", "--mapping", "shop").code == 2
+    assert (
+        pik("mappings", "try", "stripe", "other.csv").err.splitlines()[1].startswith("hint: did you mean stripe-event?")
+    )

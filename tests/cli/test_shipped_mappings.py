@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import Any, NamedTuple
 import pytest
 
 from pik.inputs.named_mappings import find_mapping, shipped_mappings, shipped_text
+from pik.model.event import FIELDS
+from pik.model.jmes import Expression
 from pik.model.named_mapping import toml_of
 
 EXAMPLES = {path.name.partition(".")[0]: path for path in (Path(__file__).parents[1] / "data/mappings").iterdir()}
@@ -276,4 +279,8 @@ def test_what_is_printed_of_one_can_be_put_into_pik_toml(pik: Any, tmp_path: Pat
     assert find_mapping(name, {}) == shipped
     assert shipped.description
     assert not shipped.files
-    assert "entity_id" in shipped_text(name).partition("[mapping")[0]  # the reasons
+    reasons = shipped_text(name).partition("[mapping")[0]
+    assert "entity_id" in reasons
+    for field, quoted in re.findall(r"--map (\w+)=('[^']+'|\"[^\"]+\"|[\w.]+\w)", reasons.replace("\n# ", " ")):
+        assert field in FIELDS
+        Expression(quoted.strip("'\""), "", of_record=True)

@@ -116,7 +116,6 @@ class Journey:
 
 def _bring_in(pik: Journey) -> None:
     pik("pik init", "init")
-    _mapped(pik)
     pik("pik ingest", "ingest", "monday.jsonl")
     pik("pik ingest", "ingest", "monday.jsonl")
     pik("", "ingest", "peculiar.jsonl", "--on-invalid", "stop", code=2)
@@ -127,6 +126,7 @@ def _bring_in(pik: Journey) -> None:
     fields = {"source": "'till'", "event_type": "'sale'", "entity_id": "who.id", "event_time": "at", "payload": "@"}
     mapping = [word for field, found in fields.items() for word in ("--map", f"{field}={found}")]
     pik("pik ingest --dry-run", "ingest", "--dry-run", "foreign.jsonl", "--time-format", "epoch", *mapping)
+    _mapped(pik)
     _one_batch(pik)
     pik("pik batches", "batches")
     pik("pik batches --rejects", "batches", peculiar["batch_id"], "--rejects")
@@ -142,6 +142,9 @@ def _mapped(pik: Journey) -> None:
     )
     pik("pik mappings list", "mappings", "list")
     pik("pik mappings show", "mappings", "show", "till")
+    pik("pik mappings try", "mappings", "try", "till", "foreign.jsonl")
+    Path("foreign-2.jsonl").write_text(Path("foreign.jsonl").read_text() + '{"at":"noon","who":{"id":"a"}}\n')
+    pik("pik mappings try", "mappings", "try", "till", "foreign-2.jsonl", code=3)
     store = ("--store", "mapped")
     pik("", "init", *store)
     pik("pik ingest", "ingest", "foreign.jsonl", *store)

@@ -15,7 +15,7 @@ from pik.cli.text import visible
 from pik.cli.values import Count, Instant, Json, Lag, Shown, words
 from pik.errors import number_of
 from pik.model.batch import OTHERS, Verdict
-from pik.model.instant import day_text, format_instant, parse_instant
+from pik.model.instant import day_text, display_instant, parse_instant
 
 if TYPE_CHECKING:
     from pik.usecases.ingest.batch_ingest import IngestOptions
@@ -38,7 +38,9 @@ class _Reason(NamedTuple):
     example: Example | None
 
 
-class _SampleRow(NamedTuple):
+class SampleRow(NamedTuple):
+    """A field of an event that is shown."""
+
     source: str
     seq: int
     origin: FieldOrigin
@@ -103,25 +105,25 @@ def _reasons(found: DryRunReport) -> list[_Reason]:
     ]
 
 
-def _sample(found: DryRunReport) -> Iterator[_SampleRow]:
-    return (_SampleRow(source, one.seq, origin) for source, one in found.sample for origin in one.fields)
+def _sample(found: DryRunReport) -> Iterator[SampleRow]:
+    return (SampleRow(source, one.seq, origin) for source, one in found.sample for origin in one.fields)
 
 
 def _cut(text: str) -> str:
     return text if len(text) <= _CUT else text[:_CUT] + "…"
 
 
-def _from(row: _SampleRow) -> str:
+def _from(row: SampleRow) -> str:
     return "field of the record" if row.origin.expression is None else row.origin.expression
 
 
-def _became(row: _SampleRow) -> str:
+def _became(row: SampleRow) -> str:
     """Return the value as it stood, and what became of it if that is something else."""
     found, value = row.origin.found.decode(), row.origin.value.decode()
     if found == value:
         return _cut(found)
     if row.origin.field in ("event_time", "received_time"):
-        value = format_instant(parse_instant(value.strip('"')))
+        value = display_instant(parse_instant(value.strip('"')))
         if found == f'"{value}"':
             return found
     return f"{_cut(found)} → {_cut(value)}"
@@ -131,6 +133,22 @@ _DUPLICATES = (
     Field("exact", Count, "with the same content"),
     Field("conflict", Count, "with the same key and other content"),
 )
+
+SAMPLE = (
+    Column("seq", int, "the record"),
+    Column("field", str, get="origin.field"),
+    Column(
+        "from",
+        str | None,
+        "its expression; null: the record's field of that name",
+        get="origin.expression",
+        text=_from,
+        wrap=True,
+    ),
+    Column("found_value", Json, "the value as it stood", get="origin.found", text=_became, wrap=True, label="value"),
+    Column("event", Json, "as the event has it", get="origin.value", detail=True),
+)
+"""The columns of a SampleRow."""
 
 INGEST_DRY_RUN = Schema(
     "pik ingest --dry-run",
@@ -256,19 +274,7 @@ INGEST_DRY_RUN = Schema(
         "sample",
         "the first events as they would be recorded, one row per field",
         Column("source", str, detail=True),
-        Column("seq", int, "the record"),
-        Column("field", str, get="origin.field"),
-        Column(
-            "from",
-            str | None,
-            "its expression; null: the record's field of that name",
-            get="origin.expression",
-            text=_from,
-        ),
-        Column(
-            "found_value", Json, "the value as it stood", get="origin.found", text=_became, wrap=True, label="value"
-        ),
-        Column("event", Json, "as the event has it", get="origin.value", detail=True),
+        *SAMPLE,
         get=_sample,
     ),
     NOTE,

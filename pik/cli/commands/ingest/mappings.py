@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
-from pik.cli.command import CommandGroup
+from pik.cli.command import PARTLY, CommandGroup
+from pik.cli.commands.ingest.dry_run import SAMPLE, SampleRow
+from pik.cli.commands.ingest.ingest import sources_of
+from pik.cli.commands.ingest.report import NAMED, named
 from pik.cli.config import Format
 from pik.cli.context import Context
-from pik.cli.document import Column, Field, Rows, Schema
-from pik.cli.options import argument
+from pik.cli.document import NEXT, NOTE, Column, Field, Rows, Schema
+from pik.cli.options import argument, option
+from pik.cli.reading import ReadingOptions
 from pik.cli.text import visible_lines
-from pik.errors import command
+from pik.cli.values import Count
+from pik.errors import UsageError, command
 
 if TYPE_CHECKING:
     from pik.model.named_mapping import NamedMapping
+    from pik.usecases.ingest.attempts import Attempt
+
+EXAMPLE = 200
+"""Characters of a rejected record that are shown."""
 
 mappings = CommandGroup("Named mappings of foreign records: list, show, try.")
 
@@ -67,6 +77,51 @@ def _quoted(value: str) -> str:
     return f'"{value}"' if "'" in value and not set(value) & set('"$`\\!\n') else shlex.quote(value)
 
 
+@mappings.add(
+    "try",
+    examples="""
+    # what does the mapping make of the first records?
+    pik mappings try stripe-event events.jsonl
+
+    # and with another entity?
+    pik mappings try stripe-event events.jsonl --map entity_id=data.object.id
+    """,
+)
+def try_(
+    cli: Context,
+    name: Annotated[str, argument("NAME", "The mapping.")],
+    file: Annotated[str, argument("FILE", "A file, folder or archive, an s3:// object, or - for standard input.")],
+    reading_options: ReadingOptions,
+    sample: Annotated[int, option("--sample N", "How many records to show.", min=1)] = 3,
+) -> int | None:
+    """Show what a mapping makes of the first records of a file: where each field comes from, or why one is rejected.
+
+    Nothing is stored, and no store is needed. Other options take precedence over the mapping, as in `pik ingest`, whose
+    --dry-run looks at all records. Exit code 3: some of the records are rejected.
+    """
+    from pik.inputs.archives import with_members
+    from pik.usecases.ingest.attempts import first_attempts
+
+    if reading_options.mapping is not None:
+        raise UsageError("NAME is the mapping here", hint="leave --mapping out")
+    chosen = replace(reading_options, mapping=name)
+    reading = chosen.reading(cli)
+    source = next(with_members(sources_of(cli, [file], None), cli.note))
+    reading, found = first_attempts(source, reading, sample)
+    rejected = [one for one in found if one.event is None]
+    cli.show(
+        TRIED,
+        reading,
+        source=source.name,
+        read=len(found),
+        rejects=rejected,
+        sample=[SampleRow(source.name, one.seq, origin) for one in found if one.event for origin in one.event.fields],
+        note="nothing was stored" if found else f"there is no record in {source.name}",
+        next=command("ingest", *chosen.words(), file) if len(found) > len(rejected) else None,
+    )
+    return PARTLY if rejected else None
+
+
 def _is_shadowing(mapping: NamedMapping) -> bool:
     from pik.inputs.named_mappings import shipped_mappings
     from pik.model.named_mapping import SHIPPED
@@ -76,6 +131,11 @@ def _is_shadowing(mapping: NamedMapping) -> bool:
 
 def _from(mapping: NamedMapping) -> str:
     return mapping.origin + (", in the place of the shipped one" if _is_shadowing(mapping) else "")
+
+
+def _line(attempt: Attempt) -> str:
+    text = attempt.line[: 4 * EXAMPLE].decode(errors="replace")
+    return text if len(text) <= EXAMPLE else text[:EXAMPLE] + "…"
 
 
 MAPPINGS = Schema(
@@ -105,4 +165,24 @@ MAPPING = Schema(
     ),
     Field("toml", str, "the mapping as it is written in pik.toml"),
     Field("command", str, "the command line that says the same"),
+)
+
+TRIED = Schema(
+    "pik mappings try",
+    Field("source", str, "the input"),
+    Field("mapping", str | None, NAMED, get=lambda reading: named(reading.named)),
+    Field("input", str, "how its records are written", get="layout.format"),
+    Field("read", Count, "the first records, which are shown"),
+    Rows(
+        "rejects",
+        "those that are not events",
+        Column("seq", int, "its position in the input; in JSON lines the line"),
+        Column("field", str | None),
+        Column("reason", str, wrap=True),
+        Column("line", str, "the beginning of its text", get=_line, wrap=True),
+        empty="none",
+    ),
+    Rows("sample", "those that are, one row per field", *SAMPLE, empty="none"),
+    NOTE,
+    NEXT,
 )
