@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import tracemalloc
 from base64 import b64encode
 from datetime import UTC, datetime
 from typing import Any
@@ -123,6 +124,17 @@ def test_a_json_text_may_be_larger_than_what_an_expression_may_make_if_the_recor
     assert len(found("parse_json(a)", a=text)) == MAX_MADE // 12
     with pytest.raises(Invalid, match="makes more than 8 MiB"):
         Expression("parse_json(a)", "--map x").search({"a": text}, 1)
+
+
+@pytest.mark.parametrize("expression", ["replace(a, 't', a)", "base64_gunzip(b)"])
+def test_what_is_too_much_is_not_made_first(expression: str) -> None:
+    record = {"a": "t" * 10_000, "b": b64encode(gzip.compress(bytes(100 << 20), 1)).decode()}
+    tracemalloc.start()
+    with pytest.raises(Invalid, match="makes more than 8 MiB"):
+        Expression(expression, "--map x").search(record, 1000)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 3 * MAX_MADE
 
 
 @pytest.mark.parametrize("name", sorted(OF_PLACE))

@@ -145,6 +145,7 @@ PAYLOADS = [
     "parse_json(to_string(payload))",
     "{f: file(), l: line(), s: split(other, '1'), t: trim(other), c: coalesce(other, payload.n)}",
     "{u: parent('n'), h: sha256(to_string(payload))}",
+    "{a: @, b: [@, @]}",
 ]
 TYPES = ["event_type || 'none'", "to_string(payload)", "lower(event_type)", "to_string(parse_json(event_type).a)"]
 PLACE = Place("dt=1/a", 3, ({"n": Decimal("0.12345678901234567890")},))

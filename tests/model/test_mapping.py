@@ -72,6 +72,7 @@ def test_numbers_become_texts_where_a_text_is_asked_for() -> None:
     big = json.dumps(RECORD).encode().replace(b'"opened"', b"123456789012345678901")
     assert b'"event_type":"123456789012345678901"' in read(big).head
     assert b'"event_type":"123456789012345678901"' in read(big, event_type="to_string(action)").head
+    assert read(big, payload="[@, @, @]").payload.count(b"123456789012345678901") == 3  # larger than the record
     assert refusal({**RECORD, "action": True}) == ("event_type", "event_type is not a string: 'true'")
     assert refusal({**RECORD, "action": {"a": 1}})[0] == "event_type"
 
