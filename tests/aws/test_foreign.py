@@ -126,6 +126,12 @@ def test_the_same_content_is_one_batch_wherever_it_is(pik, put, tmp_path) -> Non
     first = pik("ingest", "a.jsonl", "--format", "json").json()
     again = pik("ingest", url, "--format", "json").json()
     assert (again["outcome"], again["batch_id"]) == ("already ingested", first["batch_id"])
+    mapped = ("--map", "event_type=join('/', [partition('dt'), file()])", "--format", "json")
+    assert pik("ingest", put("dt=1/a.jsonl", lines(0, 4)), *mapped).json()["outcome"] == "ingested"
+    (tmp_path / "dt=1").mkdir()
+    (tmp_path / "dt=1" / "a.jsonl").write_bytes(lines(0, 4))
+    assert pik("ingest", "dt=1/a.jsonl", *mapped).json()["outcome"] == "already ingested"
+    assert len(pik("events", "--type", "1/a.jsonl", "--format", "json").json()["events"]) == 4
 
 
 def test_archives_and_other_compressions_are_read_too(pik, put, tmp_path) -> None:

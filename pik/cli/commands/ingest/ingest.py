@@ -44,6 +44,11 @@ if TYPE_CHECKING:
         --map entity_id=body.repository.full_name --map event_time=body.at \\
         --map payload=body --time-format auto
 
+    # JSON in a text of the record, as kcat -J prints it; docs/inputs.md lists the functions
+    pik ingest messages.jsonl --map source=topic --map event_type="'order'" \\
+        --map entity_id='lower(parse_json(payload).customer)' --map event_time=ts \\
+        --map payload='parse_json(payload)' --time-format epoch_ms
+
     # what it would record: events, duplicates, rejects, times
     pik ingest events.jsonl --dry-run
 
