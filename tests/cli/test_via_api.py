@@ -164,6 +164,22 @@ def test_a_mapped_event_is_sent(pik, gateway, tmp_path, data: bytes) -> None:
     assert (direct.code, event["event_id"]) == (3, other["event_id"])
 
 
+def test_records_of_a_document_are_sent_with_the_fields_around_them(pik, gateway, tmp_path) -> None:
+    text = '{"ids":["a","b"],"services":[{"logs":[{"n":1},{"n":2}],"at":"2026-01-31T00:00:00Z"},{"none":1}]}'
+    (tmp_path / "f").write_text(text)
+    mapping = {"source": "'x'", "event_type": "'t'", "entity_id": "parent('ids')[1]", "event_time": "parent('at')"}
+    options = [word for name, found in (mapping | {"payload": "@"}).items() for word in ("--map", f"{name}={found}")]
+    result = pik("ingest", "f", "--records", "services[].logs[]", *options, *VIA)
+    said = result.json()
+    assert (result.code, said["accepted"], said["rejected"]) == (3, 2, 1)
+    assert (
+        said["rejects"][0]["reason"] == "no list logs in element 2 of services of this document; it has: none (line 1)"
+    )
+    stored = ("--store", tmp_path / "deployed", "--format", "json")
+    events = pik("events", *stored).json()["events"]
+    assert [(one["entity_id"], one["payload"]["n"]) for one in events] == [("b", 1), ("b", 2)]
+
+
 def test_a_malformed_value_of_several_lines_is_rejected_here_and_not_sent_as_several(pik, gateway, tmp_path) -> None:
     """A line break in a string makes it malformed; made one line, it would be an event."""
     event = {"source": "s", "event_type": "t", "entity_id": "e", "event_time": "2026-03-02T10:00:00Z", "payload": {}}

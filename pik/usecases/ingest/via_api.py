@@ -181,7 +181,6 @@ class _Sender:
         zones = self._zones
         if self._mapping is not None:
             event, _ = self._mapping.read(line, Place(self._reading.file, seq, parents.of(seq)))
-            parents.add_to(event)
             return event.entity_id, event_line(event) if zones == NO_ZONES else event_line_in(zones, event)
         try:
             return read_event(line).entity_id, line

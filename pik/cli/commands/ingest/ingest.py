@@ -49,6 +49,11 @@ if TYPE_CHECKING:
         --map entity_id='lower(parse_json(payload).customer)' --map event_time=ts \\
         --map payload='parse_json(payload)' --time-format epoch_ms
 
+    # records in a document, and a field of the document
+    pik ingest logs.json --records 'logEvents[]' --map source="'app'" \\
+        --map event_type="'log'" --map entity_id="parent('logGroup')" \\
+        --map event_time=timestamp --map payload=@ --time-format epoch_ms
+
     # what it would record: events, duplicates, rejects, times
     pik ingest events.jsonl --dry-run
 
