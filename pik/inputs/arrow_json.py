@@ -12,12 +12,14 @@ import math
 from base64 import b64encode
 from collections.abc import Iterator
 from datetime import date
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
 
 import msgspec
 
 from pik.errors import InputError
+from pik.inputs.arrow_values import number, text, truth
+from pik.inputs.arrow_values import texts as texts_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -50,13 +52,37 @@ def expect_readable(kind: pa.DataType, what: str) -> None:
         )
 
 
+class Texts(NamedTuple):
+    """Texts of cells, all within the same `quote`: joining that with others at once is faster than one by one. A text
+    is null where JSON cannot say the cell."""
+
+    cells: pa.Array
+    quote: str = ""
+
+    def at(self, place: int) -> str | None:
+        """Return the JSON text of one cell."""
+        text = self.cells[place].as_py()
+        return None if text is None else f"{self.quote}{text}{self.quote}"
+
+
+def within_quotes(cells: pa.Array) -> Texts:
+    """Return the JSON texts of the cells, without quotes that all of them have."""
+    import pyarrow.types as types
+
+    kind = cells.type
+    if not cells.null_count and (types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)):
+        return Texts(_escaped(cells), '"')
+    if not cells.null_count and types.is_temporal(kind):
+        return Texts(_moments(cells), '"')
+    return Texts(json_texts(cells))
+
+
 def json_texts(cells: pa.Array) -> pa.Array:
     """Return the JSON text of each cell, null where JSON cannot say it."""
-    import pyarrow as pa
     import pyarrow.compute as pc
 
     texts = _of_values(cells)
-    return pc.if_else(cells.is_null(), pa.scalar("null"), texts) if cells.null_count else texts
+    return pc.if_else(cells.is_null(), text("null"), texts) if cells.null_count else texts
 
 
 def _of_values(cells: pa.Array) -> pa.Array:
@@ -67,38 +93,43 @@ def _of_values(cells: pa.Array) -> pa.Array:
 
     kind = cells.type
     if types.is_null(kind):
-        return pa.array(["null"] * len(cells))
+        return pa.repeat(text("null"), len(cells))
     if isinstance(kind, pa.BaseExtensionType):
         return _uuids(cells.storage) if kind.extension_name == "arrow.uuid" else _of_values(cells.storage)
     if types.is_dictionary(kind):
         return _of_values(cells.dictionary_decode())
     if types.is_map(kind):
         keys, items = _keys(_members(cells, cells.keys)), json_texts(_members(cells, cells.items))
-        pairs = pc.binary_join_element_wise(keys, items, ":")
-        return pc.binary_join_element_wise("{", _joined(cells, pairs), "}", "")
+        return joined("{", _joined(cells, joined(keys, ":", items)), "}")
     if types.is_struct(kind):
         return _objects(cells)
     if types.is_fixed_size_list(kind):
         cells = cells.cast(pa.list_(kind.value_field))
     if types.is_nested(kind):
-        return pc.binary_join_element_wise("[", _joined(cells, json_texts(_members(cells, cells.values))), "]", "")
+        return joined("[", _joined(cells, json_texts(_members(cells, cells.values))), "]")
     if types.is_floating(kind):
         texts = cells.cast(pa.string())
-        return pc.if_else(pc.is_finite(cells), texts, None) if pc.all(pc.is_finite(cells)).as_py() is False else texts
+        finite = pc.is_finite(cells)
+        return pc.if_else(finite, texts, text(None)) if pc.all(finite).as_py() is False else texts
     if types.is_temporal(kind):
         return _quoted(_moments(cells))
     if types.is_integer(kind) or types.is_decimal(kind) or types.is_boolean(kind):
         return cells.cast(pa.string())
     if types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind):
-        return _strings(cells)
-    found = [value and b64encode(value).decode() for value in cells.to_pylist()]
-    return _quoted(pa.array(found, pa.string()))
+        return _quoted(_escaped(cells))
+    found = [None if value is None else b64encode(value).decode() for value in cells.to_pylist()]
+    return _quoted(texts_of(found))
 
 
 def _quoted(texts: pa.Array) -> pa.Array:
+    return joined('"', texts, '"')
+
+
+def joined(*parts: pa.Array | str) -> pa.Array:
+    """Return what each row's parts make, one after the other; a text is a part of every row."""
     import pyarrow.compute as pc
 
-    return pc.binary_join_element_wise('"', texts, '"', "")
+    return pc.binary_join_element_wise(*(text(part) if isinstance(part, str) else part for part in parts), text(""))
 
 
 def _joined(lists: pa.Array, texts: pa.Array) -> pa.Array:
@@ -107,7 +138,7 @@ def _joined(lists: pa.Array, texts: pa.Array) -> pa.Array:
     import pyarrow.compute as pc
 
     offsets = pc.subtract(lists.offsets, lists.offsets[0]).cast(pa.int32())
-    return pc.binary_join(pa.ListArray.from_arrays(offsets, texts), ",")
+    return pc.binary_join(pa.ListArray.from_arrays(offsets, texts), text(","))
 
 
 def _members(lists: pa.Array, values: pa.Array) -> pa.Array:
@@ -118,12 +149,11 @@ def _members(lists: pa.Array, values: pa.Array) -> pa.Array:
 
 def _objects(structs: pa.Array) -> pa.Array:
     import pyarrow as pa
-    import pyarrow.compute as pc
 
     parts: list[Any] = []
     for field, cells in zip(structs.type, structs.flatten(), strict=True):
         parts += [(",%s:" if parts else "{%s:") % _encode(field.name).decode(), json_texts(cells)]
-    return pc.binary_join_element_wise(*parts, "}", "") if parts else pa.array(["{}"] * len(structs))
+    return joined(*parts, "}") if parts else pa.repeat(text("{}"), len(structs))
 
 
 def _keys(keys: pa.Array) -> pa.Array:
@@ -134,7 +164,8 @@ def _keys(keys: pa.Array) -> pa.Array:
     return pc.if_else(pc.starts_with(texts, '"'), texts, _quoted(texts))
 
 
-def _strings(cells: pa.Array) -> pa.Array:
+def _escaped(cells: pa.Array) -> pa.Array:
+    """Return texts as they stand within quotes, null where they are not UTF-8."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -143,13 +174,12 @@ def _strings(cells: pa.Array) -> pa.Array:
         texts.validate(full=True)
     except pa.ArrowInvalid:
         found = [None if value is None else _utf8(value) for value in texts.cast(pa.binary()).to_pylist()]
-        return pa.array(found, pa.string())
-    quoted = _quoted(texts)
+        return texts_of(found)
     if not _has_special(texts):
-        return quoted
-    special = pc.fill_null(pc.match_substring_regex(texts, r'[\x00-\x1f"\\]'), False)
-    escaped = [_encode(text).decode() for text in texts.filter(special).to_pylist()]
-    return pc.replace_with_mask(quoted, special, pa.array(escaped, pa.string()))
+        return texts
+    special = pc.fill_null(pc.match_substring_regex(texts, r'[\x00-\x1f"\\]'), truth(False))
+    escaped = [_encode(one).decode()[1:-1] for one in texts.filter(special).to_pylist()]
+    return pc.replace_with_mask(texts, special, texts_of(escaped))
 
 
 def _has_special(texts: pa.Array) -> bool:
@@ -165,15 +195,13 @@ def _has_special(texts: pa.Array) -> bool:
 
 def _utf8(value: bytes) -> str | None:
     try:
-        return _encode(value.decode()).decode()
+        return _encode(value.decode()).decode()[1:-1]
     except UnicodeDecodeError:
         return None
 
 
 def _uuids(cells: pa.Array) -> pa.Array:
-    import pyarrow as pa
-
-    return pa.array([value and f'"{UUID(bytes=value)}"' for value in cells.to_pylist()], pa.string())
+    return texts_of([None if value is None else f'"{UUID(bytes=value)}"' for value in cells.to_pylist()])
 
 
 def _moments(cells: pa.Array) -> pa.Array:
@@ -187,22 +215,27 @@ def _moments(cells: pa.Array) -> pa.Array:
         cells = cells.cast(pa.date32())
     if types.is_date(kind):
         days = cells.view(pa.int32())
-        return pc.if_else(_between(days, 1), cells.cast(pa.string()), None)
+        return pc.if_else(_between(days, 1), cells.cast(pa.string()), text(None))
     if types.is_time(kind):
-        return pc.binary_join_element_wise(cells.cast(pa.string()), _DIGITS[kind.unit], "")
+        return joined(cells.cast(pa.string()), _DIGITS[kind.unit])
     texts = pc.replace_substring(cells.view(pa.timestamp(kind.unit)).cast(pa.string()), " ", "T", max_replacements=1)
-    texts = pc.binary_join_element_wise(texts, _DIGITS[kind.unit] + ("" if kind.tz is None else "Z"), "")
+    texts = joined(texts, _DIGITS[kind.unit] + ("" if kind.tz is None else "Z"))
     if kind.unit == "ns":
         return texts  # they do not reach further
-    return pc.if_else(_between(cells.view(pa.int64()), 86_400 * _SECOND[kind.unit]), texts, None)
+    return pc.if_else(_between(cells.view(pa.int64()), 86_400 * _SECOND[kind.unit]), texts, text(None))
 
 
 def _between(numbers: pa.Array, day: int) -> pa.Array:
     """Whether times are in the years that texts can have; `day` is the length of one."""
+    first, end = (year * day for year in _YEARS)
+    return within(numbers, first, end)
+
+
+def within(numbers: pa.Array, first: int, end: int) -> pa.Array:
+    """Return which of the numbers are at least the first one and less than the other."""
     import pyarrow.compute as pc
 
-    first, end = (number * day for number in _YEARS)
-    return pc.and_(pc.greater_equal(numbers, first), pc.less(numbers, end))
+    return pc.and_(pc.greater_equal(numbers, number(first)), pc.less(numbers, number(end)))
 
 
 def shown(cell: pa.Scalar) -> str:

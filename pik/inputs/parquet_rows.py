@@ -10,7 +10,9 @@ import msgspec
 
 from pik.errors import InputError
 from pik.inputs import blocks as limits
-from pik.inputs.arrow_json import expect_readable, json_texts, reason, shown
+from pik.inputs.arrow_json import Texts, expect_readable, joined, reason, shown, within, within_quotes
+from pik.inputs.arrow_values import text, truth
+from pik.inputs.arrow_values import texts as texts_of
 from pik.inputs.blocks import Block, Problem
 from pik.inputs.copies import seekable
 from pik.model.event import one_line
@@ -75,6 +77,7 @@ def open_parquet(file: BinaryIO, name: str, **options: Any) -> ParquetFile:
     import pyarrow as pa
     from pyarrow import parquet
 
+    pa.set_memory_pool(pa.system_memory_pool())  # Arrow's own keeps 40 MB that it does not use
     try:
         return parquet.ParquetFile(file, pre_buffer=False, buffer_size=_BUFFER, **options)
     except (pa.ArrowException, OSError) as error:
@@ -159,21 +162,24 @@ class _Rows:
         import pyarrow as pa
         import pyarrow.compute as pc
 
-        texts = {column: json_texts(batch.column(column)) for column in batch.schema.names}
+        texts = {column: within_quotes(batch.column(column)) for column in batch.schema.names}
         for column, moments in zip(coarse.schema.names, coarse.columns, strict=True) if coarse is not None else ():
             micros = moments.view(pa.int64())
-            fits = pc.and_(pc.greater_equal(micros, _NANOS[0]), pc.less(micros, _NANOS[1]))
-            texts[column] = pc.if_else(pc.fill_null(fits, True), texts[column], None)
+            fits = within(micros, *_NANOS)
+            cells = pc.if_else(pc.fill_null(fits, truth(True)), texts[column].cells, text(None))
+            texts[column] = Texts(cells, texts[column].quote)
         parts: list[Any] = []
-        for column, cells in texts.items():
-            parts += [(",%s:" if parts else "{%s:") % _encode(column).decode(), cells]
-        found = pc.binary_join_element_wise(*parts, "}\n", "")
+        before = "{"
+        for column, (cells, quote) in texts.items():
+            parts += [f"{before}{_encode(column).decode()}:{quote}", cells]
+            before = f"{quote},"
+        found = joined(*parts, before.replace(",", "}\n"))
         problems = {}
         if found.null_count:
             for place in pc.indices_nonzero(found.is_null()).to_pylist():
                 problems[place] = _problem(batch, place, texts)
             lines = [one_line(problem.record).decode() + "\n" for problem in problems.values()]
-            found = pc.replace_with_mask(found, found.is_null(), pa.array(lines, found.type))
+            found = pc.replace_with_mask(found, found.is_null(), texts_of(lines))
         size = pc.sum(pc.binary_length(found)).as_py() or 0
         return found.buffers()[2].slice(0, size).to_pybytes(), problems
 
@@ -188,9 +194,9 @@ def _without_dictionaries(batch: pa.RecordBatch) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
 
 
-def _problem(batch: pa.RecordBatch, place: int, texts: dict[str, pa.Array]) -> Problem:
+def _problem(batch: pa.RecordBatch, place: int, texts: dict[str, Texts]) -> Problem:
     """Return the problem of a row with a value that JSON cannot say."""
-    cells = {name: column[place].as_py() for name, column in texts.items()}
+    cells = {name: column.at(place) for name, column in texts.items()}
     wrong = next(name for name, text in cells.items() if text is None)
     pairs = [(name, text or shown(batch.column(name)[place])) for name, text in cells.items()]
     row = ",".join(f"{_encode(name).decode()}:{text}" for name, text in pairs)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import subprocess
+import sys
 from base64 import b64encode
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
@@ -210,3 +212,23 @@ def test_a_file_is_recognized_by_its_content_plain_or_compressed(tmp_path: Path)
         with file_source(str(tmp_path / name)).open() as opened:
             assert opened.recognize(AUTO, mapped=True) == PARQUET
             assert records(list(opened.blocks(PARQUET, LIMIT, first_seq=9, offset=8))) == [{"a": 8}, {"a": 9}]
+
+
+def test_pandas_is_not_imported_whatever_the_values_are(tmp_path: Path) -> None:
+    """PyArrow would, for each value of Python that it is given: that takes as long as reading 100,000 rows."""
+    table = pa.table(
+        {
+            "text": ['a"', "b", None],
+            "number": [1.5, float("nan"), None],
+            "at": [date(2026, 3, 2), date(2026, 3, 3), None],
+            "list": [[1], [], None],
+            "struct": [{"n": b"a"}, {"n": b""}, None],
+        }
+    )
+    (tmp_path / "t.parquet").write_bytes(parquet(table))
+    code = (
+        "import sys; from pik.inputs import parquet_rows; from pik.model.layout import PARQUET; "
+        "found = list(parquet_rows.blocks(open('t.parquet', 'rb'), 't', PARQUET, max_line=1000)); "
+        "sys.exit('pandas' in sys.modules or len(found) != 1 or len(found[0].problems) != 1)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=False).returncode == 0
