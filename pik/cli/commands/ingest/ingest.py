@@ -20,7 +20,7 @@ from pik.cli.commands.ingest.refusals import Refusals
 from pik.cli.context import Context
 from pik.cli.options import argument, option
 from pik.cli.reading import ReadingOptions
-from pik.errors import NotFound, UsageError
+from pik.errors import NotFound, UsageError, number_of
 
 if TYPE_CHECKING:
     from pik.inputs.source import Input, Source
@@ -172,6 +172,9 @@ def _interrupted(store: Store, inputs: Sequence[Input]) -> dict[str, str]:
     return {one.origin.name: one.batch_id for one in newest if one.state == BatchState.INTERRUPTED}
 
 
+_NOTED = 20
+"""Inputs that are named one by one where the next one fails, or the command is interrupted: the last ones."""
+
 _NEWEST = 100
 """Batches among which an interrupted one is looked for."""
 
@@ -252,8 +255,10 @@ def _record(
             done.append(one)  # noqa: PERF402 - those before an error are reported
         refusals.expect_some(len(done))
     except BaseException:
-        for one in done:
+        for one in done[-_NOTED:]:
             cli.note(f"{one.source}: {one.outcome}, batch {one.batch.batch_id}")
+        if len(done) > _NOTED:
+            cli.note(f"{number_of(len(done) - _NOTED, 'input')} before these: `pik batches`")
         raise
     return done
 
