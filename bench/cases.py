@@ -127,6 +127,22 @@ def ingest_tiny(ws: Workspace, *, files: int) -> Pair:
     return _durable(ws, (f"{ws.tiny(files)}/*.jsonl",), 3 * files, objects=2 * files)  # a segment and a record each
 
 
+def ingest_folder(ws: Workspace, *, files: int, lines: int) -> Pair:
+    """A folder as one batch, and the same lines in one file."""
+    folder = ws.tiny(files, lines)
+
+    def step(name: str, *arguments: str | Path) -> Step:
+        store, accepted = ws.path(f"store-{name}"), f"{files * lines:,}"
+
+        def check(stdout: str) -> None:
+            if accepted not in stdout:
+                raise CommandFailed(f"the ingest should have accepted {accepted} events, and said:\n{stdout[-2000:]}")
+
+        return Step(ws.pik("ingest", *arguments, store=store), partial(ws.new_store, store), check)
+
+    return Pair(ours=step("folder", folder, "--one-batch"), peer=step("file", ws.joined(folder)))
+
+
 def ingest_growth(ws: Workspace) -> Pair:
     tenth = _ingest(ws, ws.events(seed=110), onto=ws.grown(9), name="tenth")
     return Pair(ours=tenth, peer=_ingest(ws, ws.events(seed=101)))
@@ -380,6 +396,16 @@ CASES = (
         lines=15_000,
         pairs=1,
         warm_up=False,
+    ),
+    Case(
+        "ingest-folder",
+        "`pik ingest DIR --one-batch`, 100,000 files of ten events",
+        "the same lines in one file",
+        partial(ingest_folder, files=100_000, lines=10),
+        ratio=3,
+        mib=MEMORY_MIB,
+        lines=1_000_000,
+        pairs=3,
     ),
     Case(
         "diff",

@@ -101,14 +101,22 @@ class Workspace:
             file.writelines(_EVENT % (line, date(2026, 1, 1), line) for line in range(number))
         return path
 
-    def tiny(self, number: int) -> Path:
-        """A directory of so many files, with three events each."""
-        directory = self._inputs / f"tiny-{number}"
+    def tiny(self, number: int, lines: int = 3) -> Path:
+        """A directory of so many files, with so many events each."""
+        directory = self._inputs / f"tiny-{number}-{lines}"
         directory.mkdir(exist_ok=True)
         for name in range(number):
-            lines = (_EVENT % (line, date(2026, 1, 1 + name % 28), 3 * name + line) for line in range(3))
-            (directory / f"{name:05}.jsonl").write_text("".join(lines))
+            events = (_EVENT % (line, date(2026, 1, 1 + name % 28), lines * name + line) for line in range(lines))
+            (directory / f"{name:05}.jsonl").write_text("".join(events))
         return directory
+
+    def joined(self, directory: Path) -> Path:
+        """All files of a directory in one."""
+        path = directory.with_suffix(".jsonl")
+        with path.open("wb") as file:
+            for part in sorted(directory.iterdir()):
+                file.write(part.read_bytes())
+        return path
 
     def events_with_id(self) -> Path:
         """The plain input with an id in front of each line, for peers that cannot compute one."""
