@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
@@ -9,10 +10,12 @@ from functools import cache
 from importlib.resources import files
 from pathlib import PurePosixPath
 
-from pik.errors import UsageError
+from pik.errors import Invalid, UsageError
+from pik.inputs.shapes import first_object
 from pik.inputs.time_formats import TimeFormat
 from pik.model.jmes import Expression
 from pik.model.named_mapping import SHIPPED, NamedMapping, read_mapping
+from pik.model.record_path import EACH, read_path
 from pik.model.times import FIELDS
 
 _PLACE = files("pik") / "mappings"
@@ -57,12 +60,44 @@ def mapping_for(file: str, own: Iterable[NamedMapping]) -> NamedMapping | None:
     return checked(found[0]) if found else None
 
 
+def recognized(text: str, pattern: str | None = None) -> str | None:
+    """Return the name of the shipped mapping that is certainly for an input: one for lines of that pattern, or the only
+    one that recognizes the first record of JSON that the input begins with."""
+    shipped = shipped_mappings().values()
+    if pattern is not None:
+        return next((one.name for one in shipped if pattern in one.given.get("pattern", ())), None)
+    found = [one.name for one in shipped if one.recognized_by and _recognizes(one, text)]
+    return found[0] if len(found) == 1 else None
+
+
+def _recognizes(mapping: NamedMapping, text: str) -> bool:
+    """Return whether the first record of a text is certainly one of those that the mapping is for."""
+    record: object = first_object(text)
+    for pattern in mapping.given.get("pattern", ()):
+        line = re.fullmatch(pattern, text.partition("\n")[0])
+        record = line and line.groupdict()
+    for path in mapping.given.get("records", ()):
+        for step in read_path(path):
+            if step is EACH:
+                record = record[0] if isinstance(record, list) and record else None
+            else:
+                record = record.get(step) if isinstance(record, dict) else None
+    if not isinstance(record, dict):
+        return False
+    try:
+        return bool(Expression(mapping.recognized_by, "recognized_by").search_slowly(record))
+    except Invalid:
+        return False
+
+
 def checked(mapping: NamedMapping) -> NamedMapping:
     """Return the mapping, whose expressions and times can be read. Raises UsageError that names what cannot."""
     at = f"mapping.{mapping.name}"
     try:
         for name, text in mapping.fields.items():
             Expression(text, f"{at}.map.{name}", of_record=True)
+        if mapping.recognized_by:
+            Expression(mapping.recognized_by, f"{at}.recognized_by")
         for name in FIELDS:
             TimeFormat(mapping.times.format_of(name), mapping.times.zone(name))
     except UsageError as error:

@@ -74,6 +74,11 @@ class _OpenedFiles(OpenedInput):
             self._layout = opened.recognize(layout, mapped=mapped)
         return self._layout
 
+    def known_mapping(self, layout: Layout) -> str | None:
+        """Return the name of the shipped mapping that is certainly for the first file, if there is one."""
+        with self._first() as opened:
+            return opened.known_mapping(layout)
+
     def expect_fields(self, layout: Layout, mapping: RecordMapping) -> None:
         """Raise UsageError where the mapping fits none of the first file's first records."""
         with self._first() as opened:

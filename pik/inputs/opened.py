@@ -24,6 +24,7 @@ from pik.inputs.compression import beginning, codec_of, decompressed, uncompress
 from pik.inputs.csv_rows import delimiter_of, table
 from pik.inputs.encoding import as_utf8, expect_utf8
 from pik.inputs.mapping import MIXED, RecordMapping
+from pik.inputs.named_mappings import recognized
 from pik.inputs.shapes import Shape, cut_object, lists_in, recognize, refuse_binary
 from pik.model.layout import JSON_LINES, PARQUET, TABLES, WRITTEN_AS_JSON, InputFormat, Layout
 from pik.model.record_path import EACH, path_text
@@ -97,6 +98,10 @@ class OpenedInput(ABC):
         input is certainly not of that format, or of none that can be read. `mapped`: any JSON object is a record."""
 
     @abstractmethod
+    def known_mapping(self, layout: Layout) -> str | None:
+        """Return the name of the shipped mapping that is certainly for the input, if there is one."""
+
+    @abstractmethod
     def expect_fields(self, layout: Layout, mapping: RecordMapping) -> None:
         """Raise UsageError where the mapping fits none of the input's first records."""
 
@@ -159,6 +164,12 @@ class OpenedFile(OpenedInput):
         if layout.format == InputFormat.TEXT:
             text_lines.compiled(layout)  # complains before anything is recorded
         return layout
+
+    def known_mapping(self, layout: Layout) -> str | None:
+        """Return the name of the shipped mapping that is certainly for the input, if there is one."""
+        with suppress(InputError):
+            return recognized(self._head(layout)[0].decode(errors="replace"), layout.pattern)
+        return None
 
     def expect_fields(self, layout: Layout, mapping: RecordMapping) -> None:
         """Raise UsageError where the mapping fits none of the input's first records."""

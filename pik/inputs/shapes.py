@@ -176,6 +176,18 @@ def cut_object(text: str) -> dict[str, object] | None:
     return _object(text[:end] + closing) if end else None
 
 
+def first_object(text: str) -> dict[str, object] | None:
+    """Return the object that a text begins with, or what is whole of one that is cut; None if it begins otherwise."""
+    start = text.lstrip("\ufeff \t\r\n\x1e[")
+    if not start.startswith("{"):
+        return None
+    try:
+        found, _ = json.JSONDecoder().raw_decode(start)
+    except (ValueError, RecursionError):
+        return cut_object(start)
+    return found if isinstance(found, dict) else None
+
+
 def _values(text: str, filled: list[str], *, whole: bool, mapped: bool) -> Layout | Shape | None:
     """Recognize objects that are not one per line: several on one, or one over several. `text` may be cut."""
     try:

@@ -75,22 +75,32 @@ class Reading:
         """Return how this input is read, its layout recognized. Raises InputError where it cannot be, and UsageError
         where the mapping fits none of its first records, unless they may be of another kind."""
         chosen = self if self.by_file is None else opened.chosen(self.by_file)
-        layout = opened.recognize(chosen.layout, mapped=chosen.is_mapped)
-        reading = replace(chosen, layout=layout, file=opened.file)
+        layout = chosen.layout
+        try:
+            layout = opened.recognize(layout, mapped=chosen.is_mapped)
+            return chosen._fitting(opened, layout)
+        except (InputError, UsageError) as error:
+            if chosen.named:
+                raise type(error)(f"mapping {chosen.named}: {error.message}", hint=error.hint) from None
+            known = opened.known_mapping(layout)
+            if known is None:
+                raise
+            hint = f"--mapping {known} reads such records; otherwise: {error.hint}"
+            raise type(error)(error.message, hint=hint) from None
+
+    def _fitting(self, opened: OpenedInput, layout: Layout) -> Reading:
+        """Return how an input of that layout is read, whose first records the mapping fits. Raises as `of` does."""
+        reading = replace(self, layout=layout, file=opened.file)
         mapping = reading.record_mapping()
         if mapping is not None and mapping.parents:
-            if reading.layout.records is None:
+            if layout.records is None:
                 hint = "--records PATH says where the records are in their documents"
                 raise UsageError("parent() is for records that lie in others", hint=hint)
-            reading = replace(reading, layout=replace(reading.layout, parents=mapping.parents))
-        if reading.layout.records is not None and not self.mixed:
+            reading = replace(reading, layout=replace(layout, parents=mapping.parents))
+        if layout.records is not None and not self.mixed:
             opened.expect_records(reading.layout, self.max_line)
         if mapping is not None and not self.mixed:
-            try:
-                opened.expect_fields(reading.layout, mapping)
-            except UsageError as error:
-                of = f"mapping {reading.named}: " if reading.named else ""
-                raise UsageError(of + error.message, hint=error.hint) from None
+            opened.expect_fields(reading.layout, mapping)
         return reading
 
 

@@ -284,3 +284,26 @@ def test_what_is_printed_of_one_can_be_put_into_pik_toml(pik: Any, tmp_path: Pat
     for field, quoted in re.findall(r"--map (\w+)=('[^']+'|\"[^\"]+\"|[\w.]+\w)", reasons.replace("\n# ", " ")):
         assert field in FIELDS
         Expression(quoted.strip("'\""), "", of_record=True)
+
+
+NOT_CERTAIN = {"cloudwatch-export"}  # many logs begin with a time
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_what_certainly_is_for_one_is_not_read_by_itself_but_its_name_is_in_the_hint(pik: Any, name: str) -> None:
+    said = pik("ingest", EXAMPLES[name])
+    assert said.code in (2, 3)
+    assert (f"--mapping {name} reads such records" in said.err + said.out) == (name not in NOT_CERTAIN)
+    assert (said.out + said.err).count("reads such records") == (name not in NOT_CERTAIN)
+    if said.code == 3:
+        again = pik("ingest", "--dry-run", EXAMPLES[name])
+        assert f"--mapping {name} reads such records" in again.out
+
+
+def test_a_document_that_goes_on_after_its_first_64_kib_is_known_too(pik: Any, tmp_path: Path) -> None:
+    record = json.loads(EXAMPLES["cloudtrail"].read_text(encoding="utf-8"))["Records"][0]
+    (tmp_path / "large.json").write_text(json.dumps({"Records": [{**record, "eventID": str(n)} for n in range(200)]}))
+    said = pik("ingest", "large.json")
+    assert (said.code, said.err.splitlines()[1][:45]) == (2, "hint: --mapping cloudtrail reads such records")
+    done = pik("ingest", "large.json", "--mapping", "cloudtrail", "--format", "json").json()
+    assert (done["accepted"], done["rejected"]) == (200, 0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -283,19 +283,27 @@ INGEST_DRY_RUN = Schema(
 
 
 def show_dry_run(
-    cli: Context, found: DryRunReport, refused: Sequence[Refusal] | None, chosen: IngestOptions, *, via: bool
+    cli: Context,
+    found: DryRunReport,
+    refused: Sequence[Refusal] | None,
+    chosen: IngestOptions,
+    known_mapping: Callable[[], str | None],
+    *,
+    via: bool,
 ) -> None:
-    """Show what a dry run found."""
+    """Show what a dry run found. `known_mapping` finds a shipped mapping for the first input."""
     following = cli.same_command("ingest", ("dry_run", "sample", "rejects"))
-    note = _note(cli, found, chosen, via=via)
+    note = _note(cli, found, chosen, known_mapping, via=via)
     cli.show(INGEST_DRY_RUN, found, refused_inputs=refused, note=note, next=following if found.valid else None)
 
 
-def _note(cli: Context, found: DryRunReport, chosen: IngestOptions, *, via: bool) -> str:
-
+def _note(
+    cli: Context, found: DryRunReport, chosen: IngestOptions, known_mapping: Callable[[], str | None], *, via: bool
+) -> str:
     notes = ["nothing was stored"]
     if any(one.read for one in found.inputs) and not any(one.valid for one in found.inputs):
-        notes = ["no record is a valid event", *why_none(list(found.reasons), mapped=chosen.reading.is_mapped)]
+        mapped = chosen.reading.is_mapped or any(one.named for one in found.inputs)
+        notes = ["no record is a valid event", *why_none(list(found.reasons), known_mapping, mapped=mapped)]
     elif via:
         notes.append("the store was not looked in, as --via api has no way to")
     elif found.store is None:

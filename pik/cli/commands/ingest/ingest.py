@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from glob import glob, has_magic
 from itertools import islice
 from operator import attrgetter
@@ -156,7 +157,7 @@ def _ingest(cli: Context, inputs: Sequence[Input], chosen: IngestOptions, reject
             )
     if rejects:
         write_rejects(store, [one.batch for one in done], rejects)
-    report.show_ingested(cli, done, refusals.rows(), chosen.reading)
+    report.show_ingested(cli, done, refusals.rows(), chosen.reading, partial(report.known_mapping, inputs))
     rejected = any(one.batch.counts.rejected for one in done if one.outcome != Outcome.ALREADY)
     return PARTLY if rejected or refusals.rows() else None
 
@@ -200,7 +201,7 @@ def _check(
                 whole += 1
         refusals.expect_some(whole)
         checked = run.report()
-    show_dry_run(cli, checked, refusals.rows(), chosen, via=via is not None)
+    show_dry_run(cli, checked, refusals.rows(), chosen, partial(report.known_mapping, inputs), via=via is not None)
     return PARTLY if checked.reasons or refusals.rows() else None
 
 

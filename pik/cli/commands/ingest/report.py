@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,7 @@ from pik.model.batch import Counts
 from pik.model.layout import InputFormat, Layout
 
 if TYPE_CHECKING:
+    from pik.inputs.source import Input
     from pik.model.batch import Reject
     from pik.rawlog.segment_writer import Reading
     from pik.usecases.ingest.batch_ingest import IngestReport
@@ -151,13 +152,21 @@ INGEST_SEVERAL = Schema(
 )
 
 
-def show_ingested(cli: Context, done: list[IngestReport], refused: Sequence[Refusal] | None, reading: Reading) -> None:
-    """Show what became of the inputs: one in full, several as a table."""
+def show_ingested(
+    cli: Context,
+    done: list[IngestReport],
+    refused: Sequence[Refusal] | None,
+    reading: Reading,
+    known_mapping: Callable[[], str | None],
+) -> None:
+    """Show what became of the inputs: one in full, several as a table. `known_mapping` finds a shipped mapping for the
+    first one."""
+    following = _next(done, reading, known_mapping)
     if len(done) == 1 and refused is None:
-        cli.show(INGEST, done[0], **_next(done, reading))
+        cli.show(INGEST, done[0], **following)
     else:
         total = sum((one.batch.counts for one in done), Counts())
-        cli.show(INGEST_SEVERAL, total, batches=done, refused_inputs=refused, **_next(done, reading))
+        cli.show(INGEST_SEVERAL, total, batches=done, refused_inputs=refused, **following)
 
 
 _FOREIGN = "foreign records need --map; `pik ingest --help` shows how"
@@ -173,7 +182,7 @@ def taken_of_longer(longer: Mapping[str, int], layout: Layout) -> Iterator[str]:
         yield f"{taken} takes one element of a longer list in {number_of(count, 'record')}{all_of_them}"
 
 
-def _next(done: list[IngestReport], reading: Reading) -> dict[str, str | None]:
+def _next(done: list[IngestReport], reading: Reading, known_mapping: Callable[[], str | None]) -> dict[str, str | None]:
     """Return what to type next, and what else to know, where something is left to do."""
     from pik.usecases.ingest.batch_ingest import Outcome
 
@@ -181,7 +190,8 @@ def _next(done: list[IngestReport], reading: Reading) -> dict[str, str | None]:
     reasons = list(chain.from_iterable(batch.reasons for batch in rejected))
     notes = []
     if rejected and all(one.batch.counts.read == one.batch.counts.rejected for one in done):
-        notes += why_none(reasons, mapped=reading.is_mapped)
+        named = any("mapping" in dict(one.batch.origin.options) for one in done)
+        notes += why_none(reasons, known_mapping, mapped=reading.is_mapped or named)
     elif empty := [one.source for one in done if not one.batch.counts.read]:
         more = ", …" if len(empty) > 5 else ""
         notes.append("there is no record in " + ", ".join(map(shlex.quote, empty[:5])) + more)
@@ -199,11 +209,24 @@ def _next(done: list[IngestReport], reading: Reading) -> dict[str, str | None]:
     }
 
 
-def why_none(reasons: Sequence[str], *, mapped: bool) -> list[str]:
+def why_none(reasons: Sequence[str], known_mapping: Callable[[], str | None], *, mapped: bool) -> list[str]:
     """Return why not one record is an event; nothing if a reason names the option that helps, or the encoding does."""
     if encoding_needed(reasons) or any("--" in reason for reason in reasons):
         return []
-    return [_MAPPED if mapped else _FOREIGN]
+    if mapped:
+        return [_MAPPED]
+    known = known_mapping()
+    return [_FOREIGN if known is None else f"--mapping {known} reads such records"]
+
+
+def known_mapping(inputs: Sequence[Input]) -> str | None:
+    """Return the name of the shipped mapping that is certainly for the first input, if it can be read again."""
+    from pik.model.layout import AUTO
+
+    if not inputs or inputs[0].is_stream:
+        return None
+    with inputs[0].open() as opened:
+        return opened.known_mapping(AUTO)
 
 
 def encoding_needed(reasons: Sequence[str]) -> list[str]:
