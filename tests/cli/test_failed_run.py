@@ -62,7 +62,9 @@ def test_no_difference_is_not_the_last_word_where_tasks_of_the_run_failed(pik, t
     assert pik("replay", "--all", "--promote", "--yes").code == 0
     (segment,) = (tmp_path / ".pik" / "raw" / "event_date=2026-01-02").iterdir()
     segment.unlink()
-    assert pik("replay", "--all").code == 3
+    assert pik("replay", "--all", "--display-timezone", "Asia/Tokyo").code == 3
+    [letter] = pik("dlq", "list", "--format", "json").json()["dead_letters"]
+    assert "[2026-01-02T00:00:00Z, 2026-01-03T00:00:00Z) is not computed" in letter["reason"]  # it is kept in UTC
     diff = pik("diff", "aggregates", "--run", newest_run(pik))
     assert "no differences in 3 values" in diff.out
     assert "1 of its 1 task failed" in diff.err
