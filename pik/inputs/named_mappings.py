@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Iterable, Mapping
-from difflib import get_close_matches
 from functools import cache
-from importlib.resources import files
 from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
 
 from pik.errors import Invalid, UsageError
 from pik.inputs.shapes import first_object
@@ -18,29 +16,41 @@ from pik.model.named_mapping import SHIPPED, NamedMapping, read_mapping
 from pik.model.record_path import EACH, read_path
 from pik.model.times import FIELDS
 
-_PLACE = files("pik") / "mappings"
+if TYPE_CHECKING:
+    from importlib.resources.abc import Traversable
 
 
 @cache
 def shipped_mappings() -> Mapping[str, NamedMapping]:
     """Return the mappings that pik is installed with, by name."""
-    names = sorted(file.name.removesuffix(".toml") for file in _PLACE.iterdir() if file.name.endswith(".toml"))
+    found = sorted(file.name for file in _place().iterdir())
+    names = [name.removesuffix(".toml") for name in found if name.endswith(".toml")]
     return {name: _shipped(name) for name in names}
 
 
+def _place() -> Traversable:
+    from importlib.resources import files  # late, as the next one: few commands need a mapping
+
+    return files("pik") / "mappings"
+
+
 def _shipped(name: str) -> NamedMapping:
+    import tomllib
+
     return read_mapping(name, tomllib.loads(shipped_text(name))["mapping"][name], SHIPPED)
 
 
 def shipped_text(name: str) -> str:
     """Return the file of a shipped mapping, which can be pasted into pik.toml."""
-    return (_PLACE / f"{name}.toml").read_text(encoding="utf-8")
+    return (_place() / f"{name}.toml").read_text(encoding="utf-8")
 
 
 def find_mapping(name: str, own: Mapping[str, NamedMapping]) -> NamedMapping:
     """Return the mapping of that name: one's own, of pik.toml, before a shipped one. Raises UsageError."""
     known = {**shipped_mappings(), **own}
     if name not in known:
+        from difflib import get_close_matches
+
         begun = [one for one in known if one.startswith(name.lower())]
         close = ", ".join(begun[:3] or get_close_matches(name, known, n=3))
         hint = f"did you mean {close}? `pik mappings list` lists them" if close else "`pik mappings list` lists them"

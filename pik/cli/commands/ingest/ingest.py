@@ -58,6 +58,9 @@ if TYPE_CHECKING:
     # what it would record: events, duplicates, rejects, times
     pik ingest events.jsonl --dry-run
 
+    # records of a usual producer: a shipped mapping, or one of pik.toml
+    pik ingest trail.json.gz --mapping cloudtrail
+
     # CSV, Parquet, logs, the output of kcat are records with other fields
     pik ingest orders.parquet --map source="'shop'" --map event_type="'order'" \\
         --map entity_id=customer --map event_time=ordered_at --map payload=@
