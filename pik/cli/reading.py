@@ -112,14 +112,14 @@ class ReadingOptions:
         given = Reading(
             self.max_line,
             stop=on_invalid == "stop",
-            mapping=self._fields(),
+            mapping=self.expressions(),
             times=self.times(),
             mixed=on_invalid == "reject",
             layout=self.layout(),
         )
         return with_mapping(cli, given, self.mapping, note)
 
-    def _fields(self) -> dict[str, str]:
+    def expressions(self) -> dict[str, str]:
         """Return the expressions of fields. Raises UsageError."""
         found = {}
         for text in self.map or ():

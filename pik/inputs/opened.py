@@ -14,19 +14,21 @@ from dataclasses import replace
 from hashlib import file_digest
 from itertools import islice
 from tempfile import TemporaryFile
-from typing import Any, BinaryIO, TypeVar, cast
+from typing import Any, BinaryIO, NamedTuple, TypeVar, cast
 
 from pik.errors import InputError, UsageError
 from pik.inputs import blocks as json_lines
 from pik.inputs import csv_rows, json_values, kcat_lines, nested_records, parquet_rows, text_lines
-from pik.inputs.blocks import Block, NulRuns
+from pik.inputs.blocks import BLOCK, Block, NulRuns
 from pik.inputs.compression import beginning, codec_of, decompressed, uncompressed
 from pik.inputs.csv_rows import delimiter_of, table
 from pik.inputs.encoding import as_utf8, expect_utf8
 from pik.inputs.mapping import MIXED, RecordMapping
 from pik.inputs.named_mappings import recognized
+from pik.inputs.parents import Parents
 from pik.inputs.shapes import Shape, cut_object, lists_in, recognize, refuse_binary
 from pik.model.layout import JSON_LINES, PARQUET, TABLES, WRITTEN_AS_JSON, InputFormat, Layout
+from pik.model.place import Place
 from pik.model.record_path import EACH, path_text
 
 HEAD = 1 << 16
@@ -70,8 +72,18 @@ def _reader(layout: Layout) -> Reader:
 _BETWEEN = " \t\r\n,\x1e"
 """What stands between values of JSON."""
 
+SAMPLE_BLOCKS, SAMPLE_FIRST, SAMPLE_SPREAD = 2, 100, 50
+"""Blocks that a sample is taken from, records at the beginning, and others of each block."""
+
 _RECORDS = 100
 """Records whose fields are compared with a mapping."""
+
+
+class Sampled(NamedTuple):
+    """A record as a line of JSON, and where it stands."""
+
+    line: bytes
+    place: Place
 
 
 class OpenedInput(ABC):
@@ -120,6 +132,13 @@ class OpenedInput(ABC):
         A run of NUL bytes is one record. Raises InputError as `blocks` of each reader does. The caller checks
         afterwards that the input is unchanged.
         """
+
+    def sample(self, layout: Layout, max_line: int) -> list[Sampled]:
+        """Return records of the first blocks: those that come first, and others evenly spread. A stream is read."""
+        found: list[Sampled] = []
+        for block in islice(self.blocks(layout, max_line), SAMPLE_BLOCKS):
+            found += _some(block, self.file, first=0 if found else SAMPLE_FIRST)
+        return found
 
     @abstractmethod
     def expect_unchanged(self, hint: str = "") -> None:
@@ -292,6 +311,21 @@ class OpenedFile(OpenedInput):
                 self.position = max(self.position, at)  # what is not read in order does not go back
                 yield block
 
+    def sample(self, layout: Layout, max_line: int) -> list[Sampled]:
+        """Return records as any input does, and of a large file of lines some in its middle, too."""
+        found = super().sample(layout, max_line)
+        in_lines = layout.format in (InputFormat.JSONL, InputFormat.TEXT, InputFormat.KCAT) and layout.encoding is None
+        if self.is_stream or not in_lines or codec_of(self.stored_beginning(HEAD)) is not None:
+            return found
+        size = self.stored.seek(0, io.SEEK_END)
+        if size > 2 * SAMPLE_BLOCKS * BLOCK:
+            self.stored.seek(size // 2)
+            _, _, lines = self.stored.read(BEGINNING).partition(b"\n")
+            whole = io.BytesIO(lines[: lines.rfind(b"\n") + 1])
+            for block in islice(_reader(layout)(whole, self.name, layout, max_line=max_line), 1):
+                found += _some(block, self.file, first=0)
+        return found
+
     def expect_unchanged(self, hint: str = "") -> None:
         """Raise InputError if the file was written to since it was opened. A replaced file was not: its old content is
         what has been read."""
@@ -302,6 +336,18 @@ class OpenedFile(OpenedInput):
                 f"{self.name} changed while it was being read",
                 hint=hint or "what was read is kept; ingest the file again when nothing writes to it",
             )
+
+
+def _some(block: Block, file: str, first: int) -> list[Sampled]:
+    """Return the first records of a block, and some of the others, evenly spread."""
+    parents = Parents(block)
+    found = [
+        Sampled(line, Place(file, seq, parents.of(seq)))
+        for seq, line in enumerate(block.data.split(b"\n"), block.first_seq)
+        if line.strip() and seq not in block.problems
+    ]
+    others = found[first:]
+    return found[:first] + others[:: max(1, len(others) // SAMPLE_SPREAD)][:SAMPLE_SPREAD]
 
 
 def _state(file: BinaryIO) -> tuple[int, int]:

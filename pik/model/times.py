@@ -31,6 +31,10 @@ class Times:
         special = {(option, field): text for option, field, text in self.special}
         return special.get((option, field), self.format if option == FORMAT else self.timezone)
 
+    def format_given(self, field: str) -> str | None:
+        """Return the name of the format that is given for this field."""
+        return self._of(FORMAT, field)
+
     def format_of(self, field: str) -> str:
         """Return the name of the format in which this field is written."""
         return self._of(FORMAT, field) or "rfc3339"

@@ -677,3 +677,61 @@ def test_a_folder_that_changed_since_its_batch_was_interrupted_is_another_batch_
     done = pik("ingest", "logs", "--one-batch", "--workers", 1, "--format", "json")
     assert (done.code, done.json()["outcome"], done.json()["read"]) == (0, "ingested", 4)
     assert f"logs is not what batch {interrupted['batch_id']} began with: files were added" in done.err
+
+
+def test_a_guess_names_a_command_that_can_be_pasted_and_stores_nothing(pik, tmp_path):
+    rows = [f"c{number % 5},2026-01-31T22:59:{number:02d}Z,paid,{number}" for number in range(30)]
+    (tmp_path / "orders-2026.csv").write_text("customer,ordered at,type,id\n" + "\n".join(rows) + "\n")
+    found = pik("ingest", "--guess", "orders-2026.csv", "--format", "json")
+    assert (found.code, found.json()["accepted"], found.json()["to_decide"]) == (0, 30, None)
+    assert {one["field"]: one["from"] for one in found.json()["proposed"]} == {
+        "source": "'orders'",
+        "event_type": "type",
+        "entity_id": "customer",
+        "event_time": '"ordered at"',
+        "payload": "@",
+        "idempotency_key": "id",
+    }
+    checked = pik(*shlex.split(found.json()["next"])[1:], "--format", "json").json()
+    assert (checked["valid"], checked["rejected"], checked["idempotency_keys"]) == (30, 0, 30)
+    assert pik(*shlex.split(checked["next"])[1:]).code == 0
+    shown = pik("ingest", "--guess", "orders-2026.csv", "--map", "source='shop'", "--timezone", "Asia/Tokyo").out
+    assert re.search(r"event_time +\"ordered at\" +likely +all 30 values are RFC 3339 times\n", shown)
+    assert re.search(r"source +'shop' +certain +given\n", shown)
+
+
+def test_a_guess_that_leaves_something_open_is_exit_3_and_says_what(pik, tmp_path, monkeypatch):
+    (tmp_path / "local").write_text('{"user":"u","time":"2026-01-31 22:59","type":"t"}\n' * 2)
+    found = pik("ingest", "--guess", "local", "local")
+    assert found.code == 3
+    assert 'event_time: "2026-01-31 22:59" has no offset' in found.out
+    assert "--timezone ZONE" in found.out
+    assert "only local was looked at, of 2 inputs" in found.out
+    assert "unknown time zone" in pik("ingest", "--dry-run", "local", "--timezone", "ZONE").err
+    (tmp_path / "bare").write_text('{"a":1}\n')
+    bare = pik("ingest", "--guess", "bare", "--format", "json").json()
+    assert (bare["accepted"], [one["path"] for one in bare["found_fields"]]) == (None, ["a"])
+    pasted = pik(*shlex.split(bare["next"])[1:]).err
+    assert ("have no field FIELD\n" in pasted, "the records have a;" in pasted) == (True, True)
+    (tmp_path / "events").write_text(EVENT)
+    events = pik("ingest", "--guess", "events", "--format", "json").json()
+    assert (events["next"], "proposed" in events) == ("pik ingest --dry-run events", False)
+    assert not (tmp_path / ".pik").exists()
+
+
+@pytest.mark.parametrize(
+    "option",
+    [("--dry-run",), ("--rejects", "x"), ("--mapping", "none"), ("--one-batch",), ("--via", "api"), ("--again",)],
+)
+def test_a_guess_takes_only_options_that_describe_the_input(pik, tmp_path, option):
+    (tmp_path / "good").write_text(EVENT)
+    refused = pik("ingest", "--guess", "good", *option)
+    assert (refused.code, refused.err.partition("\n")[0]) == (2, f"error: {option[0]} does not go with --guess")
+
+
+@pytest.mark.parametrize("content", [None, b"", b"\n", b"\x00\x01\x02\x7fELF", b"<html>", b"[]", b"1\t2\n"])
+def test_a_guess_of_what_has_no_records_is_refused(pik, tmp_path, content):
+    if content is not None:
+        (tmp_path / "file").write_bytes(content)
+    refused = pik("ingest", "--guess", "file")
+    assert (refused.code, refused.out) == (2, "")

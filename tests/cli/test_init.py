@@ -17,6 +17,7 @@ def lines() -> list[tuple[str, ...]]:
     """Each command that opens a store, with what it must be given."""
     return [
         ("ingest", "events.jsonl"),
+        ("ingest", "events.jsonl", "--dry-run"),
         ("batches",),
         ("batches", "01M846YB26N4C30W9ABZEXB4WG", "--rejects"),
         ("status",),

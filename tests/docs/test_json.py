@@ -126,6 +126,9 @@ def _bring_in(pik: Journey) -> None:
     fields = {"source": "'till'", "event_type": "'sale'", "entity_id": "who.id", "event_time": "at", "payload": "@"}
     mapping = [word for field, found in fields.items() for word in ("--map", f"{field}={found}")]
     pik("pik ingest --dry-run", "ingest", "--dry-run", "foreign.jsonl", "--time-format", "epoch", *mapping)
+    pik("pik ingest --guess", "ingest", "--guess", "foreign.jsonl", *mapping)
+    Path("bare.jsonl").write_text('{"a":1}\n')
+    pik("pik ingest --guess", "ingest", "--guess", "bare.jsonl", code=3)
     _mapped(pik)
     _one_batch(pik)
     pik("pik batches", "batches")

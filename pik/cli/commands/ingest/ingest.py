@@ -17,6 +17,7 @@ from pik.cli import options
 from pik.cli.command import PARTLY, cli_command
 from pik.cli.commands.ingest import report as report
 from pik.cli.commands.ingest.dry_run import show_dry_run
+from pik.cli.commands.ingest.guess import guess_mapping
 from pik.cli.commands.ingest.refusals import Refusals
 from pik.cli.context import Context
 from pik.cli.options import argument, option
@@ -55,7 +56,8 @@ if TYPE_CHECKING:
         --map event_type="'log'" --map entity_id="parent('logGroup')" \\
         --map event_time=timestamp --map payload=@ --time-format epoch_ms
 
-    # what it would record: events, duplicates, rejects, times
+    # what a mapping could be; what an ingest would record
+    pik ingest --guess orders.csv
     pik ingest events.jsonl --dry-run
 
     # records of a usual producer: a shipped mapping, or one of pik.toml
@@ -110,6 +112,9 @@ def ingest(
         int | None,
         option("--sample N", "With --dry-run: show N events. [default: 3, of mapped records]", min=0, max=100),
     ] = None,
+    guess: Annotated[
+        bool, option("--guess", "Propose a mapping from some records of the first file, and record nothing.")
+    ] = False,
 ) -> int | None:
     """Record every event of the files, each exactly once.
 
@@ -121,6 +126,8 @@ def ingest(
     from pik.usecases.ingest.batch_ingest import IngestOptions
 
     sources = sources_of(cli, files, batch_key)
+    if guess:
+        return guess_mapping(cli, files, sources, reading_options)
     reading = reading_options.reading(cli, on_invalid=on_invalid)
     chosen = IngestOptions(
         reading,

@@ -1,0 +1,152 @@
+"""`pik ingest --guess`: what it proposes, and what it shows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import TYPE_CHECKING
+
+from pik.cli.command import PARTLY
+from pik.cli.context import Context
+from pik.cli.document import NEXT, NOTE, Column, Field, Rows, Schema
+from pik.cli.reading import ReadingOptions, usual_times
+from pik.cli.values import Count, Json
+from pik.errors import UsageError, command, number_of
+
+if TYPE_CHECKING:
+    from pik.inputs.source import Source
+    from pik.usecases.ingest.guess import Guess
+
+_WITH_IT = {"guess", "files", *(one.name for one in fields(ReadingOptions))} - {"mapping"}
+"""What a guess can take into account."""
+
+_FIELDS = 40
+"""Fields of the records that are shown."""
+
+INGEST_GUESS = Schema(
+    "pik ingest --guess",
+    Field("verdict", str, "what is proposed, in one sentence", get=lambda found: _verdict(found)),
+    Field("input", str, "how the records are written", get="layout.format"),
+    Field("sampled", Count, "records that were looked at", get="records"),
+    Field("accepted", Count | None, "of these, how many become events; null: a field is missing"),
+    Rows(
+        "proposed",
+        "the fields of events",
+        Column("field", str),
+        Column("from", str, "the expression that finds it", get="expression", wrap=True),
+        Column("confidence", str, "`certain`, `likely` or `unsure`"),
+        Column("reason", str, wrap=True),
+        get=lambda found: found.mapping,
+        only="unless a named mapping reads the records, or they are events as they stand",
+    ),
+    Field(
+        "to_decide",
+        list[str] | None,
+        "what is still to be put into the command",
+        get="undecided",
+        text=lambda found: _lines(found),
+    ),
+    Rows(
+        "found_fields",
+        "the fields of the records, those that most have first",
+        Column("path", str),
+        Column("records", Count, "how many have it"),
+        Column("distinct", Count, "different values"),
+        Column("example", Json),
+        get=lambda found: sorted(found.found, key=lambda one: (-one.records, one.path.count(".")))[:_FIELDS],
+        only="where one is missing",
+    ),
+    NOTE,
+    NEXT,
+)
+
+
+def guess_mapping(cli: Context, files: list[str], sources: list[Source], options: ReadingOptions) -> int | None:
+    """Propose how the first of the inputs is read, and the command for all of them; store nothing."""
+    from pik.inputs.archives import with_members
+    from pik.inputs.named_mappings import checked, shipped_mappings
+    from pik.usecases.ingest.guess import guess
+
+    _expect_alone(cli)
+    own = cli.settings.mappings
+    given = {**cli.settings.ingest.map, **options.expressions()}
+    times = options.times().over(usual_times(cli))
+    named = [checked(one) for one in {**shipped_mappings(), **own}.values()]
+    members = with_members(sources, cli.note)  # which hold what they are in open
+    source = next(members, None)
+    if source is None:
+        raise UsageError("there is no file to look at", hint="name one that is not empty or hidden")
+    with source.open() as opened:
+        found = guess(opened, options.layout(), options.max_line, given, times, named)
+    if not found.records:
+        raise UsageError(
+            f"there is no record in the beginning of {source.name}", hint=command("ingest", "--dry-run", *files)
+        )
+    words = _words(found, options, none=any(one.files for one in own.values()))
+    notes = ["nothing was stored; look at what the dry run shows before you ingest"]
+    if len(sources) > 1:
+        notes.append(f"only {source.name} was looked at, of {number_of(len(sources), 'input')}")
+    if found.problem:
+        notes.append(
+            f"{found.records - found.accepted:,} of {found.records:,} records are not events, such as: {found.problem}"
+        )
+    holes = any(one.expression == "FIELD" for one in found.mapping)
+    if len(found.found) > _FIELDS:
+        notes.append(f"the records have {len(found.found) - _FIELDS:,} more fields")
+    left_out = [name for name, rows in (("proposed", found.mapping), ("found_fields", found.found)) if not rows]
+    cli.show(
+        INGEST_GUESS.without(*left_out),
+        found,
+        accepted=None if holes else found.accepted,
+        note="; ".join(notes),
+        next=command("ingest", "--dry-run", *files, *words),
+    )
+    return PARTLY if found.undecided else None
+
+
+def _expect_alone(cli: Context) -> None:
+    """Raises UsageError for an option that has no effect on a guess."""
+    for name, words in cli.typed.items():
+        if name not in _WITH_IT and words[0].startswith("--") and name not in ("store", "format", "quiet", "actor"):
+            raise UsageError(f"{words[0]} does not go with --guess", hint="it stores nothing; leave one of them out")
+
+
+def _words(found: Guess, options: ReadingOptions, *, none: bool) -> list[str]:
+    """Return the options of the command that is proposed."""
+    words: list[str] = []
+    layout: Mapping[str, str] = found.layout.given
+    for name, text in layout.items():
+        if name == "input" and (text in ("jsonl", "json", "csv", "tsv", "parquet", "kcat") and options.input is None):
+            continue  # it is recognized again
+        if name == "delimiter" and options.delimiter is None:
+            continue
+        words += [f"--{name}", text]
+    if found.named is not None:
+        return ["--mapping", found.named.name, *_without_mapping(options)]
+    words += ["--mapping", "none"] if none else []
+    for one in found.mapping:
+        words += ["--map", f"{one.field}={one.expression}"]
+    for name, texts in found.times.given.items():
+        for text in texts:
+            words += [f"--{name}", text]
+    return [*words, *(["--max-line", str(options.max_line)] if options.max_line != ReadingOptions().max_line else [])]
+
+
+def _without_mapping(options: ReadingOptions) -> list[str]:
+    return options.words()
+
+
+def _verdict(found: Guess) -> str:
+    if found.named is not None:
+        return f"the mapping {found.named} reads all {found.records:,} records that were looked at"
+    if not found.mapping:
+        return f"the records are events as they stand: {found.accepted:,} of {found.records:,} that were looked at"
+    if found.found:
+        missing = ", ".join(one.field for one in found.mapping if one.expression == "FIELD")
+        return f"no field of the records looks like {missing}"
+    more = f", {number_of(len(found.undecided), 'thing')} to decide" if found.undecided else ""
+    return f"a mapping by which {found.accepted:,} of {found.records:,} records become events{more}"
+
+
+def _lines(found: Guess) -> str | None:
+    return "\n".join(found.undecided) or None

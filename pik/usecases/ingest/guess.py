@@ -1,0 +1,387 @@
+"""Guess: a mapping proposed from a sample of records, by the names of their fields and by what their values look like.
+
+Nothing is read with it until a person has seen it. A zone, the order of day and month, a field that is not there are
+never guessed: where values do not show them, they are undecided.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from functools import cache
+from operator import itemgetter
+from typing import Any
+
+from pik.errors import InputError, Invalid, UsageError, number_of
+from pik.inputs.mapping import RecordMapping
+from pik.inputs.opened import OpenedInput, Sampled
+from pik.inputs.shapes import lists_in
+from pik.model.event import REQUIRED, read_event
+from pik.model.layout import WRITTEN_AS_JSON, InputFormat, Layout
+from pik.model.named_mapping import NamedMapping
+from pik.model.record_path import path_text
+from pik.model.times import AS_EVENTS, FIELDS, Times
+from pik.usecases.ingest.guess_fields import Column, FoundField, columns_of, described, encode
+from pik.usecases.ingest.guess_times import FORMAT, ZONE, Written, as_options, read_by, written_as
+
+MISSING = "FIELD"
+"""Stands for an expression that a person has to put there."""
+
+SURE, GOOD = 90, 70
+"""Scores of names from which on a choice is certain, and likely."""
+
+_ALTERNATIVES = 4
+"""Fields that may be the time, one or the other in each record."""
+
+
+class Confidence(StrEnum):
+    """How much speaks for a choice."""
+
+    CERTAIN = "certain"
+    LIKELY = "likely"
+    UNSURE = "unsure"
+
+
+@dataclass(frozen=True, slots=True)
+class FieldGuess:
+    """What is proposed for a field of events, and why."""
+
+    field: str
+    expression: str
+    confidence: Confidence
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Guess:
+    """What is proposed for records. `mapping` has the fields, none where records are events as they stand; `times` says
+    how their times are written. `named` is a mapping that reads all of them as it is. `undecided` says what is still to
+    be put in the place of ZONE, FORMAT or FIELD; `accepted` is how many of the `records` become events then, and
+    `problem` why the first other one does not. `found` has all fields, where one is missing."""
+
+    layout: Layout
+    records: int
+    mapping: tuple[FieldGuess, ...] = ()
+    times: Times = AS_EVENTS
+    named: NamedMapping | None = None
+    undecided: tuple[str, ...] = ()
+    accepted: int = 0
+    problem: str = ""
+    found: tuple[FoundField, ...] = ()
+
+    @property
+    def expressions(self) -> dict[str, str]:
+        """The expressions, by field."""
+        return {one.field: one.expression for one in self.mapping}
+
+
+def guess(
+    opened: OpenedInput,
+    layout: Layout,
+    max_line: int,
+    given: Mapping[str, str],
+    times: Times = AS_EVENTS,
+    named: Iterable[NamedMapping] = (),
+) -> Guess:
+    """Return what is proposed for an input, by some of its records. Raises InputError if it cannot be read.
+
+    `given` are expressions that hold in any case, `layout` and `times` say what is known of these; where there are no
+    expressions, `named` mappings are tried first.
+    """
+    samples = _Samples(opened, max_line)
+    if not given and (found := _without_fields(samples, layout, times, named)) is not None:
+        return found
+    recognized, sample = samples.of(layout, RecordMapping(given, times).parents)
+    if len(sample) == 1 and recognized.records is None and recognized.format in WRITTEN_AS_JSON:
+        lists = list(lists_in(json.loads(sample[0].line)))
+        if len(lists) == 1 and not opened.is_stream:
+            recognized, sample = samples.of(replace(recognized, format=InputFormat.JSON, records=path_text(lists[0])))
+    return _Guesser(
+        sample, Guess(recognized, len(sample), times=times), "" if opened.is_stream else opened.name, given
+    ).result()
+
+
+class _Samples:
+    """Records of an input, by how it is read. Of a stream there is one sample."""
+
+    def __init__(self, opened: OpenedInput, max_line: int) -> None:
+        self._opened, self._max_line = opened, max_line
+        self._known: dict[Layout, tuple[Layout, list[Sampled]]] = {}
+
+    def of(self, layout: Layout, parents: frozenset[str] = frozenset()) -> tuple[Layout, list[Sampled]]:
+        """Return how records lie in the input, and some that are objects, with these fields of the objects around them.
+        Raises InputError."""
+        asked = replace(layout, parents=parents)
+        if asked not in self._known:
+            if self._opened.is_stream and self._known:
+                raise InputError(f"{self._opened.name} can be read only once")
+            recognized = replace(self._opened.recognize(layout, mapped=True), parents=parents)
+            sample = [one for one in self._opened.sample(recognized, self._max_line) if _is_object(one.line)]
+            self._known[asked] = recognized, sample
+        return self._known[asked]
+
+
+def _is_object(line: bytes) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _without_fields(samples: _Samples, layout: Layout, times: Times, named: Iterable[NamedMapping]) -> Guess | None:
+    """Return the guess for records that are events, or that a named mapping reads; None if they are neither."""
+    with suppress(InputError):  # a named mapping may know how to read it
+        recognized, sample = samples.of(layout)
+        events = _count(sample, lambda one: read_event(one.line, times.zones()))
+        if recognized.format in WRITTEN_AS_JSON and 2 * events > len(sample):
+            return Guess(recognized, len(sample), times=times, accepted=events)
+    for mapping in named:
+        with suppress(InputError, UsageError, Invalid):
+            compiled = RecordMapping(mapping.fields, times.over(mapping.times))
+            recognized, sample = samples.of(mapping.layout_under(layout), compiled.parents)
+            if sample and _count(sample, _reading(compiled)) == len(sample):
+                return Guess(recognized, len(sample), times=times, named=mapping, accepted=len(sample))
+    return None
+
+
+def _reading(mapping: RecordMapping) -> Callable[[Sampled], object]:
+    return lambda one: mapping.read(one.line, one.place)
+
+
+def _count(sample: Sequence[Sampled], read: Callable[[Sampled], object]) -> int:
+    """Return how many records can be read so."""
+    count = 0
+    for one in sample:
+        try:
+            read(one)
+        except Invalid:
+            continue
+        count += 1
+    return count
+
+
+class _Guesser:
+    """Chooses a field of the records for each field of events, one after the other."""
+
+    def __init__(self, sample: Sequence[Sampled], begin: Guess, name: str, given: Mapping[str, str]) -> None:
+        self._sample, self._begin, self._name, self._given = sample, begin, name, given
+        self._columns = columns_of(one.line for one in sample)
+        self._written: dict[str, Written] = {}  # with FORMAT where several fit, of which _read_as has the first
+        self._read_as: dict[str, Written] = {}
+        self._undecided: list[str] = []
+
+    def result(self) -> Guess:
+        """Return what is proposed."""
+        steps: dict[str, Callable[[str], FieldGuess | None]] = {
+            **dict.fromkeys(FIELDS, self._time),
+            "event_type": self._event_type,
+            "entity_id": self._entity_id,
+            "idempotency_key": self._key,
+            "source": self._source,
+            "payload": self._payload,
+        }
+        chosen = {one: FieldGuess(one, text, Confidence.CERTAIN, "given") for one, text in self._given.items()}
+        chosen |= {one: self._given_time(one) for one in FIELDS if one in chosen}
+        self._leave_out(self._given.values())
+        for name, step in steps.items():
+            if name not in chosen and (found := step(name)) is not None:
+                chosen[name] = found
+                self._leave_out(found.expression.split(" || "))
+        order = (*REQUIRED, *(name for name in chosen if name not in REQUIRED))
+        made = replace(
+            self._begin,
+            mapping=tuple(chosen[one] for one in order if one in chosen),
+            times=self._times(),
+            undecided=tuple(self._undecided),
+        )
+        if missing := [one for one in REQUIRED if one not in chosen]:
+            fields = tuple(
+                described(one)
+                for one in columns_of(one.line for one in self._sample)
+                if not isinstance(one.first, dict)
+            )
+            undecided = [
+                *made.undecided,
+                *(f"{one}: no field looks like it: put one in the place of {MISSING}" for one in missing),
+            ]
+            holes = [FieldGuess(one, MISSING, Confidence.UNSURE, "not found") for one in missing]
+            return replace(made, mapping=(*made.mapping, *holes), undecided=tuple(undecided), found=fields)
+        return self._tried(made)
+
+    def _leave_out(self, expressions: Collection[str]) -> None:
+        """Choose these fields for nothing else."""
+        self._columns = [one for one in self._columns if one.expression not in expressions]
+
+    def _tried(self, made: Guess) -> Guess:
+        """Return the guess with how many records become events. Times whose zone is not known are read in UTC."""
+        fitting = {
+            name: replace(one, zone="UTC" if one.zone == ZONE else one.zone) for name, one in self._read_as.items()
+        }
+        mapping = RecordMapping(made.expressions, as_options(self._begin.times, fitting))
+        accepted, problem = 0, ""
+        for one in self._sample:
+            try:
+                mapping.read(one.line, one.place)
+                accepted += 1
+            except Invalid as error:
+                problem = problem or error.message
+        return replace(made, accepted=accepted, problem=problem)
+
+    def _times(self) -> Times:
+        """Return the options for times, with FORMAT where several fit."""
+        return as_options(self._begin.times, self._written)
+
+    def _ranked(self, name: str, fits: Callable[[Column], object]) -> list[tuple[int, Column]]:
+        """Return the fields whose name speaks for it and whose values fit, the best first."""
+        scored = [(score, one) for one in self._columns if (score := one.score(name)) > 0 and fits(one)]
+        return sorted(scored, key=lambda pair: -pair[0])
+
+    def _everywhere(self, name: str, fits: Callable[[Column], object]) -> tuple[int, Column] | None:
+        """Return the best of those that all records have."""
+        return next((pair for pair in self._ranked(name, fits) if len(pair[1].values) == len(self._sample)), None)
+
+    def _time(self, name: str) -> FieldGuess | None:
+        @cache
+        def written(number: int) -> list[Written]:
+            return written_as(list(self._columns[number].values.values()), self._begin.times, name)
+
+        numbers = {one.path: number for number, one in enumerate(self._columns)}
+        best = self._everywhere(name, lambda one: written(numbers[one.path]))
+        if best is not None:
+            score, columns = best[0], [best[1]]
+        else:
+            ranked = self._ranked(name, lambda one: written(numbers[one.path]))
+            score, columns = 0, self._one_or_the_other(ranked, lambda one: written(numbers[one.path]))
+        covered = {number for one in columns for number in one.values}
+        if 2 * len(covered) <= len(self._sample):
+            return None
+        values = [value for one in columns for value in one.values.values()]
+        reason, is_sure = self._read_times(name, values, written(numbers[columns[0].path]))
+        expression = " || ".join(one.expression for one in columns)
+        return FieldGuess(name, expression, _confidence(score if is_sure else 0), reason + self._missing(covered))
+
+    def _given_time(self, name: str) -> FieldGuess:
+        """Return the time that is given, and note how it is written."""
+        mapping, values = RecordMapping(self._given, self._begin.times), list[Any]()
+        for one in self._sample:
+            with suppress(Invalid):
+                values.append(mapping.found(one.line, one.place)[name])
+        values = [value for value in values if value is not None]
+        ways = written_as(values, self._begin.times, name)
+        reason = f"; {self._read_times(name, values, ways)[0]}" if ways else ""
+        return FieldGuess(name, self._given[name], Confidence.CERTAIN, "given" + reason)
+
+    def _read_times(self, name: str, values: Sequence[Any], ways: Sequence[Written]) -> tuple[str, bool]:
+        """Note how the values of a time are written; return what they are, and whether all of them show it."""
+        chosen = ways[0]
+        read = read_by(chosen, values)
+        example = next(_shown(value) for value in values if read_by(chosen, [value]))
+        how_many = f"all {read:,} values" if read == len(values) else f"{read:,} of {len(values):,} values"
+        reason = f"{how_many} are {chosen.meaning}"
+        if len(ways) > 1:
+            reason = f"{how_many} are times, in one of {number_of(len(ways), 'format')}"
+            formats = " and ".join(one.format for one in ways)
+            self._undecided.append(f"{name}: {example} is read by {formats}: put one in the place of {FORMAT}")
+        if chosen.zone == ZONE:
+            zone = "its time zone, such as Europe/Berlin or UTC, in the place of"
+            self._undecided.append(f"{name}: {example} has no offset: put {zone} {ZONE}")
+        self._read_as[name] = chosen
+        self._written[name] = replace(chosen, format=FORMAT) if len(ways) > 1 else chosen
+        return reason, len(ways) == 1 and read == len(values)
+
+    def _missing(self, covered: Collection[int]) -> str:
+        """Return that some records do not have a field, as the end of a sentence."""
+        without = len(self._sample) - len(covered)
+        return f"; {number_of(without, 'record')} without one will be rejected" if without else ""
+
+    def _one_or_the_other(
+        self, ranked: list[tuple[int, Column]], written: Callable[[Column], list[Written]]
+    ) -> list[Column]:
+        """Return fields, written alike, of which as many records as possible have one or the other."""
+        best: list[Column] = []
+        covered: set[int] = set()
+        while len(best) < _ALTERNATIVES and len(covered) < len(self._sample):
+            fits = [pair for pair in ranked if not best or written(pair[1]) == written(best[0])]
+            more = [(score * len(one.values.keys() - covered), number) for number, (score, one) in enumerate(fits)]
+            most, number = max(more, key=lambda pair: (pair[0], -pair[1]), default=(0, 0))
+            if not most:
+                break
+            best.append(fits[number][1])
+            covered |= best[-1].values.keys()
+        return best
+
+    def _event_type(self, name: str) -> FieldGuess:
+        def few(one: Column) -> bool:
+            most = len(self._sample) // (2 if one.score(name) >= SURE else 4)
+            return 0 < len(set(one.texts)) <= max(20, most) and not all(map(str.isdigit, one.texts))
+
+        if (best := self._everywhere(name, few)) is None:
+            constant = f"'{self._stem()}'"
+            return FieldGuess(
+                name, constant, Confidence.UNSURE, "a constant, as no field looks like it: the file's name"
+            )
+        score, one = best
+        return FieldGuess(
+            name, one.expression, _confidence(score), f"{number_of(len(set(one.texts)), 'different text')}"
+        )
+
+    def _entity_id(self, name: str) -> FieldGuess | None:
+        def many(one: Column) -> bool:
+            return len(set(one.texts)) > 1
+
+        ranked = [(score * len(one.values), score, one) for score, one in self._ranked(name, many)]
+        best = self._everywhere(name, many) or self._everywhere(name, lambda one: one.texts)
+        if best is None and ranked:
+            _, score, one = max(ranked, key=itemgetter(0))
+            best = (0, one) if 2 * len(one.values) > len(self._sample) else None
+        if best is None:
+            return None
+        score, one = best
+        distinct = len(set(one.texts))
+        alone = distinct == len(self._sample) > 1 and score < SURE
+        reason = f"{number_of(distinct, 'different value')} in {number_of(len(one.texts), 'record')}"
+        return FieldGuess(
+            name, one.expression, _confidence(0 if alone else score), reason + self._missing(one.values.keys())
+        )
+
+    def _key(self, name: str) -> FieldGuess | None:
+        def unique(one: Column) -> bool:
+            return len(self._sample) > 1 and len(set(one.texts)) == len(self._sample)
+
+        best = self._everywhere(name, unique)
+        if best is None:
+            return None
+        return FieldGuess(
+            name, best[1].expression, _confidence(best[0] - 10), f"all {len(self._sample):,} values differ"
+        )
+
+    def _source(self, name: str) -> FieldGuess:
+        best = self._everywhere(name, lambda one: 0 < len(set(one.texts)) <= 10)
+        if best is None:
+            return FieldGuess(name, f"'{self._stem()}'", Confidence.LIKELY, "a constant: the file's name")
+        return FieldGuess(
+            name, best[1].expression, _confidence(best[0]), number_of(len(set(best[1].texts)), "different text")
+        )
+
+    def _payload(self, name: str) -> FieldGuess:
+        best = self._everywhere(name, lambda one: all(isinstance(value, dict) for value in one.values.values()))
+        if best is None:
+            return FieldGuess(name, "@", Confidence.CERTAIN, "the whole record")
+        return FieldGuess(name, best[1].expression, Confidence.LIKELY, "an object in each record")
+
+    def _stem(self) -> str:
+        """Return the file's name without its ending, and without a date or a number at its end."""
+        stem = re.split(r"[\\/:]", self._name)[-1].split(".")[0]
+        return re.sub(r"[^A-Za-z0-9_-]+", "-", re.sub(r"[-_ 0-9T]+$", "", stem)).strip("-") or "input"
+
+
+def _confidence(score: int) -> Confidence:
+    return Confidence.CERTAIN if score >= SURE else Confidence.LIKELY if score >= GOOD else Confidence.UNSURE
+
+
+def _shown(value: Any) -> str:
+    return encode(value).decode()[:60]

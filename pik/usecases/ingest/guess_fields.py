@@ -1,0 +1,150 @@
+"""The fields of sampled records: their values, and what their names speak for."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from functools import cached_property
+from typing import Any
+
+import msgspec
+
+from pik.model.jmes import quoted
+
+DEPTH = 6
+"""Objects in objects that are looked into."""
+
+PATHS = 2000
+"""Different fields that are looked at."""
+
+Path = tuple[str, ...]
+
+_RECEIVED = "received|ingested|ingestion|ingest|arrived|arrival|collected|collector|loaded|stored|inserted|processed"
+_LATER = (
+    "updated|modified|expires|expiry|expiration|due|birth|born|deleted|until|end|ended|closed|merged|pushed|scheduled|"
+    "last"
+)
+_MESSAGE = "event|message|msg|delivery|record|insert|dedup|deduplication"
+_WHO = "user|customer|account|device|client|member|subscriber|sensor|tenant|player"
+
+_NAMES: Mapping[str, Sequence[tuple[int, str]]] = {
+    "event_time": (
+        (0, rf"(.* )?({_RECEIVED})( .*)?"),
+        (20, rf"(.* )?({_LATER})( .*)?"),
+        (100, r"event (time|timestamp|date|at|ts)|occurred (at|on)|happened at"),
+        (90, r"timestamp|time|ts|at|datetime|(date|client|event) time( ms| millis| epoch)?|time (stamp|local|iso)"),
+        (
+            80,
+            r"(created|ordered|paid|placed|sent|logged|published|requested|started|begin|start)( at| on| time| date)?",
+        ),
+        (70, r".* (at|on|time|timestamp|ts|datetime|date)|date|day|when"),
+    ),
+    "received_time": ((90, rf"({_RECEIVED})( at| on| time| timestamp| date| ts)?"),),
+    "event_type": (
+        (100, r"event (type|name|kind)|type|event"),
+        (90, r"action|kind|operation|op|verb|(message|detail) type|method"),
+        (70, r"category|status|state|name|level|.* (type|kind|action)"),
+    ),
+    "entity_id": (
+        (0, rf"({_MESSAGE}|request|trace|span|correlation) (id|uuid|key)|uuid|guid"),
+        (100, rf"entity( id)?|({_WHO})( id)?|userid"),
+        (80, rf"({_WHO}|actor|subject|principal) (name|email|arn|key|uuid|uid|login)"),
+        (70, r"email|login|username|host|hostname|host name|repository|full name|key|subject|(session|order) id"),
+        (60, r"client ip|remote ip|client|ip"),
+        (60, r".* arn|arn"),
+        (50, r".* (id|uuid|key)|id"),
+    ),
+    "idempotency_key": (
+        (100, rf"idempotency key|({_MESSAGE}) (id|uuid|key)"),
+        (90, r"uuid|guid|(request|transaction|tx|log|notification) id|id"),
+    ),
+    "source": (
+        (90, r"source|event source|producer|origin|app|application|service|service name|system|logger|channel"),
+    ),
+    "payload": ((90, r"payload|data|body|detail|properties|attributes|value"),),
+}
+"""How much the words of a field's name speak for it, by the first pattern that matches all of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class FoundField:
+    """A field of the records: how many have it, how many different values it has there, and one of them, as JSON."""
+
+    path: str
+    records: int
+    distinct: int
+    example: bytes
+
+
+@dataclass
+class Column:
+    """A field of the records, and the values that it has, by the number of the record."""
+
+    path: Path
+    values: dict[int, Any] = field(default_factory=dict)
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """The words of its name, in lower case, and of it with the name of the object that has it."""
+        own, *outer = [_words(name) for name in reversed(self.path[-2:])]
+        return (own, *(f"{name} {own}" for name in outer))
+
+    @cached_property
+    def texts(self) -> list[str]:
+        """The values as texts; none if one of them cannot name anything."""
+        texts = [str(one) for one in self.values.values() if isinstance(one, str) or type(one) is int]
+        fit = len(texts) == len(self.values) and all(
+            one.isprintable() and 0 < len(one.encode()) <= 256 for one in texts
+        )
+        return texts if fit else []
+
+    @property
+    def expression(self) -> str:
+        """The path to it."""
+        return quoted(*self.path)
+
+    @property
+    def first(self) -> Any:
+        """The value of the first record that has it."""
+        return next(iter(self.values.values()))
+
+    def score(self, event_field: str) -> int:
+        """Return how much its name speaks for that field of events."""
+        best = max(_score(event_field, name) for name in self.names)
+        return max(0, best - 3 * (len(self.path) - 1))
+
+
+def _words(name: str) -> str:
+    apart = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", name)
+    return " ".join(re.findall(r"[a-z]+|[0-9]+", apart.lower()))
+
+
+def _score(event_field: str, name: str) -> int:
+    return next((score for score, pattern in _NAMES[event_field] if re.fullmatch(pattern, name)), 0)
+
+
+def columns_of(lines: Iterable[bytes]) -> list[Column]:
+    """Return the fields of records, those in objects too, without null values; a list is a value."""
+    found: dict[Path, Column] = {}
+
+    def add(number: int, path: Path, value: Any) -> None:
+        if path and value is not None and (path in found or len(found) < PATHS):
+            found.setdefault(path, Column(path)).values[number] = value
+        if isinstance(value, dict) and len(path) < DEPTH:
+            for name, inner in value.items():
+                add(number, (*path, name), inner)
+
+    for number, line in enumerate(lines):
+        add(number, (), json.loads(line, parse_float=Decimal))
+    return list(found.values())
+
+
+def described(one: Column) -> FoundField:
+    distinct = len({encode(value) for value in one.values.values()})
+    return FoundField(one.expression, len(one.values), distinct, encode(one.first))
+
+
+encode = msgspec.json.Encoder(decimal_format="number").encode

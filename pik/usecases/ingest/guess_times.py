@@ -1,0 +1,147 @@
+"""How times are written, by what a sample of them looks like."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import product
+from typing import Any
+
+from pik.errors import Invalid
+from pik.inputs.epochs import NUMBER, UNITS, evident_count, evident_unit, read_number
+from pik.inputs.named_formats import NAMED
+from pik.inputs.time_formats import TEXTS, TimeFormat
+from pik.model import times as times_options
+from pik.model.instant import load_zone
+from pik.model.times import Times
+
+FORMAT, ZONE = "FORMAT", "ZONE"
+"""Stand for what a person has to put there."""
+
+_UNITS = dict(zip(UNITS, ("seconds", "milliseconds", "microseconds", "nanoseconds"), strict=True))
+_SPELLED = (*TEXTS, *(name for name, named in NAMED.items() if not NUMBER.fullmatch(named.example)))
+"""Formats of texts that cannot be taken for each other."""
+
+_DATES = (
+    *("%d/%b/%Y", "%d/%m/%Y", "%m/%d/%Y", "%Y/%m/%d", "%d.%m.%Y", "%d-%m-%Y", "%m-%d-%Y", "%d-%b-%Y", "%d %b %Y"),
+    *("%b %d, %Y", "%a, %d %b %Y", "%Y-%m-%d", "%Y%m%d"),
+)
+_CLOCKS = (":%H:%M:%S", " %H:%M:%S", " %H:%M:%S.%f", "T%H:%M:%S", " %H:%M", " %I:%M:%S %p", " %I:%M %p", "")
+_OFFSETS = ("", " %z", "%z", " UTC", " GMT")
+_STRPTIME = (
+    *map("".join, product(_DATES, _CLOCKS, _OFFSETS)),
+    *("%a %b %d %H:%M:%S %Y", "%a %b %d %H:%M:%S %z %Y", "%a %b %d %H:%M:%S UTC %Y", "%Y%m%d%H%M%S"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """How times are written: in a format of that name, and in the zone of that name; ZONE where they have no offset and
+    do not show their zone, None where they need none."""
+
+    format: str
+    zone: str | None = None
+
+    @property
+    def meaning(self) -> str:
+        """What the values are, in words."""
+        if self.format in _UNITS:
+            return f"{_UNITS[self.format]} since 1970, by their magnitude ({self.format})"
+        if self.format in NAMED and NUMBER.fullmatch(NAMED[self.format].example):
+            return f"numbers of the format {self.format}, by their magnitude"
+        if self.format in TEXTS:
+            name = "RFC 3339" if self.format == "rfc3339" else "ISO 8601"
+            return f"{name} times" + ("" if self.zone is None else " without an offset")
+        return f"times in the format {self.format}"
+
+
+def formats_of(values: Sequence[Any]) -> list[Written]:
+    """Return how all of these values can be read as times: one way, where they show it, or several, or none."""
+    if not values:
+        return []
+    units = {_unit_of(value) for value in values}
+    if len(units) == 1 and (unit := units.pop()):
+        return [_written(unit, values)]
+    if not all(isinstance(value, str) for value in values):
+        return []
+    for name in _SPELLED:
+        if _reads(name, values):
+            return [_written(name, values)]
+    return [_written(name, values) for name in _STRPTIME if _reads(name, values)]
+
+
+def written_as(values: Sequence[Any], times: Times, field: str) -> list[Written]:
+    """Return how these values, or nearly all of them, are read as times of a field, where `times` says how they are
+    written."""
+    name = times.format_given(field)
+    if name is not None:
+        found = [_written(name, values)] if values and _reads(name, values) else []
+    else:
+        found = formats_of(values) or _mostly(values)
+    zone = times.zone(field)
+    return [Written(one.format, zone.name if zone and one.zone == ZONE else one.zone) for one in found]
+
+
+def read_by(written: Written, values: Iterable[Any]) -> int:
+    """Return how many of the values are times in this format."""
+    return sum(_reads(written.format, [value]) for value in values)
+
+
+def as_options(times: Times, written: Mapping[str, Written]) -> Times:
+    """Return what is said of times with how each field is written: once for all, if they are written alike."""
+    if not written:
+        return times
+    first, *others = written.values()
+    alike = not others or others[0] == first
+    general = Times(None if first.format == "rfc3339" else first.format, first.zone)
+    special: list[tuple[str, str, str]] = []
+    for name, one in () if alike else list(written.items())[1:]:
+        if one.format != first.format:
+            special.append((times_options.FORMAT, name, one.format))
+        if one.zone is not None and one.zone != first.zone:
+            special.append((times_options.TIMEZONE, name, one.zone))
+    return Times(general.format, general.timezone, tuple(special)).over(times)
+
+
+def _mostly(values: Sequence[Any]) -> list[Written]:
+    """Return the formats of the first values by which nearly all are read."""
+    ways = dict.fromkeys(one for value in values[:_TRIED] for one in formats_of([value]))
+    return [one for one in ways if read_by(one, values) >= _NEARLY_ALL * len(values)]
+
+
+_TRIED, _NEARLY_ALL = 3, 0.9
+
+
+def _written(name: str, values: Sequence[Any]) -> Written:
+    """Return the format, which reads the values, with the zone that it needs."""
+    if "%" in name:
+        says_utc = name.endswith((" UTC", " GMT")) or " UTC " in name
+        return Written(name, None if "%z" in name else "UTC" if says_utc else ZONE)
+    if name in NAMED and NAMED[name].is_local:
+        return Written(name, ZONE)
+    return Written(name, None if name in UNITS or _reads(name, values, zone=None) else ZONE)
+
+
+def _unit_of(value: Any) -> str | None:
+    """Return the format that the magnitude of a number shows, if it is one and does."""
+    try:
+        number = read_number(value)
+    except Invalid:
+        return None
+    return evident_unit(number) or evident_count(number)
+
+
+def _reads(name: str, values: Iterable[Any], zone: str | None = "UTC") -> bool:
+    read = _format(name, zone)
+    try:
+        for value in values:
+            read(value)
+    except Invalid:
+        return False
+    return True
+
+
+@cache
+def _format(name: str, zone: str | None = "UTC") -> TimeFormat:
+    return TimeFormat(name, None if zone is None else load_zone(zone))

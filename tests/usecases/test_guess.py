@@ -1,0 +1,241 @@
+"""A guess: it finds the fields that are there, leaves open what values do not show, and stores nothing."""
+
+from __future__ import annotations
+
+import json
+import random
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pik.inputs import blocks as blocks_module
+from pik.inputs import opened as opened_module
+from pik.inputs.source import file_source
+from pik.model.jmes import quoted
+from pik.model.layout import AUTO, Layout
+from pik.model.named_mapping import NamedMapping
+from pik.model.times import AS_EVENTS, Times
+from pik.rawlog.segment_writer import Reading
+from pik.usecases.ingest import guess_fields
+from pik.usecases.ingest.guess import Confidence, Guess
+from pik.usecases.ingest.guess import guess as guess_of
+from tests.usecases.test_dry_run import checked
+
+LONGEST = 1 << 20
+
+
+def guess(
+    path: Path,
+    given: Mapping[str, str] | None = None,
+    times: Times = AS_EVENTS,
+    layout: Layout = AUTO,
+    named: Sequence[NamedMapping] = (),
+) -> Guess:
+    with file_source(str(path)).open() as opened:
+        return guess_of(opened, layout, LONGEST, given or {}, times, named)
+
+
+def accepted(path: Path, found: Guess) -> tuple[int, int]:
+    """How many records of the file become events by what was proposed, and how many do not."""
+    reading = Reading(LONGEST, mapping=found.expressions, times=found.times, layout=found.layout)
+    report = checked(None, file_source(str(path)), reading=reading)
+    return report.valid, report.rejected
+
+
+def local(spelling: str) -> Callable[[datetime], Any]:
+    return lambda at: at.strftime(spelling)
+
+
+TIMES: dict[str, Callable[[datetime], Any]] = {
+    "rfc3339": lambda at: at.isoformat(),
+    "epoch": lambda at: int(at.timestamp()),
+    "epoch_ms": lambda at: str(int(at.timestamp() * 1000)),
+    "epoch_us": lambda at: int(at.timestamp() * 10**6),
+    "apache": local("%d/%b/%Y:%H:%M:%S +0000"),
+    "java_date": local("%a %b %d %H:%M:%S UTC %Y"),
+    "%d.%m.%Y %H:%M": local("%d.%m.%Y %H:%M"),
+    "%Y/%m/%d %H:%M:%S": local("%Y/%m/%d %H:%M:%S"),
+}
+"""How a time is written in each format, here in UTC; the day of the month is past the twelfth."""
+
+NAMES = {
+    "event_time": ["event_time", "eventTime", "@timestamp", "ts", "created_at", "orderedAt"],
+    "event_type": ["event_type", "eventName", "type", "action", "kind"],
+    "entity_id": ["user_id", "customerId", "account", "device_id", "entity"],
+    "idempotency_key": ["event_id", "messageId", "uuid"],
+    "received_time": ["received_at", "ingestTime", "collectedAt"],
+}
+
+
+@st.composite
+def records(draw: st.DrawFn) -> tuple[list[dict[str, Any]], dict[str, str], str, str]:
+    """Records, the expressions of their fields, and the formats of the two times."""
+    chance = random.Random(draw(st.integers(0, 10**6)))
+    paths = {
+        field: (*draw(st.sampled_from([(), ("body",), ("meta data", "inner")])), draw(st.sampled_from(names)))
+        for field, names in NAMES.items()
+        if field != "received_time" or draw(st.booleans())
+    }
+    formats = [draw(st.sampled_from([*TIMES])), draw(st.sampled_from([*TIMES]))]
+    made = []
+    for number in range(draw(st.integers(30, 60))):
+        at = datetime(2026, 1, 13, tzinfo=UTC) + timedelta(seconds=chance.randrange(10**6))
+        values = {
+            "event_time": TIMES[formats[0]](at),
+            "event_type": chance.choice(["paid", "sent", "seen"]),
+            "entity_id": chance.choice([f"c{number % 17}", f"d{number % 5}"]),
+            "idempotency_key": f"{number:08x}",
+            "received_time": TIMES[formats[1]](at + timedelta(minutes=2)),
+        }
+        record: dict[str, Any] = {"note": "x" * (number % 3), "amount": number * 1.5, "tags": [number], "flag": True}
+        for field, path in paths.items():
+            inside = record
+            for name in path[:-1]:
+                inside = inside.setdefault(name, {})
+            inside[path[-1]] = values[field]
+        made.append(record)
+    return made, {field: quoted(*path) for field, path in paths.items()}, formats[0], formats[1]
+
+
+@settings(max_examples=25)
+@given(records())
+def test_fields_that_are_there_are_found_and_the_dry_run_accepts_all_records(
+    drawn: tuple[list[dict[str, Any]], dict[str, str], str, str],
+) -> None:
+    made, expressions, format_, received = drawn
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "shop-2026-01-31.jsonl"
+        path.write_text("".join(json.dumps(one) + "\n" for one in made))
+        found = guess(path, times=Times(timezone="UTC"))
+        proposed = found.expressions
+        assert {field: proposed.get(field) for field in expressions} == expressions
+        assert (proposed["source"], proposed["payload"]) == ("'shop'", "body" if "body" in made[0] else "@")
+        assert found.times.format_of("event_time") == format_
+        if "received_time" in expressions:
+            assert found.times.format_of("received_time") == received
+        assert (found.accepted, found.undecided, found.problem) == (len(made), (), "")
+        assert accepted(path, found) == (len(made), 0)
+
+
+def rows(path: Path, header: str, lines: list[str]) -> Path:
+    path.write_text("\n".join([header, *lines]) + "\n")
+    return path
+
+
+def test_what_values_do_not_show_is_left_open(tmp_path: Path) -> None:
+    local = rows(tmp_path / "a.csv", "user_id,type,at", [f"u{n},x,2026-01-31 22:59:{n:02d}" for n in range(30)])
+    found = guess(local)
+    assert found.times.given == {"timezone": ["ZONE"]}
+    assert ["has no offset" in one and "ZONE" in one for one in found.undecided] == [True]
+    assert found.accepted == 30
+    berlin = guess(local, times=Times(timezone="Europe/Berlin"))
+    assert (berlin.undecided, accepted(local, berlin)) == ((), (30, 0))
+    american = rows(tmp_path / "b.csv", "user_id,type,at", [f"u{n},x,03/0{1 + n % 9}/2026 +0100" for n in range(30)])
+    found = guess(american)
+    assert found.times.given == {"time-format": ["FORMAT"]}
+    assert "is read by %d/%m/%Y %z and %m/%d/%Y %z" in found.undecided[0]
+    decided = guess(american, times=Times("%m/%d/%Y %z"))
+    assert (decided.undecided, accepted(american, decided)) == ((), (30, 0))
+    bare = tmp_path / "c.jsonl"
+    bare.write_text('{"a":1,"b":{"c":"x"}}\n' * 3)
+    found = guess(bare)
+    assert {one.field for one in found.mapping if one.expression == "FIELD"} == {"event_time", "entity_id"}
+    assert [(one.path, one.records, one.distinct, one.example) for one in found.found] == [
+        ("a", 3, 1, b"1"),
+        ("b.c", 3, 1, b'"x"'),
+    ]
+
+
+def test_times_that_few_records_lack_or_write_badly_are_proposed_and_said(tmp_path: Path) -> None:
+    path = tmp_path / "hooks.jsonl"
+    at = "2026-01-01T00:00:00Z"
+    places = [{"order": {"created_at": at}}] * 15 + [{"user": {"created_at": at}}] * 4 + [{}]
+    path.write_text(
+        "".join(json.dumps({"action": "x", "account": f"a{n}", **one}) + "\n" for n, one in enumerate(places))
+    )
+    found = guess(path)
+    [time] = [one for one in found.mapping if one.field == "event_time"]
+    assert time.expression == "order.created_at || user.created_at"
+    assert (time.confidence, time.reason.endswith("; 1 record without one will be rejected")) == (
+        Confidence.UNSURE,
+        True,
+    )
+    assert (found.accepted, found.problem) == (19, "event_time: its expression finds nothing in this record")
+    assert accepted(path, found) == (19, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        (
+            "trail.json",
+            json.dumps(
+                {
+                    "Records": [
+                        {"eventTime": f"2026-01-01T00:00:0{n}Z", "eventName": "Put", "user": f"u{n % 3}", "eventID": n}
+                        for n in range(9)
+                    ]
+                }
+            ),
+            {"event_time": "eventTime", "event_type": "eventName", "entity_id": "user", "idempotency_key": "eventID"},
+        ),
+        (
+            "web.log",
+            "".join(f'h{n % 3} - - [01/Jan/2026:00:00:0{n} +0000] "GET / HTTP/1.1" 200 1\n' for n in range(9)),
+            {"event_time": "time", "event_type": "method", "entity_id": "host"},
+        ),
+        (
+            "kafka",
+            "".join(f'k{n % 3}\t{{"at":176990000{n},"kind":"x"}}\n' for n in range(9)),
+            {"event_time": "value.at", "event_type": "value.kind", "entity_id": "key", "payload": "value"},
+        ),
+    ],
+    ids=["records", "text", "kcat"],
+)
+def test_formats_are_recognized(tmp_path: Path, name: str, text: str, expected: dict[str, str]) -> None:
+    (tmp_path / name).write_text(text)
+    found = guess(tmp_path / name)
+    assert expected.items() <= found.expressions.items()
+    assert (found.records, found.accepted, found.undecided) == (9, 9, ())
+    assert accepted(tmp_path / name, found) == (9, 0)
+
+
+def test_events_and_records_of_a_named_mapping_need_no_other(tmp_path: Path) -> None:
+    path = tmp_path / "records.jsonl"
+    path.write_text('{"who":"e","at":1769900000}\n' * 3)
+    fields = {"source": "'s'", "event_type": "'t'", "entity_id": "who", "event_time": "at", "payload": "@"}
+    fitting = NamedMapping("fits", "pik.toml", {"time-format": ["epoch"]}, fields)
+    other = NamedMapping("other", "pik.toml", {}, {**fields, "entity_id": "whom"})
+    assert guess(path, named=[other, fitting]).named is fitting
+    assert guess(path, {"entity_id": "who"}, named=[fitting]).expressions["entity_id"] == "who"
+    path.write_text(
+        '{"source":"s","event_type":"t","entity_id":"e","event_time":"2026-01-01T00:00:00Z","payload":{}}\n{"a":1}\n'
+        * 2
+        + '{"source":"s","event_type":"t","entity_id":"e","event_time":"2026-01-02T00:00:00Z","payload":{}}\n'
+    )
+    found = guess(path, named=[fitting])
+    assert (found.mapping, found.named, found.accepted, found.records) == ((), None, 3, 5)
+
+
+def test_a_sample_is_bounded_and_has_records_of_the_middle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guess_fields, "PATHS", 7)
+    monkeypatch.setattr(blocks_module, "BLOCK", 20_000)
+    monkeypatch.setattr(opened_module, "BLOCK", 20_000)
+    path = tmp_path / "long.jsonl"
+    with open(path, "w") as file:
+        for number in range(3_000):
+            file.write(json.dumps({"at": number, "user": f"u{number}", "pad": "x" * 80, f"f{number}": 1}) + "\n")
+    with file_source(str(path)).open() as opened:
+        layout = opened.recognize(AUTO, mapped=True)
+        sample = opened.sample(layout, LONGEST)
+    numbers = [json.loads(one.line)["at"] for one in sample]
+    assert numbers[:100] == list(range(100))
+    assert len(numbers) == 250
+    assert sum(number > 1_400 for number in numbers) == 50
+    assert len(guess_fields.columns_of([one.line for one in sample])) == 7
