@@ -165,16 +165,17 @@ def test_a_mapped_event_is_sent(pik, gateway, tmp_path, data: bytes) -> None:
 
 
 def test_records_of_a_document_are_sent_with_the_fields_around_them(pik, gateway, tmp_path) -> None:
-    text = '{"ids":["a","b"],"services":[{"logs":[{"n":1},{"n":2}],"at":"2026-01-31T00:00:00Z"},{"none":1}]}'
+    text = '{"ids":["a","b"],"services":[{"logs":[{"n":[1]},{"n":[2,3]}],"at":"2026-01-31T00:00:00Z"},{"none":1}]}'
     (tmp_path / "f").write_text(text)
     mapping = {"source": "'x'", "event_type": "'t'", "entity_id": "parent('ids')[1]", "event_time": "parent('at')"}
-    options = [word for name, found in (mapping | {"payload": "@"}).items() for word in ("--map", f"{name}={found}")]
+    mapping["payload"] = "{n: n[0]}"
+    options = [word for name, found in mapping.items() for word in ("--map", f"{name}={found}")]
     result = pik("ingest", "f", "--records", "services[].logs[]", *options, *VIA)
     said = result.json()
     assert (result.code, said["accepted"], said["rejected"]) == (3, 2, 1)
-    assert (
-        said["rejects"][0]["reason"] == "no list logs in element 2 of services of this document; it has: none (line 1)"
-    )
+    said_why = "no list logs in element 2 of services of this document; it has: none (line 1)"
+    assert said["rejects"][0]["reason"] == said_why
+    assert said["note"].endswith("; n[0] takes one element of a longer list in 1 record")
     stored = ("--store", tmp_path / "deployed", "--format", "json")
     events = pik("events", *stored).json()["events"]
     assert [(one["entity_id"], one["payload"]["n"]) for one in events] == [("b", 1), ("b", 2)]

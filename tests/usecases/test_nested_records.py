@@ -254,6 +254,8 @@ def test_fields_after_a_list_are_waited_for_up_to_a_limit() -> None:
             read(late.encode(), "o[].a[]", wanted)
     with small(5, 15):
         assert len(records(read(late.encode(), "o[].a[]", "r"))) == 11  # never comes
+        again = b'{"p":9,"o":[{"p":1,"a":[10,11,12,13,14,15,16,17]}],"p":0}'  # which is not the nearest one
+        assert {one["p"] for one in around(read(again, "o[].a[]", "p"))} == {"number 1"}
 
 
 class Endless(io.RawIOBase):

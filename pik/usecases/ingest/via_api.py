@@ -44,7 +44,8 @@ class SendReport:
 
     `repeated` records were sent more than once, because no answer came; those that the first attempt had recorded count
     as duplicates. `failure` is why it stopped before the end of the input; `unanswered` records then have no answer, of
-    which the first is `unanswered_from`. `named` is the mapping by which the input was read.
+    which the first is `unanswered_from`. `named` is the mapping by which the input was read, `longer` as in
+    IngestReport.
     """
 
     source: str
@@ -56,6 +57,7 @@ class SendReport:
     failure: StoreError | None = None
     unanswered: int = 0
     unanswered_from: int | None = None
+    longer: Mapping[str, int] = field(default_factory=dict)
     named: str = ""
 
 
@@ -148,6 +150,7 @@ class _Sender:
             failure=self._failure,
             unanswered=len(self._lost),
             unanswered_from=min(self._lost, default=None),
+            longer=self._mapping.longer if self._mapping else {},
             named=self._reading.named,
         )
 

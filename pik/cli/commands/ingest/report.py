@@ -281,7 +281,9 @@ INGEST_VIA_API = Schema(
 )
 
 
-def show_sent(cli: Context, done: list[tuple[SendReport, list[Reject]]], refused: Sequence[Refusal] | None) -> None:
+def show_sent(
+    cli: Context, done: list[tuple[SendReport, list[Reject]]], refused: Sequence[Refusal] | None, layout: Layout
+) -> None:
     """Show what became of the inputs, each with the first of its rejected records."""
     all_sent = [sent for sent, _ in done]
     total = sum((sent.counts for sent in all_sent), Counts())
@@ -301,13 +303,15 @@ def show_sent(cli: Context, done: list[tuple[SendReport, list[Reject]]], refused
         rejects=shown,
         truncated=total.rejected > len(shown),
         error=failure.message if failure else None,
-        note=_note_sent(all_sent),
+        note=_note_sent(all_sent, layout),
     )
 
 
-def _note_sent(done: list[SendReport]) -> str | None:
+def _note_sent(done: list[SendReport], layout: Layout) -> str | None:
+    notes = []
     if done[-1].failure:
-        return "run the same command again; what was recorded comes as duplicates, nothing is lost"
-    if any(sent.counts.rejected for sent in done):
-        return "correct what was rejected, and ingest that; --rejects FILE writes it to a file"
-    return None
+        notes.append("run the same command again; what was recorded comes as duplicates, nothing is lost")
+    elif any(sent.counts.rejected for sent in done):
+        notes.append("correct what was rejected, and ingest that; --rejects FILE writes it to a file")
+    notes += taken_of_longer(sum((Counter(sent.longer) for sent in done), Counter()), layout)
+    return "; ".join(notes) or None
