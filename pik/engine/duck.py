@@ -30,6 +30,7 @@ from pik.engine.scan_sql import (
     Measure,
     Scan,
     load,
+    load_spans,
 )
 from pik.engine.statement import columns_read
 from pik.engine.tables import DuckTables, open_tables
@@ -123,7 +124,7 @@ class DuckEngine:
             if among is not None:
                 _load_among(db, among)
             scan = Scan(
-                *(inputs.files, buckets, window, columns),
+                *(inputs.files, load_spans(db, buckets, window), window, columns),
                 chosen=bool(entities),
                 skipping=inputs.skip is not None,
                 per=per,
@@ -237,7 +238,7 @@ def _counted(
     checked = check_definition(db, definition)
     scan = Scan(
         inputs.files,
-        definition.buckets,
+        load_spans(db, definition.buckets, window),
         window,
         checked.columns | set(CountedDelivery._fields),
         chosen=chosen,

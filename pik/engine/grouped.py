@@ -22,6 +22,7 @@ from pik.engine.scan_sql import (
     data_errors,
     explanations,
     isolated,
+    load_spans,
     refuse_unknown_times,
 )
 from pik.errors import Damaged, EngineError, PikError, UsageError, command
@@ -136,7 +137,7 @@ def compute_groups(
     measures = _measures([metric.name for metric in metrics], checked, inputs)
     scan = Scan(
         inputs.files,
-        metrics[0].buckets,
+        load_spans(db, metrics[0].buckets, window),
         window,
         frozenset[str]().union(*(metric.columns for metric in checked)),
         chosen=chosen,

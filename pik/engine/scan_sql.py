@@ -18,8 +18,8 @@ from pik.engine.rules import NO_RULES, Rules
 from pik.engine.sandbox import column_sql, file_list, first_line, literal, raw_fields
 from pik.engine.syntax import Aggregate
 from pik.errors import UsageError
-from pik.model.calendar import Buckets
-from pik.model.instant import ALL_TIME, DAY, MAX_INSTANT, MIN_INSTANT, Window, full_instant
+from pik.model.calendar import ONE_BUCKET, Buckets, Span
+from pik.model.instant import ALL_TIME, DAY, MAX_INSTANT, MIN_INSTANT, SECOND, Window, full_instant
 from pik.model.metric import ALL_ENTITIES, BLAMED, Per
 from pik.ports.engine import Inputs
 
@@ -80,12 +80,13 @@ class Measure:
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """Which lines of `files` count: in `window`, of the wanted entities if `chosen`, not skipped if `skipping`. With
-    `delivered` some measure needs their places in their batches. `corrections` and then `rules` move lines or take them
-    out. `per` is what they are grouped by beside their bucket."""
+    """Which lines of `files` count, in buckets of the `spans` that `load_spans` returned: in `window`, of the wanted
+    entities if `chosen`, not skipped if `skipping`. With `delivered` some measure needs their places in their batches.
+    `corrections` and then `rules` move lines or take them out. `per` is what they are grouped by beside their
+    bucket."""
 
     files: Sequence[Path]
-    buckets: Buckets
+    spans: Sequence[Span]
     window: Window
     columns: frozenset[str]
     chosen: bool
@@ -186,6 +187,9 @@ class Scan:
             joins += " LEFT JOIN skipped ON skipped.batch_id = line.batch_id AND skipped.seq = line.seq"
         if self.chosen:
             joins += " LEFT JOIN wanted ON wanted.entity_id = line.entity_id"
+        if len(self.spans) > 1:
+            within = "line.event_time >= span.from_text AND line.event_time < span.to_text"
+            joins += f" LEFT JOIN span ON span.day = line.event_time[1:10] AND {within}"
         return joins
 
     def _filters(self) -> list[str]:
@@ -202,14 +206,47 @@ class Scan:
         return filters + self.corrections.filters + self.rules.filters
 
     def _bucket(self) -> str:
-        # The text truncated to days or seconds is its floor. Counted from a bucket before all time, the remainder is
-        # that of a floor before 1970 too.
-        size = self.buckets.size // MICROSECOND
-        first = MIN_INSTANT // self.buckets.size * size
-        time = f"epoch_us(CAST(line.event_time[1:{10 if self.buckets.size % DAY == 0 else 19}] AS TIMESTAMP))"
-        start = f"{time} - ({time} - ({first})) % {size}"
-        # Of several days, the first bucket begins with the first instant there is (Buckets.start_of).
-        return start if self.buckets.size <= DAY else f"greatest({start}, {MIN_INSTANT // MICROSECOND})"
+        if len(self.spans) == 1:
+            [span] = self.spans
+            whole_days = span.start % DAY == span.size % DAY == 0
+            start = _start_in(str(span.start // MICROSECOND), str(span.size // MICROSECOND), whole_days=whole_days)
+        elif all(span.size >= DAY for span in self.spans):
+            start = "span.start"
+        else:
+            start = f"CASE WHEN span.size IS NULL THEN span.start ELSE {_start_in('span.start', 'span.size')} END"
+        # The first bucket begins with the first instant there is.
+        return start if self.spans[0].start >= MIN_INSTANT else f"greatest({start}, {MIN_INSTANT // MICROSECOND})"
+
+
+def _start_in(start: str, size: str, *, whole_days: bool = False) -> str:
+    """Return the SQL of the start of a line's bucket, where buckets of this size (microseconds) follow a start."""
+    # The text truncated to days or seconds is its floor.
+    time = f"epoch_us(CAST(line.event_time[1:{10 if whole_days else 19}] AS TIMESTAMP))"
+    return f"{time} - ({time} - ({start})) % {size}"
+
+
+def load_spans(db: DuckDBPyConnection, buckets: Buckets, window: Window) -> Sequence[Span]:
+    """Return the spans of the buckets in the window. Several are loaded into a table for the scan to join: a row is a
+    bucket, or a span of smaller ones than a day, within one UTC day, as a join by the day is fast."""
+    spans = buckets.spans(window)
+    if len(spans) > 1:
+        end = (window.end // SECOND + 1) * SECOND // MICROSECOND
+        until, day = f"lead(start, 1, {end}) OVER (ORDER BY start) AS until", DAY // MICROSECOND
+        db.execute(
+            "CREATE OR REPLACE TEMP TABLE span AS WITH given AS ("
+            f"SELECT *, {until} FROM (SELECT unnest(CAST(? AS BIGINT[])) AS start, unnest(CAST(? AS BIGINT[])) AS size)"
+            f"), each AS (SELECT *, {until} FROM (SELECT CASE WHEN size < {day} THEN size END AS size, unnest("
+            f"generate_series(start, until - 1, CASE WHEN size >= {day} THEN size ELSE until - start END)) AS start"
+            " FROM given)) SELECT start, size, strftime(make_timestamp(start), '%Y-%m-%dT%H:%M:%S') AS from_text,"
+            " strftime(make_timestamp(until), '%Y-%m-%dT%H:%M:%S') AS to_text, strftime(unnest(generate_series("
+            "date_trunc('day', make_timestamp(start)), make_timestamp(until - 1), INTERVAL 1 DAY)), '%Y-%m-%d') AS day"
+            " FROM each",
+            [
+                [span.start // MICROSECOND for span in spans],
+                [None if span.size == ONE_BUCKET else span.size // MICROSECOND for span in spans],
+            ],
+        )
+    return spans
 
 
 def load(db: DuckDBPyConnection, inputs: Inputs, entities: Sequence[str]) -> CorrectedLines:

@@ -22,7 +22,8 @@ from pik.errors import InputError, Invalid, UsageError
 from pik.inputs.copies import seekable
 from pik.inputs.parquet_rows import MAGIC, open_parquet
 from pik.inputs.source import Source
-from pik.model.instant import format_instant, parse_instant
+from pik.model.calendar import Buckets
+from pik.model.instant import format_instant
 from pik.model.metric import ALL_ENTITIES, decimal_text
 
 READS = "what can be read: CSV, TSV, Parquet, and JSON with one object per line, plain or compressed"
@@ -126,12 +127,12 @@ class Table:
         return Columns(bucket, entity, found)
 
     def figures(
-        self, columns: Columns, sizes: Mapping[str, Callable[[int], int]], over_all: Collection[str] = ()
+        self, columns: Columns, buckets_of: Mapping[str, Buckets], over_all: Collection[str] = ()
     ) -> Iterator[Figure]:
         """Yield the numbers of these metrics, in the order of the file; an empty cell has none.
 
-        `sizes` gives for each metric what returns the start of the bucket of an instant. Those of metrics `over_all`
-        entities stand in rows without an entity. Raises InputError naming the line that cannot be read.
+        `buckets_of` has the buckets of each metric. Those of metrics `over_all` entities stand in rows without an
+        entity. Raises InputError naming the line that cannot be read.
         """
         names = list(columns.values)
         wanted = [
@@ -151,7 +152,7 @@ class Table:
                 entity = self._entity(line, columns.entity, entity)
             for name, cell in zip(names, cells[first:], strict=True):
                 metric = name or cells[2]
-                if metric not in sizes:
+                if metric not in buckets_of:
                     self.other_metrics += 1
                     continue
                 try:
@@ -160,7 +161,7 @@ class Table:
                         continue
                     bucket = buckets.get((metric, cells[0]))
                     if bucket is None:
-                        bucket = buckets[metric, cells[0]] = _bucket(cells[0], metric, sizes[metric])
+                        bucket = buckets[metric, cells[0]] = _bucket(cells[0], metric, buckets_of[metric])
                 except Invalid as error:
                     column = columns.bucket if error.field == "bucket" else columns.values[name]
                     raise self._refused(line, f"{column}: {error.message}") from None
@@ -230,18 +231,20 @@ def _decimal(cell: Any) -> str | None:
     return decimal_text(value)
 
 
-def _bucket(cell: Any, metric: str, start: Callable[[int], int]) -> int:
-    """Return the bucket whose start a cell names, a date or a time in UTC. Raises Invalid."""
+def _bucket(cell: Any, metric: str, buckets: Buckets) -> int:
+    """Return the bucket whose start a cell names, a date or a time. Raises Invalid."""
     try:
         if isinstance(cell, int) and not isinstance(cell, bool):
             instant = cell  # of Parquet, where a column of plain integers is refused
         else:
-            instant = parse_instant(str(cell or "").strip(), date_only=True)
+            instant = buckets.named(str(cell or "").strip())
     except Invalid as error:
         why = f"{error.message}, nor a date such as 2026-01-31" if cell else "the bucket is empty"
         raise Invalid(why, field="bucket") from None
-    if (begin := start(instant)) != instant:
-        why = f"{format_instant(instant)} is not the start of a bucket of {metric}; that is {format_instant(begin)}"
+    if (begin := buckets.start_of(instant)) != instant:
+        local = buckets.local_text(begin)
+        that = f"{local} ({format_instant(begin)})" if local else format_instant(begin)
+        why = f"{format_instant(instant)} is not the start of a bucket of {metric}; that is {that}"
         raise Invalid(why, field="bucket")
     return instant
 
@@ -348,7 +351,9 @@ def _parquet(file: BinaryIO, name: str) -> Table:
         if pa.types.is_dictionary(kind):
             values, kind = values.cast(kind.value_type), kind.value_type
         text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
-        if is_bucket and (pa.types.is_date(kind) or pa.types.is_timestamp(kind)):
+        if is_bucket and pa.types.is_date(kind):
+            values = values.cast(pa.date32()).cast(pa.string())
+        elif is_bucket and pa.types.is_timestamp(kind):
             values = values.cast(pa.timestamp("ns", getattr(kind, "tz", None))).cast(pa.int64())
         elif is_bucket and not text:
             raise InputError(f"{name}: column {column} is {kind}, not a date, a timestamp or a text")

@@ -14,6 +14,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
+from io import BytesIO
 from typing import TYPE_CHECKING, NamedTuple
 
 from pik.errors import Invalid, UsageError
@@ -355,8 +356,21 @@ def load_zone(name: str) -> Zone:
             f"perhaps {', '.join(near[:3])}" if near else "an IANA name such as Europe/Berlin, America/New_York or UTC"
         )
         raise UsageError(f"unknown time zone {name!r}", hint=hint)
-    with files("tzdata").joinpath("zoneinfo", *name.split("/")).open("rb") as file:
-        return Zone(name, ZoneInfo.from_file(file, key=name))
+    return Zone(name, ZoneInfo.from_file(BytesIO(zone_data(name)), key=name))
+
+
+def zone_data(name: str) -> bytes:
+    """Return the compiled data (RFC 9636) of the zone of this IANA name."""
+    from importlib.resources import files
+
+    return files("tzdata").joinpath("zoneinfo", *name.split("/")).read_bytes()
+
+
+def zones_version() -> str:
+    """Return the program that zones come from, and its version."""
+    from importlib.metadata import version
+
+    return f"tzdata {version('tzdata')}"
 
 
 @dataclass(frozen=True, slots=True)

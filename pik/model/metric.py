@@ -42,13 +42,14 @@ class Definition(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     """What a metric computes, as written in its TOML file. docs/metrics.md is the reference.
 
     `value` is one SQL aggregate expression, `where` a SQL boolean over the event's columns, `bucket` a duration that
-    divides a day or is whole days; buckets are aligned to 1970-01-01T00:00:00Z. There is a value for each entity and
-    bucket or, `per` all of them, one for each bucket.
+    divides a day or is whole days, aligned to 1970-01-01T00:00:00Z, or a unit of the calendar of `timezone`. There is a
+    value for each entity and bucket or, `per` all of them, one for each bucket.
     """
 
     name: str
     value: str
     bucket: str = "1d"
+    timezone: str | None = None
     where: str | None = None
     description: str = ""
     per: Per = Per.ENTITY
@@ -56,7 +57,7 @@ class Definition(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     @property
     def buckets(self) -> Buckets:
         """Its buckets."""
-        return buckets_of(self.bucket)
+        return buckets_of(self.bucket, self.timezone)
 
 
 class Metric(msgspec.Struct, frozen=True, kw_only=True):

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from pik.engine import DuckEngine, duck, sandbox
-from pik.model.calendar import UTC_DAYS, Buckets
+from pik.model.calendar import UTC_DAYS, FixedBuckets
 from pik.model.instant import ALL_TIME, DAY, HOUR, SECOND, Window, parse_instant
 from pik.model.metric import NO_INPUTS, Computed, Definition
 from pik.ports.engine import Inputs, Touched
@@ -119,8 +119,8 @@ def test_a_window_is_half_open_to_the_nanosecond(tmp_path: Path) -> None:
         (window.start, 2)
     ]
     ragged = Window(window.start + 1, window.end - 1)
-    assert list(DuckEngine().touched(inputs, Buckets(HOUR), ragged)) == []
-    assert list(DuckEngine().touched(inputs, Buckets(HOUR), Window(window.start, window.end - 1))) == [
+    assert list(DuckEngine().touched(inputs, FixedBuckets(HOUR), ragged)) == []
+    assert list(DuckEngine().touched(inputs, FixedBuckets(HOUR), Window(window.start, window.end - 1))) == [
         Touched(window.start, "e", 1)
     ]
 

@@ -19,9 +19,20 @@ from pik.model.event import read_event
 from pik.model.instant import HOUR, Window, full_instant, parse_instant
 from pik.model.metric import Computed
 from pik.ports.engine import Inputs
+from tests.support.calendar_model import start_of
 from tests.support.raw_files import BATCH, compute, event, frame, metric, raw_lines
 
-BASE = parse_instant("1970-01-01T00:00:00Z")
+PLACES: list[tuple[str, str | None, int]] = [
+    ("1h", None, parse_instant("1970-01-01T00:00:00Z")),
+    ("1h", "Europe/Berlin", parse_instant("2026-10-25T01:00:00Z")),
+    ("1h", "Australia/Lord_Howe", parse_instant("2026-10-03T15:30:00Z")),
+    ("1d", "Africa/Cairo", parse_instant("2026-04-23T22:00:00Z")),
+    ("1d", "America/Havana", parse_instant("2026-11-01T05:00:00Z")),
+    ("1w", "Asia/Kolkata", parse_instant("2026-11-01T18:30:00Z")),
+    ("1mo", "Pacific/Auckland", parse_instant("2026-03-31T11:00:00Z")),
+]
+"""The bucket and the timezone of a definition, and a time near bounds of such buckets."""
+
 Fields = dict[str, Any]
 Rows = list[Fields]
 
@@ -71,15 +82,16 @@ payloads: st.SearchStrategy[dict[str, str | None]] = st.one_of(
 
 @dataclass
 class Case:
+    place: tuple[str, str | None, int]
     texts: list[bytes]
     duplicates: set[int]
 
 
 @st.composite
 def cases(draw: st.DrawFn) -> Case:
-    texts = []
+    place, texts = draw(st.sampled_from(PLACES)), []
     for payload in draw(st.lists(payloads, max_size=12)):
-        time = BASE + draw(st.integers(-3 * HOUR, 3 * HOUR))
+        time = place[2] + draw(st.integers(-3 * HOUR, 3 * HOUR))
         fields = {
             "source": draw(st.sampled_from(["s", "q"])),
             "event_type": draw(st.sampled_from(["a", "b"])),
@@ -90,7 +102,7 @@ def cases(draw: st.DrawFn) -> Case:
         if (number := payload.get("v")) is not None and draw(st.booleans()):
             text = text.replace(f'"{number}"', number)  # a number rather than a string
         texts.append(text.encode())
-    return Case(texts, draw(st.sets(st.integers(1, len(texts)))) if texts else set())
+    return Case(place, texts, draw(st.sets(st.integers(1, len(texts)))) if texts else set())
 
 
 def expected(case: Case, name: str, where: str, value: str, window: Window, entities: list[str]) -> list[Computed]:
@@ -100,7 +112,9 @@ def expected(case: Case, name: str, where: str, value: str, window: Window, enti
         one["id"], time, entity_id = read_event(text).event_id, parse_instant(one["event_time"]), one["entity_id"]
         counts = seq not in case.duplicates and time in window and (not entities or entity_id in entities)
         if counts and WHERES[where](one) is True:
-            groups.setdefault((time // HOUR * HOUR, entity_id), []).append(one)
+            unit, zone, _ = case.place
+            start = time // HOUR * HOUR if zone is None else start_of(unit, zone, time)
+            groups.setdefault((start, entity_id), []).append(one)
     found = []
     for (bucket, entity_id), rows in sorted(groups.items(), key=lambda item: (item[0][0], item[0][1].encode())):
         digest = reduce(xor, (int.from_bytes(one["id"]) for one in rows))
@@ -120,7 +134,8 @@ def expected(case: Case, name: str, where: str, value: str, window: Window, enti
 def test_promise_6_values_are_those_of_all_counted_events(
     case: Case, chosen: list[tuple[str, str]], hours: tuple[int, int], entities: list[str], per_frame: int
 ) -> None:
-    window = Window(BASE + hours[0] * HOUR, BASE + (hours[0] + hours[1]) * HOUR)
+    bucket, timezone, base = case.place
+    window = Window(base + hours[0] * HOUR, base + (hours[0] + hours[1]) * HOUR)
     with tempfile.TemporaryDirectory() as folder:
         lines = raw_lines(case.texts)
         files = []
@@ -130,7 +145,7 @@ def test_promise_6_values_are_those_of_all_counted_events(
         skip = Path(folder, "skip.csv")
         skip.write_text("".join(f"{BATCH},{seq}\n" for seq in case.duplicates))
         inputs = Inputs(files, len(lines), skip if case.duplicates else None)
-        metrics = [metric(value, where, "1h", f"m{n}") for n, (where, value) in enumerate(chosen)]
+        metrics = [metric(value, where, bucket, f"m{n}", timezone) for n, (where, value) in enumerate(chosen)]
         found = compute(inputs, *metrics, window=window, entities=entities)
     assert found == [
         one

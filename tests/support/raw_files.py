@@ -44,9 +44,15 @@ def raw(path: Path, events: Iterable[dict[str, Any] | bytes], batch: str = BATCH
     return Inputs([path], len(lines))
 
 
-def metric(value: str = "count(*)", where: str | None = None, bucket: str = "1d", name: str = "m") -> Definition:
+def metric(
+    value: str = "count(*)",
+    where: str | None = None,
+    bucket: str = "1d",
+    name: str = "m",
+    timezone: str | None = None,
+) -> Definition:
     """A definition."""
-    return Definition(name=name, value=value, where=where, bucket=bucket)
+    return Definition(name=name, value=value, where=where, bucket=bucket, timezone=timezone)
 
 
 def compute(

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from pik.engine import DuckEngine
 from pik.errors import NothingSelected, UsageError
-from pik.model.calendar import Buckets
+from pik.model.calendar import UTC_DAYS
 from pik.model.instant import ALL_TIME, DAY, Window
 from pik.model.metric import Aggregate, Computed, Definition, DigestLines, Task
 from pik.model.scenario import COUNTED_DUPLICATES
@@ -99,7 +99,7 @@ def test_equal_buckets_are_seen_to_be_equal_by_their_digests(store, tmp_path, mo
     assert {digest.aggregates for digest in current} == {40}
     assert any(one.computed.input_contents.startswith("0") for one in store.aggregates.current("exact", ALL_TIME))
     metrics = [metric.definition for metric in store.metrics.latest() if metric.name in names]
-    whole = Buckets(DAY).widened(ALL_TIME)
+    whole = UTC_DAYS.widened(ALL_TIME)
     selection = Selection(store, ALL_TIME)
     with gather(selection) as gathered, engine.computation(gathered.inputs, metrics, whole) as computation:
         computed = list(computation.digests())

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from pik.engine import DuckEngine
 from pik.errors import NothingSelected
-from pik.model.instant import ALL_TIME, DAY, HOUR, Window, format_instant
+from pik.model.instant import ALL_TIME, HOUR, Window, format_instant
 from pik.model.metric import EVENT_COUNT, Definition
 from pik.ports.engine import Engine
 from pik.ports.store import Store
@@ -33,7 +33,8 @@ from pik.usecases.replay.runs import promote, rollback
 from tests.support.stores import FIRST, PlainEngine, event, ingest, replay
 
 ENTITIES = ("a", "b", "é")
-SIZES = {"1h": HOUR, "6h": 6 * HOUR, "1d": DAY, "7d": 7 * DAY, "30d": 30 * DAY}
+BUCKETS = ("1h", "6h", "1d", "7d", "30d", "1mo", "1h Asia/Kolkata", "1d Europe/Berlin", "1w America/New_York")
+"""The bucket of a definition, and its timezone."""
 
 HOURS = st.integers(0, 24 * 10)
 WINDOWS = st.one_of(
@@ -47,7 +48,7 @@ EVENTS = st.lists(st.tuples(st.sampled_from(ENTITIES), HOURS, st.booleans()), mi
 STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("ingest"), EVENTS),
-        st.tuples(st.just("define"), st.sampled_from(["m", "n"]), st.sampled_from(list(SIZES)), st.booleans()),
+        st.tuples(st.just("define"), st.sampled_from(["m", "n"]), st.sampled_from(BUCKETS), st.booleans()),
         st.tuples(st.just("replay"), WINDOWS, SOME_ENTITIES, st.booleans()),
         st.tuples(st.just("promote"), st.integers(0, 9)),
         st.tuples(st.just("rollback"), st.integers(0, 9)),
@@ -190,13 +191,11 @@ class History:
         ingest(self.store, self.directory, lines)
 
     def define(self, name: str, bucket: str, counts: bool) -> None:
-        definition = (
-            Definition(name=name, value="count(*)", bucket=bucket)
-            if counts
-            else Definition(
-                name=name, value="sum((payload->>'$.v')::DECIMAL(18,0))", bucket=bucket, where="event_type = 'paid'"
-            )
+        value, where = (
+            ("count(*)", None) if counts else ("sum((payload->>'$.v')::DECIMAL(18,0))", "event_type = 'paid'")
         )
+        bucket, _, zone = bucket.partition(" ")
+        definition = Definition(name=name, value=value, where=where, bucket=bucket, timezone=zone or None)
         add_version(self.store.metrics, definition, 1)
         self.model.definitions[name] = definition
 
@@ -252,7 +251,7 @@ def play(directory: Path, engine: Engine, steps: list[Step], before: str, after:
 
 
 @settings(max_examples=30, suppress_health_check=[HealthCheck.too_slow])
-@given(STEPS, st.sampled_from(list(SIZES)), st.sampled_from(list(SIZES)))
+@given(STEPS, st.sampled_from(BUCKETS), st.sampled_from(BUCKETS))
 def test_whole_store_entities_and_model_differ_alike_after_any_history(steps, before, after):
     with tempfile.TemporaryDirectory() as directory:
         play(Path(directory), PlainEngine(), steps, before, after)
@@ -260,14 +259,17 @@ def test_whole_store_entities_and_model_differ_alike_after_any_history(steps, be
 
 @pytest.mark.slow
 @settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
-@given(STEPS, st.sampled_from(list(SIZES)), st.sampled_from(list(SIZES)))
+@given(STEPS, st.sampled_from(BUCKETS), st.sampled_from(BUCKETS))
 def test_duckdb_too_differs_as_the_model_does_after_any_history(steps, before, after):
     with tempfile.TemporaryDirectory() as directory:
         play(Path(directory), DuckEngine(threads=1), steps, before, after)
 
 
 @pytest.mark.parametrize("engine", [PlainEngine(), DuckEngine(threads=1)], ids=["plain", "duckdb"])
-@pytest.mark.parametrize(("before", "after"), [("1h", "1d"), ("1d", "7d"), ("6h", "30d"), ("1d", "1h"), ("7d", "1d")])
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [("1h", "1d"), ("1d", "7d"), ("6h", "30d"), ("1d", "1h"), ("7d", "1d"), ("1d", "1d Europe/Berlin")],
+)
 def test_buckets_that_grow_or_shrink_leave_each_stale_value_once(tmp_path, engine, before, after):
     steps = [
         ("diff", ALL_TIME),

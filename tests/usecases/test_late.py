@@ -12,7 +12,7 @@ import pytest
 
 from pik.engine import DuckEngine
 from pik.errors import NothingSelected
-from pik.model.calendar import Buckets
+from pik.model.calendar import UTC_DAYS
 from pik.model.instant import ALL_TIME, DAY, HOUR, Window, parse_instant
 from pik.model.metric import Definition
 from pik.ports.store import Store
@@ -150,7 +150,7 @@ def test_a_value_whose_buckets_have_another_size_now_is_moved_under_its_own_defi
         [one] = report.buckets
         counted = 2 if was == "1d" else 1
         assert (figures(one), one.proven) == ((2, counted, counted, counted + 2, 2), True)
-    assert report.effective == Buckets(DAY).widened(evening)
+    assert report.effective == UTC_DAYS.widened(evening)
 
 
 def test_without_current_values_nothing_is_late_and_an_unknown_metric_is_refused(store: Store, tmp_path: Path) -> None:

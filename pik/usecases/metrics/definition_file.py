@@ -9,12 +9,12 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from pik.errors import InputError, Invalid
-from pik.model.instant import DAY, parse_duration
+from pik.errors import InputError, Invalid, UsageError
+from pik.model.calendar import buckets_of
 from pik.model.metric import Definition, Per
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
-_FIELDS = "a metric has name, value, and optionally where, bucket, per, description"
+_FIELDS = "a metric has name, value, and optionally where, bucket, timezone, per, description"
 _PROBLEMS = {
     "missing": "required field {field} is missing",
     "extra_forbidden": "unknown field {field}",
@@ -30,13 +30,6 @@ def _valid_name(name: str) -> str:
     return name
 
 
-def _valid_bucket(bucket: str) -> str:
-    size = parse_duration(bucket)
-    if (size < DAY and DAY % size) or (size > DAY and size % DAY):
-        raise Invalid(f"invalid bucket {bucket!r}: it must divide a day or be whole days", hint="such as 1h, 1d, 7d")
-    return bucket
-
-
 class _Table(BaseModel):
     """One definition, as it is written. Its SQL is checked by the engine, not here."""
 
@@ -44,7 +37,8 @@ class _Table(BaseModel):
 
     name: Annotated[str, AfterValidator(_valid_name)]
     value: str
-    bucket: Annotated[str, AfterValidator(_valid_bucket)] = "1d"
+    bucket: str = "1d"
+    timezone: str | None = None
     where: str | None = None
     description: str = ""
     per: Annotated[Per, Field(strict=False)] = Per.ENTITY
@@ -73,8 +67,10 @@ def read_definitions(path: Path) -> list[Definition]:
 def read_definition(table: dict[str, Any], origin: str) -> Definition:
     """Return the definition in one parsed TOML table; `origin` names it in errors. Raises Invalid."""
     try:
-        return Definition(**_Table.model_validate(table).model_dump())
-    except Invalid as error:  # pydantic lets it pass
+        definition = Definition(**_Table.model_validate(table).model_dump())
+        buckets_of(definition.bucket, definition.timezone)
+        return definition
+    except (Invalid, UsageError) as error:  # pydantic lets it pass
         raise Invalid(f"{origin}: {error.message}", hint=error.hint) from None
     except ValidationError as error:
         problem = error.errors()[0]

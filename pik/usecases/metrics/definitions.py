@@ -197,7 +197,7 @@ def stored(metrics: Metrics, texts: Sequence[str]) -> tuple[list[Metric], Mappin
         if name not in texts:  # else all of its versions are
             metric = pinned(metrics, text)
             largest_yet = found[name] if versions[name] else metric
-            found[name] = max(largest_yet, metric, key=lambda one: one.buckets)
+            found[name] = max(largest_yet, metric, key=lambda one: one.buckets.order)
             versions[name].add(metric.version)
     return list(found.values()), versions
 

@@ -155,6 +155,14 @@ def explain(
     return found
 
 
+def named_bucket(store: Store, engine: Engine, name: str, text: str, scenario: Scenario = PLAIN) -> int:
+    """Return the instant that a text names for a metric: a time, or the first instant of a date of its buckets. Raises
+    Invalid, NothingSelected for an unknown metric and UsageError for a wrong scenario."""
+    unassumed = replace(resolved(store, scenario), assumptions=())
+    [metric] = definitions(store, engine, unassumed, [name])
+    return metric.buckets.named(text)
+
+
 def _assumed(
     store: Store, engine: Engine, scenario: Scenario, metric: Metric, name: str, window: Window
 ) -> Iterator[tuple[Metric, Scenario]]:

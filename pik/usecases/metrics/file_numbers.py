@@ -102,8 +102,8 @@ def file_numbers(
             seen, left_out = set[str](), 0
             scopes = {name: one.buckets.widened(window) for name, one in wanted.items()}
             some = set(entities)
-            starts = {name: one.buckets.start_of for name, one in wanted.items()}
-            for line, metric, bucket, entity, value in table.figures(columns, starts, over_all):
+            buckets_of = {name: one.buckets for name, one in wanted.items()}
+            for line, metric, bucket, entity, value in table.figures(columns, buckets_of, over_all):
                 seen.add(metric)
                 if bucket in scopes[metric] and (not some or entity in some):
                     file.write(f"{metric}\t{bucket}\t{entity}\t{value}\t{line}\n")

@@ -166,8 +166,11 @@ def _moments(store: Store, asked: Question, not_tried: list[str]) -> Iterator[Tr
 
 
 def _zones(store: Store, asked: Question, not_tried: list[str]) -> Iterator[Trial]:
-    window = asked.window
-    near = Window(window.start - 14 * HOUR, window.end + 12 * HOUR)
+    window, offset = asked.window, asked.metric.buckets.offset_at(asked.bucket)
+    if offset != asked.metric.buckets.offset_at(window.end):
+        not_tried.append("days of other zones, since clocks change within the bucket")
+        return
+    near = Window(window.start - 14 * HOUR + min(offset, 0), window.end + 12 * HOUR + max(offset, 0))
     try:
         expect_held(store, near, entities_of(asked.entity))
     except NotHeld:
@@ -175,10 +178,10 @@ def _zones(store: Store, asked: Question, not_tried: list[str]) -> Iterator[Tria
         return
     criteria = Criteria(window=near) if asked.entity == ALL_ENTITIES else Criteria(entity=asked.entity)
     for half_hours in OFFSETS:
-        if half_hours:
+        if by := half_hours * HOUR // 2 - offset:
             hours, half = divmod(abs(half_hours), 2)
             zone = f"UTC{'-' if half_hours < 0 else '+'}{hours:02}:{30 * half:02}"
-            shift = Shift(half_hours * HOUR // 2, criteria)
+            shift = Shift(by, criteria)
             yield _assuming(asked, "zone", shift, f"buckets in the time of {zone}")
 
 

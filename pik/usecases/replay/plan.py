@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import chain, groupby, islice
@@ -14,7 +14,7 @@ from msgspec import structs
 
 from pik import __version__
 from pik.errors import Damaged, Invalid, NothingSelected, UsageError
-from pik.model.calendar import Buckets, common
+from pik.model.calendar import Buckets
 from pik.model.ids import new_id
 from pik.model.instant import ALL_TIME, Window
 from pik.model.metric import (
@@ -179,15 +179,28 @@ def limited(store: Store, engine: Engine, request: RunRequest, limit: int, at_mo
     """Return the request, or as much of its beginning as chooses at most `limit` events, cut where buckets of every
     chosen metric meet; the first of these is always whole. Raises NotHeld and Damaged, TooMuch where that takes more
     than `at_most` lines."""
-    buckets = common(metric.buckets for metric in replayable(store, request))
-    events = 0
+    each = {metric.buckets for metric in replayable(store, request)}
+    largest = max(each, key=lambda buckets: buckets.order)
     selection = Selection(store, request.window, request.entities, _overrides(request))
-    touched = chosen_buckets(selection, engine, request, buckets, at_most)
+    touched = chosen_buckets(selection, engine, request, largest, at_most)
+    events, before, cut = 0, None, None
     for bucket, pairs in groupby(touched, key=lambda pair: pair.bucket):
-        before, events = events, events + sum(pair.events for pair in pairs)
-        if before and events > limit:
-            return structs.replace(request, end=bucket)
+        if before is not None:
+            cut = _common_start(each, largest, before, bucket) or cut
+        events += sum(pair.events for pair in pairs)
+        if cut is not None and events > limit:
+            return structs.replace(request, end=cut)
+        before = bucket
     return request
+
+
+def _common_start(each: Collection[Buckets], largest: Buckets, after: int, until: int) -> int | None:
+    """Return the last instant in (after, until] at which buckets of all of these begin; None: there is none."""
+    while until > after:
+        if all(buckets.start_of(until) == until for buckets in each):
+            return until
+        until = largest.start_of(until - 1)
+    return None
 
 
 def expect_work(store: Store, run: Run) -> None:

@@ -10,7 +10,7 @@ from itertools import groupby, islice
 from operator import attrgetter
 
 from pik.errors import EngineError, Invalid, command
-from pik.model.instant import MAX_INSTANT, Window
+from pik.model.instant import MAX_INSTANT, MIN_INSTANT, Window
 from pik.model.metric import ALL_ENTITIES, Aggregate, Computed, Metric
 from pik.model.scenario import Scenario
 from pik.ports.engine import DELIVERY_COLUMNS, Engine, Tables
@@ -133,7 +133,7 @@ def _late_of(
         gather_deliveries(Selection(store, window, entities)) as files,
         engine.tables(files, columns, window, entities) as tables,
     ):
-        rows = groupby(_recorded_since(tables, left, known_until), key=lambda row: row[:2])
+        rows = groupby(_recorded_since(tables, left, window, known_until), key=lambda row: row[:2])
         late = next(rows, None)
         for value in sound(store.aggregates.current(left.name, window, entities)):
             place = value.computed.bucket, value.computed.entity_id
@@ -147,15 +147,19 @@ def _late_of(
                     yield _bucket(left, value, count), value
 
 
-def _recorded_since(tables: Tables, left: Metric, known_until: int) -> Iterator[tuple[int, str, int, int]]:
-    """Yield bucket, entity, moment of recording (microseconds) and number of the events that the metric counts."""
-    size = left.buckets.size
+def _recorded_since(
+    tables: Tables, left: Metric, window: Window, known_until: int
+) -> Iterator[tuple[int, str, int, int]]:
+    """Yield bucket, entity, moment of recording (microseconds) and number of the events in the window that the metric
+    counts."""
     entity = f"'{ALL_ENTITIES}'" if left.is_over_all else "entity_id"
+    tables.add("span", {"start": "HUGEINT", "size": "HUGEINT"}, left.buckets.spans(window))
     try:
         tables.keep(
             "late",
-            f"SELECT event_ns - ((event_ns % {size}) + {size}) % {size} AS bucket, {entity} AS entity,"
-            " epoch_us(recorded_at) AS recorded, count(*) AS n FROM events"
+            f"SELECT greatest(event_ns - (event_ns - span.start) % span.size, {MIN_INSTANT}) AS bucket,"
+            f" {entity} AS entity, epoch_us(recorded_at) AS recorded, count(*) AS n"
+            " FROM events ASOF JOIN span ON event_ns >= span.start"
             f" WHERE epoch_us(recorded_at) > {known_until // 1000} AND ({left.definition.where or 'true'})"
             " GROUP BY 1, 2, 3",
         )

@@ -30,7 +30,8 @@ from pik.cli.document import NEXT, Column, Field, Object, Rows, Schema, or_null
 from pik.cli.options import argument, option
 from pik.cli.values import Bucket, Count, Entity, EventId, Instant, Json
 from pik.errors import Invalid, UsageError, command
-from pik.model.instant import Window, format_instant, parse_instant
+from pik.model.calendar import UTC_DAYS
+from pik.model.instant import Window, format_instant
 from pik.model.metric import ALL_ENTITIES, entities_of
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ def explain(
     """
     from pik.model.path import EventPath
     from pik.usecases.metrics.comparison import read_tolerances
-    from pik.usecases.metrics.explain import events_behind
+    from pik.usecases.metrics.explain import events_behind, named_bucket
     from pik.usecases.metrics.explain import explain as explain_value
     from pik.usecases.metrics.file_numbers import file_numbers
     from pik.usecases.metrics.sides import LEFT, RIGHT, Recorded
@@ -129,13 +130,17 @@ def explain(
         raise UsageError("--tolerance is for the numbers of a file", hint="add --against FILE")
     tolerances = read_tolerances(tolerance or ())
     try:
-        instant = parse_instant(bucket, date_only=True)
+        UTC_DAYS.named(bucket[:10] if bucket[10:11] in ("+", "-") else bucket)
     except Invalid as error:
         hint = "or a date: 2026-01-31"
         if len(place) == 1 and not bucket[:1].isdigit():
             hint = f"after an entity: {command('explain', metric, bucket, '2026-01-31')}"
         raise UsageError(f"BUCKET: {error.message}", hint=hint) from None
     store, engine = cli.open_store(), cli.engine()
+    try:
+        instant = named_bucket(store, engine, metric, bucket, scenario)
+    except Invalid as error:
+        raise UsageError(f"BUCKET: {error.message}") from None
     with ExitStack() as stack:
         file = None
         if request is not None:
