@@ -13,6 +13,7 @@ from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
 from pik.cli import config
+from pik.cli.buckets import show_buckets_of
 from pik.cli.config import Format, Settings
 
 if TYPE_CHECKING:
@@ -139,7 +140,9 @@ class Context:
         """
         from pik.stores import open_store
 
-        return open_store(url or self.settings.store, create=create)
+        store = open_store(url or self.settings.store, create=create)
+        show_buckets_of(store.metrics)
+        return store
 
     def open_api(self) -> Api:
         """The HTTP API of the settings' store. Raises UsageError for a local one."""

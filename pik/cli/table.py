@@ -177,7 +177,7 @@ def _terse(value: object, *, days: bool) -> str:
     """The value for people on a terminal; `days`: all buckets of its column begin at midnight."""
     if isinstance(value, EventId):
         return words(value.text[:_SHORT_ID])
-    if isinstance(value, Bucket):
+    if isinstance(value, Bucket) and value.local is None:
         text = display_instant(value.nanos)
         if days and _is_midnight(value):
             return text[:10]

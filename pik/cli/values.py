@@ -19,7 +19,10 @@ class Instant(msgspec.Struct, frozen=True):
 
 
 class Bucket(Instant, frozen=True):
-    """The instant at which a bucket begins: for people on a terminal a day or an hour."""
+    """The instant at which a bucket begins: for people on a terminal a day or an hour, and where its metric has a
+    timezone the `local` text."""
+
+    local: str | None = None
 
 
 class Moment(Instant, frozen=True):
@@ -125,6 +128,8 @@ def words(value: object) -> str:
             return "-"
         case bool():
             return "yes" if value else "no"
+        case Bucket() if value.local is not None:
+            return value.local
         case Count():
             return f"{value.number:,}"
         case Instant():

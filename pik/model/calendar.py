@@ -173,10 +173,9 @@ class CalendarBuckets(Buckets):
         start = days.start_of(instant - DAY)
         while start < instant + DAY:
             if local_time(self.zone, start // SECOND).toordinal() - _EPOCH == instant // DAY:
-                if plain != text and days.local_text(start) != text:
-                    raise Invalid(
-                        f"{text!r} is not a date of {self.zone}, whose day begins as {days.local_text(start)}"
-                    )
+                shown = days.local_text(start)
+                if text not in (plain, shown):
+                    raise Invalid(f"{text!r} has the wrong offset: in {self.zone} that day is {shown}")
                 return start
             start = days.end_of(start)
         raise Invalid(f"{text!r} does not exist in {self.zone}: its calendar skipped that date")

@@ -35,7 +35,7 @@ def test_what_is_refused_and_what_to_write_instead(value: str, instead: str) -> 
 
 
 def test_nothing_is_left_out() -> None:
-    assert len(EXAMPLES) == 3
+    assert len(EXAMPLES) == 4
     assert len(REFUSED) == TEXT.split("## What is refused")[1].count("\n| `")
     columns = re.findall(r"^\| `(\w+)` \| `([A-Z]+)` \|", TEXT, re.MULTILINE)
     assert columns == list(COLUMN_TYPES.items())

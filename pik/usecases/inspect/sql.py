@@ -92,6 +92,7 @@ TABLES: Mapping[str, Mapping[str, SqlColumn]] = {
         "known_until": SqlColumn("TIMESTAMP", "the last recording that it knew; NULL: it was imported"),
         "reason": SqlColumn("VARCHAR", "why it was computed"),
         "retired_at": SqlColumn("TIMESTAMP", "since when its metric is retired; NULL: it is not"),
+        "bucket_local": SqlColumn("VARCHAR", "`bucket` as text in the metric's timezone; NULL: it has none"),
     },
     "differences": {
         "op": SqlColumn("VARCHAR", "`~` changed, `+` not current yet, `-` without events, `!` cannot be computed"),
@@ -104,6 +105,7 @@ TABLES: Mapping[str, Mapping[str, SqlColumn]] = {
         "inputs_before": SqlColumn("BIGINT", "NULL: it was imported"),
         "inputs_after": SqlColumn("BIGINT", ""),
         "reason": SqlColumn("VARCHAR", "why it cannot be computed"),
+        "bucket_local": SqlColumn("VARCHAR", "`bucket` as text in the metric's timezone; NULL: it has none"),
     },
 }
 """What a statement can read; docs/sql.md lists them."""
@@ -269,13 +271,21 @@ def _batches(query: SqlQuery) -> Iterator[Mapping[str, object]]:
         }
 
 
+def _local_text(query: SqlQuery) -> Callable[[str, int], str | None]:
+    """Return what a bucket's start is called in its metric's timezone."""
+    buckets = {metric.name: metric.buckets for metric in query.store.metrics.latest()}
+    return lambda metric, start: buckets[metric].local_text(start)
+
+
 def _aggregates(query: SqlQuery) -> Iterator[Mapping[str, object]]:
     found = list_aggregates(query.store, query.window, metrics=query.metrics, entities=query.entities)
+    local_text = _local_text(query)
     for row in found.rows:
         computed = row.computed
         yield {
             "metric": computed.metric,
             "bucket": _microseconds(computed.bucket),
+            "bucket_local": local_text(computed.metric, computed.bucket),
             "entity_id": computed.entity_id or None,
             "value": query.value(computed.metric, computed.value),
             "inputs": computed.inputs,
@@ -289,11 +299,13 @@ def _aggregates(query: SqlQuery) -> Iterator[Mapping[str, object]]:
 
 def _differences(query: SqlQuery) -> Iterator[Mapping[str, object]]:
     diff = diff_aggregates(query.store, query.engine, query.window, metrics=query.metrics, entities=query.entities)
+    local_text = _local_text(query)
     for row in diff.rows:
         yield {
             "op": row.op,
             "metric": row.metric,
             "bucket": _microseconds(row.bucket),
+            "bucket_local": local_text(row.metric, row.bucket),
             "entity_id": row.entity_id or None,
             **{name: query.value(row.metric, getattr(row, name)) for name in ("current", "recomputed", "delta")},
             "inputs_before": row.inputs_before,

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 
 from msgspec import structs
 
-from pik import __version__
 from pik.errors import StoreError, UsageError, command
 from pik.inputs.source import STANDARD_INPUT
 from pik.model.ids import new_id
@@ -25,7 +24,7 @@ from pik.ports.engine import Engine
 from pik.ports.state import Promoted
 from pik.ports.store import Store
 from pik.usecases.metrics.computation import compare, sound
-from pik.usecases.metrics.definitions import pin
+from pik.usecases.metrics.definitions import pin, programs
 from pik.usecases.metrics.file_numbers import FileNumbers, FileRequest, file_numbers
 
 
@@ -176,7 +175,7 @@ def import_numbers(store: Store, plan: ImportPlan, at: int) -> ImportReport:
             known_until=0,
             reason=request.reason,
             actor=run.actor,
-            computed_by=f"pik {__version__}",
+            computed_by=programs([plan.metric]),
         )
         store.runs.mark(task, TaskState.DONE)
         _expect_not_cancelled(store, run)

@@ -12,7 +12,6 @@ from itertools import chain, groupby, islice
 
 from msgspec import structs
 
-from pik import __version__
 from pik.errors import Damaged, Invalid, NothingSelected, UsageError
 from pik.model.calendar import Buckets
 from pik.model.ids import new_id
@@ -47,7 +46,7 @@ from pik.usecases.metrics.computation import (
     stretches,
     widest,
 )
-from pik.usecases.metrics.definitions import chosen, of_entities, pin, pinned, some
+from pik.usecases.metrics.definitions import chosen, of_entities, pin, pinned, programs, some
 from pik.usecases.replay.chosen import chosen_buckets, find_correction
 
 
@@ -342,7 +341,7 @@ def execute_task(store: Store, engine: Engine, task: Task, run: Run | None = Non
             known_until=first.known_until if is_whole else selection.known_until,
             reason=request.reason,
             actor=run.actor,
-            computed_by=f"pik {__version__}, {engine.version}",
+            computed_by=programs(metrics, engine.version),
         )
         return computed
 

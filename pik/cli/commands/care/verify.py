@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Annotated
 
 from pik.cli import options
+from pik.cli.buckets import shown_bucket
 from pik.cli.command import FOUND, PARTLY, cli_command
 from pik.cli.config import Format
 from pik.cli.context import Context
@@ -255,7 +256,14 @@ IN_QUESTION = (
         detail=True,
     ),
     Column("run_id", str | None, "of the run that computed it", get=_of_value("run_id"), detail=True),
-    Column("bucket", Bucket | None, "its start", get=_of_value("bucket"), drop=2, rare=True),
+    Column(
+        "bucket",
+        Bucket | None,
+        "its start",
+        get=lambda one: None if one.value is None else shown_bucket(one.value.metric, one.value.bucket),
+        drop=2,
+        rare=True,
+    ),
     Column("recorded", Decimal | None, "the value as it was computed", get=_of_value("recorded"), drop=4, rare=True),
     Column("remaining", Decimal | None, "what raw still gives", get=_of_value("remaining"), drop=5, rare=True),
     Column("difference", Decimal | None, "remaining - recorded", get=_of_value("difference"), drop=3, rare=True),
@@ -344,8 +352,8 @@ VERIFY = Schema(
             Field("run_id", str),
             Field("metric", str),
             Field("of_values", Count, get="values"),
-            Field("first", Bucket, "the first bucket"),
-            Field("last", Bucket, "the last bucket"),
+            Field("first", Bucket, "the first bucket", get=lambda one: shown_bucket(one.metric, one.first)),
+            Field("last", Bucket, "the last bucket", get=lambda one: shown_bucket(one.metric, one.last)),
             Field("file", str | None, "its name; null: this is a copy, which has no runs", get="name"),
             Field("file_digest", str, "the SHA-256 of the file"),
             many=True,

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from pik.cli import options
+from pik.cli.buckets import bucket_column, local_column
 from pik.cli.document import Column, Field, Rows
-from pik.cli.values import Bucket, Count, Entity
+from pik.cli.values import Count, Entity
 from pik.errors import number_of
 
 if TYPE_CHECKING:
@@ -37,11 +38,12 @@ def impact_parts(assumed: str, only: str = "") -> tuple[Rows, Rows, Field]:
             "differing_values",
             "those that differ, of metrics that do not add up, by metric, bucket, entity",
             Column("metric", str),
-            Column("bucket", Bucket, "its start"),
+            bucket_column(),
             Column("entity_id", Entity | None, "null: over all entities", cut=24),
             Column("value", Decimal | None, "now; null: no value"),
             Column("value_assumed", Decimal | None, f"{assumed}; null: no value", get="assumed"),
             Column("delta", Decimal | None, "value_assumed - value; no value counts as 0"),
+            local_column(),
             get=lambda found: found.impact.values,
             empty="none; values of metrics that add up are not listed, see their totals",
             only=only,

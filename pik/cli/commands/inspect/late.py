@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from decimal import Decimal
 
 from pik.cli import options
+from pik.cli.buckets import bucket_column, local_column
 from pik.cli.commands.inspect.corrected import EFFECTS, effects_finder, effects_note, effects_of
 from pik.cli.context import Context
 from pik.cli.document import NEXT, NOTE, TRUNCATED, Column, Field, Rows, Schema
-from pik.cli.values import Bucket, Count, Entity, Moment
+from pik.cli.values import Count, Entity, Moment
 from pik.errors import command
 from pik.model.instant import Window
 
@@ -63,7 +64,7 @@ LATE = Schema(
         "late_values",
         "by metric, bucket and entity",
         Column("metric", str),
-        Column("bucket", Bucket),
+        bucket_column(),
         Column("entity_id", Entity | None, "null: over all entities", cut=16),
         Column("late_events", Count, "recorded after `known_until`, and counted by the definition", get="late"),
         Column("delta", Decimal | None, "by how much they move the value; null: it cannot be computed"),
@@ -73,6 +74,7 @@ LATE = Schema(
         Column("proven", bool, "whether `before` is of exactly what the current value counted", drop=1),
         Column("known_until", Moment, "of the current value", drop=5),
         Column("run_id", str, "that wrote it", detail=True),
+        local_column(),
         empty=lambda found: (
             "no late events" if found["values_checked"] else f"no current values {found['window'].within}"
         ),

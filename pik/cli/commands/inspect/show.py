@@ -5,6 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Annotated
 
+from pik.cli.buckets import bucket_column, local_column
 from pik.cli.command import cli_command
 from pik.cli.commands.inspect.corrected import (
     CORRECTED_COLUMNS,
@@ -16,7 +17,7 @@ from pik.cli.config import Format
 from pik.cli.context import Context
 from pik.cli.document import NOTE, Column, Field, Rows, Schema, or_null
 from pik.cli.options import argument, option
-from pik.cli.values import Bucket, Count, Entity, Instant, Json, Lag, Moment
+from pik.cli.values import Count, Entity, Instant, Json, Lag, Moment
 from pik.model.instant import parse_instant
 
 
@@ -97,7 +98,7 @@ SHOW = Schema(
         "aggregates",
         "the current aggregates that counted the event; null, in a copy only: not known, as another day was not pulled",
         Column("metric", str, get="computed.metric"),
-        Column("bucket", Bucket, "its start", get="computed.bucket"),
+        bucket_column(of="computed."),
         Column("entity_id", Entity | None, "null: over all entities", get="computed.entity_id", drop=2),
         Column("value", Decimal | None, get="computed.value"),
         Column("inputs", int, "events that were counted", get="computed.inputs"),
@@ -110,6 +111,7 @@ SHOW = Schema(
             get=or_null("retired_at"),
             rare=True,
         ),
+        local_column(of="computed."),
         empty="no current aggregate counts it",
         absent="not known: its day was not pulled",
     ),

@@ -213,7 +213,8 @@ def _shown(
     else:
         deque(shown, maxlen=0)  # all are added first
         rows, more = options.first_rows(iter(totals.rows()), limit)
-        left_out = [f"totals.{column}" for name, column in TOTAL_COLUMNS.items() if totals.by != name]
+        others = [columns for name, columns in TOTAL_COLUMNS.items() if totals.by != name]
+        left_out = [f"totals.{column}" for columns in others for column in columns]
         schema = TOTALS.without(*left_out).labelled("totals", side_labels(diff))
         cli.show(schema, diff, totals=rows, next=line, **counted | {"truncated": more})
     options.note_left_out(cli, diff.left_out)

@@ -10,6 +10,7 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from pik.cli import options
+from pik.cli.buckets import bucket_column, local_column
 from pik.cli.commands.repair.runs import WHOLE
 from pik.cli.document import NEXT, TRUNCATED, Column, Field, Object, Rows, Schema, or_null
 from pik.cli.values import Bucket, Count, Entity, Instant
@@ -252,7 +253,7 @@ DIFFERENCES = Schema(
             "`~` changed value, `+` not current yet, `-` current value without events, `!` cannot be computed",
         ),
         Column("metric", str),
-        Column("bucket", Bucket, "its start"),
+        bucket_column(),
         Column(
             "entity_id",
             Entity | None,
@@ -270,6 +271,7 @@ DIFFERENCES = Schema(
         _of_failure("reason", str | None, "why it cannot be computed; it may quote a payload", wrap=True, rare=True),
         _of_failure("events_to_blame", Count | None, "that fail when computed alone", get="events", detail=True),
         _of_failure("event_ids", list[str] | None, "the first of these", rare=True, drop=1),
+        local_column(),
         empty=_no_differences,
     ),
     options.LEFT_OUT,
@@ -318,7 +320,7 @@ _TOTAL_ROWS = Rows(
     "totals",
     "by metric, then bucket or run",
     Column("metric", str),
-    Column("bucket", Bucket, "its start", only="with `--by bucket`"),
+    bucket_column(only="with `--by bucket`"),
     Column("run_id", str | None, "that wrote the left values; null: there are none", only="with `--by run`"),
     Column("combination", str, "`sum`, or `min` or `max`: the least or greatest value", drop=1),
     Column("current", Decimal | None, "the total of the left side"),
@@ -328,6 +330,7 @@ _TOTAL_ROWS = Rows(
     Column("differing", Count, "those that differ by more than is tolerated", get="different"),
     Column("not_computed", Count, "values that cannot be computed", get="failed", drop=2),
     *_CAUSES,
+    local_column(only="with `--by bucket`"),
 )
 
 TOTALS = Schema(

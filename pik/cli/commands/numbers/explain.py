@@ -28,7 +28,7 @@ from pik.cli.commands.numbers.sides import (
 from pik.cli.context import Context
 from pik.cli.document import NEXT, Column, Field, Object, Rows, Schema, or_null
 from pik.cli.options import argument, option
-from pik.cli.values import Bucket, Count, Entity, EventId, Instant, Json
+from pik.cli.values import Bucket, Count, Entity, EventId, Instant, Json, words
 from pik.errors import Invalid, UsageError, command
 from pik.model.calendar import UTC_DAYS
 from pik.model.instant import Window, format_instant
@@ -69,7 +69,10 @@ def explain(
     metric: Annotated[str, argument("METRIC", "The metric, or METRIC@VERSION for an earlier definition.")],
     place: Annotated[
         list[str],
-        argument("[ENTITY] BUCKET", "The entity, unless the metric is over all; a date, or any time (RFC 3339)."),
+        argument(
+            "[ENTITY] BUCKET",
+            "The entity, unless the metric is over all; a date (in the metric's timezone), or any time (RFC 3339).",
+        ),
     ],
     against: AgainstFile = None,
     key: Key = None,
@@ -209,7 +212,7 @@ def _pin(metric: Metric) -> str:
 
 def _definition(metric: Metric) -> dict[str, object]:
     definition = metric.definition
-    shown = {name: getattr(definition, name) for name in ("value", "where", "bucket")}
+    shown = {name: getattr(definition, name) for name in ("value", "where", "bucket", "timezone")}
     return {"metric": _pin(metric), **shown}
 
 
@@ -219,6 +222,11 @@ def _redefined(found: Explanation) -> list[dict[str, object]]:
     if left is None or left.metric.definition == found.metric.definition:
         return []
     return [_definition(left.metric), _definition(found.metric)]
+
+
+def _redefined_text(found: Explanation) -> str:
+    given = [{name: text for name, text in one.items() if text or name != "timezone"} for one in _redefined(found)]
+    return words(given)
 
 
 def _of(side: str, path: str) -> Callable[[Explanation | Share], object]:
@@ -270,6 +278,12 @@ EXPLANATION = Schema(
     Field("entity_id", Entity | None, "null: the metric is over all entities"),
     Field("bucket", Bucket, "its start"),
     Field("bucket_end", Instant, get=lambda found: found.metric.buckets.end_of(found.bucket)),
+    Field(
+        "bucket_local",
+        str | None,
+        "`bucket` with the date or time in the metric's timezone; null: it has none",
+        get=lambda found: found.metric.buckets.local_text(found.bucket),
+    ),
     Field(
         "assumed", list[str] | None, "the scenario, resolved; null: what counts today", get=or_null("scenario.texts")
     ),
@@ -335,9 +349,17 @@ EXPLANATION = Schema(
     Field("lost", list[str] | None, "raw objects with frames that cannot be read; both sides are without those"),
     Field(
         "definitions",
-        Object(Field("metric", str), Field("value", str), Field("where", str | None), Field("bucket", str), many=True),
+        Object(
+            Field("metric", str),
+            Field("value", str),
+            Field("where", str | None),
+            Field("bucket", str),
+            Field("timezone", str | None),
+            many=True,
+        ),
         "of both sides, where they differ",
         get=_redefined,
+        text=_redefined_text,
     ),
     Rows(
         "events",

@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pik.cli import options
+from pik.cli.buckets import shown_bucket
 from pik.cli.command import PARTLY
 from pik.cli.commands.numbers.metrics import aggregates
 from pik.cli.commands.repair.runs import FILE, file_text
@@ -160,8 +161,13 @@ IMPORT = Schema(
     Field("entities", list[str] | None, "as requested; null: all", get="run.request.entities"),
     Field("numbers", Count, "in scope", get="numbers.extent.values"),
     Field("of_entities", Count, get="numbers.extent.entities"),
-    Field("first", Bucket, "the first bucket", get="numbers.extent.first"),
-    Field("last", Bucket, "the last bucket", get="numbers.extent.last"),
+    Field(
+        "first",
+        Bucket,
+        "the first bucket",
+        get=lambda plan: shown_bucket(plan.metric.name, plan.numbers.extent.first),
+    ),
+    Field("last", Bucket, "the last bucket", get=lambda plan: shown_bucket(plan.metric.name, plan.numbers.extent.last)),
     Field("new", Count, "numbers without a current value"),
     Field("changed", Count, "numbers with another current value"),
     Field("same", Count, "numbers that were current already; they stay as they are"),

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from pik.cli import options
+from pik.cli.buckets import bucket_column, local_column
 from pik.cli.command import CommandGroup
 from pik.cli.context import Context
 from pik.cli.document import NEXT, NOTE, TRUNCATED, Column, Field, Rows, Schema, or_null
 from pik.cli.options import argument, option
-from pik.cli.values import Bucket, Count, Entity, Instant, Moment
+from pik.cli.values import Count, Entity, Instant, Moment
 from pik.errors import UsageError, command
 from pik.model.instant import Window
 
@@ -191,6 +192,7 @@ RETIREMENT = Schema(
 
 _DEFINITION = (
     Column("bucket", str, "`1h`, `1d`, …", get="definition.bucket"),
+    Column("timezone", str | None, "null: UTC", get="definition.timezone", rare=True),
     Column("where", str | None, get="definition.where", wrap=True),
     Column("value", str, get="definition.value", wrap=True),
     Column("per", str, "`entity`, or `all`: one value per bucket over all entities", get="definition.per", drop=2),
@@ -299,7 +301,7 @@ def list_values(
     if total or by:
         totals = total_of(listing.rows, by, Combinations(store, cli.engine()))
         shown, more = options.first_rows(iter(totals), limit)
-        others = [f"totals.{column}" for name, column in TOTAL_COLUMNS.items() if by != name]
+        others = [f"totals.{column}" for name, columns in TOTAL_COLUMNS.items() if by != name for column in columns]
         cli.show(TOTALS.without(*others), listing, totals=shown, truncated=more)
         return
     rows, truncated = options.first_rows(iter(listing.rows), limit)
@@ -329,7 +331,7 @@ def _aggregates(*, history: bool) -> Schema:
             "aggregates",
             "by metric, bucket, entity, with `--history` also by run",
             Column("metric", str, get="computed.metric"),
-            Column("bucket", Bucket, "its start", get="computed.bucket"),
+            bucket_column(of="computed."),
             Column("entity_id", Entity | None, "null: over all entities", get="computed.entity_id"),
             Column("value", Decimal | None, get="computed.value"),
             Column("inputs", Count | None, "events that were counted; null: it was imported", get="computed.inputs"),
@@ -362,6 +364,7 @@ def _aggregates(*, history: bool) -> Schema:
                 get=or_null("retired_at"),
                 rare=True,
             ),
+            local_column(of="computed."),
             get=lambda listing: listing.rows,
             empty=lambda listing: _nothing(what, listing),
         ),
@@ -372,7 +375,7 @@ def _aggregates(*, history: bool) -> Schema:
 
 AGGREGATES, HISTORY = _aggregates(history=False), _aggregates(history=True)
 
-TOTAL_COLUMNS = {"bucket": "bucket", "run": "run_id"}
+TOTAL_COLUMNS = {"bucket": ("bucket", "bucket_local"), "run": ("run_id",)}
 """The columns of totals that are there only with --by, which names them."""
 
 TOTALS = Schema(
@@ -383,11 +386,12 @@ TOTALS = Schema(
         "totals",
         "by metric, then bucket or run",
         Column("metric", str),
-        Column("bucket", Bucket, "its start", only="with `--by bucket`"),
+        bucket_column(only="with `--by bucket`"),
         Column("run_id", str, "the run that wrote the values", only="with `--by run`"),
         Column("combination", str, "`sum`, or `min` or `max`: the least or greatest value"),
         Column("value", Decimal | None, "of all entities and buckets, exactly"),
         Column("of_values", Count, "how many there are", get="values"),
+        local_column(only="with `--by bucket`"),
         empty=lambda listing: _nothing("current value", listing),
     ),
     options.LEFT_OUT,

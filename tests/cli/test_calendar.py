@@ -1,0 +1,138 @@
+"""A metric with a timezone: Berlin's day of 23 hours, 29 March 2026, through the commands that show its buckets."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+
+METRICS = """
+[[metric]]
+name = "berlin"
+value = "sum((payload->>'v')::DECIMAL(18, 2))"
+bucket = "1d"
+timezone = "Europe/Berlin"
+[[metric]]
+name = "hourly"
+value = "count(*)"
+bucket = "1h"
+timezone = "Europe/Berlin"
+[[metric]]
+name = "monthly"
+value = "count(*)"
+bucket = "1mo"
+timezone = "Europe/Berlin"
+[[metric]]
+name = "weekly"
+value = "count(*)"
+bucket = "1w"
+"""
+# In Berlin it is 28 March until 23:00Z; the next day ends at 22:00Z, as clocks went forward.
+EVENTS = {
+    "2026-03-28T22:59:59.999999999Z": 1,
+    "2026-03-28T23:00:00Z": 10,
+    "2026-03-29T00:30:00Z": 20,
+    "2026-03-29T01:00:00Z": 40,
+    "2026-03-29T21:59:59.999999999Z": 80,
+    "2026-03-29T22:00:00Z": 500,
+}
+DAYS = {"2026-03-28": 1, "2026-03-29": 10 + 20 + 40 + 80, "2026-03-30": 500}
+
+
+@pytest.fixture
+def berlin(pik: Callable[..., Any]) -> Callable[..., Any]:
+    lines = (
+        {"source": "web", "event_type": "paid", "entity_id": "a", "event_time": time, "payload": {"v": value}}
+        for time, value in EVENTS.items()
+    )
+    Path("events.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    Path("metrics.toml").write_text(METRICS)
+    assert pik("ingest", "events.jsonl").code == 0
+    assert pik("metrics", "apply", "metrics.toml").code == 0
+    return pik
+
+
+def rows(result: Any, name: str, *fields: str) -> list[tuple[Any, ...]]:
+    return [tuple(row[field] for field in fields) for row in result.json()[name]]
+
+
+def test_a_day_of_23_hours_is_compared_replayed_explained_and_imported(berlin: Callable[..., Any]) -> None:
+    pik = berlin
+    found = pik("diff", "aggregates", "--metric", "berlin", "--format", "json")
+    assert rows(found, "differences", "bucket", "bucket_local", "recomputed") == [
+        ("2026-03-27T23:00:00Z", "2026-03-28+01:00", "1.00"),
+        ("2026-03-28T23:00:00Z", "2026-03-29+01:00", "150.00"),
+        ("2026-03-29T22:00:00Z", "2026-03-30+02:00", "500.00"),
+    ]
+    assert "2026-03-29+01:00" in pik("diff", "aggregates", "--metric", "berlin").out
+
+    # A window that only touches the day replays all of it.
+    window = ("--from", "2026-03-29T00:30:00Z", "--to", "2026-03-29T00:30:01Z")
+    run = pik("replay", "--all", "--metric", "berlin", *window, "--promote", "--yes", "--format", "json").json()
+    assert run["effective"] == {"from": "2026-03-28T23:00:00Z", "to": "2026-03-29T22:00:00Z"}
+    listed = pik("aggregates", "--metric", "berlin", "--format", "json")
+    assert rows(listed, "aggregates", "bucket_local", "value") == [("2026-03-29+01:00", "150.00")]
+    assert "tzdata" in pik("runs", "show", run["run_id"]).out
+
+    # A date names the bucket of that date, and so does what tables show.
+    for bucket in ("2026-03-29", "2026-03-29+01:00", "2026-03-29T21:00:00Z"):
+        explained = pik("explain", "berlin", "a", bucket, "--format", "json").json()
+        assert (explained["bucket"], explained["bucket_end"], explained["bucket_local"], explained["delta"]) == (
+            "2026-03-28T23:00:00Z",
+            "2026-03-29T22:00:00Z",
+            "2026-03-29+01:00",
+            "0.00",
+        )
+    wrong = pik("explain", "berlin", "a", "2026-03-29+02:00")
+    assert (wrong.code, "has the wrong offset: in Europe/Berlin that day is 2026-03-29+01:00" in wrong.err) == (2, True)
+
+    # Dates of files are those of the metric, whatever their format.
+    Path("ledger.csv").write_text("day,entity,value\n" + "".join(f"{day},a,{v}\n" for day, v in DAYS.items()))
+    days = pa.array([*DAYS]).cast(pa.date32())
+    parquet.write_table(pa.table({"day": days, "entity": ["a"] * 3, "value": [*DAYS.values()]}), "ledger.parquet")
+    for ledger in ("ledger.csv", "ledger.parquet"):
+        assert pik("diff", "aggregates", "--metric", "berlin", "--against", ledger).code == 0
+    Path("wrong.csv").write_text("day,entity,value\n2026-03-29T00:00:00Z,a,150\n")
+    wrong = pik("diff", "aggregates", "--metric", "berlin", "--against", "wrong.csv")
+    assert "is not the start of a bucket of berlin; that is 2026-03-29+01:00 (2026-03-28T23:00:00Z)" in wrong.err
+    imported = pik("aggregates", "import", "ledger.csv", "--metric", "berlin", "--yes", "--format", "json").json()
+    assert (imported["new"], imported["same"], imported["first"]) == (2, 1, "2026-03-27T23:00:00Z")
+    assert pik("verify", "--format", "json").json()["damage"] == 0
+
+    query = "SELECT bucket_local, value FROM aggregates WHERE bucket_local LIKE '2026-03-29%'"
+    assert pik("sql", query, "--format", "csv").out.splitlines()[1:] == ["2026-03-29+01:00,150.00"]
+
+
+def test_hours_months_and_weeks_follow_the_calendar(berlin: Callable[..., Any]) -> None:
+    found = berlin("diff", "aggregates", "--metric", "hourly", "--format", "json")
+    assert rows(found, "differences", "bucket_local", "recomputed") == [
+        ("2026-03-28T23:00:00+01:00", 1),
+        ("2026-03-29T00:00:00+01:00", 1),
+        ("2026-03-29T01:00:00+01:00", 1),
+        ("2026-03-29T03:00:00+02:00", 1),
+        ("2026-03-29T23:00:00+02:00", 1),
+        ("2026-03-30T00:00:00+02:00", 1),
+    ]
+    found = berlin("diff", "aggregates", "--metric", "monthly", "--metric", "weekly", "--format", "json")
+    assert rows(found, "differences", "metric", "bucket", "bucket_local", "recomputed") == [
+        ("monthly", "2026-02-28T23:00:00Z", "2026-03-01+01:00", 6),
+        ("weekly", "2026-03-23T00:00:00Z", None, 6),
+    ]
+
+
+def test_buckets_that_no_calendar_has_are_refused_with_the_reason(berlin: Callable[..., Any]) -> None:
+    for bucket, zone, reason in [
+        ("15m", "Europe/Berlin", "invalid bucket '15m': with a timezone it is one of 1h, 1d, 1w, 1mo"),
+        ("1d", "Berlin", "unknown time zone 'Berlin'"),
+        ("1d", "", "unknown time zone ''"),
+        ("2mo", None, "invalid bucket '2mo'"),
+    ]:
+        text = f'name = "m"\nvalue = "count(*)"\nbucket = "{bucket}"\n'
+        Path("m.toml").write_text(text + (f'timezone = "{zone}"\n' if zone is not None else ""))
+        refused = berlin("metrics", "apply", "m.toml")
+        assert (refused.code, reason in refused.err) == (2, True), refused.err
