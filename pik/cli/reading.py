@@ -56,9 +56,7 @@ class ReadingOptions:
     ] = None
     mapping: Annotated[
         str | None,
-        option(
-            "--mapping NAME", "A mapping of pik.toml or a shipped one (`pik mappings list`); none: of pik.toml none."
-        ),
+        option("--mapping NAME", "Read by this mapping of pik.toml, or shipped (`pik mappings list`); none: by none."),
     ] = None
     map: Annotated[
         list[str] | None,

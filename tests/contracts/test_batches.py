@@ -45,11 +45,12 @@ def test_a_batch_begins_empty(store: Store) -> None:
         assert store.batches.find(origin()) == batch
 
 
-def test_a_batch_is_found_by_content_and_options_and_not_by_name(store: Store) -> None:
+def test_a_batch_is_found_by_content_and_options_and_not_by_names(store: Store) -> None:
     opened(store)
-    found = store.batches.find(origin(name="another name"))
-    assert found is not None
-    assert found.batch_id == BATCH
+    for same in (origin(name="another name"), origin(options=(*origin().options, ("mapping", "shop (pik.toml)")))):
+        found = store.batches.find(same)
+        assert found is not None
+        assert found.batch_id == BATCH
     for other in (origin("d"), origin(options=(("a", "b"),)), origin(again=True)):
         assert store.batches.find(other) is None
 
