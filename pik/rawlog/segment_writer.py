@@ -46,8 +46,9 @@ processor's caches from one step to the next."""
 class Reading:
     """How records are read. `mapping` has expressions for fields of events, none where records are events already;
     `stop` means that no record may be invalid, `mixed` that the first ones may all be; `times` says how times are
-    written, `layout` how records lie in the input, `file` is its path. `named` is the named mapping that says some of
-    it. With `by_file`, an input is read as that returns for its path instead."""
+    written, `layout` how records lie in the input, `file` is its path, and `seen` what the mapping sees of that, as
+    options. `named` is the named mapping that says some of it. With `by_file`, an input is read as that returns for its
+    path instead."""
 
     max_line: int
     stop: bool = False
@@ -56,6 +57,7 @@ class Reading:
     mixed: bool = False
     layout: Layout = AUTO
     file: str = ""
+    seen: Mapping[str, str] = field(default_factory=dict)
     named: str = ""
     by_file: Callable[[str], Reading] | None = None
 
@@ -92,6 +94,8 @@ class Reading:
         """Return how an input of that layout is read, whose first records the mapping fits. Raises as `of` does."""
         reading = replace(self, layout=layout, file=opened.file)
         mapping = reading.record_mapping()
+        if mapping is not None and mapping.uses_place:
+            reading = replace(reading, seen=mapping.seen_of(reading.file))
         if mapping is not None and mapping.parents:
             if layout.records is None:
                 hint = "--records PATH says where the records are in their documents"

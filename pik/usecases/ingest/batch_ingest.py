@@ -178,8 +178,7 @@ def origin_of(source: Input, options: IngestOptions, content: str) -> Origin:
     if reading.is_mapped:
         chosen["time_format"] = "rfc3339"
         chosen.update({f"map.{name}": expression for name, expression in reading.mapping.items()})
-    if (mapping := reading.record_mapping()) is not None and mapping.uses_place:
-        chosen.update(mapping.seen_of(reading.file))
+    chosen.update(reading.seen)
     chosen.update(reading.times.recorded)
     if reading.named:
         chosen["mapping"] = reading.named
