@@ -94,7 +94,7 @@ class ReplayRequest(BaseModel):
     assume: list[Literal["duplicates=counted"]] = Field(
         [], description="duplicates=counted: as if nothing removed duplicates; such a run must not be promoted"
     )
-    metrics: list[str] = Field([], description="Only these; empty: all")
+    metrics: list[str] = Field([], description="Only these; empty: all that are not retired")
     reason: str = ""
     dry_run: bool = Field(False, description="Only count")
 
