@@ -10,6 +10,7 @@ from typing import BinaryIO
 from pik.errors import InputError
 from pik.inputs.copies import IN_MEMORY, Opener, copy, part, reopened, seekable
 from pik.inputs.folders import Skipped
+from pik.inputs.opened import OpenedFile
 from pik.inputs.source import Input, Refuse, Source, stop
 from pik.inputs.tar_archive import BLOCK, is_tar, tar_entries
 from pik.inputs.zip_archive import is_zip, zip_entries
@@ -37,6 +38,12 @@ def with_members(inputs: Iterable[Input], note: Callable[[str], None], refuse: R
                 yield from _inputs(held, note, refuse, DEPTH)
         except InputError as error:
             refuse(one.name, error)
+
+
+def is_archive(opened: OpenedFile) -> bool:
+    """Return whether an input is an archive; it can be read again."""
+    head = opened.beginning(BLOCK)
+    return is_zip(head) or is_tar(head)
 
 
 def _inputs(source: Source, note: Callable[[str], None], refuse: Refuse, depth: int) -> Iterator[Source]:
@@ -112,7 +119,7 @@ class _Archive:
     def _file(self, name: str, size: int, opener: Opener) -> Source:
         # The method refers to the archive, which stays open.
         inside = f"{self._source.file}/{name}"
-        return Source(f"{self._source.name}:{name}", size, opener, unchanged=self.expect_unchanged, in_archive=inside)
+        return Source(f"{self._source.name}:{name}", size, opener, unchanged=self.expect_unchanged, full_path=inside)
 
 
 class _Opened:

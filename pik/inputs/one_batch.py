@@ -10,7 +10,7 @@ from hashlib import sha256
 
 from pik.errors import InputError, UsageError
 from pik.inputs import blocks as limits
-from pik.inputs.archives import with_members
+from pik.inputs.archives import is_archive, with_members
 from pik.inputs.blocks import Block, FilePart, ParentPart
 from pik.inputs.mapping import RecordMapping
 from pik.inputs.opened import Chosen, OpenedInput
@@ -93,12 +93,26 @@ class _OpenedFiles(OpenedInput):
         """Return a digest over the names and contents of all files, in their order. Raises InputError for a file of
         another format, UsageError for one with another mapping."""
         digest = sha256()
-        for source in self._files(self._note):
-            with source.open() as opened:
-                self._expect_alike(opened)
-                self._expect_layout(opened)
-                digest.update(f"{opened.digest()} {self._short(source.name)}\n".encode())
+        for opened in self._each_opened():
+            self._expect_alike(opened)
+            self._expect_layout(opened)
+            digest.update(f"{opened.digest()} {self._short(opened.name)}\n".encode())
         return digest.hexdigest()
+
+    def _each_opened(self) -> Iterator[OpenedInput]:
+        """Yield all files, each open: a file on a disk is opened once, to be read and to see that it is not an
+        archive."""
+        for number, source in enumerate(self._sources):
+            if source.path is not None:
+                with source.open() as opened:
+                    if not is_archive(opened):
+                        self._is_file[number] = True
+                        yield opened
+                        continue
+            for found in with_members([source], self._note):
+                self._is_file[number] = found is source
+                with found.open() as member:
+                    yield member
 
     def blocks(self, layout: Layout, max_line: int, *, first_seq: int = 1, offset: int = 0) -> Iterator[Block]:  # noqa: ARG002
         """Yield the blocks from record `first_seq` on. All files are read again up to there."""

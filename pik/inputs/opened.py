@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
-from hashlib import file_digest
+from hashlib import sha256
 from itertools import islice
 from tempfile import TemporaryFile
 from typing import Any, BinaryIO, NamedTuple, TypeVar, cast
@@ -255,7 +255,10 @@ class OpenedFile(OpenedInput):
     def digest(self) -> str:
         """Return the SHA-256 of the bytes as stored, in hex: the identity of a file's content."""
         self.stored.seek(0)
-        return file_digest(self.stored, "sha256").hexdigest()
+        digest = sha256()
+        while data := self.stored.read(HEAD):  # hashlib.file_digest clears 256 KiB for each file
+            digest.update(data)
+        return digest.hexdigest()
 
     def decompressed(self, hint: str = "") -> AbstractContextManager[io.BufferedReader]:
         """Open the bytes, without their compression; `hint` is that of an error where they are damaged or cut."""

@@ -11,6 +11,7 @@ import re
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import chain
 
 from pik.errors import InputError, command
 from pik.inputs.csv_rows import delimiter_of, head_rows, is_header, table
@@ -94,9 +95,10 @@ def recognize(head: bytes, name: str, *, whole: bool, mapped: bool) -> Layout | 
         return _markup(start) or JSON_LINES
     if start.startswith("{") and (found := _values(text.strip(), filled, whole=whole, mapped=mapped)) is not None:
         return found
-    objects = [record for line in filled if (record := _object(line)) is not None]
-    if objects:
-        return (None if mapped else _wrapped(objects, filled, whole)) or JSON_LINES
+    objects = (record for line in filled if (record := _object(line)) is not None)
+    first = next(objects, None)
+    if first is not None:
+        return (None if mapped else _wrapped(first, objects, filled, whole)) or JSON_LINES
     if start.startswith("{"):
         return JSON_LINES
     return _prefixed(filled) or _usual(filled) or _table(text, name, whole) or _log(filled) or JSON_LINES
@@ -118,10 +120,11 @@ def _markup(start: str) -> Shape | None:
     return None
 
 
-def _wrapped(objects: list[dict[str, object]], filled: list[str], whole: bool) -> Shape | None:
+def _wrapped(
+    first: dict[str, object], others: Iterator[dict[str, object]], filled: list[str], whole: bool
+) -> Shape | None:
     """Recognize a single object around the records, or what kcat -J puts around each."""
-    first = objects[0]
-    if all({"topic", "partition", "offset", "payload"} <= one.keys() for one in objects):
+    if all({"topic", "partition", "offset", "payload"} <= one.keys() for one in chain([first], others)):
         sent = _object(first["payload"]) if isinstance(first["payload"], str) else None
         return None if sent is None else Shape("the output of kcat -J", _of_kcat(sent))
     return None if not whole or len(filled) > 1 else _around(first, "one object around the records")

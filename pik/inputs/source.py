@@ -50,7 +50,7 @@ def stop(_name: str, error: PikError) -> None:
 class Source:
     """One input, and what opens its bytes at their beginning: of a stream once, of anything else any number of times.
 
-    A file has a `path`. Of a file of an archive, `in_archive` is its path there, with that of the archive, and
+    A file has a `path`, and a `full_path` for people: of a file of an archive its path there, with that of the archive.
     `unchanged` raises InputError where the archive was written to.
     """
 
@@ -60,15 +60,13 @@ class Source:
     path: Path | None = None
     is_stream: bool = False
     unchanged: Callable[[str], None] | None = None
-    in_archive: str | None = None
+    full_path: str | None = None
 
     @property
     def file(self) -> str:
         """The path of the file, with that of its archive; of a stream, none."""
-        if self.path is not None:
-            return shown_name(os.path.abspath(self.path))
-        if self.in_archive is not None:
-            return self.in_archive
+        if self.full_path is not None:
+            return self.full_path
         return "" if self.is_stream else self.name
 
     @contextmanager
@@ -158,7 +156,8 @@ def file_source(path: str) -> Source:
     file = Path(path)
     if not file.is_file():
         return stream_source(name, file)
-    return Source(name, size, lambda: io.BufferedReader(_File(file, name)), file)
+    full_path = shown_name(os.path.abspath(path))
+    return Source(name, size, lambda: io.BufferedReader(_File(file, name)), file, full_path=full_path)
 
 
 def stream_source(name: str, path: Path) -> Source:
