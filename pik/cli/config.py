@@ -42,6 +42,7 @@ class Ingest:
 
     time_format: str | list[str] | None = None
     timezone: str | list[str] | None = None
+    ambiguous: str | None = None
     map: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -220,7 +221,7 @@ def read(path: Path) -> Config:
 
 
 _KEYS = (
-    "it may have: store, format, display_timezone, [stores] NAME = …, [ingest] time_format, timezone,"
+    "it may have: store, format, display_timezone, [stores] NAME = …, [ingest] time_format, timezone, ambiguous,"
     " [ingest.map] FIELD = …, [mapping.NAME]"
 )
 

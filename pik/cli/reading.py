@@ -77,6 +77,12 @@ class ReadingOptions:
             "The IANA time zone of times without an offset (Europe/Berlin, UTC); FIELD=ZONE of one field (repeatable).",
         ),
     ] = None
+    ambiguous: Annotated[
+        str | None,
+        option(
+            "--ambiguous WHICH", "Read local times that clocks showed twice as the earlier or the later; else rejected."
+        ),
+    ] = None
     max_line: Annotated[int, option("--max-line BYTES", "Records longer than this are rejected.", min=1)] = MAX_LINE
 
     def layout(self) -> Layout:
@@ -175,7 +181,7 @@ def _over(given: Reading, mapping: NamedMapping) -> Reading:
 def usual_times(cli: Context) -> Times:
     """Return how times are written, as pik.toml says. Raises UsageError."""
     usual = cli.settings.ingest
-    return _read(read_times, {"time-format": usual.time_format, "timezone": usual.timezone})
+    return _read(read_times, dict(zip(TIME_OPTIONS, (usual.time_format, usual.timezone, usual.ambiguous), strict=True)))
 
 
 def _read(read: Callable[[dict[str, Any]], _Described], given: Mapping[str, Any]) -> _Described:

@@ -17,6 +17,7 @@ from pik.model.instant import (
     MINUTE,
     OFFSET,
     SECOND,
+    TimeNotes,
     Zone,
     checked_instant,
     load_zone,
@@ -41,8 +42,9 @@ _BASIC = re.compile(
 _EXPANDED = re.compile(r"[+\-\u2212]\d{5,}-?\d\d-?\d\d.*", re.ASCII)
 
 
-def read_iso8601(text: str, zone: Zone | None) -> int:
-    """Return the instant of a text; without an offset it is a local time of `zone`. Raises Invalid."""
+def read_iso8601(text: str, zone: Zone | None, notes: TimeNotes | None = None) -> int:
+    """Return the instant of a text; without an offset it is a local time of `zone`. `notes` are those of a zone in
+    brackets. Raises Invalid."""
     match = _EXTENDED.fullmatch(text) or _BASIC.fullmatch(text)
     if match is None:
         if _EXPANDED.fullmatch(text):
@@ -58,7 +60,7 @@ def read_iso8601(text: str, zone: Zone | None) -> int:
     local = day * DAY + _clock(found, text)
     offset = offset_nanos((found["offset"] or "").replace("\u2212", "-"), text)
     if names := [name for name in found["zones"][1:-1].split("][") if name and "=" not in name]:
-        return _in_zone(local, offset, found["offset"] or "", names, text)
+        return _in_zone(local, offset, found["offset"] or "", names, text, notes)
     return resolved(local, offset, zone, text)
 
 
@@ -93,14 +95,14 @@ def _clock(found: dict[str, str], text: str) -> int:
     return time_of_day(hour, minute, second, text) + fraction
 
 
-def _in_zone(local: int, offset: int | None, written: str, names: list[str], text: str) -> int:
+def _in_zone(local: int, offset: int | None, written: str, names: list[str], text: str, notes: TimeNotes | None) -> int:
     """Return the instant of a local time whose zone is in the text. Raises Invalid unless the offset is that of the
     zone then; `Z` is none (RFC 9557): it says that the instant is known, and nothing of the zone's offset."""
     zone = _known_zone(names[0].removeprefix("!"))
     if zone is None or len(names) > 1:
         raise Invalid(f"{shown(text)} names a zone that is not known")
     if offset is None:
-        return resolved(local, None, zone, text)
+        return resolved(local, None, zone._replace(notes=notes), text)
     instant = checked_instant(local - offset, text)
     if written not in "Zz" and zone.offset_at(instant) != offset:
         raise Invalid(f"{shown(text)} has an offset that is not its zone's at that time")

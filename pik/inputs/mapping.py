@@ -50,14 +50,21 @@ class RecordMapping:
     """A compiled mapping: event field → JMESPath expression over the record.
 
     Fields without an expression are taken from the record's field of the same name. Raises UsageError for unknown
-    fields and for expressions that can never be evaluated.
+    fields and for expressions that can never be evaluated. `noted` gets how the times of events were read where they do
+    not say it themselves (see TimeNotes).
     """
 
-    def __init__(self, expressions: Mapping[str, str], times: Times = AS_EVENTS) -> None:
+    def __init__(
+        self, expressions: Mapping[str, str], times: Times = AS_EVENTS, noted: list[str] | None = None
+    ) -> None:
         if unknown := [name for name in expressions if name not in FIELDS]:
             raise UsageError(f"--map {unknown[0]}=…: an event has no such field", hint=f"fields: {', '.join(FIELDS)}")
-        self._zones = times.zones()
-        formats = {name: TimeFormat(times.format_of(name), times.zone(name)) for name in _TIME_FIELDS}
+        self._noted = [] if noted is None else noted
+        self._zones = times.zones(self._noted)
+        formats: dict[str, TimeFormat] = {}
+        for field in _TIME_FIELDS:
+            notes = times.notes(field, self._noted)
+            formats[field] = TimeFormat(times.format_of(field), times.zone(field, notes), notes)
         self._times = formats
         self._event_time, self._received_time = (formats[name] for name in ("event_time", "received_time"))
         self._given = frozenset(expressions)
@@ -80,11 +87,14 @@ class RecordMapping:
 
     def read(self, line: bytes, place: Place = NOWHERE) -> tuple[Event, bytes]:
         """Return the event of a foreign record, and the record on one line. Raises Invalid."""
+        before = len(self._noted)
         try:
             event = self._read_plainly(line, place)
         except _UNUSUAL:
             event = None
-        event = event or self.read_slowly(line, place)
+        if event is None:
+            del self._noted[before:]
+            event = self.read_slowly(line, place)
         if self._indexes:
             self._count_longer(line)
         return event, one_line(line.strip())

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -14,7 +15,9 @@ from pik.inputs.epochs import NUMBER, UNITS, ambiguous, counted, evident_count, 
 from pik.inputs.iso8601 import read_iso8601
 from pik.inputs.named_formats import NAMED, Read
 from pik.inputs.strptime import Strptime, without_zone
-from pik.model.instant import Zone, Zones, checked_instant, load_zone, parse_event_time
+from pik.model.delivery import Delivery
+from pik.model.instant import TimeNotes, Zone, Zones, checked_instant, load_zone, parse_event_time
+from pik.model.times import FIELDS, recorded_times
 
 TEXTS = ("rfc3339", "iso8601")
 _HINT = (
@@ -24,12 +27,13 @@ _HINT = (
 
 class TimeFormat:
     """One of TEXTS, `auto` (such a text, or a number that is an epoch of evident unit), one of UNITS or NAMED, or a
-    strptime format. Times without an offset are local times of `zone`. Raises UsageError."""
+    strptime format. Times without an offset are local times of `zone`. `notes` gets the units in which `auto` read
+    numbers. Raises UsageError."""
 
-    def __init__(self, name: str, zone: Zone | None = None) -> None:
+    def __init__(self, name: str, zone: Zone | None = None, notes: TimeNotes | None = None) -> None:
         self.name, self._zone = name, zone
         self._reads_rfc3339 = name in ("auto", *TEXTS)
-        self._read = _reader(name, zone)
+        self._read = _reader(name, zone, notes)
 
     def reads_text(self, value: Any) -> bool:
         """Whether a value is a text of which `parse_event_time` knows all there is to know, if it reads it."""
@@ -45,14 +49,14 @@ class TimeFormat:
             raise Invalid(error.message + advice(value, self._zone)) from None
 
 
-def _reader(name: str, zone: Zone | None) -> Read:
+def _reader(name: str, zone: Zone | None, notes: TimeNotes | None = None) -> Read:
     """Return what reads a format. Raises UsageError."""
     if name == "auto":
-        return _read_auto
+        return _auto(notes)
     if name == "rfc3339":
         return lambda value, zone: parse_event_time(_text(value), zone)
     if name == "iso8601":
-        return lambda value, zone: read_iso8601(_text(value), zone)
+        return lambda value, zone: read_iso8601(_text(value), zone, notes)
     if unit := UNITS.get(name):
         return lambda value, _: checked_instant(counted(read_number(value), unit, value), value)
     if named := NAMED.get(name):
@@ -74,15 +78,21 @@ def _text(value: Any) -> str:
     return value
 
 
-def _read_auto(value: Any, zone: Zone | None) -> int:
-    """Return the instant of a text of ISO 8601, or of an epoch number of evident unit. Raises Invalid."""
-    if isinstance(value, str) and not NUMBER.fullmatch(value.strip()):
-        return read_iso8601(value, zone)
-    number = read_number(value)
-    unit = evident_unit(number)
-    if unit is None:
-        raise ambiguous(number, value)
-    return counted(number, UNITS[unit], value)
+def _auto(notes: TimeNotes | None) -> Read:
+    def read(value: Any, zone: Zone | None) -> int:
+        """Return the instant of a text of ISO 8601, or of an epoch number of evident unit. Raises Invalid."""
+        if isinstance(value, str) and not NUMBER.fullmatch(value.strip()):
+            return read_iso8601(value, zone, notes)
+        number = read_number(value)
+        unit = evident_unit(number)
+        if unit is None:
+            raise ambiguous(number, value)
+        instant = counted(number, UNITS[unit], value)
+        if notes is not None:
+            notes.add(unit)
+        return instant
+
+    return read
 
 
 _PATTERN = re.compile(
@@ -167,3 +177,29 @@ def advised(error: Invalid, line: bytes, zones: Zones) -> Invalid:
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return error
     return Invalid(error.message + advice(value, getattr(zones, error.field)), field=error.field)
+
+
+class TimeCounter:
+    """Counts again, from what raw keeps of deliveries, how the times of a batch with these options were read."""
+
+    def __init__(self, options: Mapping[str, str]) -> None:
+        times = recorded_times(options)
+        self._noted: list[str] = []
+        self._formats: dict[str, TimeFormat] = {}
+        if times.ambiguous is None and all(times.format_of(field) != "auto" for field in FIELDS):
+            return  # all times said it themselves
+        with suppress(UsageError):  # a zone that is no more
+            for field in FIELDS:
+                notes = times.notes(field, self._noted)
+                self._formats[field] = TimeFormat(times.format_of(field), times.zone(field, notes), notes)
+
+    def count(self, deliveries: Iterable[Delivery]) -> Counter[str]:
+        """Return how many of their times were read in which way."""
+        self._noted.clear()
+        for delivery in deliveries:
+            for field, read in self._formats.items():
+                original = getattr(delivery, f"{field}_original")
+                with suppress(Invalid):
+                    if original is not None:
+                        read(original)
+        return Counter(self._noted)

@@ -155,8 +155,9 @@ class Chunk:
 
     `first_seq` to `last_seq` are the records it covers, `offset` is the number of input bytes consumed by its end,
     `prefix_digest` the SHA-256 of all of them, empty where no stream is read. `lags` counts deliveries per lag
-    (see pik.model.batch), `sources` per source, in the order in which they came; `longer` counts those that a mapping
-    made of one element of a longer list, and is not recorded.
+    (see pik.model.batch), `sources` per source, in the order in which they came, `times` how many times were read in
+    which way, where they do not say it themselves (see TimeNotes); `longer` counts those that a mapping made of one
+    element of a longer list, and is not recorded.
     """
 
     batch_id: str
@@ -171,6 +172,7 @@ class Chunk:
     lags: Mapping[int, int]
     sources: Mapping[str, int]
     longer: Mapping[str, int] = field(default_factory=dict)
+    times: Mapping[str, int] = field(default_factory=dict)
 
 
 class Counts(msgspec.Struct, frozen=True, array_like=True):
@@ -244,7 +246,7 @@ class Batch:
 
     An interrupted one goes on at `next_seq`, `offset` and `prefix_digest`. `attempt` counts its writers;
     `recorded_at` is that of its last block; `lags` maps a lag to its number of deliveries, `sources` a source to its,
-    as far as pik.model.batch keeps them apart.
+    as far as pik.model.batch keeps them apart, `times` as in Chunk.
     """
 
     batch_id: str
@@ -265,6 +267,7 @@ class Batch:
     reasons: Mapping[str, int] = field(default_factory=dict)
     lags: Mapping[int, int] = field(default_factory=dict)
     sources: Mapping[str, int] = field(default_factory=dict)
+    times: Mapping[str, int] = field(default_factory=dict)
 
     def advanced(self, chunk: Chunk, counts: Counts, recorded_at: int) -> Batch:
         """Return the batch after this chunk, which has these counts and was recorded at this moment."""
@@ -278,6 +281,7 @@ class Batch:
             reasons=with_names(self.reasons, chunk.reasons),
             lags=with_lags(self.lags, chunk.lags),
             sources=with_names(self.sources, chunk.sources),
+            times=with_names(self.times, chunk.times),
         )
 
     @property

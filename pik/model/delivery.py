@@ -89,6 +89,9 @@ def event_line_in(zones: Zones, event: Event) -> bytes:
     names = {field: zone.name for field, zone in zip(Zones._fields, zones, strict=True) if zone is not None}
     alike = len(names) == len(zones) and len(set(names.values())) == 1
     fields = {"timezone": msgspec.Raw(_encode(names["event_time"] if alike else names))}
+    ambiguous = next((zone.notes.ambiguous for zone in zones if zone is not None and zone.notes is not None), None)
+    if ambiguous is not None:
+        fields["ambiguous"] = msgspec.Raw(_encode(ambiguous))
     if event.written is not None:
         fields |= _decode_object(b"{" + event.written[1:] + b"}")
     if event.extra is not None:

@@ -263,11 +263,25 @@ def format_duration(nanos: int) -> str:
 _LOCAL_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - of local time
 
 
+class TimeNotes:
+    """Notes how the times of one field were read where they do not say it themselves: `noted` has an entry, the field
+    and a kind, for each. `ambiguous` is which of two instants a local time is that clocks showed twice, `earlier` or
+    `later`; None: such times are invalid."""
+
+    def __init__(self, field: str, noted: list[str], ambiguous: str | None = None) -> None:
+        self.ambiguous, self._field, self._noted = ambiguous, field, noted
+
+    def add(self, kind: str) -> None:
+        """Note a time of this kind."""
+        self._noted.append(f"{self._field} {kind}")
+
+
 class Zone(NamedTuple):
-    """A time zone, which knows the offset of a local time, if there is exactly one."""
+    """A time zone, which knows the offset of a local time, if there is exactly one, or `notes` say which one counts."""
 
     name: str
     info: ZoneInfo
+    notes: TimeNotes | None = None
 
     def offset(self, local: int) -> int:
         """Return nanoseconds to subtract from a local time (nanoseconds since 1970-01-01T00:00:00 there) for its
@@ -283,7 +297,13 @@ class Zone(NamedTuple):
         if first < second:
             raise Invalid(f"does not exist in {self.name}: clocks were set forward past it; send times with an offset")
         if first > second:
-            raise Invalid(f"exists twice in {self.name}: clocks were set back over it; send times with an offset")
+            if self.notes is None or self.notes.ambiguous is None:
+                raise Invalid(
+                    f"exists twice in {self.name}: clocks were set back over it; send times with an offset, or"
+                    " tell by --ambiguous earlier or --ambiguous later which one is meant"
+                )
+            self.notes.add(f"{self.notes.ambiguous} {self.name}")
+            first = first if self.notes.ambiguous == "earlier" else second
         return (first.days * 86400 + first.seconds) * SECOND
 
     def offset_at(self, instant: int) -> int:

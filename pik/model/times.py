@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from pik.errors import Invalid, UsageError
-from pik.model.instant import NO_ZONES, Zone, Zones, load_zone
+from pik.errors import Invalid, UsageError, number_of
+from pik.model.instant import NO_ZONES, TimeNotes, Zone, Zones, load_zone
 
-FORMAT, TIMEZONE = "time-format", "timezone"
-OPTIONS = (FORMAT, TIMEZONE)
+FORMAT, TIMEZONE, AMBIGUOUS = "time-format", "timezone", "ambiguous"
+OPTIONS = (FORMAT, TIMEZONE, AMBIGUOUS)
 """The options that describe times."""
 
 FIELDS = ("event_time", "received_time")
@@ -21,11 +22,12 @@ FIELDS = ("event_time", "received_time")
 class Times:
     """How the times of records are written: in a `format` of that name (None: RFC 3339), and, where they have no
     offset, in the time zone of that IANA name. `special` has what holds for one field instead, as (option, field,
-    text)."""
+    text). Of a local time that clocks showed twice, `ambiguous` is the instant that is meant (None: it is invalid)."""
 
     format: str | None = None
     timezone: str | None = None
     special: tuple[tuple[str, str, str], ...] = ()
+    ambiguous: str | None = None
 
     def _of(self, option: str, field: str) -> str | None:
         special = {(option, field): text for option, field, text in self.special}
@@ -42,9 +44,8 @@ class Times:
     @property
     def given(self) -> dict[str, list[str]]:
         """The options that say the same, by their names; those of one field as FIELD=TEXT."""
-        texts = {
-            name: [] if text is None else [text] for name, text in ((FORMAT, self.format), (TIMEZONE, self.timezone))
-        }
+        every = zip(OPTIONS, (self.format, self.timezone, self.ambiguous), strict=True)
+        texts = {name: [] if text is None else [text] for name, text in every}
         for option, field, text in self.special:
             texts[option].append(f"{field}={text}")
         return {name: every for name, every in texts.items() if every}
@@ -53,8 +54,8 @@ class Times:
     def recorded(self) -> dict[str, str]:
         """The options of a batch that say the same, equal wherever records are read alike. RFC 3339 goes without
         saying."""
-        found: dict[str, str] = {}
-        for option in OPTIONS:
+        found = {} if self.ambiguous is None else {AMBIGUOUS: self.ambiguous}
+        for option in (FORMAT, TIMEZONE):
             name = option.replace("-", "_")
             texts = {field: text for field in FIELDS if (text := self._of(option, field)) not in (None, "rfc3339")}
             alike = len(texts) == len(FIELDS) and len(set(texts.values())) == 1
@@ -66,19 +67,32 @@ class Times:
         """Whether records with such times are not events as they stand, though all their fields may be."""
         return any(self.format_of(field) != "rfc3339" for field in FIELDS)
 
-    def zone(self, field: str) -> Zone | None:
-        """Return the time zone of a field."""
-        name = self._of(TIMEZONE, field)
-        return None if name is None else load_zone(name)
+    def notes(self, field: str, noted: list[str]) -> TimeNotes:
+        """Return what notes in `noted` how times of a field are read."""
+        return TimeNotes(field, noted, self.ambiguous)
 
-    def zones(self) -> Zones:
-        """Return the time zones of all fields."""
-        return Zones(*map(self.zone, FIELDS)) if self.timezone or self.special else NO_ZONES
+    def zone(self, field: str, notes: TimeNotes | None = None) -> Zone | None:
+        """Return the time zone of a field, where `notes` say what becomes of local times that clocks showed twice."""
+        name = self._of(TIMEZONE, field)
+        return None if name is None else load_zone(name)._replace(notes=notes)
+
+    def zones(self, noted: list[str] | None = None) -> Zones:
+        """Return the time zones of all fields, which note in `noted` how times were read."""
+        if not (self.timezone or self.special):
+            return NO_ZONES
+        noted = [] if noted is None else noted
+        return Zones(*(self.zone(field, self.notes(field, noted)) for field in FIELDS))
 
     def over(self, usual: Times) -> Times:
         """Return these, with what is usual in the place of what they leave open."""
         special = [one for one in usual.special if self._of(*one[:2]) is None]
-        return Times(self.format or usual.format, self.timezone or usual.timezone, (*self.special, *special))
+        special = [*self.special, *special]
+        return Times(
+            self.format or usual.format,
+            self.timezone or usual.timezone,
+            tuple(sorted(special, key=lambda one: OPTIONS.index(one[0]))),
+            self.ambiguous or usual.ambiguous,
+        )
 
 
 AS_EVENTS = Times()
@@ -91,7 +105,7 @@ def read_times(given: Mapping[str, str | Sequence[str]]) -> Times:
     begins with the option's name."""
     texts: dict[tuple[str, str], str] = {}
     for option, text in [(name, text) for name in OPTIONS for text in _texts(given.get(name, ()))]:
-        one_field = _ONE_FIELD.fullmatch(text)
+        one_field = _ONE_FIELD.fullmatch(text) if option != AMBIGUOUS else None
         field, value = one_field.groups() if one_field else ("", text)
         if one_field and field not in FIELDS:
             raise Invalid(f"{option} {text}: {field!r} is not a time of events", hint=f"fields: {', '.join(FIELDS)}")
@@ -102,7 +116,9 @@ def read_times(given: Mapping[str, str | Sequence[str]]) -> Times:
             raise Invalid(f"{option} {text}: it is empty", hint=f"such as {field}={_EXAMPLES[option]}")
         texts[option, field] = value
     special = tuple((option, field, text) for (option, field), text in texts.items() if field)
-    times = Times(texts.get((FORMAT, "")), texts.get((TIMEZONE, "")), special)
+    times = Times(texts.get((FORMAT, "")), texts.get((TIMEZONE, "")), special, texts.get((AMBIGUOUS, "")))
+    if times.ambiguous not in (None, "earlier", "later"):
+        raise Invalid(f"{AMBIGUOUS} {times.ambiguous!r} is neither earlier nor later")
     try:
         times.zones()
     except UsageError as error:
@@ -115,3 +131,46 @@ def _texts(given: str | Sequence[str]) -> Sequence[str]:
 
 
 _EXAMPLES: Mapping[str, str] = {FORMAT: "epoch_ms", TIMEZONE: "Europe/Berlin"}
+
+
+def recorded_times(options: Mapping[str, str]) -> Times:
+    """Return what `recorded` options of a batch say of times."""
+    special = [
+        (option, field, text)
+        for option in (FORMAT, TIMEZONE)
+        for field in FIELDS
+        if (text := options.get(f"{option.replace('-', '_')}.{field}")) is not None
+    ]
+    return Times(options.get("time_format"), options.get(TIMEZONE), tuple(special), options.get(AMBIGUOUS))
+
+
+def described(counts: Mapping[str, int]) -> list[str]:
+    """Return sentences about how times were read, as TimeNotes count them."""
+    twice: Counter[tuple[str, str]] = Counter()
+    for name, count in counts.items():
+        _, kind, *zone = name.split(" ")
+        if zone:
+            twice[kind, zone[0]] += count
+    found = [f"{number_of(n, 'time')} existed twice in {zone}, read as the {kind}" for (kind, zone), n in twice.items()]
+    one_unit = [f"{field}: {_units(units)}" for field, units in _by_field(counts).items() if len(units) == 1]
+    return found + one_unit + mixed_units(counts)
+
+
+def mixed_units(counts: Mapping[str, int]) -> list[str]:
+    """Return sentences about fields of which numbers were read in several units."""
+    fields = _by_field(counts).items()
+    return [f"{field} has numbers of several units: {_units(units)}" for field, units in fields if len(units) > 1]
+
+
+def _by_field(counts: Mapping[str, int]) -> dict[str, dict[str, int]]:
+    """Return the counts of units of each field."""
+    units: defaultdict[str, dict[str, int]] = defaultdict(dict)
+    for name, count in counts.items():
+        field, kind, *zone = name.split(" ")
+        if not zone:
+            units[field][kind] = count
+    return units
+
+
+def _units(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count:,} read as {unit}" for unit, count in counts.items())

@@ -46,6 +46,7 @@ class BatchLine(msgspec.Struct, frozen=True, kw_only=True, tag="batch"):
     reasons: dict[str, int]
     lags: dict[int, int]
     sources: dict[str, int]
+    times: dict[str, int] = {}
     replaces: tuple[str, ...] = ()
 
 

@@ -66,12 +66,12 @@ class Reading:
         """Whether records are mapped, whatever their format is."""
         return bool(self.mapping) or self.times.need_mapping
 
-    def record_mapping(self) -> RecordMapping | None:
-        """Return the compiled mapping, if records are mapped: those that were not written as JSON always are. Raises
-        UsageError."""
+    def record_mapping(self, noted: list[str] | None = None) -> RecordMapping | None:
+        """Return the compiled mapping, if records are mapped: those that were not written as JSON always are. `noted`
+        gets how times were read. Raises UsageError."""
         if not self.is_mapped and self.layout.format in (None, *WRITTEN_AS_JSON):
             return None
-        return RecordMapping(self.mapping, self.times)
+        return RecordMapping(self.mapping, self.times, noted)
 
     def of(self, opened: OpenedInput) -> Reading:
         """Return how this input is read, its layout recognized. Raises InputError where it cannot be, and UsageError
@@ -175,13 +175,15 @@ class SegmentBuilder:
     ) -> None:
         self._batch_id, self._reading, self._tell = batch_id, reading, tell
         self._actor, self._actor_field = actor, actor_field(actor)
-        self._mapping, self._zones = reading.record_mapping(), reading.times.zones()
+        self._noted: list[str] = []
+        self._mapping, self._zones = reading.record_mapping(self._noted), reading.times.zones(self._noted)
         self._compressor = zstandard.ZstdCompressor(level=COMPRESSION_LEVEL, write_checksum=True)
 
     def build(self, block: Block, number: int, ingest_time: int | None = None) -> tuple[Chunk, list[Object]]:
         """Parse the block and return what the index needs, and the block's segments and rejects, named by `number`, as
         objects that are still to be created. The ingest time is now, unless given."""
         ingest_time = time_ns() if ingest_time is None else ingest_time
+        self._noted.clear()
         read = self._read(block, ingest_time)
         if read.rejects and self._reading.stop:
             reject = read.rejects[0]
@@ -207,6 +209,7 @@ class SegmentBuilder:
             lags=count_lags(read.lags),
             sources=Counter(read.sources),
             longer=self._longer(),
+            times=Counter(self._noted),
         )
         return chunk, objects
 
@@ -232,10 +235,11 @@ class SegmentBuilder:
                 if fit and not block.problems and not any(map(bytes.strip, group)):
                     read.blank += len(group)
                     continue
-                rows = None
+                rows, noted = None, len(self._noted)
                 if fit and self._mapping is None:
                     rows = read_rows(group, seqs[0], ingest_time, stamped, self._zones, field)
                 if rows is None:
+                    del self._noted[noted:]
                     rows, seqs = self._one_by_one(
                         group, seqs, ingest_time, stamped, read, block.problems, part, parents
                     )
@@ -263,6 +267,7 @@ class SegmentBuilder:
         kept: list[int] = []
         raw_lines: list[bytes] = []
         for seq, line in zip(seqs, lines, strict=True):
+            noted = len(self._noted)
             try:
                 if seq in problems:
                     line = problems[seq].record
@@ -277,6 +282,7 @@ class SegmentBuilder:
                     event, original = mapping.read(line, place)
                     parents.add_to(event)
             except Invalid as error:
+                del self._noted[noted:]
                 if self._mapping is None and not self._actor:
                     error = advised(error, line, self._zones)
                 if line.strip() or len(line) > self._reading.max_line:

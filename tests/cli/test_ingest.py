@@ -215,6 +215,30 @@ def test_the_reason_of_a_rejected_time_names_the_format_that_reads_it(pik, tmp_p
     assert pik("ingest", "events", "--time-format", "epoch_ms", "--format", "json").json()["accepted"] == 1
 
 
+def test_times_that_existed_twice_and_units_that_were_told_are_counted_wherever_they_are_read(pik, tmp_path):
+    """A file with two units says so in its note, and a rejected time names the option that reads it."""
+    times = ('"2026-10-25T02:30:00"', '"2026-10-25T02:30:00.5"', "1767225600", "1767225600000", '"2026-03-29T02:30:00"')
+    (tmp_path / "events").write_text("\n".join(EVENT.replace('"2026-01-01T00:00:00Z"', time) for time in times))
+    zoned = ["events", "--time-format", "auto", "--timezone", "Europe/Berlin"]
+    rejected = pik("ingest", "--dry-run", *zoned, "--format", "json").json()
+    assert (rejected["rejected"], rejected["times_read"]) == (3, {"event_time epoch": 1, "event_time epoch_ms": 1})
+    assert "--ambiguous earlier or --ambiguous later" in rejected["rejects"][0]["reason"]
+    expected = {"event_time later Europe/Berlin": 2, "event_time epoch": 1, "event_time epoch_ms": 1}
+    zoned += ["--ambiguous", "later", "--format", "json"]
+    for command in (("ingest", "--dry-run"), ("ingest",), ("diff", "events"), ("ingest",), ("ingest", "--again")):
+        done = pik(*command, *zoned).json()
+        assert done["times_read"] == expected
+        mixed = "event_time has numbers of several units: 1 read as epoch, 1 read as epoch_ms"
+        assert command == ("diff", "events") or f"events: {mixed}" in done["note"]
+    assert done["last_event"] == "2026-10-25T01:30:00.500Z"
+    shown = pik("ingest", *zoned[:-2]).out
+    assert f"2 times existed twice in Europe/Berlin, read as the later; {mixed}" in shown
+    (tmp_path / "pik.toml").write_text('[ingest]\nambiguous = "later"\ntimezone = "Europe/Berlin"\n')
+    assert pik("ingest", *zoned[:3], "--format", "json").json()["outcome"] == "already ingested"
+    wrong = pik("ingest", "events", "--ambiguous", "first")
+    assert (wrong.code, wrong.err) == (2, "error: --ambiguous 'first' is neither earlier nor later\n")
+
+
 def test_each_time_of_a_record_may_have_its_own_format_and_zone(pik, tmp_path):
     """The same options hold for an assumed file and for another log, and pik.toml has them as a list."""
     record = {"who": "a", "at": "01.07.2026 12:00", "got": "2026-07-01 10:00:30"}

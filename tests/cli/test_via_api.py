@@ -226,6 +226,13 @@ def test_local_times_are_read_in_the_zone_that_is_given_and_raw_records_it(pik, 
     }
     shown = pik("show", other, "--store", stored, "--format", "json").json()
     assert shown["raw"][0]["extra"]["timezone"] == {"event_time": "Europe/Berlin"}
+    write(tmp_path / "twice", line(event_time="2026-10-25T02:30:00"), line(event_time="2026-10-25T02:30", entity_id=""))
+    said = pik("ingest", "twice", *zoned(mapped=mapped), "--ambiguous", "earlier", *VIA).json()
+    assert said["times_read"] == {"event_time earlier Europe/Berlin": 1}
+    last = pik("events", "--store", stored, "--from", "2026-10-25", "--format", "json").json()["events"][0]
+    assert last["event_time"] == "2026-10-25T00:30:00Z"
+    shown = pik("show", last["event_id"], "--store", stored, "--format", "json").json()
+    assert shown["raw"][0]["extra"]["ambiguous"] == "earlier"
     pik("init", "--store", "direct")
     pik("ingest", "f", *zoned(mapped=mapped), "--store", "direct")
     assert event_id in pik("events", "--store", "direct", "--format", "json").out

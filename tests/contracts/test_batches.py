@@ -139,6 +139,7 @@ def test_progress_is_recorded_with_the_deliveries(store: Store) -> None:
     assert (batch.next_seq, batch.offset, batch.prefix_digest) == (6, 500, "digest 2")
     assert batch.counts == counts(5, 2, exact=1)
     assert (batch.reasons, batch.lags, batch.sources) == ({"bad": 1, "worse": 1}, {10: 3}, {"s": 3})
+    assert batch.times == {"event_time epoch": 3}
     assert batch.first_event == 4
     assert batch.last_event == 2 * 86_400_000_000_000 + 3
 

@@ -116,6 +116,7 @@ class Journey:
 
 def _bring_in(pik: Journey) -> None:
     pik("pik init", "init")
+    _units(pik)
     pik("pik ingest", "ingest", "monday.jsonl")
     pik("pik ingest", "ingest", "monday.jsonl")
     pik("", "ingest", "peculiar.jsonl", "--on-invalid", "stop", code=2)
@@ -157,6 +158,20 @@ def _mapped(pik: Journey) -> None:
     Path("pik.toml").unlink()
 
 
+def _units(pik: Journey) -> None:
+    """A log with numbers whose unit is told by their size, in a store of its own."""
+    store = ("--store", "units")
+    pik("", "init", *store)
+    line = Path("monday.jsonl").read_text().splitlines()[0]
+    event = json.loads(line) | {"event_time": 1772442000, "received_time": 1772442001}
+    Path("units.jsonl").write_text(json.dumps(event))
+    auto = ("units.jsonl", "--time-format", "auto", *store)
+    pik("pik ingest", "ingest", *auto)
+    pik("pik ingest, several inputs", "ingest", "units.jsonl", *auto)
+    pik("pik ingest --dry-run", "ingest", "--dry-run", *auto)
+    pik("pik diff events", "diff", "events", *auto)
+
+
 def _one_batch(pik: Journey) -> None:
     """Two files as one batch, in a store of its own."""
     store = ("--store", "several")
@@ -180,6 +195,7 @@ def _via_api(pik: Journey) -> None:
         via = ("--via", "api", "--store", "aws://pik")
         pik("pik ingest --via api", "ingest", "peculiar.jsonl", "monday.jsonl", "page.xml", *via, code=3)
         pik("pik ingest --via api", "ingest", "monday.jsonl", "foreign.jsonl", *via)
+        pik("pik ingest --via api", "ingest", "units.jsonl", "--time-format", "auto", *via)
         chosen = ("replay", "--entity", "customer-17", *DAY)
         pik("pik replay", *chosen, *via)
         pik("pik replay", *chosen, "--no-wait", *via)

@@ -12,6 +12,7 @@ from pik.errors import Invalid, UsageError
 from pik.model.event import read_event
 from pik.model.instant import Zones, format_instant, load_zone, parse_event_time
 from pik.model.local_time import typed_instant
+from pik.model.times import Times
 from tests.model.test_identity import line
 from tests.support.model.texts import from_datetime
 
@@ -114,6 +115,25 @@ def test_every_instant_has_a_local_time_that_leads_back_to_it_or_is_rejected(mom
         found, twice = from_datetime(instant), not twice and "exists twice" in error.message and local.year >= 1950
     assert found == from_datetime(instant)
     assert not twice
+
+
+@given(st.datetimes(datetime(1950, 1, 1), datetime(2037, 1, 1)), st.sampled_from(NAMES))  # noqa: DTZ001
+@example(datetime(2026, 10, 25, 0, 30), "Europe/Berlin")  # noqa: DTZ001
+@example(datetime(2026, 10, 25, 1, 30), "Europe/Berlin")  # noqa: DTZ001
+def test_of_a_local_time_that_clocks_showed_twice_the_earlier_or_the_later_instant_is_read(
+    moment: datetime, name: str
+) -> None:
+    """Compared with all instants around it that have this local time; each such time is noted, and no other."""
+    info, instant = load_zone(name).info, moment.replace(tzinfo=UTC)
+    local = instant.astimezone(info).replace(tzinfo=None)
+    around = (instant + timedelta(minutes=15 * quarter) for quarter in range(-13, 14))
+    same = [one for one in around if one.astimezone(info).replace(tzinfo=None) == local]
+    for which, expected in (("earlier", min(same)), ("later", max(same))):
+        noted: list[str] = []
+        zones = Times(timezone=name, ambiguous=which).zones(noted)
+        found = read_event(line(event_time=local.isoformat()), zones).event_time
+        assert found == from_datetime(expected)
+        assert noted == ([f"event_time {which} {name}"] if len(same) > 1 else [])
 
 
 @pytest.mark.parametrize(

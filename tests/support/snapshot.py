@@ -71,7 +71,7 @@ def _batch(store: Store, batch: Batch, kinds: Counter[str]) -> Any:
     kept = rejects(store, batch.batch_id)
     assert len(kept) == counts.rejected == sum(batch.reasons.values())
     assert sum(batch.lags.values()) == sum(batch.sources.values()) == counts.read - counts.rejected
-    times = (batch.first_event, batch.last_event)
+    times = (batch.first_event, batch.last_event, dict(batch.times))
     return (batch.state, counts, batch.next_seq, batch.offset, times, dict(batch.reasons), dict(batch.sources), kept)
 
 

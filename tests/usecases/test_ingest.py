@@ -277,6 +277,49 @@ def test_mapped_records_keep_what_they_came_from(store: Store, tmp_path: Path) -
     assert b'"original":' + record.encode() + b',"payload":{"n":1.5}}' in raw
 
 
+AMBIGUOUS = Times("auto", "Europe/Berlin", (("timezone", "received_time", "America/New_York"),), "later")
+
+
+def test_how_times_were_read_is_counted_once_however_they_come_in(store: Store, tmp_path: Path) -> None:
+    """Numbers of a unit that their size tells, and local times that clocks showed twice: of valid records alone, in one
+    go, resumed, by a rebuild of the finished and of the interrupted batch, and of lines that are read one by one."""
+    twice, there = "2026-10-25T02:30:00", "2026-11-01T01:30:00"
+    texts = [
+        line(n, event_time=time) for n, time in enumerate([1792888200, 1792888200000, twice, "2026-01-01T00:00:00Z"])
+    ]
+    texts += [
+        line(1e400, event_time=twice, received_time=there).replace("Infinity", "1.50"),
+        line(event_time=twice, entity=""),
+    ]
+    texts += [line(9, event_time="2026-03-29T02:30:00"), *(line(n, event_time=1792888200 + n) for n in range(20))]
+    expected = {
+        "event_time epoch": 21,
+        "event_time epoch_ms": 1,
+        "event_time later Europe/Berlin": 2,
+        "received_time later America/New_York": 1,
+    }
+    reading = Reading(1 << 20, times=AMBIGUOUS)
+    done = ingest(store, written(tmp_path, texts), reading=reading).batch
+    assert done.times == expected
+    assert {"ambiguous": "later", "timezone.event_time": "Europe/Berlin"}.items() <= dict(done.origin.options).items()
+    other = open_store(str(tmp_path / "other"), create=True)
+    with crash_at(other, 9) as crashing:
+        ingest(crashing, written(tmp_path, texts), reading=reading)
+    [interrupted] = other.index.batches()
+    assert 0 < sum(interrupted.times.values()) < 25
+    rebuild_index(other, SILENT)
+    [rebuilt] = other.index.batches()
+    assert (rebuilt.times, rebuilt.next_seq) == (interrupted.times, interrupted.next_seq)
+    assert ingest(other, written(tmp_path, texts), reading=reading).batch.times == expected
+    rebuild_index(other, SILENT)
+    assert [one.times for one in other.index.batches()] == [expected]
+    events = Times(timezone="Europe/Berlin", ambiguous="earlier")
+    raw = [line(1, event_time=twice), line(2, event_time=twice, extra=1), line(3, event_time=twice), "{"]
+    assert ingest(store, written(tmp_path, raw), reading=Reading(1 << 20, times=events)).batch.times == {
+        "event_time earlier Europe/Berlin": 3
+    }
+
+
 def test_promise_1_a_batch_that_was_interrupted_resumes_where_it_stopped(store: Store, tmp_path: Path) -> None:
     texts = [*map(line, range(40)), "{", *map(line, range(30, 60)), line(1, key="k"), line(2, key="k")]
     source = written(tmp_path, texts)

@@ -52,7 +52,7 @@ CREATE TABLE batch (
     rejected INTEGER NOT NULL,
     started_at INTEGER NOT NULL, actor TEXT NOT NULL, finished_at INTEGER,
     next_seq INTEGER NOT NULL, offset INTEGER NOT NULL, prefix_digest TEXT NOT NULL,
-    reasons TEXT NOT NULL, lags TEXT NOT NULL, sources TEXT NOT NULL,
+    reasons TEXT NOT NULL, lags TEXT NOT NULL, sources TEXT NOT NULL, times TEXT NOT NULL,
     recorded_at INTEGER NOT NULL DEFAULT 0 -- when its last block was
 );
 CREATE INDEX batch_origin ON batch (origin);
@@ -109,7 +109,17 @@ KEYED_DAY = -(2**31)
 """Stands for the day in `duplicate` if the event has an idempotency key: its deliveries may be of several days."""
 
 _PROGRESS = (
-    *(*Counts.__struct_fields__, "next_seq", "offset", "prefix_digest", "reasons", "lags", "sources", "recorded_at"),
+    *(
+        *Counts.__struct_fields__,
+        "next_seq",
+        "offset",
+        "prefix_digest",
+        "reasons",
+        "lags",
+        "sources",
+        "times",
+        "recorded_at",
+    ),
 )
 _BATCH_COLUMNS = (
     *("batch_id", "complete", "attempt", "started_at", "actor", "finished_at", *Origin.__struct_fields__, *_PROGRESS),
@@ -357,6 +367,7 @@ _DECODERS: dict[str, Callable[[str], Any]] = {
     "reasons": msgspec.json.Decoder(dict[str, int]).decode,
     "lags": msgspec.json.Decoder(dict[int, int]).decode,
     "sources": msgspec.json.Decoder(dict[str, int]).decode,
+    "times": msgspec.json.Decoder(dict[str, int]).decode,
 }
 """Of the columns of a batch that are JSON."""
 

@@ -135,7 +135,7 @@ class Restoration:
 
     def add_interrupted(self, batch: Batch, segments: Iterable[str], files: Sequence[RejectFile]) -> None:
         """Restore an interrupted batch with these segments, given by their keys, and files of rejects."""
-        told = batch_statistics(self.store.raw, segments, files)
+        told = batch_statistics(self.store.raw, segments, files, dict(batch.origin.options))
         counts = Counts(rejected=sum(file.records for file in files))
         self.counts["unfinished"] += 1
         self.rebuild.add_batch(replace(told.added_to(batch), counts=counts))

@@ -40,7 +40,7 @@ _MOST_COUNTS = 3
 
 _IN_RECORD = (
     *("origin", "started_at", "actor", "finished_at", "next_seq", "offset", "prefix_digest", "reasons", "lags"),
-    "sources",
+    *("sources", "times"),
 )
 """Fields that a batch has in its record and in the index. Not its attempt: a writer that died after creating the record
 leaves the next attempt nothing to do but finishing the batch."""

@@ -15,6 +15,7 @@ from pik.errors import Damaged, Invalid, UsageError
 from pik.inputs import blocks as json_lines
 from pik.inputs import json_values
 from pik.inputs.blocks import UTF8_BOM, Block
+from pik.inputs.time_formats import TimeCounter
 from pik.model.batch import (
     OF_REQUEST,
     Batch,
@@ -167,7 +168,7 @@ def recovered_request(
 ) -> Batch:
     """Return the batch of a request from its segments and files of rejects, which are its record. Damaged ones are left
     out."""
-    told = batch_statistics(raw, segments, rejects)
+    told = batch_statistics(raw, segments, rejects, {})
     counts = Counts(read=last_seq, rejected=sum(file.records for file in rejects))
     return replace(told.added_to(request_batch(batch_id, last_seq)), counts=counts)
 
@@ -179,25 +180,31 @@ class BatchStatistics:
     reasons: Mapping[str, int]
     lags: Mapping[int, int]
     sources: Mapping[str, int]
+    times: Mapping[str, int]
     actor: str
 
     def added_to(self, batch: Batch) -> Batch:
         """Return the batch with them."""
         actor = self.actor or batch.actor
-        return replace(batch, reasons=self.reasons, lags=self.lags, sources=self.sources, actor=actor)
+        return replace(batch, reasons=self.reasons, lags=self.lags, sources=self.sources, times=self.times, actor=actor)
 
 
-def batch_statistics(raw: Raw, segments: Iterable[str], rejects: Iterable[RejectFile]) -> BatchStatistics:
-    """Return the reasons, lags and sources of a batch, counted over the records in these objects, and the actor that
-    they name. Damaged ones are left out."""
+def batch_statistics(
+    raw: Raw, segments: Iterable[str], rejects: Iterable[RejectFile], options: Mapping[str, str]
+) -> BatchStatistics:
+    """Return what a batch with these options counts, counted over the records in these objects, and the actor that they
+    name. Damaged ones are left out."""
     actors: set[str] = set()
     lags: Mapping[int, int] = {}
     sources: Mapping[str, int] = {}
+    times: Mapping[str, int] = {}
+    counter = TimeCounter(options)
     for key in segments:
         with suppress(Damaged, Invalid):
             deliveries = sorted(map(read_delivery, unpacked(key, raw.read(key))), key=attrgetter("seq"))
             lags = with_lags(lags, count_lags(delivery.lag for delivery in deliveries))
             sources = with_names(sources, Counter(delivery.source for delivery in deliveries))
+            times = with_names(times, counter.count(deliveries))
             actors.update(delivery.actor for delivery in deliveries)
     reasons: Mapping[str, int] = {}
     for file in rejects:
@@ -205,7 +212,7 @@ def batch_statistics(raw: Raw, segments: Iterable[str], rejects: Iterable[Reject
             found = read_rejects(raw, file.key)
             reasons = with_names(reasons, Counter(reason_kind(reject.reason) for reject in found))
             actors.update(reject.actor for reject in found)
-    return BatchStatistics(reasons, lags, sources, max(actors, default=""))
+    return BatchStatistics(reasons, lags, sources, times, max(actors, default=""))
 
 
 def request_actor(raw: Raw, key: str) -> str | None:

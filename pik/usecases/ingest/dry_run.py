@@ -88,7 +88,8 @@ class Example:
 class CheckedInput:
     """An input: what is in it. `outcome` is what an ingest would do with it, where the store was looked at, and
     `batch_id` the batch of the same input there. `in_store` counts deliveries of events that the store has, `repeated`
-    those that repeat an earlier record of the inputs. `named` is the mapping by which it is read."""
+    those that repeat an earlier record of the inputs, `times` how times were read, as in Chunk. `named` is the
+    mapping by which it is read."""
 
     source: str
     layout: Layout
@@ -97,6 +98,7 @@ class CheckedInput:
     rejected: int = 0
     in_store: Counter[Verdict] = field(default_factory=Counter)
     repeated: Counter[Verdict] = field(default_factory=Counter)
+    times: Counter[str] = field(default_factory=Counter)
     outcome: Outcome | None = None
     batch_id: str | None = None
 
@@ -259,6 +261,7 @@ class DryRun:
     def _add(self, checked: CheckedInput, block: CheckedBlock, on_reject: Callable[[Reject], None]) -> None:
         chunk = block.chunk
         checked.read += chunk.read
+        checked.times.update(chunk.times)
         checked.rejected += len(block.rejects)
         self._reasons = with_names(self._reasons, chunk.reasons)
         for reject in map(_decode_reject, block.rejects):

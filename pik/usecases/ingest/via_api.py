@@ -42,15 +42,16 @@ RECORDS = 1000
 class SendReport:
     """The result of sending an input. `counts` are of the records that were answered, or rejected before being sent.
 
-    `repeated` records were sent more than once, because no answer came; those that the first attempt had recorded count
-    as duplicates. `failure` is why it stopped before the end of the input; `unanswered` records then have no answer, of
-    which the first is `unanswered_from`. `named` is the mapping by which the input was read, `longer` as in
-    IngestReport.
+    `times` counts how times of the records sent were read, as in Chunk. `repeated` records were sent more than once,
+    because no answer came; those that the first attempt had recorded count as duplicates. `failure` is why it stopped
+    before the end of the input; `unanswered` records then have no answer, of which the first is `unanswered_from`.
+    `named` is the mapping by which the input was read, `longer` as in IngestReport.
     """
 
     source: str
     counts: Counts
     reasons: Mapping[str, int]
+    times: Mapping[str, int]
     requests: int
     repeated: int
     seconds: float
@@ -113,8 +114,10 @@ class _Lane:
 class _Sender:
     def __init__(self, api: Api, source: Input, reading: Reading, on_reject: Callable[[Reject], None]) -> None:
         self._api, self._source, self._reading, self._on_reject = api, source, reading, on_reject
-        self._mapping = reading.record_mapping()
-        self._zones = reading.times.zones()
+        self._noted: list[str] = []
+        self._mapping = reading.record_mapping(self._noted)
+        self._zones = reading.times.zones(self._noted)
+        self._times: Counter[str] = Counter()
         self._lanes = [_Lane() for _ in range(LANES)]
         self._kinds: Counter[str] = Counter()
         self._reasons: Counter[str] = Counter()
@@ -144,6 +147,7 @@ class _Sender:
             source=self._source.name,
             counts=counts,
             reasons=self._reasons,
+            times=self._times,
             requests=self._requests,
             repeated=self._repeated,
             seconds=seconds,
@@ -165,7 +169,10 @@ class _Sender:
                 line = line[: longest + 1]  # enough to see that it is too long
                 raise Invalid(f"the line is longer than {longest} bytes")
             entity, line = self._readable(line, seq, parents)
+            self._times.update(self._noted)
+            self._noted.clear()
         except Invalid as error:
+            self._noted.clear()
             if self._reading.stop:
                 invalid = InvalidRecord(seq, error.message)
                 raise InputError(f"{self._source.name}: {invalid.message}", hint=invalid.hint) from None

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from operator import itemgetter
 from pathlib import Path
@@ -25,7 +26,8 @@ from pik.runtime.parallel import Pool
 
 @dataclass(slots=True)
 class ProducerLog:
-    """The log as raw files: how many records were read and rejected, and what the files hold."""
+    """The log as raw files: how many records were read and rejected, what the files hold, and how times were
+    read, as in Chunk."""
 
     names: list[str]
     files: list[Path]
@@ -34,6 +36,7 @@ class ProducerLog:
     deliveries: int = 0
     first: int | None = None
     last: int | None = None
+    times: Counter[str] = field(default_factory=Counter)
 
 
 class LogBlock(NamedTuple):
@@ -82,6 +85,7 @@ def _add(log: ProducerLog, block: LogBlock) -> None:
     log.read += chunk.read
     log.rejected += chunk.rejects.records if chunk.rejects else 0
     log.files += block.files
+    log.times.update(chunk.times)
     for segment in (arrivals.segment for arrivals in chunk.arrivals):
         log.deliveries += segment.deliveries
         log.first = segment.first_event if log.first is None else min(log.first, segment.first_event)

@@ -5,7 +5,7 @@ DuckDB compares both sides by event_id, on disk where memory does not suffice.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -89,7 +89,8 @@ class Reconciliation:
     """What the comparison found. `scope` has its sources and types by name; `entities` is how many it has.
 
     Of the log's `read` records, `rejected` are not events, and `repeated` are deliveries of an event that it has
-    already. `impact` is what the missing events would add to the metrics; None: none is missing.
+    already; `times` counts how its times were read, as in Chunk. `impact` is what the missing events would add to the
+    metrics; None: none is missing.
     """
 
     scope: Scope
@@ -104,6 +105,7 @@ class Reconciliation:
     hours: Spool[HourCount]
     mismatches: Spool[Mismatch]
     impact: Impact | None
+    times: Mapping[str, int]
 
     @property
     def differs(self) -> bool:
@@ -336,6 +338,7 @@ class _Comparison:
             hours=self._hours,
             mismatches=self._mismatches,
             impact=changed,
+            times=self._log.times,
         )
 
 

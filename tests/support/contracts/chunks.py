@@ -90,6 +90,7 @@ def chunk(
         reasons=reasons or ({"bad": rejected} if rejected else {}),
         lags={10: len(valid)},
         sources={"s": len(valid)},
+        times={"event_time epoch": len(valid)},
     )
 
 

@@ -8,7 +8,15 @@ from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
 from pik.cli.commands.ingest.refusals import REFUSED, Refusal
-from pik.cli.commands.ingest.report import NAMED, encoding_needed, named, taken_of_longer, why_none
+from pik.cli.commands.ingest.report import (
+    NAMED,
+    encoding_needed,
+    mixed_notes,
+    named,
+    taken_of_longer,
+    times_read,
+    why_none,
+)
 from pik.cli.context import Context
 from pik.cli.document import NEXT, NOTE, Column, Field, Object, Rows, Schema
 from pik.cli.text import visible
@@ -192,6 +200,12 @@ INGEST_DRY_RUN = Schema(
     Field("event_sources", dict[str, int], "records by source", get=lambda found: _names(found.sources, "sources")),
     Field("event_types", dict[str, int], "records by type", get=lambda found: _names(found.types, "types")),
     Field("distinct_entities", Count, get="entities"),
+    Field(
+        "times_read",
+        dict[str, int] | None,
+        "as in `pik ingest`",
+        get=lambda found: times_read(*(one.times for one in found.inputs)),
+    ),
     Field("first_event", Instant | None, "the smallest `event_time`"),
     Field("last_event", Instant | None, "the largest"),
     Field("events_per_day", dict[str, int] | None, "records by the UTC day of `event_time`", get=_per_day),
@@ -313,6 +327,7 @@ def _note(
     conflicts = found.repeated[Verdict.CONFLICT] + (found.in_store or Counter())[Verdict.CONFLICT]
     if chosen.refuse_conflicts and conflicts:
         notes.append(f"an ingest would stop at the first conflict (--on-conflict fail): {conflicts:,}")
+    notes += mixed_notes((one.source, one.times) for one in found.inputs)
     return "; ".join(notes + encoding_needed(list(found.reasons)))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ from pik.cli.values import Count, Instant, Lag, Shown, words
 from pik.errors import command, number_of
 from pik.model.batch import Counts
 from pik.model.layout import InputFormat, Layout
+from pik.model.times import described, mixed_units
 
 if TYPE_CHECKING:
     from pik.inputs.source import Input
@@ -76,6 +77,23 @@ def _rate(one: IngestReport) -> int | None:
     return round(read_now / one.seconds) if one.outcome != Outcome.ALREADY and one.seconds else None
 
 
+TIMES_READ = (
+    "how times were read that do not say it: `FIELD UNIT` → numbers whose unit `auto` told by their size, `FIELD WHICH"
+    " ZONE` → local times that clocks showed twice, by `--ambiguous`; null: none"
+)
+
+
+def times_read(*counts: Mapping[str, int]) -> Shown | None:
+    """Return how many times of the inputs were read in which way."""
+    total = sum(map(Counter, counts), Counter[str]())
+    return Shown(dict(total), "; ".join(described(total))) if total else None
+
+
+def mixed_notes(counts: Iterable[tuple[str, Mapping[str, int]]]) -> list[str]:
+    """Return a note for each of the inputs in which a field has numbers of several units."""
+    return [f"{source}: {text}" for source, of in counts for text in mixed_units(of)]
+
+
 INGEST = Schema(
     "pik ingest",
     Field("batch_id", str, "the batch", get="batch.batch_id"),
@@ -109,6 +127,7 @@ INGEST = Schema(
     ),
     Field("rejected", Count, "records that are not valid events", get="batch.counts.rejected"),
     Field("reasons", dict[str, int] | None, _REASONS, get=lambda one: _most_frequent(one.batch.reasons)),
+    Field("times_read", dict[str, int] | None, TIMES_READ, get=lambda one: times_read(one.batch.times)),
     Field("first_event", Instant | None, "the smallest `event_time`", get="batch.first_event"),
     Field("last_event", Instant | None, "the largest", get="batch.last_event"),
     Field(
@@ -147,6 +166,7 @@ INGEST_SEVERAL = Schema(
     REFUSED,
     Field("read", Count, "over all inputs, as the following"),
     *(Field(name, Count) for name in _COUNTS[1:]),
+    Field("times_read", dict[str, int] | None, "as above, over all inputs"),
     NOTE,
     NEXT,
 )
@@ -166,7 +186,9 @@ def show_ingested(
         cli.show(INGEST, done[0], **following)
     else:
         total = sum((one.batch.counts for one in done), Counts())
-        cli.show(INGEST_SEVERAL, total, batches=done, refused_inputs=refused, **following)
+        times = times_read(*(one.batch.times for one in done))
+        found = {"batches": done, "refused_inputs": refused, "times_read": times}
+        cli.show(INGEST_SEVERAL, total, **found, **following)
 
 
 _FOREIGN = "foreign records need --map; `pik ingest --help` shows how"
@@ -202,6 +224,7 @@ def _next(done: list[IngestReport], reading: Reading, known_mapping: Callable[[]
     if out := sum(one.corrected.out for one in done):
         notes.append(f"{number_of(out, 'duplicate')} of events that corrections took out: recorded, and not counted")
     notes += taken_of_longer(sum((Counter(one.longer) for one in done), Counter()), reading.layout)
+    notes += mixed_notes((one.source, one.batch.times) for one in done)
     notes += encoding_needed(reasons)
     return {
         "note": "; ".join(notes) or None,
@@ -248,6 +271,7 @@ INGEST_VIA_API = Schema(
     ),
     Field("rejected", Count),
     Field("reasons", dict[str, int] | None, _REASONS),
+    Field("times_read", dict[str, int] | None, "as above, of the records that were sent"),
     Field("requests", Count, "requests, repeats not counted"),
     Field("sent_again", Count, "records of requests that were repeated, because they had no answer"),
     Field("seconds", float),
@@ -294,6 +318,7 @@ def show_sent(
         INGEST_VIA_API,
         total,
         reasons=_most_frequent(sum((Counter(sent.reasons) for sent in all_sent), Counter())),
+        times_read=times_read(*(sent.times for sent in all_sent)),
         requests=sum(sent.requests for sent in all_sent),
         sent_again=sum(sent.repeated for sent in all_sent),
         seconds=round(seconds, 3),

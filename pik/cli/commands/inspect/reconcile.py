@@ -10,6 +10,7 @@ import msgspec
 from pik.cli import options
 from pik.cli.command import FOUND, PARTLY
 from pik.cli.commands.ingest.ingest import sources_of
+from pik.cli.commands.ingest.report import times_read
 from pik.cli.commands.inspect.corrected import EFFECTS, effects_finder, effects_note, effects_of
 from pik.cli.commands.inspect.impact import failed_note, impact_parts
 from pik.cli.commands.numbers.diff import diff
@@ -133,6 +134,9 @@ RECONCILIATION = Schema(
     Field("read", Count, "records of the log, in the scope or not"),
     Field("rejected", Count, "of these, those that are not events; then the exit code is 3"),
     Field("repeated", Count, "deliveries in the log, in the scope, of an event that it has already"),
+    Field(
+        "times_read", dict[str, int] | None, "as in `pik ingest`, of the log", get=lambda found: times_read(found.times)
+    ),
     Field("both", Count, "events that both sides have"),
     Field("missing", Count, "events that the log alone has"),
     Field("unexpected", Count, "events that the store alone has"),

@@ -65,6 +65,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     reasons: dict[str, int] = {}
     lags: dict[int, int] = {}
     sources: dict[str, int] = {}
+    times: dict[str, int] = {}
 
 
 def rows_of(arrivals: Iterable[Arrivals]) -> list[Row]:

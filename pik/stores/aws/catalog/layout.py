@@ -343,7 +343,7 @@ def progress(batch: Batch) -> BatchAttributes:
         "next_seq": batch.next_seq,
         "offset": batch.offset,
         "prefix_digest": batch.prefix_digest,
-        "told": packed((dict(batch.reasons), dict(batch.lags), dict(batch.sources))),
+        "told": packed((dict(batch.reasons), dict(batch.lags), dict(batch.sources), dict(batch.times))),
     }
     if batch.first_event is not None and batch.last_event is not None:
         attributes |= {"first_event": batch.first_event, "last_event": batch.last_event}
@@ -354,7 +354,7 @@ def batch_of(item: BatchItem) -> Batch:
     """Return the batch of a `batch_item`; INTERRUPTED unless it is complete, for the item does not show whether its
     writer lives. Raises StoreError."""
     with decoding(f"item {item['pk']} {item['sk']}"):
-        reasons, lags, sources = _read_tallies(unpacked(item["told"]))
+        reasons, lags, sources, times = _read_tallies(unpacked(item["told"]))
         return Batch(
             batch_id=item["sk"],
             origin=_read_origin(item["origin"]),
@@ -373,6 +373,7 @@ def batch_of(item: BatchItem) -> Batch:
             reasons=reasons,
             lags=lags,
             sources=sources,
+            times=times,
         )
 
 
@@ -389,5 +390,5 @@ def unpacked(data: bytes) -> bytes:
 _read_frames = msgspec.json.Decoder(tuple[Frame, ...]).decode
 _read_lists = msgspec.json.Decoder(list[list[int]]).decode
 _read_counts = msgspec.json.Decoder(Counts).decode
-_read_tallies = msgspec.json.Decoder(tuple[dict[str, int], dict[int, int], dict[str, int]]).decode
+_read_tallies = msgspec.json.Decoder(tuple[dict[str, int], dict[int, int], dict[str, int], dict[str, int]]).decode
 _read_origin = msgspec.json.Decoder(Origin).decode

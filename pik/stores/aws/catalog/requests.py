@@ -46,7 +46,9 @@ class Requests:
         """Record a request, and return its duplicates."""
         segment, (row,), now = chunk.arrivals[0].segment, rows_of(chunk.arrivals), time_ns()
         delivery = Delivery(self.generation, segment.day, number_of(segment.key), segment.batch_id, row)
-        alone = replace(batch, counts=Counts(read=1), recorded_at=now, lags=chunk.lags, sources=chunk.sources)
+        alone = replace(
+            batch, counts=Counts(read=1), recorded_at=now, lags=chunk.lags, sources=chunk.sources, times=chunk.times
+        )
         listing, place = self._items(segment, row, now, copies.get(segment.key, b""))
         listed: list[Item] = [{**listing}, {**layout.batch_item(self.generation, alone), **place}]
         day = self.generation, segment.day
