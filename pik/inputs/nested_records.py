@@ -114,7 +114,7 @@ class _Reader:
         if error.ended:
             message = f"{self._name} ends inside of the JSON document that begins on line {begin}"
             raise InputError(message, hint="what precedes is read; a whole copy has the rest")
-        reason = f"the document that begins on line {begin} is malformed: {error.reason} (line {self._text.line})"
+        reason = f"the document is malformed: {error.reason} (line {self._text.line})"
         with self._text.kept(self._max_line) as kept:
             if not self._text.next_document(b"[" if self._path[0] is EACH else b"{"):
                 raise InputError(f"{self._name}: {reason}", hint="what precedes is read; nothing after it was")
@@ -122,7 +122,7 @@ class _Reader:
         self._held.abandon(reason)
         self._held.add(one_line(rest), Problem(reason, rest))
 
-    def _unit(self, path: RecordPath, what: str) -> Iterator[Block]:
+    def _unit(self, path: RecordPath, what: str, number: str = "") -> Iterator[Block]:
         """Read a document, or an element of a list on the path. It is a problem if the rest of the path finds no list
         in it."""
         line, lists = self._text.line, self._lists
@@ -135,7 +135,7 @@ class _Reader:
                 raise
             if missing is not None:
                 value = self._text.taken(kept)
-                self._held.add(one_line(value), NoList(f"{missing} (line {line})", value))
+                self._held.add(one_line(value), NoList(f"{missing}{number} (line {line})", value))
 
     def _value(self, path: RecordPath, at: int, what: str) -> _Moving:
         """Read the value to which the first steps of the path lead."""
@@ -200,7 +200,7 @@ class _Reader:
         while True:
             if path:
                 number += 1
-                yield from self._unit(path, f"element {number} of {what}")
+                yield from self._unit(path, f"an element of {what}", f" (element {number})")
             else:
                 # Records that wait do so by their number and size, wherever reads end.
                 while not held.waits and (values := text.many_elements(self._max_line)):

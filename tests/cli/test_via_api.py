@@ -173,7 +173,7 @@ def test_records_of_a_document_are_sent_with_the_fields_around_them(pik, gateway
     result = pik("ingest", "f", "--records", "services[].logs[]", *options, *VIA)
     said = result.json()
     assert (result.code, said["accepted"], said["rejected"]) == (3, 2, 1)
-    said_why = "no list logs in element 2 of services of this document; it has: none (line 1)"
+    said_why = "no list logs in an element of services of this document; it has: none (element 2) (line 1)"
     assert said["rejects"][0]["reason"] == said_why
     assert said["note"].endswith("; n[0] takes one element of a longer list in 1 record")
     stored = ("--store", tmp_path / "deployed", "--format", "json")

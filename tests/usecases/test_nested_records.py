@@ -230,7 +230,11 @@ def test_what_is_malformed_is_kept_and_the_rest_is_read(text: str, found: list[s
         ('{"a":[1,{"n":"', 1, "it ends inside"),
         ('{"a":[1,{"n":"\\', 1, "it ends inside"),
         ('{"a":[1]}\n\n{"a', 1, "it ends inside of the JSON document that begins on line 3"),
-        ('{"a":[1],\n "b":2,\n "c" 3,\n "d":4}', 1, "line 1 is malformed: expected the name of a field at .* (line 3)"),
+        (
+            '{"a":[1],\n "b":2,\n "c" 3,\n "d":4}',
+            1,
+            "the document is malformed: expected the name of a field at .* (line 3)",
+        ),
         ('{"a":[1 2,3]}', 1, "is malformed: expected a comma"),
     ],
 )
