@@ -8,7 +8,8 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from struct import Struct, unpack_from
 
-from pik.model.instant import load_zone, zone_data
+from pik.model import instant
+from pik.model.instant import load_zone
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _DAY = 86400
@@ -44,7 +45,7 @@ def _offset(zone: str, second: int) -> int:
 @lru_cache(maxsize=64)
 def _listed(zone: str) -> tuple[tuple[int, ...], bool]:
     """Return the changes that the zone's data lists, and whether a rule for each later year follows."""
-    data = zone_data(zone)
+    data = instant.zone_data(zone)
     *_, ut, standard, leaps, changes, types, characters = _HEADER.unpack_from(data)
     # The first block is for programs that read 32 bits.
     second = _HEADER.size + changes * 5 + types * 6 + characters + leaps * 8 + standard + ut

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
 from pyarrow import parquet
+
+from pik.model import calendar, instant, zone_changes
+from pik.usecases.metrics import zones
 
 METRICS = """
 [[metric]]
@@ -106,6 +110,66 @@ def test_a_day_of_23_hours_is_compared_replayed_explained_and_imported(berlin: C
 
     query = "SELECT bucket_local, value FROM aggregates WHERE bucket_local LIKE '2026-03-29%'"
     assert pik("sql", query, "--format", "csv").out.splitlines()[1:] == ["2026-03-29+01:00,150.00"]
+
+
+@contextmanager
+def other_rules(zone: str, other: str) -> Iterator[None]:
+    """A release of tzdata in which the zone had the rules of another one."""
+    data = instant.zone_data
+
+    def forget() -> None:
+        for cached in (instant.load_zone, zone_changes._listed, calendar._spans_of, zones._digest):
+            cached.cache_clear()
+
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (instant, zones):
+            patch.setattr(module, "zone_data", lambda name: data(other if name == zone else name))
+        patch.setattr(zones, "zones_version", lambda: "tzdata 2026.1")
+        forget()
+        yield
+    forget()
+
+
+def test_a_release_that_moves_bounds_is_the_cause_that_explains_the_difference(pik: Callable[..., Any]) -> None:
+    """In November 2026 clocks of Vancouver stay where they are; by earlier rules they were set back."""
+    times = ["2026-11-01T12:00:00Z", "2026-11-02T07:30:00Z", "2026-11-02T12:00:00Z"]
+    lines = (
+        {"source": "web", "event_type": "t", "entity_id": "a", "event_time": time, "payload": {}} for time in times
+    )
+    Path("events.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    Path("metrics.toml").write_text('name = "daily"\nvalue = "count(*)"\ntimezone = "America/Vancouver"\n')
+    assert pik("ingest", "events.jsonl").code == 0
+    replayed = ("replay", "--all", "--metric", "daily", "--promote", "--yes")
+    with other_rules("America/Vancouver", "America/Los_Angeles"):
+        assert pik("metrics", "apply", "metrics.toml").code == 0
+        assert pik(*replayed).code == 0
+        assert pik("diff", "aggregates", "--metric", "daily").code == 0
+        assert pik("verify", "--format", "json").json()["uncertain_aggregates"] == 0
+    # 1 November ends an hour earlier now, and where 2 November began there is no bucket any more.
+    found = pik("diff", "aggregates", "--metric", "daily", "--explain", "--format", "json")
+    assert rows(found, "differences", "op", "bucket", "bucket_local", "current", "recomputed") == [
+        ("~", "2026-11-01T07:00:00Z", "2026-11-01-07:00", 2, 1),
+        ("+", "2026-11-02T07:00:00Z", "2026-11-02-07:00", None, 2),
+        ("-", "2026-11-02T08:00:00Z", None, 1, None),
+    ]
+    causes = [{one["cause"]: one["share"] for one in row["causes"]} for row in found.json()["differences"]]
+    assert causes == [{"definition": -1}, {"not computed": 2}, {"definition": -1}]
+    for bucket, what in [
+        ("2026-11-01", "the rules of America/Vancouver changed in tzdata"),
+        ("2026-11-02T08:00:00Z", "America/Vancouver has no such bucket any more in tzdata"),
+    ]:
+        [first, rest] = pik("explain", "daily", "a", bucket, "--format", "json").json()["causes"]
+        assert (first["cause"], first["share"], rest["share"]) == ("definition", -1, 0)
+        assert f"computed with tzdata 2026.1; {what}" in first["detail"]
+    findings = rows(pik("triage", "--format", "json"), "findings", "what")
+    assert any("the rules of America/Vancouver changed" in what for (what,) in findings)
+    checked = pik("verify", "--format", "json").json()
+    assert (checked["damage"], checked["uncertain_aggregates"]) == (0, 2)
+    assert pik(*replayed).code == 0
+    assert pik("diff", "aggregates", "--metric", "daily").code == 0
+    # A release that changes other zones changes nothing.
+    with other_rules("Europe/Berlin", "Europe/London"):
+        assert pik("verify", "--format", "json").json()["uncertain_aggregates"] == 0
 
 
 def test_hours_months_and_weeks_follow_the_calendar(berlin: Callable[..., Any]) -> None:

@@ -25,7 +25,7 @@ from pik.usecases.care.triage_findings import Finding, Scope
 from pik.usecases.metrics.causes import ExplainedDifference, explained
 from pik.usecases.metrics.chain import EXACT, Cause
 from pik.usecases.metrics.comparison import Op
-from pik.usecases.metrics.definitions import computed, pin
+from pik.usecases.metrics.definitions import computed, pin, pinned
 from pik.usecases.metrics.diff import diff_aggregates
 from pik.usecases.metrics.impact import adds_up
 from pik.usecases.timing.late import find_late
@@ -233,7 +233,14 @@ def _values(scope: Scope) -> Iterator[Finding]:
         metric, cause, where = key
         if cause == Cause.CORRECTED:
             yield _corrected(values, key, of_cause, log[where])
-        elif cause not in (Cause.LATE, Cause.DEFINITION):
+        elif cause == Cause.DEFINITION:
+            latest = values.metrics[metric]
+            if _computes_other(pinned(scope.store.metrics, where), latest):
+                continue  # it is among the old definitions
+            zone = latest.definition.timezone
+            what = f"{values.off_by(metric, of_cause)}: the rules of {zone} changed"
+            yield values.finding("differences", what, _explain(of_cause), key, of_cause, None)
+        elif cause != Cause.LATE:
             what = f"{values.off_by(metric, of_cause)}: {cause}{'' if of_cause.proven else ', inferred'}"
             if cause == Cause.VERDICT and of_cause.rebuilt is not None:
                 what += f", by the rebuild of the index {display_instant(of_cause.rebuilt)}"

@@ -24,6 +24,7 @@ from pik.rawlog.segment_reader import places_of
 from pik.rawlog.selection import Overrides, Selection
 from pik.usecases.care.verify_findings import InQuestion, LostFrames, Problem, ProblemKind, Verification
 from pik.usecases.metrics.winners import Winners
+from pik.usecases.metrics.zones import MovedZones
 
 _SOLVABLE = 96
 """Candidates up to which a XOR of 128 random bits tells which of them it is made of."""
@@ -76,6 +77,7 @@ class Remaining:
     run: Verification
     winners: Winners
     overrides: Overrides = field(init=False)
+    _moved: MovedZones = field(init=False)
     _heirs: set[bytes] = field(default_factory=set)
     _by_day: dict[int, list[_LostSegment]] = field(default_factory=dict)
     """Of the days of the bucket that was looked at last."""
@@ -88,6 +90,7 @@ class Remaining:
             for key, lost in self.run.lost.items()
         }
         self.overrides = Overrides(unreadable=unreadable, counting=self._succession())
+        self._moved = MovedZones(self.run.store)
 
     def of(self, known: Overrides) -> Overrides:
         """Return what is left of what was known. Where it says which delivery of an event counted, that holds."""
@@ -143,6 +146,8 @@ class Remaining:
         elif not missing and not target and days & forgotten.days_of_same:
             kind, count = ProblemKind.UNCERTAIN, "uncertain"
             detail = "which delivery of an event counted then was lost with the index"
+        elif moved := self._moved.of(current.run_id, then, row.bucket):
+            kind, count, detail = ProblemKind.UNCERTAIN, "uncertain", moved
         elif self._is_uncertain(window, current.known_until):
             kind, count, detail = ProblemKind.UNCERTAIN, "uncertain", "others recorded while it was computed"
         else:

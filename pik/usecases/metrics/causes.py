@@ -39,6 +39,7 @@ from pik.usecases.metrics.sides import Recorded
 from pik.usecases.metrics.totals import DiffTotals
 from pik.usecases.metrics.values import Key, values_under
 from pik.usecases.metrics.winners import Winners
+from pik.usecases.metrics.zones import MovedZones
 
 TOGETHER = 20_000
 """Differences that are explained together, and held in memory."""
@@ -96,6 +97,7 @@ def explained(
     """Yield the rows of a diff of these metrics (NAME or NAME@VERSION), of these sides, recomputed under the scenario,
     a resolved one: each with its causes, in their order. Raises as `explain` does."""
     winners, rows = Winners(store), iter(differences)
+    moved = MovedZones(store)
     versions = {text.partition("@")[0]: text for text in metrics if "@" in text}
     assumed: dict[str, Metric] = {}
     if sides.right is None:
@@ -112,7 +114,7 @@ def explained(
         by_metric = [(name, list(of_metric)) for name, of_metric in groupby(some, key=lambda one: one.metric)]
         of_window = winners.within(_window(some, (definitions_of(name) for name, _ in by_metric)))
         groups = [
-            _OfMetric(name, *definitions_of(name), scenario, sides, of_metric, of_window)
+            _OfMetric(name, *definitions_of(name), scenario, sides, of_metric, of_window, moved)
             for name, of_metric in by_metric
         ]
         _compute(store, engine, groups, of_window, reads_rest=sides.right is not None)
@@ -202,6 +204,7 @@ class _OfMetric:
     sides: Sides
     differences: Sequence[Difference]
     winners: Winners
+    moved: MovedZones
     left: dict[Key, Aggregate] = field(default_factory=dict)
     right: dict[Key, Aggregate] = field(default_factory=dict)
     keys: set[Key] = field(default_factory=set)
@@ -295,7 +298,9 @@ class _OfMetric:
             shares[Cause.NOT_COMPUTED] = target
         else:
             proven = counts_same(computed[0], version.computed)
-            if not proven and is_short(computed[0], version.computed):
+            if not proven and self.moved.of(version.run_id, self.definitions[version.metric_version], one.bucket):
+                shares[Cause.DEFINITION] = EXACT.subtract(values[0], before)
+            elif not proven and is_short(computed[0], version.computed):
                 shares[Cause.LOST] = EXACT.subtract(values[0], before)
             for number, cause in enumerate(path.causes):
                 share = EXACT.subtract(values[number + 1], values[number])

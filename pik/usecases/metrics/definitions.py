@@ -11,9 +11,8 @@ from itertools import chain
 
 import msgspec
 
-from pik import __version__
 from pik.errors import Invalid, NotFound, NothingSelected, UsageError, command
-from pik.model.instant import SECOND, Window, display_instant, zones_version
+from pik.model.instant import SECOND, Window, display_instant
 from pik.model.metric import Aggregate, Definition, Metric, with_scale
 from pik.ports.engine import Engine
 from pik.ports.state import Metrics
@@ -232,13 +231,6 @@ def pinned(metrics: Metrics, text: str) -> Metric:
 def pin(metric: Metric) -> str:
     """Return `NAME@VERSION`, the definition that a task keeps to; `NAME@file` for one that is only assumed."""
     return f"{metric.name}@{metric.version or 'file'}"
-
-
-def programs(metrics: Iterable[Metric], *others: str) -> str:
-    """Return the programs that compute values of these metrics, pik, the others and what timezones come from, with
-    their versions."""
-    zones = [zones_version()] if any(metric.definition.timezone for metric in metrics) else []
-    return ", ".join([f"pik {__version__}", *others, *zones])
 
 
 class Scales:

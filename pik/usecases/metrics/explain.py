@@ -44,6 +44,7 @@ from pik.usecases.metrics.side_values import SideValue, side_value
 from pik.usecases.metrics.sides import LEFT, Recorded
 from pik.usecases.metrics.states import NOTHING, Change, State, States, computed_states, options_of
 from pik.usecases.metrics.winners import Winners
+from pik.usecases.metrics.zones import MovedZones
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +126,10 @@ def explain(
     scenario = resolved(store, scenario)
     [metric] = definitions(store, engine, replace(scenario, assumptions=()), [name])
     window = metric.buckets.around(instant)
+    if instant != window.start and right is None and not scenario:
+        gone = side_value(store, Winners(store), left or Recorded(store, LEFT), metric, instant, entity)
+        if gone.version is not None and (moved := MovedZones(store).of(gone.run_id, metric, instant)):
+            return _without_bucket(metric, entity, instant, scenario, gone, moved)
     _expect_entity(metric, entity, window.start)
     expect_held(store, window, entities_of(entity))
     place = metric, window.start, entity
@@ -153,6 +158,18 @@ def explain(
             hint=command("aggregates", "--metric", metric.name, *options_of(entity)),
         )
     return found
+
+
+def _without_bucket(
+    metric: Metric, entity: str, bucket: int, scenario: Scenario, left: SideValue, moved: str
+) -> Explanation:
+    """Return the explanation of a value that was computed by other rules of its metric's timezone, by which a bucket
+    began where none does now."""
+    shares = (
+        Share(Cause.DEFINITION, EXACT.minus(left.value), True, moved, None, side=left),
+        Share(Cause.UNEXPLAINED, Decimal(0), True, "what no cause accounts for"),
+    )
+    return Explanation(entity, bucket, scenario, metric, left, None, None, shares, {})
 
 
 def named_bucket(store: Store, engine: Engine, name: str, text: str, scenario: Scenario = PLAIN) -> int:
@@ -208,6 +225,7 @@ class _Chain:
         self.store, self.states, self.winners = store, states, winners
         self.left, self.right, self.target = left, right, target
         self.shares: list[Share] = []
+        self._moved = MovedZones(store)
         self._with_events = with_events
         self._last: State | None = None
 
@@ -253,7 +271,11 @@ class _Chain:
         assert version is not None
         is_left = counts_same(at.computed, version)
         self.left = left = replace(left, proven=is_left)
-        if not is_left and is_short(at.computed, version):
+        moved = None if is_left else self._moved.of(left.run_id, knowledge.metric, version.bucket)
+        if moved is not None:
+            delta = EXACT.subtract(at.value, left.value)
+            self.shares.append(Share(Cause.DEFINITION, delta, False, moved, None, side=left))
+        elif not is_left and is_short(at.computed, version):
             self._lose(left, EXACT.subtract(at.value, left.value), _lost(at, left, "it"))
         before = knowledge
         for cause, known in steps(knowledge, self.target, self.winners):

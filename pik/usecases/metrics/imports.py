@@ -24,8 +24,9 @@ from pik.ports.engine import Engine
 from pik.ports.state import Promoted
 from pik.ports.store import Store
 from pik.usecases.metrics.computation import compare, sound
-from pik.usecases.metrics.definitions import pin, programs
+from pik.usecases.metrics.definitions import pin
 from pik.usecases.metrics.file_numbers import FileNumbers, FileRequest, file_numbers
+from pik.usecases.metrics.zones import programs
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,6 +39,11 @@ class SideValue:
         return None if self.version is None else self.version.computed
 
     @property
+    def run_id(self) -> str:
+        """The run that wrote the version; empty where none did."""
+        return "" if self.version is None else self.version.run_id
+
+    @property
     def is_outside(self) -> bool:
         """Whether the value came from outside: it was imported, or the side is a file, which may lack it."""
         return self.is_file or (self.version is not None and self.knowledge is None)

@@ -46,7 +46,8 @@ from pik.usecases.metrics.computation import (
     stretches,
     widest,
 )
-from pik.usecases.metrics.definitions import chosen, of_entities, pin, pinned, programs, some
+from pik.usecases.metrics.definitions import chosen, of_entities, pin, pinned, some
+from pik.usecases.metrics.zones import programs
 from pik.usecases.replay.chosen import chosen_buckets, find_correction
 
 
