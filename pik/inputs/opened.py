@@ -80,10 +80,11 @@ _RECORDS = 100
 
 
 class Sampled(NamedTuple):
-    """A record as a line of JSON, and where it stands."""
+    """A record as a line of JSON, and where it stands; or the problem why it cannot become JSON."""
 
     line: bytes
     place: Place
+    problem: str = ""
 
 
 class OpenedInput(ABC):
@@ -343,11 +344,11 @@ class OpenedFile(OpenedInput):
 
 def _some(block: Block, file: str, first: int) -> list[Sampled]:
     """Return the first records of a block, and some of the others, evenly spread."""
-    parents = Parents(block)
+    parents, reasons = Parents(block), {seq: problem.reason for seq, problem in block.problems.items()}
     found = [
-        Sampled(line, Place(file, seq, parents.of(seq)))
+        Sampled(line, Place(file, seq, parents.of(seq)), reasons.get(seq, ""))
         for seq, line in enumerate(block.data.split(b"\n"), block.first_seq)
-        if line.strip() and seq not in block.problems
+        if line.strip() or seq in reasons
     ]
     others = found[first:]
     return found[:first] + others[:: max(1, len(others) // SAMPLE_SPREAD)][:SAMPLE_SPREAD]

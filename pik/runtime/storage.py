@@ -101,7 +101,8 @@ class SortedBytes:
             parts[item[0] % _PARTS].append(item)
         with _translated():
             for part, file in zip(parts, self._parts, strict=True):
-                file.write(b"".join(part))
+                if part:
+                    file.write(b"".join(part))
 
     def __iter__(self) -> Iterator[bytes]:
         """Yield them: those that begin alike follow each other in order."""

@@ -170,6 +170,34 @@ def test_times_that_few_records_lack_or_write_badly_are_proposed_and_said(tmp_pa
     assert accepted(path, found) == (19, 1)
 
 
+def test_an_entity_that_some_records_lack_is_proposed_before_a_number_of_the_record(tmp_path: Path) -> None:
+    lines = [
+        json.dumps({"id": f"o-{n}", "user": {"id": "vu"[n % 2]}, "at": f"2026-01-01T00:00:0{n}Z"}) for n in range(8)
+    ]
+    path = tmp_path / "orders.jsonl"
+    path.write_text("\n".join([*lines, lines[0], lines[0].replace('"v"', '""').replace("o-0", "o-9")]) + "\n{\n")
+    found = guess(path)
+    reasons = {one.field: (one.expression, one.confidence, one.reason) for one in found.mapping}
+    assert reasons["entity_id"] == (
+        "user.id",
+        Confidence.LIKELY,
+        "2 different values in 9 records; 1 record without one will be rejected",
+    )
+    assert reasons["idempotency_key"][::2] == ("id", "all values differ, but those of records that are alike")
+    assert (found.records, found.accepted, found.problem) == (11, 9, "the line is not JSON")
+    assert accepted(path, found) == (9, 2)
+
+
+def test_the_only_field_of_times_is_proposed_whatever_its_name(tmp_path: Path) -> None:
+    path = rows(tmp_path / "till.csv", "Nr;Kunde;Zeit", [f"{n};k{n % 3};31.01.2026 22:{n}" for n in range(10, 40)])
+    found = guess(path, {"entity_id": "Kunde"})
+    [time] = [one for one in found.mapping if one.field == "event_time"]
+    assert (time.expression, time.confidence) == ("Zeit", Confidence.UNSURE)
+    assert found.times.given == {"time-format": ["%d.%m.%Y %H:%M"], "timezone": ["ZONE"]}
+    given = guess(path, {"event_time": "Zeit", "entity_id": "Kunde"}, Times(timezone="Europe/Berlin"))
+    assert (given.times.given["time-format"], accepted(path, given)) == (["%d.%m.%Y %H:%M"], (30, 0))
+
+
 @pytest.mark.parametrize(
     ("name", "text", "expected"),
     [

@@ -22,10 +22,11 @@ from pik.inputs.opened import OpenedInput, Sampled
 from pik.inputs.shapes import lists_in
 from pik.model.event import REQUIRED, read_event
 from pik.model.layout import WRITTEN_AS_JSON, InputFormat, Layout
-from pik.model.named_mapping import NamedMapping
+from pik.model.named_mapping import SHIPPED, NamedMapping
 from pik.model.record_path import path_text
 from pik.model.times import AS_EVENTS, FIELDS, Times
 from pik.usecases.ingest.guess_fields import Column, FoundField, columns_of, described, encode
+from pik.usecases.ingest.guess_sample import Samples
 from pik.usecases.ingest.guess_times import FORMAT, ZONE, Written, as_options, read_by, written_as
 
 MISSING = "FIELD"
@@ -92,59 +93,40 @@ def guess(
     `given` are expressions that hold in any case, `layout` and `times` say what is known of these; where there are no
     expressions, `named` mappings are tried first.
     """
-    samples = _Samples(opened, max_line)
+    samples = Samples(opened, max_line)
     if not given and (found := _without_fields(samples, layout, times, named)) is not None:
         return found
-    recognized, sample = samples.of(layout, RecordMapping(given, times).parents)
-    if len(sample) == 1 and recognized.records is None and recognized.format in WRITTEN_AS_JSON:
-        lists = list(lists_in(json.loads(sample[0].line)))
-        if len(lists) == 1 and not opened.is_stream:
-            recognized, sample = samples.of(replace(recognized, format=InputFormat.JSON, records=path_text(lists[0])))
-    return _Guesser(
-        sample, Guess(recognized, len(sample), times=times), "" if opened.is_stream else opened.name, given
-    ).result()
+    sample = samples.of(layout, RecordMapping(given, times).parents)
+    if sample.size == 1 and sample.records and sample.layout.records is None and not opened.is_stream:
+        lists = list(lists_in(json.loads(sample.records[0].line)))
+        if len(lists) == 1 and sample.layout.format in WRITTEN_AS_JSON:
+            sample = samples.of(replace(sample.layout, format=InputFormat.JSON, records=path_text(lists[0])))
+    found = Guess(sample.layout, sample.size if sample.records else 0, times=times, problem=sample.problem)
+    return (
+        found
+        if not sample.records
+        else _Guesser(sample.records, found, "" if opened.is_stream else opened.name, given).result()
+    )
 
 
-class _Samples:
-    """Records of an input, by how it is read. Of a stream there is one sample."""
-
-    def __init__(self, opened: OpenedInput, max_line: int) -> None:
-        self._opened, self._max_line = opened, max_line
-        self._known: dict[Layout, tuple[Layout, list[Sampled]]] = {}
-
-    def of(self, layout: Layout, parents: frozenset[str] = frozenset()) -> tuple[Layout, list[Sampled]]:
-        """Return how records lie in the input, and some that are objects, with these fields of the objects around them.
-        Raises InputError."""
-        asked = replace(layout, parents=parents)
-        if asked not in self._known:
-            if self._opened.is_stream and self._known:
-                raise InputError(f"{self._opened.name} can be read only once")
-            recognized = replace(self._opened.recognize(layout, mapped=True), parents=parents)
-            sample = [one for one in self._opened.sample(recognized, self._max_line) if _is_object(one.line)]
-            self._known[asked] = recognized, sample
-        return self._known[asked]
-
-
-def _is_object(line: bytes) -> bool:
-    try:
-        return isinstance(json.loads(line), dict)
-    except (ValueError, RecursionError):
-        return False
-
-
-def _without_fields(samples: _Samples, layout: Layout, times: Times, named: Iterable[NamedMapping]) -> Guess | None:
+def _without_fields(samples: Samples, layout: Layout, times: Times, named: Iterable[NamedMapping]) -> Guess | None:
     """Return the guess for records that are events, or that a named mapping reads; None if they are neither."""
     with suppress(InputError):  # a named mapping may know how to read it
-        recognized, sample = samples.of(layout)
-        events = _count(sample, lambda one: read_event(one.line, times.zones()))
-        if recognized.format in WRITTEN_AS_JSON and 2 * events > len(sample):
-            return Guess(recognized, len(sample), times=times, accepted=events)
+        sample = samples.of(layout)
+        events = _count(sample.records, lambda one: read_event(one.line, times.zones()))
+        if sample.layout.format in WRITTEN_AS_JSON and 2 * events > sample.size:
+            return Guess(sample.layout, sample.size, times=times, accepted=events, problem=sample.problem)
+    patterns = {one.layout.pattern for one in samples.known}
     for mapping in named:
         with suppress(InputError, UsageError, Invalid):
+            is_general = mapping.origin == SHIPPED and not mapping.recognized_by
+            if is_general and mapping.layout_under(layout).pattern not in patterns:
+                continue  # it reads lines of others, too
             compiled = RecordMapping(mapping.fields, times.over(mapping.times))
-            recognized, sample = samples.of(mapping.layout_under(layout), compiled.parents)
-            if sample and _count(sample, _reading(compiled)) == len(sample):
-                return Guess(recognized, len(sample), times=times, named=mapping, accepted=len(sample))
+            sample = samples.of(mapping.layout_under(layout), compiled.parents)
+            read = _count(sample.records, _reading(compiled))
+            if read and read == sample.size:
+                return Guess(sample.layout, sample.size, times=times, named=mapping, accepted=read)
     return None
 
 
@@ -222,7 +204,7 @@ class _Guesser:
             name: replace(one, zone="UTC" if one.zone == ZONE else one.zone) for name, one in self._read_as.items()
         }
         mapping = RecordMapping(made.expressions, as_options(self._begin.times, fitting))
-        accepted, problem = 0, ""
+        accepted, problem = 0, made.problem
         for one in self._sample:
             try:
                 mapping.read(one.line, one.place)
@@ -251,8 +233,11 @@ class _Guesser:
 
         numbers = {one.path: number for number, one in enumerate(self._columns)}
         best = self._everywhere(name, lambda one: written(numbers[one.path]))
+        others = [one for one in self._columns if isinstance(one.first, str) and written(numbers[one.path])]
         if best is not None:
             score, columns = best[0], [best[1]]
+        elif name == FIELDS[0] and not self._ranked(name, lambda one: written(numbers[one.path])) and len(others) == 1:
+            score, columns = 0, others
         else:
             ranked = self._ranked(name, lambda one: written(numbers[one.path]))
             score, columns = 0, self._one_or_the_other(ranked, lambda one: written(numbers[one.path]))
@@ -331,13 +316,14 @@ class _Guesser:
 
     def _entity_id(self, name: str) -> FieldGuess | None:
         def many(one: Column) -> bool:
-            return len(set(one.texts)) > 1
+            return len(set(one.texts)) > 1 and 2 * one.texts.count("-") < len(one.texts)
 
         ranked = [(score * len(one.values), score, one) for score, one in self._ranked(name, many)]
-        best = self._everywhere(name, many) or self._everywhere(name, lambda one: one.texts)
-        if best is None and ranked:
+        best = self._everywhere(name, lambda one: one.texts)
+        if ranked:
             _, score, one = max(ranked, key=itemgetter(0))
-            best = (0, one) if 2 * len(one.values) > len(self._sample) else None
+            whole, half = len(one.values) == len(self._sample), 2 * len(one.values) > len(self._sample)
+            best = (score if whole else min(score, GOOD), one) if half else best
         if best is None:
             return None
         score, one = best
@@ -349,15 +335,18 @@ class _Guesser:
         )
 
     def _key(self, name: str) -> FieldGuess | None:
+        different = len({one.line for one in self._sample})
+
         def unique(one: Column) -> bool:
-            return len(self._sample) > 1 and len(set(one.texts)) == len(self._sample)
+            return 1 < len(set(one.texts)) == different
 
         best = self._everywhere(name, unique)
         if best is None:
             return None
-        return FieldGuess(
-            name, best[1].expression, _confidence(best[0] - 10), f"all {len(self._sample):,} values differ"
-        )
+        reason = f"all {different:,} values differ"
+        if different < len(self._sample):
+            reason = "all values differ, but those of records that are alike"
+        return FieldGuess(name, best[1].expression, _confidence(best[0] - 10), reason)
 
     def _source(self, name: str) -> FieldGuess:
         best = self._everywhere(name, lambda one: 0 < len(set(one.texts)) <= 10)

@@ -64,7 +64,7 @@ _NAMES: Mapping[str, Sequence[tuple[int, str]]] = {
     "source": (
         (90, r"source|event source|producer|origin|app|application|service|service name|system|logger|channel"),
     ),
-    "payload": ((90, r"payload|data|body|detail|properties|attributes|value"),),
+    "payload": ((90, r"payload|data|body|detail|properties|value"),),
 }
 """How much the words of a field's name speak for it, by the first pattern that matches all of them."""
 
@@ -127,11 +127,11 @@ def _score(event_field: str, name: str) -> int:
 
 
 def columns_of(lines: Iterable[bytes]) -> list[Column]:
-    """Return the fields of records, those in objects too, without null values; a list is a value."""
+    """Return the fields of records, those in objects too, without null values and empty texts; a list is a value."""
     found: dict[Path, Column] = {}
 
     def add(number: int, path: Path, value: Any) -> None:
-        if path and value is not None and (path in found or len(found) < PATHS):
+        if path and value not in (None, "") and (path in found or len(found) < PATHS):
             found.setdefault(path, Column(path)).values[number] = value
         if isinstance(value, dict) and len(path) < DEPTH:
             for name, inner in value.items():

@@ -79,18 +79,19 @@ def guess_mapping(cli: Context, files: list[str], sources: list[Source], options
     with source.open() as opened:
         found = guess(opened, options.layout(), options.max_line, given, times, named)
     if not found.records:
-        raise UsageError(
-            f"there is no record in the beginning of {source.name}", hint=command("ingest", "--dry-run", *files)
-        )
+        why = f": {found.problem}" if found.problem else ""
+        hint = command("ingest", "--dry-run", *files)
+        raise UsageError(f"there is no record in the beginning of {source.name}{why}", hint=hint)
     words = _words(found, options, none=any(one.files for one in own.values()))
     notes = ["nothing was stored; look at what the dry run shows before you ingest"]
     if len(sources) > 1:
         notes.append(f"only {source.name} was looked at, of {number_of(len(sources), 'input')}")
-    if found.problem:
-        notes.append(
-            f"{found.records - found.accepted:,} of {found.records:,} records are not events, such as: {found.problem}"
-        )
     holes = any(one.expression == "FIELD" for one in found.mapping)
+    if found.problem and holes:
+        notes.append(f"there are records that cannot be read, such as: {found.problem}")
+    elif found.problem:
+        others = number_of(found.records - found.accepted, "record")
+        notes.append(f"{others} of {found.records:,} would be rejected, such as: {found.problem}")
     if len(found.found) > _FIELDS:
         notes.append(f"the records have {len(found.found) - _FIELDS:,} more fields")
     left_out = [name for name, rows in (("proposed", found.mapping), ("found_fields", found.found)) if not rows]

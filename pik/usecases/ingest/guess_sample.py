@@ -1,0 +1,64 @@
+"""Samples of an input, by how it is read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+
+from pik.errors import InputError
+from pik.inputs.opened import OpenedInput, Sampled
+from pik.model.layout import Layout
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Some records that are objects, how they lie in the input, and how many others are not, with the reason for the
+    first of these."""
+
+    layout: Layout
+    records: tuple[Sampled, ...]
+    unread: int
+    problem: str
+
+    @property
+    def size(self) -> int:
+        """The number of records that were looked at."""
+        return len(self.records) + self.unread
+
+
+class Samples:
+    """Takes samples of an input; of a stream one."""
+
+    def __init__(self, opened: OpenedInput, max_line: int) -> None:
+        self._opened, self._max_line = opened, max_line
+        self._known: dict[Layout, Sample] = {}
+
+    @property
+    def known(self) -> Collection[Sample]:
+        """Those that were taken so far."""
+        return self._known.values()
+
+    def of(self, layout: Layout, parents: frozenset[str] = frozenset()) -> Sample:
+        """Return the sample of an input that lies so, with these fields of the objects around its records. Raises
+        InputError."""
+        asked = replace(layout, parents=parents)
+        if asked not in self._known:
+            if self._opened.is_stream and self._known:
+                raise InputError(f"{self._opened.name} can be read only once")
+            recognized = replace(self._opened.recognize(layout, mapped=True), parents=parents)
+            every = self._opened.sample(recognized, self._max_line)
+            problems = [one.problem or _problem(one.line) for one in every]
+            records = tuple(one for one, problem in zip(every, problems, strict=True) if not problem)
+            problem = next(filter(None, problems), "")
+            self._known[asked] = Sample(recognized, records, len(every) - len(records), problem)
+        return self._known[asked]
+
+
+def _problem(line: bytes) -> str:
+    """Return why a line is not a record that can be mapped; nothing if it is one."""
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        return "the line is not JSON"
+    return "" if isinstance(found, dict) else "the record is not a JSON object"
