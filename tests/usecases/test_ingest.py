@@ -314,9 +314,9 @@ def test_how_times_were_read_is_counted_once_however_they_come_in(store: Store, 
     rebuild_index(other, SILENT)
     assert [one.times for one in other.index.batches()] == [expected]
     events = Times(timezone="Europe/Berlin", ambiguous="earlier")
-    raw = [line(1, event_time=twice), line(2, event_time=twice, extra=1), line(3, event_time=twice), "{"]
+    raw = [line(n, event_time=twice) for n in range(3)] + [line(entity=""), line(3, event_time=twice, extra=1), "{"]
     assert ingest(store, written(tmp_path, raw), reading=Reading(1 << 20, times=events)).batch.times == {
-        "event_time earlier Europe/Berlin": 3
+        "event_time earlier Europe/Berlin": 4
     }
 
 
