@@ -84,6 +84,10 @@ class ReadingOptions:
         ),
     ] = None
     max_line: Annotated[int, option("--max-line BYTES", "Records longer than this are rejected.", min=1)] = MAX_LINE
+    max_window: Annotated[
+        int | None,
+        option("--max-window BYTES", "How far zstd --long and xz may look back, in memory. [default: 128 MiB]", min=1),
+    ] = None
 
     def layout(self) -> Layout:
         """Return how the records lie in the files. Raises UsageError."""

@@ -119,7 +119,14 @@ class _Archive:
     def _file(self, name: str, size: int, opener: Opener) -> Source:
         # The method refers to the archive, which stays open.
         inside = f"{self._source.file}/{name}"
-        return Source(f"{self._source.name}:{name}", size, opener, unchanged=self.expect_unchanged, full_path=inside)
+        return Source(
+            f"{self._source.name}:{name}",
+            size,
+            opener,
+            unchanged=self.expect_unchanged,
+            full_path=inside,
+            window=self._source.window,
+        )
 
 
 class _Opened:

@@ -17,15 +17,15 @@ from typing import Any, BinaryIO, Protocol
 import zstandard
 
 from pik.errors import InputError
-from pik.inputs.shapes import refuse_binary, typed_name
+from pik.inputs.shapes import refuse_binary
 
 LAYERS = 3
 """Most compressions of one input, one within another."""
 
-MEMORY = 1 << 27
+WINDOW = 1 << 27
 """Bytes that decompressing may look back: 128 MiB, as zstd itself allows unless --long or --memory says more."""
 
-_XZ_MEMORY = MEMORY + (1 << 20)  # with what xz needs besides its dictionary
+_XZ_NEEDS = 1 << 20  # besides its dictionary
 _MAGIC = 4096  # bytes looked at to tell what an input is
 _READ = 1 << 16  # bytes read, and about as many made, at a time
 
@@ -71,8 +71,8 @@ class _Zstd:
     """Decompresses one frame of zstd. The library cannot limit what it makes, 128 KiB out of four bytes perhaps, so it
     is given less at a time the more it makes."""
 
-    def __init__(self) -> None:
-        self._inner = zstandard.ZstdDecompressor().decompressobj()
+    def __init__(self, window: int) -> None:
+        self._inner = zstandard.ZstdDecompressor(max_window_size=min(max(window, 1 << 10), 1 << 31)).decompressobj()
         self._input = b""
         self._step = 64
 
@@ -103,7 +103,7 @@ class Codec:
 
     name: str
     has: Callable[[bytes], bool]
-    begin: Callable[[bytes, str], _Decompressor]
+    begin: Callable[[bytes, str, int], _Decompressor]
     error: type[Exception]
     program: str
     step: int = _READ
@@ -127,31 +127,31 @@ def _is_xz(data: bytes) -> bool:
     return len(data) > 1 and b"\xfd7zXZ\0".startswith(data[:6])
 
 
-def _begin_zstd(data: bytes, name: str) -> _Decompressor:
-    """Return a decompressor for a frame that begins so. Raises InputError where that would take too much memory."""
+def _begin_zstd(data: bytes, name: str, most: int) -> _Decompressor:
+    """Return a decompressor for a frame that begins so. Raises InputError where it looks back further than `most`."""
     with suppress(zstandard.ZstdError):  # the decompressor reports what is wrong with the header
         window = zstandard.get_frame_parameters(data).window_size
-        if window > MEMORY:
+        if window > most:
             bits = (window - 1).bit_length()
             raise InputError(
                 f"{name} was compressed with zstd --long={bits}, and takes {window >> 20} MiB to decompress",
-                hint=f"zstd -dc --long={bits} {typed_name(name)} | pik ingest -",
+                hint=f"--max-window {window} allows that much memory",
             )
-    return _Zstd()
+    return _Zstd(most)
 
 
-def _begin_xz(_data: bytes, _name: str) -> _Decompressor:
-    return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_XZ_MEMORY)
+def _begin_xz(_data: bytes, _name: str, most: int) -> _Decompressor:
+    return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=most + _XZ_NEEDS)
 
 
-_XZ_HINT = f"if it is whole (xz -t), it takes more than {MEMORY >> 20} MiB to decompress: xz -dc FILE | pik ingest -"
+_XZ_HINT = f"if it is whole (xz -t), it takes more memory than {WINDOW >> 20} MiB, or --max-window, allows"
 _HEADER = 18
 """Bytes by which the beginning of a member is recognized, at most: the header of a frame of zstd."""
 
 CODECS = (
-    Codec("gzip", lambda data: data.startswith(b"\x1f\x8b"), lambda _data, _name: _Gzip(), zlib.error, "gzip -dc"),
+    Codec("gzip", lambda data: data.startswith(b"\x1f\x8b"), lambda *_: _Gzip(), zlib.error, "gzip -dc"),
     Codec("zstd", _is_zstd, _begin_zstd, zstandard.ZstdError, "zstd -dc", step=8192),
-    Codec("bzip2", _is_bzip2, lambda _data, _name: bz2.BZ2Decompressor(), OSError, "bzip2 -dc"),
+    Codec("bzip2", _is_bzip2, lambda *_: bz2.BZ2Decompressor(), OSError, "bzip2 -dc"),
     Codec("xz", _is_xz, _begin_xz, lzma.LZMAError, "xz -dc", hint=_XZ_HINT),
 )
 
@@ -162,17 +162,17 @@ def codec_of(data: bytes) -> Codec | None:
 
 
 @contextmanager
-def uncompressed(stored: BinaryIO, name: str) -> Iterator[BinaryIO]:
-    """Open the input without its compression. Raises InputError for binary files, and while reading where the
-    compressed data is damaged or cut."""
+def uncompressed(stored: BinaryIO, name: str, window: int = WINDOW) -> Iterator[BinaryIO]:
+    """Open the input without its compression, which may look back `window` bytes. Raises InputError for binary files,
+    and while reading where the compressed data is damaged or cut."""
     hint = "what was recorded before that is kept; ingest a whole copy of the file"
-    with decompressed(stored, name, hint) as stream:
+    with decompressed(stored, name, hint, window) as stream:
         refuse_binary(stream.peek(_MAGIC)[:_MAGIC], name)
         yield stream
 
 
 @contextmanager
-def decompressed(stored: BinaryIO, name: str, hint: str = "") -> Iterator[io.BufferedReader]:
+def decompressed(stored: BinaryIO, name: str, hint: str = "", window: int = WINDOW) -> Iterator[io.BufferedReader]:
     """As `uncompressed`, but for binary files too; `hint` is that of the error where the data is damaged or cut."""
     assert isinstance(stored, io.BufferedReader)
     stream = stored
@@ -180,7 +180,7 @@ def decompressed(stored: BinaryIO, name: str, hint: str = "") -> Iterator[io.Buf
         codec = codec_of(stream.peek(_MAGIC)[:_MAGIC])
         if codec is None:
             break
-        stream = PatientReader(_Members(codec, stream, name, hint))
+        stream = PatientReader(_Members(codec, stream, name, hint, window))
     else:
         if codec_of(stream.peek(_MAGIC)[:_MAGIC]) is not None:
             raise InputError(
@@ -192,12 +192,12 @@ def decompressed(stored: BinaryIO, name: str, hint: str = "") -> Iterator[io.Buf
 
 def zstd_reader(stored: BinaryIO, name: str) -> io.BufferedReader:
     """Open what is known to be compressed by zstd, whatever it is inside."""
-    return PatientReader(_Members(CODECS[1], stored, name, ""))
+    return PatientReader(_Members(CODECS[1], stored, name, "", WINDOW))
 
 
-def beginning(stored: bytes, size: int) -> bytes:
+def beginning(stored: bytes, size: int, window: int = WINDOW) -> bytes:
     """Return at most `size` uncompressed bytes of an input that begins so; fewer where it is cut or damaged."""
-    with suppress(InputError), decompressed(io.BufferedReader(io.BytesIO(stored)), "") as stream:
+    with suppress(InputError), decompressed(io.BufferedReader(io.BytesIO(stored)), "", "", window) as stream:
         return stream.read(size)
     return b""
 
@@ -226,8 +226,9 @@ class PatientReader(io.BufferedReader):
 class _Members(io.RawIOBase):
     """The decompressed members of a stream, one after the other. Bytes of zero around them are padding."""
 
-    def __init__(self, codec: Codec, stored: BinaryIO, name: str, hint: str) -> None:
+    def __init__(self, codec: Codec, stored: BinaryIO, name: str, hint: str, window: int) -> None:
         self._codec, self._stored, self._name, self._hint = codec, stored, name, hint
+        self._window = window
         self._member: _Decompressor | None = None
         self._ended = 0  # members
         self._made = False  # anything, of any member
@@ -274,7 +275,7 @@ class _Members(io.RawIOBase):
         if not self._codec.has(self._rest):
             members = "member" if self._ended == 1 else f"{self._ended:,} members"
             raise self._error(f"after its {members} comes what is not {self._codec.name}", self._without_the_rest())
-        self._member = self._codec.begin(self._rest, self._name)
+        self._member = self._codec.begin(self._rest, self._name, self._window)
         return True
 
     def _decompress(self) -> bytes:

@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from hashlib import sha256
 from itertools import islice
 from tempfile import TemporaryFile
@@ -20,7 +21,7 @@ from pik.errors import InputError, UsageError
 from pik.inputs import blocks as json_lines
 from pik.inputs import csv_rows, json_values, kcat_lines, nested_records, parquet_rows, text_lines
 from pik.inputs.blocks import BLOCK, Block, NulRuns
-from pik.inputs.compression import beginning, codec_of, decompressed, uncompressed
+from pik.inputs.compression import WINDOW, beginning, codec_of, decompressed, uncompressed
 from pik.inputs.csv_rows import delimiter_of, table
 from pik.inputs.encoding import as_utf8, expect_utf8
 from pik.inputs.mapping import MIXED, RecordMapping
@@ -159,11 +160,12 @@ class OpenedFile(OpenedInput):
         is_stream: bool = False,
         is_file: bool = False,
         unchanged: Callable[[str], None] | None = None,
+        window: int = WINDOW,
     ) -> None:
         super().__init__(name, file=file, is_stream=is_stream)
         self.stored = cast(io.BufferedReader, stored)
         """The bytes as they are stored."""
-        self._unchanged = unchanged
+        self._unchanged, self._window = unchanged, window
         self._file = stored if is_file else None
         self._state = _state(stored) if self._file else None
 
@@ -265,7 +267,7 @@ class OpenedFile(OpenedInput):
         """Open the bytes, without their compression; `hint` is that of an error where they are damaged or cut."""
         if not self.is_stream:
             self.stored.seek(0)
-        return decompressed(self.stored, self.name, hint)
+        return decompressed(self.stored, self.name, hint, self._window)
 
     def stored_beginning(self, size: int) -> bytes:
         """Return the first bytes as they are stored; they can be read again."""
@@ -277,7 +279,7 @@ class OpenedFile(OpenedInput):
     def beginning(self, size: int) -> bytes:
         """Return the first bytes without their compression, fewer where it is damaged; they can be read again."""
         if self.is_stream:
-            return beginning(self.stored.peek(BEGINNING), size)
+            return beginning(self.stored.peek(BEGINNING), size, self._window)
         with suppress(InputError), self.decompressed() as stream:
             return stream.read(size)
         return b""
@@ -292,7 +294,7 @@ class OpenedFile(OpenedInput):
             shutil.copyfileobj(self.stored, file)
             file.flush()
             with open(file.fileno(), "rb", closefd=False) as copied:
-                yield OpenedFile(self.name, copied)
+                yield OpenedFile(self.name, copied, window=self._window)
 
     def blocks(self, layout: Layout, max_line: int, *, first_seq: int = 1, offset: int = 0) -> Iterator[Block]:
         """Yield the blocks from record `first_seq` on, which starts `offset` uncompressed bytes into the input.
@@ -304,7 +306,7 @@ class OpenedFile(OpenedInput):
             self.stored.seek(0)
         self.position = 0
         is_text = layout.encoding is None and layout.format != InputFormat.PARQUET
-        opening = uncompressed if is_text else decompressed
+        opening = partial(uncompressed if is_text else decompressed, window=self._window)
         with opening(self.stored, self.name) as stream:
             text = stream if layout.encoding is None else as_utf8(stream, layout.encoding, self.name)
             for block in _reader(layout)(

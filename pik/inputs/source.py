@@ -15,6 +15,7 @@ from typing import Any, BinaryIO, Protocol
 
 from pik.errors import InputError, PikError
 from pik.inputs.blocks import BLOCK
+from pik.inputs.compression import WINDOW
 from pik.inputs.copies import Opener
 from pik.inputs.opened import BEGINNING, OpenedFile, OpenedInput
 from pik.ports.remote import Foreign, ForeignFile
@@ -51,7 +52,7 @@ class Source:
     """One input, and what opens its bytes at their beginning: of a stream once, of anything else any number of times.
 
     A file has a `path`, and a `full_path` for people: of a file of an archive its path there, with that of the archive.
-    `unchanged` raises InputError where the archive was written to.
+    `unchanged` raises InputError where the archive was written to. Decompressing may look back `window` bytes.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Source:
     is_stream: bool = False
     unchanged: Callable[[str], None] | None = None
     full_path: str | None = None
+    window: int = WINDOW
 
     @property
     def file(self) -> str:
@@ -80,6 +82,7 @@ class Source:
                 is_stream=self.is_stream,
                 is_file=self.path is not None,
                 unchanged=self.unchanged,
+                window=self.window,
             )
 
     @contextmanager

@@ -12,6 +12,8 @@ import os
 import shlex
 import subprocess
 import threading
+import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pik.errors import InputError, UsageError
+from pik.inputs.archives import with_members
 from pik.inputs.mapping import RecordMapping
 from pik.inputs.shapes import recognize
 from pik.inputs.source import Source, file_source
@@ -270,10 +273,18 @@ def test_zstd_that_looks_back_further_than_memory_allows_is_refused_with_what_wo
     compressor = zstandard.ZstdCompressor(compression_params=parameters)
     stream = compressor.compressobj()  # the size is not known to it, so the header has the whole window
     (tmp_path / "dump.zst").write_bytes(stream.compress(LINES.encode()) + stream.flush())
-    source = file_source(str(tmp_path / "dump.zst"))
-    with pytest.raises(InputError, match="--long=28, and takes 256 MiB") as error, source.open() as opened:
-        list(opened.blocks(JSON_LINES, 1 << 20))
-    assert error.value.hint == f"zstd -dc --long=28 {source.name} | pik ingest -"
+    with zipfile.ZipFile(tmp_path / "dump.zip", "w") as archive:
+        archive.write(tmp_path / "dump.zst")
+    for name in ("dump.zst", "dump.zip"):
+        (source,) = with_members([file_source(str(tmp_path / name))], pytest.fail)
+        with pytest.raises(InputError, match="--long=28, and takes 256 MiB") as error, source.open() as opened:
+            list(opened.blocks(JSON_LINES, 1 << 20))
+        assert error.value.hint == f"--max-window {1 << 28} allows that much memory"
+        wide = replace(file_source(str(tmp_path / name)), window=1 << 28)
+        (source,) = with_members([wide], pytest.fail)
+        with source.open() as opened:
+            assert opened.recognize(AUTO, mapped=True) == JSON_LINES
+            assert b"".join(block.data for block in opened.blocks(JSON_LINES, 1 << 20)) == LINES.encode()
 
 
 ECS = {"@timestamp": "2026-03-02T10:00:00Z", "log.level": "info", "user": {"id": "u1"}, "n": 1}

@@ -130,7 +130,8 @@ def _words(found: Guess, options: ReadingOptions, *, none: bool) -> list[str]:
     for name, texts in found.times.given.items():
         for text in texts:
             words += [f"--{name}", text]
-    return [*words, *(["--max-line", str(options.max_line)] if options.max_line != ReadingOptions().max_line else [])]
+    words += ["--max-line", str(options.max_line)] if options.max_line != ReadingOptions().max_line else []
+    return words + (["--max-window", str(options.max_window)] if options.max_window else [])
 
 
 def _without_mapping(options: ReadingOptions) -> list[str]:

@@ -125,7 +125,7 @@ def ingest(
     from pik.runtime.parallel import processors
     from pik.usecases.ingest.batch_ingest import IngestOptions
 
-    sources = sources_of(cli, files, batch_key)
+    sources = sources_of(cli, files, batch_key, reading_options.max_window)
     if guess:
         return guess_mapping(cli, files, sources, reading_options)
     reading = reading_options.reading(cli, on_invalid=on_invalid)
@@ -274,8 +274,11 @@ def _record(
     return done
 
 
-def sources_of(cli: Context, files: list[str], batch_key: str | None) -> list[Source]:
+def sources_of(
+    cli: Context, files: list[str], batch_key: str | None = None, max_window: int | None = None
+) -> list[Source]:
     """Return the inputs that the arguments name, globs and prefixes resolved. Raises UsageError, InputError."""
+    from pik.inputs.compression import WINDOW
     from pik.inputs.source import foreign_sources, shown_name
 
     if batch_key is not None and files != ["-"]:
@@ -293,7 +296,7 @@ def sources_of(cli: Context, files: list[str], batch_key: str | None) -> list[So
             raise UsageError(f"no file matches {shown_name(name)!r}", hint=hint)
         else:
             raise UsageError(f"there is no file {shown_name(name)}", hint="- is standard input")
-    return sources
+    return [replace(source, window=max_window or WINDOW) for source in sources]
 
 
 def _file_or_folder(cli: Context, name: str) -> list[Source]:

@@ -106,7 +106,7 @@ def try_(
         raise UsageError("NAME is the mapping here", hint="leave --mapping out")
     chosen = replace(reading_options, mapping=name)
     reading = chosen.reading(cli)
-    source = next(with_members(sources_of(cli, [file], None), cli.note))
+    source = next(with_members(sources_of(cli, [file], max_window=reading_options.max_window), cli.note))
     reading, found = first_attempts(source, reading, sample)
     rejected = [one for one in found if one.event is None]
     cli.show(

@@ -83,7 +83,7 @@ def diff_events(
     found = reconcile(
         store,
         cli.engine(),
-        with_members(sources_of(cli, files, None), cli.note),
+        with_members(sources_of(cli, files, max_window=reading_options.max_window), cli.note),
         reading,
         scope,
         workers=processors(),
