@@ -96,7 +96,8 @@ class HeldRecords:
         hint = f"a mapping without parent('{name}') reads the file"
         if name in parent.late:
             what = f"the field {name} comes after more than {HELD >> 20} MiB of the records in its object"
-            raise InputError(f"{self._name}: {what} (line {line})", hint=hint + ", or the field before its list")
+            rest = f"; {hint}, and so does one before the list"
+            raise InputError(f"{self._name}: {what} (line {line})", hint="records before are read without it" + rest)
         parent.fields[name] = one_line(value)
         if sum(len(one) for each in self._parents for one in each.fields.values()) > self._most:
             what = f"the fields around the records, {name} among them, have more than {self._most:,} bytes"

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from pik.errors import UsageError
+from pik.errors import InputError, UsageError
 from pik.inputs import held_records
 from pik.inputs.folders import Skipped, folder_sources
 from pik.inputs.one_batch import one_batch
 from pik.inputs.source import file_source
-from pik.model.batch import Batch
+from pik.model.batch import Batch, BatchState
 from pik.model.delivery import Filter, read_delivery
 from pik.model.instant import ALL_TIME
 from pik.model.layout import Layout, read_layout
@@ -23,8 +23,11 @@ from pik.model.times import Times
 from pik.ports.store import Store
 from pik.rawlog.deliveries import deliveries
 from pik.rawlog.segment_writer import Reading
+from pik.runtime import SILENT
 from pik.stores import open_store
-from pik.usecases.ingest.batch_ingest import Outcome
+from pik.usecases.ingest import batch_ingest
+from pik.usecases.ingest.batch_ingest import IngestOptions, Outcome
+from pik.usecases.ingest.batch_ingest import ingest as ingest_source
 from pik.usecases.inspect.batches import list_rejects
 
 from .test_dry_run import checked
@@ -128,6 +131,18 @@ def test_so_are_the_files_of_one_batch(store: Store, folder: Path) -> None:
     named = [(source.replace("a", "b"), entity, n) for source, entity, n in EXPECTED]
     assert sorted(found(store)) == sorted(EXPECTED + named)
     assert [one[2] for one in rejects(store, done.batch)] == ["a.json"] * 2 + ["b.json"] * 2
+
+
+def test_all_records_before_the_end_of_a_cut_document_are_recorded(
+    store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch_ingest, "BLOCK", 100)  # so that the file is large enough for several workers
+    text = json.dumps({"size": 12.5, "services": [service("a", 20)] * 9}).replace("12.5", "12.50")
+    (folder / "cut.json").write_text(text[: text.rindex('"n": 33')])
+    with pytest.raises(InputError, match="ends inside of the JSON document that begins on line 1"):
+        ingest_source(store, file_source(str(folder / "cut.json")), IngestOptions(READING, workers=3), SILENT)
+    [batch] = store.index.batches()
+    assert (batch.state, batch.counts.read) == (BatchState.INTERRUPTED, 9 * 14 - 1)
 
 
 def test_fields_around_records_need_a_path_to_records(folder: Path) -> None:

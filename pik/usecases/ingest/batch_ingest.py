@@ -21,7 +21,7 @@ from time import monotonic, time_ns
 from typing import TypeVar
 
 from pik.errors import ConflictFound, InputError, UsageError, busy_as, command
-from pik.inputs.blocks import BLOCK, Block
+from pik.inputs.blocks import BLOCK, Block, UntilError
 from pik.inputs.opened import OpenedInput
 from pik.inputs.source import Input
 from pik.model.batch import Batch, BatchState, Chunk, Origin
@@ -202,12 +202,13 @@ def build_blocks(
     pool: Pool[Work, Built], opened: OpenedInput, following: Iterator[Block], batch: Batch | None, progress: Progress
 ) -> Generator[Built, None, None]:
     """Yield what worker processes make of the blocks, in order. Raises InputError for an invalid record if the options
-    allow none, and at the end for a file that was written to meanwhile."""
+    allow none, and at the end where the input cannot be read further, or was written to meanwhile."""
     batch_id = batch.batch_id if batch else ""
     meter = _Meter(opened, progress)
+    readable = UntilError(meter.ahead(following))  # blocks that are still with the workers are not lost by an error
     works = (
         (batch_id, block, number, now)
-        for number, (block, now) in _numbered(batch, zip(meter.ahead(following), increasing_times(), strict=False))
+        for number, (block, now) in _numbered(batch, zip(readable, increasing_times(), strict=False))
     )
     try:
         for chunk in pool.map(works, meter.advance, label=itemgetter(2)):
@@ -215,6 +216,7 @@ def build_blocks(
             yield chunk
     except InvalidRecord as error:
         raise InputError(f"{opened.name}: {error.message}", hint=error.hint) from None
+    readable.raise_error()
     opened.expect_unchanged()  # now that all that was read has been recorded
 
 
