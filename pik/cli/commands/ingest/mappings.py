@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
@@ -59,7 +60,7 @@ def show(cli: Context, name: Annotated[str, argument("NAME", "The mapping.")]) -
 
     mapping = find_mapping(name, cli.settings.mappings)
     text = shipped_text(name) if mapping.place == SHIPPED else toml_of(mapping)
-    if cli.settings.format == Format.TABLE:
+    if cli.settings.format == Format.TABLE and sys.stdout is not None:
         print(visible_lines(f"# {mapping}; as options:\n{_as_options(mapping)}\n\n{text}"), end="")
         return
     words = [word for option, value in mapping.options for word in (f"--{option}", value)]
