@@ -124,7 +124,7 @@ class _Archive:
             size,
             opener,
             unchanged=self.expect_unchanged,
-            full_path=inside,
+            in_archive=inside,
             window=self._source.window,
         )
 

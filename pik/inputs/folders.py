@@ -47,10 +47,11 @@ def folder_sources(path: str, skipped: Skipped) -> list[Source]:
 
 def _files(folder: str, skipped: Skipped) -> Iterator[Source]:
     try:
-        entries = sorted(os.scandir(folder), key=lambda entry: os.fsencode(entry.name))
+        entries = sorted(os.scandir(folder), key=lambda entry: os.fsencode(entry.name), reverse=True)
     except OSError as error:
         raise InputError(f"cannot read {shown_name(folder)}: {error.strerror}") from None
-    for entry in entries:
+    while entries:
+        entry = entries.pop()  # with all of them, a folder of 100,000 files takes as much memory again
         if entry.is_dir(follow_symlinks=False):
             if skipped.is_read(entry.name, "hidden folder" if is_hidden(entry.name) else "", 1):
                 yield from _files(entry.path, skipped)

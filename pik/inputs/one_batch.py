@@ -14,7 +14,7 @@ from pik.inputs.archives import is_archive, with_members
 from pik.inputs.blocks import Block, FilePart, ParentPart
 from pik.inputs.mapping import RecordMapping
 from pik.inputs.opened import Chosen, OpenedInput
-from pik.inputs.source import Input, Source, file_state
+from pik.inputs.source import Input, Source, file_state, shown_name
 from pik.model.layout import Layout
 
 _HINT = "what was read is kept; run the command again when nothing writes to the files"
@@ -134,7 +134,7 @@ class _OpenedFiles(OpenedInput):
         paths = [source.path for source in self._sources if source.path is not None]
         for path, state in zip(paths, self._states, strict=True):
             if file_state(path) != state:
-                raise InputError(f"{path} changed while it was being read", hint=hint or _HINT)
+                raise InputError(f"{shown_name(path)} changed while it was being read", hint=hint or _HINT)
 
     def _files(self, note: Callable[[str], None] = lambda _: None) -> Iterator[Input]:
         for number, source in enumerate(self._sources):

@@ -51,24 +51,26 @@ def stop(_name: str, error: PikError) -> None:
 class Source:
     """One input, and what opens its bytes at their beginning: of a stream once, of anything else any number of times.
 
-    A file has a `path`, and a `full_path` for people: of a file of an archive its path there, with that of the archive.
+    A file has a `path`. Of a file of an archive, `in_archive` is its path there, with that of the archive, and
     `unchanged` raises InputError where the archive was written to. Decompressing may look back `window` bytes.
     """
 
     name: str
     size: int | None
     opener: Opener
-    path: Path | None = None
+    path: str | None = None
     is_stream: bool = False
     unchanged: Callable[[str], None] | None = None
-    full_path: str | None = None
+    in_archive: str | None = None
     window: int = WINDOW
 
     @property
     def file(self) -> str:
         """The path of the file, with that of its archive; of a stream, none."""
-        if self.full_path is not None:
-            return self.full_path
+        if self.path is not None:
+            return shown_name(os.path.abspath(self.path))
+        if self.in_archive is not None:
+            return self.in_archive
         return "" if self.is_stream else self.name
 
     @contextmanager
@@ -95,7 +97,7 @@ class Source:
             yield replace(self, opener=lambda: nullcontext(stored))
 
 
-def file_state(path: Path) -> tuple[int, int, int] | None:
+def file_state(path: str) -> tuple[int, int, int] | None:
     """What changes when a file is written to or replaced; None where it cannot be found."""
     try:
         state = os.stat(path)
@@ -107,7 +109,7 @@ def file_state(path: Path) -> tuple[int, int, int] | None:
 class _File(io.FileIO):
     """A file whose every failure to be read is an InputError that names it."""
 
-    def __init__(self, path: Path, name: str) -> None:
+    def __init__(self, path: str | Path, name: str) -> None:
         self._name = name
         try:
             super().__init__(path)
@@ -148,28 +150,30 @@ def file_source(path: str) -> Source:
     name = shown_name(path)
     if not path:
         raise InputError("the name of a file is empty", hint="a variable that is not set, perhaps; - is standard input")
-    if os.path.isdir(path):
-        raise InputError(f"{name} is a directory", hint="give a file in it")
     try:
-        size = os.stat(path).st_size
+        state = os.stat(path)
     except FileNotFoundError:
         raise InputError(f"there is no file {name}") from None
     except (OSError, ValueError) as error:
         raise InputError(f"cannot read {name[:60]!r}: {getattr(error, 'strerror', None) or error}") from None
-    file = Path(path)
-    if not file.is_file():
-        return stream_source(name, file)
-    full_path = shown_name(os.path.abspath(path))
-    return Source(name, size, lambda: io.BufferedReader(_File(file, name)), file, full_path=full_path)
+    if stat.S_ISDIR(state.st_mode):
+        raise InputError(f"{name} is a directory", hint="give a file in it")
+    if not stat.S_ISREG(state.st_mode):
+        return stream_source(name, path)
+    return Source(name, state.st_size, partial(_file, path, name), path)
 
 
-def stream_source(name: str, path: Path) -> Source:
+def _file(path: str, name: str) -> io.BufferedReader:
+    return io.BufferedReader(_File(path, name))
+
+
+def stream_source(name: str, path: str | Path) -> Source:
     """Return the source of a pipe, or of another file that is read only once."""
     return Source(name, None, partial(_pipe, path, name), is_stream=True)
 
 
 @contextmanager
-def _pipe(path: Path, name: str) -> Iterator[BinaryIO]:
+def _pipe(path: str | Path, name: str) -> Iterator[BinaryIO]:
     with _File(path, name) as pipe:
         yield _filled(pipe)
 
@@ -190,7 +194,8 @@ def _standard_input() -> Source:
 
 def shown_name(path: str | Path) -> str:
     """Return the name of a file as text: bytes that are not UTF-8 are escaped, \\xe9."""
-    return os.fsencode(path).decode(errors="backslashreplace")
+    text = os.fspath(path)
+    return text if text.isascii() else os.fsencode(text).decode(errors="backslashreplace")
 
 
 def foreign_sources(foreign: Foreign, url: str) -> list[Source]:

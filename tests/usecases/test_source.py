@@ -301,7 +301,7 @@ def test_a_file_can_be_read_again_and_its_content_has_a_name(tmp_path: Path) -> 
     path = tmp_path / "a.jsonl"
     path.write_bytes(b"abc")
     source = file_source(str(path))
-    assert (source.path, source.size) == (path, 3)
+    assert (source.path, source.size) == (str(path), 3)
     with source.open() as opened:
         digests = {opened.digest() for _ in range(2)}
         assert [block.data for block in opened.blocks(JSON_LINES, MAX_LINE)] == [b"abc"]
