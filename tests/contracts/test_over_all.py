@@ -30,6 +30,7 @@ from pik.usecases.metrics.scenario import read_event_ids
 from pik.usecases.replay.plan import TaskSize, execute_task, plan_replay, start
 from pik.usecases.replay.runs import promote, rollback
 from pik.usecases.timing.late import find_late
+from tests.support.calendar_model import start_of
 from tests.support.stores import current, ingest, replay, replayed, request, window
 
 V = "(payload->>'$.v')::DECIMAL(18, 2)"
@@ -43,9 +44,14 @@ METRICS = [
         per=Per.ALL,
     ),
     Definition(
-        name="weekly_users", value="count(DISTINCT entity_id)", where="source = 'web'", bucket="7d", per=Per.ALL
+        name="weekly_users",
+        value="count(DISTINCT entity_id)",
+        where="source = 'web'",
+        bucket="1w",
+        timezone="Pacific/Auckland",
+        per=Per.ALL,
     ),
-    Definition(name="paid", value="count(*)", where="event_type = 'paid'"),
+    Definition(name="paid", value="count(*)", where="event_type = 'paid'", timezone="America/New_York"),
 ]
 ZERO = Decimal(0)
 OVER_ALL = {one.name for one in METRICS if one.per == Per.ALL}
@@ -78,10 +84,10 @@ def truth(events: list[dict[str, Any]]) -> dict[tuple[str, int, str], Decimal]:
         users[day].add(entity)
         counts["event_count", day, entity] += 1
         if each["source"] == "web":
-            weekly[at - at % (7 * DAY)].add(entity)
+            weekly[start_of("1w", "Pacific/Auckland", at)].add(entity)
         if each["event_type"] == "paid":
             paid[at - at % (12 * HOUR)].append(Decimal(each["payload"]["v"]))
-            counts["paid", day, entity] += 1
+            counts["paid", start_of("1d", "America/New_York", at), entity] += 1
     return {
         **{("daily_users", day, ALL_ENTITIES): Decimal(len(found)) for day, found in users.items()},
         **{("weekly_users", week, ALL_ENTITIES): Decimal(len(found)) for week, found in weekly.items()},
