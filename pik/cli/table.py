@@ -145,7 +145,9 @@ def _table(table: Table, out: Write) -> None:
 
 def _is_midnight(value: object) -> bool:
     """Whether a bucket begins at midnight UTC, and is shown in UTC: then its date is enough, and can be pasted."""
-    return not isinstance(value, Bucket) or display_instant(value.nanos).endswith("T00:00:00Z")
+    if not isinstance(value, Bucket) or value.local is not None:
+        return True
+    return display_instant(value.nanos).endswith("T00:00:00Z")
 
 
 def _sentence(text: str, limit: int | None, out: Write) -> None:

@@ -11,7 +11,7 @@ from pik.usecases.metrics.definitions import AppliedMetric, add_version, chosen,
 from pik.usecases.metrics.retire import reinstate, retire
 from tests.contracts.conftest import WITH_MOTO, state_of
 
-REVENUE = Definition(name="revenue", value="sum(x)", bucket="1h", where="event_type = 'paid'")
+REVENUE = Definition(name="revenue", value="sum(x)", bucket="1h", timezone="Europe/Berlin", where="event_type = 'paid'")
 
 
 @pytest.fixture(params=WITH_MOTO)
