@@ -172,7 +172,15 @@ def test_times_that_few_records_lack_or_write_badly_are_proposed_and_said(tmp_pa
 
 def test_an_entity_that_some_records_lack_is_proposed_before_a_number_of_the_record(tmp_path: Path) -> None:
     lines = [
-        json.dumps({"id": f"o-{n}", "user": {"id": "vu"[n % 2]}, "at": f"2026-01-01T00:00:0{n}Z"}) for n in range(8)
+        json.dumps(
+            {
+                "seen": {"at": "2026-01-01T00:00:00Z"},
+                "id": f"o-{n}",
+                "user": {"id": "vu"[n % 2]},
+                "at": f"2026-01-01T00:00:0{n}Z",
+            }
+        )
+        for n in range(8)
     ]
     path = tmp_path / "orders.jsonl"
     path.write_text("\n".join([*lines, lines[0], lines[0].replace('"v"', '""').replace("o-0", "o-9")]) + "\n{\n")
@@ -183,6 +191,7 @@ def test_an_entity_that_some_records_lack_is_proposed_before_a_number_of_the_rec
         Confidence.LIKELY,
         "2 different values in 9 records; 1 record without one will be rejected",
     )
+    assert reasons["event_time"][0] == "at"
     assert reasons["idempotency_key"][::2] == ("id", "all values differ, but those of records that are alike")
     assert (found.records, found.accepted, found.problem) == (11, 9, "the line is not JSON")
     assert accepted(path, found) == (9, 2)
