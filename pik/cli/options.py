@@ -17,7 +17,7 @@ from pik.cli.document import Field
 from pik.cli.text import broken, visible
 from pik.errors import Invalid, PikError, UsageError
 from pik.model.instant import MAX_INSTANT, MIN_INSTANT, Window, Zone, load_zone, parse_duration
-from pik.model.local_time import typed_instant
+from pik.model.typed_times import typed_instant
 
 if TYPE_CHECKING:
     from pik.cli.context import Context

@@ -25,7 +25,7 @@ from pik.model.instant import (
     parse_duration,
     parse_instant,
 )
-from pik.model.zone_changes import local_time, offset_changes
+from pik.model.zone_changes import offset_changes
 
 
 class Span(NamedTuple):
@@ -172,7 +172,7 @@ class CalendarBuckets(Buckets):
         days = CalendarBuckets("1d", self.zone)
         start = days.start_of(instant - DAY)
         while start < instant + DAY:
-            if local_time(self.zone, start // SECOND).toordinal() - _EPOCH == instant // DAY:
+            if load_zone(self.zone).local_at(start).toordinal() - _EPOCH == instant // DAY:
                 shown = days.local_text(start)
                 if text not in (plain, shown):
                     raise Invalid(f"{text!r} has the wrong offset: in {self.zone} that day is {shown}")
@@ -182,14 +182,14 @@ class CalendarBuckets(Buckets):
 
     def offset_at(self, instant: int) -> int:
         """See Buckets.offset_at."""
-        return offset_changes(self.zone, instant // SECOND, instant // SECOND + 1)[0][1] * SECOND
+        return load_zone(self.zone).offset_at(instant)
 
     def local_text(self, start: int) -> str | None:
         """Return the date on which a bucket begins, of an hour its time as well, with the offset: `2026-03-29+01:00`,
         `2026-03-29T03:00:00+02:00`."""
         if self.zone == "UTC" or self.start_of(start) != start:
             return None
-        local = local_time(self.zone, start // SECOND)
+        local = load_zone(self.zone).local_at(start)
         text = local.isoformat()
         return text if self.unit == "1h" else text[:10] + text[19:]
 

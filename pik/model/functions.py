@@ -12,7 +12,7 @@ import re
 import zlib
 from base64 import b64decode
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from decimal import Decimal
 from functools import lru_cache
 from hashlib import sha256
@@ -24,7 +24,7 @@ from jmespath.functions import Functions, signature
 
 from pik.errors import Invalid, UsageError
 from pik.model.identity import MAX_DEPTH, canonical_number, check_json, exact_number, has_plain_numbers
-from pik.model.instant import SECOND, Zone, load_zone, parse_local, resolved
+from pik.model.instant import Zone, load_zone, parse_local, resolved
 from pik.model.place import NOWHERE, Place
 
 OF_PLACE = frozenset(("file", "line", "partition", "parent"))
@@ -259,8 +259,7 @@ def _local(function: str, given: Sequence[Any]) -> datetime:
         instant = resolved(local, offset, zone, text)
     except Invalid as error:
         raise Invalid(f"{function}(): {error.message}") from None
-    moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=instant // SECOND)
-    return moment if zone is None else moment.astimezone(zone.info)
+    return (zone or load_zone("UTC")).local_at(instant)
 
 
 def _zone(function: str, name: Any) -> Zone:

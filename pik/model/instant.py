@@ -289,11 +289,7 @@ class Zone(NamedTuple):
 
         Raises Invalid for a local time that clocks skipped or showed twice.
         """
-        moment = _LOCAL_EPOCH + timedelta(seconds=local // SECOND)
-        first = moment.replace(tzinfo=self.info).utcoffset()
-        second = moment.replace(tzinfo=self.info, fold=1).utcoffset()
-        assert first is not None
-        assert second is not None
+        first, second = self.offsets_of(local)
         if first < second:
             raise Invalid(f"does not exist in {self.name}: clocks were set forward past it; send times with an offset")
         if first > second:
@@ -303,14 +299,27 @@ class Zone(NamedTuple):
                     " tell by --ambiguous earlier or --ambiguous later which one is meant"
                 )
             self.notes.add(f"{self.notes.ambiguous} {self.name}")
-            first = first if self.notes.ambiguous == "earlier" else second
-        return (first.days * 86400 + first.seconds) * SECOND
+            return first if self.notes.ambiguous == "earlier" else second
+        return first
+
+    def offsets_of(self, local: int) -> tuple[int, int]:
+        """Return nanoseconds to subtract from a local time; where clocks change, by those before and those after it."""
+        moment = (_LOCAL_EPOCH + timedelta(seconds=local // SECOND)).replace(tzinfo=self.info)
+        return _offset_nanos(moment), _offset_nanos(moment.replace(fold=1))
 
     def offset_at(self, instant: int) -> int:
         """Return nanoseconds by which local time is ahead of UTC at an instant."""
-        offset = (_EPOCH_UTC + timedelta(seconds=instant // SECOND)).astimezone(self.info).utcoffset()
-        assert offset is not None
-        return (offset.days * 86400 + offset.seconds) * SECOND
+        return _offset_nanos(self.local_at(instant))
+
+    def local_at(self, instant: int) -> datetime:
+        """Return what the clocks show at an instant, without the fraction of its second."""
+        return (_EPOCH_UTC + timedelta(seconds=instant // SECOND)).astimezone(self.info)
+
+
+def _offset_nanos(moment: datetime) -> int:
+    offset = moment.utcoffset()
+    assert offset is not None
+    return (offset.days * 86400 + offset.seconds) * SECOND
 
 
 class Zones(NamedTuple):

@@ -4,22 +4,15 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from struct import Struct, unpack_from
 
 from pik.model import instant
-from pik.model.instant import load_zone
+from pik.model.instant import SECOND, load_zone
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _DAY = 86400
 _HEADER = Struct(">4sc15x6l")
 """Of RFC 9636: how many there are of the UT and standard indicators, leap seconds, changes, types and characters."""
-
-
-def local_time(zone: str, second: int) -> datetime:
-    """Return what the clocks of the zone show at this second since 1970-01-01T00:00:00Z."""
-    return (_EPOCH + timedelta(seconds=second)).astimezone(load_zone(zone).info)
 
 
 def offset_changes(zone: str, first: int, end: int) -> list[tuple[int, int]]:
@@ -37,9 +30,7 @@ def offset_changes(zone: str, first: int, end: int) -> list[tuple[int, int]]:
 
 
 def _offset(zone: str, second: int) -> int:
-    offset = local_time(zone, second).utcoffset()
-    assert offset is not None
-    return offset.days * _DAY + offset.seconds
+    return load_zone(zone).offset_at(second * SECOND) // SECOND
 
 
 @lru_cache(maxsize=64)

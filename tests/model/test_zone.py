@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from pik.errors import Invalid, UsageError
 from pik.model.event import read_event
 from pik.model.instant import Zones, format_instant, load_zone, parse_event_time
-from pik.model.local_time import typed_instant
 from pik.model.times import Times
+from pik.model.typed_times import typed_instant
 from tests.model.test_identity import line
 from tests.support.model.texts import from_datetime
 

@@ -16,8 +16,8 @@ from operator import itemgetter
 
 from pik.errors import Invalid, StoreError, UsageError
 from pik.model.instant import Window, Zone, display_instant
-from pik.model.local_time import typed_instant
 from pik.model.metric import Aggregate, Metric, PromotionKind, Run
+from pik.model.typed_times import typed_instant
 from pik.ports.state import Promotion
 from pik.ports.store import Store
 from pik.usecases.metrics.computation import sound
