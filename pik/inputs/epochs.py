@@ -68,7 +68,7 @@ def evident_count(number: Decimal) -> str | None:
     return next((name for name, (first, end) in COUNTS.items() if first <= number < end), None)
 
 
-def ambiguous(number: Decimal, value: Any) -> Invalid:
+def without_unit(number: Decimal, value: Any) -> Invalid:
     """Return why a number is not read where its unit is not evident."""
     # Only the value is quoted: counts of reasons leave out what is in quotes.
     digits = canonical_number(str(number))

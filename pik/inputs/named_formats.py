@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from pik.errors import Invalid
 from pik.inputs.epochs import counted, read_number
-from pik.inputs.strptime import DIRECTIVES, local_time
+from pik.inputs.strptime import DIRECTIVES, local_nanos
 from pik.model.identity import UNBOUNDED
 from pik.model.instant import DAY, HOUR, MAX_INSTANT, SECOND, Zone, checked_instant, offset_nanos, resolved, shown
 
@@ -93,7 +93,7 @@ def _spelled(example: str, spelling: str, read: _ReadText) -> NamedFormat:
 
 
 def _with_offset(found: Mapping[str, str | None], text: str, _zone: Zone | None) -> int:
-    return checked_instant(local_time(found, text) - (offset_nanos(found["z"], text) or 0), text)
+    return checked_instant(local_nanos(found, text) - (offset_nanos(found["z"], text) or 0), text)
 
 
 def _dotnet_json(found: Mapping[str, str | None], text: str, _zone: Zone | None) -> int:
@@ -116,12 +116,12 @@ def _mail(found: Mapping[str, str | None], text: str, zone: Zone | None) -> int:
         return _with_offset(found, text, zone)
     if name not in _MAIL_ZONES:
         raise Invalid(f"{shown(text)} has the name of a zone that is not an offset from UTC")
-    return checked_instant(local_time(found, text) - _MAIL_ZONES[name] * HOUR, text)
+    return checked_instant(local_nanos(found, text) - _MAIL_ZONES[name] * HOUR, text)
 
 
 def _java_date(found: Mapping[str, str | None], text: str, zone: Zone | None) -> int:
     """An abbreviation other than GMT and UTC must be that of the zone at that time."""
-    local, name = local_time(found, text), found["Z"] or ""
+    local, name = local_nanos(found, text), found["Z"] or ""
     if name[:3].upper() in ("GMT", "UTC"):
         return checked_instant(local - (offset_nanos(name[3:] or "Z", text) or 0), text)
     if not name:

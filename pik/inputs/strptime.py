@@ -73,7 +73,7 @@ class Strptime:
         if match is None:
             raise Invalid(f"{text[:60]!r} does not match {self._name}")
         found = match.groupdict()
-        return resolved(local_time(found, text), offset_nanos(found.get("z"), text), self._zone, text)
+        return resolved(local_nanos(found, text), offset_nanos(found.get("z"), text), self._zone, text)
 
 
 def without_zone(name: str) -> UsageError:
@@ -84,7 +84,7 @@ def without_zone(name: str) -> UsageError:
     )
 
 
-def local_time(found: Mapping[str, str | None], text: str) -> int:
+def local_nanos(found: Mapping[str, str | None], text: str) -> int:
     """Return nanoseconds since 1970-01-01T00:00:00 of the values of directives, by their letters. Raises Invalid naming
     `text`."""
     hour = int(found.get("H") or 0)

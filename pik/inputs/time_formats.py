@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from pik.errors import Invalid, PikError, UsageError
-from pik.inputs.epochs import NUMBER, UNITS, ambiguous, counted, evident_count, evident_unit, read_number
+from pik.inputs.epochs import NUMBER, UNITS, counted, evident_count, evident_unit, read_number, without_unit
 from pik.inputs.iso8601 import read_iso8601
 from pik.inputs.named_formats import NAMED, Read
 from pik.inputs.strptime import Strptime, without_zone
@@ -86,7 +86,7 @@ def _auto(notes: TimeNotes | None) -> Read:
         number = read_number(value)
         unit = evident_unit(number)
         if unit is None:
-            raise ambiguous(number, value)
+            raise without_unit(number, value)
         instant = counted(number, UNITS[unit], value)
         if notes is not None:
             notes.add(unit)
