@@ -7,13 +7,12 @@ are sorted, in temporary files where there are many, so that the counts are exac
 from __future__ import annotations
 
 import io
-from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import sha256
-from itertools import accumulate, groupby, islice
+from itertools import groupby, islice
 
 import msgspec
 
@@ -168,12 +167,6 @@ class DryRunReport:
     def repeated(self) -> Counter[Verdict]:
         """As in CheckedInput."""
         return sum((one.repeated for one in self.inputs), Counter[Verdict]())
-
-    def day_quantile(self, percent: int) -> int:
-        """Return the day until whose end that many percent of the deliveries, of which there are some, happened."""
-        ordered = sorted(self.days)
-        cumulative = list(accumulate(self.days[day] for day in ordered))
-        return ordered[bisect_left(cumulative, -(-cumulative[-1] * percent // 100))]
 
 
 class DryRun:

@@ -82,21 +82,23 @@ def lags(counts: Mapping[int, int]) -> Lags | None:
     """Return the nearest-rank percentiles of lags, given how many deliveries have each; None if there are none."""
     if not counts:
         return None
-    ordered = sorted(counts)
-    cumulative = list(accumulate(counts[lag] for lag in ordered))
-
-    def percentile(percent: int) -> int:
-        return ordered[bisect_left(cumulative, -(-cumulative[-1] * percent // 100))]
-
+    p50, p95, p99 = nearest_ranks(counts, 50, 95, 99)
     return Lags(
-        min=ordered[0],
-        p50=percentile(50),
-        p95=percentile(95),
-        p99=percentile(99),
-        max=ordered[-1],
+        min=min(counts),
+        p50=p50,
+        p95=p95,
+        p99=p99,
+        max=max(counts),
         skewed=sum(count for lag, count in counts.items() if lag < 0),
         exact=are_exact(counts),
     )
+
+
+def nearest_ranks(counts: Mapping[int, int], *percents: int) -> list[int]:
+    """Return the nearest-rank percentiles of values, given how often there is each; there is at least one."""
+    ordered = sorted(counts)
+    cumulative = list(accumulate(counts[value] for value in ordered))
+    return [ordered[bisect_left(cumulative, -(-cumulative[-1] * percent // 100))] for percent in percents]
 
 
 @dataclass(frozen=True, slots=True)

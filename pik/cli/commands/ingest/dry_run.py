@@ -11,6 +11,7 @@ from pik.cli.commands.ingest.refusals import REFUSED, Refusal
 from pik.cli.commands.ingest.report import (
     NAMED,
     encoding_needed,
+    lag_fields,
     mixed_notes,
     named,
     taken_of_longer,
@@ -20,7 +21,7 @@ from pik.cli.commands.ingest.report import (
 from pik.cli.context import Context
 from pik.cli.document import NEXT, NOTE, Column, Field, Object, Rows, Schema
 from pik.cli.text import visible
-from pik.cli.values import Count, Instant, Json, Lag, Shown, words
+from pik.cli.values import Count, Instant, Json, Shown
 from pik.errors import number_of
 from pik.model.batch import OTHERS, Verdict
 from pik.model.instant import day_text, display_instant, parse_instant
@@ -65,24 +66,18 @@ def _names(counted: Mapping[str, int], what: str) -> Shown:
 
 
 def _per_day(found: DryRunReport) -> Shown | None:
+    from pik.usecases.inspect.batches import nearest_ranks
+
     if not found.days:
         return None
     counts = {day_text(day): count for day, count in sorted(found.days.items())}
     if len(counts) <= _DAYS:
         return Shown(counts, ", ".join(f"{day} {count:,}" for day, count in counts.items()))
     most = max(counts, key=counts.__getitem__)
-    until = ", ".join(f"{percent} % until {day_text(found.day_quantile(percent))}" for percent in (5, 50, 95))
+    percents = (5, 50, 95)
+    days = zip(percents, nearest_ranks(found.days, *percents), strict=True)
+    until = ", ".join(f"{percent} % until {day_text(day)}" for percent, day in days)
     return Shown(counts, f"{len(counts):,} days: {until}; most on {most}: {counts[most]:,}")
-
-
-def _lag(found: DryRunReport) -> Shown | None:
-    from pik.usecases.inspect.batches import lags
-
-    lag = lags(found.lags)
-    if lag is None:
-        return None
-    shown = {name: Lag(getattr(lag, name), cut=not lag.exact) for name in ("min", "p50", "p95", "p99", "max")}
-    return Shown({**shown, "rounded": not lag.exact}, words(shown))
 
 
 def _kinds(found: Mapping[Verdict, int]) -> dict[str, int]:
@@ -210,26 +205,7 @@ INGEST_DRY_RUN = Schema(
     Field("last_event", Instant | None, "the largest"),
     Field("events_per_day", dict[str, int] | None, "records by the UTC day of `event_time`", get=_per_day),
     Field("in_future", Count, "records with an `event_time` later than the clock's", get="future"),
-    Field(
-        "lag",
-        Object(
-            Field("min", Lag),
-            Field("p50", Lag, "nearest rank, as the other percentiles"),
-            Field("p95", Lag),
-            Field("p99", Lag),
-            Field("max", Lag),
-            Field("rounded", bool, "of more than 1,000 records: each is cut down to three significant digits"),
-            null=True,
-        ),
-        "over all records; without a `received_time` until now",
-        get=_lag,
-    ),
-    Field(
-        "clock_skew",
-        Count | None,
-        "records with a negative lag",
-        get=lambda found: sum(count for lag, count in found.lags.items() if lag < 0) or None,
-    ),
+    *lag_fields("records", "; without a `received_time` until now", "lags"),
     Rows(
         "sources",
         "one per input",

@@ -6,6 +6,7 @@ import shlex
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from pik.cli.commands.ingest.refusals import REFUSED, Refusal
@@ -40,18 +41,39 @@ def _most_frequent(counted: Mapping[str, int]) -> Shown | None:
     return Shown(most, ", ".join(f"{count:,} × {visible(reason)}" for reason, count in most.items())) if most else None
 
 
-def _lags(one: IngestReport) -> Shown | None:
+def _shown_lags(counts: Mapping[int, int]) -> Shown | None:
+    """Return the percentiles of lags, given how many deliveries have each; None if there are none."""
     from pik.usecases.inspect.batches import lags
 
-    lag = lags(one.batch.lags)
+    lag = lags(counts)
     if lag is None:
         return None
     shown = {name: Lag(getattr(lag, name), cut=not lag.exact) for name in ("min", "p50", "p95", "p99", "max")}
     return Shown({**shown, "rounded": not lag.exact}, words(shown))
 
 
-def _skewed(one: IngestReport) -> int | None:
-    return sum(count for lag, count in one.batch.lags.items() if lag < 0) or None
+def lag_fields(what: str, about: str, lags: str) -> tuple[Field, Field]:
+    """Return the fields of percentiles of lag and of negative lags; `lags` is the path to how many of `what` have
+    which."""
+    of = attrgetter(lags)
+    percentiles = Object(
+        Field("min", Lag),
+        Field("p50", Lag, "nearest rank, as the other percentiles"),
+        Field("p95", Lag),
+        Field("p99", Lag),
+        Field("max", Lag),
+        Field("rounded", bool, f"of more than 1,000 {what}: each is cut down to three significant digits"),
+        null=True,
+    )
+    return (
+        Field("lag", percentiles, f"over all {what}{about}", get=lambda source: _shown_lags(of(source))),
+        Field(
+            "clock_skew",
+            Count | None,
+            f"{what} with a negative lag",
+            get=lambda source: sum(count for lag, count in of(source).items() if lag < 0) or None,
+        ),
+    )
 
 
 def _input(one: IngestReport) -> str:
@@ -130,21 +152,7 @@ INGEST = Schema(
     Field("times_read", dict[str, int] | None, TIMES_READ, get=lambda one: times_read(one.batch.times)),
     Field("first_event", Instant | None, "the smallest `event_time`", get="batch.first_event"),
     Field("last_event", Instant | None, "the largest", get="batch.last_event"),
-    Field(
-        "lag",
-        Object(
-            Field("min", Lag),
-            Field("p50", Lag, "nearest rank, as the other percentiles"),
-            Field("p95", Lag),
-            Field("p99", Lag),
-            Field("max", Lag),
-            Field("rounded", bool, "of more than 1,000 deliveries: each is cut down to three significant digits"),
-            null=True,
-        ),
-        "over all deliveries",
-        get=_lags,
-    ),
-    Field("clock_skew", Count | None, "deliveries with a negative lag", get=_skewed),
+    *lag_fields("deliveries", "", "batch.lags"),
     Field("seconds", float, "how long this command took", get=lambda one: round(one.seconds, 3)),
     Field("records_per_second", Count | None, "records read in this command, by its time", get=_rate),
     NOTE,
