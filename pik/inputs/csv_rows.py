@@ -29,7 +29,9 @@ _DELIMITERS = ("\t", ",", ";", "|")
 _ROWS = 20
 """Rows that are compared to recognize a table."""
 
-_NAME = re.compile(r"[^\W\d][\w .:/()%#$@-]*")
+_NAME = re.compile(r"(?:[^\W\d]|\ufffd)[\w .:/()%#$@&+*?'\[\]€£¥°²³\ufffd-]*")
+"""What names a column; U+FFFD stands for a letter of another encoding than UTF-8."""
+
 _encode = msgspec.json.Encoder().encode
 
 

@@ -222,13 +222,17 @@ class OpenedFile(OpenedInput):
         if layout.format in WRITTEN_AS_JSON:
             return _records(head.replace(b"\0", b"\n").decode(errors="replace").lstrip("\ufeff" + _BETWEEN))
         lines = head if whole else head[: head.rfind(b"\n") + 1]
-        if layout.encoding is None:
-            expect_utf8(islice(io.BytesIO(lines), _RECORDS), self.name)
+        self._expect_utf8(layout, lines)
         read = READERS[layout.format or InputFormat.JSONL]
         start = head if layout.format in TABLES else lines
         first = next(read(io.BytesIO(start), self.name, layout, max_line=HEAD), none)
         _expect_some(first, layout, self.name)
         return _json_lines(first)
+
+    def _expect_utf8(self, layout: Layout, lines: bytes) -> None:
+        """Raise UsageError where the first lines of text are in another encoding, and none is named."""
+        if layout.encoding is None:
+            expect_utf8(islice(io.BytesIO(lines), _RECORDS), self.name)
 
     def expect_records(self, layout: Layout, max_line: int) -> None:
         """Raise UsageError where the path to records finds no list in the first block of a file, or in the head of a
@@ -318,7 +322,11 @@ class OpenedFile(OpenedInput):
                 yield block
 
     def sample(self, layout: Layout, max_line: int) -> list[Sampled]:
-        """Return records as any input does, and of a large file of lines some in its middle, too."""
+        """Return records as any input does, and of a large file of lines some in its middle, too. Raises UsageError for
+        a table or a log in another encoding."""
+        if layout.is_table or layout.format == InputFormat.TEXT:
+            head, whole = self._head(layout)
+            self._expect_utf8(layout, head if whole else head[: head.rfind(b"\n") + 1])
         found = super().sample(layout, max_line)
         in_lines = layout.format in (InputFormat.JSONL, InputFormat.TEXT, InputFormat.KCAT) and layout.encoding is None
         if self.is_stream or not in_lines or codec_of(self.stored_beginning(HEAD)) is not None:
@@ -327,8 +335,8 @@ class OpenedFile(OpenedInput):
         if size > 2 * SAMPLE_BLOCKS * BLOCK:
             self.stored.seek(size // 2)
             _, _, lines = self.stored.read(BEGINNING).partition(b"\n")
-            whole = io.BytesIO(lines[: lines.rfind(b"\n") + 1])
-            for block in islice(_reader(layout)(whole, self.name, layout, max_line=max_line), 1):
+            middle = io.BytesIO(lines[: lines.rfind(b"\n") + 1])
+            for block in islice(_reader(layout)(middle, self.name, layout, max_line=max_line), 1):
                 found += _some(block, self.file, first=0)
         return found
 

@@ -230,7 +230,9 @@ def _syntax_hint(text: str, option: str) -> str:
     called = [name for name in re.findall(r"\w+", text) if name in USAGE]
     if called and re.match(rf"{called[0]} +\w", text):
         return f"a function has parentheses: {USAGE[called[0]]}"
-    names = text.split(".")
+    names = [text] if text.endswith(".") and ".." not in text else text.split(".")
+    if re.fullmatch(r"[^()]+ \([^()]*\)", text) and not called:
+        names, text = [text], re.sub(r"[()]", "", text)
     if not _SPECIAL.search(text) and all(names) and not all(_PLAIN.fullmatch(name) for name in names):
         typed = shell_option(option, quoted(*names))
         return f"a name with other characters than letters, digits and _ needs quotes: {typed}"

@@ -96,7 +96,7 @@ def test_what_to_type_next(pik, tmp_path):
     assert (following, note) == (f"pik batches {batch} --rejects", None)
     batch, following, note = said("foreign")
     assert following == f"pik batches {batch} --rejects"
-    assert note == "foreign records need --map; `pik ingest --help` shows how"
+    assert note == "foreign records need --map; `pik ingest --guess FILE` proposes one"
     assert said("foreign") == (batch, following, note)
     (tmp_path / "other").write_text(EVENT.replace("01-01", "01-03"))
     batch, following, note = said("other", "--map", "entity_id=payload")

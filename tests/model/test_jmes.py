@@ -258,6 +258,8 @@ def test_an_expression_that_never_can_be_evaluated_is_refused_before_anything_is
         ("$oid", "'\"$oid\"'"),
         ("body.user-id", "'body.\"user-id\"'"),
         ("Start time", "'\"Start time\"'"),
+        ("No.", "'\"No.\"'"),
+        ("Price (€)", "'\"Price (€)\"'"),
         ("it's", None),
         ("a[", None),
         ("a..b", None),

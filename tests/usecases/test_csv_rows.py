@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pik.errors import InputError, Invalid
+from pik.errors import InputError, Invalid, UsageError
 from pik.inputs import csv_rows
 from pik.inputs.blocks import Block
 from pik.inputs.source import file_source
@@ -102,6 +102,21 @@ def test_a_header_that_names_two_columns_alike_is_refused() -> None:
     with pytest.raises(InputError, match="two columns have the same name, 'a'"):
         read(b"a,b,a\n1,2,3\n")
     assert read(b"") == read(b"a,b\n") == []
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "cp1252"])
+def test_names_of_columns_may_have_units_and_letters_of_another_encoding(tmp_path: Path, encoding: str) -> None:
+    rows = "Übersicht;Betrag (€);Temp. [°C]\n" + "1;1.012,50;7\n" * 3
+    (tmp_path / "t.csv").write_bytes(rows.encode(encoding))
+    with file_source(str(tmp_path / "t.csv")).open() as opened:
+        layout = opened.recognize(AUTO, mapped=True)
+        assert layout == Layout(InputFormat.CSV, delimiter=";")
+        if encoding == "utf-8":
+            assert len(opened.sample(layout, 1 << 20)) == 3
+        else:
+            with pytest.raises(UsageError, match="is not UTF-8: line 1") as error:
+                opened.sample(layout, 1 << 20)
+            assert "--encoding cp1252" in error.value.hint
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "cp1252", "latin-1"])

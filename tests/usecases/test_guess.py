@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from pik.inputs import blocks as blocks_module
 from pik.inputs import opened as opened_module
+from pik.inputs.named_mappings import shipped_mappings
 from pik.inputs.source import file_source
 from pik.model.jmes import quoted
 from pik.model.layout import AUTO, Layout
@@ -142,6 +143,15 @@ def test_what_values_do_not_show_is_left_open(tmp_path: Path) -> None:
     assert "is read by %d/%m/%Y %z and %m/%d/%Y %z" in found.undecided[0]
     decided = guess(american, times=Times("%m/%d/%Y %z"))
     assert (decided.undecided, accepted(american, decided)) == ((), (30, 0))
+    german = rows(tmp_path / "d.csv", "user_id,ende,zeit", [f"u{n},2026,31.01.2026 22:{n}" for n in range(10, 40)])
+    found = guess(german)
+    [time] = [one for one in found.mapping if one.field == "event_time"]
+    assert (time.expression, time.confidence, found.accepted) == ("zeit", Confidence.UNSURE, 30)
+    assert found.times.given == {"time-format": ["%d.%m.%Y %H:%M"], "timezone": ["ZONE"]}
+    two = rows(
+        tmp_path / "e.csv", "user_id,von,bis", [f"u{n},31.01.2026 22:{n},31.01.2026 23:{n}" for n in range(10, 40)]
+    )
+    assert guess(two).expressions["event_time"] == "FIELD"
     bare = tmp_path / "c.jsonl"
     bare.write_text('{"a":1,"b":{"c":"x"}}\n' * 3)
     found = guess(bare)
@@ -228,12 +238,29 @@ def test_the_only_field_of_times_is_proposed_whatever_its_name(tmp_path: Path) -
             {"event_time": "time", "event_type": "method", "entity_id": "host"},
         ),
         (
+            "documents.jsonl",
+            "".join(
+                json.dumps(
+                    {
+                        "Records": [
+                            {"at": 1769900000 + n, "kind": "x", "user": f"u{n}"},
+                            {"at": 1769900000123 + n, "kind": "y", "user": "v"},
+                            {"at": 1769900000 + n, "kind": "x", "user": "w"},
+                        ]
+                    }
+                )
+                + "\n"
+                for n in range(3)
+            ),
+            {"event_time": "at", "event_type": "kind", "entity_id": "user"},
+        ),
+        (
             "kafka",
             "".join(f'k{n % 3}\t{{"at":176990000{n},"kind":"x"}}\n' for n in range(9)),
             {"event_time": "value.at", "event_type": "value.kind", "entity_id": "key", "payload": "value"},
         ),
     ],
-    ids=["records", "text", "kcat"],
+    ids=["records", "text", "documents", "kcat"],
 )
 def test_formats_are_recognized(tmp_path: Path, name: str, text: str, expected: dict[str, str]) -> None:
     (tmp_path / name).write_text(text)
@@ -250,6 +277,15 @@ def test_events_and_records_of_a_named_mapping_need_no_other(tmp_path: Path) -> 
     fitting = NamedMapping("fits", "pik.toml", {"time-format": ["epoch"]}, fields)
     other = NamedMapping("other", "pik.toml", {}, {**fields, "entity_id": "whom"})
     assert guess(path, named=[other, fitting]).named is fitting
+    with path.open("a") as file:
+        file.write('{"who":null,"at":1769900000}\n')
+    assert guess(path, named=[fitting]).named is None
+    message = {"topic": "t", "partition": 0, "offset": 1, "tstype": "create", "ts": 1769900000000, "key": "k"}
+    messages = tmp_path / "messages"
+    messages.write_text("".join(json.dumps({**message, "payload": one}) + "\n" for one in ("{}", None, "{}")))
+    found = guess(messages, named=[shipped_mappings()["kcat"]])
+    assert (str(found.named), found.accepted, found.records) == ("kcat (shipped)", 2, 3)
+    assert found.problem == "payload: parse_json() takes string, not null"
     assert guess(path, {"entity_id": "who"}, named=[fitting]).expressions["entity_id"] == "who"
     path.write_text(
         '{"source":"s","event_type":"t","entity_id":"e","event_time":"2026-01-01T00:00:00Z","payload":{}}\n{"a":1}\n'

@@ -94,13 +94,15 @@ def guess(
     expressions, `named` mappings are tried first.
     """
     samples = Samples(opened, max_line)
-    if not given and (found := _without_fields(samples, layout, times, named)) is not None:
-        return found
+    if not given:
+        certain = None if opened.is_stream else opened.known_mapping(layout)
+        if (found := _without_fields(samples, layout, times, named, certain)) is not None:
+            return found
     sample = samples.of(layout, RecordMapping(given, times).parents)
-    if sample.size == 1 and sample.records and sample.layout.records is None and not opened.is_stream:
-        lists = list(lists_in(json.loads(sample.records[0].line)))
-        if len(lists) == 1 and sample.layout.format in WRITTEN_AS_JSON:
-            sample = samples.of(replace(sample.layout, format=InputFormat.JSON, records=path_text(lists[0])))
+    if sample.layout.format in WRITTEN_AS_JSON and sample.layout.records is None and not opened.is_stream:
+        path = _records_in(sample.records) if len(sample.records) == sample.size else None
+        if path is not None:
+            sample = samples.of(replace(sample.layout, format=InputFormat.JSON, records=path))
     found = Guess(sample.layout, sample.size if sample.records else 0, times=times, problem=sample.problem)
     return (
         found
@@ -109,14 +111,27 @@ def guess(
     )
 
 
-def _without_fields(samples: Samples, layout: Layout, times: Times, named: Iterable[NamedMapping]) -> Guess | None:
-    """Return the guess for records that are events, or that a named mapping reads; None if they are neither."""
-    with suppress(InputError):  # a named mapping may know how to read it
+def _records_in(documents: Sequence[Sampled]) -> str | None:
+    """Return where records lie in documents: one with a single list of objects, or several with nothing else."""
+    found = [json.loads(one.line) for one in documents]
+    if len(found) > 1 and any(len(one) > 1 for one in found):
+        return None
+    paths = {path_text(path) for one in found for path in lists_in(one)}
+    return paths.pop() if len(paths) == 1 else None
+
+
+def _without_fields(
+    samples: Samples, layout: Layout, times: Times, named: Iterable[NamedMapping], certain: str | None
+) -> Guess | None:
+    """Return the guess for records that are events, or that a named mapping reads: all of them, or some where it is
+    `certain` that they are of that mapping. None if they are neither."""
+    with suppress(InputError, UsageError):  # a named mapping may know how to read it
         sample = samples.of(layout)
-        events = _count(sample.records, lambda one: read_event(one.line, times.zones()))
+        events, _ = _count(sample.records, lambda one: read_event(one.line, times.zones()))
         if sample.layout.format in WRITTEN_AS_JSON and 2 * events > sample.size:
             return Guess(sample.layout, sample.size, times=times, accepted=events, problem=sample.problem)
     patterns = {one.layout.pattern for one in samples.known}
+    made: Guess | None = None
     for mapping in named:
         with suppress(InputError, UsageError, Invalid):
             is_general = mapping.origin == SHIPPED and not mapping.recognized_by
@@ -124,26 +139,30 @@ def _without_fields(samples: Samples, layout: Layout, times: Times, named: Itera
                 continue  # it reads lines of others, too
             compiled = RecordMapping(mapping.fields, times.over(mapping.times))
             sample = samples.of(mapping.layout_under(layout), compiled.parents)
-            read = _count(sample.records, _reading(compiled))
-            if read and read == sample.size:
-                return Guess(sample.layout, sample.size, times=times, named=mapping, accepted=read)
-    return None
+            accepted, problem = _count(sample.records, _reading(compiled))
+            problem = problem or sample.problem
+            found = Guess(sample.layout, sample.size, times=times, named=mapping, accepted=accepted, problem=problem)
+            if accepted and accepted == sample.size:
+                return found
+            if accepted and mapping.name == certain:
+                made = found
+    return made
 
 
 def _reading(mapping: RecordMapping) -> Callable[[Sampled], object]:
     return lambda one: mapping.read(one.line, one.place)
 
 
-def _count(sample: Sequence[Sampled], read: Callable[[Sampled], object]) -> int:
-    """Return how many records can be read so."""
-    count = 0
+def _count(sample: Sequence[Sampled], read: Callable[[Sampled], object]) -> tuple[int, str]:
+    """Return how many records can be read so, and why the first other one cannot."""
+    count, problem = 0, ""
     for one in sample:
         try:
             read(one)
-        except Invalid:
-            continue
-        count += 1
-    return count
+            count += 1
+        except Invalid as error:
+            problem = problem or error.message
+    return count, problem
 
 
 class _Guesser:
@@ -204,13 +223,8 @@ class _Guesser:
             name: replace(one, zone="UTC" if one.zone == ZONE else one.zone) for name, one in self._read_as.items()
         }
         mapping = RecordMapping(made.expressions, as_options(self._begin.times, fitting))
-        accepted, problem = 0, made.problem
-        for one in self._sample:
-            try:
-                mapping.read(one.line, one.place)
-                accepted += 1
-            except Invalid as error:
-                problem = problem or error.message
+        accepted, problem = _count(self._sample, _reading(mapping))
+        problem = made.problem or problem
         return replace(made, accepted=accepted, problem=problem)
 
     def _times(self) -> Times:

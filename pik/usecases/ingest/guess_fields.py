@@ -40,7 +40,7 @@ _NAMES: Mapping[str, Sequence[tuple[int, str]]] = {
             80,
             r"(created|ordered|paid|placed|sent|logged|published|requested|started|begin|start)( at| on| time| date)?",
         ),
-        (70, r".* (at|on|time|timestamp|ts|datetime|date)|date|day|when"),
+        (70, r".* (at|on|time|timestamp|ts|datetime|date)|date|day|when|t"),
     ),
     "received_time": ((90, rf"({_RECEIVED})( at| on| time| timestamp| date| ts)?"),),
     "event_type": (

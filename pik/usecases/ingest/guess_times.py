@@ -16,6 +16,9 @@ from pik.model import times as times_options
 from pik.model.instant import load_zone
 from pik.model.times import Times
 
+AUTO = "auto"
+"""The format that tells the unit of each number."""
+
 FORMAT, ZONE = "FORMAT", "ZONE"
 """Stand for what a person has to put there."""
 
@@ -48,6 +51,8 @@ class Written:
         """What the values are, in words."""
         if self.format in _UNITS:
             return f"{_UNITS[self.format]} since 1970, by their magnitude ({self.format})"
+        if self.format == AUTO:
+            return f"numbers since 1970 in several units, by their magnitude ({AUTO})"
         if self.format in NAMED and NUMBER.fullmatch(NAMED[self.format].example):
             return f"numbers of the format {self.format}, by their magnitude"
         if self.format in TEXTS:
@@ -63,6 +68,8 @@ def formats_of(values: Sequence[Any]) -> list[Written]:
     units = {_unit_of(value) for value in values}
     if len(units) == 1 and (unit := units.pop()):
         return [_written(unit, values)]
+    if len(units) > 1 and units <= _UNITS.keys():
+        return [Written(AUTO)]
     if not all(isinstance(value, str) for value in values):
         return []
     for name in _SPELLED:

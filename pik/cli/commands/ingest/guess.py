@@ -108,7 +108,11 @@ def guess_mapping(cli: Context, files: list[str], sources: list[Source], options
 def _expect_alone(cli: Context) -> None:
     """Raises UsageError for an option that has no effect on a guess."""
     for name, words in cli.typed.items():
-        if name not in _WITH_IT and words[0].startswith("--") and name not in ("store", "format", "quiet", "actor"):
+        if (
+            name not in _WITH_IT
+            and words[0].startswith("--")
+            and name not in ("store", "format", "display_timezone", "quiet", "actor")
+        ):
             raise UsageError(f"{words[0]} does not go with --guess", hint="it stores nothing; leave one of them out")
 
 
@@ -140,7 +144,8 @@ def _without_mapping(options: ReadingOptions) -> list[str]:
 
 def _verdict(found: Guess) -> str:
     if found.named is not None:
-        return f"the mapping {found.named} reads all {found.records:,} records that were looked at"
+        all_of = f"all {found.records:,}" if not found.problem else f"{found.accepted:,} of {found.records:,}"
+        return f"the mapping {found.named} reads {all_of} records that were looked at"
     if not found.mapping:
         return f"the records are events as they stand: {found.accepted:,} of {found.records:,} that were looked at"
     if found.found:

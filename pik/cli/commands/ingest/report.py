@@ -199,7 +199,7 @@ def show_ingested(
         cli.show(INGEST_SEVERAL, total, **found, **following)
 
 
-_FOREIGN = "foreign records need --map; `pik ingest --help` shows how"
+_FOREIGN = "foreign records need --map; `pik ingest --guess FILE` proposes one"
 _MAPPED = "the mapping, of --map and of pik.toml, fits none of the records"
 _ENCODED = "text that is not UTF-8 needs --encoding, such as --encoding cp1252"
 
