@@ -80,6 +80,11 @@ def _block(lines: list[bytes], first_seq: int, offset: int, problems: dict[int, 
     return Block(first_seq, first_seq + len(lines) - 1, data, offset, problems=problems)
 
 
+def names_of(stream: BinaryIO, name: str, layout: Layout) -> Sequence[str]:
+    """Return the names of the columns; none for an empty text. Raises InputError for a header that cannot be read."""
+    return layout.columns or _header(iter(_Rows(stream, layout, BLOCK)), name)
+
+
 def _header(rows: Iterator[tuple[Sequence[str], Problem | None]], name: str) -> Sequence[str]:
     """Return the names that the first row gives. Raises InputError."""
     for cells, problem in rows:

@@ -218,7 +218,7 @@ class RecordMapping:
         """Raise UsageError where a required field's expression finds nothing in any of an input's first records, an
         expression fails on all of them, or none of their times has an offset and no zone is given: they would all be
         rejected. `file` is the path of the input's file."""
-        self._expect_names(records, name)
+        self.expect_names(records, name)
         for field, expression in self._expressions.items():
             if "parent" not in expression.functions:  # whose values are known later
                 self._expect_value(field, records, name, file)
@@ -264,7 +264,7 @@ class RecordMapping:
             hint = f"--timezone {option}ZONE tells the zone that they are in (UTC, Europe/Berlin); {MIXED}"
             raise UsageError(f"the times of {name} have no offset from UTC: {local!r:.60}", hint=hint)
 
-    def _expect_names(self, records: Sequence[Mapping[str, Any]], name: str) -> None:
+    def expect_names(self, records: Sequence[Mapping[str, Any]], name: str) -> None:
         """Raise UsageError where none of the records, nor what functions make of them, has a field that is needed."""
         for field in REQUIRED if records else ():
             found: list[Any] = list(records)
@@ -282,7 +282,7 @@ class RecordMapping:
         option = f"--map {field}={text}"
         what = option if field in self._given else f"no --map for {field}"
         message = f"{what}: the first records of {name} have no field {path[0]}{' there' if inside else ''}"
-        have = f"{', '.join(names[:12])}{', …' if len(names) > 12 else ''}; {MIXED}"
+        have = f"{', '.join(one[:60] for one in names[:12])}{', …' if len(names) > 12 else ''}; {MIXED}"
         if inside:
             return UsageError(message, hint=f"the fields there are {have}")
         if whole in names:

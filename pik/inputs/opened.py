@@ -22,7 +22,7 @@ from pik.inputs import blocks as json_lines
 from pik.inputs import csv_rows, json_values, kcat_lines, nested_records, parquet_rows, text_lines
 from pik.inputs.blocks import BLOCK, Block, NulRuns
 from pik.inputs.compression import WINDOW, beginning, codec_of, decompressed, uncompressed
-from pik.inputs.csv_rows import delimiter_of, table
+from pik.inputs.csv_rows import delimiter_of, names_of, table
 from pik.inputs.encoding import as_utf8, expect_utf8
 from pik.inputs.mapping import MIXED, RecordMapping
 from pik.inputs.named_mappings import recognized
@@ -207,6 +207,12 @@ class OpenedFile(OpenedInput):
             if layout.records is None:
                 _expect_records_themselves(records[0], mapping, self.name)
             raise
+        if (
+            not records
+            and layout.is_table
+            and (names := names_of(io.BytesIO(self._head(layout)[0]), self.name, layout))
+        ):
+            mapping.expect_names([dict.fromkeys(names, "")], self.name)
         if not records and layout == JSON_LINES:
             head = self._head(layout)[0].decode(errors="replace").lstrip("\ufeff" + _BETWEEN)
             _expect_records_themselves(cut_object(head), mapping, self.name)

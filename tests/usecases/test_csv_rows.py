@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from pik.errors import InputError, Invalid, UsageError
 from pik.inputs import csv_rows
 from pik.inputs.blocks import Block
+from pik.inputs.mapping import RecordMapping
 from pik.inputs.source import file_source
 from pik.model.layout import AUTO, InputFormat, Layout, read_layout
 
@@ -102,6 +103,25 @@ def test_a_header_that_names_two_columns_alike_is_refused() -> None:
     with pytest.raises(InputError, match="two columns have the same name, 'a'"):
         read(b"a,b,a\n1,2,3\n")
     assert read(b"") == read(b"a,b\n") == []
+
+
+def test_a_mapping_of_other_columns_is_refused_where_there_is_no_row(tmp_path: Path) -> None:
+    fields = {"source": "'s'", "event_type": "'t'", "entity_id": "who", "event_time": "at", "payload": "@"}
+    for text, is_right in (
+        ("at;who\n", True),
+        ("at;whom\n", False),
+        ('{"at": "' + "x" * 999 + '"}', False),
+        ("", True),
+    ):
+        (tmp_path / "t.csv").write_text(text)
+        with file_source(str(tmp_path / "t.csv")).open() as opened:
+            layout = Layout(InputFormat.CSV, delimiter=";")
+            if is_right:
+                opened.expect_fields(layout, RecordMapping(fields))
+            else:
+                with pytest.raises(UsageError, match="have no field who") as error:
+                    opened.expect_fields(layout, RecordMapping(fields))
+                assert len(error.value.hint) < 250
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "cp1252"])
