@@ -79,6 +79,11 @@ class Guess:
         """The expressions, by field."""
         return {one.field: one.expression for one in self.mapping}
 
+    @property
+    def missing(self) -> list[str]:
+        """The fields for which there is no expression yet."""
+        return [one.field for one in self.mapping if one.expression == MISSING]
+
 
 def guess(
     opened: OpenedInput,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
@@ -83,26 +83,29 @@ def guess_mapping(cli: Context, files: list[str], sources: list[Source], options
         hint = command("ingest", "--dry-run", *files)
         raise UsageError(f"there is no record in the beginning of {source.name}{why}", hint=hint)
     words = _words(found, options, none=any(one.files for one in own.values()))
-    notes = ["nothing was stored; look at what the dry run shows before you ingest"]
-    if len(sources) > 1:
-        notes.append(f"only {source.name} was looked at, of {number_of(len(sources), 'input')}")
-    holes = any(one.expression == "FIELD" for one in found.mapping)
-    if found.problem and holes:
-        notes.append(f"there are records that cannot be read, such as: {found.problem}")
-    elif found.problem:
-        others = number_of(found.records - found.accepted, "record")
-        notes.append(f"{others} of {found.records:,} would be rejected, such as: {found.problem}")
-    if len(found.found) > _FIELDS:
-        notes.append(f"the records have {len(found.found) - _FIELDS:,} more fields")
     left_out = [name for name, rows in (("proposed", found.mapping), ("found_fields", found.found)) if not rows]
     cli.show(
         INGEST_GUESS.without(*left_out),
         found,
-        accepted=None if holes else found.accepted,
-        note="; ".join(notes),
+        accepted=None if found.missing else found.accepted,
+        note="; ".join(_notes(found, source.name, len(sources))),
         next=command("ingest", "--dry-run", *files, *words),
     )
     return PARTLY if found.undecided else None
+
+
+def _notes(found: Guess, source: str, inputs: int) -> Iterator[str]:
+    """Yield what else to know of the guess, which is of one of the inputs."""
+    yield "nothing was stored; look at what the dry run shows before you ingest"
+    if inputs > 1:
+        yield f"only {source} was looked at, of {number_of(inputs, 'input')}"
+    if found.problem and found.missing:
+        yield f"there are records that cannot be read, such as: {found.problem}"
+    elif found.problem:
+        others = number_of(found.records - found.accepted, "record")
+        yield f"{others} of {found.records:,} would be rejected, such as: {found.problem}"
+    if len(found.found) > _FIELDS:
+        yield f"the records have {len(found.found) - _FIELDS:,} more fields"
 
 
 def _expect_alone(cli: Context) -> None:
@@ -117,7 +120,9 @@ def _expect_alone(cli: Context) -> None:
 
 
 def _words(found: Guess, options: ReadingOptions, *, none: bool) -> list[str]:
-    """Return the options of the command that is proposed."""
+    """Return the options of the command that is proposed; `none` where a mapping of pik.toml could be taken instead."""
+    if found.named is not None:
+        return ["--mapping", found.named.name, *options.words()]
     words: list[str] = []
     layout: Mapping[str, str] = found.layout.given
     for name, text in layout.items():
@@ -126,8 +131,6 @@ def _words(found: Guess, options: ReadingOptions, *, none: bool) -> list[str]:
         if name == "delimiter" and options.delimiter is None:
             continue
         words += [f"--{name}", text]
-    if found.named is not None:
-        return ["--mapping", found.named.name, *_without_mapping(options)]
     words += ["--mapping", "none"] if none else []
     for one in found.mapping:
         words += ["--map", f"{one.field}={one.expression}"]
@@ -138,10 +141,6 @@ def _words(found: Guess, options: ReadingOptions, *, none: bool) -> list[str]:
     return words + (["--max-window", str(options.max_window)] if options.max_window else [])
 
 
-def _without_mapping(options: ReadingOptions) -> list[str]:
-    return options.words()
-
-
 def _verdict(found: Guess) -> str:
     if found.named is not None:
         all_of = f"all {found.records:,}" if not found.problem else f"{found.accepted:,} of {found.records:,}"
@@ -149,8 +148,7 @@ def _verdict(found: Guess) -> str:
     if not found.mapping:
         return f"the records are events as they stand: {found.accepted:,} of {found.records:,} that were looked at"
     if found.found:
-        missing = ", ".join(one.field for one in found.mapping if one.expression == "FIELD")
-        return f"no field of the records looks like {missing}"
+        return f"no field of the records looks like {', '.join(found.missing)}"
     more = f", {number_of(len(found.undecided), 'thing')} to decide" if found.undecided else ""
     return f"a mapping by which {found.accepted:,} of {found.records:,} records become events{more}"
 
