@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pik.errors import Invalid, UsageError, number_of
 from pik.model.instant import NO_ZONES, TimeNotes, Zone, Zones, load_zone
 
-FORMAT, TIMEZONE, AMBIGUOUS = "time-format", "timezone", "ambiguous"
-OPTIONS = (FORMAT, TIMEZONE, AMBIGUOUS)
+TIME_FORMAT, TIMEZONE, AMBIGUOUS = "time-format", "timezone", "ambiguous"
+OPTIONS = (TIME_FORMAT, TIMEZONE, AMBIGUOUS)
 """The options that describe times."""
 
 FIELDS = ("event_time", "received_time")
@@ -31,15 +31,15 @@ class Times:
 
     def _of(self, option: str, field: str) -> str | None:
         special = {(option, field): text for option, field, text in self.special}
-        return special.get((option, field), self.format if option == FORMAT else self.timezone)
+        return special.get((option, field), self.format if option == TIME_FORMAT else self.timezone)
 
     def format_given(self, field: str) -> str | None:
         """Return the name of the format that is given for this field."""
-        return self._of(FORMAT, field)
+        return self._of(TIME_FORMAT, field)
 
     def format_of(self, field: str) -> str:
         """Return the name of the format in which this field is written."""
-        return self._of(FORMAT, field) or "rfc3339"
+        return self._of(TIME_FORMAT, field) or "rfc3339"
 
     @property
     def given(self) -> dict[str, list[str]]:
@@ -55,7 +55,7 @@ class Times:
         """The options of a batch that say the same, equal wherever records are read alike. RFC 3339 goes without
         saying."""
         found = {} if self.ambiguous is None else {AMBIGUOUS: self.ambiguous}
-        for option in (FORMAT, TIMEZONE):
+        for option in (TIME_FORMAT, TIMEZONE):
             name = option.replace("-", "_")
             texts = {field: text for field in FIELDS if (text := self._of(option, field)) not in (None, "rfc3339")}
             alike = len(texts) == len(FIELDS) and len(set(texts.values())) == 1
@@ -116,7 +116,7 @@ def read_times(given: Mapping[str, str | Sequence[str]]) -> Times:
             raise Invalid(f"{option} {text}: it is empty", hint=f"such as {field}={_EXAMPLES[option]}")
         texts[option, field] = value
     special = tuple((option, field, text) for (option, field), text in texts.items() if field)
-    times = Times(texts.get((FORMAT, "")), texts.get((TIMEZONE, "")), special, texts.get((AMBIGUOUS, "")))
+    times = Times(texts.get((TIME_FORMAT, "")), texts.get((TIMEZONE, "")), special, texts.get((AMBIGUOUS, "")))
     if times.ambiguous not in (None, "earlier", "later"):
         raise Invalid(f"{AMBIGUOUS} {times.ambiguous!r} is neither earlier nor later")
     try:
@@ -130,14 +130,14 @@ def _texts(given: str | Sequence[str]) -> Sequence[str]:
     return [given] if isinstance(given, str) else given
 
 
-_EXAMPLES: Mapping[str, str] = {FORMAT: "epoch_ms", TIMEZONE: "Europe/Berlin"}
+_EXAMPLES: Mapping[str, str] = {TIME_FORMAT: "epoch_ms", TIMEZONE: "Europe/Berlin"}
 
 
 def recorded_times(options: Mapping[str, str]) -> Times:
     """Return what `recorded` options of a batch say of times."""
     special = [
         (option, field, text)
-        for option in (FORMAT, TIMEZONE)
+        for option in (TIME_FORMAT, TIMEZONE)
         for field in FIELDS
         if (text := options.get(f"{option.replace('-', '_')}.{field}")) is not None
     ]

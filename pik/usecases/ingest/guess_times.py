@@ -12,9 +12,8 @@ from pik.errors import Invalid
 from pik.inputs.epochs import NUMBER, UNITS, evident_count, evident_unit, read_number
 from pik.inputs.named_formats import NAMED
 from pik.inputs.time_formats import TEXTS, TimeFormat
-from pik.model import times as times_options
 from pik.model.instant import load_zone
-from pik.model.times import Times
+from pik.model.times import TIME_FORMAT, TIMEZONE, Times
 
 AUTO = "auto"
 """The format that tells the unit of each number."""
@@ -105,9 +104,9 @@ def as_options(times: Times, written: Mapping[str, Written]) -> Times:
     special: list[tuple[str, str, str]] = []
     for name, one in () if alike else list(written.items())[1:]:
         if one.format != first.format:
-            special.append((times_options.FORMAT, name, one.format))
+            special.append((TIME_FORMAT, name, one.format))
         if one.zone is not None and one.zone != first.zone:
-            special.append((times_options.TIMEZONE, name, one.zone))
+            special.append((TIMEZONE, name, one.zone))
     return Times(general.format, general.timezone, tuple(special)).over(times)
 
 
