@@ -49,7 +49,7 @@ COMMANDS: Mapping[str, Entry] = {
     ),
     **_chapter(
         "Know the numbers",
-        metrics=("numbers.metrics", "Define metrics: apply, list, show."),
+        metrics=("numbers.metrics", "Define metrics: apply, list, show, retire."),
         aggregates=("numbers.imports", "List current values, or every version; import others from a file."),
         diff=("inspect.reconcile", "Compare numbers with raw, and a log with what arrived."),
         triage=("numbers.triage", "Run every check over a window; the first command of a runbook."),

@@ -234,7 +234,9 @@ def test_the_only_field_of_times_is_proposed_whatever_its_name(tmp_path: Path) -
         ),
         (
             "web.log",
-            "".join(f'h{n % 3} - - [01/Jan/2026:00:00:0{n} +0000] "GET / HTTP/1.1" 200 1\n' for n in range(9)),
+            "".join(
+                f'h{n % 3} - {"-ab"[n % 3]} [01/Jan/2026:00:00:0{n} +0000] "GET / HTTP/1.1" 200 1\n' for n in range(9)
+            ),
             {"event_time": "time", "event_type": "method", "entity_id": "host"},
         ),
         (

@@ -335,7 +335,7 @@ class _Guesser:
 
     def _entity_id(self, name: str) -> FieldGuess | None:
         def many(one: Column) -> bool:
-            return len(set(one.texts)) > 1 and 2 * one.texts.count("-") < len(one.texts)
+            return len(set(one.texts)) > 1 and 10 * one.texts.count("-") < len(one.texts)
 
         ranked = [(score * len(one.values), score, one) for score, one in self._ranked(name, many)]
         best = self._everywhere(name, lambda one: one.texts)
