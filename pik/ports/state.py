@@ -167,11 +167,11 @@ class Aggregates(Protocol):
         known_until: int,
         reason: str,
         actor: str = "",
-        computed_by: str = "",
+        computed_by: Sequence[str] = (),
     ) -> None:
         """Store one version per row for the task's run, beside the version that is current, which becomes its base.
 
-        `computed_by`, a program and its version, is added to those of the run. Nothing is written if `rows` raises. A
+        `computed_by`, programs with their versions, is added to that of the run. Nothing is written if `rows` raises. A
         version that is there already stays as it is, so a task may be written any number of times; an interrupted write
         is finished by the next. A CANCELLED run writes nothing more.
         """

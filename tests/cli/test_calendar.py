@@ -81,7 +81,11 @@ def test_a_day_of_23_hours_is_compared_replayed_explained_and_imported(berlin: C
     assert run["effective"] == {"from": "2026-03-28T23:00:00Z", "to": "2026-03-29T22:00:00Z"}
     listed = pik("aggregates", "--metric", "berlin", "--format", "json")
     assert rows(listed, "aggregates", "bucket_local", "value") == [("2026-03-29+01:00", "150.00")]
-    assert "tzdata" in pik("runs", "show", run["run_id"]).out
+
+    # Tasks of metrics with and without a timezone: what computed a run lists each program once.
+    run = pik("replay", "--all", *window, "--promote", "--yes", "--format", "json").json()
+    shown = pik("runs", "show", run["run_id"], "--format", "json").json()
+    assert [text.split()[0] for text in shown["computed_by"]] == ["DuckDB", "pik", "tzdata"]
 
     # A date names the bucket of that date, and so does what tables show.
     for bucket in ("2026-03-29", "2026-03-29+01:00", "2026-03-29T21:00:00Z"):
@@ -108,7 +112,7 @@ def test_a_day_of_23_hours_is_compared_replayed_explained_and_imported(berlin: C
     assert (imported["new"], imported["same"], imported["first"]) == (2, 1, "2026-03-27T23:00:00Z")
     assert pik("verify", "--format", "json").json()["damage"] == 0
 
-    query = "SELECT bucket_local, value FROM aggregates WHERE bucket_local LIKE '2026-03-29%'"
+    query = "SELECT bucket_local, value FROM aggregates WHERE metric = 'berlin' AND bucket_local LIKE '2026-03-29%'"
     assert pik("sql", query, "--format", "csv").out.splitlines()[1:] == ["2026-03-29+01:00,150.00"]
 
 

@@ -46,7 +46,12 @@ def live(store: Store) -> None:
         imported = structs.replace(row("f", number), inputs=None)
         for at, rows in enumerate(([row("e", number), imported], [row("é", number, 50)])):
             store.aggregates.write(
-                task(run_id, at), iter(rows), versions={"a": 2}, known_until=5, reason="why", computed_by="pik 1"
+                task(run_id, at),
+                iter(rows),
+                versions={"a": 2},
+                known_until=5,
+                reason="why",
+                computed_by=["pik 1", "DuckDB 2"],
             )
             failed = FailedAggregate(
                 metric="a", metric_version=1, inputs=1, bucket=0, entity_id="z", reason="no number", events=1

@@ -172,7 +172,7 @@ class LocalAggregates:
         known_until: int,
         reason: str,
         actor: str = "",
-        computed_by: str = "",
+        computed_by: Sequence[str] = (),
     ) -> None:
         # Rows are computed while they are staged: before anything is locked, and in bounded memory.
         with self.database.staging() as connection:
@@ -196,8 +196,7 @@ class LocalAggregates:
             for after in range(0, last, _PART):
                 kept = connection.execute(_KEEP, {**values, "after": after}).fetchall()
                 count, total = count + len(kept), xor_of((digest for (digest,) in kept), total)
-            programs = (computed_by,) if computed_by else ()
-            note_written(connection, writer, Written(*(*tally, count, total.hex(), programs)))
+            note_written(connection, writer, Written(*(*tally, count, total.hex(), tuple(computed_by))))
 
     def current(
         self, metric: str, window: Window, entities: Sequence[str] = (), *, checked: bool = False

@@ -14,12 +14,11 @@ from pik.model.metric import Metric
 from pik.ports.store import Store
 
 
-def programs(metrics: Iterable[Metric], *others: str) -> str:
-    """Return the programs that compute values of these metrics, with their versions: pik, the others, and what the
-    rules of timezones come from, with the first digits of the SHA-256 of each zone's rules."""
+def programs(metrics: Iterable[Metric], *others: str) -> list[str]:
+    """Return the programs that compute values of these metrics, with their versions: pik, the others, and for each
+    timezone what its rules come from, with the first digits of the rules' SHA-256."""
     zones = sorted({metric.definition.timezone for metric in metrics if metric.definition.timezone})
-    rules = ", ".join(f"{zone} {_digest(zone)}" for zone in zones)
-    return ", ".join([f"pik {__version__}", *others, *([f"{zones_version()} ({rules})"] if zones else [])])
+    return [f"pik {__version__}", *others, *(f"{zones_version()} ({zone} {_digest(zone)})" for zone in zones)]
 
 
 class MovedZones:
@@ -36,7 +35,7 @@ class MovedZones:
             return None
         then = None
         for text in self._programs(run_id):
-            if match := re.search(rf"(tzdata \S+) \((?:.*, )?{re.escape(zone)} (\w+)", text):
+            if match := re.fullmatch(rf"(tzdata \S+) \({re.escape(zone)} (\w+)\)", text):
                 then = match[1] if match[2] != _digest(zone) else then
         if then is None:
             return None

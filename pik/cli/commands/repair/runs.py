@@ -256,7 +256,7 @@ OUTCOME = (
     Field("removed", Count, "current values without events any more (not among `buckets`), or that would become NULL"),
     Field("promoted", Count, "aggregates that this run made current, less those that were rolled back"),
     Field("rolled_back", Count, "aggregates that a rollback took back"),
-    Field("computed_by", list[str] | None, "programs, such as `pik 0.1.0, DuckDB 1.4.2`"),
+    Field("computed_by", list[str] | None, "the programs and their versions, such as `pik 0.1.0`, each once"),
     Field("next", str | None, get=next_command),
 )
 """How far a run is, or how it ended."""

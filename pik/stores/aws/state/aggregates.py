@@ -64,7 +64,7 @@ class AwsAggregates:
         known_until: int,
         reason: str,
         actor: str = "",
-        computed_by: str = "",
+        computed_by: Sequence[str] = (),
     ) -> None:
         writing = _Writing(self.table, task, versions, known_until, reason, actor)
         tally: Counter[str] = Counter()
@@ -76,7 +76,7 @@ class AwsAggregates:
             tally.update(item["kind"] for item in written)
             digests = xor_of((item["digest"] for item in written), digests)
         counts = tally["new"], tally["changed"], tally["unchanged"], tally["removed"], tally.total()
-        state = layout.task_tally(task, Written(*counts, digests.hex(), (computed_by,) if computed_by else ()))
+        state = layout.task_tally(task, Written(*counts, digests.hex(), tuple(computed_by)))
         change = "SET " + ", ".join(f"#{name} = :{name}" for name in state)
         # Of two writers of one task that computed different rows, the counts of the one with more rows stay.
         condition = "attribute_not_exists(#written) OR #written <= :written"

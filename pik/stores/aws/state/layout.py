@@ -310,7 +310,7 @@ def written_of(state: Mapping[str, Any]) -> Written | None:
     if "written" not in state:
         return None
     *counts, xor, programs = (state[name] for name in _WRITTEN)
-    return Written(*(*counts, xor.hex(), (programs,) if programs else ()))
+    return Written(*(*counts, xor.hex(), tuple(programs.split(", ")) if programs else ()))
 
 
 def tally_digest(run_id: str, number: int, state: Mapping[str, Any]) -> bytes:

@@ -143,7 +143,7 @@ class AwsRuns:
         found: RunItem | None = None
         counts = Counter(dict.fromkeys(_COUNTED, 0))
         failing: list[str] = []
-        programs = set()
+        programs: set[str] = set()
         for item in self.table.query(layout.run_pk(run_id), between=_PROGRESS):
             if item["sk"] == layout.RUN:
                 found = item
@@ -156,7 +156,8 @@ class AwsRuns:
                     raise damaged_row(f"the state of task {int(item['sk'].partition('/')[2])} of run {run_id}")
                 counts["done"] += item.get("state") == TaskState.DONE
                 counts["failed"] += item.get("state") == TaskState.FAILED
-                programs |= {item["computed_by"]} if item.get("computed_by") else set()
+                written = layout.written_of(item)
+                programs.update(written.computed_by if written else ())
                 if item.get("failing"):
                     counts["failed_aggregates"] += item["failing"]
                     failing.append(item["failures"])
