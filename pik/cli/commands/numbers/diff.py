@@ -122,10 +122,10 @@ def aggregates(
     The digests of current values are checked only with --entity; `pik verify` checks all of them.
 
     With --against the numbers of the file take the place of the current values. Its columns are found by their usual
-    names (bucket, day, date, …; entity_id, customer, …; the name of a metric), and what was taken is printed. Dates and
-    times are UTC, and numbers count as they are written; a number that cannot be read or comes twice is an error that
-    names the line. The store's values that the file lacks are rows (+) too: --from, --to and --entity set the scope of
-    both sides.
+    names (bucket, day, date, …; entity_id, customer, …; the name of a metric), and what was taken is printed. Dates
+    are those of the metric's timezone (without one, UTC), times UTC, and numbers count as they are written; a number
+    that cannot be read or comes twice is an error that names the line. The store's values that the file lacks are rows
+    (+) too: --from, --to and --entity set the scope of both sides.
 
     The delta is always right minus left. A run is compared in the values that it wrote. What was current at some time
     follows from the promotions and rollbacks until then.
