@@ -18,7 +18,7 @@ from pik.errors import Invalid, NotFound
 from pik.lambdas import Event, Response, body_of, caller, http_handler, logger, metrics, respond
 from pik.model.event import MAX_STRING, check_name
 from pik.model.ids import new_id
-from pik.model.instant import Window, format_instant, parse_instant
+from pik.model.instant import Window, format_instant, parse_instant, parse_local
 from pik.model.metric import RunRequest, RunState, Task
 from pik.model.scenario import COUNTED_DUPLICATES
 from pik.ports.remote import PlannedRun, RunView
@@ -49,9 +49,12 @@ def _instant(value: Any, info: ValidationInfo) -> Any:
     if not isinstance(value, str):
         raise Invalid(f"{info.field_name} is not a string", field=str(info.field_name))
     try:
-        return parse_instant(value, date_only=True)
+        instant, offset = parse_instant(value, date_only=True), parse_local(value, date_only=True)[1]
+        if offset is None and len(value) > len("2026-01-31"):  # only a date has no offset
+            raise Invalid(f"{value} has no offset from UTC: end it with Z if it is in UTC")
     except Invalid as error:
         raise Invalid(f"{info.field_name} {error.message}", field=str(info.field_name)) from None
+    return instant
 
 
 _Name = Annotated[
@@ -73,7 +76,7 @@ _WHEN = {"anyOf": [{"type": "string", "format": "date-time"}, {"type": "string",
 _Instant = Annotated[
     int,
     BeforeValidator(_instant),
-    WithJsonSchema({**_WHEN, "description": "RFC 3339, or a date, which is its midnight in UTC"}),
+    WithJsonSchema({**_WHEN, "description": "RFC 3339 with an offset, or a date, which is its midnight in UTC"}),
 ]
 
 

@@ -147,6 +147,7 @@ def test_a_replay_that_is_tried_only_sends_nothing(store) -> None:
         (asked(entity_id=""), "entity_id"),
         (asked(end_time="2026-01-30"), "end_time"),
         (asked(start_time="x"), "start_time"),
+        (asked(start_time="2026-01-30T00:00:00"), "start_time"),
         (asked(limit=0), "limit"),
         (asked(metrics=[1]), "metrics"),
         (asked(other=1), "other"),
