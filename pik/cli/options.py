@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
 
-from pik.cli.document import Field
+from pik.cli.document import Column, Field, or_null
 from pik.cli.text import broken, visible
+from pik.cli.values import Moment
 from pik.errors import Invalid, PikError, UsageError
 from pik.model.instant import MAX_INSTANT, MIN_INSTANT, Window, Zone, load_zone, parse_duration
 from pik.model.typed_times import typed_instant
@@ -87,6 +88,15 @@ LEFT_OUT = Field(
     "metrics over all entities, which `--entity` leaves out; null: none",
     get="left_out",
 )
+
+VALUE_RETIRED_AT = Column(
+    "retired_at",
+    Moment | None,
+    "since when its metric is retired; null: it is not",
+    get=or_null("retired_at"),
+    rare=True,
+)
+"""The column of a list of values."""
 
 
 def note_left_out(cli: Context, names: Sequence[str]) -> None:

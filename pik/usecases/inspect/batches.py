@@ -66,15 +66,13 @@ def record_bytes(reject: Reject) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Lags:
-    """Percentiles of lag, in nanoseconds; `skewed` deliveries have a negative one. Unless `exact`, each is rounded
-    down to three significant digits."""
+    """Percentiles of lag, in nanoseconds. Unless `exact`, each is rounded down to three significant digits."""
 
     min: int
     p50: int
     p95: int
     p99: int
     max: int
-    skewed: int
     exact: bool
 
 
@@ -89,7 +87,6 @@ def lags(counts: Mapping[int, int]) -> Lags | None:
         p95=p95,
         p99=p99,
         max=max(counts),
-        skewed=sum(count for lag, count in counts.items() if lag < 0),
         exact=are_exact(counts),
     )
 

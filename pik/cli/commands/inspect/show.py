@@ -5,6 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Annotated
 
+from pik.cli import options
 from pik.cli.buckets import bucket_column, local_column
 from pik.cli.command import cli_command
 from pik.cli.commands.inspect.corrected import (
@@ -17,7 +18,7 @@ from pik.cli.config import Format
 from pik.cli.context import Context
 from pik.cli.document import NOTE, Column, Field, Rows, Schema, or_null
 from pik.cli.options import argument, option
-from pik.cli.values import Count, Entity, Instant, Json, Lag, Moment
+from pik.cli.values import Count, Entity, Instant, Json, Lag
 from pik.model.instant import parse_instant
 
 
@@ -104,13 +105,7 @@ SHOW = Schema(
         Column("inputs", int, "events that were counted", get="computed.inputs"),
         Column("run_id", str, drop=1),
         Column("reason", str | None, wrap=True),
-        Column(
-            "retired_at",
-            Moment | None,
-            "since when its metric is retired; null: it is not",
-            get=or_null("retired_at"),
-            rare=True,
-        ),
+        options.VALUE_RETIRED_AT,
         local_column(of="computed."),
         empty="no current aggregate counts it",
         absent="not known: its day was not pulled",
