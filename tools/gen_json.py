@@ -52,6 +52,7 @@ MANIFEST = Schema(
                 "those of `--column`",
             ),
             Field("partition_by", list[str]),
+            Field("timezone", str | None, "the zone whose dates `event_date` has; null: UTC"),
         ),
         "what was asked for",
     ),

@@ -18,8 +18,8 @@ import zstandard
 
 from pik.model.batch import Verdict
 from pik.model.delivery import Delivery, extracted_values
-from pik.model.instant import full_instant
-from pik.ports.exporter import COLUMNS, CORRECTED, DELIVERY, Block, Exporter, Layout, Piece, Rows
+from pik.model.instant import full_instant, parse_instant
+from pik.ports.exporter import COLUMNS, CORRECTED, DELIVERY, Block, Exporter, Layout, Piece, Rows, local_date
 
 _SUFFIXES = {"none": "", "gzip": ".gz", "zstd": ".zst"}
 
@@ -54,9 +54,15 @@ class TextExporter:
             if kind == Verdict.UNRECORDED or (kind != Verdict.ACCEPTED and not self.layout.include_duplicates):
                 continue
             if self.layout.selection.matches(delivery):
-                key = tuple([block.day if name == "event_date" else getattr(delivery, name) for name in by])
+                key = tuple([self._partition(name, block, delivery) for name in by])
                 groups.setdefault(key, []).append(self._line(line, delivery, self._added(delivery, kind, piece)))
         yield from groups.items()
+
+    def _partition(self, name: str, block: Block, delivery: Delivery) -> str:
+        if name == "event_date":
+            days = self.layout.days
+            return block.day if days is None else local_date(days, parse_instant(delivery.event_time))
+        return cast(str, getattr(delivery, name))
 
     def _added(self, delivery: Delivery, kind: Verdict, piece: Piece) -> list[Any]:
         """Return the values that are not in the envelope: `delivery`, what corrections did, and extracted columns."""

@@ -15,7 +15,7 @@ from pik.exporters.envelope import SCHEMA, TIMESTAMP, integers, read_envelopes, 
 from pik.model.batch import Verdict
 from pik.model.delivery import ExtractedColumn, Filter, extracted_values
 from pik.model.instant import ALL_TIME, full_instant, parse_instant
-from pik.ports.exporter import CORRECTED, DELIVERY, Block, Layout, Piece, Rows
+from pik.ports.exporter import CORRECTED, DELIVERY, Block, Layout, Piece, Rows, local_date
 
 ROW_GROUP = 64 * 1024
 """Rows after which a row group is written."""
@@ -53,11 +53,20 @@ class ParquetExporter:
         table, exactly = read_envelopes(block, duplicates=self.layout.include_duplicates)
         table = self._selected(table, block.pieces)
         if table.num_rows:
+            dates = self._dates(block, table)
             if self.layout.columns:
                 table = self._with_extracted(table, exactly=exactly)
             if self.layout.microseconds:
                 table = _with_microseconds(table)
-            yield from self._partitioned(block.day, table)
+            yield from self._partitioned(dates, table)
+
+    def _dates(self, block: Block, table: pa.Table) -> list[str]:
+        """Return the date of each event; of a block of one date just that."""
+        days = self.layout.days
+        if days is None or "event_date" not in self.layout.partition_by:
+            return [block.day]
+        dates = [local_date(days, time) for time in table.column("event_time").cast(pa.int64()).to_pylist()]
+        return dates if len(set(dates)) > 1 else dates[:1]
 
     def _selected(self, table: pa.Table, pieces: Sequence[Piece]) -> pa.Table:
         masks = _masks(self.layout.selection, table)
@@ -81,13 +90,15 @@ class ParquetExporter:
             table = table.append_column(column.name, pa.array(values, _column_type(column)))
         return table
 
-    def _partitioned(self, day: str, table: pa.Table) -> Iterator[tuple[tuple[str, ...], Rows]]:
+    def _partitioned(self, dates: Sequence[str], table: pa.Table) -> Iterator[tuple[tuple[str, ...], Rows]]:
         by = self.layout.partition_by
-        if not self._values:
-            yield (day,) * len(by), table
-            return
+        if len(dates) == 1:
+            if not self._values:
+                yield (dates[0],) * len(by), table
+                return
+            dates = [dates[0]] * table.num_rows
         groups: dict[tuple[str, ...], list[int]] = {}
-        keys = [[day] * table.num_rows if name == "event_date" else table.column(name).to_pylist() for name in by]
+        keys = [dates if name == "event_date" else table.column(name).to_pylist() for name in by]
         for position, key in enumerate(zip(*keys, strict=True)):
             groups.setdefault(key, []).append(position)
         table = table.drop_columns(self._values)

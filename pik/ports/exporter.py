@@ -5,12 +5,15 @@ from __future__ import annotations
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import islice
 from typing import BinaryIO, Literal, Protocol
 
 from pik.model.batch import Verdict
+from pik.model.calendar import CalendarBuckets
 from pik.model.delivery import Delivery, ExtractedColumn, Filter
 from pik.model.event import ENVELOPE
+from pik.model.instant import day_of, day_text
 
 Format = Literal["parquet", "jsonl", "csv"]
 Compression = Literal["zstd", "snappy", "gzip", "none"]
@@ -35,7 +38,8 @@ class Layout:
     """What is exported, and how. Without `include_duplicates` only deliveries that count are. With `as_received` no
     correction holds, and there are no columns about corrections.
 
-    `microseconds`: times of Parquet have those, not nanoseconds.
+    `microseconds`: times of Parquet have those, not nanoseconds. `days`: the event_date of a partition is a date of
+    that calendar (None: of UTC).
     """
 
     selection: Filter
@@ -46,6 +50,17 @@ class Layout:
     partition_by: tuple[str, ...] = ()
     microseconds: bool = False
     as_received: bool = False
+    days: CalendarBuckets | None = None
+
+
+def local_date(days: CalendarBuckets, event_time: int) -> str:
+    """Return the date (`YYYY-MM-DD`) of an event in that calendar."""
+    return _date(days, days.start_of(event_time))
+
+
+@lru_cache(maxsize=1024)
+def _date(days: CalendarBuckets, start: int) -> str:
+    return day_text(day_of(start + days.offset_at(start)))
 
 
 @dataclass(frozen=True, slots=True)

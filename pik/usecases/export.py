@@ -165,6 +165,7 @@ def _manifest(
                 {"name": column.name, "expression": column.expression, "type": column.type} for column in layout.columns
             ],
             "partition_by": layout.partition_by,
+            "timezone": None if layout.days is None else layout.days.zone,
         },
         "known_until": format_instant(known_until) if known_until else None,
         "corrected": effects,

@@ -9,9 +9,12 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pyarrow.parquet as pq
 import pytest
@@ -65,6 +68,22 @@ def test_people_read_what_was_written(store: Any) -> None:
     assert "[2026-01-03T00:00:00Z, …)" in result.out
     assert "event_date=2026-01-04/source=web/part-0.parquet" in result.out
     assert Path("data/_manifest.json").exists()
+
+
+@pytest.mark.parametrize("format_", ["parquet", "csv"])
+def test_dates_of_partitions_are_those_of_a_timezone_given(pik: Any, format_: str) -> None:
+    start = datetime(2026, 3, 28, 20, tzinfo=UTC)  # clocks in Berlin go forward five hours later
+    times = [start + timedelta(minutes=20 * number) for number in range(160)]
+    events = [{**EVENTS[0], "event_time": time.isoformat(), "source": f"s{time.minute}"} for time in times]
+    Path("events.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events), encoding="utf-8")
+    assert pik("ingest", "events.jsonl").code == 0
+    given = ("--as", format_, "--partition-by", "event_date,source", "--timezone", "Europe/Berlin")
+    result = pik("export", "--out", "data", "--from", "2026-03-29", *given, "--format", "json")
+    local = [time.astimezone(ZoneInfo("Europe/Berlin")) for time in times]
+    expected = Counter(f"event_date={time.date()}/source=s{time.minute}" for time in local if time.day != 28)
+    assert {str(Path(file["path"]).parent): file["rows"] for file in result.json()["files"]} == expected
+    assert expected["event_date=2026-03-29/source=s0"] == 23
+    assert json.loads(Path("data/_manifest.json").read_bytes())["query"]["timezone"] == "Europe/Berlin"
 
 
 def test_columns_and_filters(store: Any) -> None:

@@ -68,6 +68,7 @@ def test_a_file_and_its_manifest(filled: Store, place: Path) -> None:
             "as_received": False,
             "columns": [],
             "partition_by": [],
+            "timezone": None,
         },
         "rows": 10,
         "files": [
@@ -91,6 +92,7 @@ def test_a_manifest_contains_the_query(filled: Store, place: Path) -> None:
         "as_received": False,
         "columns": [{"name": "v", "expression": "v", "type": "int64"}],
         "partition_by": [],
+        "timezone": None,
     }
 
 

@@ -41,7 +41,8 @@ def export(
         option("--as FORMAT", "parquet, jsonl or csv. Default: by the name of --out."),
     ] = None,
     partition_by: Annotated[
-        str | None, option("--partition-by NAMES", "Directories NAME=VALUE, of event_date, source, event_type.")
+        str | None,
+        option("--partition-by NAMES", "Directories NAME=VALUE: event_date (UTC, or --timezone), source, event_type."),
     ] = None,
     compression: Annotated[
         Literal["zstd", "snappy", "gzip", "none"] | None,
@@ -85,6 +86,7 @@ def export(
     received_event_time and correction, a line of JSON has them where a correction concerns it. --as-received writes
     what came, without them.
     """
+    from pik.model.calendar import CalendarBuckets
     from pik.model.delivery import Filter
     from pik.ports.exporter import Layout
     from pik.runtime import SILENT
@@ -106,6 +108,7 @@ def export(
         partition_by=by,
         microseconds=microseconds,
         as_received=as_received,
+        days=CalendarBuckets("1d", period.timezone) if period.timezone else None,
     )
     store = cli.open_store()
     effects = effects_finder(cli, store, layout.selection, as_received=as_received)()
