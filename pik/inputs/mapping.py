@@ -216,15 +216,15 @@ class RecordMapping:
 
     def expect_fields(self, records: Sequence[Mapping[str, Any]], name: str, file: str = "") -> None:
         """Raise UsageError where a required field's expression finds nothing in any of an input's first records, an
-        expression fails on all of them, or none of their times has an offset and no zone is given: they would all be
-        rejected. `file` is the path of the input's file."""
+        expression fails on all of them, or none of their times can be read: they would all be rejected. `file` is the
+        path of the input's file."""
         self.expect_names(records, name)
         for field, expression in self._expressions.items():
             if "parent" not in expression.functions:  # whose values are known later
                 self._expect_value(field, records, name, file)
         for field in _TIME_FIELDS:
-            if getattr(self._zones, field) is None and "parent" not in self._expressions[field].functions:
-                self._expect_offsets(field, records, name, file)
+            if "parent" not in self._expressions[field].functions:
+                self._expect_times(field, records, name, file)
 
     def _expect_value(self, field: str, records: Sequence[Mapping[str, Any]], name: str, file: str) -> None:
         expression, problem = self._expressions[field], None
@@ -244,25 +244,29 @@ class RecordMapping:
             usage = "texts are in single quotes, what is in double quotes is the name of a field"
         raise UsageError(f"{what}, {problem.message}", hint=f"{usage}; {MIXED}" if usage else MIXED)
 
-    def _expect_offsets(self, field: str, records: Sequence[Mapping[str, Any]], name: str, file: str) -> None:
+    def _expect_times(self, field: str, records: Sequence[Mapping[str, Any]], name: str, file: str) -> None:
         read, search = self._times[field], self._expressions[field].search_slowly
-        in_utc, local = TimeFormat(read.name, load_zone("UTC")), None
+        in_utc, local, problem = TimeFormat(read.name, load_zone("UTC")), None, None
         for place, record in enumerate(records, 1):
             with suppress(Invalid):
                 value = search(record, MAX_MADE, Place(file, place))
                 if value is None:
                     continue
-                in_utc(value)
                 try:
                     read(value)
-                except Invalid:
-                    local = local or value
+                except Invalid as error:
+                    problem = problem or error
                 else:
                     return
-        if local is not None:
-            option = "" if field == "event_time" else f"{field}="
+                in_utc(value)
+                local = local or value
+        option = "" if field == "event_time" else f"{field}="
+        if local is not None and getattr(self._zones, field) is None:
             hint = f"--timezone {option}ZONE tells the zone that they are in (UTC, Europe/Berlin); {MIXED}"
             raise UsageError(f"the times of {name} have no offset from UTC: {local!r:.60}", hint=hint)
+        if problem is not None:
+            what = f"no time can be read in the first records of {name}: {field} {problem.message}"
+            raise UsageError(what, hint=MIXED)
 
     def expect_names(self, records: Sequence[Mapping[str, Any]], name: str) -> None:
         """Raise UsageError where none of the records, nor what functions make of them, has a field that is needed."""

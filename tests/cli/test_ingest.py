@@ -205,7 +205,12 @@ def test_the_reason_of_a_rejected_time_names_the_format_that_reads_it(pik, tmp_p
     wrong = [EVENT.replace('"2026-01-01T00:00:00Z"', time) for time in ("1767225600000", '"2026-W01-4T00:00Z"', '"x"')]
     (tmp_path / "events").write_text("\n".join(wrong))
     mapped = ["--map", "event_time=event_time"]
-    for options in ([], mapped):
+    refused = pik("ingest", "events", *mapped)
+    assert refused.code == 2
+    assert (
+        "no time can be read in the first records of events: event_time is not a text: '1767225600000'" in refused.err
+    )
+    for options in ([], [*mapped, "--on-invalid", "reject"]):
         done = pik("ingest", "events", "--dry-run", *options, "--format", "json").json()
         assert {one["reason"] for one in done["rejects"]} == {
             f"event_time is not a {'text' if options else 'string'}: …; --time-format epoch_ms reads it",

@@ -34,7 +34,7 @@ EVENTS: list[dict[str, Any]] = [
     {"source": "s", "event_type": "t", "entity_id": f"u{n}", "event_time": "2026-03-02T10:00:00Z", "payload": {"a": n}}
     for n in range(3)
 ]
-ANY = RecordMapping(dict.fromkeys(REQUIRED, "'x'"))
+ANY = RecordMapping({**dict.fromkeys(REQUIRED, "'x'"), "event_time": "'2026-01-01T00:00:00Z'"})
 LINES = "".join(json.dumps(event) + "\n" for event in EVENTS)
 PRETTY = "\n".join(json.dumps(event, indent=2) for event in EVENTS)
 

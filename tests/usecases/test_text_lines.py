@@ -149,7 +149,7 @@ def test_a_pattern_that_cannot_be_used_is_refused(tmp_path: Path, pattern: str, 
 
 def test_a_text_that_does_not_match_at_all_is_refused_as_a_whole(tmp_path: Path) -> None:
     (tmp_path / "log").write_text("one\ntwo\n" * 9000)
-    mapping = RecordMapping(dict.fromkeys(REQUIRED, "'x'"))
+    mapping = RecordMapping({**dict.fromkeys(REQUIRED, "'x'"), "event_time": "'2026-01-01T00:00:00Z'"})
     with file_source(str(tmp_path / "log")).open() as opened:
         for layout, reason in ((text("(?P<a>x)"), "the line does not match"), (Layout(InputFormat.KCAT), "no tab")):
             with pytest.raises(
