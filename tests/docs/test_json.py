@@ -617,6 +617,8 @@ def _keep(pik: Journey) -> None:
         "amount=amount:decimal(18,2)",
         "--partition-by",
         "source",
+        "--timezone",
+        "Europe/Berlin",
     )
     for manifest in (
         "events.parquet.manifest.json",
