@@ -188,7 +188,7 @@ class TimeCounter:
         self._formats: dict[str, TimeFormat] = {}
         if times.ambiguous is None and all(times.format_of(field) != "auto" for field in FIELDS):
             return  # all times said it themselves
-        with suppress(UsageError):  # a zone that is no more
+        with suppress(UsageError):  # tzdata does not have the zone any more: nothing can be counted
             for field in FIELDS:
                 notes = times.notes(field, self._noted)
                 self._formats[field] = TimeFormat(times.format_of(field), times.zone(field, notes), notes)

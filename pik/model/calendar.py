@@ -39,7 +39,7 @@ class Span(NamedTuple):
         return self.start + (instant - self.start) // self.size * self.size
 
     def goes_on_with(self, other: Span) -> bool:
-        """Return whether buckets of the other span, which is no earlier, are those that this one would have."""
+        """Return whether the other span, which starts later or together, has the buckets that this one would have."""
         return other.start == self.start or (self.size == other.size and self.start_of(other.start) == other.start)
 
 

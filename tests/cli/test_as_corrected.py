@@ -163,8 +163,12 @@ def test_what_changed_in_conflicts_is_shown_as_it_counts_and_as_it_came(shop: Pi
 def test_a_withdrawn_batch_may_be_ingested_again_and_counts(shop: Pik) -> None:
     [batch] = said(shop, "batches")["batches"]
     assert said(shop, "ingest", "events.jsonl")["outcome"] == "already ingested"
+    assert "corrections" not in said(shop, "ingest", "events.jsonl", "--dry-run")["note"]
     [gone] = said(shop, "correct", "--assume", f"without-batch={batch['batch_id']}", *WHY)["corrections"]
     assert said(shop, "events")["corrected"] == {"taken_out": 3, "moved": 0, "replaced": 0}
+    checked = said(shop, "ingest", "events.jsonl", "--dry-run")
+    assert (checked["accepted"], checked["duplicates_in_store"]["exact"]) == (0, 3)
+    assert "an ingest says which of its duplicates that concerns" in checked["note"]
     again = said(shop, "ingest", "events.jsonl")
     assert (again["outcome"], again["duplicates"]["exact"], again["duplicates_counting"]) == ("ingested", 3, 3)
     found = said(shop, "events")

@@ -34,6 +34,7 @@ from pik.model.delivery import event_time_text
 from pik.model.instant import format_instant
 from pik.model.layout import Layout
 from pik.ports.store import Store
+from pik.rawlog.corrected import corrected_until
 from pik.rawlog.objects import unpacked
 from pik.rawlog.segment_writer import Reading, SegmentBuilder, Work, place_of, reason_kind
 from pik.runtime import Progress, showing
@@ -116,6 +117,9 @@ class CheckedInput:
 class DryRunReport:
     """What is in the inputs, all together. `store` is the URL of the store that was looked in, if one was.
 
+    With `uncertain`, corrections take batches or events of the store away: duplicates of these may count all the same,
+    or be of events that are out.
+
     `types` and `sources` count the first thousand names one by one, `days` deliveries by day (since 1970-01-01),
     `future` those whose event_time is later than the clock's, `keyed` those with an idempotency key, `entities`
     distinct ones, `longer` those that a mapping made of one element of a longer list. `reasons` has an example for each
@@ -124,6 +128,7 @@ class DryRunReport:
 
     inputs: tuple[CheckedInput, ...]
     store: str | None
+    uncertain: bool
     sample: tuple[tuple[str, Preview], ...]
     reasons: Mapping[str, int]
     examples: Mapping[str, Example]
@@ -212,6 +217,7 @@ class DryRun:
         return DryRunReport(
             inputs=tuple(self._inputs),
             store=self._store.url if self._store else None,
+            uncertain=self._is_uncertain(),
             sample=tuple(self._previews),
             reasons=self._reasons,
             examples=self._examples,
@@ -226,6 +232,12 @@ class DryRun:
             entities=self._entities.count(),
             longer=self._longer,
         )
+
+    def _is_uncertain(self) -> bool:
+        if self._store is None or not any(one.in_store for one in self._inputs):
+            return False
+        corrected = corrected_until(self._store)
+        return bool(corrected.withdrawn or corrected.removing)
 
     def _sample_of(self, reading: Reading) -> int:
         """Return how many events are still to be shown, of all inputs up to this one."""

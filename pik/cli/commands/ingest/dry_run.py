@@ -298,6 +298,8 @@ def _note(
         notes.append("the store was not looked in, as --via api has no way to")
     elif found.store is None:
         notes.append(f"there is no store at {cli.settings.store} to look in: an ingest creates it")
+    if found.uncertain:
+        notes.append("corrections take events of the store away; an ingest says which of its duplicates that concerns")
     notes += list(islice(_ingested_before(found), _NAMED))
     notes += taken_of_longer(found.longer, chosen.reading.layout)
     conflicts = found.repeated[Verdict.CONFLICT] + (found.in_store or Counter())[Verdict.CONFLICT]
