@@ -1,0 +1,1 @@
+"""Adapters that draw a report as one file."""
