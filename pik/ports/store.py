@@ -33,6 +33,10 @@ class Batches(Protocol):
     def find(self, origin: Origin) -> Batch | None:
         """Return the newest batch of this origin, if any."""
 
+    def of_content(self, content: str) -> Iterator[Batch]:
+        """Yield the batches of this content, whatever the other parts of their origins are, newest first. Costs what
+        reading those batches does, however many others there are."""
+
     def writing(self, name: str) -> AbstractContextManager[None]:
         """Hold the right to write the batches called `name` (an Origin's content) until the context ends, or the
         process dies and the store notices: at once, or when its lease of half a minute expires. Raises Busy when

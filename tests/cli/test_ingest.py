@@ -133,6 +133,34 @@ def test_the_same_content_again_is_exit_0_even_where_it_holds_rejects(pik, tmp_p
     assert pik("ingest", "mixed", "--again").code == 3
 
 
+def test_the_same_content_read_with_other_options_names_the_batch_and_the_options(pik, tmp_path):
+    """Read as times of another zone, events with keys are conflicts; alone, with others, and in a dry run. A batch that
+    is withdrawn, or of rejects alone, is not named."""
+    for name in ("a", "b"):
+        event = EVENT.replace('"e"', f'"{name}"').replace("00:00:00Z", "12:00:00")
+        (tmp_path / name).write_text(event.replace("{", '{"idempotency_key": "k",', 1))
+    dry, in_utc = ("ingest", "--dry-run", "--format", "json"), ("--timezone", "UTC")
+    assert pik("ingest", "a").code == 3, "times without an offset"
+    first = {name: pik("ingest", name, *in_utc, "--format", "json").json() for name in ("a", "b")}
+    assert {(one["same_content"], one["note"]) for one in first.values()} == {(None, None)}
+    batches = {name: one["batch_id"] for name, one in first.items()}
+    in_berlin = ("--timezone", "Europe/Berlin", "--format", "json")
+    tried = pik(*dry, "a", *in_berlin).json()
+    done = pik("ingest", "a", *in_berlin)
+    assert (done.code, done.json()["duplicates"]["conflict"]) == (0, 1)
+    assert done.json()["same_content"] == tried["sources"][0]["same_content"] == batches["a"]
+    said = f"a: batch {batches['a']} has the same content, read with other options (timezone UTC, now Europe/Berlin)"
+    assert said in done.json()["note"]
+    assert said in tried["note"]
+    both = pik("ingest", "a", "b", *in_berlin).json()
+    assert [one["same_content"] for one in both["batches"]] == [None, batches["b"]]
+    assert "b: batch" in both["note"]
+    assert "a: batch" not in both["note"], "it was ingested before just so"
+    for batch in (batches["a"], done.json()["batch_id"]):
+        pik("correct", "--assume", f"without-batch={batch}", "--reason", "r", "--yes")
+    assert pik(*dry, "a", "--timezone", "Asia/Tokyo").json()["sources"][0]["same_content"] is None
+
+
 def test_where_one_of_several_inputs_cannot_be_read_the_others_are_and_it_is_named_with_its_reason(pik, tmp_path):
     """In a folder, in archives of it, and in each of these as a file that is cut."""
     logs = tmp_path / "logs"

@@ -63,6 +63,17 @@ def test_the_newest_batch_of_an_origin_is_found(store: Store) -> None:
     assert found.batch_id == BATCH
 
 
+def test_batches_of_a_content_are_found_newest_first_whatever_their_options(store: Store) -> None:
+    of_content = {BATCH: origin(), OTHER: origin(options=(("timezone", "UTC"),)), f"{BATCH[:-1]}Y": origin(again=True)}
+    for batch_id, of in of_content.items():
+        store.batches.open(of, batch_id, 1)
+    for longer in ("c,", "c-", "cd", "b"):
+        opened(store, f"{BATCH[:-1]}{longer[-1].upper().translate(str.maketrans(',-', 'VW'))}", longer)
+    found = [(batch.batch_id, batch.origin) for batch in store.batches.of_content("c")]
+    assert found == list(reversed(of_content.items()))
+    assert list(store.batches.of_content("none")) == []
+
+
 def test_taking_over_a_batch_is_another_attempt_and_changes_nothing_else(store: Store) -> None:
     opened(store)
     store.batches.record(chunk([Sent("a"), None]))

@@ -170,6 +170,10 @@ def _units(pik: Journey) -> None:
     pik("pik ingest, several inputs", "ingest", "units.jsonl", *auto)
     pik("pik ingest --dry-run", "ingest", "--dry-run", *auto)
     pik("pik diff events", "diff", "events", *auto)
+    seconds = ("units.jsonl", "--time-format", "epoch", *store)
+    pik("pik ingest --dry-run", "ingest", "--dry-run", *seconds)
+    pik("pik ingest, several inputs", "ingest", "monday.jsonl", *seconds, code=3)
+    pik("pik ingest", "ingest", *seconds, "--again")
 
 
 def _one_batch(pik: Journey) -> None:

@@ -31,6 +31,7 @@ from pik.stores.local.index import (
     KEYED_DAY,
     batch_of,
     batch_without_events,
+    batches_of_content,
     duplicates_of,
     find_batch,
     insert_batch,
@@ -53,6 +54,9 @@ class LocalBatches:
 
     def find(self, origin: Origin) -> Batch | None:
         return find_batch(self.database.read(), self.locks, origin)
+
+    def of_content(self, content: str) -> Iterator[Batch]:
+        return batches_of_content(self.database.read(), self.locks, content)
 
     @contextmanager
     def writing(self, name: str) -> Iterator[None]:

@@ -309,6 +309,15 @@ def find_batch(connection: sqlite3.Connection, locks: Path, origin: Origin) -> B
     return _batch(row, locks) if row else None
 
 
+def batches_of_content(connection: sqlite3.Connection, locks: Path, content: str) -> Iterator[Batch]:
+    """Yield the batches of this content, newest first. Their origins, `["CONTENT",…`, are a range of the index."""
+    begin = msgspec.json.encode([content]).decode().removesuffix("]")
+    rows = connection.execute(
+        f"{_BATCH} WHERE origin > ? AND origin < ? ORDER BY number DESC", (f"{begin},", f"{begin}-")
+    )
+    return (_batch(row, locks) for row in rows)
+
+
 def batch_of(connection: sqlite3.Connection, locks: Path, batch_id: str) -> Batch:
     """Return the batch of exactly this id, which must be there."""
     return _batch(connection.execute(f"{_BATCH} WHERE batch_id = ?", (batch_id,)).fetchone(), locks)

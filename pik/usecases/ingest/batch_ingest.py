@@ -33,7 +33,8 @@ from pik.rawlog.segment_writer import InvalidRecord, Reading, SegmentBuilder, Wo
 from pik.runtime import SILENT, Progress, showing
 from pik.runtime.parallel import Pool
 from pik.usecases.availability import require_writable
-from pik.usecases.ingest.withdrawn import NOT_CORRECTED, CorrectedDuplicates, corrected_duplicates, find_ingested
+from pik.usecases.ingest.earlier import ReadOtherwise, find_ingested, find_read_otherwise
+from pik.usecases.ingest.withdrawn import NOT_CORRECTED, CorrectedDuplicates, corrected_duplicates
 from pik.usecases.inspect.batches import close_replaced
 
 
@@ -65,7 +66,8 @@ class IngestOptions:
 @dataclass(frozen=True, slots=True)
 class IngestReport:
     """The result of an ingest. `batch` is the whole batch; `resumed_from` is the first seq of this attempt, of which
-    `longer` counts the events that a mapping made of one element of a longer list."""
+    `longer` counts the events that a mapping made of one element of a longer list. `otherwise` is an earlier batch of
+    the same content, read with other options."""
 
     source: str
     outcome: Outcome
@@ -74,6 +76,7 @@ class IngestReport:
     seconds: float
     corrected: CorrectedDuplicates = NOT_CORRECTED
     longer: Mapping[str, int] = field(default_factory=dict)
+    otherwise: ReadOtherwise | None = None
 
 
 def ingest(store: Store, source: Input, options: IngestOptions, progress: Progress) -> IngestReport:
@@ -99,6 +102,7 @@ def ingest(store: Store, source: Input, options: IngestOptions, progress: Progre
                     raise _other_stream(found)
                 expect_none_invalid(source, options, found)
                 return IngestReport(source.name, Outcome.ALREADY, found, None, monotonic() - began)
+            otherwise = find_read_otherwise(store, origin)
             interrupted = found if found and found.state != BatchState.COMPLETE else None
             following: Iterator[Block] = iter(())
             if interrupted is None:
@@ -124,7 +128,7 @@ def ingest(store: Store, source: Input, options: IngestOptions, progress: Progre
             done = store.batches.finish(batch.batch_id, finished_at)
     outcome = Outcome.RESUMED if interrupted else Outcome.NEW
     resumed_from, corrected = batch.next_seq if interrupted else None, corrected_duplicates(store, done)
-    return IngestReport(source.name, outcome, done, resumed_from, monotonic() - began, corrected, longer)
+    return IngestReport(source.name, outcome, done, resumed_from, monotonic() - began, corrected, longer, otherwise)
 
 
 def expect_none_invalid(source: Input, options: IngestOptions, found: Batch) -> None:

@@ -49,8 +49,8 @@ from pik.usecases.ingest.batch_ingest import (
     origin_of,
     workers_for,
 )
+from pik.usecases.ingest.earlier import ReadOtherwise, find_ingested, find_read_otherwise
 from pik.usecases.ingest.preview import Preview, preview
-from pik.usecases.ingest.withdrawn import find_ingested
 
 EXAMPLE = 200
 """Characters of a rejected record that are shown as an example."""
@@ -89,7 +89,7 @@ class CheckedInput:
     """An input: what is in it. `outcome` is what an ingest would do with it, where the store was looked at, and
     `batch_id` the batch of the same input there. `in_store` counts deliveries of events that the store has, `repeated`
     those that repeat an earlier record of the inputs, `times` how times were read, as in Chunk. `named` is the
-    mapping by which it is read."""
+    mapping by which it is read, `otherwise` as in IngestReport."""
 
     source: str
     layout: Layout
@@ -101,6 +101,7 @@ class CheckedInput:
     times: Counter[str] = field(default_factory=Counter)
     outcome: Outcome | None = None
     batch_id: str | None = None
+    otherwise: ReadOtherwise | None = None
 
     @property
     def valid(self) -> int:
@@ -262,6 +263,8 @@ class DryRun:
             checked.outcome = Outcome.ALREADY
         elif self._store is not None:
             checked.outcome = Outcome.NEW
+        if self._store is not None and checked.outcome != Outcome.ALREADY:
+            checked.otherwise = find_read_otherwise(self._store, origin)
 
     def _add(self, checked: CheckedInput, block: CheckedBlock, on_reject: Callable[[Reject], None]) -> None:
         chunk = block.chunk

@@ -35,7 +35,8 @@ from pik.usecases.ingest.batch_ingest import (
     input_lock,
     origin_of,
 )
-from pik.usecases.ingest.withdrawn import corrected_duplicates, find_ingested
+from pik.usecases.ingest.earlier import ReadOtherwise, find_ingested, find_read_otherwise
+from pik.usecases.ingest.withdrawn import corrected_duplicates
 
 SMALL = 64 << 10
 """Stored bytes up to which a file is small."""
@@ -101,13 +102,15 @@ def _is_small(source: Input) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _File:
-    """A small file: its only block, None if it holds no record; or the batch that it became before."""
+    """A small file: its only block, None if it holds no record; or the batch that it became before. `otherwise` as in
+    IngestReport."""
 
     source: Input
     origin: Origin
     reading: Reading
     block: Block | None = None
     ingested: Batch | None = None
+    otherwise: ReadOtherwise | None = None
 
 
 def _ingest_group(
@@ -132,7 +135,7 @@ def _ingest_group(
 
 def _new_report(store: Store, file: _File, batch: Batch, longer: Mapping[str, int], seconds: float) -> IngestReport:
     corrected = corrected_duplicates(store, batch)
-    return IngestReport(file.source.name, Outcome.NEW, batch, None, seconds, corrected, longer)
+    return IngestReport(file.source.name, Outcome.NEW, batch, None, seconds, corrected, longer, file.otherwise)
 
 
 def _read(store: Store, sources: Sequence[Input], options: IngestOptions, locks: ExitStack) -> list[_File]:
@@ -163,7 +166,8 @@ def _read(store: Store, sources: Sequence[Input], options: IngestOptions, locks:
             size += sum(len(block.data) for block in blocks)
             if len(blocks) > 1 or size > BLOCK:
                 break
-            files.append(_File(source, origin, here.reading, next(iter(blocks), None)))
+            otherwise = find_read_otherwise(store, origin)
+            files.append(_File(source, origin, here.reading, next(iter(blocks), None), otherwise=otherwise))
     return files
 
 

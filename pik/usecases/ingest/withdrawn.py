@@ -1,20 +1,14 @@
-"""What corrections mean for an ingest: the input of a withdrawn batch may be ingested again, and counts."""
+"""What corrections mean for the duplicates of an ingest: those of a withdrawn batch count."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pik.model.batch import Batch, Origin
+from pik.model.batch import Batch
 from pik.model.instant import Window
 from pik.ports.store import Store
 from pik.rawlog.corrected import Days, corrected_until
 from pik.usecases.inspect.batch_standing import BatchStanding, batch_standing
-
-
-def find_ingested(store: Store, origin: Origin) -> Batch | None:
-    """Return the newest batch of this origin, if any that is not withdrawn."""
-    found = store.batches.find(origin)
-    return None if found is None or found.batch_id in corrected_until(store).withdrawn else found
 
 
 @dataclass(frozen=True, slots=True)

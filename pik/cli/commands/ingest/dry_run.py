@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING, NamedTuple
 
 from pik.cli.commands.ingest.refusals import REFUSED, Refusal
 from pik.cli.commands.ingest.report import (
     NAMED,
+    NOTED,
+    OTHERWISE,
     encoding_needed,
     lag_fields,
     mixed_notes,
     named,
+    otherwise_id,
+    same_content,
     taken_of_longer,
     times_read,
     why_none,
@@ -225,6 +229,7 @@ INGEST_DRY_RUN = Schema(
             detail=True,
         ),
         Column("batch_id", str | None, "the batch of the same input", detail=True),
+        Column("same_content", str | None, OTHERWISE, get=otherwise_id, detail=True),
         get=lambda found: found.inputs,
     ),
     REFUSED,
@@ -301,6 +306,7 @@ def _note(
     if found.uncertain:
         notes.append("corrections take events of the store away; an ingest says which of its duplicates that concerns")
     notes += list(islice(_ingested_before(found), _NAMED))
+    notes += islice(chain.from_iterable(same_content(one.source, one.otherwise) for one in found.inputs), NOTED)
     notes += taken_of_longer(found.longer, chosen.reading.layout)
     conflicts = found.repeated[Verdict.CONFLICT] + (found.in_store or Counter())[Verdict.CONFLICT]
     if chosen.refuse_conflicts and conflicts:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import chain
+from itertools import chain, islice
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from pik.model.batch import Reject
     from pik.rawlog.segment_writer import Reading
     from pik.usecases.ingest.batch_ingest import IngestReport
+    from pik.usecases.ingest.dry_run import CheckedInput
+    from pik.usecases.ingest.earlier import ReadOtherwise
     from pik.usecases.ingest.via_api import SendReport
 
 
@@ -76,6 +78,10 @@ def lag_fields(what: str, about: str, lags: str) -> tuple[Field, Field]:
     )
 
 
+def otherwise_id(one: IngestReport | CheckedInput) -> str | None:
+    return one.otherwise.batch_id if one.otherwise else None
+
+
 def _input(one: IngestReport) -> str:
     return dict(one.batch.origin.options).get("input", InputFormat.JSONL)
 
@@ -116,6 +122,35 @@ def mixed_notes(counts: Iterable[tuple[str, Mapping[str, int]]]) -> list[str]:
     return [f"{source}: {text}" for source, of in counts for text in mixed_units(of)]
 
 
+OTHERWISE = "a batch of the same content that was read with other options, the newest; null: none"
+
+NOTED = 5
+"""Inputs about which there are notes, at most."""
+
+_SHOWN_OPTIONS = 3
+"""Options that a note about another batch of the same content shows."""
+
+
+def same_content(source: str, other: ReadOtherwise | None) -> Iterator[str]:
+    """Yield a note about the batch that has the same content as an input, and how it was read, if there is one."""
+    if other is None:
+        return
+    shown = [
+        f"{name.replace('_', '-')} {_value(there)}, now {_value(here)}"
+        for name, (there, here) in islice(other.differing.items(), _SHOWN_OPTIONS)
+    ]
+    more = ", …" if len(other.differing) > _SHOWN_OPTIONS else ""
+    withdraw = command("correct", "--assume", f"without-batch={other.batch_id}", "--reason", "REASON", "--dry-run")
+    yield (
+        f"{visible(source)}: batch {other.batch_id} has the same content, read with other options"
+        f" ({'; '.join(shown)}{more}); if that batch was wrong: `{withdraw}`"
+    )
+
+
+def _value(option: str | None) -> str:
+    return "not given" if option is None else visible(option if len(option) <= 40 else option[:40] + "…")
+
+
 INGEST = Schema(
     "pik ingest",
     Field("batch_id", str, "the batch", get="batch.batch_id"),
@@ -123,6 +158,7 @@ INGEST = Schema(
     Field("input", str, "how its records are written: `jsonl` or another format of `--input`", get=_input),
     Field("mapping", str | None, NAMED, get=_mapping),
     Field("outcome", str, "`ingested`; `resumed` (an interrupted batch); `already ingested`: nothing was done"),
+    Field("same_content", str | None, OTHERWISE, get=otherwise_id),
     Field("resumed_from_record", int | None, "the first record that this command recorded", get="resumed_from"),
     Field("read", Count, "records of the whole batch: accepted + duplicates + rejected", get="batch.counts.read"),
     Field("accepted", Count, "deliveries that made an event", get="batch.counts.accepted"),
@@ -169,6 +205,7 @@ INGEST_SEVERAL = Schema(
         Column("input", str, "as above", get=_input),
         Column("mapping", str | None, "as above", get=_mapping, rare=True),
         Column("outcome", str, "as above"),
+        Column("same_content", str | None, "as above", get=otherwise_id, rare=True),
         *(Column(name, Count, get=f"batch.counts.{name}") for name in _COUNTS),
     ),
     REFUSED,
@@ -231,6 +268,7 @@ def _next(done: list[IngestReport], reading: Reading, known_mapping: Callable[[]
         notes.append("to record it as one more delivery of each event, add --again")
     if out := sum(one.corrected.out for one in done):
         notes.append(f"{number_of(out, 'duplicate')} of events that corrections took out: recorded, and not counted")
+    notes += islice(chain.from_iterable(same_content(one.source, one.otherwise) for one in done), NOTED)
     notes += taken_of_longer(sum((Counter(one.longer) for one in done), Counter()), reading.layout)
     notes += mixed_notes((one.source, one.batch.times) for one in done)
     notes += encoding_needed(reasons)

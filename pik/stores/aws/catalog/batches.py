@@ -66,12 +66,19 @@ class AwsBatches:
     """The (generation, day) that are known to be listed as having requests."""
 
     def find(self, origin: Origin) -> Batch | None:
+        return next(self._named(origin.content, layout.origin_digest(origin)), None)
+
+    def of_content(self, content: str) -> Iterator[Batch]:
+        return self._named(content)
+
+    def _named(self, content: str, digest: str | None = None) -> Iterator[Batch]:
+        """Yield the batches of this content, newest first, of the origin with this digest alone if one is given."""
         g = self.generation.current()
-        for named in self.table.query(layout.origin_pk(g, origin), descending=True):
+        for named in self.table.query(layout.content_pk(g, content), descending=True):
+            _, batch_id, of_origin = named["sk"].split("/")
             # A writer that died between naming the origin and beginning the batch has left no batch.
-            if item := self.table.get(layout.batch_key(g, named["sk"].partition("/")[2])):
-                return with_state(self.table, layout.batch_of(item))
-        return None
+            if digest in (None, of_origin) and (item := self.table.get(layout.batch_key(g, batch_id))):
+                yield with_state(self.table, layout.batch_of(item))
 
     @contextmanager
     def writing(self, name: str) -> Iterator[None]:

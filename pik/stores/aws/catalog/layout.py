@@ -184,9 +184,18 @@ def corrections_pk(g: int) -> Partition[CorrectionItem]:
     return Partition(f"{g}/correction")
 
 
-def origin_pk(g: int, origin: Origin) -> Partition[KeyItem]:
-    """Return the partition that names the batches of an origin: of all of it but its name."""
-    return Partition(f"{g}/origin/{sha256(origin.identity).hexdigest()[:32]}")
+def content_pk(g: int, content: str) -> Partition[KeyItem]:
+    """Return the partition that names the batches of a content, in the order in which they were opened."""
+    return Partition(f"{g}/content/{_digest(content.encode())}")
+
+
+def origin_digest(origin: Origin) -> str:
+    """Return the last part of the sk of an item that names a batch of an origin: of all of it but its name."""
+    return _digest(origin.identity)
+
+
+def _digest(data: bytes) -> str:
+    return sha256(data).hexdigest()[:32]
 
 
 def claim_key(g: int, day: int, entity: str, event_id: bytes, *, keyed: bool) -> Key[ClaimItem]:
@@ -235,7 +244,8 @@ def reference(g: int, segment: Segment) -> KeyItem:
 
 def origin_item(g: int, origin: Origin, batch_id: str, opened_at: int) -> KeyItem:
     """Return the item that names a batch of an origin."""
-    return {"pk": origin_pk(g, origin), "sk": f"{time_key(opened_at)}/{batch_id}"}
+    sk = f"{time_key(opened_at)}/{batch_id}/{origin_digest(origin)}"
+    return {"pk": content_pk(g, origin.content), "sk": sk}
 
 
 def reject_item(g: int, batch_id: str, file: RejectFile) -> RejectItem:
