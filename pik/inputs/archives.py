@@ -97,24 +97,24 @@ class _Archive:
 
     def _of_zip(self, skipped: Skipped) -> Iterator[Source]:
         opened = self._open.enter_context(self._opened.repeatable())
-        stream = self._open.enter_context(opened.decompressed(_HINT))
+        stream = opened.decompressed(_HINT)
         file = opened.stored if stream is opened.stored else self._open.enter_context(seekable(stream))
         for entry in zip_entries(file, self._source.name, _HINT):
             if skipped.is_read(entry.name, entry.what, entry.size):
                 yield self._file(entry.name, entry.size, reopened(entry.open, entry.size))
 
     def _of_tar(self, skipped: Skipped) -> Iterator[Source]:
-        with self._opened.decompressed(_HINT) as stream:
-            is_plain = self._source.path is not None and stream is self._opened.stored
-            for entry in tar_entries(stream, self._source.name, _HINT):
-                if not skipped.is_read(entry.name, entry.what, entry.size):
-                    continue
-                name = f"{self._source.name}:{entry.name}"
-                if is_plain and entry.size > IN_MEMORY:
-                    opener = part(self._opened.stored, entry.offset, entry.size, name)
-                else:
-                    opener = copy(entry.read, entry.size, name)
-                yield self._file(entry.name, entry.size, opener)
+        stream = self._opened.decompressed(_HINT)
+        is_plain = self._source.path is not None and stream is self._opened.stored
+        for entry in tar_entries(stream, self._source.name, _HINT):
+            if not skipped.is_read(entry.name, entry.what, entry.size):
+                continue
+            name = f"{self._source.name}:{entry.name}"
+            if is_plain and entry.size > IN_MEMORY:
+                opener = part(self._opened.stored, entry.offset, entry.size, name)
+            else:
+                opener = copy(entry.read, entry.size, name)
+            yield self._file(entry.name, entry.size, opener)
 
     def _file(self, name: str, size: int, opener: Opener) -> Source:
         # The method refers to the archive, which stays open.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import BinaryIO, Generic, NamedTuple, TypeVar
 
 from pik.errors import InputError
@@ -89,12 +90,21 @@ def blocks(
 
     Raises InputError for what begins like a JSON array: it is not one record per line.
     """
+    expect = partial(_expect_lines, name=name)
+    return line_blocks(stream, max_line=max_line, first_seq=first_seq, offset=offset, expect=expect)
 
-    def expect_lines(start: bytes) -> None:
-        if start.lstrip().startswith(b"["):
-            raise InputError(f"{name} is not JSON lines: it begins like a JSON array", hint="--input json reads one")
 
-    return line_blocks(stream, max_line=max_line, first_seq=first_seq, offset=offset, expect=expect_lines)
+def short_blocks(text: bytes, name: str, *, first_seq: int = 1, offset: int = 0) -> Iterator[Block]:
+    """Yield the records of a whole text as `blocks` does, faster. It has no NUL bytes, and no line is too long."""
+    text = text.removeprefix(UTF8_BOM)
+    _expect_lines(text[:FIRST_READ], name)
+    if rest := text[offset:]:
+        yield from _cut(rest, first_seq, offset)
+
+
+def _expect_lines(start: bytes, name: str) -> None:
+    if start.lstrip().startswith(b"["):
+        raise InputError(f"{name} is not JSON lines: it begins like a JSON array", hint="--input json reads one")
 
 
 def line_blocks(

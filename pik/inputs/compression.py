@@ -9,8 +9,8 @@ import bz2
 import io
 import lzma
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Protocol
 
@@ -158,21 +158,23 @@ CODECS = (
 
 def codec_of(data: bytes) -> Codec | None:
     """Return the compression of data that begins so, if any."""
-    return next((codec for codec in CODECS if data and codec.has(data)), None)
+    if data:
+        for codec in CODECS:
+            if codec.has(data):
+                return codec
+    return None
 
 
-@contextmanager
-def uncompressed(stored: BinaryIO, name: str, window: int = WINDOW) -> Iterator[BinaryIO]:
-    """Open the input without its compression, which may look back `window` bytes. Raises InputError for binary files,
+def uncompressed(stored: BinaryIO, name: str, window: int = WINDOW) -> io.BufferedReader:
+    """Return the input without its compression, which may look back `window` bytes. Raises InputError for binary files,
     and while reading where the compressed data is damaged or cut."""
     hint = "what was recorded before that is kept; ingest a whole copy of the file"
-    with decompressed(stored, name, hint, window) as stream:
-        refuse_binary(stream.peek(_MAGIC)[:_MAGIC], name)
-        yield stream
+    stream = decompressed(stored, name, hint, window)
+    refuse_binary(stream.peek(_MAGIC)[:_MAGIC], name)
+    return stream
 
 
-@contextmanager
-def decompressed(stored: BinaryIO, name: str, hint: str = "", window: int = WINDOW) -> Iterator[io.BufferedReader]:
+def decompressed(stored: BinaryIO, name: str, hint: str = "", window: int = WINDOW) -> io.BufferedReader:
     """As `uncompressed`, but for binary files too; `hint` is that of the error where the data is damaged or cut."""
     assert isinstance(stored, io.BufferedReader)
     stream = stored
@@ -187,7 +189,7 @@ def decompressed(stored: BinaryIO, name: str, hint: str = "", window: int = WIND
                 f"{name} is compressed more than {LAYERS} times, one compression within another",
                 hint="decompress it first",
             )
-    yield stream
+    return stream
 
 
 def zstd_reader(stored: BinaryIO, name: str) -> io.BufferedReader:
@@ -197,8 +199,8 @@ def zstd_reader(stored: BinaryIO, name: str) -> io.BufferedReader:
 
 def beginning(stored: bytes, size: int, window: int = WINDOW) -> bytes:
     """Return at most `size` uncompressed bytes of an input that begins so; fewer where it is cut or damaged."""
-    with suppress(InputError), decompressed(io.BufferedReader(io.BytesIO(stored)), "", "", window) as stream:
-        return stream.read(size)
+    with suppress(InputError):
+        return decompressed(io.BufferedReader(io.BytesIO(stored)), "", "", window).read(size)
     return b""
 
 

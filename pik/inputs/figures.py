@@ -255,7 +255,7 @@ def open_table(source: Source) -> Iterator[Table]:
     it changed while it was read."""
     with source.open() as first, first.repeatable() as opened:
         digest = opened.digest()
-        with opened.decompressed() as stream, _table(stream, source) as table:
+        with _table(opened.decompressed(), source) as table:
             table.digest = digest
             yield table
         opened.expect_unchanged("run this again when nothing writes to it")

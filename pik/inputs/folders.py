@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from pik.errors import InputError
-from pik.inputs.source import Source, file_source, shown_name
+from pik.inputs.source import Source, regular_file, shown_name
 
 
 class Skipped:
@@ -55,8 +55,11 @@ def _files(folder: str, skipped: Skipped) -> Iterator[Source]:
         if entry.is_dir(follow_symlinks=False):
             if skipped.is_read(entry.name, "hidden folder" if is_hidden(entry.name) else "", 1):
                 yield from _files(entry.path, skipped)
-        elif skipped.is_read(entry.name, _what(entry), entry.stat().st_size if entry.is_file() else 0):
-            yield file_source(entry.path)
+        else:
+            what = _what(entry)
+            size = 0 if what else entry.stat().st_size
+            if skipped.is_read(entry.name, what, size):
+                yield regular_file(entry.path, size)
 
 
 def _what(entry: os.DirEntry[str]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
 
@@ -171,8 +171,9 @@ def _moved(by: int, block: Block) -> Block:
     """Return a block of a file as it is counted in the batch."""
     problems = {seq + by: problem for seq, problem in block.problems.items()}
     parents = tuple(ParentPart(part.fields, part.last_seq + by) for part in block.parents)
-    last_seq = block.last_seq + by
-    return replace(block, first_seq=block.first_seq + by, last_seq=last_seq, problems=problems, parents=parents)
+    return Block(
+        block.first_seq + by, block.last_seq + by, block.data, block.offset, problems=problems, parents=parents
+    )
 
 
 class _Gathered:

@@ -9,9 +9,8 @@ import shlex
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
-from functools import partial
 from hashlib import sha256
 from itertools import islice
 from tempfile import TemporaryFile
@@ -168,6 +167,7 @@ class OpenedFile(OpenedInput):
         self._unchanged, self._window = unchanged, window
         self._file = stored if is_file else None
         self._state = _state(stored) if self._file else None
+        self._start: bytes | None = None
 
     def recognize(self, layout: Layout, *, mapped: bool) -> Layout:
         """Return the layout with its format, by the content and the name where it has none. Raises InputError where the
@@ -179,7 +179,7 @@ class OpenedFile(OpenedInput):
             found = recognize(head.replace(b"\0", b"\n"), self.name, whole=whole, mapped=mapped)
             if isinstance(found, Shape):
                 raise found.error(self.name)
-            return replace(found, encoding=layout.encoding)
+            return found if layout.encoding is None else replace(found, encoding=layout.encoding)
         if layout.is_table and layout.format != InputFormat.TSV:
             delimiter = layout.delimiter or delimiter_of(head.decode(errors="replace"), whole=whole) or ","
             return replace(layout, format=table(delimiter).format, delimiter=table(delimiter).delimiter)
@@ -267,31 +267,59 @@ class OpenedFile(OpenedInput):
 
     def digest(self) -> str:
         """Return the SHA-256 of the bytes as stored, in hex: the identity of a file's content."""
+        if (content := self._content()) is not None:
+            return sha256(content).hexdigest()
         self.stored.seek(0)
         digest = sha256()
         while data := self.stored.read(HEAD):  # hashlib.file_digest clears 256 KiB for each file
             digest.update(data)
         return digest.hexdigest()
 
-    def decompressed(self, hint: str = "") -> AbstractContextManager[io.BufferedReader]:
-        """Open the bytes, without their compression; `hint` is that of an error where they are damaged or cut."""
+    def decompressed(self, hint: str = "") -> io.BufferedReader:
+        """Return the bytes, without their compression; `hint` is that of an error where they are damaged or cut."""
         if not self.is_stream:
             self.stored.seek(0)
         return decompressed(self.stored, self.name, hint, self._window)
 
     def stored_beginning(self, size: int) -> bytes:
-        """Return the first bytes as they are stored; they can be read again."""
+        """Return the first bytes as they are stored, HEAD at most; they can be read again."""
         if self.is_stream:
             return self.stored.peek(size)[:size]
-        self.stored.seek(0)
-        return self.stored.read(size)
+        if self._start is None:
+            self.stored.seek(0)
+            self._start = self.stored.read(HEAD)
+        return self._start[:size]
+
+    def _at_beginning(self, *, in_place: bool) -> io.BufferedReader:
+        """Return the bytes as they are stored, from the beginning; `in_place`: as the file itself."""
+        content = None if in_place else self._content()
+        if content is not None:
+            return io.BufferedReader(io.BytesIO(content))
+        if not self.is_stream:
+            self.stored.seek(0)
+        return self.stored
+
+    def _content(self) -> bytes | None:
+        """Return all bytes of a short file on a disk, which is read only once; None of anything else."""
+        start = b"" if self._file is None else self.stored_beginning(HEAD)
+        return start if 0 < len(start) < HEAD else None
+
+    def _short_lines(self, layout: Layout) -> bytes | None:
+        """Return a short file of JSON lines if it is plain text in UTF-8. Raises InputError for a binary file."""
+        content = self._content() if layout == JSON_LINES else None
+        if content is None or b"\0" in content or codec_of(content) is not None:
+            return None
+        refuse_binary(content, self.name)
+        return content
 
     def beginning(self, size: int) -> bytes:
-        """Return the first bytes without their compression, fewer where it is damaged; they can be read again."""
+        """Return the first bytes without their compression, HEAD at most and fewer where it is damaged; they can be
+        read again."""
         if self.is_stream:
             return beginning(self.stored.peek(BEGINNING), size, self._window)
-        with suppress(InputError), self.decompressed() as stream:
-            return stream.read(size)
+        with suppress(InputError):
+            start = self.stored_beginning(HEAD)
+            return start[:size] if codec_of(start) is None else self.decompressed().read(size)
         return b""
 
     @contextmanager
@@ -312,20 +340,20 @@ class OpenedFile(OpenedInput):
         A run of NUL bytes is one record. Raises InputError as `blocks` does. The caller checks afterwards that the
         input is unchanged.
         """
-        if not self.is_stream:
-            self.stored.seek(0)
+        if max_line >= HEAD and (lines := self._short_lines(layout)) is not None:
+            self.position = len(lines)
+            yield from json_lines.short_blocks(lines, self.name, first_seq=first_seq, offset=offset)
+            return
+        is_parquet = layout.format == InputFormat.PARQUET
+        stored = self._at_beginning(in_place=is_parquet)
         self.position = 0
-        is_text = layout.encoding is None and layout.format != InputFormat.PARQUET
-        opening = partial(uncompressed if is_text else decompressed, window=self._window)
-        with opening(self.stored, self.name) as stream:
-            text = stream if layout.encoding is None else as_utf8(stream, layout.encoding, self.name)
-            for block in _reader(layout)(
-                text, self.name, layout, max_line=max_line, first_seq=first_seq, offset=offset
-            ):
-                seekable = self.stored.seekable()
-                at = self.stored.tell() if seekable else self.position + len(block.data)
-                self.position = max(self.position, at)  # what is not read in order does not go back
-                yield block
+        as_text = layout.encoding is None and not is_parquet
+        stream = (uncompressed if as_text else decompressed)(stored, self.name, window=self._window)
+        text = stream if layout.encoding is None else as_utf8(stream, layout.encoding, self.name)
+        for block in _reader(layout)(text, self.name, layout, max_line=max_line, first_seq=first_seq, offset=offset):
+            at = stored.tell() if stored.seekable() else self.position + len(block.data)
+            self.position = max(self.position, at)  # what is not read in order does not go back
+            yield block
 
     def sample(self, layout: Layout, max_line: int) -> list[Sampled]:
         """Return records as any input does, and of a large file of lines some in its middle, too. Raises UsageError for

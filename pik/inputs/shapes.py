@@ -32,6 +32,9 @@ _MAGIC = {
     b"\xff\xfe": ("UTF-16", "iconv -f UTF-16 -t UTF-8 {file} | pik ingest -"),
     b"\xfe\xff": ("UTF-16", "iconv -f UTF-16 -t UTF-8 {file} | pik ingest -"),
 }  # fmt: skip
+_MAGICS = tuple(_MAGIC)
+
+_raw_decode = json.JSONDecoder().raw_decode
 
 
 def typed_name(name: str) -> str:
@@ -55,9 +58,11 @@ class Shape:
 def refuse_binary(head: bytes, name: str) -> None:
     """Raise InputError for binary data, by its first bytes. Runs of NUL bytes are text: a disk may have left them in a
     log."""
-    for magic, (what, hint) in _MAGIC.items():
-        if head.startswith(magic):
-            raise Shape(what, hint).error(name)
+    if head.startswith(_MAGICS):
+        what, hint = next(shape for magic, shape in _MAGIC.items() if head.startswith(magic))
+        raise Shape(what, hint).error(name)
+    if b"\0" not in head and head[257:262] != b"ustar":
+        return
     for first, encoding in ((1, "UTF-16LE"), (0, "UTF-16BE")):
         high, low = head[first:1024:2], head[1 - first : 1024 : 2]
         if len(low) > 1 and high.count(0) > 0.8 * len(high) and low.count(0) < 0.2 * len(low):
@@ -185,7 +190,7 @@ def first_object(text: str) -> dict[str, object] | None:
     if not start.startswith("{"):
         return None
     try:
-        found, _ = json.JSONDecoder().raw_decode(start)
+        found, _ = _raw_decode(start)
     except (ValueError, RecursionError):
         return cut_object(start)
     return found if isinstance(found, dict) else None
@@ -194,7 +199,7 @@ def first_object(text: str) -> dict[str, object] | None:
 def _values(text: str, filled: list[str], *, whole: bool, mapped: bool) -> Layout | Shape | None:
     """Recognize objects that are not one per line: several on one, or one over several. `text` may be cut."""
     try:
-        found, end = json.JSONDecoder().raw_decode(text)
+        found, end = _raw_decode(text)
     except ValueError:
         # A brace, a line break and a key, and then too much to see the end. If another line begins an object, the first
         # is merely broken.

@@ -160,7 +160,13 @@ def file_source(path: str) -> Source:
         raise InputError(f"{name} is a directory", hint="give a file in it")
     if not stat.S_ISREG(state.st_mode):
         return stream_source(name, path)
-    return Source(name, state.st_size, partial(_file, path, name), path)
+    return regular_file(path, state.st_size)
+
+
+def regular_file(path: str, size: int) -> Source:
+    """Return the source of a path that is known to be a file of that size."""
+    name = shown_name(path)
+    return Source(name, size, partial(_file, path, name), path)
 
 
 def _file(path: str, name: str) -> io.BufferedReader:

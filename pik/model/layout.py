@@ -58,7 +58,7 @@ class Layout:
     @property
     def is_table(self) -> bool:
         """Whether its format or one of its options says that it is a table."""
-        return self.format in TABLES or any(one in self.given for one in _OF_A_TABLE)
+        return self.format in TABLES or self.delimiter is not None or any(self.columns) or self.null is not None
 
     @property
     def given(self) -> dict[str, str]:

@@ -119,6 +119,9 @@ class InvalidRecord(InputError):
         self.reason = reason
 
 
+_COLUMNS = tuple(column.name for column in fields(Rows))
+
+
 @dataclass(slots=True)
 class _Read(Rows):
     """What a block holds: its deliveries, in the order of their `seqs`, and what else there is."""
@@ -130,8 +133,8 @@ class _Read(Rows):
     def add(self, rows: Rows, seqs: Iterable[int]) -> None:
         """Add these after those that are there already."""
         self.seqs += seqs
-        for column in fields(Rows):
-            getattr(self, column.name).extend(getattr(rows, column.name))
+        for column in _COLUMNS:
+            getattr(self, column).extend(getattr(rows, column))
 
 
 def _groups(lines: bytes) -> Iterator[list[bytes]]:

@@ -24,9 +24,9 @@ from hypothesis import strategies as st
 
 from pik.errors import InputError
 from pik.inputs import blocks as module
-from pik.inputs.blocks import Block, NulRuns, blocks
+from pik.inputs.blocks import UTF8_BOM, Block, NulRuns, blocks
 from pik.inputs.compression import uncompressed
-from pik.inputs.opened import READERS
+from pik.inputs.opened import HEAD, READERS
 from pik.inputs.source import file_source
 from pik.model.layout import JSON_LINES, JSON_VALUES, InputFormat, Layout
 
@@ -310,14 +310,48 @@ def test_a_file_can_be_read_again_and_its_content_has_a_name(tmp_path: Path) -> 
 
 def test_all_blocks_are_there_before_a_change_is_reported(tmp_path: Path) -> None:
     """So that what was read is recorded first."""
+    path, lines = tmp_path / "a.jsonl", b"abc\n" * HEAD
+    path.write_bytes(lines)
+    with file_source(str(path)).open() as opened:
+        opened.digest()
+        path.write_bytes(lines + b"def\n")
+        found = b"".join(block.data for block in opened.blocks(JSON_LINES, MAX_LINE))
+        assert found == lines + b"def\n"
+        with pytest.raises(InputError, match=r"a\.jsonl changed while it was being read"):
+            opened.expect_unchanged()
+
+
+def test_a_short_file_is_recorded_as_it_was_digested_and_a_change_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_bytes(b"abc\n")
     with file_source(str(path)).open() as opened:
-        opened.digest()
-        path.write_bytes(b"abc\ndef\n")
-        assert [block.data for block in opened.blocks(JSON_LINES, MAX_LINE)] == [b"abc\ndef\n"]
+        assert opened.digest() == sha256(b"abc\n").hexdigest()
+        path.write_bytes(b"xyz\ndef\n")
+        assert [block.data for block in opened.blocks(JSON_LINES, MAX_LINE)] == [b"abc\n"]
         with pytest.raises(InputError, match=r"a\.jsonl changed while it was being read"):
             opened.expect_unchanged()
+
+
+@given(
+    st.lists(st.sampled_from([b'{"a":1}', b"\n", b"\r\n", b"\xef\xbb\xbf", b"[", b" ", b"\0", b"x" * 50])).map(
+        b"".join
+    ),
+    st.integers(0, 3),
+)
+def test_a_short_file_is_read_as_a_long_one(tmp_path_factory: pytest.TempPathFactory, data: bytes, lines: int) -> None:
+    path = tmp_path_factory.getbasetemp() / "short.jsonl"
+    path.write_bytes(data)
+
+    def from_there(max_line: int, first_seq: int = 1, offset: int = 0) -> list[tuple[int, bytes]] | str:
+        with file_source(str(path)).open() as opened:
+            try:
+                return records(list(opened.blocks(JSON_LINES, max_line, first_seq=first_seq, offset=offset)))
+            except InputError as error:
+                return error.message
+
+    assert from_there(HEAD) == from_there(HEAD - 1)
+    offset = len(b"".join(data.removeprefix(UTF8_BOM).splitlines(keepends=True)[:lines]))
+    assert from_there(HEAD, lines + 1, offset) == from_there(HEAD - 1, lines + 1, offset)
 
 
 def test_a_file_that_is_replaced_meanwhile_is_read_as_it_was_opened(tmp_path: Path) -> None:

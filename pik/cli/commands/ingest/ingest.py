@@ -278,7 +278,6 @@ def sources_of(
     cli: Context, files: list[str], batch_key: str | None = None, max_window: int | None = None
 ) -> list[Source]:
     """Return the inputs that the arguments name, globs and prefixes resolved. Raises UsageError, InputError."""
-    from pik.inputs.compression import WINDOW
     from pik.inputs.source import foreign_sources, shown_name
 
     if batch_key is not None and files != ["-"]:
@@ -296,7 +295,7 @@ def sources_of(
             raise UsageError(f"no file matches {shown_name(name)!r}", hint=hint)
         else:
             raise UsageError(f"there is no file {shown_name(name)}", hint="- is standard input")
-    return [replace(source, window=max_window or WINDOW) for source in sources]
+    return [replace(source, window=max_window) for source in sources] if max_window else sources
 
 
 def _file_or_folder(cli: Context, name: str) -> list[Source]:
