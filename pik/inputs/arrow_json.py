@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _YEARS = tuple(day - date(1970, 1, 1).toordinal() for day in (1, date(9999, 12, 31).toordinal() + 1))
 _SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 _DIGITS = {"s": ".000000000", "ms": "000000", "us": "000", "ns": ""}
-_SPECIAL = bytes(range(32)) + b'"\\'
+_ESCAPED = (b'"', b"\\")  # besides control characters
 _encode = msgspec.json.Encoder().encode
 
 
@@ -184,13 +184,20 @@ def _escaped(cells: pa.Array) -> pa.Array:
 
 def _has_special(texts: pa.Array) -> bool:
     """Whether any text has a character that JSON escapes: one look at all of them is much faster than one at each."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
     _, offsets, data = texts.buffers()
     if data is None or not len(texts):
         return False
     places = (texts.offset, texts.offset + len(texts))
     first, end = (int.from_bytes(offsets.slice(4 * place, 4).to_pybytes(), "little") for place in places)
-    bare = data.slice(first, end - first).to_pybytes()
-    return len(bare.translate(None, _SPECIAL)) < len(bare)
+    bare = data.slice(first, end - first)
+    if not bare.size:
+        return False
+    least = pc.min(pa.UInt8Array.from_buffers(pa.uint8(), bare.size, [None, bare])).as_py()
+    read = bare.to_pybytes()
+    return least < 32 or any(one in read for one in _ESCAPED)
 
 
 def _utf8(value: bytes) -> str | None:

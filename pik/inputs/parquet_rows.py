@@ -47,16 +47,17 @@ def blocks(
     del max_line, offset  # a line that is too long is rejected as it is anywhere; rows are counted
     with seekable(stream) as file:
         rows = _Rows(file, name)
-        lines: list[bytes] = []
+        at_a_time = rows.at_a_time()
+        lines: list[pa.Buffer] = []
         problems: dict[int, Problem] = {}
         size, seq = 0, first_seq
-        for part, wrong in rows.read(first_seq - 1):
+        for part, number, wrong in rows.read(at_a_time, first_seq - 1):
             for place, problem in wrong.items():
                 problems[seq + place] = problem
-            seq += part.count(b"\n")
+            seq += number
             lines.append(part)
-            size += len(part)
-            if size >= limits.BLOCK or seq - first_seq + rows.at_a_time > limits.LINES:
+            size += part.size
+            if size >= limits.BLOCK or seq - first_seq + at_a_time > limits.LINES:
                 yield Block(first_seq, seq - 1, b"".join(lines), seq - 1, problems=problems)
                 first_seq, lines, problems, size = seq, [], {}, 0
         if lines:
@@ -66,9 +67,8 @@ def blocks(
 def first_records(file: BinaryIO, name: str) -> list[dict[str, Any]]:
     """Return the first rows; of a file without rows one with all columns. Raises InputError where it is not Parquet."""
     rows = _Rows(file, name)
-    rows.at_a_time = _SAMPLE
-    lines, problems = next(rows.read(0), (b"", {}))
-    records = [json.loads(line) for place, line in enumerate(lines.splitlines()) if place not in problems]
+    lines, _, problems = next(rows.read(_SAMPLE), (b"", 0, {}))
+    records = [json.loads(line) for place, line in enumerate(bytes(lines).splitlines()) if place not in problems]
     return records or [dict.fromkeys(rows.columns)]
 
 
@@ -103,8 +103,10 @@ class _Rows:
         self._coarse = open_parquet(file, name, coerce_int96_timestamp_unit="us") if self._legacy else None
         metadata = self._file.metadata
         self._groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
-        self.at_a_time = _SAMPLE
-        self.at_a_time = max(1, min(ROWS, limits.LINES, limits.BLOCK // self._row_size()))
+
+    def at_a_time(self) -> int:
+        """Return how many rows are to be converted at a time."""
+        return max(1, min(ROWS, limits.LINES, limits.BLOCK // self._row_size()))
 
     def _row_size(self) -> int:
         """Return about how many bytes a row takes. Texts that repeat are short in the file and long in memory, so the
@@ -115,7 +117,7 @@ class _Rows:
         try:
             for place, group in enumerate(self._groups[:_SAMPLED_GROUPS]):
                 if group.num_rows:
-                    batch = next(self._batches(self._file, place, None))
+                    batch = next(self._batches(self._file, _SAMPLE, place, None))
                     sizes += [group.total_byte_size // group.num_rows, batch.nbytes // max(1, batch.num_rows)]
         except (pa.ArrowException, OSError):
             pass  # it is reported where it is read
@@ -131,8 +133,8 @@ class _Rows:
             raise InputError(what, hint="cast them to TIMESTAMP where the file is written")
         return found
 
-    def read(self, skip: int) -> Iterator[tuple[bytes, dict[int, Problem]]]:
-        """Yield lines, and the problems among them by their place, from the row after so many."""
+    def read(self, at_a_time: int, skip: int = 0) -> Iterator[tuple[pa.Buffer, int, dict[int, Problem]]]:
+        """Yield lines, how many they are, and the problems among them by their place, from the row after so many."""
         import pyarrow as pa
 
         number = skip
@@ -141,24 +143,27 @@ class _Rows:
                 if skip >= group.num_rows:
                     skip -= group.num_rows
                     continue
-                coarse = self._batches(self._coarse, place, sorted(self._legacy)) if self._coarse else None
-                for batch in self._batches(self._file, place, None):
+                coarse = self._batches(self._coarse, at_a_time, place, sorted(self._legacy)) if self._coarse else None
+                for batch in self._batches(self._file, at_a_time, place, None):
                     check = next(coarse) if coarse is not None else None
                     # Long texts that repeat are short in the file and in the estimate, and long here.
                     step = max(1, batch.num_rows * limits.BLOCK // max(1, batch.nbytes))
                     for begin in range(min(skip, batch.num_rows), batch.num_rows, step):
                         part = batch.slice(begin, step)
-                        yield self._converted(part, None if check is None else check.slice(begin, step))
+                        found, wrong = self._converted(part, None if check is None else check.slice(begin, step))
+                        yield found, part.num_rows, wrong
                         number += part.num_rows
                     skip = max(0, skip - batch.num_rows)
         except (pa.ArrowException, OSError) as error:
             raise InputError(f"{self._name}, after row {number:,}: it cannot be read as Parquet: {error}") from None
 
-    def _batches(self, file: ParquetFile, group: int, columns: list[str] | None) -> Iterator[pa.RecordBatch]:
-        for batch in file.iter_batches(self.at_a_time, row_groups=[group], columns=columns, use_threads=False):
+    def _batches(
+        self, file: ParquetFile, at_a_time: int, group: int, columns: list[str] | None
+    ) -> Iterator[pa.RecordBatch]:
+        for batch in file.iter_batches(at_a_time, row_groups=[group], columns=columns, use_threads=False):
             yield _without_dictionaries(batch)
 
-    def _converted(self, batch: pa.RecordBatch, coarse: pa.RecordBatch | None) -> tuple[bytes, dict[int, Problem]]:
+    def _converted(self, batch: pa.RecordBatch, coarse: pa.RecordBatch | None) -> tuple[pa.Buffer, dict[int, Problem]]:
         import pyarrow as pa
         import pyarrow.compute as pc
 
@@ -181,7 +186,7 @@ class _Rows:
             lines = [one_line(problem.record).decode() + "\n" for problem in problems.values()]
             found = pc.replace_with_mask(found, found.is_null(), texts_of(lines))
         size = pc.sum(pc.binary_length(found)).as_py() or 0
-        return found.buffers()[2].slice(0, size).to_pybytes(), problems
+        return found.buffers()[2].slice(0, size), problems
 
 
 def _without_dictionaries(batch: pa.RecordBatch) -> pa.RecordBatch:
