@@ -16,7 +16,7 @@ CODE := $(wildcard pik tests bench tools)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 unexport PYTHONDONTWRITEBYTECODE # or every process compiles all of pik again
 
-.PHONY: help venv .venv-ministack .venv-sam .venv-checkov .venv-seaweedfs .venv-docs demo test lint lint-stack lint-docs test-deep bench docs lock clean
+.PHONY: help venv .venv-ministack .venv-sam .venv-checkov .venv-seaweedfs .venv-docs demo test lint lint-stack lint-docs test-deep bench docs dist lock clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' Makefile | awk -F'|' '{printf "%-16s %s\n", $$1, $$2}'
@@ -89,6 +89,13 @@ docs: $(STAMP) .venv-docs/.locked ## write the generated pages again, and the si
 lint-docs: .venv-docs/.locked ## build the site: every link of it works, and no page loads anything from the network
 	@site=$$(mktemp -d) && $(SITE) --site-dir "$$site" && ! grep -rE '<(script|img)[^>]* src="?https?:|<link[^>]* rel="?stylesheet"?[^>]* href="?https?:' "$$site" --include=*.html; \
 		status=$$?; rm -rf "$$site"; exit $$status
+
+# The time that stands in the archives is the commit's; an unpacked sdist keeps it as the time of its PKG-INFO.
+SOURCE_DATE_EPOCH ?= $(shell if test -f PKG-INFO; then date -r PKG-INFO +%s; else git log -1 --format=%ct; fi)
+
+dist: $(STAMP) ## build sdist and wheel into dist/; the same commit gives the same bytes
+	@rm -rf dist
+	@SOURCE_DATE_EPOCH=$(SOURCE_DATE_EPOCH) $(BIN)/python -m hatchling build 2>&1 | grep ^dist/
 
 COMPILE = .venv-lock/bin/uv pip compile --no-config --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--custom-compile-command "make lock" --quiet $(LOCK_ARGS)
