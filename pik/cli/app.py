@@ -75,6 +75,7 @@ COMMANDS: Mapping[str, Entry] = {
         restore=("care.store", "Make a backup the state of a store that has none."),
         stack=("care.stack", "Inspect a stack itself: status, doctor."),
         demo=("care.demo", "Play one small incident from the first question to the repair."),
+        help=("care.help", "Explain a command, as its --help does."),
     ),
 }
 

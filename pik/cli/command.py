@@ -18,7 +18,7 @@ from pik import __version__
 from pik.cli.config import Format
 from pik.cli.context import Context
 from pik.cli.help import GLOBAL, Command, Group, typed_words
-from pik.cli.options import option
+from pik.cli.options import at_one_time, option
 from pik.errors import PikError, UsageError
 from pik.model.instant import DAY, MAX_INSTANT, displayed_in
 
@@ -100,7 +100,7 @@ def with_globals(function: Function) -> Function:
             cli.typed = typed_words(ctx)
             for name, group in groups.items():
                 values[name] = group(**{one.name: values.pop(one.name) for one in fields(group)})
-            with displayed_in(cli.display_zone):
+            with displayed_in(cli.display_zone), at_one_time(time.time_ns()):
                 return function(cli, **values)
         _expect_no_options(ctx, values)
         return None

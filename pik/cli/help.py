@@ -173,7 +173,9 @@ def typed_words(ctx: typer.Context) -> dict[str, list[str]]:
 
 
 def _called(param: Any) -> str:
-    return max(param.opts, key=len) if param.param_type_name == "option" else argument_name(param)
+    if param.param_type_name != "option":
+        return argument_name(param)
+    return str(next((name for name in param.opts if name.startswith("--")), param.opts[0]))
 
 
 def _converter(kind: Any) -> Callable[[Any], Any] | None:

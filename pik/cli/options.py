@@ -6,6 +6,8 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -18,7 +20,7 @@ from pik.cli.text import broken, visible
 from pik.cli.values import Moment
 from pik.errors import Invalid, PikError, UsageError
 from pik.model.instant import MAX_INSTANT, MIN_INSTANT, Window, Zone, load_zone, parse_duration
-from pik.model.typed_times import typed_instant
+from pik.model.typed_times import WORDS, typed_instant
 
 if TYPE_CHECKING:
     from pik.cli.context import Context
@@ -38,12 +40,17 @@ def argument(metavar: str, help: str, **settings: Any) -> Any:  # noqa: A002 - T
     return typer.Argument(metavar=metavar, help=help, **settings)
 
 
-From = Annotated[str | None, option("--from TIME", "First instant of the window: RFC 3339, or a date (midnight UTC).")]
+From = Annotated[
+    str | None,
+    option("--from TIME", "First instant of the window: 2026-01-31, 2026-01-31T10:00, today, yesterday, now-2h."),
+]
 Timezone = Annotated[
     str | None, option("--timezone ZONE", "The IANA zone of dates and times typed without an offset, instead of UTC.")
 ]
-To = Annotated[str | None, option("--to TIME", "End of the window, itself not in it: RFC 3339, or a date.")]
-Since = Annotated[str | None, option("--since DURATION", "Begin the window this long ago: 90s, 15m, 2h, 7d, 1w.")]
+To = Annotated[str | None, option("--to --until TIME", "End of the window, itself not in it; likewise.")]
+Since = Annotated[
+    str | None, option("--since TIME", "Begin the window this long ago (90s, 15m, 2h, 7d, 1w), or then, as --from.")
+]
 Entity = Annotated[str | None, option("--entity ID", "Only this entity.")]
 Entities = Annotated[list[str] | None, option("--entity ID", "Only this entity (repeatable).")]
 Type = Annotated[str | None, option("--type TYPE", "Only events of this type.")]
@@ -138,10 +145,8 @@ class WindowOptions:
         return window_of(self.from_, self.to, self.since, self.timezone)
 
 
-def window_of(
-    from_: str | None, to: str | None, since: str | None, timezone: str | None = None, *, now: int | None = None
-) -> Window:
-    """Return the window that --from, --to and --since describe; all of time without them. `now` in nanoseconds.
+def window_of(from_: str | None, to: str | None, since: str | None, timezone: str | None = None) -> Window:
+    """Return the window that --from, --to and --since describe; all of time without them.
 
     Raises UsageError naming the option that is wrong.
     """
@@ -150,7 +155,7 @@ def window_of(
     start, end = MIN_INSTANT, MAX_INSTANT + 1
     typed_zone(timezone)
     if since is not None:
-        start = (time.time_ns() if now is None else now) - duration("--since", since)
+        start = moment_or_ago("--since", since, timezone)
     if from_ is not None:
         start = moment("--from", from_, timezone)
     if to is not None:
@@ -166,10 +171,48 @@ def typed_zone(timezone: str | None) -> Zone | None:
         raise UsageError(f"--timezone: {error.message}", hint=error.hint) from None
 
 
-def moment(name: str, text: str, timezone: str | None, example: str = "2026-01-31") -> int:
-    """Return the instant that the option of that name gives: RFC 3339 or a date; without an offset it is of the zone
-    that --timezone names, else UTC. Raises UsageError."""
-    return _parsed(name, partial(typed_instant, zone=typed_zone(timezone)), text, f"or a date: {example}")
+_now: ContextVar[int] = ContextVar("now")
+
+
+@contextmanager
+def at_one_time(instant: int) -> Iterator[None]:
+    """While this holds, `now()` is that instant, in nanoseconds: all times of a command line are relative to it."""
+    token = _now.set(instant)
+    try:
+        yield
+    finally:
+        _now.reset(token)
+
+
+def now() -> int:
+    """Return the instant that `now` means in a time that was typed, in nanoseconds."""
+    return _now.get(None) or time.time_ns()
+
+
+def moment(name: str, text: str, timezone: str | None) -> int:
+    """Return the instant that the option of that name gives, as `typed_instant` reads it; without an offset it is of
+    the zone that --timezone names, else UTC. Raises UsageError."""
+    hint = f"such as {WORDS}"
+    if _is_duration(text):
+        hint = f"that long ago is now-{text}"
+    return _parsed(name, partial(typed_instant, zone=typed_zone(timezone), now=now()), text, hint)
+
+
+def moment_or_ago(name: str, text: str, timezone: str | None) -> int:
+    """Return the instant that the option of that name gives: `2h` is two hours ago, all else as in `moment`. Raises
+    UsageError."""
+    if _is_duration(text):
+        return now() - parse_duration(text)
+    instant = partial(typed_instant, zone=typed_zone(timezone), now=now())
+    return _parsed(name, instant, text, f"how long ago (15m, 2h, 7d), or {WORDS}")
+
+
+def _is_duration(text: str) -> bool:
+    try:
+        parse_duration(text)
+    except Invalid:
+        return False
+    return True
 
 
 def duration(name: str, text: str) -> int:

@@ -297,13 +297,21 @@ def read_criteria(text: str) -> Criteria:
     hint = "source=, type=, entity=, batch=, from=, to= and last where=SQL"
     given = dict(_pairs(text, _SELECTION, "a selection", hint))
     start, end = (
-        parse_instant(given[name], date_only=True) if name in given else default
+        _written(name, given[name]) if name in given else default
         for name, default in (("from", ALL_TIME.start), ("to", ALL_TIME.end))
     )
     if start >= end:
         raise Invalid("its window is empty: from is included, to is not, and must be later")
     texts = {name: given.get(_KEYS.get(name, name)) for name in _TEXTS}
     return Criteria(**texts, window=Window(start, end))
+
+
+def _written(name: str, text: str) -> int:
+    """Return the instant of a time. Words such as `yesterday` are refused: a selection is recorded as it is typed."""
+    try:
+        return parse_instant(text, date_only=True)
+    except Invalid as error:
+        raise Invalid(f"{name}: {error.message}", hint=f"written out, in UTC: {name}=2026-01-31T10:00:00Z") from None
 
 
 _TEXTS = tuple(field.name for field in fields(Criteria) if field.name != "window")

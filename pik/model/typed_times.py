@@ -1,21 +1,62 @@
-"""Times as people type them: with an offset, or by the clocks of a time zone."""
+"""Times as people type them: with an offset, by the clocks of a time zone, or in words such as `yesterday`."""
 
 from __future__ import annotations
 
 import re
 
 from pik.errors import Invalid
-from pik.model.instant import SECOND, Zone, checked_instant, display_instant, displayed_in, parse_instant, parse_local
+from pik.model.instant import (
+    DAY,
+    SECOND,
+    Zone,
+    checked_instant,
+    day_of,
+    display_instant,
+    displayed_in,
+    format_instant,
+    parse_duration,
+    parse_instant,
+    parse_local,
+)
 from pik.model.zone_changes import offset_changes
 
 _DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
+_DAYS = {"yesterday": -1, "today": 0, "tomorrow": 1}
+_WORDS = re.compile(rf"(now|{'|'.join(_DAYS)})(?:([+-])(.*))?", re.DOTALL)
+
+WORDS = "2026-01-31T10:00, 2026-01-31, today, yesterday, now-2h"
+"""What can be typed as a time, for messages."""
 
 
-def typed_instant(text: str, zone: Zone | None = None) -> int:
-    """Return the instant of an RFC 3339 text, or the first one of a date; without an offset it is of `zone`, else UTC.
+def typed_instant(text: str, zone: Zone | None = None, *, now: int) -> int:
+    """Return the instant of an RFC 3339 text, the first one of a date, or what words mean `now`, as in `written_out`;
+    without an offset it is of `zone`, else UTC.
 
     Raises Invalid, with what to type instead, for a local time that clocks skipped or showed twice.
     """
+    return _instant(written_out(text, 0 if zone is None else zone.offset_at(now), now), zone)
+
+
+def written_out(text: str, offset: int, now: int) -> str:
+    """Return the date of `today`, `yesterday`, `tomorrow` or `today-7d`, or the RFC 3339 text of `now` or `now-2h`; any
+    other text as it is. `now` in nanoseconds; clocks are ahead of UTC by `offset` then. Raises Invalid."""
+    words = _WORDS.fullmatch(text)
+    if words is None:
+        return text
+    word, sign, typed = words.groups()
+    span = 0 if sign is None else parse_duration(typed) * (-1 if sign == "-" else 1)
+    if word == "now":
+        return format_instant(checked_instant(now + span, text))
+    if sign is not None and typed[-1] not in "dw":
+        raise Invalid(
+            f"{text!r}: days and weeks are counted from {word} (7d, 1w), since not every day has 24 hours",
+            hint="write the time out (2026-01-31T10:00), or count from now: now-2h",
+        )
+    return format_instant(checked_instant((day_of(now + offset) + _DAYS[word]) * DAY + span, text))[:10]
+
+
+def _instant(text: str, zone: Zone | None) -> int:
+    """Return the instant of an RFC 3339 text, or the first one of a date, without an offset of `zone`, else UTC."""
     local, offset = parse_local(text, date_only=True)
     if zone is None or offset is not None:
         return parse_instant(text, date_only=True)

@@ -124,7 +124,7 @@ def test_a_diff_splits_each_row_by_cause(shop: Callable[..., Any], tmp_path: Pat
         (("revenue", "nobody", "2026-01-01"), 2, "nothing to explain: revenue of 'nobody' has neither"),
         (("revenue", "nobody"), 2, "hint: after an entity: pik explain revenue nobody 2026-01-31"),
         (("profit", "a", "2026-01-01"), 2, "there is no metric 'profit'"),
-        (("revenue", "a", "yesterday"), 2, "BUCKET: "),
+        (("revenue", "a", "noon"), 2, "BUCKET: "),
         (("revenue", "a"), 2, "BUCKET"),
         ((*PLACE, "--column", "payload.v"), 2, "--column is for the events"),
         ((*PLACE, "--events", "--column", "payload["), 2, "--column payload["),

@@ -117,7 +117,7 @@ def test_a_dry_run_counts(store: Any) -> None:
         ("--out", "e.csv", "--compression", "snappy"),
         ("--out", "nowhere/e.parquet"),
         ("--out", "s3://bucket/events"),
-        ("--out", "e.parquet", "--from", "yesterday"),
+        ("--out", "e.parquet", "--from", "noon"),
     ],
 )
 def test_what_is_wrong_is_named_with_a_hint(store: Any, arguments: tuple[str, ...]) -> None:

@@ -7,7 +7,7 @@ import io
 import pytest
 
 from pik.cli.app import COMMANDS, root_command
-from pik.cli.options import confirm, window_of
+from pik.cli.options import at_one_time, confirm, window_of
 from pik.errors import PikError, UsageError
 from pik.model.instant import ALL_TIME, DAY, HOUR, Window
 
@@ -17,18 +17,30 @@ OF_TIMES = ("--from", "--as-of", "--timezone")
 def test_windows() -> None:
     assert window_of(None, None, None) == ALL_TIME
     assert window_of("1970-01-02", "1970-01-03T01:00:00+01:00", None) == Window(DAY, 2 * DAY)
-    assert window_of(None, None, "2h", now=5 * HOUR) == Window(3 * HOUR, ALL_TIME.end)
-    assert window_of(None, "1970-01-02", "1d", now=DAY) == Window(0, DAY)
+    assert window_of(None, None, "1970-01-02") == Window(DAY, ALL_TIME.end)
     assert window_of("1970-01-02", "1970-01-03T00:00:00Z", None, "Asia/Tokyo") == Window(15 * HOUR, 2 * DAY)
     assert window_of("1970-01-02T12:00:00.5", None, None, "Asia/Tokyo").start == DAY + 3 * HOUR + HOUR // 7200
+
+
+def test_words_are_relative_to_one_moment_and_days_to_the_zone_of_the_command_line() -> None:
+    with at_one_time(10 * DAY + 20 * HOUR):
+        assert window_of(None, None, "2h") == Window(10 * DAY + 18 * HOUR, ALL_TIME.end)
+        assert window_of("yesterday", "today", None) == Window(9 * DAY, 10 * DAY)
+        assert window_of("today-1w", "tomorrow", None) == Window(3 * DAY, 11 * DAY)
+        assert window_of(None, "now", "now-1d") == Window(9 * DAY + 20 * HOUR, 10 * DAY + 20 * HOUR)
+        tokyo = window_of("yesterday", "today", None, "Asia/Tokyo")  # it is 5 o'clock of the next day there
+        assert tokyo == Window(10 * DAY - 9 * HOUR, 11 * DAY - 9 * HOUR)
 
 
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        (("yesterday", None, None), "--from: 'yesterday' is not an RFC 3339 time"),
+        (("last week", None, None), "--from: 'last week' is not an RFC 3339 time"),
+        (("now-", None, None), "--from: '' is not a duration such as 90s, 15m, 2h, 7d"),
+        (("today-9h", None, None), "--from: 'today-9h': days and weeks are counted from today"),
+        (("now-999999w", None, None), "--from: 'now-999999w' is outside of 1677-09-22 to 2262-04-10"),
         ((None, "2026-02-30", None), "--to: '2026-02-30' is not a date of the calendar"),
-        ((None, None, "2 hours"), "--since: '2 hours' is not a duration such as 90s, 15m, 2h, 7d"),
+        ((None, None, "2 hours"), "--since: '2 hours' is not an RFC 3339 time"),
         (("2026-01-01", None, "2h"), "--since and --from exclude each other: both begin the window"),
         (("2026-01-31", None, None, "berlin"), "--timezone: unknown time zone 'berlin'"),
         ((None, None, "2h", "berlin"), "--timezone: unknown time zone 'berlin'"),

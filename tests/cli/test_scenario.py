@@ -108,7 +108,7 @@ def test_ids_of_events_to_leave_out_come_from_any_listing(shop: Callable[..., An
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--as-of", "yesterday"], "error: --as-of: "),
+        (["--as-of", "noon"], "error: --as-of: "),
         (["--assume", "without-batch=01J8Z3"], "error: batch 01J8Z3 is not in this store"),
         (["--assume", "shift=1h,where=v = 1"], "unknown column v"),
         (["--run", "01J8", "--assume", "duplicates=counted"], "--run recomputes nothing"),

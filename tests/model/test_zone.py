@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import example, given
@@ -76,7 +77,7 @@ def test_a_typed_time_that_clocks_skipped_or_showed_twice_is_refused_with_what_t
     zone: str, text: str, reason: str, instead: str
 ) -> None:
     with pytest.raises(Invalid, match=f"^'{text}' {reason} {zone}: clocks were set") as refusal:
-        typed_instant(text, load_zone(zone))
+        typed_instant(text, load_zone(zone), now=0)
     assert refusal.value.hint == instead
 
 
@@ -90,7 +91,7 @@ def test_a_typed_date_begins_with_its_first_minute(day: date, name: str) -> None
     minutes = (noon + timedelta(minutes=minute) for minute in range(-28 * 60, 28 * 60))
     first = next((one for one in minutes if one.astimezone(zone.info).date() == day), None)
     try:
-        found = typed_instant(day.isoformat(), zone)
+        found = typed_instant(day.isoformat(), zone, now=0)
     except Invalid:
         assert first is None
         return
@@ -98,6 +99,32 @@ def test_a_typed_date_begins_with_its_first_minute(day: date, name: str) -> None
     assert first is not None
     assert abs(first - start) < timedelta(minutes=1)  # offsets had seconds once
     assert start.astimezone(zone.info).date() == day
+
+
+@given(st.datetimes(datetime(1972, 1, 1), datetime(2037, 1, 1)), st.sampled_from(NAMES), st.integers(-40, 40))  # noqa: DTZ001
+@example(datetime(2026, 3, 29, 22, 30), "Europe/Berlin", 0)  # noqa: DTZ001 - it is the 30th there
+@example(datetime(2026, 10, 25, 0, 30), "Europe/Berlin", 1)  # noqa: DTZ001 - a day of 25 hours
+@example(datetime(2026, 3, 9, 3), "America/New_York", -1)  # noqa: DTZ001 - it is the 8th there, whose day had 23
+def test_words_for_days_count_the_dates_of_the_zone_and_words_for_now_elapsed_time(
+    moment: datetime, name: str, count: int
+) -> None:
+    zone, now = load_zone(name), from_datetime(moment.replace(tzinfo=UTC))
+    local = moment.replace(tzinfo=UTC).astimezone(ZoneInfo(name)).date()
+    sign = "-" if count < 0 else "+"
+    for word, day in (("yesterday", -1), ("today", 0), ("tomorrow", 1)):
+        date_of_word = (local + timedelta(days=day)).isoformat()
+        assert typed_instant(word, zone, now=now) == typed_instant(date_of_word, zone, now=0)
+    if count:
+        there = (local + timedelta(days=count)).isoformat()
+        assert typed_instant(f"today{sign}{abs(count)}d", zone, now=now) == typed_instant(there, zone, now=0)
+        assert typed_instant(f"now{sign}{abs(count)}d", zone, now=now) == now + count * 24 * 3600 * 1_000_000_000
+    assert typed_instant("now", zone, now=now) == now
+
+
+def test_a_day_that_a_calendar_skipped_is_not_yesterday() -> None:
+    new_year = from_datetime(datetime(2011, 12, 30, 12, tzinfo=UTC))  # the 31st in Apia, whose 30th does not exist
+    with pytest.raises(Invalid, match=r"^'2011-12-30' does not exist in Pacific/Apia"):
+        typed_instant("yesterday", load_zone("Pacific/Apia"), now=new_year)
 
 
 @given(st.datetimes(datetime(1800, 1, 1), datetime(2200, 1, 1)), st.sampled_from(NAMES))  # noqa: DTZ001

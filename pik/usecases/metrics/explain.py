@@ -19,6 +19,7 @@ from pik.model.delivery import Delivery, event_id_text
 from pik.model.instant import Window, display_instant, format_instant
 from pik.model.metric import ALL_ENTITIES, Computed, Metric, entities_of, entity_text
 from pik.model.scenario import PLAIN, OtherDefinition, Scenario
+from pik.model.typed_times import written_out
 from pik.ports.engine import Engine
 from pik.ports.store import Store
 from pik.rawlog.corrected import ever_moved
@@ -172,12 +173,12 @@ def _without_bucket(
     return Explanation(entity, bucket, scenario, metric, left, None, None, shares, {})
 
 
-def named_bucket(store: Store, engine: Engine, name: str, text: str, scenario: Scenario = PLAIN) -> int:
-    """Return the instant that a text names for a metric: a time, or the first instant of a date of its buckets. Raises
-    Invalid, NothingSelected for an unknown metric and UsageError for a wrong scenario."""
+def named_bucket(store: Store, engine: Engine, name: str, text: str, scenario: Scenario = PLAIN, *, now: int) -> int:
+    """Return the instant that a text names for a metric: a time, or the first instant of a date of its buckets, which
+    may be `yesterday`. Raises Invalid, NothingSelected for an unknown metric and UsageError for a wrong scenario."""
     unassumed = replace(resolved(store, scenario), assumptions=())
     [metric] = definitions(store, engine, unassumed, [name])
-    return metric.buckets.named(text)
+    return metric.buckets.named(written_out(text, metric.buckets.offset_at(now), now))
 
 
 def _assumed(

@@ -46,15 +46,15 @@ LEFT = Side(SideKind.CURRENT)
 RIGHT = Side(SideKind.RECOMPUTED)
 
 
-def read_side(option: str, text: str, kinds: Sequence[SideKind], zone: Zone | None) -> Side:
-    """Return the side that a text names, one of these kinds; its time is of that zone, else UTC. Raises UsageError."""
+def read_side(option: str, text: str, kinds: Sequence[SideKind], zone: Zone | None, *, now: int) -> Side:
+    """Return the side that a text names, one of these kinds; its time is as in `typed_instant`. Raises UsageError."""
     kind, colon, name = text.partition(":")
     current, at_sign, time = text.partition("@")
     if current == SideKind.CURRENT and at_sign:
         try:
-            return Side(SideKind.CURRENT, at=typed_instant(time, zone))
+            return Side(SideKind.CURRENT, at=typed_instant(time, zone, now=now))
         except Invalid as error:
-            hint = error.hint or "or a date: current@2026-01-31"
+            hint = error.hint or "current@ and a time: 2026-01-31T10:00, 2026-01-31, yesterday, now-2h"
             raise UsageError(f"{option}: {error.message}", hint=hint) from None
     if kind in kinds and bool(name) == bool(colon) == (kind in (SideKind.RUN, SideKind.FILE)):
         return Side(SideKind(kind), name)

@@ -181,24 +181,14 @@ def _parsed(name: str, parse: Callable[[str], int], text: str) -> int:
 
 def _recorded(since: str | None, until: str | None, timezone: str | None) -> Window:
     """Return the window of recording."""
-    start = MIN_INSTANT if since is None else _moment("--recorded-since", since, timezone)
-    end = MAX_INSTANT + 1 if until is None else _moment("--recorded-until", until, timezone)
+    start = MIN_INSTANT if since is None else options.moment_or_ago("--recorded-since", since, timezone)
+    end = MAX_INSTANT + 1 if until is None else options.moment_or_ago("--recorded-until", until, timezone)
     if start >= end:
         raise UsageError(
             "--recorded-until is not later than --recorded-since",
             hint="--recorded-until is the end of the window, which it leaves out",
         )
     return Window(start, end)
-
-
-def _moment(name: str, text: str, timezone: str | None) -> int:
-    """Return the time that a text means: an instant, a date, or a duration that has passed since. Raises UsageError."""
-    import time
-
-    try:
-        return time.time_ns() - parse_duration(text)
-    except Invalid:
-        return options.moment(name, text, timezone, "2026-01-31, or how long ago: 15m, 2h")
 
 
 def _paths(name: str, texts: Sequence[str]) -> list[EventPath]:

@@ -33,6 +33,7 @@ from pik.errors import Invalid, UsageError, command
 from pik.model.calendar import UTC_DAYS
 from pik.model.instant import Window, format_instant
 from pik.model.metric import ALL_ENTITIES, entities_of
+from pik.model.typed_times import WORDS, written_out
 
 if TYPE_CHECKING:
     from pik.model.metric import Computed, Metric
@@ -71,7 +72,7 @@ def explain(
         list[str],
         argument(
             "[ENTITY] BUCKET",
-            "The entity, unless the metric is over all; a date (in the metric's timezone), or any time (RFC 3339).",
+            "The entity, unless the metric is over all; a date (in the metric's timezone), yesterday, or any time.",
         ),
     ],
     against: AgainstFile = None,
@@ -133,15 +134,16 @@ def explain(
         raise UsageError("--tolerance is for the numbers of a file", hint="add --against FILE")
     tolerances = read_tolerances(tolerance or ())
     try:
-        UTC_DAYS.named(bucket[:10] if bucket[10:11] in ("+", "-") else bucket)
+        plain = bucket[:10] if bucket[:1].isdigit() and bucket[10:11] in ("+", "-") else bucket
+        UTC_DAYS.named(written_out(plain, 0, options.now()))
     except Invalid as error:
-        hint = "or a date: 2026-01-31"
+        hint = f"such as {WORDS}"
         if len(place) == 1 and not bucket[:1].isdigit():
             hint = f"after an entity: {command('explain', metric, bucket, '2026-01-31')}"
         raise UsageError(f"BUCKET: {error.message}", hint=hint) from None
     store, engine = cli.open_store(), cli.engine()
     try:
-        instant = named_bucket(store, engine, metric, bucket, scenario)
+        instant = named_bucket(store, engine, metric, bucket, scenario, now=options.now())
     except Invalid as error:
         raise UsageError(f"BUCKET: {error.message}") from None
     with ExitStack() as stack:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 from pik.cli.context import Context
-from pik.cli.options import moment, option, typed_zone
+from pik.cli.options import moment, now, option, typed_zone
 from pik.errors import UsageError
 
 if TYPE_CHECKING:
@@ -48,11 +48,11 @@ def read_sides(
         raise UsageError("--run and --right exclude each other: both are the right side")
     one, two, zone = LEFT, RIGHT, typed_zone(timezone)
     if left is not None:
-        one = read_side("--left", left, (SideKind.CURRENT, SideKind.RUN, SideKind.FILE), zone)
+        one = read_side("--left", left, (SideKind.CURRENT, SideKind.RUN, SideKind.FILE), zone, now=now())
     elif against is not None:
         one = Side(SideKind.FILE, against)
     if right is not None:
-        two = read_side("--right", right, (SideKind.RECOMPUTED, SideKind.CURRENT, SideKind.RUN), zone)
+        two = read_side("--right", right, (SideKind.RECOMPUTED, SideKind.CURRENT, SideKind.RUN), zone, now=now())
     elif run is not None:
         two = Side(SideKind.RUN, run)
     if one == two:
