@@ -99,7 +99,7 @@ def test_no_command_creates_a_store_that_is_named(
 
 
 def test_every_command_is_tried() -> None:
-    tried = {line[0] for line in lines()} | {"init", "demo", "stack", "mappings"}
+    tried = {line[0] for line in lines()} | {"init", "demo", "help", "stack", "mappings"}
     assert tried == set(COMMANDS)
     root = root_command()
     ctx = root.make_context("pik", [], resilient_parsing=True)
