@@ -84,6 +84,11 @@ class _OpenedFiles(OpenedInput):
         with self._first() as opened:
             opened.expect_fields(layout, mapping)
 
+    def expect_events(self, layout: Layout) -> None:
+        """Raise UsageError where none of the first file's first records has a field that each event has."""
+        with self._first() as opened:
+            opened.expect_events(layout)
+
     def expect_records(self, layout: Layout, max_line: int) -> None:
         """Raise UsageError where the path to records finds no list in the first file."""
         with self._first() as opened:

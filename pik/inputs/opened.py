@@ -27,6 +27,7 @@ from pik.inputs.mapping import MIXED, RecordMapping
 from pik.inputs.named_mappings import recognized
 from pik.inputs.parents import Parents
 from pik.inputs.shapes import Shape, cut_object, lists_in, recognize, refuse_binary
+from pik.model.event import REQUIRED
 from pik.model.layout import JSON_LINES, PARQUET, TABLES, WRITTEN_AS_JSON, InputFormat, Layout
 from pik.model.place import Place
 from pik.model.record_path import EACH, path_text
@@ -117,6 +118,10 @@ class OpenedInput(ABC):
     @abstractmethod
     def expect_fields(self, layout: Layout, mapping: RecordMapping) -> None:
         """Raise UsageError where the mapping fits none of the input's first records."""
+
+    @abstractmethod
+    def expect_events(self, layout: Layout) -> None:
+        """Raise UsageError where none of the input's first records has a field that each event has."""
 
     @abstractmethod
     def expect_records(self, layout: Layout, max_line: int) -> None:
@@ -216,6 +221,18 @@ class OpenedFile(OpenedInput):
         if not records and layout == JSON_LINES:
             head = self._head(layout)[0].decode(errors="replace").lstrip("\ufeff" + _BETWEEN)
             _expect_records_themselves(cut_object(head), mapping, self.name)
+
+    def expect_events(self, layout: Layout) -> None:
+        """Raise UsageError where none of the input's first records has a field that each event has."""
+        names: dict[str, None] = {}
+        for record in islice(self._first_records(layout), _RECORDS):
+            if not record.keys().isdisjoint(REQUIRED):
+                return
+            names |= dict.fromkeys(record)
+        if names:
+            what = f"the first records of {self.name} have no field of an event ({', '.join(REQUIRED)})"
+            known = f"they have {', '.join(name[:60] for name in islice(names, 12))}{', …' if len(names) > 12 else ''}"
+            raise UsageError(what, hint=f"{known}: `pik ingest --guess FILE` proposes a mapping; {MIXED}")
 
     def _first_records(self, layout: Layout) -> Iterator[dict[str, Any]]:
         """Yield the records in the input's head. Raises UsageError for a text of which no line is one."""

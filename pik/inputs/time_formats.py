@@ -180,18 +180,23 @@ def advised(error: Invalid, line: bytes, zones: Zones) -> Invalid:
 
 
 class TimeCounter:
-    """Counts again, from what raw keeps of deliveries, how the times of a batch with these options were read."""
+    """Counts again, from what raw keeps of deliveries, how the times of a batch with these options were read. `problem`
+    is why that cannot be known, if it cannot."""
 
     def __init__(self, options: Mapping[str, str]) -> None:
         times = recorded_times(options)
+        self.problem = ""
         self._noted: list[str] = []
         self._formats: dict[str, TimeFormat] = {}
         if times.ambiguous is None and all(times.format_of(field) != "auto" for field in FIELDS):
             return  # all times said it themselves
-        with suppress(UsageError):  # tzdata does not have the zone any more: nothing can be counted
+        try:
             for field in FIELDS:
                 notes = times.notes(field, self._noted)
                 self._formats[field] = TimeFormat(times.format_of(field), times.zone(field, notes), notes)
+        except UsageError as error:  # the installed tzdata does not have the zone
+            self._formats.clear()
+            self.problem = error.message
 
     def count(self, deliveries: Iterable[Delivery]) -> Counter[str]:
         """Return how many of their times were read in which way."""

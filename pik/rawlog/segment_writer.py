@@ -75,7 +75,8 @@ class Reading:
 
     def of(self, opened: OpenedInput) -> Reading:
         """Return how this input is read, its layout recognized. Raises InputError where it cannot be, and UsageError
-        where the mapping fits none of its first records, unless they may be of another kind."""
+        where the mapping fits none of its first records, or without one no field of an event is in them, unless they
+        may be of another kind."""
         chosen = self if self.by_file is None else opened.chosen(self.by_file)
         layout = chosen.layout
         try:
@@ -105,6 +106,8 @@ class Reading:
             opened.expect_records(reading.layout, self.max_line)
         if mapping is not None and not self.mixed:
             opened.expect_fields(reading.layout, mapping)
+        if mapping is None and not self.mixed:
+            opened.expect_events(reading.layout)
         return reading
 
 

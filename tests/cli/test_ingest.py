@@ -84,7 +84,6 @@ def test_json_that_is_invalid_is_refused(pik, tmp_path):
 
 def test_what_to_type_next(pik, tmp_path):
     (tmp_path / "mixed").write_text(EVENT + FOREIGN)
-    (tmp_path / "foreign").write_text(FOREIGN)
     (tmp_path / "good").write_text(EVENT.replace("01-01", "01-02"))
 
     def said(*files):
@@ -94,6 +93,7 @@ def test_what_to_type_next(pik, tmp_path):
 
     batch, following, note = said("mixed")
     assert (following, note) == (f"pik batches {batch} --rejects", None)
+    (tmp_path / "foreign").write_text('{"entity_id":"e"}\n')
     batch, following, note = said("foreign")
     assert following == f"pik batches {batch} --rejects"
     assert note == "foreign records need --map; `pik ingest --guess FILE` proposes one"
@@ -113,8 +113,34 @@ def test_what_to_type_next(pik, tmp_path):
     assert (following, note) == (f"pik batches {batch} --rejects", None), "its reason names --timezone"
 
 
+@pytest.mark.parametrize(("begin", "end"), [("", ""), ("[", "]"), ('{"Records":[', "]}")])
+def test_records_without_any_field_of_an_event_are_refused_before_anything_is_recorded(pik, tmp_path, begin, end):
+    """By every command that reads them, with how to find a mapping; unless they may be of another kind, or one of the
+    first has such a field."""
+    (tmp_path / "foreign").write_text(begin + ("," if begin else "\n").join([FOREIGN.strip()] * 150) + end)
+    given = ["foreign", *(["--records", "Records[]"] if "R" in begin else [])]
+    for command in ("ingest", "ingest --dry-run", "ingest --one-batch", "diff events"):
+        assert not (tmp_path / ".pik").exists(), "nothing is recorded"
+        if command == "diff events":
+            pik("init")
+        refused = pik(*command.split(), *given)
+        assert (refused.code, refused.out) == (2, ""), command
+        assert refused.err.splitlines()[-2:] == [
+            (
+                "error: the first records of foreign have no field of an event"
+                " (source, event_type, entity_id, event_time, payload)"
+            ),
+            (
+                "hint: they have user: `pik ingest --guess FILE` proposes a mapping;"
+                " if valid records follow, add --on-invalid reject"
+            ),
+        ]
+    kept = pik("ingest", *given, "--on-invalid", "reject", "--format", "json")
+    assert (kept.code, kept.json()["rejected"]) == (3, 150)
+
+
 def test_a_dry_run_in_which_nothing_is_valid_names_the_way_out(pik, tmp_path):
-    (tmp_path / "foreign").write_text(FOREIGN)
+    (tmp_path / "foreign").write_text('{"entity_id":"e"}\n')
     (tmp_path / "mixed").write_text(FOREIGN + EVENT)
     dry = ("ingest", "--dry-run", "--format", "json")
     assert "--map" in pik(*dry, "foreign").json()["note"]

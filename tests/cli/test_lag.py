@@ -191,6 +191,15 @@ def test_late_events_are_shown_with_what_they_move_and_are_exit_0(shop: Callable
         True,
     )
     assert shop(*shlex.split(found["next"])[1:]).code == 1
+    (tmp_path / "exact.toml").write_text("name = 'exact'\nvalue = 'sum(1.50::DECIMAL(9,2)) + count(*) * 0'\n")
+    shop("metrics", "apply", "exact.toml")
+    shop("replay", "--metric", "exact", "--all", "--promote", "--yes")
+    (tmp_path / "later.jsonl").write_text(line("web", 52, 1))
+    shop("ingest", "later.jsonl")
+    [exact] = json.loads(shop("lag", "--late", "--metric", "exact", "--format", "json").out, parse_float=str)[
+        "late_values"
+    ]
+    assert (exact["current"], exact["before"], exact["after"]) == ("10.50", "10.50", "12.00")
     assert (
         json.loads(shop("lag", "--late", "--metric", "event_count", "--entity", "x", "--format", "json").out)[
             "late_values"

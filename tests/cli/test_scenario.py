@@ -139,6 +139,18 @@ def test_promise_9_an_assumption_that_selects_nothing_is_not_taken_for_no_change
     assert (result.code, assumption in result.err, reason in result.err) == (2, True, True), result.err
 
 
+def test_a_selection_of_events_that_are_out_already_says_so(shop: Callable[..., Any]) -> None:
+    """Of corrections that take events out, move them out of the selection, or withdraw their batch."""
+    late = batch_of(shop, "late.jsonl")["batch_id"]
+    for recorded in ("without=selected,source=app", "shift=-2d,source=app", f"without-batch={late}"):
+        why = ("--reason", "r", "--yes", "--format", "json")
+        made = json.loads(shop("correct", "--assume", recorded, *why).out)["corrections"][0]["correction_id"]
+        refused = shop("diff", "aggregates", "--assume", "shift=1h,source=app,from=2026-01-01,to=2026-01-02")
+        assert (refused.code, refused.err.splitlines()[-1]) == (2, "hint: pik corrections list"), recorded
+        assert "selects no delivery that counts at any time: corrections took out or moved" in refused.err
+        shop("corrections", "revoke", made, *why)
+
+
 def test_a_selection_that_only_duplicates_or_other_days_meet_selects(shop: Callable[..., Any], tmp_path: Path) -> None:
     (tmp_path / "again.jsonl").write_text(line("a", 1, 1) + "\n")
     shop("ingest", "again.jsonl")

@@ -725,7 +725,7 @@ ALWAYS_NULL = {
     "pik corrections revoke": {"note"},
     "pik dlq show": {"next"},
     "pik dlq redrive": {"runs[].events_matched", "runs[].rolled_back"},
-    "pik verify --rebuild-index": {"dropped_batches"},
+    "pik verify --rebuild-index": {"dropped_batches", "times_not_counted"},
     "pik verify --restore": {"unread"},
     "pik backup, pik restore": {"omitted_versions", "lacking"},
     "pik stack status": {"queue.oldest_seconds"},

@@ -17,12 +17,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pik.engine import DuckEngine
-from pik.errors import ConflictFound, InputError, StoreError
+from pik.errors import ConflictFound, InputError, StoreError, UsageError
 from pik.inputs import blocks as blocks_module
 from pik.inputs.source import Input, Source, file_source
 from pik.model.batch import BatchState, Counts, Verdict
 from pik.model.event import read_event
-from pik.model.instant import ALL_TIME, SECOND, parse_instant
+from pik.model.instant import ALL_TIME, SECOND, Zone, load_zone, parse_instant
 from pik.model.times import Times
 from pik.ports.store import Store
 from pik.rawlog.segment_writer import Reading
@@ -280,9 +280,24 @@ def test_mapped_records_keep_what_they_came_from(store: Store, tmp_path: Path) -
 AMBIGUOUS = Times("auto", "Europe/Berlin", (("timezone", "received_time", "America/New_York"),), "later")
 
 
-def test_how_times_were_read_is_counted_once_however_they_come_in(store: Store, tmp_path: Path) -> None:
+def lost_index(store: Store) -> Store:
+    for file in Path(store.url).glob("index.db*"):
+        file.unlink()
+    return open_store(store.url)
+
+
+def without_zone(name: str) -> Zone:
+    if name == "America/New_York":
+        raise UsageError(f"unknown time zone {name!r}")
+    return load_zone(name)
+
+
+def test_how_times_were_read_is_counted_once_however_they_come_in(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Numbers of a unit that their size tells, and local times that clocks showed twice: of valid records alone, in one
-    go, resumed, by a rebuild of the finished and of the interrupted batch, and of lines that are read one by one."""
+    go, resumed, by a rebuild of the finished and of the interrupted batch, and of lines that are read one by one. A
+    rebuild that does not know the zone says that it cannot count them."""
     twice, there = "2026-10-25T02:30:00", "2026-11-01T01:30:00"
     texts = [
         line(n, event_time=time) for n, time in enumerate([1792888200, 1792888200000, twice, "2026-01-01T00:00:00Z"])
@@ -307,7 +322,11 @@ def test_how_times_were_read_is_counted_once_however_they_come_in(store: Store, 
         ingest(crashing, written(tmp_path, texts), reading=reading)
     [interrupted] = other.index.batches()
     assert 0 < sum(interrupted.times.values()) < 25
-    rebuild_index(other, SILENT)
+    with monkeypatch.context() as unknown:
+        unknown.setattr("pik.model.times.load_zone", without_zone)
+        [problem] = rebuild_index(lost_index(other), SILENT).uncounted
+        assert problem == f"{interrupted.batch_id} ({interrupted.origin.name}): unknown time zone 'America/New_York'"
+    assert rebuild_index(lost_index(other), SILENT).uncounted == ()
     [rebuilt] = other.index.batches()
     assert (rebuilt.times, rebuilt.next_seq) == (interrupted.times, interrupted.next_seq)
     assert ingest(other, written(tmp_path, texts), reading=reading).batch.times == expected

@@ -64,7 +64,7 @@ class RebuildReport:
     `recorded_at`. `lost` deliveries cannot be read any more: `lost_in` lists where, and `damaged` why. `unacknowledged`
     requests were never recorded and stay out; whether `uncertain` ones were is not known. `expired` segments are gone
     as they should be; `superseded` ones are copies that a crash left. `dropped` batches were known to the replaced
-    index alone.
+    index alone. Of `uncounted` batches it is not known how their times were read: this tzdata lacks their zone.
     """
 
     replaced: ReplacedExtent
@@ -84,6 +84,7 @@ class RebuildReport:
     undecided_examples: tuple[UndecidedWinner, ...] = ()
     lost_in: tuple[str, ...] = ()
     dropped: tuple[str, ...] = ()
+    uncounted: tuple[str, ...] = ()
     damaged: tuple[str, ...] = ()
 
 
@@ -120,6 +121,7 @@ def rebuild_index(store: Store, progress: Progress, actor: str = "") -> RebuildR
         undecided_examples=tuple(orphans.undecided_examples),
         lost_in=tuple(restoration.lost_in),
         dropped=tuple(restoration.dropped),
+        uncounted=tuple(restoration.uncounted),
         damaged=tuple(restoration.damaged),
         **restoration.counts,
     )

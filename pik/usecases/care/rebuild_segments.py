@@ -94,6 +94,8 @@ class Restoration:
     damaged: list[str] = field(default_factory=list)
     dropped: list[str] = field(default_factory=list)
     """Batches that have nothing but their row in the replaced index."""
+    uncounted: list[str] = field(default_factory=list)
+    """Batches of which it cannot be told how their times were read, and why."""
     mended: set[str] = field(default_factory=set)
     """Segments that the replaced index listed under another day or batch than their own."""
 
@@ -138,6 +140,8 @@ class Restoration:
         told = batch_statistics(self.store.raw, segments, files, dict(batch.origin.options))
         counts = Counts(rejected=sum(file.records for file in files))
         self.counts["unfinished"] += 1
+        if told.times_problem:
+            self.uncounted.append(f"{batch.batch_id} ({batch.origin.name}): {told.times_problem}")
         self.rebuild.add_batch(replace(told.added_to(batch), counts=counts))
         for file in files:
             self.rebuild.add_rejects(batch.batch_id, file)

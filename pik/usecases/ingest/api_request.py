@@ -175,13 +175,15 @@ def recovered_request(
 
 @dataclass(frozen=True, slots=True)
 class BatchStatistics:
-    """What the objects of a batch tell of it; `actor` is empty unless it is an API request."""
+    """What the objects of a batch tell of it; `actor` is empty unless it is an API request. `times_problem` is why
+    `times` cannot be known, if they cannot."""
 
     reasons: Mapping[str, int]
     lags: Mapping[int, int]
     sources: Mapping[str, int]
     times: Mapping[str, int]
     actor: str
+    times_problem: str = ""
 
     def added_to(self, batch: Batch) -> Batch:
         """Return the batch with them."""
@@ -212,7 +214,7 @@ def batch_statistics(
             found = read_rejects(raw, file.key)
             reasons = with_names(reasons, Counter(reason_kind(reject.reason) for reject in found))
             actors.update(reject.actor for reject in found)
-    return BatchStatistics(reasons, lags, sources, times, max(actors, default=""))
+    return BatchStatistics(reasons, lags, sources, times, max(actors, default=""), counter.problem)
 
 
 def request_actor(raw: Raw, key: str) -> str | None:

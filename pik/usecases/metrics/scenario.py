@@ -403,14 +403,23 @@ def refuse_empty_selections(engine: Engine, scenario: Scenario, selection: Selec
             continue
         start = max(selection.sources.start, one.criteria.window.start)
         window = Window(start, min(selection.sources.end, one.criteria.window.end))
-        if start >= window.end or not _is_met(engine, one.criteria, window, selection):
-            raise NothingSelected(f"{one} selects no delivery {selection.window.within}", hint="pik events")
+        within = selection.window.within
+        corrected = Overrides(duplicates=True, corrected=selection.corrected)
+        if start < window.end and _is_met(engine, one.criteria, window, selection, corrected):
+            continue
+        as_received = Overrides(duplicates=True, corrected_until=0)
+        if start < window.end and _is_met(engine, one.criteria, window, selection, as_received):
+            raise NothingSelected(
+                f"{one} selects no delivery that counts {within}: corrections took out or moved all that it would hit",
+                hint="pik corrections list",
+            )
+        raise NothingSelected(f"{one} selects no delivery {within}", hint="pik events")
 
 
-def _is_met(engine: Engine, criteria: Criteria, window: Window, selection: Selection) -> bool:
+def _is_met(engine: Engine, criteria: Criteria, window: Window, selection: Selection, overrides: Overrides) -> bool:
     """Return whether a delivery meets the criteria, or that cannot be known."""
     definition = Definition(name="selection", value="count(*)", where=criteria_sql(criteria))
-    overrides, entities = Overrides(duplicates=True, corrected=selection.corrected), selection.entities
+    entities = selection.entities
     try:
         with gather(Selection(selection.store, window, entities, overrides)) as raw:
             return next(iter(engine.counted(raw.inputs, definition, window, entities)), None) is not None

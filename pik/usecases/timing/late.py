@@ -11,7 +11,7 @@ from operator import attrgetter
 
 from pik.errors import EngineError, Invalid, command
 from pik.model.instant import MAX_INSTANT, MIN_INSTANT, Window
-from pik.model.metric import ALL_ENTITIES, Aggregate, Computed, Metric
+from pik.model.metric import ALL_ENTITIES, Aggregate, Computed, Metric, with_scale
 from pik.model.scenario import Scenario
 from pik.ports.engine import DELIVERY_COLUMNS, Engine, Tables
 from pik.ports.store import Store
@@ -173,7 +173,8 @@ def _recorded_since(
 
 def _bucket(left: Metric, value: Aggregate, count: int) -> LateBucket:
     one = value.computed
-    return LateBucket(left.name, one.bucket, one.entity_id, count, value.known_until, value.run_id, one.value)
+    current = None if one.value is None else with_scale(one.value, left.scale)
+    return LateBucket(left.name, one.bucket, one.entity_id, count, value.known_until, value.run_id, current)
 
 
 def _moved(

@@ -445,6 +445,12 @@ REBUILD = Schema(
     Field("revised_events", Count, "events that got another accepted delivery than was recorded", get="revised"),
     Field("undecided_events", Count, "events decided only by the order of arrival", get="undecided"),
     Field("dropped_batches", list[str] | None, "only the old index knew these; not restored", get="dropped"),
+    Field(
+        "times_not_counted",
+        list[str] | None,
+        "batches of which it cannot be told how their times were read, and why: `times_read` says nothing of them",
+        get="uncounted",
+    ),
     Field("damaged", list[str] | None, "what could not be read; the intact part of damaged segments was kept"),
     Rows(
         "revised",

@@ -20,6 +20,7 @@ from pik.model.instant import Window
 
 if TYPE_CHECKING:
     from pik.model.metric import Aggregate, Metric
+    from pik.ports.store import Store
     from pik.usecases.metrics.definitions import AggregateList, AppliedMetric
 
 
@@ -118,9 +119,9 @@ def retire(
         raise UsageError("retiring a metric needs a reason", hint="--reason 'replaced by weekly_users'")
     if not dry_run:
         options.able_to_ask(yes)
-    metrics = cli.open_store().metrics
-    plan = f"retire {_pin(retirable(metrics, name))}: {_RETIRED}"
-    _change(cli, name, reason, record, plan, dry_run=dry_run, yes=yes)
+    store = cli.open_store()
+    plan = f"retire {_pin(retirable(store.metrics, name))}: {_RETIRED}"
+    _change(cli, store, name, reason, record, plan, dry_run=dry_run, yes=yes)
 
 
 @metrics.add("reinstate", examples="pik metrics reinstate daily_users --reason 'still on the dashboard' --yes")
@@ -140,8 +141,9 @@ def reinstate(
 
     if not dry_run:
         options.able_to_ask(yes)
-    plan = f"reinstate {_pin(retired(cli.open_store().metrics, name))}: {_REINSTATED}"
-    _change(cli, name, reason, record, plan, dry_run=dry_run, yes=yes)
+    store = cli.open_store()
+    plan = f"reinstate {_pin(retired(store.metrics, name))}: {_REINSTATED}"
+    _change(cli, store, name, reason, record, plan, dry_run=dry_run, yes=yes)
 
 
 _RETIRED = "its values stay, and nothing computes or compares it any more"
@@ -154,9 +156,10 @@ def _pin(metric: Metric) -> str:
     return f"{metric.name}@{metric.version}"
 
 
-def _change(cli: Context, name: str, reason: str, record: _Record, plan: str, *, dry_run: bool, yes: bool) -> None:
+def _change(
+    cli: Context, store: Store, name: str, reason: str, record: _Record, plan: str, *, dry_run: bool, yes: bool
+) -> None:
     """Show the plan and ask, record the change, and show it."""
-    store = cli.open_store()
     latest, actor, done = store.metrics.versions(name)[-1], cli.actor(store), None
     if not dry_run:
         options.confirm(plan, yes)
