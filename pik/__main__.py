@@ -148,7 +148,7 @@ def _discard_output() -> None:
 
 
 def _write_error(text: str) -> None:
-    from pik.cli.text import visible_lines
+    from pik.model.visible import visible_lines
 
     try:
         sys.stderr.write(visible_lines(f"{text}\n"))

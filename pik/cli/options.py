@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 import typer
 
 from pik.cli.document import Column, Field, or_null
-from pik.cli.text import broken, visible
+from pik.cli.text import broken
 from pik.cli.values import Moment
 from pik.errors import Invalid, PikError, UsageError
 from pik.model.instant import MAX_INSTANT, MIN_INSTANT, Window, Zone, load_zone, parse_duration
 from pik.model.typed_times import WORDS, typed_instant
+from pik.model.visible import visible
 
 if TYPE_CHECKING:
     from pik.cli.context import Context

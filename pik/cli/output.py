@@ -12,9 +12,10 @@ import msgspec
 
 from pik.cli.config import Format
 from pik.cli.document import Advice, Column, Document, Table
-from pik.cli.text import note, visible_json, visible_lines
+from pik.cli.text import note
 from pik.cli.values import data
 from pik.errors import StoreError
+from pik.model.visible import visible_json, visible_lines
 
 
 class Output:

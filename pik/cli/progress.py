@@ -9,8 +9,9 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from pik.cli.text import note, visible
+from pik.cli.text import note
 from pik.model.instant import SECOND, format_duration
+from pik.model.visible import visible
 from pik.runtime import SILENT, Progress
 
 EVERY = 10.0

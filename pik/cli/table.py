@@ -10,9 +10,10 @@ from typing import Any
 import msgspec
 
 from pik.cli.document import Column, Document, Table
-from pik.cli.text import broken, cells, colours, padded, shortened, terminal_width, visible
+from pik.cli.text import broken, cells, colours, padded, shortened, terminal_width
 from pik.cli.values import Bucket, EventId, Lines, Moment, Shown, is_number, words
 from pik.model.instant import DAY, SECOND, Window, display_instant
+from pik.model.visible import visible
 
 Write = Callable[[str], object]
 

@@ -1,44 +1,12 @@
-"""Text for a terminal; of what strangers wrote nothing is obeyed and everything is seen."""
+"""Text for a terminal: how wide it is, where it is broken, and notes on standard error."""
 
 from __future__ import annotations
 
 import os
 import re
 import sys
-from functools import cache
 
-# Controls (an escape sequence starts with one), line and paragraph separators, what reorders or hides, lone surrogates.
-_HIDDEN = "\x7f-\x9f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff"
-_CONTROLS = "\x00-\x1f"
-_CONTROLS_IN_LINES = "\x00-\x08\x0b\x0c\x0e-\x1f"
-
-
-@cache
-def _unseen(controls: str) -> re.Pattern[str]:
-    return re.compile(f"[{controls}{_HIDDEN}]")
-
-
-def _escape(match: re.Match[str]) -> str:
-    code = ord(match[0])
-    if 0xDC80 <= code <= 0xDCFF:  # a byte of a file's name that is not UTF-8
-        code -= 0xDC00
-    known = {9: "\\t", 10: "\\n", 13: "\\r"}.get(code)
-    return known or (f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}")
-
-
-def visible(text: str) -> str:
-    """The text on one line, with every character that would move, colour, reorder or hide shown as an escape."""
-    return text if text.isascii() and text.isprintable() else _unseen(_CONTROLS).sub(_escape, text)
-
-
-def visible_lines(text: str) -> str:
-    """Return the text as `visible` does, but with its line breaks and tabs."""
-    return _unseen(_CONTROLS_IN_LINES).sub(_escape, text)
-
-
-def visible_json(text: str) -> str:
-    """The same JSON, with those characters as JSON's own escapes."""
-    return _unseen("").sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+from pik.model.visible import visible_lines
 
 
 def cells(text: str) -> int:

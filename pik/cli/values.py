@@ -8,8 +8,8 @@ from typing import Any
 
 import msgspec
 
-from pik.cli.text import visible
 from pik.model.instant import Window, display_instant, format_about, format_duration, format_instant
+from pik.model.visible import visible
 
 
 class Instant(msgspec.Struct, frozen=True):

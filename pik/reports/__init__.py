@@ -1,1 +1,18 @@
 """Adapters that draw a report as one file."""
+
+from __future__ import annotations
+
+from pik.errors import UsageError
+from pik.ports.report import Page
+
+
+def html(page: Page) -> bytes:
+    """Return the page as one HTML file. Raises UsageError where what draws charts is not installed."""
+    try:
+        from pik.reports.page import html as render
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"a report as HTML needs the package {error.name}, which is not installed (.md and .json need none)",
+            hint="pip install 'pik[report]'",
+        ) from None
+    return render(page)

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from pik.cli.config import Format
 from pik.cli.document import Document
 from pik.cli.output import Output
-from pik.cli.text import broken, cells, visible, visible_json
+from pik.cli.text import broken, cells
 from pik.cli.values import Count, Lag, data, words
 from pik.model.instant import ALL_TIME
+from pik.model.visible import visible, visible_json
 
 from .test_render import Terminal
 

@@ -12,10 +12,10 @@ from pik.cli.commands.inspect.corrected import EFFECTS, effects_finder, effects_
 from pik.cli.context import Context
 from pik.cli.document import NOTE, Column, Field, Rows, Schema
 from pik.cli.options import option
-from pik.cli.text import visible_lines
 from pik.cli.values import Count, Instant
 from pik.errors import StoreError, UsageError, number_of
 from pik.model.instant import Window
+from pik.model.visible import visible_lines
 
 
 @cli_command(

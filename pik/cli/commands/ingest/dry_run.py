@@ -24,11 +24,11 @@ from pik.cli.commands.ingest.report import (
 )
 from pik.cli.context import Context
 from pik.cli.document import NEXT, NOTE, Column, Field, Object, Rows, Schema
-from pik.cli.text import visible
 from pik.cli.values import Count, Instant, Json, Shown
 from pik.errors import number_of
 from pik.model.batch import OTHERS, Verdict
 from pik.model.instant import day_text, display_instant, parse_instant
+from pik.model.visible import visible
 
 if TYPE_CHECKING:
     from pik.usecases.ingest.batch_ingest import IngestOptions

@@ -16,9 +16,9 @@ from pik.cli.context import Context
 from pik.cli.document import NEXT, NOTE, Column, Field, Rows, Schema
 from pik.cli.options import argument, option
 from pik.cli.reading import ReadingOptions
-from pik.cli.text import visible_lines
 from pik.cli.values import Count
 from pik.errors import UsageError, command
+from pik.model.visible import visible_lines
 
 if TYPE_CHECKING:
     from pik.model.named_mapping import NamedMapping

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 from pik.cli.commands.ingest.refusals import REFUSED, Refusal
 from pik.cli.context import Context
 from pik.cli.document import NEXT, NOTE, Column, Field, Object, Rows, Schema, or_null
-from pik.cli.text import visible
 from pik.cli.values import Count, Instant, Lag, Shown, words
 from pik.errors import command, number_of
 from pik.model.batch import Counts
 from pik.model.layout import InputFormat, Layout
 from pik.model.times import described, mixed_units
+from pik.model.visible import visible
 
 if TYPE_CHECKING:
     from pik.inputs.source import Input

@@ -20,10 +20,11 @@ from pik.cli.commands.inspect.groups import GROUPED, read_by, shown_group
 from pik.cli.context import Context
 from pik.cli.document import NOTE, TRUNCATED, Column, Field, Object, Rows, Schema
 from pik.cli.options import option
-from pik.cli.text import shortened, visible
+from pik.cli.text import shortened
 from pik.cli.values import Count, EventId, Instant, Json
 from pik.errors import UsageError
 from pik.model.instant import HOUR, Window
+from pik.model.visible import visible
 
 if TYPE_CHECKING:
     from pik.model.delivery import Filter
