@@ -71,6 +71,7 @@ COMMANDS: Mapping[str, Entry] = {
         "Keep and check",
         export=("care.export", "Write events to Parquet, JSONL or CSV, with a manifest."),
         verify=("care.verify", "Check raw, index and aggregates; rebuild the index."),
+        bundle=("care.bundle", "Write the evidence of an incident to one file, which can be checked anywhere."),
         backup=("care.store", "Write the state, which raw does not hold, to a file."),
         restore=("care.store", "Make a backup the state of a store that has none."),
         stack=("care.stack", "Inspect a stack itself: status, doctor."),
@@ -136,12 +137,19 @@ def run(arguments: list[str]) -> int:
         root.main(prog_name="pik")
     cli = Context()
     try:
-        with root.make_context("pik", list(arguments), obj=cli) as ctx:
-            return int(root.invoke(ctx) or 0)
-    except typer.Exit as done:
-        return done.exit_code
+        return run_in(cli, arguments, root)
     except PikError as error:
         error.hint = cli.advice(error.hint)
         raise
     finally:
-        cli.close()
+        cli.end()
+
+
+def run_in(cli: Context, arguments: list[str], root: Any = None) -> int:
+    """Run one command line with this context. Raises as `run`."""
+    root = root or root_command()
+    try:
+        with root.make_context("pik", list(arguments), obj=cli) as ctx:
+            return int(root.invoke(ctx) or 0)
+    except typer.Exit as done:
+        return done.exit_code

@@ -5,11 +5,14 @@ Alone in the command line it knows the adapters, and imports each when it is use
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import sys
 from collections.abc import Collection, Iterable
+from contextlib import ExitStack
 from functools import cache, cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pik.cli import config
@@ -37,6 +40,7 @@ class Context:
         self._quiet = False
         self.actor_option: str | None = None
         self._actor: str | None = None
+        self._opened = ExitStack()
         self.typed: dict[str, list[str]] = {}
         """The words of the command line by the parameter of the command, options before arguments."""
 
@@ -132,17 +136,52 @@ class Context:
         if "progress" in vars(self):
             self.progress.stop()
 
+    def end(self) -> None:
+        """Leave the terminal clean, and remove what bundles were opened in."""
+        self.close()
+        self._opened.close()
+
     def open_store(self, url: str | None = None, *, create: bool = False) -> Store:
         """Open the store of the settings, or of this URL or path. Raises NotFound, with a hint, when it is absent.
 
         With `create`, to write to it: it is created if it is absent, and what killed writers left unfinished is
-        removed.
+        removed. A file is opened as an evidence bundle, which takes nothing.
         """
         from pik.stores import open_store
 
-        store = open_store(url or self.settings.store, create=create)
+        url = url or self.settings.store
+        path = Path(url).expanduser()
+        is_bundle = "://" not in url and path.is_file()
+        store = self._open_bundle(path) if is_bundle else open_store(url, create=create)
         show_buckets_of(store.metrics)
         return store
+
+    def _open_bundle(self, path: Path) -> Store:
+        """Open a bundle in a private directory, which is removed when the command ends."""
+        from pik.errors import Damaged, InputError, StoreError, command
+        from pik.runtime.storage import scratch
+        from pik.usecases.bundle.opening import open_bundle
+
+        directory = self._opened.enter_context(scratch())
+        try:
+            opened = open_bundle(path, directory / "store", self.make_copy, self.progress)
+        except InputError as error:
+            raise StoreError(error.message, hint="--store DIR, or the file of an evidence bundle") from None
+        except Damaged as error:
+            raise Damaged(error.message, hint=f"what is damaged: {command('verify', str(path))}") from None
+        return self.sealed(opened.store, os.path.abspath(path))
+
+    def sealed(self, store: Store, url: str) -> Store:
+        """The store under that name, without what writes to it."""
+        from pik.stores.sealed import sealed
+
+        return sealed(store, url)
+
+    def make_copy(self, source: str, directory: Path) -> Store:
+        """An empty copy of the store of that name, in a new directory."""
+        from pik.stores.local import open_copy
+
+        return open_copy(directory, source)
 
     def open_api(self) -> Api:
         """The HTTP API of the settings' store. Raises UsageError for a local one."""

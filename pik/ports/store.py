@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Protocol
 
-from pik.errors import CANDIDATES, ambiguous_id
+from pik.errors import CANDIDATES, StoreError, ambiguous_id, command
 from pik.model.batch import Arrivals, Batch, Chunk, Counts, Location, Origin, RejectFile, Segment, Verdict
 from pik.model.correction import Correction
 from pik.model.instant import Window
@@ -232,6 +232,20 @@ class Corrections(Protocol):
         reader. A repeat changes nothing. The caller holds the right to write `CORRECTIONS`."""
 
 
+def bundle_error(url: str) -> StoreError:
+    """Return the error for an evidence bundle that would have to be written to."""
+    pull = command("pull", "--store", url, "--from", "TIME", "--to", "TIME", "--into", "DIR")
+    return StoreError(
+        f"{url} is an evidence bundle, which nothing can be written to", hint=f"for a copy to work with: {pull}"
+    )
+
+
+def expect_unsealed(store: Store) -> None:
+    """Raise StoreError for an evidence bundle."""
+    if store.sealed:
+        raise bundle_error(store.url)
+
+
 CORRECTIONS = "corrections"
 """What `Batches.writing` is asked for by those who record corrections."""
 
@@ -249,8 +263,9 @@ class Store:
     """Where everything lives. Picklable: a worker process opens its own connections. `url` names it for people.
 
     `deployed`: the store's own processor works on the queue; otherwise the process that replays does. Raw expires after
-    `retention_days` (None: never). With `copy` it holds a part of another store, and accepts nothing else. `caller`
-    returns the name by which the store knows the caller, or raises StoreError; None: callers have no names there.
+    `retention_days` (None: never). With `copy` it holds a part of another store, and accepts nothing else; if it is
+    `sealed`, it is read from an evidence bundle, and accepts nothing at all. `caller` returns the name by which the
+    store knows the caller, or raises StoreError; None: callers have no names there.
     """
 
     url: str
@@ -274,6 +289,7 @@ class Store:
     deployed: bool = False
     retention_days: int | None = None
     copy: Copy | None = None
+    sealed: bool = False
     caller: Callable[[], str] | None = None
 
 

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import io
 import os
+import shlex
 from bisect import bisect_left
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from hashlib import file_digest, sha256
+from io import BufferedRandom
 from pathlib import Path
 from typing import IO, TypeVar
 
@@ -74,22 +76,29 @@ def read_rejects(raw: ObjectReader, key: str) -> list[Reject]:
 _decode_reject = msgspec.json.Decoder(Reject).decode
 
 
-def write_sealed(path: Path, lines: Iterable[bytes]) -> str:
-    """Create a sealed file outside of a store, whole and durable or not at all, in bounded memory; return its digest.
-    Raises UsageError if it exists, StoreError."""
-    exists = UsageError(
-        f"{str(path)!r} exists already", hint="give another name; an existing file is never overwritten"
-    )
-    if path.exists():
-        raise exists
+def expect_new(path: Path) -> None:
+    """Raise UsageError if there is something of that name, or no directory that it would be in."""
+    if path.exists() or path.is_symlink():
+        raise _exists(path)
+    if not path.parent.is_dir():
+        parent = str(path.parent)
+        raise UsageError(f"there is no directory {parent!r}", hint=f"mkdir -p {shlex.quote(parent)}")
+
+
+def _exists(path: Path) -> UsageError:
+    return UsageError(f"{str(path)!r} exists already", hint="give another name; an existing file is never overwritten")
+
+
+@contextmanager
+def created_whole(path: Path) -> Iterator[BufferedRandom]:
+    """Create a file outside of a store: it is there, whole and durable, when the context ends without an error, and
+    otherwise it is not there. Raises UsageError if it exists, StoreError."""
+    expect_new(path)
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         try:
             with open(beside, "x+b") as file:
-                _compress(file, lines)
-                file.seek(0)
-                digest = file_digest(file, "sha256").digest()
-                file.write(SEAL + digest)
+                yield file
                 file.flush()
                 sync(file.fileno())
             os.link(beside, path)  # unlike rename, link never replaces
@@ -98,12 +107,21 @@ def write_sealed(path: Path, lines: Iterable[bytes]) -> str:
                 os.unlink(beside)
         sync_directory(path.parent)
     except FileExistsError:
-        raise exists from None
+        raise _exists(path) from None
     except OSError as error:
         raise StoreError(
             f"cannot write {str(path)!r}: {error.strerror}",
             hint="name a file in a directory that can be written to",
         ) from None
+
+
+def write_sealed(path: Path, lines: Iterable[bytes]) -> str:
+    """Create a sealed file outside of a store, in bounded memory; return its digest. Raises as `created_whole`."""
+    with created_whole(path) as file:
+        _compress(file, lines)
+        file.seek(0)
+        digest = file_digest(file, "sha256").digest()
+        file.write(SEAL + digest)
     return digest.hex()
 
 

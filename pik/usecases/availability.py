@@ -8,7 +8,7 @@ from time import time_ns
 
 from pik.errors import NotHeld, UsageError, command
 from pik.model.instant import Window, covered, day_text, expired
-from pik.ports.store import Store
+from pik.ports.store import Store, expect_unsealed
 from pik.rawlog.sealed_records import parts
 from pik.rawlog.selection import Selection
 
@@ -57,13 +57,14 @@ def expect_pulled(store: Store, window: Window, entities: Sequence[str] = ()) ->
     rest = command("pull", "--store", store.copy.source, "--into", store.url, *words)
     raise NotHeld(
         f"{store.url}, a copy of {store.copy.source}, does not hold {needed}; it holds {listed}",
-        hint=f"use a window that it holds, or pull the rest: {rest}",
+        hint="use a window that it holds" + ("" if store.sealed else f", or pull the rest: {rest}"),
     )
 
 
 def require_writable(store: Store) -> None:
     """Raise UsageError if the store is a copy, into which only pulls bring events: which delivery of an event is the
-    first, and which a duplicate, only the whole store knows."""
+    first, and which a duplicate, only the whole store knows. Raises StoreError for an evidence bundle."""
+    expect_unsealed(store)
     if store.copy is not None:
         raise UsageError(
             f"{store.url} is a copy of {store.copy.source}; events are not ingested into copies, which cannot tell what"

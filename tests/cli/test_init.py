@@ -65,6 +65,7 @@ def lines() -> list[tuple[str, ...]]:
         ("republish", "resume", "01M846YB26N4C30W9ABZEXB4WG"),
         ("republish", "cancel", "01M846YB26N4C30W9ABZEXB4WG", "--reason", "x"),
         ("export", "--out", "out.jsonl"),
+        ("bundle", "--incident", "x", "--from", "2026-01-01", "--to", "2026-01-02", "--out", "new.tar.zst"),
         ("verify",),
         ("verify", "--rebuild-index"),
         ("verify", "--restore", "events.jsonl"),

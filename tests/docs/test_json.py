@@ -56,6 +56,7 @@ CHANGES = {
     "--restore",
     "api",
     "apply",
+    "bundle",
     "cancel",
     "correct",
     "export",
@@ -574,6 +575,17 @@ def _fail(pik: Journey) -> None:
     pik("pik dlq list --purged", "dlq", "list", "--purged")
 
 
+def _bundle(pik: Journey) -> None:
+    made = ("bundle", "--incident", "INC-1", *DAY, *ONE, "--metric", "revenue", "--out")
+    pik("pik bundle --dry-run", *made, "other.tar.zst", "--dry-run")
+    pik("pik bundle", *made, "evidence.tar.zst", code=3)  # a segment is lost
+    data = bytearray(Path("evidence.tar.zst").read_bytes())
+    data[len(data) // 2] ^= 1
+    Path("flipped.tar.zst").write_bytes(data)
+    pik("pik verify BUNDLE", "verify", "evidence.tar.zst")
+    pik("pik verify BUNDLE", "verify", "flipped.tar.zst", code=1)
+
+
 def _pull(pik: Journey) -> None:
     pik("pik pull --dry-run", "pull", *DAY, "--into", "copy", *ONE, "--dry-run")
     pik("pik pull", "pull", *DAY, "--into", "part", *ONE)
@@ -640,6 +652,7 @@ def _keep(pik: Journey) -> None:
     first.unlink()
     pik("pik verify", "verify", "--quick", code=1)
     pik("pik pull", "pull", *DAY, "--into", "damaged", code=3)
+    _bundle(pik)
     pik("pik verify --rebuild-index", "verify", "--rebuild-index", code=1)
     _restore(pik)
     for amount in (1, 2):  # with the index gone only their order tells which counts

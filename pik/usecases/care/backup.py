@@ -13,7 +13,7 @@ import msgspec
 from pik import __version__
 from pik.errors import InputError, StoreError, UsageError, command
 from pik.ports.backup import Omitted, Row
-from pik.ports.store import Store
+from pik.ports.store import Store, expect_unsealed
 from pik.rawlog.objects import digest_of, read_sealed, write_sealed
 from pik.runtime import Progress, showing
 
@@ -63,6 +63,7 @@ _read_line = msgspec.json.Decoder(Header | End | Row).decode
 def backup(store: Store, path: Path, progress: Progress) -> BackupReport:
     """Write all of the state to a new file. Raises UsageError for a copy and for a file that exists, StoreError; Busy
     where promotions are under way in a deployed store; Damaged for state that is not as it was written."""
+    expect_unsealed(store)
     if store.copy is not None:
         raise UsageError(
             f"{store.url} is a copy of {store.copy.source}, and its state is part of its source's",
@@ -94,6 +95,7 @@ def restore(store: Store, path: Path, progress: Progress, *, dry_run: bool = Fal
     Raises InputError for a file that is not a backup, or not whole; StoreError where there is state, or the state is
     then not as it was written.
     """
+    expect_unsealed(store)
     if store.copy is not None:
         raise UsageError(
             f"{store.url} is a copy, whose state comes from its source", hint="to take it again: pik pull --into DIR"

@@ -22,7 +22,7 @@ from pik.model.scenario import (
     WithoutSelected,
 )
 from pik.ports.engine import Engine
-from pik.ports.store import Store, batch_of
+from pik.ports.store import Store, batch_of, expect_unsealed
 from pik.rawlog.correction_lists import PackedList, pack_lists, write_lists
 from pik.rawlog.corrections import recording
 from pik.rawlog.selection import Selection
@@ -184,7 +184,8 @@ def refuse_repeated(store: Store, assumptions: Sequence[Assumption], reason: str
 
 
 def refuse_copy(store: Store) -> None:
-    """Raise UsageError for a copy of another store, which must not be corrected."""
+    """Raise UsageError for a copy of another store, which must not be corrected, StoreError for an evidence bundle."""
+    expect_unsealed(store)
     if store.copy is not None:
         raise UsageError(
             f"{store.url} is a copy of {store.copy.source}; a correction belongs to that store",

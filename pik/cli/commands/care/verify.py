@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from decimal import Decimal
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from pik.cli import options
@@ -13,7 +14,7 @@ from pik.cli.command import FOUND, PARTLY, cli_command
 from pik.cli.config import Format
 from pik.cli.context import Context
 from pik.cli.document import NEXT, NOTE, Column, Field, Object, Rows, Schema
-from pik.cli.options import option
+from pik.cli.options import argument, option
 from pik.cli.values import Bucket, Count, Entity, Shown, words
 from pik.errors import UsageError, command, number_of
 from pik.model.instant import Window, display_instant
@@ -37,6 +38,9 @@ if TYPE_CHECKING:
     # the index is lost or differs: rebuild it from raw
     pik verify --rebuild-index
 
+    # is an evidence bundle whole, and do its numbers come out again?
+    pik verify INC-1234.tar.zst
+
     # objects are missing or modified: create them again from a copy of the store
     pik verify --restore backup/raw --dry-run
     pik verify --restore s3://backups/pik
@@ -44,6 +48,9 @@ if TYPE_CHECKING:
 )
 def verify(
     cli: Context,
+    bundle: Annotated[
+        Path | None, argument("[BUNDLE]", "The file of an evidence bundle, instead of a store.", show_default=False)
+    ] = None,
     quick: Annotated[bool, option("--quick", "Presence and sizes only.")] = False,
     full: Annotated[bool, option("--full", "Every byte, index row and aggregate (the default).")] = False,
     rebuild_index: Annotated[bool, option("--rebuild-index", "Rebuild the index from raw.")] = False,
@@ -62,11 +69,19 @@ def verify(
     told that they were recorded), those of batches in progress, and expired ones (the store keeps raw only for a
     number of days). Nor are current values that were imported: they are listed as not provable.
 
+    With BUNDLE the file of `pik bundle` is checked instead: every byte, and what is computed from what it holds.
+
     --restore looks in SOURCE (a copy of raw, or some of its objects) for what is missing or modified. A copy is an
     object with the recorded SHA-256 or, for records, which have a seal, an intact one that agrees with the index. A
     missing object is created again. A modified one is never overwritten: its copy is created under another name, and
     read in its place from then on.
     """
+    if bundle is not None:
+        if quick or full or rebuild_index or restore or dry_run or period.given:
+            raise UsageError("a bundle is checked as a whole", hint=command("verify", str(bundle)))
+        from pik.cli.commands.care.bundle import check as check_bundle
+
+        return check_bundle(cli, bundle)
     if quick and full:
         raise UsageError("--quick and --full exclude each other", hint="leave one of them out")
     window = period.window()
@@ -97,8 +112,8 @@ def verify(
         check="quick" if quick else "full",
         copy_of=copy_of,
         problems=_noting(problems, remedies, left_out, cli.settings.format),
-        note=lambda: _next(problems.summary, remedies, copy_of)[0],
-        next=lambda: _next(problems.summary, remedies, copy_of)[1],
+        note=lambda: None if store.sealed else _next(problems.summary, remedies, copy_of)[0],
+        next=lambda: None if store.sealed else _next(problems.summary, remedies, copy_of)[1],
     )
     found = problems.summary
     if found.full and found.aggregates is None:

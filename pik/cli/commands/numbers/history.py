@@ -15,7 +15,7 @@ from pik.model.instant import Window
 
 if TYPE_CHECKING:
     from pik.model.correction import Correction
-    from pik.ports.store import Copy
+    from pik.ports.store import Store
     from pik.usecases.metrics.history import Entry
 
 
@@ -69,13 +69,16 @@ def history(
         scope,
         history=rows,
         truncated=truncated,
-        note=_note(store.copy),
+        note=_note(store),
     )
 
 
-def _note(copy: Copy | None) -> str | None:
+def _note(store: Store) -> str | None:
+    copy = store.copy
     if copy is None:
         return None
+    if store.sealed:
+        return "an evidence bundle: runs and promotions are in its rows/runs.jsonl and rows/promotions.jsonl"
     return f"a copy: runs and promotions of its source are not in it; {command('history', '--store', copy.source)}"
 
 

@@ -34,7 +34,9 @@ def list_(cli: Context, limit: options.Limit = None) -> None:
     store = cli.open_store()
     found, truncated = options.first_rows(store.runs.newest_first(), limit)
     cli.show(RUNS, runs=found, truncated=truncated)
-    if store.copy is not None:
+    if store.sealed:
+        cli.note("an evidence bundle: the runs that wrote its values are in its rows/runs.jsonl")
+    elif store.copy is not None:
         cli.note(f"a copy: runs of its source are not in it; {command('runs', 'list', '--store', store.copy.source)}")
 
 

@@ -1,0 +1,200 @@
+"""`pik bundle`: the evidence of an incident in one file; and what `pik verify BUNDLE` shows of one."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from pik.cli import options
+from pik.cli.command import FOUND, PARTLY, cli_command
+from pik.cli.context import Context
+from pik.cli.document import Column, Field, Rows, Schema
+from pik.cli.options import option
+from pik.cli.values import Count, Instant
+from pik.errors import command
+from pik.model.instant import Window
+
+if TYPE_CHECKING:
+    from pik.usecases.bundle.check import BundleCheck
+    from pik.usecases.bundle.contents import BundleRequest
+
+
+@cli_command(
+    "bundle",
+    examples="""
+    # the evidence of an incident, to keep with its post-mortem
+    pik bundle --incident INC-1234 --from 2026-01-30 --to 2026-01-31 --out INC-1234.tar.zst
+
+    # one customer's, from production
+    pik bundle --store aws://prod --incident INC-1234 --entity customer-17 \\
+        --from 2026-01-30 --to 2026-01-31 --out INC-1234.tar.zst
+
+    # check it, anywhere; and ask it questions
+    pik verify INC-1234.tar.zst
+    pik --store INC-1234.tar.zst events --entity customer-17 --from 2026-01-30 --to 2026-01-31
+    """,
+)
+def bundle(
+    cli: Context,
+    incident: Annotated[str, option("--incident NAME", "What to call it: the directory in the file.")],
+    out: Annotated[Path, option("--out FILE", "A new file; its name usually ends in .tar.zst.")],
+    entity: options.Entities = None,
+    metric: options.Metrics = None,
+    *,
+    period: options.WindowOptions,
+    dry_run: options.DryRun = False,
+) -> int | None:
+    """Write the evidence of a window to one file: raw, index, values, corrections, and what pik makes of them.
+
+    The file is a tar archive that also other programs read. What `pik pull` would copy is in it, the runs and
+    promotions of the window's values, and the results of triage, diff, explain, replay --dry-run, duplicates, lag,
+    history and verify, computed from what is in the file. --metric limits the diff, the explanation and the plan.
+
+    The same store and arguments give the same bytes, whatever the file's name and the day. `pik verify FILE` checks
+    every byte and computes the results again; `pik --store FILE …` reads it as a store that nothing can be written to.
+    The window must be over. What is missing or damaged in the source is listed, with exit code 3.
+    """
+    from pik.cli.recorder import write_documents
+    from pik.rawlog.objects import expect_new
+    from pik.usecases.bundle.contents import BundleRequest, expect_incident
+    from pik.usecases.bundle.pack import make_bundle
+    from pik.usecases.pull import PullRequest, plan_pull
+
+    request = BundleRequest(
+        expect_incident(incident),
+        period.window(),
+        tuple(sorted(set(entity or ()))),
+        tuple(sorted(set(metric or ()))),
+    )
+    request.expect_over(time.time_ns())
+    expect_new(out)
+    source = cli.open_store()
+    if dry_run:
+        plan = plan_pull(source, None, PullRequest(request.window, request.entities))
+        cli.show(BUNDLE_DRY_RUN, plan, **_head(request), dry_run=True)
+        return None
+    done = make_bundle(
+        source,
+        request,
+        out,
+        cli.make_copy,
+        partial(write_documents, cli),
+        cli.engine().version,
+        cli.progress,
+    )
+    cli.show(BUNDLE, done, **_head(request), out=str(out), next=command("verify", str(out)))
+    return PARTLY if done.problems else None
+
+
+def _head(request: BundleRequest) -> dict[str, object]:
+    return {
+        "incident": request.incident,
+        "requested": request.window,
+        "entities": request.entities,
+        "metrics_compared": request.metrics,
+    }
+
+
+def check(cli: Context, path: Path) -> int | None:
+    """Check a bundle, and show what was found."""
+    from pik.cli.recorder import write_documents
+    from pik.usecases.bundle.check import check_bundle
+    from pik.usecases.bundle.pack import environment_of
+
+    environment = environment_of(cli.engine().version)
+    found = check_bundle(path, cli.make_copy, partial(write_documents, cli), environment, cli.progress)
+    cli.show(BUNDLE_CHECK, found, bundle=str(path))
+    return FOUND if found.problems else None
+
+
+def _recomputed(found: BundleCheck) -> str | None:
+    return "nothing: what is damaged would make it look wrong" if found.recomputed is None else None
+
+
+_DOCUMENTS = Rows(
+    "documents",
+    "what was computed from the bundle, which is in it",
+    Column("name", str),
+    Column("exit_code", int, "of the command"),
+    Column("command", str, wrap=True),
+)
+
+_PROBLEMS = Rows(
+    "problems",
+    "what the source does not have as it was recorded, and the bundle lacks",
+    Column("kind", str, "as in `pik pull`"),
+    Column("what", str),
+    Column("detail", str, wrap=True),
+    empty="everything could be copied",
+)
+
+_HEAD = (
+    Field("incident", str),
+    Field("requested", Window),
+    Field("entities", list[str] | None, "null: all"),
+    Field("metrics_compared", list[str] | None, "of the diff, the explanation and the plan; null: all"),
+    Field("effective", Window, "the window that is in it: whole days and buckets"),
+)
+
+BUNDLE = Schema(
+    "pik bundle",
+    *_HEAD,
+    Field("out", str, "the file"),
+    Field("bytes", Count, get="size"),
+    Field("sha256", str, "of the file", get="digest"),
+    Field("known_until", Instant | None, "the last recording that is in it"),
+    _PROBLEMS,
+    _DOCUMENTS,
+    Field("members", Count, "files in it"),
+    Field("segments", Count),
+    Field("deliveries", Count, "in the segments"),
+    Field("batches", Count, "that these deliveries are of"),
+    Field("corrections_held", Count, "corrections that are in it", get="corrections"),
+    Field("metrics", Count, "definitions, the built-in one included"),
+    Field("aggregates", Count, "current ones of the window"),
+    Field("next", str),
+)
+
+BUNDLE_DRY_RUN = Schema(
+    "pik bundle --dry-run",
+    Field("dry_run", bool, "true"),
+    *_HEAD,
+    Field("segments", Count, "of the window; whether others are needed shows when these are read"),
+    Field("bytes", Count, "of these segments", get="size"),
+)
+
+BUNDLE_CHECK = Schema(
+    "pik verify BUNDLE",
+    Field("bundle", str, "the file"),
+    Field("incident", str | None, get=lambda found: found.manifest and found.manifest.incident),
+    Field("bytes", Count, get="size"),
+    Field("sha256", str, "of the file, to compare with the one that `pik bundle` printed", get="digest"),
+    Rows(
+        "problems",
+        "members that are not as they were written",
+        Column("member", str),
+        Column(
+            "state",
+            str,
+            "`damaged`: its bytes are not as they were written; `differs`: what the bundle holds gives another result",
+        ),
+        Column("detail", str, wrap=True),
+        empty="every byte is as it was written, and every result can be computed again",
+    ),
+    Field("members", Count, "files in it"),
+    Field(
+        "recomputed_documents",
+        Count | None,
+        "those that were computed again and compared; null: none, because of damage",
+        get="recomputed",
+        text=_recomputed,
+    ),
+    Field(
+        "lacking_objects",
+        Count,
+        "objects that the source did not have as they were recorded when the bundle was made",
+        get=lambda found: len(found.manifest.problems) if found.manifest else 0,
+    ),
+)

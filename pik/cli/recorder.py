@@ -1,0 +1,90 @@
+"""Run commands on a store that is open already, and keep what they write as files: the documents of a bundle."""
+
+from __future__ import annotations
+
+from contextlib import redirect_stdout
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from pik.cli.buckets import show_buckets_of
+from pik.cli.config import Format
+from pik.cli.context import Context
+from pik.errors import PikError, command
+
+if TYPE_CHECKING:
+    from pik.cli.document import Schema
+    from pik.ports.store import Store
+    from pik.usecases.bundle.contents import BundleRequest, Document
+
+_ACTOR = "pik"
+"""Who plans what no one carries out."""
+
+_OF_A_RUN = "run_id"
+"""The field that is another one each time: of the run that a dry run does not make."""
+
+
+class Recorder(Context):
+    """A command's context that has its store, and writes its result as JSON to a file."""
+
+    def __init__(self, outer: Context, store: Store, path: Path) -> None:
+        super().__init__()
+        self.store, self.path = store, path
+        self.settings = replace(outer.settings, format=Format.JSON, display_zone=None, quiet=True, actor=_ACTOR)
+        self.progress = outer.progress
+
+    def open_store(self, url: str | None = None, *, create: bool = False) -> Store:  # noqa: ARG002 - as in Context
+        """The store that it was made for."""
+        show_buckets_of(self.store.metrics)
+        return self.store
+
+    def show(self, schema: Schema, source: Any = None, /, **given: Any) -> None:
+        """Write the result to the file."""
+        with (
+            open(self.path, "w", encoding="utf-8", errors="backslashreplace") as file,
+            redirect_stdout(file),
+        ):
+            super().show(schema.without(_OF_A_RUN), source, **given)
+
+    def close(self) -> None:
+        """Leave the progress to the command that this one is a part of."""
+
+
+def document_commands(request: BundleRequest) -> dict[str, list[str]]:
+    """Return the commands whose results a bundle holds, by the name of the member."""
+    window = ["--from", request.window.from_text or "", "--to", request.window.to_text or ""]
+    entities = [word for one in request.entities for word in ("--entity", one)]
+    metrics = [word for one in request.metrics for word in ("--metric", one)]
+    scope = [*window, *entities, *metrics]
+    return {
+        "triage": ["triage", *window, *entities],
+        "diff": ["diff", "aggregates", *scope, "--stats"],
+        "explanation": ["diff", "aggregates", *scope, "--explain"],
+        "plan": ["replay", "--dry-run", *([] if entities else ["--all"]), *scope],
+        "duplicates": ["duplicates", *window, *entities],
+        "lag": ["lag", *window, *entities],
+        "history": ["history"],
+        "verify": ["verify"],
+    }
+
+
+def write_documents(cli: Context, store: Store, request: BundleRequest, root: Path) -> list[Document]:
+    """Run the commands on the store, and write what each says below `root`."""
+    from pik.cli.app import run_in
+    from pik.usecases.bundle.contents import DOCUMENTS, Document
+    from pik.usecases.bundle.opening import source_name
+
+    (root / DOCUMENTS).mkdir(parents=True)
+    sealed, documents = cli.sealed(store, source_name(request.incident)), []
+    for name, words in document_commands(request).items():
+        member = f"{DOCUMENTS}{name}.json"
+        path = root / member
+        try:
+            code = run_in(Recorder(cli, sealed, path), words)
+        except PikError as error:
+            code = error.exit_code
+            path.write_bytes(msgspec.json.encode({"error": error.message, "hint": error.hint or None}) + b"\n")
+        documents.append(Document(name=member, command=command(*words), exit_code=code))
+    return documents
