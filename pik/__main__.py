@@ -148,10 +148,14 @@ def _discard_output() -> None:
 
 
 def _write_error(text: str) -> None:
+    import re
+
+    from pik.cli.colour import Role, painted
     from pik.model.visible import visible_lines
 
     try:
-        sys.stderr.write(visible_lines(f"{text}\n"))
+        shown = visible_lines(f"{text}\n")
+        sys.stderr.write(re.sub("^error:", lambda found: painted(found[0], Role.FAILURE, sys.stderr), shown))
         sys.stderr.flush()
     except (OSError, ValueError, AttributeError):
         _discard_output()

@@ -15,6 +15,7 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from pik import __version__
+from pik.cli.colour import When
 from pik.cli.config import Format
 from pik.cli.context import Context
 from pik.cli.help import GLOBAL, Command, Group, typed_words
@@ -61,6 +62,22 @@ def _globals(
     quiet: Annotated[
         bool, option("--quiet -q", "No notes and no progress; only results and errors.", rich_help_panel=GLOBAL)
     ] = False,
+    color: Annotated[
+        When | None,
+        option(
+            "--color WHEN",
+            "auto (default): colours on a terminal without NO_COLOR; always; never.",
+            rich_help_panel=GLOBAL,
+        ),
+    ] = None,
+    no_pager: Annotated[
+        bool,
+        option(
+            "--no-pager",
+            "No pager for long results on a terminal. [env PIK_PAGER, PAGER; default less]",
+            rich_help_panel=GLOBAL,
+        ),
+    ] = False,
     actor: Annotated[
         str | None,
         option(
@@ -97,7 +114,7 @@ def with_globals(function: Function) -> Function:
         del chosen["version"]
         cli.choose(**chosen)
         if ctx.invoked_subcommand is None:
-            cli.typed = typed_words(ctx)
+            cli.typed, cli.path = typed_words(ctx), ctx.command_path
             for name, group in groups.items():
                 values[name] = group(**{one.name: values.pop(one.name) for one in fields(group)})
             with displayed_in(cli.display_zone), at_one_time(time.time_ns()):

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from pik.cli import config
 from pik.cli.buckets import show_buckets_of
+from pik.cli.colour import When, use_colours
 from pik.cli.config import Format, Settings
 
 if TYPE_CHECKING:
@@ -30,6 +31,16 @@ if TYPE_CHECKING:
     from pik.runtime import Progress
 
 
+_UNPAGED = frozenset(
+    {
+        *("apply", "cancel", "correct", "demo", "export", "import", "ingest", "init", "promote", "pull", "purge"),
+        *("redrive", "reinstate", "replay", "republish", "restore", "resume", "retire", "revoke", "rollback", "wait"),
+    }
+)
+"""Last words of the commands that change something: what they did stays on the terminal, after their questions and
+progress."""
+
+
 class Context:
     """One command's settings, its store and engine, and its output."""
 
@@ -38,6 +49,10 @@ class Context:
         self._format: str | None = None
         self._display_timezone: str | None = None
         self._quiet = False
+        self._color: When | None = None
+        self.paged = True
+        self.path = ""
+        """The command, such as `pik runs list`."""
         self.actor_option: str | None = None
         self._actor: str | None = None
         self._opened = ExitStack()
@@ -52,12 +67,17 @@ class Context:
         display_timezone: str | None,
         quiet: bool,
         actor: str | None,
+        color: When | None,
+        no_pager: bool,
     ) -> None:
         """Take the global options of one part of the line; what stands further right wins."""
         self._store = store or self._store
         self._format = format or self._format
         self._display_timezone = self._display_timezone if display_timezone is None else display_timezone
         self._quiet = quiet or self._quiet
+        self._color = color or self._color
+        self.paged = self.paged and not no_pager
+        use_colours(self._color or When.AUTO)
         self.actor_option = self.actor_option if actor is None else actor
 
     @cached_property
@@ -102,7 +122,15 @@ class Context:
         """Write a result to standard output, in the format asked for; `source` and `given` as in `Schema.document`."""
         from pik.cli.output import Output
 
-        Output(self.settings.format, self.close, self.advice).show(schema.document(source, **given))
+        Output(self.settings.format, self.close, self.advice, self._pager()).show(schema.document(source, **given))
+
+    def _pager(self) -> str | None:
+        """The pager for a result of this command, if it may have one."""
+        if not self.paged or self.path.split(" ")[-1] in _UNPAGED or sys.stdout is None or not sys.stdout.isatty():
+            return None
+        from pik.cli.pager import pager_command
+
+        return pager_command()
 
     def note(self, text: str) -> None:
         """Write a note on standard error; --quiet silences it."""
@@ -121,7 +149,7 @@ class Context:
         """Return the command as it was typed, without these parameters, and without the format."""
         from pik.errors import command
 
-        left_out = {"store", "format", "quiet", *without}
+        left_out = {"store", "format", "quiet", "color", "no_pager", *without}
         return command(name, *(word for param, words in self.typed.items() if param not in left_out for word in words))
 
     @cached_property

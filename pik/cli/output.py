@@ -6,23 +6,33 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from pik.cli.config import Format
 from pik.cli.document import Advice, Column, Document, Table
-from pik.cli.text import note
+from pik.cli.text import note, write_out
 from pik.cli.values import data
 from pik.errors import StoreError
 from pik.model.visible import visible_json, visible_lines
 
+if TYPE_CHECKING:
+    from pik.cli.pager import PagedOutput
+
 
 class Output:
-    """Shows results in one format. `make_way` is called before anything is written to a terminal."""
+    """Shows results in one format. `make_way` is called before anything is written to a terminal, which `pager`, a
+    command line, may have for results that are longer."""
 
-    def __init__(self, form: Format, make_way: Callable[[], object] = lambda: None, advice: Advice = str) -> None:
-        self._format, self._make_way, self._advice = form, make_way, advice
+    def __init__(
+        self,
+        form: Format,
+        make_way: Callable[[], object] = lambda: None,
+        advice: Advice = str,
+        pager: str | None = None,
+    ) -> None:
+        self._format, self._make_way, self._advice, self._pager = form, make_way, advice, pager
 
     def show(self, document: Document) -> None:
         """Write the document; its rows are read as they are written. Raises StoreError where stdout takes nothing.
@@ -35,13 +45,20 @@ class Output:
         document = document.ready(self._advice)
         if sys.stdout.isatty():
             self._make_way()
-        stream = _Stream()
+        stream = self._stream()
         write, safe = FORMATS[self._format]
         try:
             # Through a pipe, programs get the text as it is.
             write(document, (lambda text: stream.write(safe(text))) if sys.stdout.isatty() else stream.write)
         finally:
-            stream.flush()
+            stream.close()
+
+    def _stream(self) -> _Stream | PagedOutput:
+        if self._pager is None:
+            return _Stream()
+        from pik.cli.pager import PagedOutput  # late: a pipe needs none
+
+        return PagedOutput(self._pager)
 
 
 class _Stream:
@@ -57,17 +74,15 @@ class _Stream:
         self._pieces.append(text)
         self._size += len(text)
         if self._terminal or self._size > _PIECE:
-            self.flush()
+            self._flush()
 
-    def flush(self) -> None:
+    def close(self) -> None:
         """Write what is waiting. Raises BrokenPipeError if the reader left, StoreError for other failures."""
+        self._flush()
+
+    def _flush(self) -> None:
         text, self._pieces, self._size = "".join(self._pieces), [], 0
-        try:
-            sys.stdout.write(text)
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            raise StoreError(f"standard output: {error.strerror}") from error
+        write_out(text)
 
 
 _PIECE = 1 << 16

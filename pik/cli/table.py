@@ -9,8 +9,9 @@ from typing import Any
 
 import msgspec
 
+from pik.cli.colour import Role, colours, painted, role_of
 from pik.cli.document import Column, Document, Table
-from pik.cli.text import broken, cells, colours, padded, shortened, terminal_width
+from pik.cli.text import broken, cells, padded, shortened, terminal_width
 from pik.cli.values import Bucket, EventId, Lines, Moment, Shown, is_number, words
 from pik.model.instant import DAY, SECOND, Window, display_instant
 from pik.model.visible import visible
@@ -32,7 +33,7 @@ def write(document: Document, out: Write, *, markdown: bool) -> None:
         out(before)
         if len(document.tables) > 1:
             title = _label(one.name)
-            out(f"## {title}\n\n" if markdown else f"{_bold(title.upper())}\n")
+            out(f"## {title}\n\n" if markdown else f"{_heading(title.upper())}\n")
         table(one, out)
         before = "\n"
     tail = document.end()
@@ -41,8 +42,8 @@ def write(document: Document, out: Write, *, markdown: bool) -> None:
         fields(tail, out)
 
 
-def _bold(text: str) -> str:
-    return f"\x1b[1m{text}\x1b[0m" if colours() else text
+def _heading(text: str) -> str:
+    return painted(text, Role.HEADING)
 
 
 def _label(name: str) -> str:
@@ -50,18 +51,34 @@ def _label(name: str) -> str:
 
 
 def _fields(fields: Mapping[str, object], out: Write) -> None:
-    shown = {_label(name): value for name, value in fields.items() if value is not None}
-    width = max(map(cells, shown), default=0)
+    shown = {name: value for name, value in fields.items() if value is not None}
+    width = max((cells(_label(name)) for name in shown), default=0)
     limit = terminal_width()
     for name, value in shown.items():
         lines = words(value).split("\n")
-        # A text stays in one piece, however long: it may be a command to paste.
-        breakable = isinstance(value, (Mapping, list, tuple, Shown)) and not isinstance(value, Lines)
-        if breakable and limit is not None and limit - width > _NARROWEST:
-            lines = [part for line in lines for part in broken(line, limit - width - len(GAP))]
-        out(f"{_bold(padded(name, width))}{GAP}{lines[0]}\n")
-        for line in lines[1:]:
-            out(f"{' ' * width}{GAP}{line}\n")
+        if limit is not None and limit - width > _NARROWEST and not isinstance(value, Lines):
+            lines = [part for line in lines for part in _broken_field(value, line, limit - width - len(GAP))]
+        before = _heading(padded(_label(name), width))
+        for line in lines:
+            out(f"{before}{GAP}{_painted_field(name, value, line)}\n")
+            before = " " * width
+
+
+def _broken_field(value: object, line: str, width: int) -> list[str]:
+    """The line in lines that fit. A path or another long word stays in one piece: it may be something to paste."""
+    is_text = not isinstance(value, (Mapping, list, tuple, Shown))
+    return [line] if is_text and max(map(cells, line.split(" "))) > width else broken(line, width)
+
+
+def _painted_field(name: str, value: object, line: str) -> str:
+    """A line of the value's text in its colour, or in those of its parts."""
+    if not isinstance(value, Mapping):
+        return painted(line, role_of(name, value))
+    for key, one in value.items():
+        if (role := role_of(str(key), one)) is not None:
+            text = words({key: one})
+            line = line.replace(text, painted(text, role))
+    return line
 
 
 def _markdown_fields(fields: Mapping[str, object], out: Write) -> None:
@@ -118,7 +135,7 @@ def _table(table: Table, out: Write) -> None:
     if not rows.sample:
         out(f"{table.empty_text or 'none'}\n")
         return
-    limit = terminal_width()
+    limit, coloured = terminal_width(), colours()
     days = [all(_is_midnight(values[number]) for values in rows.sample) for number in range(len(rows.columns))]
 
     def texts_of(values: Sequence[object]) -> list[str]:
@@ -131,10 +148,11 @@ def _table(table: Table, out: Write) -> None:
     if layout.shared:
         shared = ", ".join(f"{rows.labels[number]} {sample[0][number]}" for number in layout.shared)
         _sentence(f"same in all rows: {shared}", limit, out)
-    out(_bold(_line([rows.labels[number] for number in layout.shown], layout)) + "\n")
+    out(_heading(_line([rows.labels[number] for number in layout.shown], layout)) + "\n")
     for values in rows:
         texts = texts_of(values)
-        _row([texts[number] for number in layout.shown], rows.columns, layout, out)
+        roles = [role_of(rows.columns[number].name, values[number]) for number in layout.shown] if coloured else ()
+        _row([texts[number] for number in layout.shown], roles, rows.columns, layout, out)
     narrowed = [number for number, less in zip(layout.shown, layout.narrowed, strict=True) if less]
     lacking = {"no room for": layout.left_out, "cut": [number for number in narrowed if rows.columns[number].cut]}
     parts = [
@@ -156,16 +174,24 @@ def _sentence(text: str, limit: int | None, out: Write) -> None:
         out(f"{line}\n")
 
 
-def _row(texts: Sequence[str], columns: Sequence[Column], layout: _Layout, out: Write) -> None:
+def _row(
+    texts: Sequence[str], roles: Sequence[Role | None], columns: Sequence[Column], layout: _Layout, out: Write
+) -> None:
     parts = zip(layout.shown, texts, layout.widths, layout.narrowed, strict=True)
     cells_of_row = [_lines_of(columns[number], text, width if less else None) for number, text, width, less in parts]
     for line in zip_longest(*cells_of_row, fillvalue=""):
-        out(_line(line, layout) + "\n")
+        out(_line(line, layout, roles) + "\n")
 
 
-def _line(texts: Sequence[str], layout: _Layout) -> str:
+def _line(texts: Sequence[str], layout: _Layout, roles: Sequence[Role | None] = ()) -> str:
+    """The texts of the shown columns beside each other, each in the colour of its role."""
     columns = zip(texts, layout.widths, layout.right, strict=True)
-    return GAP.join(padded(text, width, right=to_right) for text, width, to_right in columns).rstrip()
+    line = [padded(text, width, right=to_right) for text, width, to_right in columns]
+    line[-1] = line[-1].rstrip()
+    for place, role in enumerate(roles):
+        if role is not None and texts[place]:
+            line[place] = line[place].replace(texts[place], painted(texts[place], role))
+    return GAP.join(line).rstrip()
 
 
 GAP = "  "

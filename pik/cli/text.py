@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 
+from pik.errors import StoreError
 from pik.model.visible import visible_lines
 
 
@@ -59,17 +59,43 @@ def _fitting(text: str, width: int) -> int:
     return max(len(chop_cells(text, max(width, 1))[0]), 1)
 
 
+_held: list[str] | None = None
+"""Notes that wait, while they do."""
+
+
+def hold_notes() -> None:
+    """Let notes wait: a pager has the terminal."""
+    global _held
+    _held = []
+
+
+def release_notes() -> None:
+    """Write the notes that have waited, and others at once again."""
+    global _held
+    waited, _held = _held or [], None
+    for text in waited:
+        note(text)
+
+
 def note(text: str) -> None:
     """Write a line to standard error. That it cannot be written is not an error."""
+    if _held is not None:
+        _held.append(text)
+        return
     try:
         print(visible_lines(text), file=sys.stderr, flush=True)
     except (OSError, ValueError):
         return
 
 
-def colours() -> bool:
-    """Whether standard output is a terminal whose user did not object to colours (https://no-color.org)."""
-    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+def write_out(text: str) -> None:
+    """Write the text to standard output. Raises BrokenPipeError if the reader left, StoreError for other failures."""
+    try:
+        sys.stdout.write(text)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise StoreError(f"standard output: {error.strerror}") from error
 
 
 def terminal_width() -> int | None:

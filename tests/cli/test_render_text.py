@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import re
+from collections.abc import Iterable, Iterator
 from decimal import Decimal
 from pathlib import Path
 
@@ -11,13 +13,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pik.cli.colour import ROLES, When, use_colours
 from pik.cli.config import Format
-from pik.cli.document import Document
+from pik.cli.document import Column, Document, Field, Rows, Table
 from pik.cli.output import Output
 from pik.cli.text import broken, cells
 from pik.cli.values import Count, Lag, data, words
 from pik.model.instant import ALL_TIME
 from pik.model.visible import visible, visible_json
+from tools.gen_json import schemas
 
 from .test_render import Terminal
 
@@ -80,11 +84,71 @@ def test_words_for_people() -> None:
     ]  # fmt: skip
 
 
-def test_colours_only_on_a_terminal_that_wants_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    for terminal, no_color, bold in ((True, "", True), (True, "1", False), (False, "", False)):
-        stream = Terminal() if terminal else io.StringIO()
-        monkeypatch.setattr("sys.stdout", stream)
-        monkeypatch.setenv("NO_COLOR", no_color)
-        monkeypatch.setenv("TERM", "xterm")
-        Output(Format.TABLE).show(Document(head={"a": 1}))
-        assert ("\x1b[1m" in stream.getvalue()) is bold
+def shown(document: Document, monkeypatch: pytest.MonkeyPatch, *, terminal: bool = True, width: int = 80) -> str:
+    """The document as a table, with the escapes of colours as <1>, <31> and so on, their ends as </>."""
+    stream = Terminal() if terminal else io.StringIO()
+    monkeypatch.setattr("sys.stdout", stream)
+    monkeypatch.setenv("COLUMNS", str(width))
+    Output(Format.TABLE).show(document)
+    return re.sub("\x1b\\[([0-9]+)m", lambda found: "</>" if found[1] == "0" else f"<{found[1]}>", stream.getvalue())
+
+
+@pytest.mark.parametrize(
+    ("when", "terminal", "no_color", "term", "coloured"),
+    [
+        ("auto", True, "", "xterm", True),
+        ("auto", True, "1", "xterm", False),
+        ("auto", True, "", "dumb", False),
+        ("auto", False, "", "xterm", False),
+        ("always", False, "1", "dumb", True),
+        ("never", True, "", "xterm", False),
+    ],
+)
+def test_colours_only_on_a_terminal_that_wants_them(
+    when: str, terminal: bool, no_color: str, term: str, coloured: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_COLOR", no_color)
+    monkeypatch.setenv("TERM", term)
+    use_colours(When(when))
+    try:
+        text = shown(Document(head={"failed": 1}), monkeypatch, terminal=terminal)
+    finally:
+        use_colours(When.AUTO)
+    assert text == ("<1>failed</>  <31>1</>\n" if coloured else "failed  1\n")
+
+
+def test_colours_mean_a_difference_a_conflict_or_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A zero means nothing, and widths are those of the text."""
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    columns = [Column("metric"), Column("delta", Decimal), Column("kind"), Column("failed", Count)]
+    rows = [
+        {"metric": "delta", "delta": Decimal("-1.5"), "kind": "exact", "failed": 0},
+        {"metric": "failed", "delta": Decimal(0), "kind": "conflict", "failed": 12},
+    ]
+    head = {"duplicates": {"exact": 1, "conflict": Count(2)}, "rejected": 0, "state": "PARTIAL"}
+    assert shown(Document(head=head, tables=[Table("t", columns, rows)]), monkeypatch) == (
+        "<1>duplicates</>  exact 1, <35>conflict 2</>\n"
+        "<1>rejected  </>  0\n"
+        "<1>state     </>  <31>PARTIAL</>\n\n"
+        "<1>metric  delta  kind      failed</>\n"
+        "delta    <33>-1.5</>  exact          0\n"
+        "failed      0  <35>conflict</>      <31>12</>\n"
+    )
+    assert "\x1b" not in shown(Document(tables=[Table("t", columns, rows)]), monkeypatch, terminal=False)
+
+
+def test_each_name_that_has_a_colour_is_that_of_a_field_or_column() -> None:
+    def of(parts: Iterable[Field | Rows]) -> Iterator[str]:
+        for part in parts:
+            yield part.name
+            yield from of(part.columns if isinstance(part, Rows) else getattr(part.kind, "fields", ()))
+
+    assert set(ROLES) <= {name for schema in schemas() for name in of(schema.parts)}
+
+
+def test_a_sentence_is_broken_at_spaces_and_a_path_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    rule, path = "the same source and the same entity at another time", "/a/very/long/path/with/many/more/names"
+    lines = shown(Document(head={"rule": rule, "file": path}), monkeypatch, width=30).splitlines()
+    assert lines == ["rule  the same source and the", "      same entity at another", "      time", f"file  {path}"]

@@ -18,9 +18,9 @@ _CONTROLS = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 def seen(directory: Path, *arguments: str) -> list[str]:
     """The lines that a command prints to a terminal, without what moves the cursor and colours."""
     ours, theirs = pty.openpty()
-    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100", "PIK_STORE": str(directory / ".pik")}
+    settings = {"TERM": "xterm", "COLUMNS": "100", "PIK_PAGER": "cat", "PIK_STORE": str(directory / ".pik")}
     with subprocess.Popen(
-        [sys.executable, "-m", "pik", *arguments], stdin=theirs, stdout=theirs, stderr=theirs, env=environment
+        [sys.executable, "-m", "pik", *arguments], stdin=theirs, stdout=theirs, stderr=theirs, env=os.environ | settings
     ) as process:
         os.close(theirs)
         parts = []

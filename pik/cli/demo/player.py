@@ -32,8 +32,10 @@ def new_directory(directory: Path | None) -> Path:
 def run(
     line: str, directory: Path, form: str, *, actor: str = "", capture: bool = False
 ) -> subprocess.CompletedProcess[bytes]:
-    """Run the command as a user would, in the demo's directory, with none of the caller's settings but the format."""
-    ours = {name: value for name, value in os.environ.items() if not name.startswith("PIK_")} | {"PIK_FORMAT": form}
+    """Run the command as a user would, in the demo's directory, with none of the caller's settings but the format, and
+    without a pager."""
+    ours = {name: value for name, value in os.environ.items() if not name.startswith("PIK_")}
+    ours |= {"PIK_FORMAT": form, "PIK_PAGER": "cat"}
     if actor:
         ours["PIK_ACTOR"] = actor
     command = [*PROGRAM, *shlex.split(line)[1:]]

@@ -42,6 +42,7 @@ def show_as_recorded(
     rows = Schema(schema.title, *(part for part in schema.parts if isinstance(part, Rows)))
     rows = rows.without("events.deliveries")
     follower = Follower(store, wanted, conditions)
+    cli.paged = False  # rows are seen as they come
     cli.note("waiting for deliveries; Ctrl-C ends it")
     while limit is None or limit > 0:
         found = follower.new()
