@@ -51,7 +51,7 @@ class Context:
         self._quiet = False
         self._color: When | None = None
         self.paged = True
-        self.path = ""
+        self.command_path = ""
         """The command, such as `pik runs list`."""
         self.actor_option: str | None = None
         self._actor: str | None = None
@@ -126,7 +126,12 @@ class Context:
 
     def _pager(self) -> str | None:
         """The pager for a result of this command, if it may have one."""
-        if not self.paged or self.path.split(" ")[-1] in _UNPAGED or sys.stdout is None or not sys.stdout.isatty():
+        if (
+            not self.paged
+            or self.command_path.split(" ")[-1] in _UNPAGED
+            or sys.stdout is None
+            or not sys.stdout.isatty()
+        ):
             return None
         from pik.cli.pager import pager_command
 
