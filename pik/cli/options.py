@@ -77,8 +77,8 @@ Assume = Annotated[
     option(
         "--assume KIND=VALUE",
         "Compute as if (repeatable): without=EVENT_ID, without-batch=BATCH, with=@FILE (and mapping=NAME, "
-        "map=FIELD=JMESPATH, time-format=, timezone=, ambiguous=, max-line=, as in `pik ingest`), delivery=EVENT_ID:N, "
-        "conflicts=first|last, shift=DURATION,SELECTION, zone=ZONE,SELECTION, duplicates=counted, "
+        "map=FIELD=JMESPATH, time-format=, timezone=, ambiguous=, max-line=, max-window=, as in `pik ingest`), "
+        "delivery=EVENT_ID:N, conflicts=first|last, shift=DURATION,SELECTION, zone=ZONE,SELECTION, duplicates=counted, "
         "definition=@FILE.toml. SELECTION: source=, type=, entity=, batch=, from=, to=, where=SQL.",
     ),
 ]

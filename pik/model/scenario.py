@@ -108,6 +108,7 @@ class With:
     max_line: int = MAX_LINE
     layout: Layout = AUTO
     named: str | None = None
+    max_window: int | None = None
 
     def __str__(self) -> str:
         return ",".join(_typed([("with", f"@{self.path}"), *self.options]))
@@ -116,6 +117,7 @@ class With:
     def options(self) -> list[tuple[str, str]]:
         """The options as they are typed, without dashes, and their values."""
         longest = [] if self.max_line == MAX_LINE else [("max-line", str(self.max_line))]
+        longest += [] if self.max_window is None else [("max-window", str(self.max_window))]
         maps = [("map", "=".join(pair)) for pair in self.mapping]
         times = [(name, text) for name, texts in self.times.given.items() for text in texts]
         named = [] if self.named is None else [("mapping", self.named)]
@@ -317,7 +319,7 @@ def _written(name: str, text: str) -> int:
 _TEXTS = tuple(field.name for field in fields(Criteria) if field.name != "window")
 _KEYS = {"event_type": "type"}
 _SELECTION = ("source", "type", "entity", "batch", "from", "to", "where")
-_INPUT = ("with", "mapping", *LAYOUT, "map", *TIMES, "max-line")
+_INPUT = ("with", "mapping", *LAYOUT, "map", *TIMES, "max-line", "max-window")
 _REPEATABLE = ("map", *TIMES)
 _MAY_BE_BLANK = ("null", "delimiter")
 _PAIR = re.compile(r'(?P<key>[a-z-]+)=(?:"(?P<quoted>(?:[^"]|"")*)"|(?P<plain>[^,]*))(?:,|$)')
@@ -373,10 +375,10 @@ def _without_batch(value: str, _: ReadIds) -> Assumption:
 
 def _with(value: str, _: ReadIds) -> Assumption:
     hint = "mapping=NAME, map=FIELD=JMESPATH (repeatable), input=, records=, delimiter=, columns=, null=, encoding=,"
-    hint += " time-format=, timezone=, ambiguous=, max-line=, as in `pik ingest`"
+    hint += " time-format=, timezone=, ambiguous=, max-line=, max-window=, as in `pik ingest`"
     pairs = _pairs(f"with={value}", _INPUT, "an option of how files are read", hint)
     given = dict(pairs)
-    longest = given.get("max-line", str(MAX_LINE))
+    longest, window = given.get("max-line", str(MAX_LINE)), given.get("max-window")
     return With(
         _file(given["with"]),
         mapping=tuple(_mapped(text) for key, text in pairs if key == "map"),
@@ -384,6 +386,7 @@ def _with(value: str, _: ReadIds) -> Assumption:
         max_line=_positive(longest),
         layout=read_layout(given),
         named=given.get("mapping"),
+        max_window=None if window is None else _positive(window),
     )
 
 

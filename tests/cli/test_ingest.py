@@ -187,6 +187,22 @@ def test_the_same_content_read_with_other_options_names_the_batch_and_the_option
     assert pik(*dry, "a", "--timezone", "Asia/Tokyo").json()["sources"][0]["same_content"] is None
 
 
+def test_a_dry_run_names_inputs_that_it_counts_in_part_as_an_ingest_records_them(pik, tmp_path):
+    events = [EVENT.replace('"e"', f'"{n * 7919 % 10_007:x}"') for n in range(3000)]
+    (tmp_path / "cut.jsonl.gz").write_bytes(gzip.compress("".join(events).encode())[:-3000])
+    (tmp_path / "whole.jsonl").write_text(EVENT)
+    files = ("cut.jsonl.gz", "whole.jsonl", "--format", "json")
+    tried = pik("ingest", "--dry-run", *files).json()
+    cut = {one["source"]: (one["cut"], one["read"]) for one in tried["sources"]}
+    read = cut["cut.jsonl.gz"][1]
+    assert cut == {"cut.jsonl.gz": (True, read), "whole.jsonl": (False, 1)}
+    assert 0 < read < 3000
+    assert f"cut.jsonl.gz: {read:,} records before what cannot be read are counted" in tried["note"]
+    pik("ingest", *files)
+    recorded = {one["source"]: one["read"] for one in pik("batches", "--format", "json").json()["batches"]}
+    assert recorded == {"cut.jsonl.gz": read, "whole.jsonl": 1}
+
+
 def test_where_one_of_several_inputs_cannot_be_read_the_others_are_and_it_is_named_with_its_reason(pik, tmp_path):
     """In a folder, in archives of it, and in each of these as a file that is cut."""
     logs = tmp_path / "logs"

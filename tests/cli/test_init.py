@@ -18,6 +18,7 @@ def lines() -> list[tuple[str, ...]]:
     return [
         ("ingest", "events.jsonl"),
         ("ingest", "events.jsonl", "--dry-run"),
+        ("ingest", "events.jsonl", "--max-window", "1000000"),
         ("batches",),
         ("batches", "01M846YB26N4C30W9ABZEXB4WG", "--rejects"),
         ("status",),

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import zstandard
 
 METRIC = 'name = "revenue"\nvalue = "sum((payload->>\'v\')::BIGINT)"\n'
 
@@ -209,6 +210,16 @@ def test_a_file_is_read_by_what_pik_toml_says_unless_an_option_does(shop: Callab
     assert [row["bucket"][:10] for row in found["differences"]] == ["2025-12-31", "2026-01-01"]
     _, found = diff(shop, "--assume", "with=@local.jsonl,map=entity_id=user,timezone=UTC")
     assert [row["recomputed"] for row in found["differences"]] == [15]
+
+
+def test_an_assumed_file_may_look_back_as_far_as_max_window_says(shop: Callable[..., Any], tmp_path: Path) -> None:
+    parameters = zstandard.ZstdCompressionParameters(window_log=28, enable_ldm=True)
+    stream = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
+    (tmp_path / "wide.zst").write_bytes(stream.compress(line("a", 8, 1).encode() + b"\n") + stream.flush())
+    assert "takes 256 MiB" in shop("diff", "aggregates", "--assume", "with=@wide.zst").err
+    _, found = diff(shop, "--assume", "with=@wide.zst,max-window=268435456")
+    assert [row["recomputed"] for row in found["differences"]] == [15]
+    assert found["assumed"] == ["with=@wide.zst,max-window=268435456"]
 
 
 UNREADABLE = [

@@ -175,6 +175,7 @@ def _units(pik: Journey) -> None:
     pik("pik ingest --dry-run", "ingest", "--dry-run", *seconds)
     pik("pik ingest, several inputs", "ingest", "monday.jsonl", *seconds, code=3)
     pik("pik ingest", "ingest", *seconds, "--again")
+    pik("pik batches", "batches", *store)
 
 
 def _one_batch(pik: Journey) -> None:

@@ -16,6 +16,7 @@ from itertools import groupby, islice
 
 import msgspec
 
+from pik.errors import InputError
 from pik.inputs.blocks import Block
 from pik.inputs.opened import OpenedInput
 from pik.inputs.source import Input
@@ -89,7 +90,8 @@ class CheckedInput:
     """An input: what is in it. `outcome` is what an ingest would do with it, where the store was looked at, and
     `batch_id` the batch of the same input there. `in_store` counts deliveries of events that the store has, `repeated`
     those that repeat an earlier record of the inputs, `times` how times were read, as in Chunk. `named` is the
-    mapping by which it is read, `otherwise` as in IngestReport."""
+    mapping by which it is read, `otherwise` as in IngestReport. `cut`: it
+    could not be read further; what came before is counted, and an ingest would record it."""
 
     source: str
     layout: Layout
@@ -102,6 +104,7 @@ class CheckedInput:
     outcome: Outcome | None = None
     batch_id: str | None = None
     otherwise: ReadOtherwise | None = None
+    cut: bool = False
 
     @property
     def valid(self) -> int:
@@ -208,9 +211,13 @@ class DryRun:
                 partial(checking, options.reading, sample), workers_for(source, options)
             )
             with showing(progress, f"checking {source.name}", source.size, "bytes"), pool:
-                for block in build_blocks(pool, opened, blocks_of(opened, options, None), None, progress):
-                    self._add(checked, block, on_reject)
-                    self._previews += [(source.name, one) for one in block.previews[: sample - len(self._previews)]]
+                try:
+                    for block in build_blocks(pool, opened, blocks_of(opened, options, None), None, progress):
+                        self._add(checked, block, on_reject)
+                        self._previews += [(source.name, one) for one in block.previews[: sample - len(self._previews)]]
+                except InputError:
+                    checked.cut = checked.read > 0
+                    raise
 
     def report(self) -> DryRunReport:
         """Return what was found in all inputs."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import zstandard
 
 from pik.errors import InputError, NothingSelected, UsageError, command
 from pik.inputs.archives import with_members
+from pik.inputs.compression import WINDOW
 from pik.inputs.folders import Skipped, folder_sources
 from pik.inputs.source import Input, file_source
 from pik.model.delivery import Delivery, read_delivery
@@ -103,7 +105,8 @@ def _sources(assumed: With) -> Iterator[Input]:
     sources = folder_sources(assumed.path, Skipped()) if os.path.isdir(assumed.path) else [file_source(assumed.path)]
     if sources[0].is_stream:
         raise UsageError(f"{sources[0].name} can be read only once", hint="write it to a file")
-    return with_members(sources, lambda _: None)
+    window = assumed.max_window or WINDOW
+    return with_members([replace(source, window=window) for source in sources], lambda _: None)
 
 
 def _in_order(block: LogBlock) -> Iterator[tuple[Delivery, bytes]]:

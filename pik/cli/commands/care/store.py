@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from pik.cli import options
 from pik.cli.command import PARTLY, cli_command
+from pik.cli.commands.ingest.report import times_read
 from pik.cli.context import Context
 from pik.cli.document import TRUNCATED, Column, Field, Object, Rows, Schema, or_null
 from pik.cli.options import argument, option
@@ -113,6 +114,13 @@ BATCHES = Schema(
         Column("first_event", Instant | None, get="batch.first_event", detail=True),
         Column("last_event", Instant | None, get="batch.last_event", detail=True),
         Column("content", str, "the input: SHA-256 of a file, or `key:NAME`", get="batch.origin.content", detail=True),
+        Column(
+            "times_read",
+            dict[str, int] | None,
+            "as in `pik ingest`",
+            get=lambda row: times_read(row.batch.times),
+            detail=True,
+        ),
         Column("again", bool, "ingested with `--again`", get="batch.origin.again", detail=True),
         empty="no batch yet; to make one: pik ingest FILE",
     ),

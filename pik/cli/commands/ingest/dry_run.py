@@ -32,7 +32,7 @@ from pik.model.visible import visible
 
 if TYPE_CHECKING:
     from pik.usecases.ingest.batch_ingest import IngestOptions
-    from pik.usecases.ingest.dry_run import DryRunReport, Example
+    from pik.usecases.ingest.dry_run import CheckedInput, DryRunReport, Example
     from pik.usecases.ingest.preview import FieldOrigin
 
 _NAMED = 5
@@ -216,6 +216,12 @@ INGEST_DRY_RUN = Schema(
         Column("source", str),
         Column("input", str, "how its records are written", get="layout.format"),
         Column("mapping", str | None, NAMED, get=lambda one: named(one.named), rare=True),
+        Column(
+            "cut",
+            bool,
+            "whether it cannot be read to its end: what comes before is counted, and an ingest would record it",
+            detail=True,
+        ),
         Column("read", Count),
         Column("valid", Count, "records that are events"),
         Column("rejected", Count),
@@ -306,6 +312,7 @@ def _note(
     if found.uncertain:
         notes.append("corrections take events of the store away; an ingest says which of its duplicates that concerns")
     notes += list(islice(_ingested_before(found), _NAMED))
+    notes += islice((_cut_short(one) for one in found.inputs if one.cut), NOTED)
     notes += islice(chain.from_iterable(same_content(one.source, one.otherwise) for one in found.inputs), NOTED)
     notes += taken_of_longer(found.longer, chosen.reading.layout)
     conflicts = found.repeated[Verdict.CONFLICT] + (found.in_store or Counter())[Verdict.CONFLICT]
@@ -313,6 +320,11 @@ def _note(
         notes.append(f"an ingest would stop at the first conflict (--on-conflict fail): {conflicts:,}")
     notes += mixed_notes((one.source, one.times) for one in found.inputs)
     return "; ".join(notes + encoding_needed(list(found.reasons)))
+
+
+def _cut_short(one: CheckedInput) -> str:
+    records = number_of(one.read, "record")
+    return f"{visible(one.source)}: {records} before what cannot be read are counted; an ingest would record them too"
 
 
 def _ingested_before(found: DryRunReport) -> Iterator[str]:
