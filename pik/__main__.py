@@ -5,6 +5,8 @@ import sys
 
 INTERRUPTED = 130
 INTERRUPTION = "interrupted; run the same command again to go on"
+INTERRUPTION_JSON = f'{{"error":"{INTERRUPTION}","hint":null,"kind":"interrupted","exit_code":{INTERRUPTED}}}'
+"""As pik.cli.failure would write it, which takes too long to import to be interrupted in."""
 
 
 def _uncaught(kind: type[BaseException], error: BaseException, traceback: "TracebackType | None") -> None:
@@ -12,7 +14,7 @@ def _uncaught(kind: type[BaseException], error: BaseException, traceback: "Trace
     if not issubclass(kind, KeyboardInterrupt):
         sys.__excepthook__(kind, error, traceback)
     elif sys.stderr is not None:
-        sys.stderr.write(f"{INTERRUPTION}\n")
+        sys.stderr.write(f"{INTERRUPTION_JSON if '--format json' in ' '.join(sys.argv) else INTERRUPTION}\n")
 
 
 sys.excepthook = _uncaught  # before the imports below, which take most of the time of a short command
@@ -93,13 +95,17 @@ def _report(error: BaseException) -> int:
         import traceback
 
         traceback.print_exception(error)
+    from pik.cli.failure import json_text, wants_json
+
+    as_json = wants_json(sys.argv[1:])
     if isinstance(error, KeyboardInterrupt):
         after_echo = "\n" if sys.stderr is not None and sys.stderr.isatty() else ""  # the terminal shows ^C
-        _write_error(f"{after_echo}{INTERRUPTION}")
+        _write_error(f"{after_echo}{INTERRUPTION_JSON if as_json else INTERRUPTION}")
         code = INTERRUPTED
     else:
         known = _as_pik_error(error)
-        _write_error(f"error: {known.message}" + (f"\nhint: {known.hint}" if known.hint else ""))
+        text = f"error: {known.message}" + (f"\nhint: {known.hint}" if known.hint else "")
+        _write_error(json_text(known) if as_json else text)
         code = known.exit_code
     try:
         _flush()

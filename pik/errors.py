@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from itertools import islice
 from typing import Any
 
 
@@ -90,14 +91,43 @@ CANDIDATES = 6
 """Ids that the error about an ambiguous one lists, at most."""
 
 
-def ambiguous_id(kind: str, prefix: str, ids: Sequence[str], *, hint: str) -> NotFound:
-    """Return the error for an id or prefix that matches nothing, or all of `ids`; at most CANDIDATES are listed."""
+COMPARED = 200
+"""Ids, the newest ones, that one which is not there is compared with, at most."""
+
+
+def ambiguous_id(
+    kind: str, prefix: str, ids: Sequence[str], *, hint: str, others: Callable[[], Iterable[str]] = tuple
+) -> NotFound:
+    """Return the error for an id or prefix that matches nothing, or all of `ids`; at most CANDIDATES are listed. Of
+    `others`, the ids of the kind, the newest are searched for one that was mistyped."""
     if not prefix:
         return NotFound(f"the {kind} id is empty", hint=hint)
     if not ids:
-        return NotFound(f"{kind} {prefix} is not in this store", hint=hint)
+        near = _near(prefix.upper(), islice(others(), COMPARED))
+        meant = f"did you mean {' or '.join(near)}? all of them: " if near else ""
+        return NotFound(f"{kind} {prefix} is not in this store", hint=f"{meant}{hint}")
     listed = ", ".join(ids[:CANDIDATES]) + (", …" if len(ids) > CANDIDATES else "")
     return NotFound(f"several {kind} ids start with {prefix}: {listed}", hint="use a longer prefix")
+
+
+_MISTYPED = 8
+"""Characters that a mistyped id has at least: those before them are the same for all ids of some hours."""
+
+
+def _near(typed: str, ids: Iterable[str]) -> list[str]:
+    """Return ids that begin as it was typed but for one slip, at most two."""
+    if len(typed) < _MISTYPED:
+        return []
+    return list(islice((one for one in ids if _is_slip(typed, one)), 2))
+
+
+def _is_slip(typed: str, one: str) -> bool:
+    """Return whether an id begins as it was typed, but for one character that is another one, too many or missing, or
+    for two that are exchanged."""
+    at = next((number for number, (left, right) in enumerate(zip(typed, one, strict=False)) if left != right), len(one))
+    slips = ((1, 1), (1, 0), (0, 1))  # characters of what was typed, and of the id
+    exchanged = typed[at : at + 2] == one[at : at + 2][::-1] and one[at + 2 :].startswith(typed[at + 2 :])
+    return exchanged or any(one[at + right :].startswith(typed[at + left :]) for left, right in slips)
 
 
 class AlreadyExists(StoreError):

@@ -24,6 +24,12 @@ PAGE = Path(__file__).parent.parent / "docs" / "json.md"
 SCHEMAS = PAGE.parent / "schemas"
 _BY_HAND = Path(__file__).parent / "json.md"
 
+_KINDS = (
+    "`usage_error`, `input_error`, `invalid`, `nothing_selected`; `not_found`, `not_held`, `already_exists`, `busy`,"
+    " `conflict_found`, `damaged`, `store_error`, `engine_error`, `target_unavailable`; `interrupted`; `pik_error`:"
+    " others"
+)
+
 MANIFEST = Schema(
     "pik export, manifest",
     Field("pik", str, "the version that wrote it"),
@@ -69,6 +75,15 @@ MANIFEST = Schema(
     ),
 )
 """What `pik export` writes beside its files."""
+
+FAILURE = Schema(
+    "pik, errors",
+    Field("error", str, "what is wrong, in one sentence"),
+    Field("hint", str | None, "what helps, mostly a command"),
+    Field("kind", str, _KINDS),
+    Field("exit_code", int, "as in [exit-codes.md](exit-codes.md)"),
+)
+"""What is written to standard error (pik.cli.failure)."""
 
 _TIME = {
     "description": "RFC 3339 in UTC",
@@ -130,8 +145,8 @@ def schemas() -> list[Schema]:
     modules = [import_module(one.name) for one in walk_packages(pik.cli.commands.__path__, "pik.cli.commands.")]
     declared = [value for module in modules for value in vars(module).values() if isinstance(value, Schema)]
     order = list(COMMANDS)
-    once = {schema.title: schema for schema in [*declared, MANIFEST]}
-    return sorted(once.values(), key=lambda schema: order.index(_command(schema)))
+    once = {schema.title: schema for schema in [*declared, MANIFEST, FAILURE]}
+    return sorted(once.values(), key=lambda schema: order.index(_command(schema)) if schema != FAILURE else len(order))
 
 
 def names(schema: Schema) -> list[str]:
@@ -163,6 +178,10 @@ def json_schema(schema: Schema, title: str) -> dict[str, Any]:
         **content,
         **({"$defs": defs} if defs else {}),
     }
+
+
+def _heading(schema: Schema) -> str:
+    return "Errors" if schema == FAILURE else COMMANDS[_command(schema)].heading
 
 
 def _command(schema: Schema) -> str:
@@ -233,7 +252,7 @@ def _known(kind: Any) -> _Type:
 
 def _page(declared: Iterable[Schema]) -> str:
     lines = [_BY_HAND.read_text(encoding="utf-8")]
-    for heading, group in groupby(declared, key=lambda schema: COMMANDS[_command(schema)].heading):
+    for heading, group in groupby(declared, key=_heading):
         lines.append(f"## {heading}\n")
         for schema in group:
             lines += _section(schema)

@@ -9,6 +9,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -62,8 +63,8 @@ class Config:
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What holds for this command: the store's URL or path, the output format, who gives it, `[ingest]`, and the named
-    mappings of pik.toml.
+    """What holds for this command: the store's URL or path, the output format, who gives it, and `[ingest]`, the named
+    mappings and the named stores of pik.toml.
 
     `default_store` is where a store is created that no option, variable or file names; None where one names it. `actor`
     is None where neither an option nor a variable gives one, `display_zone` where people read times in UTC.
@@ -77,6 +78,7 @@ class Settings:
     actor: str | None
     ingest: Ingest
     mappings: Mapping[str, NamedMapping]
+    stores: Mapping[str, str]
 
 
 def settings(
@@ -110,6 +112,7 @@ def settings(
         actor=_actor(actor, environment),
         ingest=config.ingest,
         mappings={} if path is None else _mappings(path, config.mapping),
+        stores=config.stores,
     )
 
 
@@ -152,6 +155,21 @@ def user_and_host() -> str:
     except KeyError:  # as in a container
         user = f"uid {os.geteuid()}"
     return f"{user}@{os.uname().nodename}"
+
+
+def near_stores(url: str, stores: Mapping[str, str]) -> list[str]:
+    """Return what may have been meant by the path of a store that is not there: names of pik.toml, and directories
+    beside it that are stores."""
+    from difflib import get_close_matches
+
+    place = Path(url)
+    try:
+        beside = [one.name for one in islice(place.parent.iterdir(), 1000) if (one / STORE_MARKER).is_file()]
+    except OSError:
+        beside = []
+    paths = [str(place.parent / name) for name in get_close_matches(place.name, beside, n=2)]
+    inner = [str(place / DEFAULT_STORE)] if (place / DEFAULT_STORE / STORE_MARKER).is_file() else []
+    return [*get_close_matches(place.name, stores, n=2), *inner, *paths]
 
 
 def _located(stores: Mapping[str, str], chosen: str, base: Path) -> str:

@@ -164,6 +164,17 @@ class Context:
 
         return progress(quiet=self.settings.quiet)
 
+    def recent(self, store: Store, kind: str, text: str) -> str:
+        """Return the id that a word such as `latest` or `-2` stands for, and say it in a note; any other text as it is.
+        `kind` is one of `Recent`. Raises NotFound."""
+        from pik.usecases.recent import Recent, find_recent, is_recent
+
+        if not is_recent(text):
+            return text
+        found = find_recent(store, Recent(kind), text)
+        self.note(f"{text} is {kind} {found}")
+        return found
+
     def close(self) -> None:
         """Leave a clean terminal: for what a command writes to it, and however it ended."""
         if "progress" in vars(self):
@@ -180,12 +191,17 @@ class Context:
         With `create`, to write to it: it is created if it is absent, and what killed writers left unfinished is
         removed. A file is opened as an evidence bundle, which takes nothing.
         """
+        from pik.errors import NotFound
         from pik.stores import open_store
 
         url = url or self.settings.store
         path = Path(url).expanduser()
         is_bundle = "://" not in url and path.is_file()
-        store = self._open_bundle(path) if is_bundle else open_store(url, create=create)
+        try:
+            store = self._open_bundle(path) if is_bundle else open_store(url, create=create)
+        except NotFound as error:
+            error.hint = self._near_stores(url) or error.hint
+            raise
         show_buckets_of(store.metrics)
         return store
 
@@ -215,6 +231,14 @@ class Context:
         from pik.stores.local import open_copy
 
         return open_copy(directory, source)
+
+    def _near_stores(self, place: str) -> str:
+        """Return the hint for a directory without a store where another one may have been meant."""
+        from pik.errors import command
+
+        near = [] if "://" in place else config.near_stores(place, self.settings.stores)
+        meant = " or ".join(f"--store {shlex.quote(one)}" for one in near)
+        return f"did you mean {meant}? To create an empty one: {command('init', '--store', place)}" if near else ""
 
     def open_api(self) -> Api:
         """The HTTP API of the settings' store. Raises UsageError for a local one."""

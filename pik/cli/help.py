@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Sequence
 from decimal import Decimal, InvalidOperation
@@ -13,6 +14,7 @@ from typing import Any, Literal, get_args, get_origin
 import typer
 from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
+from pik.cli.failure import wants_json
 from pik.errors import UsageError
 
 GLOBAL = "Global options"
@@ -60,7 +62,7 @@ class Command(TyperCommand):
     format_epilog = _format_epilog
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        return _parsed(super().parse_args, ctx, args)
+        return _parsed(super().parse_args, ctx, _with_counts(args, self.params))
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         """[OPTIONS], then the arguments."""
@@ -81,6 +83,8 @@ class Group(TyperGroup):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Do as Typer does; without a command that it needs the help is the error."""
         if not args and not self.invoke_without_command and not ctx.resilient_parsing:
+            if wants_json(sys.argv[1:]):
+                raise UsageError(f"{ctx.command_path} needs a command", hint=f"`{ctx.command_path} --help` lists them")
             print(ctx.get_help(), file=sys.stderr)
             raise typer.Exit(2)
         return _parsed(super().parse_args, ctx, args)
@@ -106,6 +110,21 @@ class Group(TyperGroup):
 
 
 Parameter = TyperArgument | TyperOption
+
+_COUNT = "\ue001"
+"""Before an argument such as -1, so that it is not read as an option: a character for private use."""
+
+
+def _with_counts(args: Sequence[str], params: Sequence[Any]) -> list[str]:
+    """Return the words of a command line with a mark before each argument that is a minus and a number."""
+    with_value = {name for param in params for name in param.opts if not getattr(param, "is_flag", True)}
+    marked: list[str] = []
+    for number, word in enumerate(args):
+        if word == "--":
+            return marked + list(args[number:])
+        is_value = number > 0 and args[number - 1] in with_value
+        marked.append(_COUNT + word if re.fullmatch(r"-\d+", word, re.ASCII) and not is_value else word)
+    return marked
 
 
 def _read_plainly(params: Sequence[Any]) -> None:
@@ -133,6 +152,8 @@ class _Reader:
         many = param.multiple or param.nargs == -1
         if value is None:
             return () if many else None
+        if param.param_type_name == "argument":
+            value = [_counted(one) for one in value] if many else _counted(value)
         if ("" in value if many else value == "") and param.name not in _MAY_BE_EMPTY and _was_typed(param, ctx):
             hint = "give it a value or leave it out (is a variable of the shell unset?)"
             raise UsageError(f"{_called(param)} is empty", hint=hint)
@@ -146,6 +167,10 @@ class _Reader:
             return [convert(item) for item in value] if many else _in_range(convert(value), param)
         except ValueError as error:
             raise typer.BadParameter(str(error), ctx=ctx, param=param) from None
+
+
+def _counted(value: Any) -> Any:
+    return value.removeprefix(_COUNT) if isinstance(value, str) else value
 
 
 def _was_typed(param: Parameter, ctx: typer.Context) -> bool:
@@ -246,7 +271,7 @@ def _translated(error: typer.TyperException, ctx: Any) -> UsageError:
         known = [name for param in ctx.command.get_params(ctx) for name in param.opts]
         return _unknown("option", error.option_name, known, path)
     param = getattr(error, "param", None)
-    message = error.message.rstrip(".")
+    message = error.message.rstrip(".").replace(_COUNT, "")
     if param is None:
         message = message[:1].lower() + message[1:]
     else:

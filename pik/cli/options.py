@@ -60,7 +60,7 @@ Metrics = Annotated[list[str] | None, option("--metric NAME", "Only this metric,
 Limit = Annotated[int | None, option("--limit N", "Show at most N rows, and note if there are more.", min=1)]
 FailIfNone = Annotated[bool, option("--fail-if-none", "Exit with 1 if nothing matches.")]
 AsReceived = Annotated[bool, option("--as-received", "What came, without recorded corrections.")]
-RunId = Annotated[str, argument("RUN", "The run (id or its beginning); `pik runs list` has them.")]
+RunId = Annotated[str, argument("RUN", "The run: id or its beginning, latest or -1, -2; `pik runs list` has them.")]
 DryRun = Annotated[bool, option("--dry-run", "Only show what would be done.")]
 Yes = Annotated[bool, option("--yes -y", "Do not ask (for runbooks).")]
 Reason = Annotated[str, option("--reason TEXT", "The reason; it is recorded.", show_default=False)]

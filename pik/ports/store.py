@@ -250,11 +250,16 @@ CORRECTIONS = "corrections"
 """What `Batches.writing` is asked for by those who record corrections."""
 
 
+def _newest(index: Index) -> Iterator[str]:
+    return (one.batch_id for one in index.batches())
+
+
 def batch_of(index: Index, prefix: str) -> Batch:
     """Return the batch with this id or unambiguous prefix. Raises NotFound."""
     found = list(islice(index.batches(prefix.upper()), CANDIDATES + 1))
     if len(found) != 1:
-        raise ambiguous_id("batch", prefix, [batch.batch_id for batch in found], hint="pik batches")
+        ids = [one.batch_id for one in found]
+        raise ambiguous_id("batch", prefix, ids, hint="pik batches", others=lambda: _newest(index))
     return found[0]
 
 

@@ -50,13 +50,22 @@ def said(pik: Any, tmp_path: Path) -> Any:
 
     def run(*line: str) -> list[str]:
         table, structured = pik("--store", STORE, *line), pik(*line, "--store", STORE, "--format", "json")
-        texts = [table.out, table.err, structured.err, *strings(structured.json() if structured.out else None)]
-        for found in re.findall("^hint: (.*)", table.err + structured.err, re.MULTILINE):
+        texts = [table.out, table.err, _read(structured.err), *strings(structured.json() if structured.out else None)]
+        for found in re.findall("^hint: (.*)", table.err + _read(structured.err), re.MULTILINE):
             expect_hint(found)
         lines = [each for text in texts for each in text.splitlines() if not each.startswith("error: ")]
         return [one for each in lines for one in SUGGESTION.findall(each)]
 
     return run
+
+
+def _read(err: str) -> str:
+    """What a command says on standard error, an error that it has as JSON as people read it."""
+    *lines, last = err.splitlines() or [""]
+    if last.startswith("{"):
+        error = json.loads(last)
+        last = f"error: {error['error']}\nhint: {error['hint'] or ''}"
+    return "\n".join([*lines, last])
 
 
 def expect_hint(text: str) -> None:

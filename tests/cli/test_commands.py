@@ -104,8 +104,8 @@ def test_version_anywhere(pik: Pik) -> None:
         (["things", "--share", "nan"], "error: --share: 'nan' is not a number\n"),
         (["things", "--class", "x"], "error: --class: invalid choice 'x' (choose from exact, conflict)\n"),
         (["--format", "xml", "things"], "error: --format: invalid choice 'xml' (choose from table, json, "),
-        (["fail", "--format", "json"], "error: missing command\nhint: `pik fail --help` shows how it is used\n"),
-        (["--format", "json"], "error: missing command\nhint: `pik --help` shows how it is used\n"),
+        (["fail", "--format", "csv"], "error: missing command\nhint: `pik fail --help` shows how it is used\n"),
+        (["--format", "csv"], "error: missing command\nhint: `pik --help` shows how it is used\n"),
         (["fail", "how"], "error: WAY is missing\nhint: `pik fail how --help` shows how it is used\n"),
         (["fail", "how", "bug", "more"], "error: got unexpected extra argument(s) (more)\n"),
     ],
@@ -154,5 +154,5 @@ def test_settings_from_environment_and_file(pik: Pik, monkeypatch: pytest.Monkey
     assert pik("things").out.startswith('{"id"')
     assert pik("things", "--format", "csv").out.startswith("id,at,lag_ms\r\n")
     Path("pik.toml").write_text("stroe = 1")
-    result = pik("things")
+    result = pik("things", "--format", "csv")
     assert (result.code, result.err.splitlines()[0]) == (2, f"error: {tmp_path}/pik.toml: there is no key stroe")

@@ -97,6 +97,8 @@ class Journey:
         assert OFFSET not in out + err, f"pik {arguments} writes JSON in the zone of tables"
         if title and title.split()[-1] not in CHANGES and title not in self.shown:
             self.shown[title] = "".join(self._run(code, *arguments, "--format", "table"))
+        if code in (2, 4):
+            self.said.setdefault("pik, errors", []).append(json.loads(err.splitlines()[-1]))
         if not title:
             return None
         said = json.loads(out, parse_float=Decimal)

@@ -86,13 +86,16 @@ class LocalRuns:
         query = f"{_RUN} WHERE run.run_id >= ?1 AND run.run_id < ?1 || '~' ORDER BY run.run_id DESC LIMIT ?2"
         found = self.database.read().execute(query, (low, CANDIDATES + 1)).fetchall()
         if not low or len(found) != 1:
-            raise ambiguous_id("run", run_id, [row[0] for row in found], hint="pik runs list")
+            raise ambiguous_id("run", run_id, [row[0] for row in found], hint="pik runs list", others=self._ids)
         run = _run(found[0])
         rows = self.database.read().execute(
             "SELECT failures FROM task WHERE run_id = ? AND failing > 0 ORDER BY number", (run.run_id,)
         )
         failures = chain.from_iterable(read_failed(kept) for (kept,) in rows)
         return structs.replace(run, failures=tuple(islice(failures, KEPT_FAILURES)))
+
+    def _ids(self) -> Iterator[str]:
+        return (row[0] for row in self.database.read().execute("SELECT run_id FROM run ORDER BY run_id DESC"))
 
     def newest_first(self) -> Iterator[Run]:
         return map(_run, self.database.read().execute(f"{_RUN} ORDER BY run.run_id DESC"))

@@ -89,11 +89,16 @@ def _elsewhere(selection: Selection) -> Iterator[Overrides]:
             yield Overrides(duplicates=True, corrected=moved)
 
 
+def _newest(store: Store) -> Iterator[str]:
+    return (one.correction_id for one in reversed(store.corrections.recorded()))
+
+
 def find_correction(store: Store, prefix: str) -> Correction:
     """Return the correction of this id or of an unambiguous prefix. Raises NotFound."""
     found = [one for one in store.corrections.recorded() if one.correction_id.startswith(prefix.upper())]
     if not prefix or len(found) != 1:
-        raise ambiguous_id("correction", prefix, [one.correction_id for one in found], hint="pik corrections list")
+        ids = [one.correction_id for one in found]
+        raise ambiguous_id("correction", prefix, ids, hint="pik corrections list", others=lambda: _newest(store))
     return found[0]
 
 

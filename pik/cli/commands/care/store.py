@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 )
 def batches(
     cli: Context,
-    batch: Annotated[str | None, argument("[BATCH]", "Only this batch (id or its beginning).")] = None,
+    batch: Annotated[str | None, argument("[BATCH]", "Only this batch: id or its beginning, latest or -1, -2.")] = None,
     rejects: Annotated[bool, option("--rejects", "List the batch's rejected records.")] = False,
     limit: options.Limit = None,
 ) -> None:
@@ -52,6 +52,7 @@ def batches(
     from pik.usecases.inspect.batches import with_closing
 
     store = cli.open_store()
+    batch = batch and cli.recent(store, "batch", batch)
     if rejects:
         from pik.usecases.inspect.batches import list_rejects
 

@@ -69,7 +69,9 @@ def events(
     period: options.WindowOptions,
     type_: options.Type = None,
     source: options.Source = None,
-    batch: Annotated[str | None, option("--batch BATCH", "Only of this batch (id or its beginning).")] = None,
+    batch: Annotated[
+        str | None, option("--batch BATCH", "Only of this batch: id or its beginning, latest, -2.")
+    ] = None,
     recorded_since: Annotated[
         str | None, option("--recorded-since TIME", "Only what was recorded from then on: a time, or 15m ago.")
     ] = None,
@@ -219,7 +221,7 @@ def _conditions(
 
     batch_id = None
     if batch is not None:
-        found = batch_of(store.index, batch)
+        found = batch_of(store.index, cli.recent(store, "batch", batch))
         batch_id, wanted = found.batch_id, within_batch(store, wanted, found, as_received=as_received)
     verdict = Verdict(kind)
     places = None

@@ -33,6 +33,7 @@ from pik.cli.commands.numbers.sides import (
     Value,
     file_request,
     read_sides,
+    recent_side,
     refuse_scenario,
     scenario_of,
     uncertain,
@@ -162,6 +163,7 @@ def aggregates(
         if by == "run" and request is not None:
             raise UsageError("--by run: the numbers of a file have no run", hint="--by bucket")
     store, engine = cli.open_store(), cli.engine()
+    sides = recent_side(cli, store, sides[0]), recent_side(cli, store, sides[1])
     if total or by:
         compared["totals"] = DiffTotals(by, Combinations(store, engine), explains=explain)
     with ExitStack() as stack:

@@ -21,6 +21,7 @@ from pik.cli.commands.numbers.sides import (
     Value,
     file_request,
     read_sides,
+    recent_side,
     refuse_scenario,
     scenario_of,
     uncertain,
@@ -142,6 +143,7 @@ def explain(
             hint = f"after an entity: {command('explain', metric, bucket, '2026-01-31')}"
         raise UsageError(f"BUCKET: {error.message}", hint=hint) from None
     store, engine = cli.open_store(), cli.engine()
+    sides = recent_side(cli, store, sides[0]), recent_side(cli, store, sides[1])
     try:
         instant = named_bucket(store, engine, metric, bucket, scenario, now=options.now())
     except Invalid as error:

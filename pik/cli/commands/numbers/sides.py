@@ -12,6 +12,7 @@ from pik.errors import UsageError
 
 if TYPE_CHECKING:
     from pik.model.scenario import Scenario, With
+    from pik.ports.store import Store
     from pik.usecases.metrics.file_numbers import FileRequest
     from pik.usecases.metrics.sides import Recorded, Side
 
@@ -28,12 +29,15 @@ Value = Annotated[
     list[str] | None, option("--value METRIC=COLUMN", "With --against: the column of a metric (repeatable).")
 ]
 LeftSide = Annotated[
-    str | None, option("--left SIDE", "current (default), current@TIME, run:ID, file:PATH (as --against).")
+    str | None,
+    option("--left SIDE", "current (default), current@TIME, run:ID or run:latest, file:PATH (as --against)."),
 ]
 RightSide = Annotated[
     str | None, option("--right SIDE", "recomputed (default), current, current@TIME, run:ID (as --run).")
 ]
-RunSide = Annotated[str | None, option("--run RUN", "Compare what this run wrote; nothing is recomputed.")]
+RunSide = Annotated[
+    str | None, option("--run RUN", "Compare what this run wrote (id, latest, -2); nothing is recomputed.")
+]
 
 
 def read_sides(
@@ -58,6 +62,13 @@ def read_sides(
     if one == two:
         raise UsageError("both sides are the same", hint="--left and --right name them")
     return one, two
+
+
+def recent_side(cli: Context, store: Store, side: Side) -> Side:
+    """Return the side, with the id of the run if it names one by a word such as `latest`. Raises NotFound."""
+    from pik.usecases.metrics.sides import SideKind
+
+    return replace(side, name=cli.recent(store, "run", side.name)) if side.kind == SideKind.RUN else side
 
 
 def file_request(left: Side, key: Sequence[str], value: Sequence[str]) -> FileRequest | None:

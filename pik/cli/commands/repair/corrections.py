@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 corrections = CommandGroup("Corrections: list, show, revoke.")
 
 CorrectionId = Annotated[
-    str, argument("CORRECTION", "The correction (id or its beginning); `pik corrections list` has them.")
+    str, argument("CORRECTION", "The correction: id or its beginning, latest or -1, -2; `pik corrections list`.")
 ]
 
 
@@ -47,7 +47,8 @@ def show(cli: Context, correction: CorrectionId) -> int | None:
     damaged, so that these are not known."""
     from pik.usecases.correct.standing import show_correction
 
-    found, standing = show_correction(cli.open_store(), cli.engine(), correction)
+    store = cli.open_store()
+    found, standing = show_correction(store, cli.engine(), cli.recent(store, "correction", correction))
     values: list[MetricStanding] = []
     unknown = ""
     try:
@@ -101,7 +102,7 @@ def revoke(
     if not dry_run:
         options.able_to_ask(yes)
     store = cli.open_store()
-    plan = plan_revocation(store, cli.engine(), correction)
+    plan = plan_revocation(store, cli.engine(), cli.recent(store, "correction", correction))
     made: Correction | None = None
     if not dry_run:
         options.confirm(_text(plan), yes)

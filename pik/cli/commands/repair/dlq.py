@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 dlq = CommandGroup("Tasks that failed too often: list, show, redrive, purge.")
 
-OfRun = Annotated[str | None, option("--run RUN", "Only those of this run.")]
+OfRun = Annotated[str | None, option("--run RUN", "Only those of this run: id or its beginning, latest, -2.")]
 Letters = Annotated[list[str] | None, argument("[LETTER]...", "Ids or their beginnings.")]
 Everything = Annotated[bool, option("--all", "Every dead letter.")]
 
@@ -46,7 +46,8 @@ def list_(
     from pik.usecases.replay.runs import letters
 
     schema = PURGED_LETTERS if purged else LETTERS
-    cli.show(schema, dead_letters=letters(cli.open_store(), run, purged=purged))
+    store = cli.open_store()
+    cli.show(schema, dead_letters=letters(store, run and cli.recent(store, "run", run), purged=purged))
 
 
 @dlq.add("show", examples="pik dlq show 01J8Z4")
@@ -126,7 +127,7 @@ def _chosen(
         )
     store = cli.open_store()
     if everything:
-        return store, dlq.letters(store, run)
+        return store, dlq.letters(store, run and cli.recent(store, "run", run))
     return store, [dlq.letter(store, one) for one in letters or ()]
 
 

@@ -123,7 +123,10 @@ def _replay(
     store, engine = cli.open_store(), cli.engine()
     nothing_of: tuple[str, ...] = ()
     if request.correction is not None:
-        request = structs.replace(request, correction=find_correction(store, request.correction).correction_id)
+        request = structs.replace(
+            request,
+            correction=find_correction(store, cli.recent(store, "correction", request.correction)).correction_id,
+        )
     left_out = left_out_of(store, request)
     options.note_left_out(cli, left_out)
     run = None if dry_run else store.runs.unfinished(request)

@@ -39,7 +39,7 @@ _StopAfter = Annotated[
     option("--stop-after-failures N", "Stop when so many were refused in one attempt (default 100).", min=1),
 ]
 _STOP_AFTER = 100
-_Id = Annotated[str, argument("ID", "The republish (id or its beginning); `pik republish list` has them.")]
+_Id = Annotated[str, argument("ID", "The republish: id or its beginning, latest or -1, -2; `pik republish list`.")]
 
 
 @republish.alone(
@@ -153,7 +153,7 @@ def resume(
 
     _pace(rate, stop_after)
     store = cli.open_store()
-    found = store.republishes.get(republish_id)
+    found = store.republishes.get(cli.recent(store, "republish", republish_id))
     expect_unfinished(found)
     known = found.request.target
     if target is None and "://" in known and "…" in known:
@@ -181,7 +181,7 @@ def cancel(cli: Context, republish_id: _Id, reason: options.Reason = "") -> None
     if not reason.strip():
         raise UsageError("giving up a republish needs a reason", hint="--reason 'the consumer restored a backup'")
     store = cli.open_store()
-    found = store.republishes.get(republish_id)
+    found = store.republishes.get(cli.recent(store, "republish", republish_id))
     ended = give_up(store, found.republish_id, reason, now=time.time_ns(), actor=cli.actor(store))
     if found.state == RepublishState.CANCELLED:
         cli.note(f"republish {found.republish_id} was cancelled before; its reason stays")
@@ -267,6 +267,6 @@ def show(
     from pik.usecases.republish.send import is_sending
 
     store = cli.open_store()
-    found = store.republishes.get(republish_id)
+    found = store.republishes.get(cli.recent(store, "republish", republish_id))
     failures, truncated = options.first_rows(store.republishes.refusals(found.republish_id), limit)
     cli.show(SHOWN, found, sending=is_sending(store, found), failures=failures, truncated=truncated)

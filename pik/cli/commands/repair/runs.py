@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from pik.cli import options
 from pik.cli.command import PARTLY, CommandGroup, cli_command
 from pik.cli.context import Context
 from pik.cli.document import TRUNCATED, Column, Field, Object, Rows, Schema, or_null
+from pik.cli.options import argument
 from pik.cli.values import Count, Entity, Instant, Moment, words
 from pik.errors import command, number_of
 from pik.model.instant import Window, display_instant
 from pik.model.metric import ImportedFile, PromotionKind, Run, RunKind, RunRequest, RunState
 
 if TYPE_CHECKING:
+    from pik.ports.store import Store
     from pik.usecases.replay.runs import Move
 
 
@@ -45,7 +47,8 @@ def show(cli: Context, run: options.RunId) -> None:
     """Show a run: its request, progress and dead letters, and what was promoted and rolled back."""
     from pik.usecases.replay.runs import detail
 
-    found = detail(cli.open_store(), run)
+    store = cli.open_store()
+    found = detail(store, cli.recent(store, "run", run))
     cli.show(RUN_DETAIL, found.run, driven=found.driven, dead_letters=found.letters, promotions=found.promotions)
 
 
@@ -55,7 +58,7 @@ def resume(cli: Context, run: options.RunId) -> int | None:
     from pik.usecases.replay.runs import Pace, execute_run
 
     store = cli.open_store()
-    found = store.runs.get(run)
+    found = store.runs.get(cli.recent(store, "run", run))
     if found.is_active and found.kind == RunKind.REPLAY:
         cli.note(going_on(found))
     ended = execute_run(store, cli.engine(), found.run_id, Pace(), cli.progress)
@@ -74,7 +77,8 @@ def wait(cli: Context, run: options.RunId) -> int | None:
     """Wait until a run has ended. Exit code 3 if not all of it was computed."""
     from pik.usecases.replay.runs import wait as until_ended
 
-    ended = until_ended(cli.open_store(), run, cli.progress)
+    store = cli.open_store()
+    ended = until_ended(store, cli.recent(store, "run", run), cli.progress)
     cli.show(RUN, ended)
     return exit_code(ended)
 
@@ -84,7 +88,8 @@ def cancel(cli: Context, run: options.RunId) -> None:
     """Cancel a run: running tasks finish, no others start. It can never be promoted."""
     from pik.usecases.replay.runs import cancel as stop
 
-    ended = stop(cli.open_store(), run)
+    store = cli.open_store()
+    ended = stop(store, cli.recent(store, "run", run))
     cli.show(RUN, ended)
 
 
@@ -372,12 +377,14 @@ def promote(
     """
     from pik.usecases.replay.runs import promote as make_current
 
-    return move(cli, make_current, run, reason, yes, dry_run)
-
-
-def move(cli: Context, action: Callable[..., Move], run_id: str, reason: str, yes: bool, dry_run: bool) -> int | None:
-    """Show the plan, ask, do it, show what was done. With `yes` no plan is shown, which costs as much as the move."""
     store = cli.open_store()
+    return move(cli, store, make_current, cli.recent(store, "run", run), reason, yes, dry_run)
+
+
+def move(
+    cli: Context, store: Store, action: Callable[..., Move], run_id: str, reason: str, yes: bool, dry_run: bool
+) -> int | None:
+    """Show the plan, ask, do it, show what was done. With `yes` no plan is shown, which costs as much as the move."""
     if dry_run or not yes:
         planned = action(store, run_id, 0, "", dry_run=True)
         if planned.counts.moved and not dry_run:
@@ -472,7 +479,9 @@ def corrected_since(move: Move) -> str:
 )
 def rollback(
     cli: Context,
-    run: options.RunId,
+    run: Annotated[
+        str, argument("RUN", "The run (id or its beginning); latest or -1: the one that was promoted last, -2, ….")
+    ],
     reason: options.Reason = "",
     yes: options.Yes = False,
     dry_run: options.DryRun = False,
@@ -485,4 +494,5 @@ def rollback(
     """
     from pik.usecases.replay.runs import rollback as go_back
 
-    return move(cli, go_back, run, reason, yes, dry_run)
+    store = cli.open_store()
+    return move(cli, store, go_back, cli.recent(store, "promoted run", run), reason, yes, dry_run)

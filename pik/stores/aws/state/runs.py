@@ -60,7 +60,7 @@ class AwsRuns:
             full_id = self._completed(run_id)
         loaded = self._load(full_id)
         if loaded is None:
-            raise ambiguous_id("run", run_id, [], hint="pik runs list")
+            raise ambiguous_id("run", run_id, [], hint="pik runs list", others=self._ids)
         run, failing = loaded
         if not failing:
             return run
@@ -73,12 +73,14 @@ class AwsRuns:
         listed = self.table.query(layout.RUNS, prefix=prefix.upper(), descending=True) if prefix else iter(())
         found = [item["sk"] for item in islice(listed, CANDIDATES + 1)]
         if len(found) != 1:
-            raise ambiguous_id("run", prefix, found, hint="pik runs list")
+            raise ambiguous_id("run", prefix, found, hint="pik runs list", others=self._ids)
         return found[0]
 
     def newest_first(self) -> Iterator[Run]:
-        ids = (item["sk"] for item in self.table.query(layout.RUNS, descending=True))
-        return (loaded[0] for loaded in Flow().map(self._load, ids) if loaded is not None)
+        return (loaded[0] for loaded in Flow().map(self._load, self._ids()) if loaded is not None)
+
+    def _ids(self) -> Iterator[str]:
+        return (item["sk"] for item in self.table.query(layout.RUNS, descending=True))
 
     def unfinished(self, request: RunRequest) -> Run | None:
         ids = [item["sk"] for item in self.table.query(_request_pk(request), descending=True)]
