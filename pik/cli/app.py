@@ -70,6 +70,7 @@ COMMANDS: Mapping[str, Entry] = {
     **_chapter(
         "Keep and check",
         export=("care.export", "Write events to Parquet, JSONL or CSV, with a manifest."),
+        report=("care.report", "Write what an incident was to one HTML, Markdown or JSON file."),
         verify=("care.verify", "Check raw, index and aggregates; rebuild the index."),
         bundle=("care.bundle", "Write the evidence of an incident to one file, which can be checked anywhere."),
         backup=("care.store", "Write the state, which raw does not hold, to a file."),

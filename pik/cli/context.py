@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pik.ports.engine import Engine
     from pik.ports.exporter import Exporter, Layout
     from pik.ports.remote import Api, Foreign, StackHealth
+    from pik.ports.report import Renderer
     from pik.ports.store import Store
     from pik.ports.target import Target
     from pik.runtime import Progress
@@ -275,6 +276,12 @@ class Context:
         from pik.targets import target_of
 
         return target_of(url, taken=taken)
+
+    def html_report(self) -> Renderer:
+        """What draws a report as one HTML file."""
+        from pik.reports import html
+
+        return html
 
     def exporter(self, layout: Layout) -> Exporter:
         """The exporter that writes this layout."""

@@ -113,6 +113,13 @@ def _row(columns: Sequence[Column], row: Any) -> dict[str, object]:
     return {column.key: data(column.value(row)) for column in columns}
 
 
+def json_text(document: Document) -> str:
+    """Return the document as `_write_json` writes it."""
+    pieces: list[str] = []
+    _write_json(document, pieces.append)
+    return "".join(pieces)
+
+
 def _write_json(document: Document, write: Write) -> None:
     """One object: the fields, each table as a list with one row per line, the fields that come last."""
     before = "{"

@@ -15,6 +15,7 @@ from pik.cli.text import broken, cells, padded, shortened, terminal_width
 from pik.cli.values import Bucket, EventId, Lines, Moment, Shown, is_number, words
 from pik.model.instant import DAY, SECOND, Window, display_instant
 from pik.model.visible import visible
+from pik.ports.report import Grid, Heading
 
 Write = Callable[[str], object]
 
@@ -84,10 +85,10 @@ def _painted_field(name: str, value: object, line: str) -> str:
 def _markdown_fields(fields: Mapping[str, object], out: Write) -> None:
     for name, value in fields.items():
         if value is not None:
-            out(f"- **{_markdown(_label(name))}**: {_markdown(words(value))}\n")
+            out(f"- **{markdown_text(_label(name))}**: {markdown_text(words(value))}\n")
 
 
-def _markdown(text: str) -> str:
+def markdown_text(text: str) -> str:
     """The text without meaning in Markdown: it stays what it is in a table's cell, and is neither a link nor HTML."""
     return re.sub(r"([\\|<*`]|(?<=\])\()", r"\\\1", text).replace("\n", "<br>")
 
@@ -121,13 +122,28 @@ class _Rows:
 def _markdown_table(table: Table, out: Write) -> None:
     rows = _Rows(table)
     if not rows.sample and table.empty:
-        out(f"{_markdown(table.empty_text)}\n")
+        out(f"{markdown_text(table.empty_text)}\n")
         return
     right = map(rows.is_right, range(len(rows.columns)))
     out(f"| {' | '.join(rows.labels)} |\n")
     out(f"| {' | '.join('--:' if to_right else '---' for to_right in right)} |\n")
     for values in rows:
-        out(f"| {' | '.join(_markdown(words(value)) for value in values)} |\n")
+        out(f"| {' | '.join(markdown_text(words(value)) for value in values)} |\n")
+
+
+def grid(table: Table) -> Grid:
+    """Return the table as a report shows it, with the texts and columns that people see through a pipe."""
+    rows = _Rows(table)
+    return Grid(
+        [Heading(label, rows.is_right(number)) for number, label in enumerate(rows.labels)],
+        [[words(value) for value in values] for values in rows],
+        empty=(table.empty_text or "none") if not rows.sample else "",
+    )
+
+
+def facts(fields: Mapping[str, object]) -> list[tuple[str, str]]:
+    """Return the fields that have a value as a report shows them."""
+    return [(_label(name), words(value)) for name, value in fields.items() if value is not None]
 
 
 def _table(table: Table, out: Write) -> None:

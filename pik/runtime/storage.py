@@ -10,7 +10,7 @@ import pickle
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -194,6 +194,25 @@ def sync_directory(directory: Path) -> None:
         sync(handle)
     finally:
         os.close(handle)
+
+
+def write_file(path: Path, content: bytes, *, replace: bool) -> None:
+    """Create a file, whole and durable or not at all; with `replace` in the place of one that is there. Raises
+    FileExistsError and OSError."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with open(beside, "xb") as file:
+            file.write(content)
+            file.flush()
+            sync(file.fileno())
+        if replace:
+            os.replace(beside, path)
+        else:
+            os.link(beside, path)  # unlike rename, link never replaces
+    finally:
+        with suppress(FileNotFoundError):
+            os.unlink(beside)
+    sync_directory(path.parent)
 
 
 _Result = TypeVar("_Result")

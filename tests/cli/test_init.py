@@ -38,6 +38,7 @@ def lines() -> list[tuple[str, ...]]:
         ("diff", "aggregates"),
         ("diff", "events", "events.jsonl"),
         ("triage",),
+        ("report", "--incident", "x", "--out", "x.md"),
         ("explain", "event_count", "e", "2026-01-01"),
         ("history",),
         ("lag",),

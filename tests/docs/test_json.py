@@ -66,6 +66,7 @@ CHANGES = {
 CHANGES |= {
     "init",
     "inputs",
+    "json",
     "manifest",
     "pull",
     "purge",
@@ -77,7 +78,7 @@ CHANGES |= {
     "revoke",
     "rollback",
 }
-"""The last words of titles whose commands must not be given twice."""
+"""The last words of titles whose commands must not be given twice, or show no table."""
 
 
 class Journey:
@@ -348,6 +349,11 @@ def _repair(pik: Journey) -> None:
     Path("baseline.json").write_bytes(msgspec.json.encode(found))
     pik("pik triage", "triage", *DAY, "--baseline", "baseline.json")
     pik("pik triage", "triage", *DAY, "--entity", "customer-17", code=1)
+    incident = ("report", "--incident", "INC-1234", *DAY)
+    pik("pik report", *incident, *ONE, "--metric", "revenue", "--out", "report.md", "--force", code=1)
+    pik("pik report", *incident, "--out", "report.md", "--dry-run", "--force", code=1)
+    pik("pik report --as json", *incident, *ONE, "--metric", "revenue", "--out", "-", "--as", "json", code=1)
+    pik("pik report --as json", *incident, "--out", "-", "--as", "json", code=1)
     Path("count.toml").write_text(
         'name = "revenue"\ntimezone = "Europe/London"\nwhere = "seq > 0"\nvalue = "count(*)"\n'
     )
@@ -737,6 +743,8 @@ ALWAYS_NULL = {
     "pik diff aggregates --total": {"failed_not_listed", "failed_tasks"},
     "pik explain": {"lost"},
     "pik triage": {"checks[].failure"},
+    "pik report": {"failed_parts"},
+    "pik report --as json": {"parts[].failure"},
     "pik runs resume": {"correction"},
     "pik corrections revoke": {"note"},
     "pik dlq show": {"next"},

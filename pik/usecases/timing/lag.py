@@ -107,23 +107,33 @@ def measure_lag(
     """Measure the lags of the events that the filter selects. Groups with the most slow events come first, then those
     with the greatest 99th percentile; hours in their order. Raises NotHeld and Damaged."""
     expect_held(store, wanted.window, wanted.entities)
-    condition, parameters = filter_sql(wanted)
-    columns = {"lag_ns", "received_time", *filtered(wanted), *grouping.columns}
     with (
         gather_deliveries(Selection(store, wanted.window, wanted.entities, overrides)) as files,
-        engine.tables(files, columns, wanted.window, wanted.entities) as tables,
+        engine.tables(files, lag_columns(wanted, grouping), wanted.window, wanted.entities) as tables,
     ):
-        measured = _Measured(
-            tables,
-            f"(SELECT {grouping.sql} AS grp, lag_ns AS lag, received_time IS NULL AS at_ingest FROM events"
-            f" WHERE {condition})",
-            parameters,
-        )
-        total = next(_distributions(measured, "NULL", limits), None)
-        groups: Sorter[Distribution] = Sorter(_by_hour if grouping.by == "hour" else _slowest_first)
-        for one in _distributions(measured, "grp", limits):
-            groups.add(one)
-        return LagReport(total, groups, _histogram(measured))
+        return lag_in(tables, wanted, grouping, limits)
+
+
+def lag_columns(wanted: Filter, grouping: Grouping) -> set[str]:
+    """Return the columns that `lag_in` reads."""
+    return {"lag_ns", "received_time", *filtered(wanted), *grouping.columns}
+
+
+def lag_in(tables: Tables, wanted: Filter, grouping: Grouping, limits: Limits = Limits()) -> LagReport:
+    """Measure the lags of the events in these tables, which are those of the filter's window and entities, with the
+    `lag_columns`."""
+    condition, parameters = filter_sql(wanted)
+    measured = _Measured(
+        tables,
+        f"(SELECT {grouping.sql} AS grp, lag_ns AS lag, received_time IS NULL AS at_ingest FROM events"
+        f" WHERE {condition})",
+        parameters,
+    )
+    total = next(_distributions(measured, "NULL", limits), None)
+    groups: Sorter[Distribution] = Sorter(_by_hour if grouping.by == "hour" else _slowest_first)
+    for one in _distributions(measured, "grp", limits):
+        groups.add(one)
+    return LagReport(total, groups, _histogram(measured))
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,7 +76,7 @@ def find_late(
     """Find the current values with late events. Raises NothingSelected for an unknown metric, NotHeld, Damaged, and
     EngineError where a definition's condition fails on an event."""
     wanted, left_out = of_entities(computed_by(store.metrics, metrics), entities)
-    known = {metric: _known_until(store, metric, window, entities) for metric in wanted}
+    known = {metric: earliest_known_until(store, metric, window, entities) for metric in wanted}
     effective = widest(window, [*wanted, *(left for lefts, _ in known.values() for left in lefts)])
     expect_held(store, effective, entities)
     values, late = 0, 0
@@ -95,7 +95,7 @@ def find_late(
     return LateReport(effective, names, values, imported, late, found, left_out)
 
 
-def _known_until(
+def earliest_known_until(
     store: Store, metric: Metric, window: Window, entities: Sequence[str]
 ) -> tuple[dict[Metric, tuple[int, int]], int]:
     """Return by version of the metric how many current values it has whose bucket the window touches, and the earliest

@@ -112,8 +112,8 @@ def verify(
         check="quick" if quick else "full",
         copy_of=copy_of,
         problems=_noting(problems, remedies, left_out, cli.settings.format),
-        note=lambda: None if store.sealed else _next(problems.summary, remedies, copy_of)[0],
-        next=lambda: None if store.sealed else _next(problems.summary, remedies, copy_of)[1],
+        note=lambda: None if store.sealed else next_steps(problems.summary, remedies, copy_of)[0],
+        next=lambda: None if store.sealed else next_steps(problems.summary, remedies, copy_of)[1],
     )
     found = problems.summary
     if found.full and found.aggregates is None:
@@ -173,7 +173,7 @@ def _noting(
         yield problem
 
 
-def _next(found: VerifyReport, remedies: Iterable[str], copy_of: str | None) -> tuple[str | None, str | None]:
+def next_steps(found: VerifyReport, remedies: Iterable[str], copy_of: str | None) -> tuple[str | None, str | None]:
     """Return what to do first, and what to type next. Remedies stand below the table, too: a cell breaks them."""
     from pik.usecases.care.verify_findings import ProblemKind
 

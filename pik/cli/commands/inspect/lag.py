@@ -120,7 +120,7 @@ def lag(
     found = measure_lag(store, cli.engine(), wanted, grouping, limits, overrides)
     effects = effects_finder(cli, store, wanted, as_received=as_received)
     groups, truncated = options.first_rows(iter(found.groups), limit or cli.default_limit)
-    schema = LAG if limits != Limits() else LAG.without("groups.above_warn", "groups.above_error", "groups.state")
+    schema = LAG if limits != Limits() else LAG.without(*OF_LIMITS)
     cli.show(
         schema,
         {
@@ -134,7 +134,7 @@ def lag(
         histogram=[(found, bar) for bar in found.histogram],
         truncated=truncated,
         corrected=lambda: effects_of(effects()),
-        note=lambda: notes(_note(found), effects_note(effects())),
+        note=lambda: notes(lag_note(found), effects_note(effects())),
     )
     if found.total is None:
         cli.note(nothing_matches("events", store, window, wanted.entities))
@@ -151,14 +151,16 @@ def _rule(limits: object) -> str | None:
     return "; ".join(parts) or None
 
 
-def _note(found: LagReport) -> str | None:
+def lag_note(found: LagReport) -> str | None:
+    """Return the note on events that lack a received_time; None: there are none."""
     if found.total is None or not found.total.at_ingest:
         return None
     count = "no event has" if found.total.at_ingest == found.total.events else f"{found.total.at_ingest:,} events lack"
     return f"{count} a received_time: their lag lasts until they were ingested here"
 
 
-def _bounds(row: tuple[LagReport, Bar]) -> str:
+def lag_bounds(row: tuple[LagReport, Bar]) -> str:
+    """Return the bounds of a bar of the histogram in words."""
     bar = row[1]
     if bar.start is None:
         return f"below {format_duration(bar.end or 0)}"
@@ -184,6 +186,9 @@ def _bar(row: tuple[LagReport, Bar]) -> str:
 
 
 _LIMITED = "with `--warn-after`, `--error-after`"
+
+OF_LIMITS = ("groups.above_warn", "groups.above_error", "groups.state")
+"""Columns of LAG that are only there with a limit."""
 
 
 def _part(attribute: str) -> Callable[[tuple[str, Distribution]], object]:
@@ -240,7 +245,7 @@ LAG = Schema(
     Rows(
         "histogram",
         "from the first to the last bar with events",
-        Column("from", Lag | None, "included; null: no bound", get=lambda row: row[1].start, text=_bounds),
+        Column("from", Lag | None, "included; null: no bound", get=lambda row: row[1].start, text=lag_bounds),
         Column("to", Lag | None, "excluded; null: no bound", get=lambda row: row[1].end, detail=True),
         Column("events", Count, get=lambda row: row[1].events),
         Column("percent", Decimal, "of all events, to two digits after the point", get=_percent, text=_bar),

@@ -65,15 +65,16 @@ def history(
     limit = limit or cli.default_limit
     rows, truncated = options.first_rows(found, limit)
     cli.show(
-        HISTORY if check else HISTORY.without(*_CHECKED),
+        HISTORY if check else HISTORY.without(*CHECKED),
         scope,
         history=rows,
         truncated=truncated,
-        note=_note(store),
+        note=history_note(store),
     )
 
 
-def _note(store: Store) -> str | None:
+def history_note(store: Store) -> str | None:
+    """Return the note on what is not in a copy; None: it is not one."""
     copy = store.copy
     if copy is None:
         return None
@@ -173,9 +174,10 @@ def _count_of(name: str) -> Column:
     )
 
 
-_CHECKED = [
+CHECKED = [
     f"history.{name}" for name in ("right_today", "failed", "of_retired", "with_correction", "before_correction")
 ]
+"""Columns of HISTORY that are only there with --check."""
 
 HISTORY = Schema(
     "pik history",

@@ -1,0 +1,283 @@
+"""`pik report`: one file with what an investigation finds, the same bytes each time; what it cannot know stands in its
+place, and nothing that came from outside is obeyed."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jsonschema_rs import Draft202012Validator
+
+from pik.cli.commands.care.report_parts import SCHEMAS
+from tools.gen_json import SCHEMAS as PUBLISHED
+from tools.gen_json import names, slug
+
+Pik = Callable[..., Any]
+METRICS = """
+[[metric]]
+name = "revenue"
+value = "sum((payload->>'v')::BIGINT)"
+
+[[metric]]
+name = "greatest"
+value = "max((payload->>'v')::BIGINT)"
+
+[[metric]]
+name = "visitors"
+value = "count(DISTINCT entity_id)"
+per = "all"
+"""
+WINDOW = ("--from", "2026-01-01", "--to", "2026-01-03")
+NAMED = ("report", "--incident", "INC-7")
+
+
+def line(entity: str, value: int, day: int, hour: int = 1, **more: Any) -> str:
+    event = {
+        "source": "web",
+        "event_type": "paid",
+        "entity_id": entity,
+        "event_time": f"2026-01-0{day}T{hour:02}:00:00Z",
+        "received_time": f"2026-01-0{day}T{hour:02}:00:30Z",
+        "payload": {"v": value},
+    }
+    return json.dumps(event | more) + "\n"
+
+
+def ingest(pik: Pik, name: str, text: str) -> Any:
+    Path(name).write_text(text)
+    return pik("ingest", name)
+
+
+@pytest.fixture
+def shop(pik: Pik, once: Callable[[Callable[[], object]], None]) -> Pik:
+    """Two days of two entities, whose numbers were current before two late events, two duplicates and a conflict."""
+
+    def build() -> None:
+        ingest(pik, "days.jsonl", line("a", 10, 1) + line("b", 20, 1) + line("a", 30, 2, idempotency_key="k"))
+        Path("m.toml").write_text(METRICS)
+        assert pik("metrics", "apply", "m.toml").code == 0
+        assert pik("replay", "--all", "--promote", "--yes", "--reason", "nightly").code == 0
+        ingest(pik, "late.jsonl", line("a", 5, 1, 2) + line("c", 40, 2, 3, source="app"))
+        ingest(pik, "again.jsonl", line("b", 20, 1) + line("b", 20, 1) + line("a", 31, 2, idempotency_key="k"))
+
+    once(build)
+    return pik
+
+
+def report(pik: Pik, *options: object, code: int = 1) -> Any:
+    """Return the JSON of a report, its parts by name."""
+    result = pik(*NAMED, *options, "--out", "-", "--as", "json")
+    assert result.code == code, result.err
+    found = json.loads(result.out)
+    return found | {part["part"]: part for part in found["parts"]}
+
+
+def markdown(pik: Pik, *options: object, code: int = 1) -> str:
+    result = pik(*NAMED, *options, "--out", "-", "--as", "md")
+    assert result.code == code, result.err
+    return str(result.out)
+
+
+def test_each_delivery_is_in_one_count(shop: Pik) -> None:
+    found = report(shop, *WINDOW)
+    assert found["volume_bucket"] == "1h"
+    assert [tuple(one.values()) for one in found["volume"]] == [
+        ("2026-01-01T01:00:00Z", 2, 0, 2, 0),
+        ("2026-01-01T02:00:00Z", 0, 1, 0, 0),
+        ("2026-01-02T01:00:00Z", 1, 0, 0, 1),
+        ("2026-01-02T03:00:00Z", 0, 1, 0, 0),
+    ]
+    status = shop("status", "--format", "json").json()
+    assert sum(sum(list(one.values())[1:]) for one in found["volume"]) == int(status["deliveries"])
+
+
+def test_parts_are_the_json_of_their_commands(shop: Pik) -> None:
+    found = report(shop, *WINDOW)
+    for name, schema in SCHEMAS.items():
+        part = found[name]
+        assert (part["failure"], part["nothing"], part["left_out"]) == (None, None, 0)
+        file = PUBLISHED / f"{slug(names(schema)[0])}.json"
+        validator = Draft202012Validator(json.loads(file.read_text(encoding="utf-8")))
+        assert [error.message for error in validator.iter_errors(part["document"])] == []
+        words = part["command"].removeprefix("pik ").split()
+        said = json.loads(shop(*words, "--format", "json").out)
+        assert {**said, "next": None} == {**part["document"], "next": None}, name
+
+
+def test_the_same_store_and_arguments_make_the_same_bytes(shop: Pik, monkeypatch: pytest.MonkeyPatch) -> None:
+    for form in ("md", "json", "html"):
+        for times, name in enumerate((f"one.{form}", f"other.{form}")):
+            monkeypatch.setattr("time.time_ns", lambda shift=times: 2_000_000_000_000_000_000 + shift * 10**18)
+            assert shop(*NAMED, "--since", "400d", "--out", name).code == 1
+        assert Path(f"one.{form}").read_bytes() == Path(f"other.{form}").read_bytes()
+        assert f"one.{form}".encode() not in Path(f"one.{form}").read_bytes()
+
+
+def test_since_counts_back_from_the_last_recording(shop: Pik) -> None:
+    assert (
+        shop(*NAMED, "--since", "1h", "--out", "r.md").code == 2
+    )  # the events are of another day than their recording
+    assert not Path("r.md").exists()
+
+
+def test_titles_say_the_finding(shop: Pik) -> None:
+    titles = re.findall("^### (.*)", markdown(shop, *WINDOW), re.MULTILINE)
+    assert (
+        "2 late deliveries, 1 of them in the hour from 2026-01-01T02:00:00Z, would move event_count by +33.3 %;"
+        " 2 exact duplicates, 1 conflict" in titles
+    )
+    assert "Half of the events arrived within 30s, 99 % within 30s; the slowest took 30s" in titles
+    assert "revenue is 60 and should be 105 (+75.0 %): not computed +40, late +5" in titles
+    assert "The total of revenue differs in 2 of 2 buckets, most in 2026-01-02 (by +40)" in titles
+    assert "visitors differs in 1 of 2 buckets, by +1 in 2026-01-02" in titles
+    assert "All 3 duplicates came from web" in titles
+
+
+def test_shares_lead_from_the_current_total_to_the_recomputed_one(shop: Pik) -> None:
+    Path("m.toml").write_text(METRICS.replace("sum((payload->>'v')::BIGINT)", "sum(2 * (payload->>'v')::BIGINT)"))
+    shop("metrics", "apply", "m.toml")
+    [revenue] = [one for one in report(shop, *WINDOW)["totals"]["document"]["totals"] if one["metric"] == "revenue"]
+    shares = {one["cause"]: one["share"] for one in revenue["causes"]}
+    assert shares == {"definition": 60, "late": 10, "not computed": 80}
+    assert revenue["current"] + sum(shares.values()) == revenue["recomputed"] == 210
+
+
+def test_one_entity_has_its_values_of_metrics_that_do_not_add_up(shop: Pik) -> None:
+    text = markdown(shop, *WINDOW, "--entity", "a", "--metric", "greatest", "--metric", "revenue")
+    assert "greatest: current and recomputed values agree in all 2 buckets" in text
+    assert "late +5" in text
+    assert "visitors" not in text.split("## Current against")[1].split("##")[0]
+
+
+def test_a_sound_store_has_no_finding(pik: Pik) -> None:
+    ingest(pik, "one.jsonl", line("a", 1, 1))
+    assert pik("replay", "--all", "--promote", "--yes").code == 0
+    text = markdown(pik, code=0)
+    assert "- findings: 0\n- deliveries: 1\n- late: 0" in text
+    assert "### 1 delivery, none of them late" in text
+    assert "### The only event arrived after 30s" in text
+    assert "agree in the only bucket" in text
+    assert "no such duplicates" in text
+
+
+def test_without_current_values_none_is_late(pik: Pik) -> None:
+    ingest(pik, "one.jsonl", line("a", 1, 1) + line("a", 1, 1))
+    text = markdown(pik)
+    assert "### 2 deliveries, with 1 exact duplicate; no value is current, so none can be late" in text
+    assert "event_count has no current value and should be 1 (+1): not computed +1" in text
+    assert "- late: no current value" in text
+    assert "### The only duplicate came from web" in text
+
+
+def test_an_empty_window_writes_nothing(shop: Pik) -> None:
+    result = shop(*NAMED, "--from", "2027-01-01", "--out", "r.md")
+    assert (result.code, Path("r.md").exists(), "in [2027-01-01" in result.err) == (2, False, True)
+    assert shop(*NAMED, "--entity", "nobody", "--out", "r.md").code == 2
+
+
+def test_retired_metrics_leave_no_numbers(pik: Pik) -> None:
+    ingest(pik, "one.jsonl", line("a", 1, 1))
+    pik("metrics", "retire", "event_count", "--reason", "x", "--yes")
+    found = report(pik, code=0)
+    assert found["totals"]["nothing"] == "no metric of the report adds up"
+    assert found["definitions"] == []
+
+
+def test_damaged_raw_is_said_in_its_place(shop: Pik) -> None:
+    [segment, *_] = sorted(Path(".pik/raw/event_date=2026-01-02").iterdir())
+    data = bytearray(segment.read_bytes())
+    data[len(data) // 2] ^= 1
+    segment.chmod(0o600)
+    segment.write_bytes(bytes(data))
+    found = report(shop, *WINDOW, code=3)
+    assert not found["complete"]
+    assert "volume" in found
+    assert found["volume"] is None
+    assert segment.name in found["lag"]["failure"]
+    assert found["verify"]["document"]["damage"] >= 1
+    [revenue] = [one for one in found["totals"]["document"]["totals"] if one["metric"] == "revenue"]
+    assert (revenue["current"], revenue["recomputed"], revenue["delta"]) == (None, None, None)
+    text = markdown(shop, *WINDOW, code=3)
+    assert "Not known (volume)" in text
+    assert "- revenue: **not known**" in text
+    assert "- not looked at in full: **lag" in text
+
+
+HOSTILE = [
+    "<script>alert(1)</script>",
+    "</table><img src=x onerror=alert(1)>",
+    "a|b|c",
+    "`rm -rf`\u202e",
+    "[x](javascript:alert(1))",
+    "# heading",
+    "--from",
+    "'; rm -rf ~; '",
+]
+
+
+def test_what_comes_from_events_is_not_obeyed(pik: Pik) -> None:
+    lines = [line(text, 1, 1, source=text, event_type=text) * 2 for text in HOSTILE]
+    name = "<b>|x`.jsonl"
+    ingest(pik, name, "".join(lines))
+    pik("replay", "--all", "--promote", "--yes", "--reason", "<script>|[x](javascript:1)", "--actor", "<i>eve|")
+    ingest(pik, "late.jsonl", "".join(line(text, 2, 1, 2, source=text) for text in HOSTILE))
+    for options in ((), [word for text in HOSTILE for word in ("--entity", text)]):
+        text = markdown(pik, *options)
+        prose = re.sub(r"^(`{3,})sh\n.*?\n\1$", "", text, flags=re.MULTILINE | re.DOTALL)
+        assert not re.search(r"(?<!\\)<(?!br>)", prose)
+        assert not re.search(r"(?<!\\)`", prose)
+        assert "](javascript" not in prose.replace("]\\(", "")
+        assert "\u202e" not in text
+        assert not re.search(r"^# heading", text, re.MULTILINE)
+        for table in re.findall(r"(?:^\|.*\n)+", prose, re.MULTILINE):
+            widths = {len(re.findall(r"(?<!\\)\|", row)) for row in table.splitlines()}
+            assert len(widths) == 1, table
+    page = pik(*NAMED, "--out", "-", "--as", "html").out
+    assert page.count("<script") == 1  # its own
+    assert not re.search(r"<(img|i|b)[ >]|\u202e|</table><", page.replace("</table></div>", ""))
+    sources = {one["source"] for one in report(pik)["duplicates"]["document"]["groups"]}
+    assert sources == set(HOSTILE)
+
+
+def test_the_file_is_whole_or_not_there(shop: Pik) -> None:
+    Path("r.md").write_text("mine")
+    refused = shop(*NAMED, "--out", "r.md")
+    assert (refused.code, Path("r.md").read_text()) == (2, "mine")
+    assert "--force" in refused.err
+    assert shop(*NAMED, *WINDOW, "--out", "r.md", "--force", "--dry-run").code == 1
+    assert Path("r.md").read_text() == "mine"
+    result = shop(*NAMED, *WINDOW, "--out", "r.md", "--force", "--format", "json")
+    assert result.json()["bytes"] == len(Path("r.md").read_bytes())
+    assert [path.name for path in Path().glob(".*.part")] == []
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--out", "r.pdf"), "a report is a"),
+        (("--out", "-"), "--as json"),
+        (("--out", "."), "--as"),
+        (("--out", ".", "--as", "md"), "is a directory"),
+        (("--out", "no/where/r.md"), "there is no directory"),
+        (("--out", "r.md", "--metric", "revenu"), "did you mean revenue?"),
+        (("--out", "r.md", "--incident", "a\nb"), "invalid name"),
+        (("--out", "r.md", "--incident", " "), "invalid name"),
+        (("--out", "r.md", "--incident", "\u202e"), "invalid name"),
+    ],
+)
+def test_a_wrong_line_is_refused_before_the_work(shop: Pik, options: tuple[str, ...], said: str) -> None:
+    result = shop(*NAMED, *options)
+    assert (result.code, result.out) == (2, "")
+    assert said in result.err
+
+
+def test_a_copy_has_the_same_report(shop: Pik) -> None:
+    assert shop("pull", "--into", "copy", *WINDOW).code == 0
+    mine, copy = report(shop, *WINDOW), report(shop, *WINDOW, "--store", "copy")
+    assert copy["volume"] == mine["volume"]
+    assert copy["lag"]["document"] == mine["lag"]["document"]
+    assert shop(*NAMED, "--store", "copy", "--from", "2025-01-01", "--out", "r.md").code == 4
