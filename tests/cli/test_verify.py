@@ -96,6 +96,16 @@ def test_a_rebuild_of_one_segment_reports_numbers_too(pik, tmp_path):
     (tmp_path / "events.jsonl").write_text(EVENT)
     pik("ingest", "events.jsonl")
     counts = pik("verify", "--rebuild-index", "--format", "json").json()
-    texts = ("replaced_index", "lost_in", "dropped_batches", "damaged", "revised", "truncated", "note", "next")
+    texts = (
+        "replaced_index",
+        "lost_in",
+        "dropped_batches",
+        "times_not_counted",
+        "damaged",
+        "revised",
+        "truncated",
+        "note",
+        "next",
+    )
     assert {type(value) for name, value in counts.items() if name not in texts} == {int}
     assert (counts["segments"], counts["guessed_times"]) == (1, 0)
