@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib import import_module
 from itertools import groupby
 from typing import Any, NamedTuple
@@ -135,7 +136,9 @@ def run(arguments: list[str]) -> int:
     """Run one command line and return its exit code. Raises PikError for everything a user may get wrong."""
     root = root_command()
     if "_PIK_COMPLETE" in os.environ:
-        root.main(prog_name="pik")
+        with suppress(Exception):  # a message would land in the middle of the line that is being typed
+            root.main(prog_name="pik")
+        return 0
     cli = Context()
     try:
         return run_in(cli, arguments, root)

@@ -45,8 +45,8 @@ progress."""
 class Context:
     """One command's settings, its store and engine, and its output."""
 
-    def __init__(self) -> None:
-        self._store: str | None = None
+    def __init__(self, store: str | None = None) -> None:
+        self.store_option = store
         self._format: str | None = None
         self._display_timezone: str | None = None
         self._quiet = False
@@ -72,7 +72,7 @@ class Context:
         no_pager: bool,
     ) -> None:
         """Take the global options of one part of the line; what stands further right wins."""
-        self._store = store or self._store
+        self.store_option = store or self.store_option
         self._format = format or self._format
         self._display_timezone = self._display_timezone if display_timezone is None else display_timezone
         self._quiet = quiet or self._quiet
@@ -85,7 +85,7 @@ class Context:
     def settings(self) -> Settings:
         """Option, else environment, else pik.toml, else default."""
         return config.settings(
-            store=self._store,
+            store=self.store_option,
             format=self._format,
             display_timezone=self._display_timezone,
             quiet=self._quiet,
@@ -149,7 +149,7 @@ class Context:
         """The text, the commands in it with the --store of this command line, so that they can be pasted."""
         from pik.cli.app import COMMANDS
 
-        return with_store(text, self._store, COMMANDS)
+        return with_store(text, self.store_option, COMMANDS)
 
     def same_command(self, name: str, without: Collection[str]) -> str:
         """Return the command as it was typed, without these parameters, and without the format."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
 
+from pik.cli.completion import completed
 from pik.cli.document import Column, Field, or_null
 from pik.cli.text import broken
 from pik.cli.values import Moment
@@ -33,12 +34,12 @@ def option(usage: str, help: str, **settings: Any) -> Any:  # noqa: A002 - Typer
     """An option as its help shows it: `--limit N`, `--yes -y`; `settings` are Typer's."""
     names = [word for word in usage.split() if word.startswith("-")]
     metavar = usage.removeprefix(" ".join(names)).strip() or None
-    return typer.Option(*names, metavar=metavar, help=help, **settings)
+    return typer.Option(*names, metavar=metavar, help=help, **{**completed(names[0]), **settings})
 
 
 def argument(metavar: str, help: str, **settings: Any) -> Any:  # noqa: A002 - Typer's word
     """An argument as its help shows it; `settings` are Typer's."""
-    return typer.Argument(metavar=metavar, help=help, **settings)
+    return typer.Argument(metavar=metavar, help=help, **{**completed(metavar.strip("[]")), **settings})
 
 
 From = Annotated[

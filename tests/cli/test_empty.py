@@ -25,7 +25,7 @@ def values() -> Iterator[tuple[str, ...]]:
                 if param.param_type_name == "argument":
                     yield (*path, "")
                 elif not getattr(param, "is_flag", False) and param.name not in ("help", "null"):
-                    yield (*path, max(param.opts, key=len), "")
+                    yield (*path, next(name for name in param.opts if name.startswith("--")), "")
 
 
 @pytest.mark.parametrize("line", list(values()), ids=" ".join)

@@ -12,22 +12,22 @@ from itertools import groupby, islice
 from time import time_ns
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pik.errors import Damaged, NothingSelected, command, number_of
+from pik.errors import NothingSelected, command, number_of
 from pik.model.batch import Segment, Verdict
 from pik.model.calendar import UTC_DAYS
-from pik.model.delivery import Delivery, Filter, entity_mark
+from pik.model.delivery import Delivery, Filter
 from pik.model.instant import ALL_TIME, DAY, MAX_INSTANT, MIN_INSTANT, Window, day_of, display_instant, parse_instant
 from pik.ports.store import Index, Store
 from pik.rawlog.corrected import corrected_until
 from pik.rawlog.deliveries import deliveries
 from pik.rawlog.gathering import gather
-from pik.rawlog.objects import frame_lines, frames_of
 from pik.rawlog.selection import Bound, RecordedDelivery, Selection
 from pik.runtime import SILENT, Progress
 from pik.runtime.storage import sort_bounded
 from pik.usecases import Extent, Listing
 from pik.usecases.availability import expect_held
 from pik.usecases.inspect.conditions import ACCEPTED, Conditions
+from pik.usecases.inspect.near_names import did_you_mean, meant_names, meant_sources
 
 if TYPE_CHECKING:
     from pik.ports.engine import Engine
@@ -40,7 +40,6 @@ PAGE = 500
 """Events whose duplicates are counted by one request to the index."""
 
 _SLACK = 100  # rows that are held beyond twice the limit before the largest are dropped
-_FRAMES_SEARCHED = 32  # frames that are read, at most, to find an entity with a similar name
 
 Item = TypeVar("Item")
 Row = TypeVar("Row")
@@ -297,9 +296,11 @@ def _smallest(
     return heapq.nsmallest(count, kept, key=key)
 
 
-def nothing_matches(things: str, store: Store, window: Window, entities: Sequence[str]) -> str:
-    """Return the note `0 events match`, with when the store has events if that is not in the window, else with entities
-    of similar names. A deployed store is not searched for those: it would take a request for each day."""
+def nothing_matches(things: str, store: Store, wanted: Filter) -> str:
+    """Return the note `0 events match`, with when the store has events if that is not in the window, else with
+    entities, sources and types of similar names. In a deployed store only sources are looked for: the others would
+    take a request for each day."""
+    window = wanted.window
     totals = store.index.totals()
     found = f"0 {things} match"
     if totals.first_event is None or totals.last_event is None:
@@ -307,14 +308,16 @@ def nothing_matches(things: str, store: Store, window: Window, entities: Sequenc
     if totals.last_event < window.start or totals.first_event >= window.end:
         first, last = display_instant(totals.first_event), display_instant(totals.last_event)
         return f"{found}: the store has events from {first} to {last}"
-    return found + ("" if store.deployed else _did_you_mean(store, entities[:5], window, before="; "))
+    if store.deployed:
+        return found + meant_sources(store, wanted.source)
+    return found + did_you_mean(store, wanted.entities[:5], window, before="; ") + meant_names(store, wanted)
 
 
 def nothing_selected(store: Store, what: str, window: Window, entities: Sequence[str]) -> NothingSelected:
     """Return the error for an empty selection; `what` begins its sentence, such as `nothing to compare`."""
     whose = f" of {', '.join(map(repr, entities[:5]))}" if entities else ""
     hint = "from when to when there are events: pik status"
-    if similar := _did_you_mean(store, entities[:5]):
+    if similar := did_you_mean(store, entities[:5]):
         hint = similar
     elif entities:
         hint = "how entities are written: pik events --limit 20"
@@ -356,31 +359,5 @@ def without_value(store: Store, entities: Collection[str], window: Window) -> st
     """Return the note for entities that were named and have no value, while others have."""
     shown = sorted(entities)[:5]
     more = f" and {len(entities) - len(shown):,} more" if len(entities) > len(shown) else ""
-    question = _did_you_mean(store, shown, before="; ")
+    question = did_you_mean(store, shown, before="; ")
     return f"no value of {', '.join(map(repr, shown))}{more} {window.within}, computed or current{question}"
-
-
-def _did_you_mean(store: Store, entities: Sequence[str], window: Window = ALL_TIME, *, before: str = "") -> str:
-    similar = [found for entity in entities for found in _similar_names(store, entity, window)]
-    return f"{before}did you mean {' or '.join(map(repr, similar))}?" if similar else ""
-
-
-def _similar_names(store: Store, entity: str, window: Window) -> list[str]:
-    """Return entities with events in the days of the window whose names differ from this one only in case or in white
-    space around them. The index is asked once, and only a few frames are read."""
-    bare = entity.strip()
-    forms = {bare, bare.lower(), bare.upper(), bare.title(), bare.capitalize(), f"{bare} ", f" {bare}"}
-    marks = {form: entity_mark(form) for form in sorted(forms - {entity, ""})}
-    frames = (
-        (segment, frame)
-        for segment in store.index.segments(window, entities=list(marks))
-        for frame in frames_of(segment, list(marks))
-    )
-    found: list[str] = []
-    for segment, frame in islice(frames, _FRAMES_SEARCHED):
-        try:
-            lines = frame_lines(store.raw, segment, frame)
-        except Damaged:
-            continue  # this is a search for a hint
-        found += [form for form, mark in marks.items() if form not in found and any(mark in line for line in lines)]
-    return found

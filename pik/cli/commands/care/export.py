@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, BinaryIO, Literal, cast
 
@@ -125,7 +126,7 @@ def export(
         cli.show(EXPORT, done, **given, corrected=effects_of(effects), note=effects_note(effects))
     if done.rows:
         return None
-    cli.note(nothing_matches("events", store, done.window, layout.selection.entities))
+    cli.note(nothing_matches("events", store, replace(layout.selection, window=done.window)))
     return FOUND if fail_if_none else None
 
 

@@ -7,6 +7,7 @@ import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
+from pik.cli import completion
 from pik.cli.command import PARTLY, CommandGroup
 from pik.cli.commands.ingest.dry_run import SAMPLE, SampleRow
 from pik.cli.commands.ingest.ingest import sources_of
@@ -53,7 +54,9 @@ def list_(cli: Context) -> None:
     pik mappings show stripe-event >> pik.toml
     """,
 )
-def show(cli: Context, name: Annotated[str, argument("NAME", "The mapping.")]) -> None:
+def show(
+    cli: Context, name: Annotated[str, argument("NAME", "The mapping.", autocompletion=completion.mappings)]
+) -> None:
     """Show a mapping as it is written in pik.toml, and as options of `pik ingest`."""
     from pik.inputs.named_mappings import find_mapping, shipped_text
     from pik.model.named_mapping import SHIPPED, toml_of
@@ -90,7 +93,7 @@ def _quoted(value: str) -> str:
 )
 def try_(
     cli: Context,
-    name: Annotated[str, argument("NAME", "The mapping.")],
+    name: Annotated[str, argument("NAME", "The mapping.", autocompletion=completion.mappings)],
     file: Annotated[str, argument("FILE", "A file, folder or archive, an s3:// object, or - for standard input.")],
     reading_options: ReadingOptions,
     sample: Annotated[int, option("--sample N", "How many records to show.", min=1)] = 3,

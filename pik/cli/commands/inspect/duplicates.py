@@ -186,7 +186,7 @@ def _ended(
     from pik.usecases.inspect.events import nothing_matches
 
     if not any_found:
-        cli.note(nothing_matches(things, cli.open_store(), wanted.window, wanted.entities))
+        cli.note(nothing_matches(things, cli.open_store(), wanted))
     return FOUND if (fail_if_any if any_found else fail_if_none) else None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from decimal import Decimal
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -170,7 +171,7 @@ def events(
         )
         any_found = found.summary.matched != 0
     if not any_found:
-        cli.note(nothing_matches("events", store, window, wanted.entities))
+        cli.note(nothing_matches("events", store, replace(wanted, window=window)))
     return FOUND if (fail_if_any if any_found else fail_if_none) else None
 
 

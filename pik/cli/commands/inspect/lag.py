@@ -137,7 +137,7 @@ def lag(
         note=lambda: notes(lag_note(found), effects_note(effects())),
     )
     if found.total is None:
-        cli.note(nothing_matches("events", store, window, wanted.entities))
+        cli.note(nothing_matches("events", store, wanted))
         return None
     return FOUND if found.total.error else None
 

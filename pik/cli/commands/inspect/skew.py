@@ -49,7 +49,7 @@ def show_skew(cli: Context, wanted: Filter, grouping: Grouping, *, as_received: 
         ),
     )
     if not groups:
-        cli.note(nothing_matches("events", store, wanted.window, wanted.entities))
+        cli.note(nothing_matches("events", store, wanted))
     return FOUND if found.shifts else None
 
 

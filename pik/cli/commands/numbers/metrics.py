@@ -8,7 +8,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from pik.cli import options
+from pik.cli import completion, options
 from pik.cli.buckets import bucket_column, local_column
 from pik.cli.command import CommandGroup
 from pik.cli.context import Context
@@ -83,7 +83,10 @@ def list_(cli: Context) -> None:
 
 @metrics.add("show", examples="pik metrics show event_count")
 def show(
-    cli: Context, name: Annotated[str, argument("NAME", "The metric, or NAME@VERSION for one of its versions.")]
+    cli: Context,
+    name: Annotated[
+        str, argument("NAME", "The metric, or NAME@VERSION for one of its versions.", autocompletion=completion.metrics)
+    ],
 ) -> None:
     """Show every version of a metric, the oldest first."""
     from pik.usecases.metrics.definitions import pinned, versions
@@ -102,7 +105,14 @@ def show(
 )
 def retire(
     cli: Context,
-    name: Annotated[str, argument("NAME", "The metric; event_count, which is built in, can be retired, too.")],
+    name: Annotated[
+        str,
+        argument(
+            "NAME",
+            "The metric; event_count, which is built in, can be retired, too.",
+            autocompletion=completion.metrics,
+        ),
+    ],
     reason: options.Reason = "",
     dry_run: options.DryRun = False,
     yes: options.Yes = False,

@@ -1,0 +1,63 @@
+"""Where a name matches nothing, names that are written nearly so are asked about, from a bounded look at the store."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pik.model.delivery import Filter
+from pik.rawlog import objects
+from pik.stores import open_store
+from pik.usecases.inspect import near_names
+from pik.usecases.inspect.events import nothing_matches
+from tests.cli.conftest import Result
+from tests.support.regular import START, made
+
+Pik = Callable[..., Result]
+
+
+@pytest.fixture
+def shop(pik: Pik) -> Pik:
+    events = [made("warehouse", START, START, number, f"customer-{number}") for number in range(40)]
+    Path("events.jsonl").write_text("\n".join(map(json.dumps, events)))
+    assert pik("ingest", "events.jsonl").code == 0
+    return pik
+
+
+@pytest.mark.parametrize(
+    ("wanted", "said"),
+    [
+        (("--entity", "custmer-17"), "0 events match; did you mean 'customer-17'?\n"),
+        (("--entity", "CUSTOMER-17"), "0 events match; did you mean 'customer-17'?\n"),
+        (("--entity", "customer-99"), "0 events match\n"),  # another one, not a misspelt one
+        (("--entity", "nobody"), "0 events match\n"),
+        (("--source", "warehose"), "0 events match; did you mean --source warehouse?\n"),
+        (("--type", "piad"), "0 events match; did you mean --type paid?\n"),
+        (("--type", "refunded"), "0 events match\n"),
+        (("--source", "warehouse", "--type", "Paid"), "0 events match; did you mean --type paid?\n"),
+    ],
+)
+def test_names_that_are_written_nearly_so_are_asked_about(shop: Pik, wanted: tuple[str, ...], said: str) -> None:
+    result = shop("events", *wanted)
+    assert (result.code, result.err) == (0, said)
+
+
+def test_the_look_at_the_store_is_bounded(shop: Pik, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[Any] = []
+
+    def counted(*given: Any) -> list[bytes]:
+        read.append(given)
+        return objects.frame_lines(*given)
+
+    monkeypatch.setattr(near_names, "_FRAMES_SEARCHED", 2)
+    monkeypatch.setattr(near_names, "frame_lines", counted)
+    for number in range(5):
+        Path("more.jsonl").write_text(json.dumps(made("app", START, START, number, f"more-{number}")))
+        assert shop("ingest", "more.jsonl").code == 0
+    store = open_store(".pik")
+    assert nothing_matches("events", store, Filter(event_type="piad")).endswith("did you mean --type paid?")
+    assert len(read) == 2
