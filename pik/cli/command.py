@@ -16,10 +16,10 @@ import typer
 
 from pik import __version__
 from pik.cli.colour import When
-from pik.cli.config import Format
 from pik.cli.context import Context
 from pik.cli.help import GLOBAL, Command, Group, typed_words
 from pik.cli.options import at_one_time, option
+from pik.config import Format
 from pik.errors import PikError, UsageError
 from pik.model.instant import DAY, MAX_INSTANT, displayed_in
 

@@ -15,10 +15,10 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pik.cli import config
+from pik import config
 from pik.cli.buckets import show_buckets_of
 from pik.cli.colour import When, use_colours
-from pik.cli.config import Format, Settings
+from pik.config import Format, Settings
 
 if TYPE_CHECKING:
     from pik.cli.document import Schema
@@ -101,17 +101,8 @@ class Context:
         """Who is recorded with what this command changes in the store: the actor that is given, else the caller as the
         store knows it, else the user and the host."""
         if self._actor is None:
-            self._actor = self.settings.actor or self._caller(store) or config.user_and_host()
+            self._actor = config.actor_of(self.settings, store, self.note)
         return self._actor
-
-    def _caller(self, store: Store) -> str | None:
-        from pik.errors import StoreError
-
-        try:
-            return store.caller and store.caller()
-        except StoreError as error:
-            self.note(f"recorded as {config.user_and_host()}, unless --actor says otherwise: {error.message}")
-            return None
 
     @property
     def default_limit(self) -> int | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from pik.cli.config import Format, find, read
+from pik.config import Format, find, read
 from pik.errors import PikError
 from pik.model.visible import visible_json
 

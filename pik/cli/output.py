@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from pik.cli.config import Format
 from pik.cli.document import Advice, Column, Document, Table
 from pik.cli.text import note, write_out
 from pik.cli.values import data
+from pik.config import Format
 from pik.errors import StoreError
 from pik.model.visible import visible_json, visible_lines
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from pik.cli.buckets import show_buckets_of
-from pik.cli.config import Format
 from pik.cli.context import Context
+from pik.config import Format
 from pik.errors import PikError, command
 
 if TYPE_CHECKING:

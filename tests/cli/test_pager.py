@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from pik.cli.config import Format
 from pik.cli.document import Column, Document, Table
 from pik.cli.output import Output
 from pik.cli.pager import pager_command
 from pik.cli.text import note
+from pik.config import Format
 
 from .test_render import Terminal
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from pik.cli.config import Format
+from pik.config import Format
 from pik.stores import open_store
 
 ROOT = Path(__file__).parents[2]

@@ -15,11 +15,11 @@ from typing import Any
 
 import pytest
 
-from pik.cli.config import Format
 from pik.cli.document import Column, Document, Table
 from pik.cli.output import Output
 from pik.cli.text import cells
 from pik.cli.values import Bucket, Count, EventId, Instant, Json, Lag, Moment, Shown
+from pik.config import Format
 from pik.errors import Damaged
 from pik.model.instant import Window, displayed_in, load_zone
 

@@ -14,11 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pik.cli.colour import ROLES, When, use_colours
-from pik.cli.config import Format
 from pik.cli.document import Column, Document, Field, Rows, Table
 from pik.cli.output import Output
 from pik.cli.text import broken, cells
 from pik.cli.values import Count, Lag, data, words
+from pik.config import Format
 from pik.model.instant import ALL_TIME
 from pik.model.visible import visible, visible_json
 from tools.gen_json import schemas

@@ -7,7 +7,7 @@ import sqlite3
 
 import pytest
 
-from pik.cli.config import Format
+from pik.config import Format
 
 METRICS = """
 [[metric]]

@@ -13,7 +13,7 @@ import pytest
 
 import pik
 from pik.cli.app import root_command
-from pik.cli.config import Config, Format, settings
+from pik.config import Config, Format, settings
 from pik.stores.aws.stack import ALARMS
 from tests.support.docs.console import REPOSITORY
 

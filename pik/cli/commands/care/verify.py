@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Annotated
 from pik.cli import options
 from pik.cli.buckets import shown_bucket
 from pik.cli.command import FOUND, PARTLY, cli_command
-from pik.cli.config import Format
 from pik.cli.context import Context
 from pik.cli.document import NEXT, NOTE, Column, Field, Object, Rows, Schema
 from pik.cli.options import argument, option
 from pik.cli.values import Bucket, Count, Entity, Shown, words
+from pik.config import Format
 from pik.errors import UsageError, command, number_of
 from pik.model.instant import Window, display_instant
 from pik.model.metric import ALL_ENTITIES

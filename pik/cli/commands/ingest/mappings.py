@@ -12,12 +12,12 @@ from pik.cli.command import PARTLY, CommandGroup
 from pik.cli.commands.ingest.dry_run import SAMPLE, SampleRow
 from pik.cli.commands.ingest.ingest import sources_of
 from pik.cli.commands.ingest.report import NAMED, named
-from pik.cli.config import Format
 from pik.cli.context import Context
 from pik.cli.document import NEXT, NOTE, Column, Field, Rows, Schema
 from pik.cli.options import argument, option
 from pik.cli.reading import ReadingOptions
 from pik.cli.values import Count
+from pik.config import Format
 from pik.errors import UsageError, command
 from pik.model.visible import visible_lines
 

@@ -22,11 +22,11 @@ from pik.cli.commands.inspect.corrected import (
 )
 from pik.cli.commands.inspect.follow import expect_followable, show_as_recorded
 from pik.cli.commands.inspect.groups import GROUPED, read_by, shown_group
-from pik.cli.config import Format
 from pik.cli.context import Context
 from pik.cli.document import NOTE, TRUNCATED, Column, Field, Rows, Schema
 from pik.cli.options import option
 from pik.cli.values import Count, EventId, Instant, Json, Lag, Shown
+from pik.config import Format
 from pik.errors import Invalid, UsageError
 from pik.model.instant import MAX_INSTANT, MIN_INSTANT, Window, parse_duration
 

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
 from typing import TYPE_CHECKING
 
-from pik.cli.config import Format
 from pik.cli.context import Context
 from pik.cli.document import Rows, Schema
+from pik.config import Format
 from pik.errors import UsageError
 
 if TYPE_CHECKING:

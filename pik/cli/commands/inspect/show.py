@@ -14,11 +14,11 @@ from pik.cli.commands.inspect.corrected import (
     RECEIVED,
     correction_ids,
 )
-from pik.cli.config import Format
 from pik.cli.context import Context
 from pik.cli.document import NOTE, Column, Field, Rows, Schema, or_null
 from pik.cli.options import argument, option
 from pik.cli.values import Count, Entity, Instant, Json, Lag
+from pik.config import Format
 from pik.model.instant import parse_instant
 
 

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pik.cli import options
 from pik.cli.command import FOUND, cli_command
 from pik.cli.commands.inspect.corrected import EFFECTS, effects_finder, effects_note, effects_of, notes
-from pik.cli.config import Format
 from pik.cli.context import Context
 from pik.cli.document import NOTE, TRUNCATED, Column, Field, Object, Rows, Schema
 from pik.cli.options import argument, option
 from pik.cli.values import Count, Json
+from pik.config import Format
 from pik.errors import InputError, UsageError
 from pik.model.instant import Window, format_instant
 

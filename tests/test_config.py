@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pik.cli.config import read, settings
+from pik.config import read, settings
 from pik.errors import UsageError
 
 FULL = """

@@ -6,18 +6,19 @@ pik.toml is the nearest one, from the current directory upwards; its relative pa
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pik.errors import Invalid, UsageError
+from pik.errors import Invalid, StoreError, UsageError
 from pik.model.instant import Zone, load_zone
 
 if TYPE_CHECKING:
     from pik.model.named_mapping import NamedMapping
+    from pik.ports.store import Store
 
 FILE = "pik.toml"
 DEFAULT_STORE = "./.pik"
@@ -155,6 +156,18 @@ def user_and_host() -> str:
     except KeyError:  # as in a container
         user = f"uid {os.geteuid()}"
     return f"{user}@{os.uname().nodename}"
+
+
+def actor_of(settings: Settings, store: Store, note: Callable[[str], None]) -> str:
+    """Who is recorded with what is changed in the store: the actor that is given, else the caller as the store knows
+    it, else the user and the host; `note` is told where the store cannot say who the caller is."""
+    if settings.actor is not None:
+        return settings.actor
+    try:
+        return (store.caller and store.caller()) or user_and_host()
+    except StoreError as error:
+        note(f"recorded as {user_and_host()}, unless --actor says otherwise: {error.message}")
+        return user_and_host()
 
 
 def near_stores(url: str, stores: Mapping[str, str]) -> list[str]:

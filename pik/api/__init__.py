@@ -1,0 +1,28 @@
+"""What `import pik` offers: the use cases of the command line as methods, their results as rows and frames."""
+
+from __future__ import annotations
+
+from pik.api.inspect import Lag
+from pik.api.numbers import Diff
+from pik.api.opened import PikWarning
+from pik.api.results import Result
+from pik.api.rows import Aggregate, Delivery, Difference, Event, LagBar, LagGroup
+from pik.api.store import Store
+from pik.api.store import open_ as open  # noqa: A004 - pik.open, as gzip.open
+from pik.api.times import Instant
+
+__all__ = [
+    "Aggregate",
+    "Delivery",
+    "Diff",
+    "Difference",
+    "Event",
+    "Instant",
+    "Lag",
+    "LagBar",
+    "LagGroup",
+    "PikWarning",
+    "Result",
+    "Store",
+    "open",
+]

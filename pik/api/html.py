@@ -1,0 +1,62 @@
+"""Tables as HTML, for notebooks. Everything in them may come from events, and is escaped."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable, Sequence
+from decimal import Decimal
+
+from pik.model.visible import visible
+
+LONGEST = 200
+"""Characters of a value that are shown."""
+
+
+def escaped(value: object) -> str:
+    """Return a value as HTML: what would be obeyed is shown, and so is what would be hidden."""
+    text = _text(value)
+    return html.escape(visible(text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"))
+
+
+def _text(value: object) -> str:
+    match value:
+        case None:
+            return "–"
+        case bool():
+            return "yes" if value else "no"
+        case int():
+            return f"{value:,}"
+        case Decimal():
+            return format(value, "f")
+        case tuple() | list():
+            return ", ".join(map(str, value)) or "–"
+    return str(value)
+
+
+def table(
+    names: Sequence[str],
+    numeric: Sequence[bool],
+    rows: Iterable[Sequence[object]],
+    notes: Iterable[str] = (),
+    empty: str = "no rows",
+) -> str:
+    """Return a table, numbers aligned to the right, with notes after it."""
+    style = ['style="text-align:right"' if is_number else 'style="text-align:left"' for is_number in numeric]
+    head = "".join(f"<th {one}>{escaped(name)}</th>" for name, one in zip(names, style, strict=True))
+    lines = [
+        "<tr>" + "".join(f"<td {one}>{escaped(value)}</td>" for value, one in zip(row, style, strict=True)) + "</tr>"
+        for row in rows
+    ]
+    body = "".join(lines) or f'<tr><td colspan="{len(names)}">{escaped(empty)}</td></tr>'
+    after = "".join(f"<p>{escaped(note)}</p>" for note in notes)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{after}"
+
+
+def facts(pairs: Iterable[tuple[str, object]]) -> str:
+    """Return names and values as a table."""
+    lines = (
+        f'<tr><th scope="row" style="text-align:left">{escaped(name)}</th>'
+        f'<td style="text-align:left">{escaped(value)}</td></tr>'
+        for name, value in pairs
+    )
+    return f"<table><tbody>{''.join(lines)}</tbody></table>"
