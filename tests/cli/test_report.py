@@ -6,13 +6,17 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 from jsonschema_rs import Draft202012Validator
 
+from pik.cli.commands.care.report_figures import course_title, moved
 from pik.cli.commands.care.report_parts import SCHEMAS
+from pik.model.instant import DAY
+from pik.usecases.report.numbers import POINTS, Course, Point
 from tools.gen_json import SCHEMAS as PUBLISHED
 from tools.gen_json import names, slug
 
@@ -202,9 +206,63 @@ def test_damaged_raw_is_said_in_its_place(shop: Pik) -> None:
     [revenue] = [one for one in found["totals"]["document"]["totals"] if one["metric"] == "revenue"]
     assert (revenue["current"], revenue["recomputed"], revenue["delta"]) == (None, None, None)
     text = markdown(shop, *WINDOW, code=3)
+    assert "The total of revenue is not known: values cannot be computed" in text
     assert "Not known (volume)" in text
     assert "- revenue: **not known**" in text
     assert "- not looked at in full: **lag" in text
+
+
+def point(day: int, current: int | None, recomputed: int | None, *, known: bool = True) -> Point:
+    before, after = (None if value is None else Decimal(value) for value in (current, recomputed))
+    return Point(day * DAY, before, after, known=known)
+
+
+@pytest.mark.parametrize(
+    ("points", "title"),
+    [
+        ([point(0, 5, 5)], "m: current and recomputed values agree in the only bucket"),
+        ([point(0, 5, 5), point(1, 0, 0)], "m: current and recomputed values agree in all 2 buckets"),
+        ([point(0, 5, 4)], "m differs in 1 of 1 bucket, by -1 in 1970-01-01"),
+        ([point(0, None, 0)], "m differs in 1 of 1 bucket"),
+        ([point(0, 1, None), point(1, 5, 1200)], "m differs in 2 of 2 buckets, most in 1970-01-02 (by +1,195)"),
+        ([point(0, None, None, known=False)], "m is not known: values cannot be computed"),
+        (
+            [point(0, 9, None, known=False), point(1, 1, 1)],
+            "m: current and recomputed values agree in the only bucket that can be compared; 1 cannot be computed",
+        ),
+        (
+            [point(0, 9, None, known=False), point(1, 1, 2)],
+            "m differs in 1 of 2 buckets, by +1 in 1970-01-02; 1 cannot be computed",
+        ),
+    ],
+)
+def test_a_title_is_right_for_one_for_none_and_for_missing_values(points: list[Point], title: str) -> None:
+    assert course_title(Course.of("m", points), by_hour=False) == title
+
+
+def test_a_course_that_is_shortened_keeps_what_differs_most() -> None:
+    points = [point(day, day, day) for day in range(POINTS + 5)]
+    points[2] = point(2, 2, 3)
+    kept = Course.of("m", points)
+    assert (len(kept.points), kept.buckets, kept.different, points[2] in kept.points) == (POINTS, POINTS + 5, 1, True)
+    assert list(kept.points) == sorted(kept.points, key=lambda one: one.bucket)
+
+
+@pytest.mark.parametrize(
+    ("part", "whole", "text"),
+    [
+        ("0", "0", "+0"),
+        ("0", "10", "+0.0 %"),
+        ("3", None, "+3"),
+        ("-3.20", "100", "-3.2 %"),
+        ("5", "-10", "+50.0 %"),
+        ("0.01", "100000", "+0.01"),
+        ("1234567", "100", "+1,234,567.0 %"),
+        ("1E-30", "1E+30", "+0.000000000000000000000000000001"),
+    ],
+)
+def test_a_movement_is_in_percent_where_that_says_something(part: str, whole: str | None, text: str) -> None:
+    assert moved(Decimal(part), None if whole is None else Decimal(whole)) == text
 
 
 HOSTILE = [

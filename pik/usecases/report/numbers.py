@@ -67,11 +67,13 @@ def _adds_up(engine: Engine, metric: Metric) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """The values of a bucket (its start, nanoseconds) on both sides; None: there is none, or it is not known."""
+    """The values of a bucket (its start, nanoseconds) on both sides; None: there is none, or it is not known. Unless it
+    is `known` what both are, they are not compared."""
 
     bucket: int
     current: Decimal | None
     recomputed: Decimal | None
+    known: bool = True
 
     @property
     def distance(self) -> Decimal:
@@ -81,12 +83,21 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Course:
-    """A metric over time: its values by bucket, of which there are `buckets`, `failed` of them not to be computed."""
+    """A metric over time: its values by bucket, of which there are `buckets`; of those that are known on both sides,
+    `different` differ. Of the others one side cannot be computed."""
 
     metric: str
     points: tuple[Point, ...]
     buckets: int
-    failed: int = 0
+    known: int
+    different: int
+
+    @classmethod
+    def of(cls, metric: str, points: Sequence[Point]) -> Course:
+        """Return the course with these points, in their order."""
+        known = [point for point in points if point.known]
+        different = sum(point.current != point.recomputed for point in known)
+        return cls(metric, _most_differing(points), len(points), len(known), different)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,10 +114,10 @@ class Sums:
     @property
     def courses(self) -> Iterator[Course]:
         """Yield each metric over time."""
-        for name, group in groupby(self.buckets, key=lambda one: one.metric):
-            rows = list(group)
-            points = [Point(one.bucket or 0, one.current, one.recomputed) for one in rows]
-            yield Course(name, _most_differing(points), len(rows), sum(bool(one.failed) for one in rows))
+        for name, rows in groupby(self.buckets, key=lambda one: one.metric):
+            yield Course.of(
+                name, [Point(one.bucket or 0, one.current, one.recomputed, one.delta is not None) for one in rows]
+            )
 
 
 def compare_sums(
@@ -215,14 +226,13 @@ def _course(
         value = scales.shown(row).computed.value
         points[row.computed.bucket] = Point(row.computed.bucket, value, value)
     for bucket, one in changed.items():
-        points[bucket] = Point(bucket, one.current, one.recomputed)
-    failed = sum(one.op == Op.FAILED for one in changed.values())
-    return Course(metric.name, _most_differing([points[key] for key in sorted(points)]), len(points), failed)
+        points[bucket] = Point(bucket, one.current, one.recomputed, one.op != Op.FAILED)
+    return Course.of(metric.name, [points[key] for key in sorted(points)])
 
 
 def _most_differing(points: Sequence[Point]) -> tuple[Point, ...]:
     """Return at most POINTS of the points, in their order: those that differ most, then the latest."""
     if len(points) <= POINTS:
         return tuple(points)
-    kept = sorted(points, key=lambda one: (one.distance, one.bucket), reverse=True)[:POINTS]
+    kept = sorted(points, key=lambda one: (one.known, one.distance, one.bucket), reverse=True)[:POINTS]
     return tuple(sorted(kept, key=lambda one: one.bucket))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from pik.cli.commands.inspect.lag import lag_bounds
 from pik.errors import number_of
-from pik.model.instant import HOUR, MIN_INSTANT, display_instant, format_duration
+from pik.model.instant import DAY, MIN_INSTANT, display_instant, format_duration
 from pik.model.visible import visible
 from pik.ports.report import Bars, Figure, Grid, Heading, Histogram, Values, Volume, Waterfall
 from pik.usecases.report.kept import ROWS
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pik.usecases.metrics.totals import TotalDifference
     from pik.usecases.report.arrivals import Arrivals
     from pik.usecases.report.incident import Report
-    from pik.usecases.report.numbers import Course
+    from pik.usecases.report.numbers import Course, Point
 
 _WIDE = Context(prec=300)
 _ZERO = Decimal(0)
@@ -201,45 +201,53 @@ def _is_single(report: Report) -> bool:
     return len(report.question.entities) == 1
 
 
-def _values(course: Course, buckets: Buckets, what: str) -> Figure:
-    by_hour = any((point.bucket % (24 * HOUR)) for point in course.points) or buckets.size < 24 * HOUR
-    points = course.points
-    off = [point for point in points if point.current != point.recomputed]
+def course_title(course: Course, by_hour: bool, what: str = "") -> str:
+    """Return how the values of a metric over time compare."""
     name = f"{what} {course.metric}".strip()
-    number = number_of(course.buckets, "bucket")
-    if not off:
-        every = "the only bucket" if course.buckets == 1 else f"all {number}"
-        title = f"{name}: current and recomputed values agree in {every}"
+    unknown = course.buckets - course.known
+    if not course.known:
+        title = f"{name} is not known: values cannot be computed"
+    elif not course.different:
+        every = f"all {course.known:,} buckets" if course.known > 1 else "the only bucket"
+        title = f"{name}: current and recomputed values agree in {every}{' that can be compared' if unknown else ''}"
     else:
-        most = max(off, key=lambda point: point.distance)
+        most = max((point for point in course.points if point.known), key=lambda point: point.distance)
         by = _WIDE.subtract(most.recomputed or _ZERO, most.current or _ZERO)
-        title = f"{name} differs in {len(off):,} of {number}" if course.buckets > 1 else f"{name} differs"
-        where = bucket_text(most.bucket, by_hour=by_hour)
+        where = f"in {bucket_text(most.bucket, by_hour=by_hour)}"
+        title = f"{name} differs in {course.different:,} of {number_of(course.buckets, 'bucket')}"
         if by:
-            title += f", by {by:+,f} in {where}" if len(off) == 1 else f", most in {where} (by {by:+,f})"
-    if course.failed:
-        title += f"; {course.failed:,} cannot be computed"
+            title += f", by {by:+,f} {where}" if course.different == 1 else f", most {where} (by {by:+,f})"
+    if course.known and unknown:
+        title += f"; {unknown:,} cannot be computed"
+    return title[0].upper() + title[1:] if what else title
+
+
+def _values(course: Course, buckets: Buckets, what: str) -> Figure:
+    points = course.points
+    by_hour = buckets.size < DAY or any(point.bucket % DAY for point in points)
+    number = number_of(course.buckets, "bucket")
     shown = "" if len(points) == course.buckets else f" The {len(points):,} that differ most, or are latest, are shown."
     return Figure(
-        title[0].upper() + title[1:] if what else title,
+        course_title(course, by_hour, what),
         f"Lines of the current and the recomputed values of {course.metric} in {number}, from"
         f" {bucket_text(points[0].bucket, by_hour=by_hour)} to {bucket_text(points[-1].bucket, by_hour=by_hour)};"
-        f" it differs in {len(off):,}.{shown}",
+        f" {course.known:,} can be compared, {course.different:,} of these differ.{shown}",
         Values(course.metric, [(point.bucket, point.current, point.recomputed) for point in points]),
         _data(
             [Heading("bucket"), *(Heading(text, numeric=True) for text in ("current", "recomputed", "delta"))],
             points,
             lambda point: [
                 bucket_text(point.bucket, by_hour=by_hour),
-                *map(_number, (point.current, point.recomputed)),
-                _number(
-                    None
-                    if point.current is None or point.recomputed is None
-                    else _WIDE.subtract(point.recomputed, point.current)
-                ),
+                *map(_number, (point.current, point.recomputed, _delta(point))),
             ],
         ),
     )
+
+
+def _delta(point: Point) -> Decimal | None:
+    if point.current is None or point.recomputed is None:
+        return None
+    return _WIDE.subtract(point.recomputed, point.current)
 
 
 def _number(value: Decimal | None) -> str:
