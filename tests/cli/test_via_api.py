@@ -348,23 +348,27 @@ def test_an_api_that_fails_at_once_is_exit_code_4(pik, gateway, tmp_path) -> Non
     result = pik("ingest", "f", *VIA)
     assert (result.code, result.out) == (4, "")
     assert len(gateway.seen) == (aws_api.BACKOFF.attempts or 0)
-    assert_two_lines(result, "503")
+    assert_an_error_with_a_hint(result, "503")
 
 
-def assert_two_lines(result, *parts: str) -> None:
-    error, hint = result.err.splitlines()[-2:]
-    assert (error[:7], hint[:6]) == ("error: ", "hint: "), result.err
+def assert_an_error_with_a_hint(result, *parts: str) -> None:
+    """An error and its hint, as JSON."""
+    found = json.loads(result.err.splitlines()[-1])
+    assert found["error"], result.err
+    assert found["hint"], result.err
     assert "Traceback" not in result.err
     for part in parts:
-        assert part in result.err
+        assert part in f"{found['error']}\n{found['hint']}"
 
 
 def test_who_may_not_call_learns_why(pik, gateway, tmp_path, monkeypatch) -> None:
     write(tmp_path / "f", line())
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "another")
-    assert_two_lines(pik("ingest", "f", *VIA), "denies the request: Missing Authentication Token", "docs/iam.md")
+    assert_an_error_with_a_hint(
+        pik("ingest", "f", *VIA), "denies the request: Missing Authentication Token", "docs/iam.md"
+    )
     monkeypatch.setenv("PIK_API_KEY", "another")
-    assert_two_lines(pik("ingest", "f", *VIA), "PIK_API_KEY is not the stack's key")
+    assert_an_error_with_a_hint(pik("ingest", "f", *VIA), "PIK_API_KEY is not the stack's key")
     monkeypatch.setenv("PIK_API_KEY", KEY)
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     assert pik("ingest", "f", *VIA).code == 0
@@ -373,25 +377,25 @@ def test_who_may_not_call_learns_why(pik, gateway, tmp_path, monkeypatch) -> Non
     monkeypatch.setenv("AWS_CONFIG_FILE", "/none")
     result = pik("ingest", "f", *VIA)
     assert result.code == 4
-    assert_two_lines(result, "no usable AWS credentials")
+    assert_an_error_with_a_hint(result, "no usable AWS credentials")
 
 
 def test_an_api_that_is_not_there_or_not_piks(pik, gateway, tmp_path, monkeypatch) -> None:
     write(tmp_path / "f", line())
     monkeypatch.setattr(gateway, "reply", lambda *_: (200, {}, b"<html>hello"))
-    assert_two_lines(pik("ingest", "f", *VIA), "is not pik's API (200): <html>hello")
+    assert_an_error_with_a_hint(pik("ingest", "f", *VIA), "is not pik's API (200): <html>hello")
     monkeypatch.setenv("PIK_API_URL", "http://127.0.0.1:1")
-    assert_two_lines(pik("ingest", "f", *VIA), "does not answer")
+    assert_an_error_with_a_hint(pik("ingest", "f", *VIA), "does not answer")
     monkeypatch.setenv("PIK_API_URL", "http://api.example.com/v1")
     result = pik("ingest", "f", *VIA)
     assert result.code == 2
-    assert_two_lines(result, "does not begin with https://")
+    assert_an_error_with_a_hint(result, "does not begin with https://")
 
 
 def test_a_stack_in_a_dry_run_refuses_to_ingest(pik, gateway, tmp_path, monkeypatch) -> None:
     write(tmp_path / "f", line())
     monkeypatch.setenv("DRY_RUN", "true")
-    assert_two_lines(pik("ingest", "f", *VIA), "in a dry run")
+    assert_an_error_with_a_hint(pik("ingest", "f", *VIA), "in a dry run")
     monkeypatch.delenv("DRY_RUN")
 
 
@@ -437,16 +441,16 @@ def test_what_the_api_does_not_have_is_refused(pik, gateway, tmp_path, options, 
     write(tmp_path / "f", line())
     result = pik(*options, *VIA)
     assert result.code == 2
-    assert_two_lines(result, said)
+    assert_an_error_with_a_hint(result, said)
     assert gateway.seen == []
 
 
 def test_a_local_store_has_no_api(pik, gateway, tmp_path) -> None:
     write(tmp_path / "f", line())
     for command in (("ingest", "f"), ("replay", "--entity", "e", *WINDOW)):
-        result = pik(*command, "--via", "api", "--store", tmp_path / "deployed")
+        result = pik(*command, "--via", "api", "--store", tmp_path / "deployed", "--format", "json")
         assert result.code == 2
-        assert_two_lines(result, "has no API: --via api is for deployed stacks", "--store aws://STACK")
+        assert_an_error_with_a_hint(result, "has no API: --via api is for deployed stacks", "--store aws://STACK")
     assert pik("replay", "--entity", "e", "--no-wait").code == 2
 
 
@@ -457,7 +461,7 @@ def test_an_invalid_record_stops_when_all_before_are_answered(pik, gateway, tmp_
     threading.Timer(0.3, gateway.lock.release).start()
     result = pik("ingest", "f", "--on-invalid", "stop", *VIA)
     assert (result.code, gateway.store.index.totals().events) == (2, 1)  # the second was not sent yet
-    assert_two_lines(result, "record 3 is not an event")
+    assert_an_error_with_a_hint(result, "record 3 is not an event")
 
 
 def test_a_dry_run_of_ingest_sends_nothing(pik, gateway, tmp_path) -> None:
@@ -519,7 +523,9 @@ def test_a_dry_run_of_a_replay_begins_none(pik, gateway, some_days, tmp_path, mo
     assert {**said, "run_id": ""} == {**expected, "run_id": "", "actor": None}
     assert list(gateway.store.runs.newest_first()) == []
     monkeypatch.setattr(replaying, "COUNTED_AT_MOST", 1)
-    assert_two_lines(pik("replay", "--entity", "e", *WINDOW, "--dry-run", *VIA), "too large for the API to count")
+    assert_an_error_with_a_hint(
+        pik("replay", "--entity", "e", *WINDOW, "--dry-run", *VIA), "too large for the API to count"
+    )
 
 
 def test_a_run_that_is_planned_later_is_waited_for(pik, gateway, some_days, monkeypatch) -> None:
@@ -541,7 +547,7 @@ def test_a_run_that_is_planned_later_is_waited_for(pik, gateway, some_days, monk
     monkeypatch.setattr(api_replay, "PLANNED_WITHIN", 0.05)
     called.clear()
     gateway.process = lambda _run: None
-    assert_two_lines(pik("replay", "--entity", "e", *WINDOW, *VIA), "is not planned after")
+    assert_an_error_with_a_hint(pik("replay", "--entity", "e", *WINDOW, *VIA), "is not planned after")
 
 
 @pytest.mark.parametrize(("fault", "requests"), [(429, 2), (503, 1), (504, 1), ("dropped", 1)])
@@ -551,7 +557,7 @@ def test_a_replay_is_never_begun_twice(pik, gateway, some_days, fault, requests)
     assert [method for method, *_ in gateway.seen].count("POST") == requests
     if requests == 1:
         assert result.code == 4
-        assert_two_lines(result)
+        assert_an_error_with_a_hint(result)
     assert len(list(gateway.store.runs.newest_first())) <= 1
 
 
