@@ -159,7 +159,8 @@ class Context:
     def recent(self, store: Store, kind: str, text: str) -> str:
         """Return the id that a word such as `latest` or `-2` stands for, and say it in a note; any other text as it is.
         `kind` is one of `Recent`. Raises NotFound."""
-        from pik.usecases.recent import Recent, find_recent, is_recent
+        from pik.model.ids import is_recent
+        from pik.usecases.recent import Recent, find_recent
 
         if not is_recent(text):
             return text

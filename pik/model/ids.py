@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from pik.model.instant import SECOND
 
 DIGITS = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
@@ -37,3 +39,12 @@ def time_digits(instant: int) -> str:
 def digits(number: int, size: int) -> str:
     """Return a number as so many digits."""
     return "".join(DIGITS[number // 32**place % 32] for place in reversed(range(size)))
+
+
+_RECENT = re.compile(r"latest|-[1-9]\d{0,3}", re.ASCII | re.IGNORECASE)
+
+
+def is_recent(text: str) -> bool:
+    """Return whether a text is a word for something recent (`latest`, `-2`) and not an id: no ULID has an L or a
+    minus."""
+    return _RECENT.fullmatch(text) is not None

@@ -12,6 +12,7 @@ from enum import StrEnum
 
 from pik.errors import Invalid, UsageError
 from pik.model.event import MAX_LINE
+from pik.model.ids import is_recent
 from pik.model.instant import (
     ALL_TIME,
     DAY,
@@ -304,8 +305,16 @@ def read_criteria(text: str) -> Criteria:
     )
     if start >= end:
         raise Invalid("its window is empty: from is included, to is not, and must be later")
+    _batch(given.get("batch", ""))
     texts = {name: given.get(_KEYS.get(name, name)) for name in _TEXTS}
     return Criteria(**texts, window=Window(start, end))
+
+
+def _batch(text: str) -> str:
+    """Return the id of a batch, or its beginning. Raises Invalid for a word such as `latest`."""
+    if is_recent(text):
+        raise Invalid("a batch is named by its id, since assumptions are recorded as typed", hint="pik batches")
+    return text
 
 
 def _written(name: str, text: str) -> int:
@@ -370,7 +379,7 @@ def _without(value: str, read_ids: ReadIds) -> Assumption:
 
 
 def _without_batch(value: str, _: ReadIds) -> Assumption:
-    return WithoutBatch(value.upper())
+    return WithoutBatch(_batch(value).upper())
 
 
 def _with(value: str, _: ReadIds) -> Assumption:

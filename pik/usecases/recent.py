@@ -3,7 +3,6 @@ one before."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from enum import StrEnum
 from itertools import islice
@@ -11,8 +10,6 @@ from itertools import islice
 from pik.errors import NotFound, command, number_of
 from pik.model.metric import PromotionKind
 from pik.ports.store import Store
-
-_WORD = re.compile(r"latest|-[1-9]\d{0,3}", re.ASCII | re.IGNORECASE)
 
 
 class Recent(StrEnum):
@@ -33,11 +30,6 @@ _LISTS = {
     Recent.CORRECTION: command("corrections", "list"),
     Recent.REPUBLISH: command("republish", "list"),
 }
-
-
-def is_recent(text: str) -> bool:
-    """Return whether a text is a word for something recent, and not an id: no ULID has an L or a minus."""
-    return _WORD.fullmatch(text) is not None
 
 
 def find_recent(store: Store, kind: Recent, word: str) -> str:

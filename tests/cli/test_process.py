@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
 import signal
 import subprocess
@@ -179,7 +180,8 @@ def test_a_clock_that_no_time_of_a_store_can_hold(
     assert pik("--version").code == pik("events", "--help").code == 0
 
 
-def test_ctrl_c_while_the_program_is_being_imported_has_no_traceback() -> None:
+@pytest.mark.parametrize("words", [[], ["--format", "json"]])
+def test_ctrl_c_while_the_program_is_being_imported_has_no_traceback(words: list[str]) -> None:
     code = "import sys; sys.meta_path.insert(0, Stop()); import pik.__main__"
     stop = """
 class Stop:
@@ -188,10 +190,11 @@ class Stop:
             raise KeyboardInterrupt
 """
     done = subprocess.run(
-        [sys.executable, "-c", stop + code], env=ENVIRONMENT, capture_output=True, text=True, check=False
+        [sys.executable, "-c", stop + code, *words], env=ENVIRONMENT, capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stdout) == (-signal.SIGINT, "")  # which a shell calls 130
-    assert done.stderr == "interrupted; run the same command again to go on\n"
+    said = json.loads(done.stderr) if words else {"error": done.stderr.rstrip("\n"), "exit_code": 130}
+    assert (said["error"], said["exit_code"]) == ("interrupted; run the same command again to go on", 130)
 
 
 def test_other_errors_at_that_time_are_seen() -> None:

@@ -11,9 +11,10 @@ from typing import Any, cast
 
 import pytest
 
+from pik.model.ids import is_recent
 from pik.model.metric import PromotionKind
 from pik.ports.store import Store
-from pik.usecases.recent import Recent, find_recent, is_recent
+from pik.usecases.recent import Recent, find_recent
 from tests.cli.conftest import Result
 from tests.support.regular import START, made
 
@@ -90,6 +91,11 @@ def test_options_take_words_as_arguments_do(shop: Pik, line: str) -> None:
     ("line", "said"),
     [
         ("runs show -9", "error: -9: there are only 2 runs\nhint: a run's id, or its beginning: pik runs list\n"),
+        (
+            "explain event_count e 2026-01-01 --assume without-batch=latest",
+            "error: --assume without-batch=latest: ",
+        ),
+        ("diff aggregates --assume shift=1h,batch=-1", "error: --assume shift=1h,batch=-1: a batch is named by its id"),
         ("republish show latest", "error: latest: there is no republish in this store\n"),
         ("show -1", "error: -1 is not an event id"),
         ("events --limit -1", "error: --limit: -1 is less than 1\n"),

@@ -12,6 +12,7 @@ from ulid import ULID
 
 from pik.errors import Busy, NotFound
 from pik.model.metric import KEPT_FAILURES, FailedAggregate, Failures, Run, RunRequest, RunState, Task, TaskState
+from pik.usecases.recent import Recent, find_recent
 
 REQUEST = RunRequest(start=0, end=100, entities=("a", "b"), metrics=("event_count",), reason="späte Ereignisse")
 
@@ -78,6 +79,24 @@ def test_a_prefix_names_a_run_unless_it_names_several(state, run):
     ):
         with pytest.raises(NotFound, match=said):
             state.runs.get(wrong)
+
+
+def test_a_slip_in_an_id_is_asked_about(state, run):
+    typed = run.run_id[:11] + ("0" if run.run_id[11] != "0" else "1") + run.run_id[12:]
+    for slip in (typed, run.run_id[:11] + run.run_id[12:], f"{run.run_id}0"):
+        with pytest.raises(NotFound) as error:
+            state.runs.get(slip)
+        assert error.value.hint == f"did you mean {run.run_id}? all of them: pik runs list"
+
+
+def test_words_for_recent_runs_are_the_newest(state):
+    runs = sorted((a_run() for _ in range(3)), key=lambda run: run.run_id)
+    for run in runs:
+        state.runs.create(run, [])
+    found = [find_recent(state, Recent.RUN, word) for word in ("latest", "-1", "-3")]
+    assert found == [runs[2].run_id, runs[2].run_id, runs[0].run_id]
+    with pytest.raises(NotFound, match="-4: there are only 3 runs"):
+        find_recent(state, Recent.RUN, "-4")
 
 
 def test_an_ambiguous_prefix_lists_at_most_six_ids(state):
