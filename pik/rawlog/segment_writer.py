@@ -330,7 +330,7 @@ class SegmentBuilder:
         plain: list[bytes] = []
         keyed: list[bytes] = []
         offset = 0
-        for frame, (begin, end) in enumerate(_frames(lines)):
+        for frame, (begin, end) in enumerate(frame_bounds(lines)):
             data = self._compressor.compress(b"\n".join(lines[begin:end]) + b"\n")
             parts.append(data)
             frames.append(frame_of(offset, len(data), entities[begin:end]))
@@ -389,7 +389,7 @@ def building(raw: Raw, reading: Reading, tell: Callable[[int], None]) -> Callabl
     return build
 
 
-def _frames(lines: Sequence[bytes]) -> Iterator[tuple[int, int]]:
+def frame_bounds(lines: Sequence[bytes]) -> Iterator[tuple[int, int]]:
     """Yield where frames begin and end among the lines."""
     sizes = list(accumulate(map(add, map(len, lines), repeat(1))))
     begin = size = 0

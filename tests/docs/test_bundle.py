@@ -11,4 +11,4 @@ from tests.support.docs.console import REPOSITORY, play
 def test_the_page(incident: Path, tmp_path: Path) -> None:
     directory = tmp_path / "incident"
     shutil.copytree(incident, directory)
-    assert play(REPOSITORY / "docs" / "bundle.md", directory) == 8
+    assert play(REPOSITORY / "docs" / "bundle.md", directory) == 11

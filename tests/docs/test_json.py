@@ -596,6 +596,9 @@ def _bundle(pik: Journey) -> None:
 
 
 def _pull(pik: Journey) -> None:
+    Path("redact.key").write_bytes(bytes(32))
+    hidden = ("--redact", "payload.amount", "--redact-key", "redact.key", "--out", "redacted.tar.zst")
+    pik("pik bundle", "bundle", "--incident", "INC-1", *DAY, *hidden)
     pik("pik pull --dry-run", "pull", *DAY, "--into", "copy", *ONE, "--dry-run")
     pik("pik pull", "pull", *DAY, "--into", "part", *ONE)
     pik("pik status", "status", "--store", "part")

@@ -22,7 +22,8 @@ README = "README.txt"
 SUMS = "SHA256SUMS"
 DOCUMENTS = "documents/"
 METRICS, VERSIONS, RUNS, PROMOTIONS = (f"rows/{name}.jsonl" for name in ("metrics", "versions", "runs", "promotions"))
-ROWS = (METRICS, VERSIONS, RUNS, PROMOTIONS)
+REDACTED = "rows/redacted.jsonl"
+ROWS = (METRICS, VERSIONS, RUNS, PROMOTIONS, REDACTED)
 
 _INCIDENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
 _DOCUMENT = re.compile(rf"{DOCUMENTS}[a-z][a-z-]{{0,30}}\.json", re.ASCII)
@@ -72,7 +73,8 @@ class ProblemLine(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, rename={"start": "from", "end": "to"}):
-    """MANIFEST.json. `known_until` is the last recording that the bundle knows of: the clock is nowhere in it."""
+    """MANIFEST.json. `known_until` is the last recording that the bundle knows of: the clock is nowhere in it. Values
+    at the `redacted` paths are hashes, and metrics that read them are `not_recomputable`, and left out."""
 
     bundle_format: int
     store_format: int
@@ -86,6 +88,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, rename={"start": "from
     known_until: str | None
     environment: dict[str, str]
     problems: tuple[ProblemLine, ...]
+    redacted: tuple[str, ...]
+    not_recomputable: tuple[str, ...]
     documents: tuple[Document, ...]
 
     @property

@@ -123,16 +123,20 @@ def _sums(root: Path) -> dict[str, str]:
     return {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
 
 
-def assemble(store: Store, root: Path, request: BundleRequest, progress: Progress) -> None:
-    """Make the index and the state of a store from its raw and from the rows beside it. Raises Damaged."""
+def assemble(store: Store, root: Path, request: BundleRequest, progress: Progress) -> int:
+    """Make the index and the state of a store from its raw and from the rows beside it; return how many values are
+    current. Raises Damaged."""
     into = store.copy
     assert into is not None
     try:
         into.take_metrics(_rows(root / METRICS, Metric))
-        into.take_aggregates(scopes(store.metrics, request.window), request.entities, _rows(root / VERSIONS, Aggregate))
+        taken = into.take_aggregates(
+            scopes(store.metrics, request.window), request.entities, _rows(root / VERSIONS, Aggregate)
+        )
     except OSError as error:
         raise StoreError(f"cannot read {error.filename}: {error.strerror}") from None
     restore_index(store, recorded_contents(store.raw), progress)
+    return taken.current
 
 
 def _rows(path: Path, kind: type[_Line]) -> Iterator[_Line]:

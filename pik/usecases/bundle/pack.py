@@ -22,13 +22,14 @@ from pik.model.ids import digits, time_digits
 from pik.model.instant import Window, format_instant
 from pik.model.metric import EVENT_COUNT, Aggregate
 from pik.ports.backup import RunRow
+from pik.ports.engine import Engine
 from pik.ports.raw import RawKind
 from pik.ports.store import Store
 from pik.rawlog.objects import packed
 from pik.rawlog.sealed_records import PulledBatch, PullLine, SegmentLine, pulls, read_pull
 from pik.runtime import Progress, showing
 from pik.runtime.storage import scratch
-from pik.usecases.bundle.archive import Written, write_archive
+from pik.usecases.bundle.archive import write_archive
 from pik.usecases.bundle.contents import (
     FORMAT,
     MANIFEST,
@@ -45,8 +46,17 @@ from pik.usecases.bundle.contents import (
     scopes,
 )
 from pik.usecases.bundle.opening import MakeCopy, assemble, files_below, source_name, write_rows
+from pik.usecases.bundle.redacted import (
+    RedactedValues,
+    redact_raw,
+    redacted_promotion,
+    redacted_request,
+    redacted_run,
+    refuse_unredactable,
+)
+from pik.usecases.bundle.redaction import Redaction
 from pik.usecases.metrics.computation import sound
-from pik.usecases.pull import PullReport, PullRequest, effective_window, pull
+from pik.usecases.pull import PullRequest, effective_window, pull, recorded_contents, restore_index
 
 WriteDocuments = Callable[[Store, BundleRequest, Path], list[Document]]
 """Writes what is computed from a store into a directory."""
@@ -69,20 +79,24 @@ class BundleReport:
     aggregates: int
     documents: tuple[Document, ...]
     problems: tuple[ProblemLine, ...]
+    redacted: tuple[str, ...]
+    not_recomputable: tuple[str, ...]
 
 
 def make_bundle(
     source: Store,
     request: BundleRequest,
     out: Path,
+    redaction: Redaction | None,
     make_copy: MakeCopy,
     write_documents: WriteDocuments,
-    engine: str,
+    engine: Engine,
     progress: Progress,
 ) -> BundleReport:
-    """Write the bundle of a window; `engine` is the program that evaluates metrics.
+    """Write the bundle of a window.
 
-    Raises UsageError where there is a file of that name, NotHeld if the source does not hold the window, StoreError.
+    Raises UsageError where there is a file of that name, NotHeld if the source does not hold the window, StoreError;
+    with a redaction, also for a window with what cannot be redacted.
     """
     of_window = PullRequest(request.window, request.entities)
     effective_window(source, of_window)  # before anything is copied
@@ -91,8 +105,13 @@ def make_bundle(
         done = pull(source, pulled, of_window, progress)
         root = work / "bundle"
         store = make_copy(source_name(request.incident), root)
-        known_until = _stage(source, pulled, root, request)
-        assemble(store, root, request, progress)
+        staging = _Staging(source, pulled, root, request, redaction, engine, progress)
+        if redaction is not None:
+            refuse_unredactable(pulled, done)
+            request = redacted_request(request, redaction)
+        known_until = staging.write_raw()
+        withheld = staging.write_rows(make_copy, work / "redacted")
+        aggregates = assemble(store, root, request, progress)
         manifest = Manifest(
             bundle_format=FORMAT,
             store_format=store.format_version,
@@ -104,15 +123,32 @@ def make_bundle(
             effective_from=format_instant(done.effective.start),
             effective_to=format_instant(done.effective.end),
             known_until=None if known_until is None else format_instant(known_until),
-            environment=environment_of(engine),
+            environment=environment_of(engine.version),
             problems=tuple(ProblemLine(kind=one.kind, what=one.what, detail=one.detail) for one in done.problems),
+            redacted=redaction.paths if redaction else (),
+            not_recomputable=tuple(withheld),
             documents=tuple(write_documents(store, request, root)),
         )
         names = _complete(root, manifest)
         with showing(progress, "packing", sum((root / name).stat().st_size for name in names), "bytes"):
             written = write_archive(out, root, names, request.incident, progress)
-        corrections = len(store.corrections.recorded())
-    return _report(done, manifest, known_until, written, len(names), corrections)
+        return BundleReport(
+            effective=done.effective,
+            known_until=known_until,
+            size=written.size,
+            digest=written.digest,
+            members=len(names),
+            segments=done.segments + done.elsewhere,
+            deliveries=done.deliveries,
+            batches=done.batches,
+            corrections=len(store.corrections.recorded()),
+            metrics=len(store.metrics.latest()),
+            aggregates=aggregates,
+            documents=manifest.documents,
+            problems=manifest.problems,
+            redacted=manifest.redacted,
+            not_recomputable=manifest.not_recomputable,
+        )
 
 
 def environment_of(engine: str) -> dict[str, str]:
@@ -120,84 +156,111 @@ def environment_of(engine: str) -> dict[str, str]:
     return {"pik": __version__, "python": platform.python_version(), "engine": engine}
 
 
-def _report(
-    done: PullReport,
-    manifest: Manifest,
-    known_until: int | None,
-    written: Written,
-    members: int,
-    corrections: int,
-) -> BundleReport:
-    return BundleReport(
-        effective=done.effective,
-        known_until=known_until,
-        size=written.size,
-        digest=written.digest,
-        members=members,
-        segments=done.segments + done.elsewhere,
-        deliveries=done.deliveries,
-        batches=done.batches,
-        corrections=corrections,
-        metrics=done.metrics,
-        aggregates=done.aggregates,
-        documents=manifest.documents,
-        problems=manifest.problems,
-    )
+@dataclass(frozen=True, slots=True)
+class _Staging:
+    """Brings raw and rows to where they are packed from, below `root`; with a redaction, what is left of them."""
 
+    source: Store
+    pulled: Store
+    root: Path
+    request: BundleRequest
+    redaction: Redaction | None
+    engine: Engine
+    progress: Progress
 
-def _stage(source: Store, pulled: Store, root: Path, request: BundleRequest) -> int | None:
-    """Bring raw and rows to where they are packed from; return the last recording that is known there."""
-    for one in chain.from_iterable(map(pulled.raw.objects, (RawKind.SEGMENT, RawKind.REJECTS, RawKind.CORRECTION))):
-        place = root / one.key
+    def write_raw(self) -> int | None:
+        """Write raw, corrections and the record of what was pulled; return the last recording that is known there."""
+        (key,) = pulls(self.pulled.raw)
+        head, *lines = read_pull(self.pulled.raw, key)
+        assert isinstance(head, PullLine)
+        segments = sorted((one for one in lines if isinstance(one, SegmentLine)), key=lambda one: one.segment.key)
+        batches = sorted((one for one in lines if isinstance(one, PulledBatch)), key=lambda one: one.batch_id)
+        known = [one.segment.recorded_at for one in segments]
+        known += [one.recorded_at for one in self.pulled.corrections.recorded()]
+        known_until = max(known, default=0)
+        if self.redaction is None:
+            self._link_raw()
+        else:
+            with showing(self.progress, "redacting", None, "segments"):
+                segments, batches = redact_raw(self.pulled, self.root, segments, batches, self.redaction)
+        # Nothing in the record is of the clock, nor of where the source is.
+        request = self._redacted_request()
+        head = structs.replace(
+            head,
+            pull_id="",
+            source=source_name(request.incident),
+            pulled_at=known_until,
+            entities=request.entities,
+        )
+        content = sha256(packed([head, *batches, *segments])).digest()
+        pull_id = time_digits(known_until) + digits(int.from_bytes(content[:10], "big"), 16)
+        place = self.root / RawKind.PULL.key(pull_id)
         place.parent.mkdir(parents=True, exist_ok=True)
-        with pulled.raw.files([one.key]) as [path]:
-            os.link(path, place)
-    known_until = _write_record(pulled, root, request)
-    metrics = [version for one in pulled.metrics.latest() for version in pulled.metrics.versions(one.name)]
-    write_rows(root / METRICS, (one for one in metrics if one != EVENT_COUNT))
-    runs: dict[str, None] = {}
+        place.write_bytes(packed([structs.replace(head, pull_id=pull_id), *batches, *segments]))
+        return known_until or None
 
-    def versions() -> Iterator[Aggregate]:
-        for name, window in sorted(scopes(pulled.metrics, request.window).items()):
-            for row in sound(pulled.aggregates.versions(name, window, request.entities, checked=True)):
-                runs[row.run_id] = None
-                yield row
+    def _redacted_request(self) -> BundleRequest:
+        return self.request if self.redaction is None else redacted_request(self.request, self.redaction)
 
-    write_rows(root / VERSIONS, versions())
-    write_rows(root / RUNS, _runs(source, sorted(runs)))
-    promotions = [one for one in source.promotions.newest_first() if one.run_id in runs]
-    promotions.sort(key=lambda one: (one.at, one.promotion_id))
-    write_rows(root / PROMOTIONS, promotions)
-    return known_until
+    def _link_raw(self) -> None:
+        kinds = RawKind.SEGMENT, RawKind.REJECTS, RawKind.CORRECTION
+        for one in chain.from_iterable(map(self.pulled.raw.objects, kinds)):
+            place = self.root / one.key
+            place.parent.mkdir(parents=True, exist_ok=True)
+            with self.pulled.raw.files([one.key]) as [path]:
+                os.link(path, place)
 
+    def write_rows(self, make_copy: MakeCopy, place: Path) -> list[str]:
+        """Write definitions, versions, runs and promotions; return the metrics that are withheld. `place` is for a
+        store of what was redacted."""
+        values, withheld = None, list[str]()
+        if self.redaction is not None:
+            values = RedactedValues(
+                self.pulled, self._redacted_store(make_copy, place), self.engine, self.request, self.redaction
+            )
+            _, withheld = values.recomputable()
+        names = [one.name for one in self.pulled.metrics.latest() if one.name not in withheld]
+        metrics = [version for name in names for version in self.pulled.metrics.versions(name)]
+        write_rows(self.root / METRICS, (one for one in metrics if one != EVENT_COUNT))
+        runs: dict[str, None] = {}
 
-def _runs(source: Store, run_ids: Iterable[str]) -> Iterator[RunRow]:
-    """Yield the runs that wrote the versions. A copy has the versions that its source's runs wrote, and not these."""
-    for run_id in run_ids:
-        try:
-            yield RunRow(source.runs.get(run_id))
-        except NotFound:
-            continue
+        def versions() -> Iterator[Aggregate]:
+            for name in sorted(names):
+                for row in self._versions(name) if values is None else values.versions(name):
+                    runs[row.run_id] = None
+                    yield row
 
+        write_rows(self.root / VERSIONS, versions())
+        write_rows(self.root / RUNS, self._runs(sorted(runs)))
+        promotions = [one for one in self.source.promotions.newest_first() if one.run_id in runs]
+        if self.redaction is not None:
+            promotions = [redacted_promotion(one, self.redaction) for one in promotions]
+        promotions.sort(key=lambda one: (one.at, one.promotion_id))
+        write_rows(self.root / PROMOTIONS, promotions)
+        return withheld
 
-def _write_record(pulled: Store, root: Path, request: BundleRequest) -> int | None:
-    """Write the record of what was pulled, with nothing in it of the clock, nor of where the source is; return the last
-    recording that it knows of."""
-    (key,) = pulls(pulled.raw)
-    head, *lines = read_pull(pulled.raw, key)
-    assert isinstance(head, PullLine)
-    segments = sorted((one for one in lines if isinstance(one, SegmentLine)), key=lambda one: one.segment.key)
-    batches = sorted((one for one in lines if isinstance(one, PulledBatch)), key=lambda one: one.batch_id)
-    known = [one.segment.recorded_at for one in segments]
-    known += [one.recorded_at for one in pulled.corrections.recorded()]
-    known_until = max(known, default=0)
-    head = structs.replace(head, pull_id="", source=source_name(request.incident), pulled_at=known_until)
-    content = sha256(packed([head, *batches, *segments])).digest()
-    head = structs.replace(head, pull_id=time_digits(known_until) + digits(int.from_bytes(content[:10], "big"), 16))
-    place = root / RawKind.PULL.key(head.pull_id)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    place.write_bytes(packed([head, *batches, *segments]))
-    return known_until or None
+    def _redacted_store(self, make_copy: MakeCopy, place: Path) -> Store:
+        """Return a store with the redacted raw, and no values."""
+        store = make_copy(source_name(self.request.incident), place)
+        for name in files_below(self.root):
+            (place / name).parent.mkdir(parents=True, exist_ok=True)
+            os.link(self.root / name, place / name)
+        restore_index(store, recorded_contents(store.raw), self.progress)
+        return store
+
+    def _versions(self, name: str) -> Iterator[Aggregate]:
+        window = scopes(self.pulled.metrics, self.request.window)[name]
+        return sound(self.pulled.aggregates.versions(name, window, self.request.entities, checked=True))
+
+    def _runs(self, run_ids: Iterable[str]) -> Iterator[RunRow]:
+        """Yield the runs that wrote the versions. A copy has the versions that its source's runs wrote, and not
+        these."""
+        for run_id in run_ids:
+            try:
+                run = self.source.runs.get(run_id)
+            except NotFound:
+                continue
+            yield RunRow(run if self.redaction is None else redacted_run(run, self.redaction))
 
 
 def _complete(root: Path, manifest: Manifest) -> list[str]:

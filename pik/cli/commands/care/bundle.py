@@ -31,6 +31,11 @@ if TYPE_CHECKING:
     pik bundle --store aws://prod --incident INC-1234 --entity customer-17 \\
         --from 2026-01-30 --to 2026-01-31 --out INC-1234.tar.zst
 
+    # evidence that leaves the company
+    head -c 32 /dev/urandom > redact.key
+    pik bundle --incident INC-1234 --from 2026-01-30 --to 2026-01-31 --redact payload.email \
+        --redact-key redact.key --out INC-1234-redacted.tar.zst
+
     # check it, anywhere; and ask it questions
     pik verify INC-1234.tar.zst
     pik --store INC-1234.tar.zst events --entity customer-17 --from 2026-01-30 --to 2026-01-31
@@ -44,6 +49,11 @@ def bundle(
     metric: options.Metrics = None,
     *,
     period: options.WindowOptions,
+    redact: Annotated[
+        list[str] | None,
+        option("--redact PATH", "Replace values at this path (payload.email, entity_id) by keyed hashes (repeatable)."),
+    ] = None,
+    redact_key: Annotated[Path | None, option("--redact-key FILE", "The key of the hashes, 16 bytes or more.")] = None,
     dry_run: options.DryRun = False,
 ) -> int | None:
     """Write the evidence of a window to one file: raw, index, values, corrections, and what pik makes of them.
@@ -51,6 +61,9 @@ def bundle(
     The file is a tar archive that also other programs read. What `pik pull` would copy is in it, the runs and
     promotions of the window's values, and the results of triage, diff, explain, replay --dry-run, duplicates, lag,
     history and verify, computed from what is in the file. --metric limits the diff, the explanation and the plan.
+
+    --redact replaces payload values, or entity ids, by hashes that no one can guess without the key; metrics that read
+    them are left out. So is what may repeat a value: original records, unknown fields, keys, file names, rejects.
 
     The same store and arguments give the same bytes, whatever the file's name and the day. `pik verify FILE` checks
     every byte and computes the results again; `pik --store FILE …` reads it as a store that nothing can be written to.
@@ -60,6 +73,7 @@ def bundle(
     from pik.rawlog.objects import expect_new
     from pik.usecases.bundle.contents import BundleRequest, expect_incident
     from pik.usecases.bundle.pack import make_bundle
+    from pik.usecases.bundle.redaction import read_redaction
     from pik.usecases.pull import PullRequest, plan_pull
 
     request = BundleRequest(
@@ -69,6 +83,7 @@ def bundle(
         tuple(sorted(set(metric or ()))),
     )
     request.expect_over(time.time_ns())
+    redaction = read_redaction(redact or (), redact_key)
     expect_new(out)
     source = cli.open_store()
     if dry_run:
@@ -79,9 +94,10 @@ def bundle(
         source,
         request,
         out,
+        redaction,
         cli.make_copy,
         partial(write_documents, cli),
-        cli.engine().version,
+        cli.engine(),
         cli.progress,
     )
     cli.show(BUNDLE, done, **_head(request), out=str(out), next=command("verify", str(out)))
@@ -147,6 +163,8 @@ BUNDLE = Schema(
     Field("known_until", Instant | None, "the last recording that is in it"),
     _PROBLEMS,
     _DOCUMENTS,
+    Field("redacted", list[str] | None, "paths whose values are keyed hashes"),
+    Field("not_recomputable", list[str] | None, "metrics that read them, which are left out with all of their values"),
     Field("members", Count, "files in it"),
     Field("segments", Count),
     Field("deliveries", Count, "in the segments"),
