@@ -7,7 +7,7 @@ from functools import cached_property, partial
 from itertools import chain, islice, takewhile
 from operator import attrgetter
 from types import NoneType, UnionType
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -106,7 +106,8 @@ class Column(Field, frozen=True, dict=True):
     Where a terminal is narrow, `wrap` marks free text, which may be broken over lines, and `cut` text of which that
     many columns are enough; of the other columns those with the greatest `drop` are left out first. `detail` leaves the
     column out of tables: it is for programs. `rare` leaves it out of a table none of whose first rows has a value.
-    `advice` marks text that may suggest commands. `label` is the heading for people, if not the name.
+    `advice` marks text that may suggest commands. `bar` shows counts as bars as well, in tables. `label` is the heading
+    for people, if not the name.
     """
 
     wrap: bool = False
@@ -115,6 +116,7 @@ class Column(Field, frozen=True, dict=True):
     detail: bool = False
     rare: bool = False
     advice: bool = False
+    bar: bool = False
     label: str = ""
 
     def advising(self, advice: Advice) -> Column:
@@ -129,10 +131,18 @@ class Column(Field, frozen=True, dict=True):
         return msgspec.structs.replace(self, get=advised, advice=False)
 
 
+class Fold(NamedTuple):
+    """Which rows a terminal has no room for: those that `name` has a name of, which stand after `text`."""
+
+    text: str
+    name: Callable[[Any], str | None]
+
+
 class Rows:
     """A table as a Schema declares it: its rows are the result's attribute of that name, unless `get` finds them.
 
-    `empty` is the sentence for people where there are none, or makes it of the result once all rows were read. Rows
+    `empty` is the sentence for people where there are none, or makes it of the result once all rows were read. On a
+    terminal, rows of which `folded` returns a name are only named, after the table, under the label `fold`. Rows
     that are not known are None: null in JSON, and the text `absent` for people. `only` is as in Field.
     """
 
@@ -145,9 +155,15 @@ class Rows:
         empty: str | Callable[[Any], str] = "",
         absent: str | None = None,
         only: str = "",
+        fold: Fold | None = None,
     ) -> None:
         self.name, self.about, self.columns, self.get = name, about, columns, get
-        self.empty, self.absent, self.only = empty, absent, only
+        self.empty, self.absent, self.only, self.fold = empty, absent, only, fold
+
+    def _with(self, columns: Iterable[Column]) -> Rows:
+        """The same with other columns."""
+        kept = {name: getattr(self, name) for name in ("get", "empty", "absent", "only", "fold")}
+        return Rows(self.name, self.about, *columns, **kept)
 
     def rows(self, source: Any) -> Iterable[Any] | None:
         """The rows in the result; None where they are not known."""
@@ -157,22 +173,23 @@ class Rows:
     def without(self, *names: str) -> Rows:
         """The same without the columns that are named as `table.column`."""
         columns = [column for column in self.columns if f"{self.name}.{column.name}" not in names]
-        return Rows(self.name, self.about, *columns, get=self.get, empty=self.empty, absent=self.absent, only=self.only)
+        return self._with(columns)
 
     def replaced(self, name: str, *columns: Column) -> Rows:
         """The same with these columns in the place of one."""
         at = next(number for number, column in enumerate(self.columns) if column.name == name)
         kept = (*self.columns[:at], *columns, *self.columns[at + 1 :])
-        return Rows(self.name, self.about, *kept, get=self.get, empty=self.empty, absent=self.absent, only=self.only)
+        return self._with(kept)
 
     def labelled(self, labels: Mapping[str, str]) -> Rows:
         """The same with these headings of columns, by name."""
         columns = [msgspec.structs.replace(one, label=labels.get(one.name, one.label)) for one in self.columns]
-        return Rows(self.name, self.about, *columns, get=self.get, empty=self.empty, absent=self.absent, only=self.only)
+        return self._with(columns)
 
     def table(self, source: Any, rows: Iterable[Any]) -> Table:
         """The table with the rows of the result."""
-        return Table(self.name, self.columns, rows, partial(self.empty, source) if callable(self.empty) else self.empty)
+        empty = partial(self.empty, source) if callable(self.empty) else self.empty
+        return Table(self.name, self.columns, rows, empty, self.fold)
 
 
 class Schema:
@@ -251,6 +268,7 @@ class Table(msgspec.Struct, frozen=True):
     columns: Sequence[Column]
     rows: Iterable[Any]
     empty: str | Callable[[], str] = ""
+    fold: Fold | None = None
 
     @property
     def empty_text(self) -> str:
@@ -264,7 +282,7 @@ class Table(msgspec.Struct, frozen=True):
             remaining = iter(rows)
             rows = chain(list(islice(remaining, 1)), remaining)
         empty = (lambda: advice(self.empty_text)) if self.empty else ""
-        return Table(self.name, [column.advising(advice) for column in self.columns], rows, empty)
+        return Table(self.name, [column.advising(advice) for column in self.columns], rows, empty, self.fold)
 
 
 class Document(msgspec.Struct, frozen=True):

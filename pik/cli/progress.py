@@ -9,7 +9,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from pik.cli.text import note
+from pik.cli.bars import NARROWEST, bar
+from pik.cli.text import cells, note, padded, shortened
 from pik.model.instant import SECOND, format_duration
 from pik.model.visible import visible
 from pik.runtime import SILENT, Progress
@@ -77,44 +78,67 @@ class Lines(_Work):
 
 
 class Bar(_Work):
-    """rich's progress bar, with rate and remaining time, drawn ten times a second whatever the work does."""
+    """A line with a bar, rate and remaining time, drawn ten times a second whatever the work does, by rich, which knows
+    the width at that moment."""
 
     _bar: Any = None
 
     def start(self, label: str, total: int | None, unit: str, done: int = 0) -> None:
         """Show the bar, in the place of one before."""
         from rich.console import Console
-        from rich.progress import BarColumn, Progress, ProgressColumn, Task
+        from rich.progress import Progress, ProgressColumn, Task
         from rich.table import Column
         from rich.text import Text
 
-        class Words(ProgressColumn):
-            def __init__(self, text: Callable[[], str]) -> None:
-                self._text = text
-                super().__init__(Column(no_wrap=True))
+        console, line = Console(stderr=True), self.line
 
+        class Line(ProgressColumn):
             def render(self, task: Task) -> Text:  # noqa: ARG002 - rich's signature
-                return Text(self._text())
+                return Text(line(console.width))
 
         self.stop()
         super().start(label, total, unit, done)
-        name = visible(label)
-        columns = (Words(lambda: name), BarColumn(bar_width=None), Words(self.text))
-        self._bar = Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False)
-        self._task = self._bar.add_task("", total=total, completed=done)
+        column = Line(Column(no_wrap=True))
+        self._bar = Progress(column, console=console, transient=True, redirect_stdout=False)
+        self._bar.add_task("", total=None)
         self._bar.start()
 
-    def advance(self, done: int) -> None:
-        """Move the bar."""
-        super().advance(done)
-        if self._bar is not None:  # it made way for the first rows of a result
-            self._bar.update(self._task, completed=self._done)
+    def line(self, width: int) -> str:
+        """Return the work, how far it is as a bar, and in figures, in that many columns. The figures come first: a long
+        label is shortened, and where there is no room for both, the bar is left out."""
+        text = shortened(self.text(), width)
+        room = width - cells(text) - 1
+        with_bar = room - NARROWEST - len(" []")
+        name = _fitting_label(visible(self._label), with_bar if self._total and with_bar >= _SHORT_LABEL else room)
+        length = room - cells(name) - len(" []")
+        if not self._total or length < NARROWEST:
+            return f"{name} {text}".strip()
+        drawn = bar(min(self._done, self._total), self._total, length, sys.stderr)
+        return f"{name} [{padded(drawn, length)}] {text}"
 
     def stop(self) -> None:
         """Take the bar away."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
+
+
+def _fitting_label(label: str, width: int) -> str:
+    """The label in that many columns: its first word, which says what is done, and its end, which tells the files of a
+    folder apart; nothing where that is too little."""
+    if cells(label) <= width:
+        return label
+    first, _, rest = label.partition(" ")
+    room = width - cells(first) - len(" …")
+    if room < NARROWEST:
+        return first if cells(first) <= width else ""
+    while cells(rest) > room:
+        rest = rest[1:]
+    return f"{first} …{rest}"
+
+
+_SHORT_LABEL = 24
+"""Columns of a label that is still worth reading."""
 
 
 WINDOW = 15.0

@@ -9,10 +9,11 @@ from typing import Any
 
 import msgspec
 
+from pik.cli.bars import NARROWEST, PLAIN, WIDEST, axis, bar
 from pik.cli.colour import Role, colours, painted, role_of
-from pik.cli.document import Column, Document, Table
+from pik.cli.document import Column, Document, Fold, Table
 from pik.cli.text import broken, cells, padded, shortened, terminal_width
-from pik.cli.values import Bucket, EventId, Lines, Moment, Shown, is_number, words
+from pik.cli.values import Bucket, Count, EventId, Lines, Moment, Shown, is_number, words
 from pik.model.instant import DAY, SECOND, Window, display_instant
 from pik.model.visible import visible
 from pik.ports.report import Grid, Heading
@@ -125,10 +126,13 @@ def _markdown_table(table: Table, out: Write) -> None:
         out(f"{markdown_text(table.empty_text)}\n")
         return
     right = map(rows.is_right, range(len(rows.columns)))
-    out(f"| {' | '.join(rows.labels)} |\n")
-    out(f"| {' | '.join('--:' if to_right else '---' for to_right in right)} |\n")
+    bars = _bars(rows, PLAIN)
+    scale, after = ([f"0 to {bars.most:,}"], ["---"]) if bars else ([], [])
+    out(f"| {' | '.join(rows.labels + scale)} |\n")
+    out(f"| {' | '.join(['--:' if to_right else '---' for to_right in right] + after)} |\n")
     for values in rows:
-        out(f"| {' | '.join(markdown_text(words(value)) for value in values)} |\n")
+        drawn = [bars.of(values)] if bars else []
+        out(f"| {' | '.join([markdown_text(words(value)) for value in values] + drawn)} |\n")
 
 
 def grid(table: Table) -> Grid:
@@ -146,12 +150,66 @@ def facts(fields: Mapping[str, object]) -> list[tuple[str, str]]:
     return [(_label(name), words(value)) for name, value in fields.items() if value is not None]
 
 
+class _Bars(msgspec.Struct, frozen=True):
+    """The bars of a table: the column whose counts they show, the greatest of these, and the width of its bar."""
+
+    number: int
+    most: int
+    width: int
+
+    def of(self, values: Sequence[object]) -> str:
+        """The bar of a row."""
+        return bar(_count(values[self.number]), self.most, self.width)
+
+    @property
+    def heading(self) -> str:
+        """The scale."""
+        return axis(f"{self.most:,}", self.width)
+
+
+def _count(value: object) -> int:
+    return value.number if isinstance(value, Count) else 0
+
+
+def _bars(rows: _Rows, width: int) -> _Bars | None:
+    """The bars of several rows; None without a column of them, and where there are more rows than were looked at, so
+    that the scale is not known."""
+    number = next((number for number, column in enumerate(rows.columns) if column.bar), None)
+    if number is None or width < NARROWEST or not 1 < len(rows.sample) < SAMPLE:
+        return None
+    most = max(_count(values[number]) for values in rows.sample)
+    return _Bars(number, most, width) if most else None
+
+
 def _table(table: Table, out: Write) -> None:
+    limit, coloured, folded = terminal_width(), colours(), list[str]()
+    if limit is not None and table.fold is not None:
+        table = _folded(table, table.fold, folded)
     rows = _Rows(table)
-    if not rows.sample:
+    if not rows.sample and not folded:
         out(f"{table.empty_text or 'none'}\n")
-        return
-    limit, coloured = terminal_width(), colours()
+    if rows.sample:
+        _write_rows(rows, limit, out, coloured=coloured)
+    if folded and table.fold is not None:
+        _sentence(f"{table.fold.text}: {', '.join(folded)} (a pipe or --format json shows all)", limit, out)
+
+
+def _folded(table: Table, fold: Fold, names: list[str]) -> Table:
+    """The table without the rows that are folded, whose names are appended as it is read."""
+
+    def kept() -> Iterator[Any]:
+        for row in table.rows:
+            name = fold.name(row)
+            if name is None:
+                yield row
+            else:
+                names.append(name)
+
+    return msgspec.structs.replace(table, rows=kept())
+
+
+def _write_rows(rows: _Rows, limit: int | None, out: Write, *, coloured: bool) -> None:
+    """Write the rows under their headings, and what the headings lack."""
     days = [all(_is_midnight(values[number]) for values in rows.sample) for number in range(len(rows.columns))]
 
     def texts_of(values: Sequence[object]) -> list[str]:
@@ -164,11 +222,18 @@ def _table(table: Table, out: Write) -> None:
     if layout.shared:
         shared = ", ".join(f"{rows.labels[number]} {sample[0][number]}" for number in layout.shared)
         _sentence(f"same in all rows: {shared}", limit, out)
-    out(_heading(_line([rows.labels[number] for number in layout.shown], layout)) + "\n")
+    used = sum(layout.widths) + len(GAP) * len(layout.widths)
+    bars = _bars(rows, PLAIN if limit is None else min(limit - used, WIDEST))
+    if bars:
+        layout = layout.with_last(bars.width)
+    headings = [rows.labels[number] for number in layout.shown] + ([bars.heading] if bars else [])
+    out(_heading(_line(headings, layout)) + "\n")
     for values in rows:
         texts = texts_of(values)
         roles = [role_of(rows.columns[number].name, values[number]) for number in layout.shown] if coloured else ()
-        _row([texts[number] for number in layout.shown], roles, rows.columns, layout, out)
+        cells_of_row = _cells([texts[number] for number in layout.shown], rows.columns, layout)
+        for line in zip_longest(*cells_of_row, *([[bars.of(values)]] if bars else []), fillvalue=""):
+            out(_line(line, layout, roles) + "\n")
     narrowed = [number for number, less in zip(layout.shown, layout.narrowed, strict=True) if less]
     lacking = {"no room for": layout.left_out, "cut": [number for number in narrowed if rows.columns[number].cut]}
     parts = [
@@ -190,13 +255,10 @@ def _sentence(text: str, limit: int | None, out: Write) -> None:
         out(f"{line}\n")
 
 
-def _row(
-    texts: Sequence[str], roles: Sequence[Role | None], columns: Sequence[Column], layout: _Layout, out: Write
-) -> None:
-    parts = zip(layout.shown, texts, layout.widths, layout.narrowed, strict=True)
-    cells_of_row = [_lines_of(columns[number], text, width if less else None) for number, text, width, less in parts]
-    for line in zip_longest(*cells_of_row, fillvalue=""):
-        out(_line(line, layout, roles) + "\n")
+def _cells(texts: Sequence[str], columns: Sequence[Column], layout: _Layout) -> list[list[str]]:
+    """The lines of each cell of a row."""
+    parts = zip(layout.shown, texts, layout.widths, layout.narrowed, strict=False)
+    return [_lines_of(columns[number], text, width if less else None) for number, text, width, less in parts]
 
 
 def _line(texts: Sequence[str], layout: _Layout, roles: Sequence[Role | None] = ()) -> str:
@@ -246,6 +308,10 @@ class _Layout(msgspec.Struct, frozen=True):
     right: Sequence[bool]
     shared: Sequence[int]
     left_out: Sequence[int]
+
+    def with_last(self, width: int) -> _Layout:
+        """The layout with a further column at the end, which is none of the table's."""
+        return msgspec.structs.replace(self, widths=[*self.widths, width], right=[*self.right, False])
 
 
 def _laid_out(rows: _Rows, texts: Sequence[Sequence[str]], limit: int | None) -> _Layout:

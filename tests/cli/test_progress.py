@@ -7,6 +7,7 @@ import io
 import pytest
 
 from pik.cli.progress import WINDOW, Bar, Lines, Rate, progress
+from pik.cli.text import cells
 from pik.runtime import SILENT
 
 
@@ -100,6 +101,32 @@ def test_the_bar_draws_on_stderr_only_and_leaves_nothing(
     assert "10 of 10 lines" in stream.getvalue()
     assert "0.0 MB" in stream.getvalue()
     assert capsys.readouterr().out == "data\ndata\n"
+
+
+def test_the_line_fits_every_terminal_and_figures_come_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LC_ALL", "C.UTF-8")
+    stream = Terminal()
+    monkeypatch.setattr("sys.stderr", stream)
+    now = [50.0]
+    bar = Bar(lambda: now[0])
+    label = f"ingesting exports/{'very-long-name-' * 8}日本-0042.jsonl"
+    with monkeypatch.context() as patch:
+        patch.setattr("rich.progress.Progress.start", lambda _: None)
+        bar.start(label, 12_345_600_000, "bytes")
+    now[0] += 2
+    bar.advance(1_234_500_000)
+    figures = "1,234.5 of 12,345.6 MB, 617.2 MB a second, 18s left"
+    assert bar.line(140) == (
+        "ingesting …ame-very-long-name-very-long-name-very-long-name-日本-0042.jsonl [█         ] " + figures
+    )
+    assert bar.line(80) == "ingesting …e-日本-0042.jsonl " + figures
+    assert bar.line(70) == "ingesting " + figures
+    for width in range(2, 200):
+        assert cells(bar.line(width)) <= width
+        assert bar.line(width)[-len(figures) :] == figures or width < len(figures)
+    monkeypatch.setenv("LC_ALL", "C")
+    assert " [#         ] " in bar.line(140)
+    bar.stop()
 
 
 def test_a_file_name_cannot_command_the_bar(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -280,7 +280,7 @@ DUPLICATES_BY = Schema(
         "groups",
         "most first",
         *GROUPED,
-        Column("duplicates", Count, "exact + conflict"),
+        Column("duplicates", Count, "exact + conflict", bar=True),
         Column("exact", Count),
         Column("conflict", Count),
         empty=lambda found: f"no such duplicates {found['window'].within}",

@@ -21,7 +21,7 @@ from pik.cli.commands.inspect.corrected import (
     notes,
 )
 from pik.cli.commands.inspect.follow import expect_followable, show_as_recorded
-from pik.cli.commands.inspect.groups import GROUPED, read_by, shown_group
+from pik.cli.commands.inspect.groups import GROUPED, read_by, shown_group, with_hours_without
 from pik.cli.context import Context
 from pik.cli.document import NOTE, TRUNCATED, Column, Field, Rows, Schema
 from pik.cli.options import option
@@ -258,10 +258,11 @@ def _show_groups(
         more = f"--limit N shows more than the {first} {limit:,}" if found.summary.truncated else None
         return notes(more, effects_note(effects()))
 
+    is_for_people = cli.settings.format in (Format.TABLE, Format.MD)
     cli.show(
         shown_group(EVENTS_BY, by),
         {**head, "by": str(by)},
-        groups=found,
+        groups=with_hours_without(found) if by == "hour" and is_for_people else found,
         events=lambda: found.summary.events,
         matched=lambda: found.summary.groups,
         truncated=lambda: found.summary.truncated,
@@ -377,7 +378,7 @@ EVENTS_BY = Schema(
         "groups",
         "most first; hours in order",
         *GROUPED,
-        Column("events", Count, "with `--class`: deliveries"),
+        Column("events", Count, "with `--class`: deliveries", bar=True),
         empty=lambda found: f"no such events {found['window'].within}",
     ),
     Field("events", Count, "in all groups, shown or not"),

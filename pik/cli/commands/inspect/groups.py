@@ -2,23 +2,57 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from pik.cli.document import Column, Schema
 from pik.cli.values import Instant, Json
-from pik.model.instant import parse_instant
+from pik.model.instant import HOUR, format_instant, parse_instant
 
 if TYPE_CHECKING:
     from pik.model.path import EventPath
+    from pik.usecases.inspect.count_events import EventGroup
 
 NAMES = ("source", "type", "entity", "batch", "hour")
 """What --by names beside paths."""
 
+
+class HoursWithout(msgspec.Struct, frozen=True):
+    """Successive hours without an event, from the hour `group` on: one row of a table."""
+
+    group: str
+    hours: int
+    events: int = 0
+
+    @property
+    def text(self) -> str | None:
+        """What stands for more than one hour."""
+        return f"({self.hours:,} hours without)" if self.hours > 1 else None
+
+
+def with_hours_without(groups: Iterable[EventGroup]) -> Iterator[EventGroup | HoursWithout]:
+    """Yield groups by hour, in order, and between them what tells people of hours without events."""
+    next_hour: int | None = None
+    for one in groups:
+        hour = parse_instant(one.group)
+        if next_hour is not None and hour > next_hour:
+            yield HoursWithout(format_instant(next_hour), (hour - next_hour) // HOUR)
+        yield one
+        next_hour = hour + HOUR
+
+
 GROUPED = (
     *(Column(name, str, get="group", only=f"with `--by {name}`") for name in NAMES[:-1]),
-    Column("hour", Instant, "of `event_time`", get=lambda row: parse_instant(row.group), only="with `--by hour`"),
+    Column(
+        "hour",
+        Instant,
+        "of `event_time`",
+        get=lambda row: parse_instant(row.group),
+        text=lambda row: row.text if isinstance(row, HoursWithout) else None,
+        only="with `--by hour`",
+    ),
     Column(
         "value",
         Json,

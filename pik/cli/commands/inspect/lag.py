@@ -169,20 +169,9 @@ def lag_bounds(row: tuple[LagReport, Bar]) -> str:
     return f"{format_duration(bar.start)} to {format_duration(bar.end)}"
 
 
-_WIDTH = 30
-
-
 def _percent(row: tuple[LagReport, Bar]) -> Decimal:
     total = sum(bar.events for bar in row[0].histogram)
     return Decimal((row[1].events * 20_000 + total) // (2 * total)).scaleb(-2)
-
-
-def _bar(row: tuple[LagReport, Bar]) -> str:
-    """Return a bar of up to 30 columns, in eighths of one; whatever has events is seen."""
-    found, bar = row
-    eighths = -(-bar.events * _WIDTH * 8 // max(one.events for one in found.histogram))
-    bars = "█" * (eighths // 8) + ("▏▎▍▌▋▊▉"[eighths % 8 - 1] if eighths % 8 else "")
-    return f"{_percent(row):5.2f} {bars}".rstrip()
 
 
 _LIMITED = "with `--warn-after`, `--error-after`"
@@ -247,8 +236,8 @@ LAG = Schema(
         "from the first to the last bar with events",
         Column("from", Lag | None, "included; null: no bound", get=lambda row: row[1].start, text=lag_bounds),
         Column("to", Lag | None, "excluded; null: no bound", get=lambda row: row[1].end, detail=True),
-        Column("events", Count, get=lambda row: row[1].events),
-        Column("percent", Decimal, "of all events, to two digits after the point", get=_percent, text=_bar),
+        Column("events", Count, get=lambda row: row[1].events, bar=True),
+        Column("percent", Decimal, "of all events, to two digits after the point", get=_percent),
         empty="-",
     ),
     TRUNCATED,

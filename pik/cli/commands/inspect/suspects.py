@@ -112,7 +112,7 @@ SUSPECTS_BY = Schema(
         "groups",
         "most first",
         *GROUPED,
-        Column("suspects", Count),
+        Column("suspects", Count, bar=True),
         empty=lambda found: f"no suspects {found['window'].within}",
     ),
     Field("matched", Count, "suspects in all groups"),

@@ -11,14 +11,14 @@ import msgspec
 from pik.cli import options
 from pik.cli.command import FOUND, PARTLY, cli_command
 from pik.cli.context import Context
-from pik.cli.document import NEXT, Column, Field, Rows, Schema
+from pik.cli.document import NEXT, Column, Field, Fold, Rows, Schema
 from pik.cli.options import option
 from pik.cli.values import Count, Moment
 from pik.errors import InputError, number_of
 from pik.model.instant import Window
 
 if TYPE_CHECKING:
-    from pik.usecases.care.triage import Triage
+    from pik.usecases.care.triage import CheckResult, Triage
 
 
 class _Finding(msgspec.Struct):
@@ -99,6 +99,11 @@ def _nothing(found: Triage) -> str:
     return f"nothing found by {number_of(len(found.checks), 'check')}"
 
 
+def _name_of_clean(check: CheckResult) -> str | None:
+    """Return the name of a check that looked at everything, and found nothing."""
+    return None if check.findings or check.note or check.failure else check.check
+
+
 _COLUMNS = (
     Column("check", str),
     Column("what", str, wrap=True),
@@ -139,6 +144,7 @@ TRIAGE = Schema(
         Column(
             "failure", str | None, "why it could not look at everything; then the exit code is 3", wrap=True, rare=True
         ),
+        fold=Fold("nothing found by", _name_of_clean),
     ),
     NEXT,
 )
