@@ -22,12 +22,13 @@ class Heading:
 @dataclass(frozen=True, slots=True)
 class Grid:
     """A table as people read it. `left_out` is why and how many rows are missing, with the command that lists all;
-    `empty` the sentence where there are none."""
+    `empty` the sentence where there are none. One that is `folded` is for reference, and opened by who wants it."""
 
     headings: Sequence[Heading]
     rows: Sequence[Sequence[str]]
     left_out: str = ""
     empty: str = ""
+    folded: bool = False
 
 
 @dataclass(frozen=True, slots=True)

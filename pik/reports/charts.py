@@ -214,7 +214,9 @@ def _named(names: Sequence[str], width: str) -> Any:
 def _time(field: str, width: str) -> Any:
     """A horizontal axis of time: dates, and hours between them."""
     label = "utchours(datum.value) == 0 ? utcFormat(datum.value, '%Y-%m-%d') : utcFormat(datum.value, '%H:%M')"
-    axis = alt.Axis(tickCount=8 if width == "wide" else 2, labelExpr=label, labelOverlap=True, grid=False)
+    axis = alt.Axis(
+        tickCount=8 if width == "wide" else 2, labelExpr=label, labelOverlap="greedy", labelSeparation=12, grid=False
+    )
     return alt.X(field, title="event time (UTC)", scale=alt.Scale(type="utc"), axis=axis)
 
 

@@ -57,7 +57,9 @@ def test_the_incident_is_played_with_real_commands(tmp_path: Path) -> None:
     echoed = [line[2:] for line in result.stdout.splitlines() if line.startswith("$ ")]
     assert len(echoed) == len(STEPS)
     assert [re.sub("promote [0-9A-Z]{26}", "promote RUN", line) for line in echoed] == [step.line for step in STEPS]
-    assert result.stdout.count("(exit code 1)") == 1
+    assert result.stdout.count("(exit code 1)") == 2
+    assert result.stdout.endswith("\n  demo/report.html\n")
+    assert "late +2,858.08" in (tmp_path / "demo" / "report.html").read_text(encoding="utf-8")
     assert result.stdout.index("~   revenue") < result.stdout.index("no differences")
     assert not (tmp_path / "must not be used").exists()
     shown = re.search(r"pik show (\w+)", result.stdout)

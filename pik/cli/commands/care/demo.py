@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -68,7 +69,7 @@ def demo(
             raise PikError(f"`{line}` ended with exit code {code}, not {step.code}", hint=f"it ran in {place}")
         if code:
             print(f"(exit code {code})")
-    print(NEXT.format(directory=shlex.quote(str(place))))
+    print(NEXT.format(directory=shlex.quote(str(place)), report=REPORT), end="")
     return 0
 
 
@@ -94,6 +95,10 @@ def _newest_run(place: Path) -> str:
 
 _DAY = "--from 2026-03-02 --to 2026-03-03"
 _EVENING = "--from 2026-03-02T19:00:00Z --to 2026-03-02T22:00:00Z"
+
+
+REPORT = "report.html" if find_spec("vl_convert") else "report.md"
+"""The report of the incident; as a page it needs the extra `report`."""
 
 
 class Step(NamedTuple):
@@ -126,6 +131,11 @@ STEPS = (
         FOUND,
     ),
     Step("Which events explain it? Those that came ten hours late.", f"pik events --entity customer-17 {_EVENING}"),
+    Step(
+        "All of it on one page, for the incident document.",
+        f"pik report --incident late-events {_DAY} --out {REPORT} --quiet",
+        FOUND,
+    ),
     Step(
         "Compute the day again, beside what is current.", f"pik replay --all {_DAY} --reason 'late events of 2 March'"
     ),
@@ -160,5 +170,9 @@ Next, on a file of your own:
   pik ingest --help                      # ... or any other fields, with --map
   pik status                             # what the store holds
   pik events --entity ID --since 2h      # what really arrived
+
+The report of the incident, made before the repair, is a file for the post-mortem:
+
+  {directory}/{report}
 """
-"""The words at the end; `directory` is where it was played."""
+"""The words at the end; `directory` is where it was played, `report` the name of the report."""

@@ -175,7 +175,7 @@ def _histogram(arrivals: Arrivals) -> Figure:
         title,
         f"Bars of {number_of(total.events, 'event')} by how long they took, from {rows[0][0]} up to {rows[-1][0]}; most"
         f" ({fullest[1]:,}) took {fullest[0]}.",
-        Histogram("lag", rows),
+        Histogram("events", rows),
         _data([Heading("lag"), Heading("events", numeric=True)], rows, lambda one: [one[0], f"{one[1]:,}"]),
     )
 

@@ -54,6 +54,9 @@ _SAID_ELSEWHERE = frozenset(
 _WITHOUT_TABLE = frozenset({"histogram", "buckets"})
 """Tables that stand behind a figure."""
 
+_FOLDED = frozenset({"checks"})
+"""Tables for reference: the rule of each check, whether it found anything or not."""
+
 
 @dataclass(frozen=True, slots=True)
 class Labels:
@@ -160,7 +163,7 @@ def _tables(document: Document, part: ShownPart, more: str) -> Iterator[tuple[st
     for number, table in enumerate(document.tables):
         if table.name in _WITHOUT_TABLE or part.name in _WITHOUT_TABLE:
             continue
-        one = grid(table)
+        one = replace(grid(table), folded=table.name in _FOLDED)
         title = _TITLES.get(table.name, table.name.replace("_", " ").capitalize())
         yield title, replace(one, left_out=more) if number == 0 and more else one
 
