@@ -37,6 +37,7 @@ def shop(pik: Pik) -> Pik:
         (("--entity", "nobody"), "0 events match\n"),
         (("--source", "warehose"), "0 events match; did you mean --source warehouse?\n"),
         (("--type", "piad"), "0 events match; did you mean --type paid?\n"),
+        (("--type", "payed"), "0 events match; did you mean --type paid?\n"),
         (("--type", "refunded"), "0 events match\n"),
         (("--source", "warehouse", "--type", "Paid"), "0 events match; did you mean --type paid?\n"),
     ],
@@ -44,6 +45,13 @@ def shop(pik: Pik) -> Pik:
 def test_names_that_are_written_nearly_so_are_asked_about(shop: Pik, wanted: tuple[str, ...], said: str) -> None:
     result = shop("events", *wanted)
     assert (result.code, result.err) == (0, said)
+
+
+def test_errors_about_nothing_ask_likewise(shop: Pik) -> None:
+    for line in ("explain event_count custmer-17 2026-01-01", "diff aggregates --entity custmer-17"):
+        assert shop(*line.split()).err.endswith("\nhint: did you mean 'customer-17'?\n")
+    assert "did you mean" not in shop("explain", "event_count", "customer-17", "2026-01-02").err
+    assert shop("gaps", "--source", "warehose").err.endswith("\nhint: did you mean --source warehouse?\n")
 
 
 def test_the_look_at_the_store_is_bounded(shop: Pik, monkeypatch: pytest.MonkeyPatch) -> None:

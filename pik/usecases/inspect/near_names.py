@@ -24,6 +24,10 @@ _BATCHES_SEARCHED = 50
 """The newest batches, whose sources are looked at."""
 
 
+_ALIKE, _ENTITIES_ALIKE = 0.6, 0.75
+"""How alike names are that may be misspelt (difflib's ratio): there are few sources and types, and many entities."""
+
+
 class _Names(msgspec.Struct):
     """The names in a raw line."""
 
@@ -61,14 +65,14 @@ def _newest(store: Store) -> Iterator[Collection[str]]:
 
 
 def _question(option: str, name: str, known: Collection[str]) -> str:
-    near = [] if name in known else _misspelt(name, known)
+    near = [] if name in known else _misspelt(name, known, _ALIKE)
     return f"; did you mean {' or '.join(f'{option} {one}' for one in near)}?" if near else ""
 
 
-def _misspelt(name: str, known: Collection[str]) -> list[str]:
+def _misspelt(name: str, known: Collection[str], ratio: float) -> list[str]:
     """Return the names that are written nearly so. Those with other digits are other things, not misspelt ones."""
     by_letters = {one.lower(): one for one in sorted(known) if _digits(one) == _digits(name)}
-    return [by_letters[one] for one in get_close_matches(name.lower(), by_letters, n=2, cutoff=0.75)]
+    return [by_letters[one] for one in get_close_matches(name.lower(), by_letters, n=2, cutoff=ratio)]
 
 
 def _digits(name: str) -> str:
@@ -103,7 +107,9 @@ def did_you_mean(store: Store, entities: Sequence[str], window: Window = ALL_TIM
     """Return the question whether entities of similar names were meant, after `before`; empty if there are none."""
     similar = [found for entity in entities for found in _similar_names(store, entity, window)]
     if not similar and not store.deployed:
-        similar = [found for entity in entities for found in _misspelt(entity, _sample(store, window).entities)]
+        known = _sample(store, window).entities if entities else set()
+        unknown = [entity for entity in entities if entity not in known]
+        similar = [found for entity in unknown for found in _misspelt(entity, known, _ENTITIES_ALIKE)]
     return f"{before}did you mean {' or '.join(map(repr, similar))}?" if similar else ""
 
 

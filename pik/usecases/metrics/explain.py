@@ -27,6 +27,7 @@ from pik.rawlog.objects import frame_lines, parse
 from pik.rawlog.selection import Overrides, Selection
 from pik.runtime.storage import Spool
 from pik.usecases.availability import expect_held
+from pik.usecases.inspect.near_names import did_you_mean
 from pik.usecases.metrics.chain import (
     EXACT,
     Cause,
@@ -153,10 +154,11 @@ def explain(
         found = chain.explanation(entity, window.start, scenario, metric)
     if found.left.version is None and found.recomputed is None and not any(one.share for one in found.shares):
         lacking = "no value on either side" if left or right else "neither a current value nor events"
+        values = command("aggregates", "--metric", metric.name, *options_of(entity))
         raise NothingSelected(
             f"nothing to explain: {metric.name} of {entity_text(entity)} has {lacking}"
             f" in the bucket {display_instant(window.start)}",
-            hint=command("aggregates", "--metric", metric.name, *options_of(entity)),
+            hint=did_you_mean(store, entities_of(entity)) or values,
         )
     return found
 

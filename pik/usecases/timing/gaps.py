@@ -21,6 +21,7 @@ from pik.rawlog.selection import NO_OVERRIDES, Overrides, Selection
 from pik.runtime.storage import Sorter
 from pik.usecases.availability import expect_held
 from pik.usecases.inspect.events import nothing_selected
+from pik.usecases.inspect.near_names import meant_names
 from pik.usecases.timing.grouping import HOUR_OF_EVENT, Grouping
 from pik.usecases.timing.lag import filter_sql, filtered
 from pik.usecases.timing.sequence import MARGIN, MissingNumbers, NumberSequence, missing_numbers
@@ -188,8 +189,9 @@ def _nothing(store: Store, wanted: Filter) -> NothingSelected:
     named = " and ".join(
         f"{kind} {name!r}" for kind, name in (("source", wanted.source), ("type", wanted.event_type)) if name
     )
+    meant = "" if store.deployed else meant_names(store, wanted).removeprefix("; ")
     return NothingSelected(
-        f"nothing to look at: no event of {named} {wanted.window.within}", hint="pik events --limit 20"
+        f"nothing to look at: no event of {named} {wanted.window.within}", hint=meant or "pik events --limit 20"
     )
 
 
