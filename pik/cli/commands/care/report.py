@@ -20,6 +20,7 @@ from pik.model.metric import Metric
 
 if TYPE_CHECKING:
     from pik.cli.commands.care.report_parts import ShownPart
+    from pik.model.instant import Zone
     from pik.ports.store import Store
     from pik.usecases.report.incident import Question, Report
 
@@ -183,7 +184,8 @@ def _content(cli: Context, store: Store, found: Report, incident: str, form: str
     if form == "json":
         return _json(cli, found, parts, incident), parts
     zone = cli.settings.display_zone
-    labels = Labels(incident, "UTC" if zone is None else zone.name, _same_command(found.question, incident, form))
+    again = _same_command(found.question, incident, form, zone)
+    labels = Labels(incident, "UTC" if zone is None else zone.name, again)
     shown = page(found, parts, labels, cli.advice)
     if form == "html":
         return cli.html_report()(shown), parts
@@ -192,12 +194,13 @@ def _content(cli: Context, store: Store, found: Report, incident: str, form: str
     return markdown(shown), parts
 
 
-def _same_command(asked: Question, incident: str, form: str) -> str:
+def _same_command(asked: Question, incident: str, form: str, zone: Zone | None) -> str:
     """Return the command that makes the report again, its times resolved."""
     words = [word for entity in asked.entities for word in ("--entity", entity)]
     words += [word for metric in asked.metrics for word in ("--metric", metric)]
     times = (("--from", asked.window.from_text), ("--to", asked.window.to_text))
     words += [word for name, text in times if text for word in (name, text)]
+    words += [] if zone is None else ["--display-timezone", zone.name]
     return command("report", "--incident", incident, *words, "--out", "-", "--as", form)
 
 
