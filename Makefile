@@ -16,7 +16,7 @@ CODE := $(wildcard pik tests bench tools)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 unexport PYTHONDONTWRITEBYTECODE # or every process compiles all of pik again
 
-.PHONY: help venv .venv-ministack .venv-sam .venv-checkov .venv-seaweedfs .venv-docs demo test lint lint-stack lint-docs test-deep bench docs dist lock clean
+.PHONY: help venv .venv-ministack .venv-sam .venv-checkov .venv-seaweedfs .venv-docs .venv-hadolint demo test lint lint-stack lint-docs test-deep bench docs dist lock clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' Makefile | awk -F'|' '{printf "%-16s %s\n", $$1, $$2}'
@@ -51,6 +51,7 @@ venv: $(STAMP) ## set up .venv
 .venv-checkov: .venv-checkov/.locked
 .venv-seaweedfs: .venv-seaweedfs/.locked
 .venv-docs: .venv-docs/.locked
+.venv-hadolint: .venv-hadolint/.locked
 
 demo: $(STAMP) ## set up, then play an incident from the first question to the repair
 	@$(BIN)/pik demo
@@ -62,10 +63,11 @@ lint: $(STAMP) ## the checks without the tests
 	@$(BIN)/lint-imports --no-logo
 
 # No tool calls home: neither SAM's telemetry nor checkov's downloads.
-lint-stack: .venv-sam/.locked .venv-checkov/.locked ## the checks of template.yaml
+lint-stack: .venv-sam/.locked .venv-checkov/.locked .venv-hadolint/.locked ## the checks of template.yaml and the Dockerfile
 	@SAM_CLI_TELEMETRY=0 .venv-sam/bin/sam validate --lint >/dev/null
 	@.venv-sam/bin/cfn-lint template.yaml
 	@.venv-checkov/bin/checkov --framework cloudformation --file template.yaml --skip-download --compact --quiet
+	@.venv-hadolint/bin/hadolint Dockerfile
 
 # A warning, such as a broken link or a page that the navigation lacks, is an error; --quiet would hide it from --strict.
 SITE = NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict
@@ -104,6 +106,7 @@ lock: ## fit the locks to pyproject.toml and the .in files; LOCK_ARGS=--upgrade 
 	@test -x .venv-lock/bin/uv || { $(PYTHON) -m venv .venv-lock && .venv-lock/bin/python -m pip install -qq uv==$(UV_VERSION); }
 	@$(COMPILE) pyproject.toml --all-extras -o requirements.lock
 	@for in in tools/envs/*.in; do $(COMPILE) $$in -o $${in%.in}.lock || exit 1; done
+	@$(COMPILE) pyproject.toml -c requirements.lock -o packaging/image.lock
 	@for in in packaging/*.in; do $(COMPILE) $$in -c requirements.lock -o $${in%.in}.lock || exit 1; done
 
 clean: ## remove what these targets made, stores and benchmark inputs excepted
