@@ -27,11 +27,11 @@ _OF_A_RUN = "run_id"
 
 
 class Recorder(Context):
-    """A command's context that has its store, and writes its result as JSON to a file."""
+    """A command's context that has its store, and writes its result as JSON."""
 
-    def __init__(self, outer: Context, store: Store, path: Path) -> None:
+    def __init__(self, outer: Context, store: Store) -> None:
         super().__init__()
-        self.store, self.path = store, path
+        self.store = store
         self.settings = replace(outer.settings, format=Format.JSON, display_zone=None, quiet=True, actor=_ACTOR)
         self.progress = outer.progress
 
@@ -41,15 +41,14 @@ class Recorder(Context):
         return self.store
 
     def show(self, schema: Schema, source: Any = None, /, **given: Any) -> None:
-        """Write the result to the file."""
-        with (
-            open(self.path, "w", encoding="utf-8", errors="backslashreplace") as file,
-            redirect_stdout(file),
-        ):
-            super().show(schema.without(_OF_A_RUN), source, **given)
+        """Write the result, without what is another one each time."""
+        super().show(schema.without(_OF_A_RUN), source, **given)
 
     def close(self) -> None:
         """Leave the progress to the command that this one is a part of."""
+
+
+PAGE = "documents/report.html"
 
 
 def document_commands(request: BundleRequest) -> dict[str, list[str]]:
@@ -67,24 +66,46 @@ def document_commands(request: BundleRequest) -> dict[str, list[str]]:
         "lag": ["lag", *window, *entities],
         "history": ["history"],
         "verify": ["verify"],
+        "report": ["report", "--incident", request.incident, *scope, "--out", "-", "--as", "json"],
     }
+
+
+def write_page(cli: Context, store: Store, request: BundleRequest, root: Path) -> list[Document]:
+    """Write the report as a page for people, which is the same as its document; none, where the charts' libraries are
+    not there."""
+    words = [*document_commands(request)["report"][:-1], "html"]
+    try:
+        return [_run(cli, store, root, PAGE, words)]
+    except PikError as error:
+        (root / PAGE).unlink(missing_ok=True)
+        cli.note(f"the bundle has no {PAGE}: {error.message}; {error.hint}")
+        return []
 
 
 def write_documents(cli: Context, store: Store, request: BundleRequest, root: Path) -> list[Document]:
     """Run the commands on the store, and write what each says below `root`."""
-    from pik.cli.app import run_in
     from pik.usecases.bundle.contents import DOCUMENTS, Document
-    from pik.usecases.bundle.opening import source_name
 
-    (root / DOCUMENTS).mkdir(parents=True)
-    sealed, documents = cli.sealed(store, source_name(request.incident)), []
+    documents = []
     for name, words in document_commands(request).items():
         member = f"{DOCUMENTS}{name}.json"
-        path = root / member
         try:
-            code = run_in(Recorder(cli, sealed, path), words)
+            documents.append(_run(cli, store, root, member, words))
         except PikError as error:
-            code = error.exit_code
-            path.write_bytes(msgspec.json.encode({"error": error.message, "hint": error.hint or None}) + b"\n")
-        documents.append(Document(name=member, command=command(*words), exit_code=code))
+            said = msgspec.json.encode({"error": error.message, "hint": error.hint or None})
+            (root / member).write_bytes(said + b"\n")
+            documents.append(Document(name=member, command=command(*words), exit_code=error.exit_code))
     return documents
+
+
+def _run(cli: Context, store: Store, root: Path, member: str, words: list[str]) -> Document:
+    """Write what one command says. Raises PikError."""
+    from pik.cli.app import run_in
+    from pik.usecases.bundle.contents import Document
+
+    path = root / member
+    path.parent.mkdir(parents=True, exist_ok=True)
+    incident = store.copy.source if store.copy else ""
+    with open(path, "w", encoding="utf-8", errors="backslashreplace") as file, redirect_stdout(file):
+        code = run_in(Recorder(cli, cli.sealed(store, incident)), words)
+    return Document(name=member, command=command(*words), exit_code=code)

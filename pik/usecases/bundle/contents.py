@@ -26,7 +26,7 @@ REDACTED = "rows/redacted.jsonl"
 ROWS = (METRICS, VERSIONS, RUNS, PROMOTIONS, REDACTED)
 
 _INCIDENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
-_DOCUMENT = re.compile(rf"{DOCUMENTS}[a-z][a-z-]{{0,30}}\.json", re.ASCII)
+_DOCUMENT = re.compile(rf"{DOCUMENTS}[a-z][a-z-]{{0,30}}\.json|{DOCUMENTS}report\.html", re.ASCII)
 _RAW = {RawKind.SEGMENT, RawKind.REJECTS, RawKind.PULL, RawKind.CORRECTION, RawKind.LIST}
 
 

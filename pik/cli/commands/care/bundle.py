@@ -17,8 +17,9 @@ from pik.errors import command
 from pik.model.instant import Window
 
 if TYPE_CHECKING:
+    from pik.ports.store import Store
     from pik.usecases.bundle.check import BundleCheck
-    from pik.usecases.bundle.contents import BundleRequest
+    from pik.usecases.bundle.contents import BundleRequest, Document
 
 
 @cli_command(
@@ -59,8 +60,9 @@ def bundle(
     """Write the evidence of a window to one file: raw, index, values, corrections, and what pik makes of them.
 
     The file is a tar archive that also other programs read. What `pik pull` would copy is in it, the runs and
-    promotions of the window's values, and the results of triage, diff, explain, replay --dry-run, duplicates, lag,
-    history and verify, computed from what is in the file. --metric limits the diff, the explanation and the plan.
+    promotions of the window's values, the report, and the results of triage, diff, explain, replay --dry-run,
+    duplicates, lag, history and verify, computed from what is in the file. --metric limits the diff,
+    the explanation, the plan and the report.
 
     --redact replaces payload values, or entity ids, by hashes that no one can guess without the key; metrics that read
     them are left out. So is what may repeat a value: original records, unknown fields, keys, file names, rejects.
@@ -69,7 +71,6 @@ def bundle(
     every byte and computes the results again; `pik --store FILE …` reads it as a store that nothing can be written to.
     The window must be over. What is missing or damaged in the source is listed, with exit code 3.
     """
-    from pik.cli.recorder import write_documents
     from pik.rawlog.objects import expect_new
     from pik.usecases.bundle.contents import BundleRequest, expect_incident
     from pik.usecases.bundle.pack import make_bundle
@@ -96,12 +97,18 @@ def bundle(
         out,
         redaction,
         cli.make_copy,
-        partial(write_documents, cli),
+        partial(_all_documents, cli),
         cli.engine(),
         cli.progress,
     )
     cli.show(BUNDLE, done, **_head(request), out=str(out), next=command("verify", str(out)))
     return PARTLY if done.problems else None
+
+
+def _all_documents(cli: Context, store: Store, request: BundleRequest, root: Path) -> list[Document]:
+    from pik.cli.recorder import write_documents, write_page
+
+    return [*write_documents(cli, store, request, root), *write_page(cli, store, request, root)]
 
 
 def _head(request: BundleRequest) -> dict[str, object]:
@@ -150,7 +157,7 @@ _HEAD = (
     Field("incident", str),
     Field("requested", Window),
     Field("entities", list[str] | None, "null: all"),
-    Field("metrics_compared", list[str] | None, "of the diff, the explanation and the plan; null: all"),
+    Field("metrics_compared", list[str] | None, "of the diff, the explanation, the plan and the report; null: all"),
     Field("effective", Window, "the window that is in it: whole days and buckets"),
 )
 
