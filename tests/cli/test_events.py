@@ -322,4 +322,4 @@ def test_following_starts_at_a_time_of_recording_and_ends_with_ctrl_c(
     assert (result.code, "interrupted" in result.err, result.out.count("\n")) == (130, True, 2)
     for options in (("--by", "hour"), ("--newest",), ("--where", "true"), ("--format", "json")):
         refused = pik("events", "--follow", *options)
-        assert (refused.code, "--follow" in refused.err, "hint:" in refused.err) == (2, True, True)
+        assert (refused.code, "--follow" in refused.err, "hint" in refused.err) == (2, True, True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import resource
 import shutil
 import subprocess
@@ -35,6 +36,9 @@ def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
 
 def is_one_sentence_and_a_hint(errors: str) -> bool:
     lines = errors.splitlines()
+    if len(lines) == 1 and errors.startswith("{"):  # of a command with --format json
+        found = json.loads(errors)
+        return bool(found["error"] and found["hint"])
     return len(lines) == 2 and lines[0].startswith("error: ") and lines[1].startswith("hint: ")
 
 
