@@ -270,10 +270,10 @@ class Context:
         return target_of(url, taken=taken)
 
     def html_report(self) -> Renderer:
-        """What draws a report as one HTML file."""
-        from pik.reports import html
+        """What draws a report as one HTML file. Raises UsageError where it is not installed."""
+        from pik.reports import html_renderer
 
-        return html
+        return html_renderer()
 
     def exporter(self, layout: Layout) -> Exporter:
         """The exporter that writes this layout."""

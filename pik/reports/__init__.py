@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from pik.errors import UsageError
-from pik.ports.report import Page
+from pik.ports.report import Renderer
 
 
-def html(page: Page) -> bytes:
-    """Return the page as one HTML file. Raises UsageError where what draws charts is not installed."""
+def html_renderer() -> Renderer:
+    """Return what draws a page as one HTML file. Raises UsageError where what draws its charts is not installed."""
     try:
-        from pik.reports.page import html as render
+        from pik.reports.page import html
     except ModuleNotFoundError as error:
         raise UsageError(
             f"a report as HTML needs the package {error.name}, which is not installed (.md and .json need none)",
             hint="pip install 'pik[report]'",
         ) from None
-    return render(page)
+    return html

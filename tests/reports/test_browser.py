@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pik.reports import html
+from pik.reports.page import html
 from tests.support.report_page import page as sample
 
 pytestmark = pytest.mark.xdist_group("browser")  # it is started once

@@ -13,8 +13,9 @@ import pytest
 
 from pik.errors import UsageError
 from pik.ports.report import Chart, Figure, Page, Section, Values, Waterfall
-from pik.reports import html
+from pik.reports import html_renderer
 from pik.reports.charts import WIDTHS, svg
+from pik.reports.page import html
 from tests.support.report_page import CHARTS, START, grid, page
 
 
@@ -61,7 +62,7 @@ def test_the_policy_allows_its_own_style_and_script_alone(drawn: str) -> None:
 
 
 def test_the_same_page_is_the_same_bytes_in_another_process(drawn: str) -> None:
-    program = "import sys; from pik.reports import html; from tests.support.report_page import page; "
+    program = "import sys; from pik.reports.page import html; from tests.support.report_page import page; "
     program += "html(page()); sys.stdout.buffer.write(html(page()))"
     environment = {"TZ": "Asia/Tokyo", "LANG": "de_DE.UTF-8", "PYTHONHASHSEED": "7"}
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, env=environment)
@@ -97,5 +98,5 @@ def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPat
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "altair", None)
     with pytest.raises(UsageError, match="altair") as raised:
-        html(page())
+        html_renderer()
     assert raised.value.hint == "pip install 'pik[report]'"

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     # evidence that leaves the company
     head -c 32 /dev/urandom > redact.key
-    pik bundle --incident INC-1234 --from 2026-01-30 --to 2026-01-31 --redact payload.email \
+    pik bundle --incident INC-1234 --from 2026-01-30 --to 2026-01-31 --redact payload.email \\
         --redact-key redact.key --out INC-1234-redacted.tar.zst
 
     # check it, anywhere; and ask it questions

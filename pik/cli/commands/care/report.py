@@ -76,6 +76,8 @@ def report(
     form = _format(out, as_)
     if out != STDOUT:
         _expect_writable(Path(out), replace=force)
+    if form == "html":
+        cli.html_report()  # that it is not installed is said before all of the work
     store = cli.open_store()
     with options.at_one_time(last_recording(store)) if _is_relative(period) else nullcontext():
         window = period.window()
