@@ -17,7 +17,7 @@ from pik.cli.commands.inspect.corrected import (
 from pik.cli.context import Context
 from pik.cli.document import NOTE, Column, Field, Rows, Schema, or_null
 from pik.cli.options import argument, option
-from pik.cli.values import Count, Entity, Instant, Json, Lag
+from pik.cli.values import Count, Entity, Instant, Json, Lag, words
 from pik.config import Format
 from pik.model.instant import parse_instant
 
@@ -137,5 +137,6 @@ SHOW = Schema(
         list[Json],
         "an array: the raw line of each delivery shown ([format.md](format.md))",
         get=lambda found: [Json(row.line) for row in found.deliveries],
+        text=lambda found: "\n".join(words(Json(row.line)) for row in found.deliveries),
     ),
 )
