@@ -291,6 +291,14 @@ class TestHostileArchives:
         assert (bundled / "evil.tar.zst").stat().st_size < 1 << 20
         self.refused(pik, f"expands to more than {EXPANSION:,} times its size")
 
+    @pytest.mark.parametrize("name", [MANIFEST, SUMS])
+    def test_what_would_fill_the_memory(self, pik, root, bundled, name, monkeypatch):
+        monkeypatch.setattr("pik.usecases.bundle.opening._LARGEST_TEXT", 10_000)
+        (root / name).write_bytes((root / name).read_bytes() + b" " * 10_000)
+        names = [str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()]
+        write_archive(bundled / "evil.tar.zst", root, names, "INC-1", SILENT)
+        self.refused(pik, "is larger than 10,000 bytes, which is refused")
+
     @pytest.mark.parametrize("name", ["rows/versions.jsonl", "rows/metrics.jsonl", MANIFEST, "raw/pulls"])
     def test_rows_that_say_nothing(self, pik, root, bundled, name):
         path = next((root / name).iterdir()) if (root / name).is_dir() else root / name

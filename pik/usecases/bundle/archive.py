@@ -37,7 +37,7 @@ _END = bytes.fromhex("522a4d18 28000000")
 _END_SIZE = len(_END) + 40
 _CHUNK = 1 << 20
 _BLOCK = tarfile.BLOCKSIZE
-_LARGEST_LIST = 1 << 30
+_LARGEST_LIST = 1 << 28
 
 EXPANSION = 1000
 """How many times the size of the file its members may have together, at most."""

@@ -35,6 +35,9 @@ from pik.usecases.pull import recorded_contents, restore_index
 MakeCopy = Callable[[str, Path], Store]
 """Makes an empty copy of the store of that name in a directory."""
 
+_LARGEST_TEXT = 1 << 28
+"""Bytes that a member which is read whole may have."""
+
 _Line = TypeVar("_Line", bound=msgspec.Struct)
 
 
@@ -72,7 +75,11 @@ def read_manifest(archive: Archive) -> Manifest:
     """Return the manifest, which is the first member. Raises InputError, Damaged."""
     for name, content in archive.members():
         if name.partition("/")[2] == MANIFEST:
-            data = b"".join(content)
+            data = bytearray()
+            for piece in content:
+                data += piece
+                if len(data) > _LARGEST_TEXT:
+                    raise _too_large(name)
             try:
                 manifest = msgspec.json.decode(data, type=Manifest)
             except (msgspec.MsgspecError, UnicodeDecodeError) as error:
@@ -116,9 +123,15 @@ def _extract(archive: Archive, prefix: str, root: Path, progress: Progress) -> N
             raise Damaged(f"the member {name!r} of the bundle is not the one in its {SUMS}", hint="use another copy")
 
 
+def _too_large(name: str) -> InputError:
+    return InputError(f"the member {name!r} of the bundle is larger than {_LARGEST_TEXT:,} bytes, which is refused")
+
+
 def _sums(root: Path) -> dict[str, str]:
     if not (root / SUMS).exists():
         raise InputError(f"the bundle has no {SUMS}")
+    if (root / SUMS).stat().st_size > _LARGEST_TEXT:
+        raise _too_large(SUMS)
     lines = (root / SUMS).read_text(encoding="utf-8", errors="replace").splitlines()
     return {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
 
