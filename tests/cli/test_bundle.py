@@ -17,6 +17,8 @@ from pik.usecases.bundle.archive import EXPANSION, Archive, write_archive
 from pik.usecases.bundle.contents import MANIFEST, SUMS
 from pik.usecases.bundle.pack import _write_sums
 
+pytestmark = pytest.mark.xdist_group("bundle")  # whose store is made once for each process
+
 WINDOW = ("--from", "2026-01-01", "--to", "2026-01-03")
 MAKE = ("bundle", "--incident", "INC-1", *WINDOW)
 METRIC = """
@@ -49,6 +51,13 @@ def bundled(pik: Any, tmp_path: Path, once: Any) -> Path:
 
     once(build)
     return tmp_path
+
+
+@pytest.fixture
+def without_documents(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For what does not depend on what is computed from a bundle, which takes most of the time."""
+    monkeypatch.setattr("pik.cli.recorder.document_commands", lambda _: {})
+    monkeypatch.setattr("pik.cli.recorder.write_page", lambda *_: [])
 
 
 def unpacked(bundle: Path, into: Path) -> Path:
@@ -191,7 +200,7 @@ def test_a_bundle_can_be_pulled_from(pik, bundled):
     assert pik("replay", "--all", *WINDOW, "--store", "copy", "--promote", "--yes").code == 0
 
 
-def test_nothing_is_left_behind(pik, bundled, monkeypatch):
+def test_nothing_is_left_behind(pik, bundled, monkeypatch, without_documents):
     place = bundled / "scratch"
     place.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(place))
@@ -237,7 +246,7 @@ def test_a_dry_run_writes_nothing(pik, bundled):
     assert (plan["dry_run"], plan["segments"], (bundled / "c.tar.zst").exists()) == (True, 3, False)
 
 
-def test_what_the_source_lost_is_listed_and_stays_listed(pik, bundled):
+def test_what_the_source_lost_is_listed_and_stays_listed(pik, bundled, without_documents):
     next((bundled / ".pik/raw/event_date=2026-01-01").iterdir()).unlink()
     made = pik(*MAKE, "--out", "c.tar.zst", "--format", "json")
     assert (made.code, [one["kind"] for one in made.json()["problems"]]) == (3, ["missing"])

@@ -14,6 +14,8 @@ from pik.runtime import SILENT
 from pik.usecases.bundle.archive import Archive
 from pik.usecases.bundle.redaction import read_redaction
 
+pytestmark = pytest.mark.xdist_group("bundle")  # whose store is made once for each process
+
 WINDOW = ("--from", "2026-01-01", "--to", "2026-01-03")
 MAKE = ("bundle", "--incident", "INC-1", *WINDOW, "--redact-key", "redact.key")
 METRICS = """
@@ -85,6 +87,13 @@ def made(pik: Any, name: str, *paths: str) -> Any:
     return done.json()
 
 
+@pytest.fixture
+def without_documents(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For what does not depend on what is computed from a bundle, which takes most of the time."""
+    monkeypatch.setattr("pik.cli.recorder.document_commands", lambda _: {})
+    monkeypatch.setattr("pik.cli.recorder.write_page", lambda *_: [])
+
+
 def test_no_redacted_value_is_anywhere_in_it(pik, store):
     done = made(pik, "r.tar.zst", "payload.email", "payload.who.email", "entity_id")
     assert done["not_recomputable"] == ["of_one_customer"]
@@ -113,7 +122,7 @@ def test_what_can_be_recomputed_is_as_in_the_store(pik, store):
     assert sorted(kinds[0]) == sorted(kinds[1]) == ["conflict", "exact"]
 
 
-def test_a_metric_that_reads_a_redacted_value_is_left_out_with_its_values(pik, store):
+def test_a_metric_that_reads_a_redacted_value_is_left_out_with_its_values(pik, store, without_documents):
     assert made(pik, "r.tar.zst", "payload.amount")["not_recomputable"] == ["paid"]
     assert b'"paid"' not in b"\n".join(
         line for line in contents(store / "r.tar.zst").split(b"\n") if b"definition" in line
@@ -122,7 +131,7 @@ def test_a_metric_that_reads_a_redacted_value_is_left_out_with_its_values(pik, s
     assert made(pik, "s.tar.zst", "payload")["not_recomputable"] == ["customers", "of_one_customer", "paid"]
 
 
-def test_the_key_tells_which_event_is_which(pik, store):
+def test_the_key_tells_which_event_is_which(pik, store, without_documents):
     made(pik, "r.tar.zst", "payload.email")
     made(pik, "again.tar.zst", "payload.email")
     assert (store / "r.tar.zst").read_bytes() == (store / "again.tar.zst").read_bytes()
@@ -151,7 +160,7 @@ def test_what_cannot_be_redacted_is_refused(pik, store):
     assert (refused.code, "--redact-key is missing" in refused.err) == (2, True)
 
 
-def test_damage_of_a_redacted_bundle_is_found(pik, store):
+def test_damage_of_a_redacted_bundle_is_found(pik, store, without_documents):
     made(pik, "r.tar.zst", "payload.email")
     data = bytearray((store / "r.tar.zst").read_bytes())
     data[len(data) // 2] ^= 1
