@@ -12,16 +12,23 @@ from typing import TYPE_CHECKING as _TYPE_CHECKING
 
 if _TYPE_CHECKING:
     from pik.api import Aggregate as Aggregate
+    from pik.api import Cause as Cause
+    from pik.api import CauseEvent as CauseEvent
     from pik.api import Delivery as Delivery
     from pik.api import Diff as Diff
     from pik.api import Difference as Difference
     from pik.api import Event as Event
+    from pik.api import Explanation as Explanation
+    from pik.api import Ingested as Ingested
     from pik.api import Instant as Instant
     from pik.api import Lag as Lag
     from pik.api import LagBar as LagBar
     from pik.api import LagGroup as LagGroup
     from pik.api import PikWarning as PikWarning
+    from pik.api import Promotion as Promotion
+    from pik.api import Replay as Replay
     from pik.api import Result as Result
+    from pik.api import Run as Run
     from pik.api import Store as Store
     from pik.api import open as open  # noqa: A004 - pik.open, as gzip.open
     from pik.errors import AlreadyExists as AlreadyExists
@@ -43,8 +50,9 @@ __version__ = "0.1.0"
 _HOMES = {
     **dict.fromkeys(
         (
-            *("Aggregate", "Delivery", "Diff", "Difference", "Event", "Instant", "Lag", "LagBar", "LagGroup"),
-            *("PikWarning", "Result", "Store", "open"),
+            *("Aggregate", "Cause", "CauseEvent", "Delivery", "Diff", "Difference", "Event", "Explanation", "Ingested"),
+            *("Instant", "Lag", "LagBar", "LagGroup", "PikWarning", "Promotion", "Replay", "Result", "Run", "Store"),
+            "open",
         ),
         "pik.api",
     ),

@@ -19,6 +19,7 @@ from pik.model.instant import Zone, load_zone
 if TYPE_CHECKING:
     from pik.model.named_mapping import NamedMapping
     from pik.ports.store import Store
+    from pik.usecases.ingest.reading import Usual
 
 FILE = "pik.toml"
 DEFAULT_STORE = "./.pik"
@@ -145,6 +146,20 @@ def _actor(option: str | None, environment: Mapping[str, str]) -> str | None:
     except UnicodeEncodeError:
         raise UsageError(f"{name} is not UTF-8", hint="a name such as ana@example.com") from None
     return given
+
+
+def usual(settings: Settings) -> Usual:
+    """Return what `[ingest]` and the named mappings say of how files are read. Raises UsageError."""
+    from pik.model.times import OPTIONS, read_times
+    from pik.usecases.ingest.reading import Usual
+
+    ingest = settings.ingest
+    given = dict(zip(OPTIONS, (ingest.time_format, ingest.timezone, ingest.ambiguous), strict=True))
+    try:
+        times = read_times({name: text for name, text in given.items() if text is not None})
+    except Invalid as error:
+        raise UsageError(f"--{error.message}", hint=error.hint) from None
+    return Usual(ingest.map, times, settings.mappings)
 
 
 def user_and_host() -> str:

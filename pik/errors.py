@@ -31,6 +31,8 @@ class PikError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+        if hint:
+            self.add_note(f"hint: {hint}")  # which a traceback shows, as in a notebook
 
     def __reduce__(self) -> tuple[Callable[..., PikError], tuple[object, ...], dict[str, Any]]:
         # Keyword arguments do not survive pickling otherwise.

@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
+from pik.api.explanation import Explanation
 from pik.api.inspect import Lag
 from pik.api.numbers import Diff
 from pik.api.opened import PikWarning
+from pik.api.repair import Promotion, Replay, Run
 from pik.api.results import Result
-from pik.api.rows import Aggregate, Delivery, Difference, Event, LagBar, LagGroup
+from pik.api.rows import Aggregate, Cause, CauseEvent, Delivery, Difference, Event, Ingested, LagBar, LagGroup
 from pik.api.store import Store
 from pik.api.store import open_ as open  # noqa: A004 - pik.open, as gzip.open
 from pik.api.times import Instant
 
 __all__ = [
     "Aggregate",
+    "Cause",
+    "CauseEvent",
     "Delivery",
     "Diff",
     "Difference",
     "Event",
+    "Explanation",
+    "Ingested",
     "Instant",
     "Lag",
     "LagBar",
     "LagGroup",
     "PikWarning",
+    "Promotion",
+    "Replay",
     "Result",
+    "Run",
     "Store",
     "open",
 ]

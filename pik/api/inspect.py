@@ -9,14 +9,16 @@ from decimal import Decimal
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal
 
+from pik.api.charts import drawn
 from pik.api.html import facts
 from pik.api.opened import Names, Opened, checked_limit, frames, names_of
 from pik.api.results import KEPT, Result
 from pik.api.rows import Delivery, Event, LagBar, LagGroup
 from pik.api.times import Duration, Instant, When, duration_of, nanos_of, window_of, zone_of
 from pik.errors import UsageError
-from pik.model.instant import MAX_INSTANT, MIN_INSTANT, Window
+from pik.model.instant import MAX_INSTANT, MIN_INSTANT, Window, format_duration
 from pik.ports.frame import FrameColumn, Kind
+from pik.ports.report import Histogram
 
 if TYPE_CHECKING:
     from pik.model.delivery import Filter
@@ -305,7 +307,16 @@ class Lag:
         if self.all is None:
             return facts([("events", 0)])
         shown = [(name, getattr(self.all, name)) for name in ("events", "min_ns", "p50_ns", "p99_ns", "max_ns")]
-        return facts(shown) + self.groups._repr_html_() + self.histogram._repr_html_()
+        bars = [(_bounds(one), one.events) for one in self.histogram]
+        return facts(shown) + drawn(Histogram("events", bars)) + self.groups._repr_html_()
+
+
+def _bounds(bar: LagBar) -> str:
+    """Return the bounds of a bar in words."""
+    if bar.from_ns is None or bar.to_ns is None:
+        end, start = format_duration(bar.to_ns or 0), format_duration(bar.from_ns or 0)
+        return f"below {end}" if bar.from_ns is None else f"{start} or more"
+    return f"{format_duration(bar.from_ns)} to {format_duration(bar.to_ns)}"
 
 
 def _group(one: Distribution) -> LagGroup:

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
+from pik.api.explanation import Explanation, explanation
 from pik.api.inspect import instant_or_none
-from pik.api.opened import Names, Opened, checked_limit, frames, names_of
+from pik.api.opened import Names, Opened, checked_limit, frames, names_of, warn
 from pik.api.results import Result, columns_of
 from pik.api.rows import Aggregate, Difference
-from pik.api.times import Duration, Instant, When, window_of
+from pik.api.times import Duration, Instant, When, nanos_of, window_of, zone_of
+from pik.errors import Invalid, UsageError
+from pik.model.instant import Window
 
 if TYPE_CHECKING:
     from pik.model import metric as model
+    from pik.model.scenario import Scenario
     from pik.usecases.metrics import comparison
     from pik.usecases.metrics.diff import Diff as Compared
+    from pik.usecases.metrics.sides import Side
 
 
 class Numbers(Opened):
@@ -61,35 +68,122 @@ class Numbers(Opened):
         to: When | None = None,
         since: Duration | None = None,
         timezone: str | None = None,
+        left: str | None = None,
+        right: str | None = None,
+        run: str | None = None,
         tolerance: Names = None,
         changed_only: bool = False,
+        as_of: When | None = None,
+        assume: Names = None,
         explain: bool = False,
         limit: int | None = None,
     ) -> Diff:
         """Recompute from raw and return how the current values differ: `pik diff aggregates`. Nothing is written.
 
-        `tolerance` ignores differences up to `0.01`, `0.5%`, or of one metric `revenue=0.5%`; `changed_only` leaves out
-        what only one side has; `explain` splits each difference by cause. Raises UsageError, NothingSelected where
-        there is nothing to compare, NotHeld where raw has expired; EngineError while iterating.
+        Other sides: `left` is `current`, `current@TIME`, `run:ID` or `file:PATH`, `right` is `recomputed`, `current`,
+        `current@TIME` or `run:ID`, for which `run="ID"` is short. `as_of` and `assume` recompute under a scenario, as
+        the options do. `tolerance` ignores differences up to `0.01`, `0.5%`, or of one metric `revenue=0.5%`;
+        `changed_only` leaves out what only one side has; `explain` splits each difference by cause. Raises UsageError,
+        NotFound, NothingSelected where there is nothing to compare, NotHeld where raw has expired; EngineError while
+        iterating.
         """
-        from pik.usecases.metrics.causes import with_causes
+        from pik.usecases.metrics.chosen_sides import file_request
+        from pik.usecases.metrics.compare_sides import Comparing, compare_sides
         from pik.usecases.metrics.comparison import read_tolerances
-        from pik.usecases.metrics.diff import diff_aggregates
 
-        window, metrics, entities = window_of(from_, to, since, timezone), names_of(metric), names_of(entity)
-        tolerances = read_tolerances(names_of(tolerance))
+        window: Window | None = window_of(from_, to, since, timezone)
+        sides = self._sides(left, right, run, timezone)
+        asked = Comparing(
+            *sides,
+            file_request(sides[0], (), ()),
+            self._scenario(as_of, assume, timezone, sides[1], run),
+            metrics=names_of(metric),
+            entities=names_of(entity),
+            tolerances=read_tolerances(names_of(tolerance)),
+            changed_only=changed_only,
+            explains=explain,
+        )
+        if "run" in (sides[0].kind, sides[1].kind):
+            if window != Window():
+                raise UsageError("a run has its own window", hint="leave from_, to and since out")
+            window = None
 
-        def compare() -> Compared:
-            found = diff_aggregates(
-                *(self._store, self._engine, window),
-                metrics=metrics,
-                entities=entities,
-                tolerances=tolerances,
-                changed_only=changed_only,
-            )
-            return with_causes(self._store, self._engine, found, metrics) if explain else found
+        def compare(stack: ExitStack) -> Compared:
+            return compare_sides(stack, self._store, self._engine, asked, window)
 
         return Diff(compare, self._bucket_texts(), self._left_out, limit)
+
+    def _sides(self, left: str | None, right: str | None, run: str | None, timezone: str | None) -> tuple[Side, Side]:
+        from pik.usecases.metrics.chosen_sides import read_sides
+
+        return read_sides(left, right, None, run, zone_of(timezone), now=time.time_ns())
+
+    def _scenario(
+        self, as_of: When | None, assume: Names, timezone: str | None, right: Side, run: str | None
+    ) -> Scenario:
+        """Return the scenario. Raises UsageError where the right side is recorded."""
+        from pik import config
+        from pik.usecases.metrics.chosen_sides import refuse_scenario, scenario_of
+
+        known = None if as_of is None else nanos_of("as_of", as_of, zone_of(timezone))
+        found = scenario_of(known, names_of(assume), lambda: config.usual(self._settings), warn)
+        refuse_scenario(found, right, run)
+        return found
+
+    def explain(
+        self,
+        metric: str,
+        entity: str | None,
+        bucket: When,
+        *,
+        left: str | None = None,
+        right: str | None = None,
+        run: str | None = None,
+        as_of: When | None = None,
+        timezone: str | None = None,
+        assume: Names = None,
+    ) -> Explanation:
+        """Split the difference between the current value and the recomputed one by cause: `pik explain`.
+
+        `entity` is None for a metric over all entities; `bucket` a date (in the metric's timezone), or any time in it.
+        The sides and the scenario are those of `diff`. Raises UsageError, NotFound, NothingSelected where there is no
+        value on either side, NotHeld, Damaged and EngineError.
+        """
+        from datetime import date, datetime
+
+        from pik.model.metric import ALL_ENTITIES, entities_of
+        from pik.usecases.metrics.chosen_sides import file_request
+        from pik.usecases.metrics.explain import explain, named_bucket
+        from pik.usecases.metrics.file_numbers import file_numbers
+        from pik.usecases.metrics.sides import LEFT, RIGHT, Recorded
+
+        sides = self._sides(left, right, run, timezone)
+        scenario = self._scenario(as_of, assume, timezone, sides[1], run)
+        text = bucket.isoformat() if isinstance(bucket, date) and not isinstance(bucket, datetime) else bucket
+        try:
+            if isinstance(text, str):
+                instant = named_bucket(self._store, self._engine, metric, text, scenario, now=time.time_ns())
+            else:
+                instant = nanos_of("bucket", text, zone_of(timezone))
+        except Invalid as error:
+            raise UsageError(f"bucket: {error.message}", hint=error.hint or "or a date: 2026-01-31") from None
+        whose = ALL_ENTITIES if entity is None else entity
+        with ExitStack() as stack:
+            given: Any = None if sides[0] == LEFT else sides[0]
+            if (request := file_request(sides[0], (), ())) is not None:
+                within = Window(instant, instant + 1)
+                given = stack.enter_context(
+                    file_numbers(
+                        *(self._store, self._engine, request, within), metrics=[metric], entities=entities_of(whose)
+                    )
+                )
+            elif given is not None:
+                given = Recorded(self._store, given)
+            after = None if sides[1] == RIGHT else Recorded(self._store, sides[1])
+            found = explain(
+                *(self._store, self._engine, metric, whose, instant, scenario), left=given, right=after, events=True
+            )
+        return explanation(self._store, found)
 
 
 class Diff(Result[Difference]):
@@ -97,16 +191,18 @@ class Diff(Result[Difference]):
 
     def __init__(
         self,
-        compare: Callable[[], Compared],
+        compare: Callable[[ExitStack], Compared],
         local_text: Callable[[str, int], str | None],
         left_out: Callable[[tuple[str, ...]], list[str]],
         limit: int | None,
     ) -> None:
-        self._found, self._is_fresh = compare(), True  # which complains at once of what is wrong with the arguments
+        self._resources = ExitStack()  # what the comparison reads while its rows are iterated over
+        self._found, self._is_fresh = compare(self._resources), True  # complains at once of wrong arguments
 
         def ask(_: int | None) -> Iterator[Difference]:
             if not self._is_fresh:
-                self._found = compare()
+                self._resources.close()
+                self._found = compare(self._resources)
             self._is_fresh = False
             return (_difference(row, local_text) for row in self._found.rows)
 

@@ -37,6 +37,11 @@ class Opened:
             raise UsageError("the store is closed", hint="pik.open() opens it again")
         return self._opened
 
+    @property
+    def url(self) -> str:
+        """Where the store is: the path of its directory, or `aws://STACK`."""
+        return self._store.url
+
     @cached_property
     def _engine(self) -> Engine:
         from pik.engine import DuckEngine
@@ -55,7 +60,7 @@ class Opened:
         """Who is recorded with what is written."""
         from pik.config import actor_of
 
-        return actor_of(self._settings, self._store, lambda text: warnings.warn(text, PikWarning, stacklevel=4))
+        return actor_of(self._settings, self._store, warn)
 
     def _result(
         self, row: type[Any], ask: Callable[[int | None], Iterable[Any]], limit: int | None, title: str, **more: Any
@@ -73,6 +78,11 @@ class Opened:
         """Return what a bucket's start is called in its metric's timezone."""
         buckets = {metric.name: metric.buckets for metric in self._store.metrics.latest()}
         return lambda metric, start: buckets[metric].local_text(start)
+
+
+def warn(text: str) -> None:
+    """Tell the caller something that is not an error."""
+    warnings.warn(text, PikWarning, stacklevel=4)
 
 
 def frames() -> Frames:

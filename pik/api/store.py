@@ -6,20 +6,15 @@ import os
 from pathlib import Path
 
 from pik.api.inspect import Inspect
-from pik.api.numbers import Numbers
+from pik.api.repair import Repair
 
 
-class Store(Inspect, Numbers):
+class Store(Inspect, Repair):
     """An open store. `pik.open` makes it; `with pik.open() as store:` closes it at the end.
 
     It may be used by one thread at a time, and its results as well; each thread opens its own. Several processes may
     use a store at once. Methods raise PikError, whose `message` says what is wrong and `hint` what helps.
     """
-
-    @property
-    def url(self) -> str:
-        """Where the store is: the path of its directory, or `aws://STACK`."""
-        return self._store.url
 
     def close(self) -> None:
         """Let go of the store. Using it afterwards raises UsageError."""

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
-from pathlib import PurePosixPath
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from pik.cli.context import Context
@@ -13,12 +12,12 @@ from pik.errors import Invalid, UsageError
 from pik.model.event import MAX_LINE
 from pik.model.layout import OPTIONS as LAYOUT_OPTIONS
 from pik.model.layout import Layout, read_layout
-from pik.model.named_mapping import NONE, NamedMapping
 from pik.model.times import OPTIONS as TIME_OPTIONS
 from pik.model.times import Times, read_times
 
 if TYPE_CHECKING:
     from pik.rawlog.segment_writer import Reading
+    from pik.usecases.ingest.reading import Usual
 
 _Described = TypeVar("_Described")
 
@@ -116,6 +115,7 @@ class ReadingOptions:
         """Return how records are read: by these options, else by a mapping, else by pik.toml, else as events; `note` is
         told of a mapping that is taken by itself. Raises UsageError."""
         from pik.rawlog.segment_writer import Reading
+        from pik.usecases.ingest.reading import with_mapping
 
         given = Reading(
             self.max_line,
@@ -125,7 +125,7 @@ class ReadingOptions:
             mixed=on_invalid == "reject",
             layout=self.layout(),
         )
-        return with_mapping(cli, given, self.mapping, note)
+        return with_mapping(usual_of(cli), given, self.mapping, note)
 
     def expressions(self) -> dict[str, str]:
         """Return the expressions of fields. Raises UsageError."""
@@ -138,54 +138,11 @@ class ReadingOptions:
         return found
 
 
-def with_mapping(
-    cli: Context, given: Reading, name: str | None, note: Callable[[str], None] = lambda _: None
-) -> Reading:
-    """Return how records are read: by the options that are `given`, and where they leave something open, by the mapping
-    of that name. Without a name, it is the mapping of pik.toml for the file, of which `note` is told, else [ingest].
+def usual_of(cli: Context) -> Usual:
+    """Return how files are read, as pik.toml says. Raises UsageError."""
+    from pik.config import usual
 
-    Raises UsageError, at once or when the name of a file is known.
-    """
-    from pik.inputs.named_mappings import find_mapping, mapping_for
-
-    own = cli.settings.mappings
-    if name is not None and name != NONE:
-        return _over(given, find_mapping(name, own))
-    fields = {**cli.settings.ingest.map, **given.mapping}
-    usual = replace(given, mapping=fields, times=given.times.over(usual_times(cli)))
-    usual.record_mapping()  # complains now rather than in a worker
-    if name == NONE or not any(mapping.files for mapping in own.values()):
-        return usual
-    known: dict[str, Reading] = {}
-
-    def by_file(file: str) -> Reading:
-        mapping = mapping_for(file, own.values())
-        if mapping is None:
-            return usual
-        if mapping.name not in known:
-            known[mapping.name] = _over(given, mapping)
-            note(f"mapping {mapping} reads {PurePosixPath(file).name}")
-        return known[mapping.name]
-
-    return replace(usual, by_file=by_file)
-
-
-def _over(given: Reading, mapping: NamedMapping) -> Reading:
-    """Return how records are read by options and, where they leave something open, by a mapping. Raises UsageError."""
-    try:
-        layout = mapping.layout_under(given.layout)
-    except Invalid as error:
-        raise UsageError(f"the options do not go with mapping {mapping}: {error.message}", hint=error.hint) from None
-    fields = {**mapping.fields, **given.mapping}
-    reading = replace(given, mapping=fields, times=given.times.over(mapping.times), layout=layout, named=str(mapping))
-    reading.record_mapping()
-    return reading
-
-
-def usual_times(cli: Context) -> Times:
-    """Return how times are written, as pik.toml says. Raises UsageError."""
-    usual = cli.settings.ingest
-    return _read(read_times, dict(zip(TIME_OPTIONS, (usual.time_format, usual.timezone, usual.ambiguous), strict=True)))
+    return usual(cli.settings)
 
 
 def _read(read: Callable[[dict[str, Any]], _Described], given: Mapping[str, Any]) -> _Described:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+import traceback
 from html.parser import HTMLParser
 from typing import Any
 
@@ -74,6 +76,7 @@ class Tags(HTMLParser):
         self.text.append(data)
 
 
+DRAWN = ("svg", "g", "path", "text", "line", "rect")
 HOSTILE = "<script>alert(1)</script>\"' onmouseover=x &amp; \u202egnp"
 
 
@@ -98,11 +101,25 @@ def test_nothing_that_events_say_is_obeyed_in_a_notebook(pik, tmp_path):
         for one in shown:
             parsed = Tags()
             parsed.feed(one._repr_html_())
-            assert {tag for tag, _ in parsed.tags} <= {"table", "thead", "tbody", "tr", "th", "td", "p"}
-            assert {name for _, names in parsed.tags for name in names} <= {"style", "colspan", "scope"}
+            outside = [(tag, names) for tag, names in parsed.tags if tag not in DRAWN]
+            assert {tag for tag, _ in outside} <= {"table", "thead", "tbody", "tr", "th", "td", "p", "div"}
+            assert {name for _, names in outside for name in names} <= {"style", "colspan", "scope"}
+            assert not any(name.startswith("on") or name == "href" for _, names in parsed.tags for name in names)
             assert "<script>alert(1)</script>" in "".join(parsed.text)
             assert "\u202e" not in one._repr_html_()
             assert "\\u202e" in one._repr_html_()
+
+
+def test_charts_are_drawn_where_their_library_is_and_left_out_where_not(shop, monkeypatch):
+    with api.open() as store:
+        lag, found = store.lag(), store.explain("revenue", "a", "2026-01-01")
+        assert "<svg" in lag._repr_html_()
+        assert "<svg" in found._repr_html_()
+        monkeypatch.delitem(sys.modules, "pik.reports.charts")
+        monkeypatch.setitem(sys.modules, "altair", None)
+        assert "<svg" not in lag._repr_html_()
+        assert "<table" in found._repr_html_()
+        assert "<svg" not in found._repr_html_()
 
 
 def test_an_empty_result_says_so(shop):
@@ -130,3 +147,4 @@ def test_errors_come_with_a_hint_and_are_of_the_exported_kinds(shop):
             with pytest.raises(kind, match=message) as raised:
                 ask()
             assert raised.value.hint, message
+            assert traceback.format_exception(raised.value)[-1] == f"hint: {raised.value.hint}\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 
@@ -16,11 +17,14 @@ def program() -> str:
     return "\n".join(re.findall(r"^```python\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE))
 
 
-def test_the_examples_run(incident, monkeypatch, capsys):
-    monkeypatch.chdir(incident)
+def test_the_examples_run(incident, tmp_path, monkeypatch, capsys):
+    shutil.copytree(incident, tmp_path / "incident")
+    monkeypatch.chdir(tmp_path / "incident")
     exec(compile(program(), "python.md", "exec"), {})
     said = capsys.readouterr().out
     assert "~ revenue" in said
+    assert "late 491.69 4" in said
+    assert "Promotion(moved=80, already=0, conflicts=0)" in said
     assert "'revenu'" in said
 
 

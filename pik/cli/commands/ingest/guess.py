@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from pik.cli.command import PARTLY
 from pik.cli.context import Context
 from pik.cli.document import NEXT, NOTE, Column, Field, Rows, Schema
-from pik.cli.reading import ReadingOptions, usual_times
+from pik.cli.reading import ReadingOptions, usual_of
 from pik.cli.values import Count, Json
 from pik.errors import UsageError, command, number_of
 
@@ -70,7 +70,7 @@ def guess_mapping(cli: Context, files: list[str], sources: list[Source], options
     _expect_alone(cli)
     own = cli.settings.mappings
     given = {**cli.settings.ingest.map, **options.expressions()}
-    times = options.times().over(usual_times(cli))
+    times = options.times().over(usual_of(cli).times)
     named = [checked(one) for one in {**shipped_mappings(), **own}.values()]
     members = with_members(sources, cli.note)  # which hold what they are in open
     source = next(members, None)

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from glob import glob, has_magic
 from itertools import islice
 from operator import attrgetter
 from pathlib import Path
@@ -277,39 +276,10 @@ def _record(
 def sources_of(
     cli: Context, files: list[str], batch_key: str | None = None, max_window: int | None = None
 ) -> list[Source]:
-    """Return the inputs that the arguments name, globs and prefixes resolved. Raises UsageError, InputError."""
-    from pik.inputs.source import foreign_sources, shown_name
+    """Return the inputs that the arguments name. Raises UsageError, InputError."""
+    from pik.inputs.paths import sources_of as named
 
-    if batch_key is not None and files != ["-"]:
-        raise UsageError("--batch-key names standard input, and only that", hint="files are known by their content")
-    sources: list[Source] = []
-    for name in files:
-        if name.startswith("s3://"):
-            sources += foreign_sources(cli.foreign(), name)
-        elif name in ("", "-") or os.path.lexists(name):  # Path.exists raises an OSError for a name that is too long
-            sources += _file_or_folder(cli, name)
-        elif found := sorted(one for one in glob(name, recursive=True) if "**" not in name or not os.path.isdir(one)):
-            sources += [source for one in found for source in _file_or_folder(cli, one)]
-        elif has_magic(name):
-            hint = "** is any number of directories; - is standard input"
-            raise UsageError(f"no file matches {shown_name(name)!r}", hint=hint)
-        else:
-            raise UsageError(f"there is no file {shown_name(name)}", hint="- is standard input")
-    return [replace(source, window=max_window) for source in sources] if max_window else sources
-
-
-def _file_or_folder(cli: Context, name: str) -> list[Source]:
-    """Return the input that a path names, or the files of a folder, and say what of it is skipped."""
-    from pik.inputs.folders import Skipped, folder_sources
-    from pik.inputs.source import file_source, shown_name
-
-    if not os.path.isdir(name):
-        return [file_source(name)]
-    skipped = Skipped()
-    found = folder_sources(name, skipped)
-    if str(skipped):
-        cli.note(f"{shown_name(name)}: {skipped}")
-    return found
+    return named(files, cli.foreign, cli.note, batch_key=batch_key, max_window=max_window)
 
 
 def _one_batch(cli: Context, sources: list[Source], files: list[str]) -> Input:

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from msgspec import structs
 
@@ -31,10 +31,7 @@ from pik.cli.commands.numbers.sides import (
     RightSide,
     RunSide,
     Value,
-    file_request,
-    read_sides,
     recent_side,
-    refuse_scenario,
     scenario_of,
     uncertain,
 )
@@ -135,21 +132,17 @@ def aggregates(
     The exit code is 1 if any of them does, whatever the totals. --explain splits each difference by cause, as
     `pik explain` does, and with --total or --by sums the shares.
     """
-    from pik.usecases.metrics.causes import with_causes
+    from pik.usecases.metrics.chosen_sides import file_request, read_sides, refuse_scenario
+    from pik.usecases.metrics.compare_sides import Comparing, compare_sides
     from pik.usecases.metrics.comparison import read_tolerances
-    from pik.usecases.metrics.diff import diff_aggregates
-    from pik.usecases.metrics.diff_recorded import diff_recorded, run_window
-    from pik.usecases.metrics.file_numbers import file_numbers
-    from pik.usecases.metrics.sides import LEFT, RIGHT, Recorded, SideKind
+    from pik.usecases.metrics.sides import LEFT, RIGHT, SideKind
     from pik.usecases.metrics.totals import Combinations, DiffTotals
 
     scenario = scenario_of(cli, as_of, assume, period.timezone)
-    sides = read_sides(left, right, against, run, period.timezone)
+    sides = read_sides(left, right, against, run, options.typed_zone(period.timezone), now=options.now())
     request = file_request(sides[0], key or (), value or ())
     window: Window | None = period.window()
-    chosen: dict[str, Any] = {"metrics": metric or (), "entities": entity or ()}
-    compared: dict[str, Any] = {"tolerances": read_tolerances(tolerance or ()), "changed_only": changed_only}
-    is_recomputed = sides[1].kind == SideKind.RECOMPUTED
+    tolerances = read_tolerances(tolerance or ())
     refuse_scenario(scenario, sides[1], run)
     if SideKind.RUN in (sides[0].kind, sides[1].kind):
         if period.given:
@@ -164,34 +157,27 @@ def aggregates(
             raise UsageError("--by run: the numbers of a file have no run", hint="--by bucket")
     store, engine = cli.open_store(), cli.engine()
     sides = recent_side(cli, store, sides[0]), recent_side(cli, store, sides[1])
-    if total or by:
-        compared["totals"] = DiffTotals(by, Combinations(store, engine), explains=explain)
+    asked = Comparing(
+        *sides,
+        request,
+        scenario,
+        metrics=metric or (),
+        entities=entity or (),
+        tolerances=tolerances,
+        changed_only=changed_only,
+        explains=explain,
+        totals=DiffTotals(by, Combinations(store, engine), explains=explain) if total or by else None,
+    )
     with ExitStack() as stack:
-        after = None if is_recomputed else Recorded(store, sides[1])
-        before = Recorded(store, sides[0]) if request is None else None
-        within = window or run_window(before, after) or Window()
-        file = None
-        if request is not None:
-            numbers = file_numbers(store, engine, request, within, scenario=scenario, **chosen)
-            file = stack.enter_context(numbers)
-        if after is not None:
-            diff = diff_recorded(store, file or before or Recorded(store, LEFT), after, window, **chosen, **compared)
-        else:
-            recorded = None if sides[0] == LEFT else before
-            if recorded is not None and recorded.run is not None:
-                chosen["entities"] = chosen["entities"] or recorded.run.request.entities
-            compared |= {"scenario": scenario, "file": file, "left": recorded}
-            diff = diff_aggregates(store, engine, within, **chosen, **compared)
-        if explain:
-            diff = with_causes(store, engine, diff, metric or (), compared.get("totals"))
+        diff = compare_sides(stack, store, engine, asked, window)
         repair: Callable[[Shortened], str | None] = lambda _: None  # noqa: E731
         if scenario:
             repair = lambda _: for_good(scenario, assume or ())  # noqa: E731
         elif sides == (LEFT, RIGHT) and not any("@" in one for one in metric or ()):
-            repair = partial(_replay, store, within, entity, metric, diff)
+            repair = partial(_replay, store, window or Window(), entity, metric, diff)
         elif sides[0] == LEFT and diff.run is not None:
             repair = partial(_after_run, store, diff.run.run_id)
-        return _shown(cli, store, diff, repair, stats, limit, compared.get("totals"))
+        return _shown(cli, store, diff, repair, stats, limit, asked.totals)
 
 
 def _shown(

@@ -19,10 +19,7 @@ from pik.cli.commands.numbers.sides import (
     RightSide,
     RunSide,
     Value,
-    file_request,
-    read_sides,
     recent_side,
-    refuse_scenario,
     scenario_of,
     uncertain,
 )
@@ -115,6 +112,7 @@ def explain(
     Exit codes: 0 both sides are equal, 1 they differ, 2 there is nothing to explain.
     """
     from pik.model.path import EventPath
+    from pik.usecases.metrics.chosen_sides import file_request, read_sides, refuse_scenario
     from pik.usecases.metrics.comparison import read_tolerances
     from pik.usecases.metrics.explain import events_behind, named_bucket
     from pik.usecases.metrics.explain import explain as explain_value
@@ -127,7 +125,7 @@ def explain(
         raise UsageError(f"unexpected argument {place[2]!r}", hint="pik explain METRIC [ENTITY] BUCKET")
     entity, bucket = place if len(place) == 2 else (ALL_ENTITIES, place[0])
     scenario = scenario_of(cli, as_of, assume, timezone)
-    sides = read_sides(left, right, against, run, timezone)
+    sides = read_sides(left, right, against, run, options.typed_zone(timezone), now=options.now())
     refuse_scenario(scenario, sides[1], run)
     request = file_request(sides[0], key or (), value or ())
     paths = [EventPath(path, "--column") for path in column or ()]
