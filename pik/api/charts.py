@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from pik.ports.report import Chart
 
 _COLOURS = (
-    "--ink:currentColor;--line:currentColor;--accepted:#2f6db3;--late:#a85f00;--exact:#73737f;--conflict:#bd1f2d;"
+    "--ink:currentColor;--line:#88888866;--accepted:#2f6db3;--late:#a85f00;--exact:#73737f;--conflict:#bd1f2d;"
     "--current:#73737f;--recomputed:#2f6db3;--more:#2f6db3;--less:#bd1f2d"
 )
 

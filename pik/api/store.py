@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pik.api.inspect import Inspect
 from pik.api.repair import Repair
+from pik.errors import UsageError, command
 
 
 class Store(Inspect, Repair):
@@ -55,4 +56,9 @@ def open_(
     if isinstance(store, Path) and given is not None:
         given = str(store.expanduser().absolute())  # a path is never a name
     settings = config.settings(store=given, actor=actor)
+    if os.path.isfile(settings.store):
+        raise UsageError(
+            f"{settings.store} is a file, and a store is a directory",
+            hint=f"an evidence bundle is read by `{command('events', '--store', settings.store)}` and other commands",
+        )
     return Store(open_store(settings.store, create=create), settings, writable=writable or create)

@@ -60,6 +60,10 @@ def test_no_store_and_no_such_scheme(pik, tmp_path):
     with pytest.raises(api.NotFound, match="no store at") as raised:
         api.open(tmp_path / "absent")
     assert "pik init" in raised.value.hint
+    (tmp_path / "incident.tar.zst").touch()
+    with pytest.raises(api.UsageError, match="is a file, and a store is a directory") as file:
+        api.open("incident.tar.zst")
+    assert "pik events --store incident.tar.zst" in file.value.hint
     with pytest.raises(api.UsageError, match="unsupported store URL"):
         api.open("gs://bucket")
     assert api.open(tmp_path / "made", create=True).url == str(tmp_path / "made")

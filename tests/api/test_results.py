@@ -13,6 +13,7 @@ import pytest
 import pik as api
 from pik.api import results
 from pik.api.results import Result
+from pik.model.instant import format_duration
 from pik.ports.frame import FrameColumn, Kind
 
 
@@ -113,6 +114,9 @@ def test_nothing_that_events_say_is_obeyed_in_a_notebook(pik, tmp_path):
 def test_charts_are_drawn_where_their_library_is_and_left_out_where_not(shop, monkeypatch):
     with api.open() as store:
         lag, found = store.lag(), store.explain("revenue", "a", "2026-01-01")
+        assert lag.all is not None
+        assert "event_ids" not in store.diff()._repr_html_()  # a column without any value
+        assert f">{format_duration(lag.all.min_ns)}<" in lag._repr_html_()
         assert "<svg" in lag._repr_html_()
         assert "<svg" in found._repr_html_()
         monkeypatch.delitem(sys.modules, "pik.reports.charts")
