@@ -31,8 +31,10 @@ class PikError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
-        if hint:
-            self.add_note(f"hint: {hint}")  # which a traceback shows, as in a notebook
+
+    def _render_traceback_(self) -> list[str]:
+        """Return the lines that IPython shows in the place of a traceback: a notebook has the hint, too."""
+        return [f"{type(self).__name__}: {self.message}", *([f"hint: {self.hint}"] if self.hint else [])]
 
     def __reduce__(self) -> tuple[Callable[..., PikError], tuple[object, ...], dict[str, Any]]:
         # Keyword arguments do not survive pickling otherwise.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import traceback
 from html.parser import HTMLParser
 from typing import Any
 
@@ -151,4 +150,4 @@ def test_errors_come_with_a_hint_and_are_of_the_exported_kinds(shop):
             with pytest.raises(kind, match=message) as raised:
                 ask()
             assert raised.value.hint, message
-            assert traceback.format_exception(raised.value)[-1] == f"hint: {raised.value.hint}\n"
+            assert raised.value._render_traceback_()[1] == f"hint: {raised.value.hint}"
