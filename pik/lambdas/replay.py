@@ -14,13 +14,14 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic.json_schema import WithJsonSchema
 
 from pik import lambdas
-from pik.errors import Invalid, NotFound
+from pik.errors import Invalid, NotFound, UsageError
 from pik.lambdas import Event, Response, body_of, caller, http_handler, logger, metrics, respond
 from pik.model.event import MAX_STRING, check_name
 from pik.model.ids import new_id
-from pik.model.instant import Window, format_instant, parse_instant, parse_local
+from pik.model.instant import Window, format_instant, load_zone, parse_local
 from pik.model.metric import RunRequest, RunState, Task
 from pik.model.scenario import COUNTED_DUPLICATES
+from pik.model.typed_times import local_instant
 from pik.ports.remote import PlannedRun, RunView
 from pik.ports.store import Store
 from pik.rawlog.gathering import TooMuch
@@ -48,13 +49,23 @@ def _name(text: str, info: ValidationInfo) -> str:
 def _instant(value: Any, info: ValidationInfo) -> Any:
     if not isinstance(value, str):
         raise Invalid(f"{info.field_name} is not a string", field=str(info.field_name))
+    zone = info.data.get("timezone")
     try:
-        instant, offset = parse_instant(value, date_only=True), parse_local(value, date_only=True)[1]
-        if offset is None and len(value) > len("2026-01-31"):  # only a date has no offset
-            raise Invalid(f"{value} has no offset from UTC: end it with Z if it is in UTC")
+        if zone is None and parse_local(value, date_only=True)[1] is None and len(value) > len("2026-01-31"):
+            raise Invalid(f"{value} has no offset from UTC: end it with Z if it is in UTC, or give a timezone")
+        return local_instant(value, None if zone is None else load_zone(zone))
     except Invalid as error:
-        raise Invalid(f"{info.field_name} {error.message}", field=str(info.field_name)) from None
-    return instant
+        hint = f": {error.hint}" if error.hint else ""
+        raise Invalid(f"{info.field_name} {error.message}{hint}", field=str(info.field_name)) from None
+
+
+def _zone(name: Any) -> Any:
+    if name is not None and not isinstance(name, str):
+        raise Invalid("timezone is not a string", field="timezone")
+    try:
+        return None if name is None else load_zone(name).name
+    except UsageError as error:
+        raise Invalid(f"timezone {error.message}: {error.hint}", field="timezone") from None
 
 
 _Name = Annotated[
@@ -71,12 +82,24 @@ _Name = Annotated[
     ),
 ]
 
-_WHEN = {"anyOf": [{"type": "string", "format": "date-time"}, {"type": "string", "format": "date"}]}
+_LOCAL = r"^\d{4}-\d\d-\d\dT\d\d:\d\d(:\d\d(\.\d{1,9})?)?$"
+_WHEN = {
+    "anyOf": [
+        {"type": "string", "format": "date-time"},
+        {"type": "string", "format": "date"},
+        {"type": "string", "pattern": _LOCAL},
+    ]
+}
 
 _Instant = Annotated[
     int,
     BeforeValidator(_instant),
-    WithJsonSchema({**_WHEN, "description": "RFC 3339 with an offset, or a date, which is its midnight in UTC"}),
+    WithJsonSchema(
+        {
+            **_WHEN,
+            "description": "A time with an offset; with `timezone` also one without; or a date, which is its midnight",
+        }
+    ),
 ]
 
 
@@ -86,6 +109,10 @@ class ReplayRequest(BaseModel):
     # Its own validators raise Invalid, which pydantic lets pass.
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
+    # pydantic reads fields in this order, and the zone is needed for the times.
+    timezone: Annotated[str | None, BeforeValidator(_zone)] = Field(
+        None, description="The IANA zone of a date and of a time without an offset, such as Europe/Berlin"
+    )
     entity_id: _Name
     start_time: _Instant
     end_time: _Instant

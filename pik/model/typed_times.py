@@ -34,7 +34,7 @@ def typed_instant(text: str, zone: Zone | None = None, *, now: int) -> int:
 
     Raises Invalid, with what to type instead, for a local time that clocks skipped or showed twice.
     """
-    return _instant(written_out(text, 0 if zone is None else zone.offset_at(now), now), zone)
+    return local_instant(written_out(text, 0 if zone is None else zone.offset_at(now), now), zone)
 
 
 def written_out(text: str, offset: int, now: int) -> str:
@@ -55,7 +55,7 @@ def written_out(text: str, offset: int, now: int) -> str:
     return format_instant(checked_instant((day_of(now + offset) + _DAYS[word]) * DAY + span, text))[:10]
 
 
-def _instant(text: str, zone: Zone | None) -> int:
+def local_instant(text: str, zone: Zone | None) -> int:
     """Return the instant of an RFC 3339 text, or the first one of a date, without an offset of `zone`, else UTC."""
     local, offset = parse_local(text, date_only=True)
     if zone is None or offset is not None:

@@ -158,6 +158,7 @@ def _mapped(pik: Journey) -> None:
     pik("pik ingest", "ingest", "foreign.jsonl", *store)
     pik("pik ingest, several inputs", "ingest", "foreign.jsonl", "monday.jsonl", *store)
     pik("pik ingest --dry-run", "ingest", "--dry-run", "foreign.jsonl")
+    pik("pik diff events", "diff", "events", "foreign.jsonl", *store)
     _via_api(pik)
     Path("pik.toml").unlink()
 

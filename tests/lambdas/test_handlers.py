@@ -148,6 +148,9 @@ def test_a_replay_that_is_tried_only_sends_nothing(store) -> None:
         (asked(end_time="2026-01-30"), "end_time"),
         (asked(start_time="x"), "start_time"),
         (asked(start_time="2026-01-30T00:00:00"), "start_time"),
+        (asked(start_time="2026-01-30T00:00:00", timezone=5), "timezone"),
+        (asked(timezone="Europe/Bonn"), "timezone"),
+        (asked(end_time="2026-03-29T02:30:00", timezone="Europe/Berlin"), "end_time"),
         (asked(limit=0), "limit"),
         (asked(metrics=[1]), "metrics"),
         (asked(other=1), "other"),
@@ -164,6 +167,17 @@ def test_a_wrong_replay_is_refused(store, body, field) -> None:
     some_days(store)
     status, answer = post(replay.handler, body)
     assert (status, answer.get("field")) == (400, field)
+
+
+def test_local_times_of_a_replay_are_in_its_time_zone(store) -> None:
+    some_days(store)
+    local = asked(start_time="2026-01-30", end_time="2026-02-01T12:30:00", timezone="Europe/Berlin", dry_run=True)
+    answer = post(replay.handler, local)[1]
+    assert (answer["start_time"], answer["end_time"]) == ("2026-01-29T23:00:00Z", "2026-02-01T11:30:00Z")
+    answer = post(replay.handler, {**local, "start_time": "2026-01-30T00:00:00Z"})[1]  # an offset says enough
+    assert answer["start_time"] == "2026-01-30T00:00:00Z"
+    refused = post(replay.handler, {**local, "end_time": "2026-03-29T02:30:00"})[1]["error"]
+    assert "does not exist in Europe/Berlin" in refused
 
 
 DAILY_USERS = Definition(name="daily_users", value="count(DISTINCT entity_id)", per=Per.ALL)

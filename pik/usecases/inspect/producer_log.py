@@ -26,8 +26,8 @@ from pik.runtime.parallel import Pool
 
 @dataclass(slots=True)
 class ProducerLog:
-    """The log as raw files: how many records were read and rejected, what the files hold, and how times were
-    read, as in Chunk."""
+    """The log as raw files: how many records were read and rejected, what the files hold, how times were read, as in
+    Chunk, and the named mappings that read records, as in Reading."""
 
     names: list[str]
     files: list[Path]
@@ -37,14 +37,17 @@ class ProducerLog:
     first: int | None = None
     last: int | None = None
     times: Counter[str] = field(default_factory=Counter)
+    mappings: set[str] = field(default_factory=set)
 
 
 class LogBlock(NamedTuple):
-    """A block of the log: what it holds, the raw files of its events, and the first record that is not an event."""
+    """A block of the log: what it holds, the raw files of its events, the first record that is not an event, and the
+    named mapping that read it, if one did, as in Reading."""
 
     chunk: Chunk
     files: list[Path]
     reject: Reject | None
+    named: str
 
 
 def read_log(
@@ -86,6 +89,7 @@ def _add(log: ProducerLog, block: LogBlock) -> None:
     log.rejected += chunk.rejects.records if chunk.rejects else 0
     log.files += block.files
     log.times.update(chunk.times)
+    log.mappings.update(filter(None, [block.named]))
     for segment in (arrivals.segment for arrivals in chunk.arrivals):
         log.deliveries += segment.deliveries
         log.first = segment.first_event if log.first is None else min(log.first, segment.first_event)
@@ -106,6 +110,6 @@ def _building(directory: Path, reading: Reading, tell: Callable[[int], None]) ->
                 continue
             files.append(directory / key.replace("/", "-"))
             files[-1].write_bytes(data)
-        return LogBlock(chunk, files, reject)
+        return LogBlock(chunk, files, reject, reading.named)
 
     return build

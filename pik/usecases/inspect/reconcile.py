@@ -89,7 +89,8 @@ class Reconciliation:
     """What the comparison found. `scope` has its sources and types by name; `entities` is how many it has.
 
     Of the log's `read` records, `rejected` are not events, and `repeated` are deliveries of an event that it has
-    already; `times` counts how its times were read, as in Chunk. `impact` is what the missing events would add to the
+    already; `times` counts how its times were read, as in Chunk, and `mappings` has the named ones that read records.
+    `impact` is what the missing events would add to the
     metrics; None: none is missing.
     """
 
@@ -106,6 +107,7 @@ class Reconciliation:
     mismatches: Spool[Mismatch]
     impact: Impact | None
     times: Mapping[str, int]
+    mappings: tuple[str, ...]
 
     @property
     def differs(self) -> bool:
@@ -339,6 +341,7 @@ class _Comparison:
             mismatches=self._mismatches,
             impact=changed,
             times=self._log.times,
+            mappings=tuple(sorted(self._log.mappings)),
         )
 
 

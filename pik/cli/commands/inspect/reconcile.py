@@ -131,6 +131,12 @@ RECONCILIATION = Schema(
     Field("scope_event_types", list[str], get="scope.event_types"),
     Field("scope_entities", Count, "how many entities are in the scope", get="entities"),
     Field("where", str | None, get="scope.where"),
+    Field(
+        "mappings",
+        list[str] | None,
+        "the named mappings by which files of the log were read; null: none",
+        get=lambda found: [one.partition(" ")[0] for one in found.mappings] or None,
+    ),
     Field("read", Count, "records of the log, in the scope or not"),
     Field("rejected", Count, "of these, those that are not events; then the exit code is 3"),
     Field("repeated", Count, "deliveries in the log, in the scope, of an event that it has already"),
