@@ -328,4 +328,4 @@ class Copy(Protocol):
     ) -> TakenOver:
         """Keep these versions, and make current what is current among them, all at once: of the metrics in `scopes`, in
         buckets that start in their windows, of these entities (none: all), nothing else is current then. Nothing is
-        kept if `rows` raises."""
+        kept if `rows` raises, or (Damaged) if two of them are current of one value."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import tarfile
@@ -229,6 +230,7 @@ def test_nothing_is_left_behind(pik, bundled, monkeypatch, without_documents):
         (("bundle", "--incident", "x", "--from", "2026-01-01", "--out", "c"), 2, "--to is missing"),
         (("bundle", "--incident", "x", "--from", "2026-01-01", "--to", "2200-01-01", "--out", "c"), 2, "is not over"),
         ((*MAKE, "--out", "c", "--entity", ""), 2, "--entity is empty"),
+        ((*MAKE, "--out", "-"), 2, "--out -: a bundle is a file"),
         (("verify", "none.tar.zst"), 2, "cannot read 'none.tar.zst': No such file"),
         (("verify", "one.jsonl"), 2, "'one.jsonl' is not an evidence bundle, or it is cut"),
         (("verify", "b.tar.zst", "--quick"), 2, "a bundle is checked as a whole"),
@@ -323,3 +325,36 @@ class TestHostileArchives:
         names = [str(one.relative_to(root)) for one in root.rglob("*") if one.is_file()]
         write_archive(bundled / "evil.tar.zst", root, names, "INC-1", SILENT)
         self.refused(pik, f"'documents/lag.json' of the bundle is not the one in its {SUMS}")
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "said"),
+    [
+        ({"rows/metrics.jsonl": None}, 2, "has no rows/metrics.jsonl"),
+        ({"rows/versions.jsonl": None}, 2, "has no rows/versions.jsonl"),
+        ({"SHA256SUMS": None}, 2, "has no SHA256SUMS"),
+        (
+            {"MANIFEST.json": lambda data: re.sub(b'("store_format": )[0-9]+', rb"\g<1>999", data)},
+            2,
+            "has store format 999",
+        ),
+        ({"rows/versions.jsonl": lambda data: data + data}, 1, "two versions are said to be current"),
+    ],
+    ids=["definitions", "versions", "sums", "format", "twice current"],
+)
+def test_an_archive_with_right_digests_is_not_trusted(pik, bundled, tmp_path_factory, change, code, said):
+    root = unpacked(bundled / "b.tar.zst", tmp_path_factory.mktemp("forged") / "tar")
+    for name, changed in change.items():
+        data = (root / name).read_bytes()
+        (root / name).unlink()
+        if changed is not None:
+            (root / name).write_bytes(changed(data))
+    names = sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
+    if SUMS in names:
+        _write_sums(root, [name for name in names if name != SUMS])
+    forged = root.parent / "forged.tar.zst"
+    write_archive(forged, root, names, "INC-1", SILENT)
+    checked = pik("verify", str(forged))
+    assert (checked.code, said in checked.out + checked.err) == (code, True), checked.err
+    read = pik("status", "--store", str(forged))
+    assert (read.code, said in read.err, "a bug in pik" in read.err) == (4, True, False), read.err

@@ -30,6 +30,10 @@ value = "count(*)"
 [[metric]]
 name = "customers"
 value = "count(DISTINCT payload->'$.who')"
+[[metric]]
+name = "but_one"
+where = "ENTITY_ID <> 'S3cr3t-d'"
+value = "count(*)"
 """
 SECRET = "S3cr3t"
 
@@ -96,7 +100,7 @@ def without_documents(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_no_redacted_value_is_anywhere_in_it(pik, store):
     done = made(pik, "r.tar.zst", "payload.email", "payload.who.email", "entity_id")
-    assert done["not_recomputable"] == ["of_one_customer"]
+    assert done["not_recomputable"] == ["but_one", "of_one_customer"]
     assert SECRET.encode() not in contents(store / "r.tar.zst")
     assert SECRET.encode() not in (store / "r.tar.zst").read_bytes()
     hidden = pik("events", *WINDOW, "--store", "r.tar.zst", "--format", "json").json()["events"]
@@ -129,6 +133,13 @@ def test_a_metric_that_reads_a_redacted_value_is_left_out_with_its_values(pik, s
     )
     assert pik("aggregates", "--metric", "paid", *WINDOW, "--store", "r.tar.zst").code != 0
     assert made(pik, "s.tar.zst", "payload")["not_recomputable"] == ["customers", "of_one_customer", "paid"]
+
+
+def test_a_path_without_any_value_is_said(pik, store, without_documents):
+    paths = ("payload.emial", "payload.who.email", "payload.who.email.x", "entity_id")
+    done = pik(*MAKE, *(word for path in paths for word in ("--redact", path)), "--out", "r.tar.zst")
+    assert done.code == 0
+    assert [path for path in paths if f"--redact {path}:" in done.err] == ["payload.emial"]
 
 
 def test_the_key_tells_which_event_is_which(pik, store, without_documents):

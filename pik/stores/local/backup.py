@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from pik.errors import StoreError
+from pik.errors import Damaged, StoreError
 from pik.model.instant import Window
 from pik.model.metric import EVENT_COUNT, Aggregate, Metric
 from pik.ports.backup import (
@@ -341,11 +341,14 @@ class LocalCopy:
                 f" (SELECT c.metric, c.bucket, c.entity FROM {_IN_SCOPE})",
                 named,
             )
-            connection.execute(
-                f"INSERT INTO current SELECT c.*, {POINTER_DIGEST} FROM ("
-                "SELECT t.metric, t.bucket, t.entity, w.number AS writer"
-                " FROM temp.taking t JOIN writer w USING (run_id) WHERE t.current) c"
-            )
+            try:
+                connection.execute(
+                    f"INSERT INTO current SELECT c.*, {POINTER_DIGEST} FROM ("
+                    "SELECT t.metric, t.bucket, t.entity, w.number AS writer"
+                    " FROM temp.taking t JOIN writer w USING (run_id) WHERE t.current) c"
+                )
+            except sqlite3.IntegrityError:
+                raise Damaged("of one value, two versions are said to be current", hint="use another copy") from None
         return TakenOver(current, sum(tally.count for tally in kept.values()), leaving + added, replaced)
 
 

@@ -65,6 +65,11 @@ def open_bundle(path: Path, root: Path, make_copy: MakeCopy, progress: Progress)
     manifest = read_manifest(archive)
     request = manifest.request
     store = make_copy(source_name(request.incident), root)
+    if manifest.store_format != store.format_version:
+        raise InputError(
+            f"{str(path)!r} has store format {manifest.store_format}; this pik reads {store.format_version} only",
+            hint="read it with the version of pik that its MANIFEST.json names",
+        )
     with showing(progress, "opening", archive.size, "bytes"):
         _extract(archive, request.incident, root, progress)
     assemble(store, root, request, progress)
@@ -116,6 +121,9 @@ def _extract(archive: Archive, prefix: str, root: Path, progress: Progress) -> N
                 file.write(data)
         found[name] = digest.hexdigest()
         progress.advance(place.stat().st_size)
+    for name in (SUMS, METRICS, VERSIONS):
+        if name not in found:
+            raise InputError(f"the bundle {str(archive.path)!r} has no {name}", hint="use another copy of it")
     expected = _sums(root)
     del found[SUMS]
     for name in sorted(found.keys() | expected.keys()):
@@ -128,8 +136,6 @@ def _too_large(name: str) -> InputError:
 
 
 def _sums(root: Path) -> dict[str, str]:
-    if not (root / SUMS).exists():
-        raise InputError(f"the bundle has no {SUMS}")
     if (root / SUMS).stat().st_size > _LARGEST_TEXT:
         raise _too_large(SUMS)
     lines = (root / SUMS).read_text(encoding="utf-8", errors="replace").splitlines()

@@ -162,8 +162,8 @@ class RedactedValues:
         """Return whether a definition seems to read what is redacted: it has the last name of a path in it."""
         if metric == EVENT_COUNT:
             return False
-        text = f"{metric.definition.where} {metric.definition.value} {metric.definition.description}"
-        return any(name in text for name in self.redaction.names)
+        text = f"{metric.definition.where} {metric.definition.value} {metric.definition.description}".casefold()
+        return any(name.casefold() in text for name in self.redaction.names)  # SQL's names have no case
 
     def _redacted(self, row: Computed, found: dict[Key, tuple[Computed, Computed]]) -> Computed:
         entity = self.redaction.entity(row.entity_id)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 
@@ -63,6 +63,17 @@ class Redaction:
     entities: bool
     names: frozenset[str]
     """The last name of each path."""
+    hit: set[tuple[str, ...]] = field(default_factory=set)
+    """Paths at which there was a value."""
+
+    @property
+    def missed(self) -> tuple[str, ...]:
+        """The paths, as they were typed, at which there was no value: perhaps mistyped."""
+        return tuple(
+            text
+            for text in self.paths
+            if (path := _path(text)) != (ENTITY,) and not any(path[: len(hit)] == hit for hit in self.hit)
+        )
 
     def entity(self, entity_id: str) -> str:
         """Return what an entity is called in the bundle."""
@@ -83,20 +94,22 @@ class Redaction:
         if not self.payload:
             return canonical
         if not self.payload[_PAYLOAD]:
+            self.hit.add((_PAYLOAD,))
             return _encode({"redacted": self.hashed("value", canonical)})
-        return self._without(canonical, self.payload[_PAYLOAD])
+        return self._without(canonical, self.payload[_PAYLOAD], (_PAYLOAD,))
 
-    def _without(self, text: bytes, tree: _Tree) -> bytes:
-        """Return a value without what the tree names in it; of an array, in each of its elements."""
+    def _without(self, text: bytes, tree: _Tree, path: tuple[str, ...]) -> bytes:
+        """Return the value at the path without what the tree names in it; of an array, in each of its elements."""
         if not tree:
+            self.hit.add(path)
             return _encode(self.hashed("value", text))
         if text[:1] == b"{":
             fields = _decode_object(text)
             for name in fields.keys() & tree.keys():
-                fields[name] = msgspec.Raw(self._without(bytes(fields[name]), tree[name]))
+                fields[name] = msgspec.Raw(self._without(bytes(fields[name]), tree[name], (*path, name)))
             return _encode(fields)
         if text[:1] == b"[":
-            return _encode([msgspec.Raw(self._without(bytes(item), tree)) for item in _decode_array(text)])
+            return _encode([msgspec.Raw(self._without(bytes(item), tree, path)) for item in _decode_array(text)])
         return text
 
     def line(self, line: bytes) -> tuple[tuple[str, int], bytes, RedactedEvent]:

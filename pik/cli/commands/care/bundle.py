@@ -13,7 +13,7 @@ from pik.cli.context import Context
 from pik.cli.document import Column, Field, Rows, Schema
 from pik.cli.options import option
 from pik.cli.values import Count, Instant
-from pik.errors import command
+from pik.errors import UsageError, command
 from pik.model.instant import Window
 
 if TYPE_CHECKING:
@@ -85,6 +85,8 @@ def bundle(
     )
     request.expect_over(time.time_ns())
     redaction = read_redaction(redact or (), redact_key)
+    if str(out) == "-":
+        raise UsageError("--out -: a bundle is a file", hint=f"--out {incident}.tar.zst")
     expect_new(out)
     source = cli.open_store()
     if dry_run:
@@ -102,6 +104,10 @@ def bundle(
         cli.progress,
     )
     cli.show(BUNDLE, done, **_head(request), out=str(out), next=command("verify", str(out)))
+    for path in () if redaction is None else redaction.missed:
+        cli.note(
+            f"--redact {path}: no delivery in the bundle has a value there, so nothing was replaced; is it mistyped?"
+        )
     return PARTLY if done.problems else None
 
 
