@@ -53,6 +53,7 @@ INCIDENT = (
 )
 
 _REPLAYED = (f"replay --all {DAY} --reason 'late events of 2 March'",)
+_PROMOTED = (*_REPLAYED, "promote RUN --yes")
 _CORRECTED = (
     "correct --assume without=ba221f70 --reason 'a test' --yes",
     "correct --assume shift=1h,source=warehouse --reason 'summer time' --yes",
@@ -106,7 +107,10 @@ LOOKS = (
     Screen("runs-list", "runs list"),
     Screen("dlq-list", "dlq list"),
     Screen("verify", "verify"),
+    Screen("pull-dry-run", f"pull --into copy --entity customer-17 {DAY} --dry-run"),
+    Screen("bundle-dry-run", f"bundle --incident INC-1 --out INC-1.tar.zst {DAY} --dry-run"),
     Screen("error", "events --entty customer-17"),
+    Screen("error-stack", "stack status"),
     Screen("error-store", "--store nowhere status"),
 )
 """Commands that change nothing, so that both widths are of the incident's store itself."""
@@ -125,12 +129,20 @@ CHANGES = (
     Screen("republish", _SENT[0]),
     Screen("republish-show", "republish show RUN", _SENT),
     Screen("export", f"export --out events.parquet --entity customer-17 {DAY}"),
-    Screen("backup", "backup --out state.zst"),
+    Screen("backup", "backup state.zst"),
+    Screen("rollback-dry-run", "rollback RUN --dry-run", _PROMOTED),
+    Screen("rollback", "rollback RUN --yes", _PROMOTED),
+    Screen("init", "init --store fresh"),
+    Screen("restore", "restore state.zst --store fresh", ("backup state.zst", "init --store fresh")),
+    Screen("pull", f"pull --into copy {DAY}"),
+    Screen("report", f"report --incident INC-1 --out INC-1.md {DAY}"),
 )
 """Commands that change something; each is given in a copy of the store for each width."""
 
 _RUN = re.compile(r"\bRUN\b")
-_MEASURED = re.compile(r"^((?:seconds|records per second|(?:raw )?bytes) +)([\d.,]+)$", re.MULTILINE)
+_MEASURED = re.compile(
+    r"^((?:seconds|records per second|(?:raw )?bytes(?: copied| to copy)?|sha256|digest) +)([\da-f.,]+)$", re.MULTILINE
+)
 _VERSIONS = re.compile(r"\b(DuckDB|pik) \d+\.\d+\.\d+\b")
 
 
@@ -242,7 +254,7 @@ def screens(directory: Path) -> dict[str, str]:
                     shutil.copytree(incident, place)
                 run = ""
                 for command in one.before:
-                    said = screen(shlex.split(command), width, place, clock)
+                    said = screen(shlex.split(_RUN.sub(run, command)), width, place, clock)
                     run = next(iter(re.findall(r"^(?:run|republish) id +(\w+)", said, re.MULTILINE)), run)
                 line = _RUN.sub(run, one.command)
                 shown = screen(shlex.split(line), width, place, clock)

@@ -23,6 +23,11 @@ to leave what was shown; and that text is UTF-8, which all output is."""
 _NOT_FOUND = (126, 127)
 """What a shell ends with if it cannot run a command."""
 
+_PIPE = 1 << 16
+"""Bytes that a pipe holds at most without a reader: if more was written, the pager has run."""
+
+_ALL_FOUND = 'for word do command -v "$word" >/dev/null || exit 1; done'
+
 _CONTROLS = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -43,10 +48,31 @@ def _is_for_a_shell(command: str) -> bool:
     return re.search(r"[|&;<>()$`*?#~=%{}\[\]]", command) is not None or not words
 
 
+def _programs(pipeline: str) -> list[str]:
+    """Return the programs of a shell's pipeline, as far as they are plain words; none where it is more than that."""
+    lexer = shlex.shlex(pipeline, posix=False, punctuation_chars=True)
+    lexer.whitespace_split, lexer.commenters = True, ""
+    try:
+        words = list(lexer)
+    except ValueError:  # a quote is open
+        return []
+    programs: list[str] = []
+    begins = True
+    for word in words:
+        if word == "|":
+            begins = True
+        elif re.fullmatch(r"[;&|()]+", word):
+            return []
+        elif begins and "=" not in word:
+            programs += [word] if re.fullmatch(r"[\w./+-]+", word) else []
+            begins = False
+    return programs
+
+
 class PagedOutput:
     """Standard output, a terminal: what is more than it shows at once goes into the pager.
 
-    Until then nothing is written, so short results need no pager. Where there is no such program, all is written as
+    Until then nothing is written, so short results need no pager. Where it cannot be run, all is written as
     without one. A pager that is left early does not end the command: what else it would have shown is dropped. While
     the pager runs, Ctrl-C ends the command, if that is not done yet, but never before the pager has ended; notes wait,
     too.
@@ -57,7 +83,7 @@ class PagedOutput:
         size = shutil.get_terminal_size()
         self._lines, self._columns = size.lines - 1, max(size.columns, 1)  # the last line is the prompt's
         self._waiting: list[str] = []
-        self._used = 0
+        self._used = self._sent = 0
         self._process: subprocess.Popen[str] | None = None
         self._send: Callable[[str], object] | None = None
 
@@ -69,8 +95,10 @@ class PagedOutput:
         self._waiting.append(text)
         self._used += sum(max(1, -(-cells(_CONTROLS.sub("", line)) // self._columns)) for line in text.split("\n")[:-1])
         if self._used > self._lines:
+            text = "".join(self._waiting)
+            self._waiting.clear()
             self._send = self._start()
-            self._send("".join(self._waiting))
+            self._send(text)
 
     def close(self) -> None:
         """Show what is still waiting; wait until the pager has ended."""
@@ -78,7 +106,7 @@ class PagedOutput:
             if self._send is None:
                 _show("".join(self._waiting))
             elif self._command != _DEFAULT:
-                note(f"pager not found: {self._command}; PIK_PAGER or PAGER names another one, or cat for none")
+                self._note_failure()
             return
         ignored = signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is for the pager now
         try:
@@ -93,7 +121,10 @@ class PagedOutput:
         shell = _is_for_a_shell(self._command)
         words: str | list[str] = self._command if shell else shlex.split(self._command)
         settings = {**_SETTINGS, **os.environ}
-        try:
+        programs = _programs(self._command) if shell else []
+        try:  # a pipeline ends as its last program does, so a missing one would go unnoticed
+            if programs and subprocess.run(["/bin/sh", "-c", _ALL_FOUND, "sh", *programs], check=False).returncode:
+                return _show
             self._process = subprocess.Popen(
                 words, shell=shell, stdin=subprocess.PIPE, env=settings, encoding="utf-8", errors="backslashreplace"
             )
@@ -105,19 +136,35 @@ class PagedOutput:
     def _to_pager(self, text: str) -> None:
         assert self._process is not None
         assert self._process.stdin is not None
+        self._waiting.append(text)
         try:
             self._process.stdin.write(text)
             self._process.stdin.flush()
-        except BrokenPipeError:  # it was left
-            self._send = _drop
+        except BrokenPipeError:  # it was left, or never ran
+            self._send = _show if self._show_unread(self._process) else _drop
+            return
+        self._sent += len(text)
+        if self._sent > _PIPE:
+            self._waiting.clear()
 
     def _end(self, process: subprocess.Popen[str]) -> None:
         assert process.stdin is not None
         with suppress(BrokenPipeError):
             process.stdin.close()
-        if process.wait() in _NOT_FOUND:
-            _show("".join(self._waiting))
-            note(f"the pager cannot be run, so only the first lines are shown: {self._command}")
+        if self._send == self._to_pager:
+            self._show_unread(process)
+        process.wait()
+
+    def _show_unread(self, process: subprocess.Popen[str]) -> bool:
+        """Return whether the shell could not run the pager; then show what it was sent, which nothing has read."""
+        if self._sent > _PIPE or process.wait() not in _NOT_FOUND:
+            return False
+        _show("".join(self._waiting))
+        self._note_failure()
+        return True
+
+    def _note_failure(self) -> None:
+        note(f"cannot run the pager {self._command}; PIK_PAGER or PAGER names another one, or cat for none")
 
 
 def _drop(_text: str) -> None:

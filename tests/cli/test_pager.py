@@ -62,14 +62,33 @@ def test_one_that_is_left_early_lets_the_command_read_all_of_its_rows(show: Show
     assert (by_pik, notes) == ("", "")
 
 
-def test_one_that_is_not_there_hides_nothing(show: Show) -> None:
-    by_pager, by_pik, notes = show("no-such-pager -R", LONG)
+@pytest.mark.parametrize(
+    "pager",
+    [
+        "no-such-pager -R",
+        "no-such-pager | cat",
+        "cat | no-such-pager 2>/dev/null",
+        "LESS=R no-such-pager",
+        "{ exit 127; }",
+        "(exit 126)",
+    ],
+)
+@pytest.mark.parametrize("rows", [LONG, 30_000])
+def test_one_that_cannot_be_run_hides_nothing(show: Show, pager: str, rows: int) -> None:
+    """Also where the shell finds it out or what comes after it reads nothing and succeeds."""
+    by_pager, by_pik, notes = show(pager, rows)
     assert by_pager == ""
-    assert len(by_pik.splitlines()) == LONG + 1
-    assert notes == ("pager not found: no-such-pager -R; PIK_PAGER or PAGER names another one, or cat for none\n")
-    _, by_pik, notes = show("no-such-pager | no-such-pager", LONG)
-    assert "0\n" in by_pik
-    assert notes.endswith("the pager cannot be run, so only the first lines are shown: no-such-pager | no-such-pager\n")
+    assert by_pik.split() == ["n", *map(str, range(rows))]
+    assert notes == f"cannot run the pager {pager}; PIK_PAGER or PAGER names another one, or cat for none\n"
+
+
+@pytest.mark.parametrize(
+    "pager", ["cut -d '|' -f 1 | cat", "A=1 cat 2>&1 | cat", "no-such-pager 2>/dev/null || cat", "{ cat; }"]
+)
+def test_what_a_shell_can_run_is_run(show: Show, pager: str) -> None:
+    by_pager, by_pik, notes = show(pager, LONG)
+    assert by_pager.split() == ["n", *map(str, range(LONG))]
+    assert (by_pik, notes) == ("", "")
 
 
 def _script(path: Path, text: str) -> str:

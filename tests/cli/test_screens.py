@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
 
 from pik.cli.app import COMMANDS
 from pik.cli.text import cells
-from tools.gen_screens import CHANGES, LOOKS, WIDTHS, screens, written
+from tools.gen_screens import CHANGES, LOOKS, WIDTHS, Clock, screen, screens, written
+from tools.reference import Command, chapters
 
 _TO_PASTE = re.compile(r"\bpik [a-z]|^(error|hint): |^republish \w+: ")
 """A command, or a note or error on standard error, which the terminal breaks itself."""
 
-NOT_SHOWN = {"bundle", "completion", "demo", "dlq", "init", "pull", "report", "restore", "rollback", "stack"}
-"""Commands without a screen: they need a stack or a target directory, or show what others show."""
+NOT_SHOWN = {"completion", "demo"}
+"""Commands without a screen: one writes a script for a shell, the other one shows what others show."""
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +39,23 @@ def test_no_line_is_wider_than_the_terminal_but_what_is_pasted(width: int) -> No
         if name.endswith(f"-{width}.txt") and not name.startswith("help-"):
             wide = [line for line in text.splitlines()[1:] if cells(line) > width and not _TO_PASTE.search(line)]
             assert not wide, name
+
+
+def test_errors_are_only_where_they_are_meant() -> None:
+    """So that a screen does not go on showing that its command has lost an option."""
+    assert not [name for name, text in written().items() if "\nerror: " in text and not name.startswith("error")]
+
+
+def test_no_help_is_wider_than_80_columns_but_its_examples(tmp_path: Path) -> None:
+    def paths(commands: Iterable[Command]) -> Iterator[str]:
+        for one in commands:
+            yield one.path
+            yield from paths(one.commands)
+
+    for path in paths(one for chapter in chapters() for one in chapter.commands.values()):
+        text, *_ = screen([*path.split()[1:], "--help"], 80, tmp_path, Clock()).partition("\nExamples:\n")
+        assert text.startswith(f"Usage: {path} ")
+        assert not [line for line in text.splitlines() if cells(line) > 80], path
 
 
 def test_each_command_has_a_screen() -> None:
