@@ -17,7 +17,9 @@ from pik.exporters.frames import ArrowFrames
 from pik.ports.frame import FrameColumn, Kind
 
 DECIMALS = st.one_of(
-    st.none(), st.builds(lambda i, s: Decimal(i).scaleb(-s), st.integers(-(10**38), 10**38), st.integers(0, 38))
+    st.none(),
+    st.just(Decimal("1.0E+38")),
+    st.builds(lambda i, s: Decimal(i).scaleb(-s), st.integers(-(10**38), 10**38), st.integers(0, 38)),
 )
 
 
@@ -33,7 +35,7 @@ def test_decimals_are_exact_whatever_their_sizes(numbers):
 def _fits(numbers):
     kept = [number.as_tuple() for number in numbers if number is not None]
     whole = max((len(one.digits) + one.exponent for one in kept), default=0)
-    return max(whole, 0) + max((-one.exponent for one in kept), default=0) <= 38
+    return max(whole, 0) + max((0, *(-one.exponent for one in kept))) <= 38
 
 
 def test_numbers_that_no_decimal_holds_are_refused_with_what_holds_them():
