@@ -100,6 +100,14 @@ def test_each_delivery_is_in_one_count(shop: Pik) -> None:
     assert sum(sum(list(one.values())[1:]) for one in found["volume"]) == int(status["deliveries"])
 
 
+def test_what_corrections_took_out_is_said_beside_what_arrived(shop: Pik) -> None:
+    assert "By corrections" not in markdown(shop, *WINDOW)
+    assert shop("correct", "--assume", "without=selected,entity=b", "--reason", "a test", "--yes").code == 0
+    arrived = markdown(shop, *WINDOW).partition("## What arrived")[2].partition("\n## ")[0]
+    assert "By corrections: 1 event taken out. What was accepted, and does not count any more," in arrived
+    assert [one["accepted"] for one in report(shop, *WINDOW)["volume"]] == [2, 0, 1, 0]
+
+
 def test_parts_are_the_json_of_their_commands(shop: Pik) -> None:
     found = report(shop, *WINDOW)
     for name, schema in SCHEMAS.items():

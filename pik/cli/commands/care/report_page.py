@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from pik import __version__
 from pik.cli.commands.care.report_figures import figures, moved
+from pik.cli.commands.inspect.corrected import effect_words
 from pik.cli.table import facts, grid
 from pik.errors import command, number_of
 from pik.model.instant import display_instant
@@ -184,6 +185,11 @@ def _text(anchor: str, report: Report) -> Iterator[str]:
             yield (
                 "Each delivery is in one count. Late are those that count in a current value of"
                 f" {', '.join(arrivals.metrics)} and were recorded after what that value knew."
+            )
+        if arrivals is not None and arrivals.effects:
+            yield (
+                f"By corrections: {effect_words(arrivals.effects)}. What was accepted, and does not count any more, is"
+                " still among the accepted deliveries."
             )
     if anchor == "numbers":
         if report.shown.more:
