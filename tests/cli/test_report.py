@@ -185,6 +185,17 @@ def test_a_sound_store_has_no_finding(pik: Pik) -> None:
     assert "no such duplicates" in text
 
 
+def test_a_lag_below_zero_is_not_an_arrival(pik: Pik) -> None:
+    ingest(pik, "early.jsonl", line("a", 1, 1, received_time="2026-01-01T00:59:00Z"))
+    assert pik("metrics", "retire", "event_count", "--reason", "x", "--yes").code == 0
+    text = markdown(pik, *WINDOW, code=0)
+    assert (
+        "### The lag of half of the events is -1m or less, of 99 % -1m or less; the greatest is -1m; 1 event has"
+        in text
+    )
+    assert ("The report has no metric." in text, "adds up" in text) == (True, False)
+
+
 def test_without_current_values_none_is_late(pik: Pik) -> None:
     ingest(pik, "one.jsonl", line("a", 1, 1) + line("a", 1, 1))
     text = markdown(pik)
@@ -204,7 +215,7 @@ def test_retired_metrics_leave_no_numbers(pik: Pik) -> None:
     ingest(pik, "one.jsonl", line("a", 1, 1))
     pik("metrics", "retire", "event_count", "--reason", "x", "--yes")
     found = report(pik, code=0)
-    assert found["totals"]["nothing"] == "no metric of the report adds up"
+    assert found["totals"]["nothing"] == found["values"]["nothing"] == "the report has no metric"
     assert found["definitions"] == []
 
 

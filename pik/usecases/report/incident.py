@@ -103,7 +103,7 @@ def report(store: Store, engine: Engine, asked: Question, progress: Progress = S
     found = triage(store, engine, window, entities, (), progress)
     wanted = Filter(window, entities)
     definitions = known(store.metrics, asked.metrics) if asked.metrics else computed(store.metrics)
-    nothing = "no metric of the report {} up"
+    none = "the report has no metric"
     return Report(
         *(asked, Selection(store, window, entities).known_until, store.format_version),
         tuple(programs(definitions, engine.version)),
@@ -113,10 +113,10 @@ def report(store: Store, engine: Engine, asked: Question, progress: Progress = S
         arrivals=_part(lambda: read_arrivals(store, engine, wanted, shown.all)),
         sums=_part(lambda: compare_sums(store, engine, window, shown.sums, entities))
         if shown.sums
-        else Part(None, nothing=nothing.format("adds")),
+        else Part(None, nothing="no metric of the report adds up" if shown.all else none),
         values=_part(lambda: compare_values(store, engine, window, shown.others, entities, ROWS))
         if shown.others
-        else Part(None, nothing="every metric of the report adds up"),
+        else Part(None, nothing="every metric of the report adds up" if shown.all else none),
         duplicates=_part(lambda: _duplicates(store, wanted, progress)),
         history=_part(lambda: _history(store, asked)),
         corrections=_part(lambda: kept(list_corrections(store), None)),
