@@ -10,6 +10,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import zipfile
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -797,6 +798,14 @@ def test_a_guess_names_a_command_that_can_be_pasted_and_stores_nothing(pik, tmp_
     shown = pik("ingest", "--guess", "orders-2026.csv", "--map", "source='shop'", "--timezone", "Asia/Tokyo").out
     assert re.search(r"event_time +\"ordered at\" +likely +all 30 values are RFC 3339 times\n", shown)
     assert re.search(r"source +'shop' +certain +given\n", shown)
+
+
+def test_a_guess_of_an_archive_names_the_file_that_it_looked_at(pik, tmp_path):
+    with zipfile.ZipFile(tmp_path / "two.zip", "w") as archive:
+        for name in ("a.csv", "b.csv"):
+            archive.writestr(name, "type,user,at\npaid,ana,2026-02-01T10:00:00Z\nsent,ben,2026-02-01T11:00:00Z\n")
+    note = pik("ingest", "--guess", "two.zip", "--format", "json").json()["note"]
+    assert "only two.zip:a.csv was looked at, the first file of the archive" in note
 
 
 def test_a_guess_that_leaves_something_open_is_exit_3_and_says_what(pik, tmp_path, monkeypatch):

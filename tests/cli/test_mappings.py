@@ -91,10 +91,10 @@ def test_diff_events_and_assumptions_take_mappings_too(pik: Any, here: Path) -> 
     found = pik("diff", "events", "new.csv", "--mapping", "shop", "--format", "json")
     assert (found.code, found.json()["both"], found.json()["missing"]) == (1, 2, 1)
     itself = pik("diff", "events", "shop-2.csv", "--format", "json")
-    assert (itself.code, itself.json()["missing"], itself.json()["mappings"]) == (1, 1, ["shop"])
+    assert (itself.code, itself.json()["missing"], itself.json()["named_mappings"]) == (1, 1, ["shop"])
     assert itself.err == "mapping shop (pik.toml) reads shop-2.csv\n"
     plain = pik("diff", "events", "other.csv", "--mapping", "none", *OPTIONS, *MAP, "--format", "json")
-    assert plain.json()["mappings"] is None
+    assert plain.json()["named_mappings"] is None
     (here / "bad.csv").write_text(ROWS + "ana;tomorrow;9\n")
     assert "--mapping shop" in pik("diff", "events", "bad.csv", "--mapping", "shop").err
     for assumed in ("with=@new.csv,mapping=shop", "with=@shop-2.csv"):
@@ -170,7 +170,9 @@ def test_what_show_prints_can_be_pasted(pik: Any, here: Path) -> None:
 
 
 def test_mappings_are_listed(pik: Any, here: Path) -> None:
-    (found,) = [one for one in pik("mappings", "list", "--format", "json").json()["mappings"] if one["name"] == "shop"]
+    (found,) = [
+        one for one in pik("mappings", "list", "--format", "json").json()["named_mappings"] if one["name"] == "shop"
+    ]
     assert (found["from"], found["file_patterns"], found["description"]) == (
         "pik.toml",
         ["shop-*.csv", "old/*"],

@@ -314,3 +314,27 @@ def test_a_sample_is_bounded_and_has_records_of_the_middle(tmp_path: Path, monke
     assert len(numbers) == 250
     assert sum(number > 1_400 for number in numbers) == 50
     assert len(guess_fields.columns_of([one.line for one in sample])) == 7
+
+
+def test_events_in_the_texts_of_messages_are_looked_into_and_come_before_the_envelope(tmp_path: Path) -> None:
+    def message(number: int) -> dict[str, object]:
+        event = {
+            "type": "paid",
+            "user_id": f"u{number % 3}",
+            "at": f"2026-03-01T10:00:{number:02d}Z",
+            "id": f"e{number}",
+        }
+        return {"Type": "Notification", "MessageId": f"n{number}", "Message": json.dumps(event)}
+
+    rest = {"event_type": "type", "entity_id": "user_id", "event_time": "at", "idempotency_key": "id"}
+    of_queue = [{"messageId": f"m{number}", "body": json.dumps(message(number))} for number in range(6)]
+    for records, text in (
+        ([message(number) for number in range(6)], "parse_json(Message)"),
+        (of_queue, "parse_json(parse_json(body).Message)"),
+    ):
+        file = tmp_path / "messages.jsonl"
+        file.write_text("".join(json.dumps(one) + "\n" for one in records))
+        found = guess(file)
+        expected = {name: f"{text}.{field}" for name, field in rest.items()} | {"payload": text}
+        assert found.expressions | expected == found.expressions
+        assert found.accepted == 6

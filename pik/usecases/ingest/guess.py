@@ -12,7 +12,6 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from functools import cache
 from operator import itemgetter
 from typing import Any
 
@@ -239,32 +238,33 @@ class _Guesser:
     def _ranked(self, name: str, fits: Callable[[Column], object]) -> list[tuple[int, Column]]:
         """Return the fields whose name speaks for it and whose values fit, the best first."""
         scored = [(score, one) for one in self._columns if (score := one.score(name)) > 0 and fits(one)]
-        return sorted(scored, key=lambda pair: -pair[0])
+        return sorted(scored, key=lambda pair: -pair[0] - pair[1].preferred)
 
     def _everywhere(self, name: str, fits: Callable[[Column], object]) -> tuple[int, Column] | None:
         """Return the best of those that all records have."""
         return next((pair for pair in self._ranked(name, fits) if len(pair[1].values) == len(self._sample)), None)
 
     def _time(self, name: str) -> FieldGuess | None:
-        @cache
-        def written(number: int) -> list[Written]:
-            return written_as(list(self._columns[number].values.values()), self._begin.times, name)
+        known: dict[str, list[Written]] = {}
 
-        numbers = {one.path: number for number, one in enumerate(self._columns)}
-        best = self._everywhere(name, lambda one: written(numbers[one.path]))
-        others = [one for one in self._columns if isinstance(one.first, str) and written(numbers[one.path])]
+        def written(one: Column) -> list[Written]:
+            if one.expression not in known:
+                known[one.expression] = written_as(list(one.values.values()), self._begin.times, name)
+            return known[one.expression]
+
+        best = self._everywhere(name, written)
+        others = [one for one in self._columns if isinstance(one.first, str) and written(one)]
         if best is not None:
             score, columns = best[0], [best[1]]
-        elif name == FIELDS[0] and not self._ranked(name, lambda one: written(numbers[one.path])) and len(others) == 1:
+        elif name == FIELDS[0] and not self._ranked(name, written) and len(others) == 1:
             score, columns = 0, others
         else:
-            ranked = self._ranked(name, lambda one: written(numbers[one.path]))
-            score, columns = 0, self._one_or_the_other(ranked, lambda one: written(numbers[one.path]))
+            score, columns = 0, self._one_or_the_other(self._ranked(name, written), written)
         covered = {number for one in columns for number in one.values}
         if 2 * len(covered) <= len(self._sample):
             return None
         values = [value for one in columns for value in one.values.values()]
-        reason, is_sure = self._read_times(name, values, written(numbers[columns[0].path]))
+        reason, is_sure = self._read_times(name, values, written(columns[0]))
         expression = " || ".join(one.expression for one in columns)
         return FieldGuess(name, expression, _confidence(score if is_sure else 0), reason + self._missing(covered))
 
@@ -337,7 +337,7 @@ class _Guesser:
         def many(one: Column) -> bool:
             return len(set(one.texts)) > 1 and 10 * one.texts.count("-") < len(one.texts)
 
-        ranked = [(score * len(one.values), score, one) for score, one in self._ranked(name, many)]
+        ranked = [((score + one.preferred) * len(one.values), score, one) for score, one in self._ranked(name, many)]
         best = self._everywhere(name, lambda one: one.texts)
         if ranked:
             _, score, one = max(ranked, key=itemgetter(0))

@@ -20,6 +20,9 @@ DEPTH = 6
 PATHS = 2000
 """Different fields that are looked at."""
 
+ENVELOPED = {"body", "message"}
+"""Fields, as of SQS and SNS, whose text is the event where it is JSON: the fields around it are the envelope's."""
+
 Path = tuple[str, ...]
 
 _RECEIVED = "received|ingested|ingestion|ingest|arrived|arrival|collected|collector|loaded|stored|inserted|processed"
@@ -64,7 +67,7 @@ _NAMES: Mapping[str, Sequence[tuple[int, str]]] = {
     "source": (
         (90, r"source|event source|producer|origin|app|application|service|service name|system|logger|channel"),
     ),
-    "payload": ((90, r"payload|data|body|detail|properties|value"),),
+    "payload": ((90, r"payload|data|body|message|detail|properties|value"),),
 }
 """How much the words of a field's name speak for it, by the first pattern that matches all of them."""
 
@@ -81,9 +84,12 @@ class FoundField:
 
 @dataclass
 class Column:
-    """A field of the records, and the values that it has, by the number of the record."""
+    """A field of the records, the expression of it, and the values that it has, by the number of the record.
+    `enveloped` is in how many texts of ENVELOPED it is."""
 
     path: Path
+    expression: str
+    enveloped: int = 0
     values: dict[int, Any] = field(default_factory=dict)
 
     @cached_property
@@ -102,9 +108,9 @@ class Column:
         return texts if fit else []
 
     @property
-    def expression(self) -> str:
-        """The path to it."""
-        return quoted(*self.path)
+    def preferred(self) -> int:
+        """How much is added to its score when fields are ranked: an event comes before its envelope."""
+        return 30 * self.enveloped
 
     @property
     def first(self) -> Any:
@@ -127,19 +133,35 @@ def _score(event_field: str, name: str) -> int:
 
 
 def columns_of(lines: Iterable[bytes]) -> list[Column]:
-    """Return the fields of records, those in objects too, without null values and empty texts; a list is a value."""
-    found: dict[Path, Column] = {}
+    """Return the fields of records, those in objects too, without null values and empty texts; a list is a value, and
+    a text that is a JSON object is that object."""
+    found: dict[str, Column] = {}
 
-    def add(number: int, path: Path, value: Any) -> None:
-        if path and value not in (None, "") and (path in found or len(found) < PATHS):
-            found.setdefault(path, Column(path)).values[number] = value
+    def add(number: int, path: Path, expression: str, enveloped: int, value: Any) -> None:
+        if path and (parsed := _object_in(value)) is not None:
+            expression, value = f"parse_json({expression})", parsed
+            enveloped += _words(path[-1]) in ENVELOPED
+        if path and value not in (None, "") and (expression in found or len(found) < PATHS):
+            found.setdefault(expression, Column(path, expression, enveloped)).values[number] = value
         if isinstance(value, dict) and len(path) < DEPTH:
             for name, inner in value.items():
-                add(number, (*path, name), inner)
+                to_it = f"{expression}.{quoted(name)}" if expression else quoted(name)
+                add(number, (*path, name), to_it, enveloped, inner)
 
     for number, line in enumerate(lines):
-        add(number, (), json.loads(line, parse_float=Decimal))
+        add(number, (), "", 0, json.loads(line, parse_float=Decimal))
     return list(found.values())
+
+
+def _object_in(value: Any) -> dict[str, Any] | None:
+    """Return the JSON object that a text is, if it is one and has fields."""
+    if not isinstance(value, str) or not value.lstrip().startswith("{"):
+        return None
+    try:
+        found = json.loads(value, parse_float=Decimal)
+    except (ValueError, RecursionError):
+        return None
+    return found or None
 
 
 def described(one: Column) -> FoundField:

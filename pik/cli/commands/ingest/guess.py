@@ -88,17 +88,19 @@ def guess_mapping(cli: Context, files: list[str], sources: list[Source], options
         INGEST_GUESS.without(*left_out),
         found,
         accepted=None if found.missing else found.accepted,
-        note="; ".join(_notes(found, source.name, len(sources))),
+        note="; ".join(_notes(found, source.name, [one.name for one in sources])),
         next=command("ingest", "--dry-run", *files, *words),
     )
     return PARTLY if found.undecided else None
 
 
-def _notes(found: Guess, source: str, inputs: int) -> Iterator[str]:
-    """Yield what else to know of the guess, which is of one of the inputs."""
+def _notes(found: Guess, source: str, inputs: list[str]) -> Iterator[str]:
+    """Yield what else to know of the guess, which is of one of the inputs, or of a file in one."""
     yield "nothing was stored; look at what the dry run shows before you ingest"
-    if inputs > 1:
-        yield f"only {source} was looked at, of {number_of(inputs, 'input')}"
+    if len(inputs) > 1:
+        yield f"only {source} was looked at, of {number_of(len(inputs), 'input')}"
+    elif source not in inputs:
+        yield f"only {source} was looked at, the first file of the archive"
     if found.problem and found.missing:
         yield f"there are records that cannot be read, such as: {found.problem}"
     elif found.problem:

@@ -132,7 +132,7 @@ RECONCILIATION = Schema(
     Field("scope_entities", Count, "how many entities are in the scope", get="entities"),
     Field("where", str | None, get="scope.where"),
     Field(
-        "mappings",
+        "named_mappings",
         list[str] | None,
         "the named mappings by which files of the log were read; null: none",
         get=lambda found: [one.partition(" ")[0] for one in found.mappings] or None,
