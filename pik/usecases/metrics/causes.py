@@ -143,12 +143,17 @@ def _definition(store: Store, engine: Engine, assumed: Metric, text: str) -> Met
 
 
 def with_causes(
-    store: Store, engine: Engine, diff: Diff, metrics: Sequence[str] = (), totals: DiffTotals | None = None
+    store: Store,
+    engine: Engine,
+    diff: Diff,
+    metrics: Sequence[str] = (),
+    entities: Sequence[str] = (),
+    totals: DiffTotals | None = None,
 ) -> Diff:
-    """Return the diff of these metrics (NAME or NAME@VERSION), its rows with their causes; those of the `totals` are
-    summed as well. Raises NotHeld, and as `explain` does while they are read."""
+    """Return the diff of these metrics (NAME or NAME@VERSION) and entities (none: all), its rows with their causes;
+    those of the `totals` are summed as well. Raises NotHeld, and as `explain` does while they are read."""
     sides = Sides(diff.left, diff.file is not None, diff.right)
-    expect_held(store, diff.effective)  # two recorded sides are compared without raw
+    expect_held(store, diff.effective, entities)  # two recorded sides are compared without raw
 
     def causes(rows: Iterable[Difference]) -> Iterator[ExplainedDifference]:
         return explained(store, engine, rows, diff.scenario, metrics=metrics, sides=sides)

@@ -59,4 +59,6 @@ def compare_sides(stack: ExitStack, store: Store, engine: Engine, asked: Compari
             chosen["entities"] = chosen["entities"] or recorded.run.request.entities
         compared |= {"scenario": asked.scenario, "file": file, "left": recorded}
         found = diff_aggregates(store, engine, within, **chosen, **compared)
-    return with_causes(store, engine, found, asked.metrics, asked.totals) if asked.explains else found
+    if not asked.explains:
+        return found
+    return with_causes(store, engine, found, asked.metrics, chosen["entities"], asked.totals)

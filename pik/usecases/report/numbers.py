@@ -129,7 +129,7 @@ def compare_sums(
     names = [metric.name for metric in metrics]
     totals = DiffTotals("bucket", Combinations(store, engine), explains=True)
     diff = diff_aggregates(store, engine, window, metrics=names, entities=entities, totals=totals)
-    diff = with_causes(store, engine, diff, names, totals)
+    diff = with_causes(store, engine, diff, names, entities, totals)
     different = failed = 0
     for row in diff.rows:
         failed += row.op == Op.FAILED
