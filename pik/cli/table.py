@@ -91,7 +91,7 @@ def _markdown_fields(fields: Mapping[str, object], out: Write) -> None:
 
 def markdown_text(text: str) -> str:
     """The text without meaning in Markdown: it stays what it is in a table's cell, and is neither a link nor HTML."""
-    return re.sub(r"([\\|<*`]|(?<=\])\()", r"\\\1", text).replace("\n", "<br>")
+    return re.sub(r"([\\|<*`]|(?<=\])\(|:(?=//)|(?<=\bwww)\.)", r"\\\1", text).replace("\n", "<br>")
 
 
 class _Rows:

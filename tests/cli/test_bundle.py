@@ -96,6 +96,23 @@ def test_the_same_store_and_arguments_give_the_same_bytes(pik, bundled, monkeypa
     assert str(bundled).encode() not in text
 
 
+def test_of_one_entity_every_document_can_be_computed(pik, bundled):
+    done = pik(*MAKE, "--out", "of-a", "--entity", "a", "--format", "json")
+    assert (done.code, done.json()["problems"]) == (0, [])
+    codes = {one["name"]: one["exit_code"] for one in done.json()["documents"]}
+    assert {"documents/explanation.json", "documents/report.html"} <= set(codes)
+    assert set(codes.values()) <= {0, 1}
+
+
+def test_what_is_not_in_it_is_said(pik, bundled, without_documents):
+    made = pik("--store", "b.tar.zst", *MAKE, "--out", "again", "--format", "json")
+    lacking = [(one["kind"], one["detail"]) for one in made.json()["problems"]]
+    assert (made.code, lacking) == (3, [("run", "the source holds its values, and not the run")])
+    nothing = pik("bundle", "--incident", "INC-1", "--from", "2020-01-01", "--to", "2020-01-02", "--out", "nothing")
+    assert (nothing.code, (bundled / "nothing").exists()) == (2, False)
+    assert "no evidence to bundle" in nothing.err
+
+
 def test_other_programs_read_and_check_it(pik, bundled):
     root = unpacked(bundled / "b.tar.zst", bundled / "out")
     checked = subprocess.run(["sha256sum", "--check", "--strict", SUMS], cwd=root, capture_output=True, check=False)

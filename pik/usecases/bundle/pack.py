@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import file_digest, sha256
 from itertools import chain
 from pathlib import Path
@@ -17,7 +17,7 @@ import msgspec
 from msgspec import structs
 
 from pik import __version__
-from pik.errors import NotFound
+from pik.errors import NotFound, NothingSelected
 from pik.model.ids import digits, time_digits
 from pik.model.instant import Window, format_instant
 from pik.model.metric import EVENT_COUNT, Aggregate
@@ -95,7 +95,8 @@ def make_bundle(
 ) -> BundleReport:
     """Write the bundle of a window.
 
-    Raises UsageError where there is a file of that name, NotHeld if the source does not hold the window, StoreError;
+    Raises UsageError where there is a file of that name, NotHeld if the source does not hold the window,
+    NothingSelected if nothing arrived in it, StoreError;
     with a redaction, also for a window with what cannot be redacted.
     """
     of_window = PullRequest(request.window, request.entities)
@@ -103,6 +104,8 @@ def make_bundle(
     with scratch() as work:
         pulled = make_copy(source.url, work / "pulled")
         done = pull(source, pulled, of_window, progress)
+        if not done.deliveries and not done.problems:
+            raise NothingSelected(f"no delivery {request.window.within}, so there is no evidence to bundle")
         root = work / "bundle"
         store = make_copy(source_name(request.incident), root)
         staging = _Staging(source, pulled, root, request, redaction, engine, progress)
@@ -112,6 +115,9 @@ def make_bundle(
         known_until = staging.write_raw()
         withheld = staging.write_rows(make_copy, work / "redacted")
         aggregates = assemble(store, root, request, progress)
+        documents = tuple(write_documents(store, request, root))
+        problems = [ProblemLine(kind=one.kind, what=one.what, detail=one.detail) for one in done.problems]
+        problems += (_failed(one) for one in documents if one.exit_code in _FAILED)
         manifest = Manifest(
             bundle_format=FORMAT,
             store_format=store.format_version,
@@ -124,10 +130,10 @@ def make_bundle(
             effective_to=format_instant(done.effective.end),
             known_until=None if known_until is None else format_instant(known_until),
             environment=environment_of(engine.version),
-            problems=tuple(ProblemLine(kind=one.kind, what=one.what, detail=one.detail) for one in done.problems),
+            problems=(*problems, *staging.lacking),
             redacted=redaction.paths if redaction else (),
             not_recomputable=tuple(withheld),
-            documents=tuple(write_documents(store, request, root)),
+            documents=documents,
         )
         names = _complete(root, manifest)
         with showing(progress, "packing", sum((root / name).stat().st_size for name in names), "bytes"):
@@ -151,6 +157,15 @@ def make_bundle(
         )
 
 
+_FAILED = (2, 4)
+"""Exit codes of commands that wrote no result."""
+
+
+def _failed(document: Document) -> ProblemLine:
+    detail = f"its command ended with exit code {document.exit_code}"
+    return ProblemLine(kind="document", what=document.name, detail=detail)
+
+
 def environment_of(engine: str) -> dict[str, str]:
     """Return what computes the documents: programs by their part, with their versions."""
     return {"pik": __version__, "python": platform.python_version(), "engine": engine}
@@ -167,6 +182,8 @@ class _Staging:
     redaction: Redaction | None
     engine: Engine
     progress: Progress
+    lacking: list[ProblemLine] = field(default_factory=list)
+    """Runs whose values are in the bundle, and that the source, a copy, does not have."""
 
     def write_raw(self) -> int | None:
         """Write raw, corrections and the record of what was pulled; return the last recording that is known there."""
@@ -259,6 +276,8 @@ class _Staging:
             try:
                 run = self.source.runs.get(run_id)
             except NotFound:
+                detail = "the source holds its values, and not the run"
+                self.lacking.append(ProblemLine(kind="run", what=run_id, detail=detail))
                 continue
             yield RunRow(run if self.redaction is None else redacted_run(run, self.redaction))
 

@@ -69,7 +69,8 @@ def bundle(
 
     The same store and arguments give the same bytes, whatever the file's name and the day. `pik verify FILE` checks
     every byte and computes the results again; `pik --store FILE …` reads it as a store that nothing can be written to.
-    The window must be over. What is missing or damaged in the source is listed, with exit code 3.
+    The window must be over. What is missing or damaged in the source is listed, with exit code 3; a redacted path that
+    hits nothing has that exit code, too.
     """
     from pik.rawlog.objects import expect_new
     from pik.usecases.bundle.contents import BundleRequest, expect_incident
@@ -108,7 +109,7 @@ def bundle(
         cli.note(
             f"--redact {path}: no delivery in the bundle has a value there, so nothing was replaced; is it mistyped?"
         )
-    return PARTLY if done.problems else None
+    return PARTLY if done.problems or (redaction and redaction.missed) else None
 
 
 def _all_documents(cli: Context, store: Store, request: BundleRequest, root: Path) -> list[Document]:
