@@ -322,9 +322,10 @@ class OpenedFile(OpenedInput):
         return start if 0 < len(start) < HEAD else None
 
     def _short_lines(self, layout: Layout) -> bytes | None:
-        """Return a short file of JSON lines if it is plain text in UTF-8. Raises InputError for a binary file."""
+        """Return a short file of JSON lines, one block, if it is plain text in UTF-8. Raises InputError for a binary
+        file."""
         content = self._content() if layout == JSON_LINES else None
-        if content is None or b"\0" in content or codec_of(content) is not None:
+        if content is None or len(content) > json_lines.BLOCK or b"\0" in content or codec_of(content) is not None:
             return None
         refuse_binary(content, self.name)
         return content

@@ -170,9 +170,7 @@ def test_what_show_prints_can_be_pasted(pik: Any, here: Path) -> None:
 
 
 def test_mappings_are_listed(pik: Any, here: Path) -> None:
-    (found,) = [
-        one for one in pik("mappings", "list", "--format", "json").json()["named_mappings"] if one["name"] == "shop"
-    ]
+    (found,) = [one for one in pik("mappings", "list", "--format", "json").json()["mappings"] if one["name"] == "shop"]
     assert (found["from"], found["file_patterns"], found["description"]) == (
         "pik.toml",
         ["shop-*.csv", "old/*"],

@@ -189,7 +189,7 @@ def test_programs_get_data_as_it_is_but_a_terminal_does_not(show: Show, form: st
 def test_a_markdown_cell_stays_a_cell_of_plain_text(show: Show) -> None:
     cell = "a|b `c` <img src=x> **d** [e](http://f) \\"
     text = show(Document(tables=[Table("t", [Column("x")], [{"x": cell}])]), "md").splitlines()[-1]
-    assert text == "| a\\|b \\`c\\` \\<img src=x> \\*\\*d\\*\\* [e]\\(http://f) \\\\ |"
+    assert text == "| a\\|b \\`c\\` \\<img src=x> \\*\\*d\\*\\* [e]\\(http\\://f) \\\\ |"
 
 
 WIDE = Table(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -207,7 +208,7 @@ def test_ctrl_c_ends_at_once_and_the_next_run_resumes(tmp_path: Path, wait: floa
     errors = ended(process)
     assert "Traceback" not in errors, errors
     if process.returncode == INTERRUPTED:
-        assert errors == "interrupted; run the same command again to go on\n"
+        assert json.loads(errors)["error"] == "interrupted; run the same command again to go on"
     else:
         assert process.returncode == 0
     again = pik(*command)

@@ -38,7 +38,6 @@ def store(tmp_path: Path) -> Store:
 def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """400 events over two days, every seventh line invalid, read in about ten blocks."""
     monkeypatch.setattr(blocks_module, "BLOCK", 4096)
-    monkeypatch.setattr("pik.inputs.opened.HEAD", 4096)  # a shorter file is one block
     lines = []
     for number in range(400):
         event = {
