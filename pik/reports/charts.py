@@ -7,7 +7,8 @@ floats; the exact figures are in the table under it.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from functools import singledispatch
 from itertools import accumulate, pairwise
 from math import isfinite
@@ -27,6 +28,8 @@ _HEIGHT = 220
 _ROW = 26
 _LONGEST = {"wide": 30, "narrow": 14}
 """Characters of a name beside a bar."""
+_FEW = 50
+"""Values of a line that are marked, each."""
 _CHARACTER = 8
 """Pixels that are enough for one of most."""
 
@@ -50,7 +53,13 @@ def svg(chart: Chart, width: str) -> str | None:
     """Return the chart in one of WIDTHS as an `svg` element; None where a figure is too large to be drawn."""
     if not all(map(isfinite, _figures(chart))):
         return None
-    return vl_convert.vegalite_to_svg(_visible(_finished(_draw(chart, width), width)), vl_version=_VERSION)
+    drawing = vl_convert.vegalite_to_svg(_visible(_finished(_draw(chart, width), width)), vl_version=_VERSION)
+    return _TAG.sub(lambda tag: _DIGITS.sub(r"\1", tag[0]), drawing)
+
+
+_TAG = re.compile("<[^>]*>")
+_DIGITS = re.compile(r"(\d\.\d\d)\d+")
+"""More digits of a coordinate than are seen: half of what a drawing takes. Texts are between the tags."""
 
 
 def _visible(part: Any) -> Any:
@@ -122,19 +131,29 @@ def _timeline(chart: Timeline, width: str) -> Any:
 @_draw.register
 def _values(chart: Values, width: str) -> Any:
     values = [
-        {"start": _ms(start), "side": side, "value": None if value is None else float(value)}
-        for start, *sides in chart.points
-        for side, value in zip(_SIDES, sides, strict=True)
+        {"side": side, **point}
+        for place, side in enumerate(_SIDES, 1)
+        for point in _course([(each[0], each[place]) for each in chart.points])
     ]
     base = alt.Chart(alt.InlineData(values=values)).encode(
         x=_time("start:T", width),
-        y=alt.Y("value:Q", title=chart.metric, scale=alt.Scale(zero=False)),
+        y=alt.Y("value:Q", title=_shortened(chart.metric, width), scale=alt.Scale(zero=False)),
         color=alt.Color("side:N", scale=alt.Scale(domain=list(_SIDES), range=list(_SIDES.values()))),
     )
     line = base.mark_line(strokeWidth=2).encode(
         strokeDash=alt.StrokeDash("side:N", scale=alt.Scale(domain=list(_SIDES), range=[[5, 3], [1, 0]]))
     )
-    return alt.layer(line, base.mark_point(filled=True, size=30)).properties(height=_HEIGHT)
+    points = base.mark_point(filled=True, size=30).transform_filter("datum.alone")
+    return alt.layer(line, points).properties(height=_HEIGHT)
+
+
+def _course(values: Sequence[tuple[int, Any]]) -> Iterator[dict[str, Any]]:
+    """Yield the values over time. `alone` are those that get a mark: all of a few, and of many those between two that
+    are missing, which no line shows."""
+    known = [False, *(value is not None for _, value in values), False]
+    for number, (start, value) in enumerate(values):
+        alone = value is not None and (len(values) <= _FEW or not (known[number] or known[number + 2]))
+        yield {"start": _ms(start), "value": None if value is None else float(value), "alone": alone}
 
 
 @_draw.register
@@ -158,7 +177,7 @@ def _waterfall(chart: Waterfall, width: str) -> Any:
     ]
     y = _named(names, width)
     colour = alt.Color("kind:N", scale=alt.Scale(domain=list(_CHANGES), range=list(_CHANGES.values())), legend=None)
-    x = {"title": chart.metric, "axis": _few(width)}
+    x = {"title": _shortened(chart.metric, width), "axis": _few(width)}
     marks = [float(level) for level in (*levels, chart.right)]
     scale = _roomy(min(marks), max(marks), width)
     total = alt.Chart(alt.InlineData(values=totals)).encode(x=alt.X("at:Q", scale=scale, **x), y=y)
@@ -201,14 +220,18 @@ def _rows(bars: Sequence[tuple[str, int]], unit: str, width: str) -> Any:
 
 def _named(names: Sequence[str], width: str) -> Any:
     """A vertical axis of names, which may be equal, by their positions in `row`."""
-    # Shortened here: vl-convert fails where it cuts a character of two UTF-16 units in half.
-    texts = [visible(name) for name in names]
-    labels = [text if len(text) <= _LONGEST[width] else text[: _LONGEST[width] - 1] + "…" for text in texts]
+    labels = [_shortened(name, width) for name in names]
     # The width must not depend on fonts: those of the reader are not known here.
     extent = _CHARACTER * max(map(len, labels), default=0)
     expression = f"{json.dumps(labels)}[datum.value]"
     axis = alt.Axis(labelExpr=expression, labelLimit=0, minExtent=extent, maxExtent=extent, ticks=False, domain=False)
     return alt.Y("row:O", title=None, axis=axis, scale=alt.Scale(paddingInner=0.25))
+
+
+def _shortened(name: str, width: str) -> str:
+    """Return the name, cut where there is no room. vl-convert fails where it cuts a character in half by itself."""
+    text = visible(name)
+    return text if len(text) <= _LONGEST[width] else text[: _LONGEST[width] - 1] + "…"
 
 
 def _time(field: str, width: str) -> Any:

@@ -12,7 +12,19 @@ from xml.etree import ElementTree
 import pytest
 
 from pik.errors import UsageError
-from pik.ports.report import Chart, Figure, Page, Section, Values, Waterfall
+from pik.model.instant import HOUR
+from pik.ports.report import (
+    Chart,
+    Figure,
+    Grid,
+    Heading,
+    Page,
+    Section,
+    Timeline,
+    Values,
+    Volume,
+    Waterfall,
+)
 from pik.reports import html_renderer
 from pik.reports.charts import WIDTHS, svg
 from pik.reports.page import html
@@ -76,8 +88,38 @@ def test_a_chart_has_text_and_one_size(chart: Chart, width: str) -> None:
     assert drawing
     root = ElementTree.fromstring(drawing)
     assert abs(float(root.attrib["width"]) - WIDTHS[width]) <= 4
+    assert float(root.attrib["height"]) < 320, "however long a name is"
     assert list(root.iter("{http://www.w3.org/2000/svg}text"))
     assert not root.findall(".//*[@id]"), "two drawings on one page would share it"
+
+
+def test_the_largest_report_is_below_two_megabytes() -> None:
+    """Twelve metrics over 200 buckets, the rows of each table cut at 200."""
+    hours = [START + number * HOUR for number in range(200)]
+    volume = Timeline("1h", [Volume(hour, 1000 + hour % 7, 30, 20, 5) for hour in hours])
+    cells = [["2026-03-01T00:00:00Z", *["1,234,567.00"] * 7] for _ in hours]
+
+    def rows(columns: int) -> Grid:
+        return Grid([Heading("n", numeric=True)] * columns, [row[:columns] for row in cells])
+
+    steps = [("late", Decimal("5.25"), True)] * 8
+    sections = [Section("volume", "Volume", figures=[Figure("Volume", "alternative", volume, rows(6))])]
+    for number in range(12):
+        course = Values("m", [(hour, Decimal(10**8 + at), Decimal(10**8 + 2 * at)) for at, hour in enumerate(hours)])
+        figures = [
+            Figure("Values", "alternative", course, rows(3)),
+            Figure("Causes", "alternative", Waterfall("m", Decimal(1), steps, Decimal(43)), rows(3)),
+        ]
+        sections.append(Section(f"metric-{number}", "Metric", figures=figures))
+    sections += [Section(f"table-{number}", "Table", tables=[("Rows", rows(8))]) for number in range(8)]
+    assert len(html(Page("t", "s", [], sections))) < 2_000_000
+
+
+def test_a_value_between_two_that_are_missing_is_seen() -> None:
+    points = [(START + number * HOUR, Decimal(1) if number == 70 else None, None) for number in range(100)]
+    drawing = svg(Values("m", points), "wide")
+    assert drawing
+    assert drawing.count('fill="var(--current)"') >= 2, "its mark, and the legend's"
 
 
 def test_figures_too_large_to_draw_are_in_the_table() -> None:
