@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from typing import TextIO
 
 WIDEST = 40
@@ -16,6 +17,8 @@ NARROWEST = 10
 """Columns below which bars say nothing."""
 
 _EIGHTHS = "▏▎▍▌▋▊▉"
+_STEPS = "·▁▂▃▄▅▆▇█"
+_DIGITS = ".123456789"
 
 
 def blocks(stream: TextIO) -> bool:
@@ -34,6 +37,14 @@ def bar(value: int, most: int, width: int, stream: TextIO | None = None) -> str:
         return "#" * -(-value * width // most) if value else ""
     eighths = -(-value * width * 8 // most) if value else 0
     return "█" * (eighths // 8) + (_EIGHTHS[eighths % 8 - 1] if eighths % 8 else "")
+
+
+def spark(values: Sequence[int], stream: TextIO | None = None) -> str:
+    """Return one character for each value, the highest for the largest one, on the stream (None: standard output). Only
+    0 is a dot."""
+    most = max(values, default=0)
+    steps = _STEPS if blocks(stream or sys.stdout) else _DIGITS
+    return "".join(steps[-(-value * (len(steps) - 1) // most) if value else 0] for value in values)
 
 
 def axis(most: str, width: int) -> str:

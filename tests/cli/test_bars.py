@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pik.cli.bars import axis, bar
+from pik.cli.bars import axis, bar, spark
 from pik.cli.commands.inspect.groups import with_hours_without
 from pik.cli.document import Column, Document, Fold, Table
 from pik.cli.output import Output
@@ -108,3 +108,14 @@ def test_promise_9_folded_rows_are_named_and_elsewhere_whole(show) -> None:
     ]  # fmt: skip
     assert show(table(0, 0), 80) == ["nothing found by: row0, row1 (a pipe or --format json shows all)"]
     assert show(table(3, 0)) == ["id    n", "row0  3", "row1  0"]
+
+
+def test_a_line_of_characters_shows_every_number_and_which_are_0() -> None:
+    assert spark([0, 1, 50, 100], io.StringIO()) == "·▁▄█"
+    assert spark([], io.StringIO()) == ""
+    assert spark([0, 0], io.StringIO()) == "··"
+
+
+def test_without_block_characters_a_line_is_of_digits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LC_ALL", "C")
+    assert spark([0, 1, 50, 100], Terminal()) == ".159"

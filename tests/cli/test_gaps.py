@@ -73,6 +73,17 @@ def test_it_fits_the_terminal(shop: Callable[..., Any], monkeypatch: pytest.Monk
     assert max(len(one) for one in out.splitlines() if not one.startswith("note")) <= width
 
 
+def test_the_volume_of_a_group_is_all_of_its_events_over_what_was_looked_at(shop: Callable[..., Any]) -> None:
+    window = ("--from", "2026-01-08T08:30:00Z", "--to", "2026-01-10T20:00:00Z")
+    [group] = json.loads(shop("gaps", *window, "--format", "json").out)["groups"]
+    volume = group["volume"]
+    assert sum(one["events"] for one in volume) == group["events"] > 0
+    assert (volume[0]["start"], volume[1]["start"]) == ("2026-01-08T08:00:00Z", "2026-01-08T11:00:00Z")
+    assert len(volume) == 20
+    of_first = shop("events", "--from", "2026-01-08T08:00:00Z", "--to", "2026-01-08T11:00:00Z", "--format", "jsonl")
+    assert volume[0]["events"] == len(of_first.out.splitlines())
+
+
 def test_a_limit_says_that_it_left_rows_out(shop: Callable[..., Any]) -> None:
     found = json.loads(shop("gaps", "--sequence-field", "payload.n", "--limit", "2", "--format", "json").out)
     assert (len(found["missing_ranges"]), found["truncated"]) == (2, True)

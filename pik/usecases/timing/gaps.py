@@ -71,16 +71,29 @@ class VolumeChange:
     expected: Decimal
 
 
+STRETCHES = 24
+"""Stretches of whole hours that what was looked at is divided into, at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """How many events there are from `start` to where the next stretch starts."""
+
+    start: int
+    events: int
+
+
 @dataclass(frozen=True, slots=True)
 class LearnedGroup:
     """A group that was looked at: its events, and from when on there are enough earlier days to learn from; None: it
-    cannot be known what is usual."""
+    cannot be known what is usual. `volume` is how the events are spread: over stretches of one length each."""
 
     group: str | None
     events: int
     first: int
     last: int
     learned_from: int | None
+    volume: tuple[Stretch, ...]
 
 
 @dataclass(slots=True)
@@ -299,6 +312,17 @@ def _known(tables: Tables) -> list[tuple[str | None, int]]:
     ]
 
 
+def _volume(scope: Window, hours: Sequence[_Hour]) -> tuple[Stretch, ...]:
+    """Return how the events of the hours are spread over the scope."""
+    begin = scope.start - scope.start % HOUR
+    size = -(-(scope.end - begin) // (STRETCHES * HOUR)) * HOUR
+    counts = dict.fromkeys(range(begin, scope.end, size), 0)
+    for hour in hours:
+        if begin <= hour.start < scope.end:
+            counts[hour.start - (hour.start - begin) % size] += hour.events
+    return tuple(Stretch(start, events) for start, events in counts.items())
+
+
 @dataclass(frozen=True, slots=True)
 class _Search:
     """Looks at one group after the other."""
@@ -314,7 +338,7 @@ class _Search:
         inside = sum(hour.events for hour in hours if scope.start - HOUR < hour.start < scope.end)
         learned_from = usual.learned_from(scope.end) if self.question.history is not None else None
         report.unknown += self.question.history is not None and learned_from is None
-        report.groups.add(LearnedGroup(group, inside, first, last, learned_from))
+        report.groups.add(LearnedGroup(group, inside, first, last, learned_from, _volume(scope, hours)))
         if first > scope.start > MIN_INSTANT and self.question.wanted.window.start > MIN_INSTANT:
             gaps = [(scope.start, first), *gaps]
         if last < scope.end:

@@ -7,17 +7,18 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Annotated
 
 from pik.cli import options
+from pik.cli.bars import spark
 from pik.cli.command import FOUND, cli_command
 from pik.cli.commands.inspect.corrected import EFFECTS, effects_finder, effects_note, effects_of, notes
 from pik.cli.context import Context
-from pik.cli.document import NOTE, TRUNCATED, Column, Field, Rows, Schema
+from pik.cli.document import NOTE, TRUNCATED, Column, Field, Object, Rows, Schema
 from pik.cli.options import option
 from pik.cli.values import Count, Instant, Lag, Moment
 from pik.errors import UsageError, number_of
-from pik.model.instant import Window
+from pik.model.instant import Window, format_duration
 
 if TYPE_CHECKING:
-    from pik.usecases.timing.gaps import GapsReport
+    from pik.usecases.timing.gaps import GapsReport, LearnedGroup
 
 
 @cli_command(
@@ -113,6 +114,13 @@ def _note(found: GapsReport) -> str | None:
     )
 
 
+def _volume(group: LearnedGroup) -> str:
+    counts = [one.events for one in group.volume]
+    starts = [one.start for one in group.volume[:2]]
+    length = f" in {format_duration(starts[1] - starts[0])}" if len(starts) > 1 else ""
+    return f"{spark(counts)} up to {max(counts, default=0):,}{length}"
+
+
 GAPS = Schema(
     "pik gaps",
     Field("window", Window),
@@ -170,6 +178,13 @@ GAPS = Schema(
         Column("events", Count, "in the hours of the scope"),
         Column("first_event", Moment, "in the window and the history", get="first"),
         Column("last_event", Moment, get="last", drop=1),
+        Column(
+            "volume",
+            Object(Field("start", Instant), Field("events", Count), many=True),
+            "how its events are spread over what was looked at: at most 24 stretches of whole hours; for people a"
+            " character for each, a dot for no event",
+            text=_volume,
+        ),
         Column("learned_from", Moment | None, "from when on it is known what is usual; null: never", drop=0),
         empty="no groups",
     ),
