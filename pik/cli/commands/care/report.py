@@ -62,10 +62,10 @@ def report(
     runs, what `pik verify` says of the window, the commands that show each part, and the versions of everything. An
     HTML page needs no other file and no network. What cannot be looked at is said in its place.
 
-    The same store and arguments make the same bytes: there is no time of making, and `now` (in --since 2d, yesterday,
-    now-2h) is the last recording of the store. A table has the first 200 rows, and says what it leaves out. --metric
-    chooses whose numbers are shown (without it at most 12 metrics'); findings are always about all of them. The
-    window's raw is read several times. The file appears when it is complete; one that exists is only replaced with
+    The same store and arguments make the same bytes: the time of writing is not in them, and `now` (in --since 2d,
+    yesterday, now-2h) is the last recording of the store. A table has the first 200 rows, and says what it leaves out.
+    --metric chooses whose numbers are shown (without it at most 12 metrics'); findings are always about all of them.
+    The window's raw is read several times. The file appears when it is complete; one that exists is only replaced with
     --force. Exit codes: 0 nothing found, 1 something found, 2 there is nothing in the window, 3 a part could not look
     at everything.
     """
