@@ -9,7 +9,7 @@ from hypothesis import settings
 from moto import mock_aws
 
 from pik.stores.aws.clients import Clients
-from pik.usecases.replay import runs
+from pik.usecases.replay import execute
 from tests.support.aws.emulator import ENVIRONMENT, REGION, ministack
 
 settings.register_profile("pik", deadline=None)  # no test depends on how fast a machine is
@@ -20,8 +20,8 @@ settings.load_profile("pik")
 def at_once() -> Iterator[None]:
     """Tasks that failed are tried again without the time in between."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runs, "FIRST_DELAY", 0.001)
-        patch.setattr(runs, "IDLE", 0.001)
+        patch.setattr(execute, "FIRST_DELAY", 0.001)
+        patch.setattr(execute, "IDLE", 0.001)
         yield
 
 

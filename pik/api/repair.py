@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pik.rawlog.segment_writer import Reading
     from pik.usecases.ingest.batch_ingest import IngestReport
     from pik.usecases.replay.plan import Plan
-    from pik.usecases.replay.runs import Move
+    from pik.usecases.replay.promote import Move
 
 Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 
@@ -212,8 +212,8 @@ class Replay:
         processes compute (0: this one); a stack uses its own. Raises UsageError for a store that is open to be read
         only, Busy, StoreError."""
         from pik.runtime import SILENT
+        from pik.usecases.replay.execute import Pace, execute_run
         from pik.usecases.replay.plan import start
-        from pik.usecases.replay.runs import Pace, execute_run
 
         store = self._store
         store._expect_writable("run")
@@ -269,7 +269,7 @@ class Run:
         """Make what it wrote current: `pik promote`. An aggregate that has changed since the run read it is a conflict,
         and is left as it is. The reason is that of the run unless one is given. Raises UsageError for a run that has
         not ended, or a store that is open to be read only."""
-        from pik.usecases.replay.runs import promote
+        from pik.usecases.replay.promote import promote
 
         self._store._expect_writable("promote")
         reason = reason or self._run.request.reason
@@ -278,7 +278,7 @@ class Run:
 
     def rollback(self, reason: str = "") -> Promotion:
         """Make current what was so before the run was promoted: `pik rollback`."""
-        from pik.usecases.replay.runs import rollback
+        from pik.usecases.replay.promote import rollback
 
         self._store._expect_writable("rollback")
         store = self._store

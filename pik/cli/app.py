@@ -32,11 +32,11 @@ def _chapter(heading: str, **commands: tuple[str, str]) -> dict[str, Entry]:
 COMMANDS: Mapping[str, Entry] = {
     **_chapter(
         "Bring events in",
-        init=("care.store", "Create an empty store."),
+        init=("ingest.init", "Create an empty store."),
         ingest=("ingest.ingest", "Record every event of files or of standard input."),
         mappings=("ingest.mappings", "Named mappings of foreign records: list, show, try."),
-        batches=("care.store", "List what was ingested, and the lines that were rejected."),
-        status=("care.store", "Show what the store holds."),
+        batches=("ingest.batches", "List what was ingested, and the lines that were rejected."),
+        status=("ingest.status", "Show what the store holds."),
     ),
     **_chapter(
         "See what arrived",
@@ -51,8 +51,8 @@ COMMANDS: Mapping[str, Entry] = {
     **_chapter(
         "Know the numbers",
         metrics=("numbers.metrics", "Define metrics: apply, list, show, retire."),
-        aggregates=("numbers.imports", "List current values, or every version; import others from a file."),
-        diff=("inspect.reconcile", "Compare numbers with raw, and a log with what arrived."),
+        aggregates=("numbers.aggregates_import", "List current values, or every version; import others from a file."),
+        diff=("numbers.diff_events", "Compare numbers with raw, and a log with what arrived."),
         triage=("numbers.triage", "Run every check over a window; the first command of a runbook."),
         explain=("numbers.explain", "Split a difference by cause: late, lost, another definition, …"),
         history=("numbers.history", "List what changed numbers or could: when, who, what, why."),
@@ -64,8 +64,8 @@ COMMANDS: Mapping[str, Entry] = {
         replay=("repair.replay", "Recompute aggregates, next to the current ones."),
         runs=("repair.runs", "Follow replays: list, show, resume, cancel, wait."),
         dlq=("repair.dlq", "Tasks that failed too often: list, show, redrive, purge."),
-        promote=("repair.runs", "Make what a run wrote current."),
-        rollback=("repair.runs", "Undo a promotion."),
+        promote=("repair.promote", "Make what a run wrote current."),
+        rollback=("repair.promote", "Undo a promotion."),
         republish=("repair.republish", "Send events on to your own consumers again."),
     ),
     **_chapter(
@@ -74,8 +74,8 @@ COMMANDS: Mapping[str, Entry] = {
         report=("care.report", "Write what an incident was to one HTML, Markdown or JSON file."),
         verify=("care.verify", "Check raw, index and aggregates; rebuild the index."),
         bundle=("care.bundle", "Write the evidence of an incident to one file, which can be checked anywhere."),
-        backup=("care.store", "Write the state, which raw does not hold, to a file."),
-        restore=("care.store", "Make a backup the state of a store that has none."),
+        backup=("care.backup", "Write the state, which raw does not hold, to a file."),
+        restore=("care.backup", "Make a backup the state of a store that has none."),
         stack=("care.stack", "Inspect a stack itself: status, doctor."),
         demo=("care.demo", "Play one small incident from the first question to the repair."),
         help=("care.help", "Explain a command, as its --help does."),

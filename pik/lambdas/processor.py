@@ -16,7 +16,7 @@ from pik.errors import PikError, StoreError
 from pik.lambdas import log_unexpected, logger, metrics
 from pik.model.metric import RunState, Task
 from pik.ports.state import Message
-from pik.usecases.replay.runs import Outcome, finish_message, finish_run, process_message
+from pik.usecases.replay.execute import Outcome, finish_message, finish_run, process_message
 
 _FIRST_WAIT, _LONGEST_WAIT = 30.0, 900.0
 """Seconds until a task that failed because the store was unavailable is tried again: each time four times as long, so

@@ -26,8 +26,8 @@ from pik.ports.remote import PlannedRun, RunView
 from pik.ports.store import Store
 from pik.rawlog.gathering import TooMuch
 from pik.usecases.metrics.computation import widest
+from pik.usecases.replay.execute import enqueue_tasks
 from pik.usecases.replay.plan import expect_events, left_out_of, limited, plan_replay, replayable, start
-from pik.usecases.replay.runs import enqueue_tasks
 
 COUNTED_AT_MOST = 200_000
 """Raw lines that are read to count what a request selects. More would take longer than API Gateway waits."""

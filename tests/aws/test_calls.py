@@ -32,8 +32,9 @@ from pik.usecases.inspect.count_events import count_events
 from pik.usecases.inspect.events import list_events
 from pik.usecases.inspect.follow import Follower
 from pik.usecases.inspect.sql import SqlQuery
+from pik.usecases.replay.execute import Pace, run_locally
 from pik.usecases.replay.plan import plan_replay, start
-from pik.usecases.replay.runs import Pace, promote, rollback, run_locally
+from pik.usecases.replay.promote import promote, rollback
 from tests.support.aws.calls import Calls, clients_of, counting
 from tests.support.aws.emulator import make_stack, publish
 from tests.support.aws.processor import CONTEXT, environment, process_once

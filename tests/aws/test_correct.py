@@ -34,8 +34,9 @@ from pik.usecases.care.verify import verify
 from pik.usecases.correct.plan import plan_correction, record_correction, refuse_repeated
 from pik.usecases.correct.revoke import plan_revocation, record_revocation
 from pik.usecases.correct.standing import show_correction
+from pik.usecases.replay.execute import enqueue_tasks
 from pik.usecases.replay.plan import plan_replay, start
-from pik.usecases.replay.runs import enqueue_tasks, promote
+from pik.usecases.replay.promote import promote
 from tests.aws.test_crash import dying
 from tests.support.aws.calls import counting
 from tests.support.aws.clock import later

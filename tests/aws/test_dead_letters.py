@@ -8,8 +8,8 @@ from pik.errors import UsageError
 from pik.runtime import SILENT
 from pik.stores.aws.clients import Clients
 from pik.stores.aws.queue import AwsQueue
-from pik.usecases.replay import runs as dlq
-from pik.usecases.replay.runs import Pace
+from pik.usecases.replay import dead_letters as dlq
+from pik.usecases.replay.execute import Pace
 from tests.contracts.conftest import aws_state
 from tests.support.stores import PlainEngine
 

@@ -18,7 +18,7 @@ from pik.stores.aws import lease
 from pik.stores.aws.clients import Clients
 from pik.usecases.metrics.file_numbers import FileRequest
 from pik.usecases.metrics.imports import import_numbers, planned_import
-from pik.usecases.replay.runs import rollback
+from pik.usecases.replay.promote import rollback
 from tests.aws.test_crash import dying
 from tests.support.aws.clock import later
 from tests.support.aws.emulator import make_stack, publish

@@ -13,8 +13,9 @@ from pik.runtime import SILENT
 from pik.stores import open_store
 from pik.stores.aws.clients import Clients
 from pik.usecases.ingest.api_request import record_request
+from pik.usecases.replay.execute import enqueue_tasks
 from pik.usecases.replay.plan import plan_replay, start
-from pik.usecases.replay.runs import enqueue_tasks, wait
+from pik.usecases.replay.wait import wait
 from tests.support.aws.deployed import Deployed, deploy, send
 from tests.support.aws.emulator import REGION
 

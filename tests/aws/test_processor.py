@@ -19,8 +19,9 @@ from pik.ports.store import Store
 from pik.stores import open_store
 from pik.stores.aws.clients import Clients
 from pik.usecases.metrics.definitions import add_version
+from pik.usecases.replay.execute import enqueue_tasks
 from pik.usecases.replay.plan import plan_replay, start
-from pik.usecases.replay.runs import enqueue_tasks, promote
+from pik.usecases.replay.promote import promote
 from tests.aws.test_crash import dying
 from tests.support.aws.emulator import make_stack, publish
 from tests.support.aws.processor import CONTEXT

@@ -22,8 +22,8 @@ from pik.ports.store import Store
 from pik.stores import open_store
 from pik.stores.aws.clients import Clients
 from pik.usecases.ingest.api_request import record_request
+from pik.usecases.replay.execute import Outcome
 from pik.usecases.replay.plan import TaskSize, plan_replay
-from pik.usecases.replay.runs import Outcome
 from tests.support.aws.emulator import make_stack, publish
 from tests.support.aws.processor import CONTEXT
 from tests.support.faults import Crash, FailAt, wrapped

@@ -19,8 +19,9 @@ from pik.ports.store import Store
 from pik.runtime import SILENT
 from pik.stores import open_store
 from pik.stores.aws.clients import Clients
+from pik.usecases.replay.execute import Pace, run_locally
 from pik.usecases.replay.plan import plan_replay, start
-from pik.usecases.replay.runs import Pace, promote, run_locally
+from pik.usecases.replay.promote import promote
 from pik.usecases.report.incident import Question, report
 from tests.support.aws.emulator import make_stack, publish
 from tests.survival.conftest import ingest

@@ -30,8 +30,10 @@ from pik.usecases.metrics.definitions import add_version
 from pik.usecases.metrics.explain import events_behind, explain
 from pik.usecases.metrics.sides import Recorded, Side, SideKind
 from pik.usecases.metrics.trials import Question, try_scenarios
-from pik.usecases.replay.plan import execute_task, plan_replay, start
-from pik.usecases.replay.runs import finish_run, promote
+from pik.usecases.replay.execute import finish_run
+from pik.usecases.replay.plan import plan_replay, start
+from pik.usecases.replay.promote import promote
+from pik.usecases.replay.tasks import execute_task
 from tests.support.aws.calls import counting
 from tests.support.aws.emulator import make_stack, publish
 from tests.support.stores import event, ingest, request, window

@@ -459,7 +459,7 @@ def test_an_interrupted_replay_is_resumed_by_the_same_command(shop, monkeypatch)
 def interrupt(pik, monkeypatch, *arguments):
     """Run a command that is interrupted while it computes."""
     with monkeypatch.context() as patch:
-        patch.setattr("pik.usecases.replay.plan.recompute", interrupted)
+        patch.setattr("pik.usecases.replay.tasks.recompute", interrupted)
         assert pik(*arguments).code == 130
 
 
@@ -469,7 +469,7 @@ def interrupted(*_, **__):
 
 def test_a_failed_task_is_exit_code_3_and_redrives(shop, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr("pik.usecases.replay.plan.recompute", damaged)
+        patch.setattr("pik.usecases.replay.tasks.recompute", damaged)
         failed = shop("replay", "--all", *DAY, "--format", "json")
     assert (failed.code, failed.json()["state"], failed.json()["failed"]) == (3, "FAILED", 1)
     run = failed.json()["run_id"]
@@ -494,7 +494,7 @@ def test_a_failed_task_is_exit_code_3_and_redrives(shop, monkeypatch):
 
 def test_a_purged_letter_is_reported_with_its_reason_and_its_task_stays_failed(shop, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr("pik.usecases.replay.plan.recompute", damaged)
+        patch.setattr("pik.usecases.replay.tasks.recompute", damaged)
         run = shop("replay", "--all", *DAY, "--format", "json").json()["run_id"]
     (letter,) = shop("dlq", "list", "--format", "json").json()["dead_letters"]
     assert shop("dlq", "purge", letter["letter_id"], "--reason", "withdrawn", "--yes").code == 0

@@ -14,7 +14,7 @@ from pik.errors import StoreError
 from pik.model.metric import RunState
 from pik.runtime import SILENT, Progress
 from pik.stores import open_store
-from pik.usecases.replay.runs import wait
+from pik.usecases.replay.wait import wait
 from tests.cli.test_replay_killed import command, events
 
 __all__ = ["events"]

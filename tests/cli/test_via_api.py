@@ -26,7 +26,7 @@ from pik.model.layout import Layout
 from pik.stores import open_store
 from pik.stores.aws import http_api as aws_api
 from pik.usecases.ingest import via_api as api_ingest
-from pik.usecases.replay import runs as api_replay
+from pik.usecases.replay import wait as api_replay
 from tests.support.lambdas.calls import silence, wire
 from tests.support.lambdas.gateway import CALLER, CONTEXT, CREDENTIALS, KEY, REGION, serving
 from tests.support.snapshot import assert_sound, snapshot

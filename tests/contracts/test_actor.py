@@ -18,8 +18,9 @@ from pik.usecases.care.rebuild import rebuild_index
 from pik.usecases.ingest.api_request import record_request
 from pik.usecases.ingest.batch_ingest import IngestOptions, ingest
 from pik.usecases.metrics.definitions import add_version
+from pik.usecases.replay.execute import process_message
 from pik.usecases.replay.plan import plan_replay, start
-from pik.usecases.replay.runs import process_message, promote, rollback
+from pik.usecases.replay.promote import promote, rollback
 from tests.support.stores import PlainEngine, event, request
 
 ARN = 'arn:aws:sts::123456789012:assumed-role/producer/"ana"'

@@ -24,7 +24,9 @@ from pik.usecases.metrics.diff import diff_aggregates
 from pik.usecases.metrics.explain import explain
 from pik.usecases.metrics.file_numbers import FileRequest
 from pik.usecases.metrics.imports import ImportReport, import_numbers, planned_import
-from pik.usecases.replay.runs import cancel, execute_run, promote, rollback
+from pik.usecases.replay.execute import execute_run
+from pik.usecases.replay.promote import promote, rollback
+from pik.usecases.replay.runs import cancel
 from tests.support.faults import Crash, FailAt, wrapped
 from tests.support.stores import FIRST, HERE, Values, ingest, replayed, truth
 

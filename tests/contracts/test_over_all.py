@@ -27,8 +27,9 @@ from pik.usecases.metrics.diff_recorded import diff_run
 from pik.usecases.metrics.explain import explain
 from pik.usecases.metrics.impact import impact
 from pik.usecases.metrics.scenario import read_event_ids
-from pik.usecases.replay.plan import TaskSize, execute_task, plan_replay, start
-from pik.usecases.replay.runs import promote, rollback
+from pik.usecases.replay.plan import TaskSize, plan_replay, start
+from pik.usecases.replay.promote import promote, rollback
+from pik.usecases.replay.tasks import execute_task
 from pik.usecases.timing.late import find_late
 from tests.support.calendar_model import start_of
 from tests.support.stores import current, ingest, replay, replayed, request, window

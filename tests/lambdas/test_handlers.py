@@ -14,8 +14,9 @@ from pik.model.instant import ALL_TIME, format_instant, parse_instant
 from pik.model.metric import ALL_ENTITIES, Definition, Per, RunRequest, RunState
 from pik.usecases.metrics.definitions import add_version
 from pik.usecases.metrics.retire import retire
+from pik.usecases.replay.execute import enqueue_tasks
 from pik.usecases.replay.plan import plan_replay, start
-from pik.usecases.replay.runs import enqueue_tasks, promote
+from pik.usecases.replay.promote import promote
 from tests.support.lambdas.calls import asked, event, get, messages, post, some_days
 from tests.support.lambdas.gateway import CONTEXT
 

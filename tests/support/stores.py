@@ -50,8 +50,9 @@ from pik.rawlog.segment_writer import Reading
 from pik.runtime import SILENT
 from pik.usecases.ingest.batch_ingest import IngestOptions
 from pik.usecases.ingest.batch_ingest import ingest as ingest_source
+from pik.usecases.replay.execute import Pace, run_locally
 from pik.usecases.replay.plan import plan_replay, start
-from pik.usecases.replay.runs import Pace, promote, run_locally
+from pik.usecases.replay.promote import promote
 
 SUM = Definition(name="total", value="sum(v)", bucket="12h", where="event_type = 'paid'")
 FIRST = parse_instant("2026-01-01T00:00:00Z")

@@ -25,8 +25,9 @@ from pik.usecases.inspect.batches import list_rejects
 from pik.usecases.inspect.events import list_events
 from pik.usecases.metrics.comparison import Difference
 from pik.usecases.metrics.diff import diff_aggregates
+from pik.usecases.replay.execute import Pace, run_locally
 from pik.usecases.replay.plan import plan_replay, start
-from pik.usecases.replay.runs import Pace, promote, run_locally
+from pik.usecases.replay.promote import promote
 from tests.survival.conftest import ingest
 
 ENGINE = DuckEngine(threads=1)

@@ -22,7 +22,7 @@ from pik.ports.store import Store
 from pik.stores import open_store
 from pik.usecases.metrics.definitions import add_version
 from pik.usecases.metrics.diff import diff_aggregates
-from pik.usecases.replay.runs import promote
+from pik.usecases.replay.promote import promote
 from tests.contracts.test_republishes import refusal, republish_of
 from tests.support.stores import PlainEngine, event, ingest, replay
 

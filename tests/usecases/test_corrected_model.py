@@ -35,8 +35,8 @@ from pik.usecases.inspect.events import list_events
 from pik.usecases.metrics.causes import explained
 from pik.usecases.metrics.chain import Cause
 from pik.usecases.metrics.diff import diff_aggregates
+from pik.usecases.replay.execute import run_locally
 from pik.usecases.replay.plan import plan_replay, start
-from pik.usecases.replay.runs import run_locally
 from tests.support.corrected_model import KINDS, RecordedCorrection, record_correction, resolve
 from tests.support.scenario_model import ASSUMED, BATCHES, DAY_ONE, FORMULAS, SENT, Arrival, Assumed, Sent, written
 from tests.support.stores import HERE, ingest, replayed, request

@@ -27,8 +27,9 @@ from pik.usecases.inspect.not_counted import CurrentValues, Reason
 from pik.usecases.metrics.chain import Cause
 from pik.usecases.metrics.diff import diff_aggregates
 from pik.usecases.metrics.explain import explain
+from pik.usecases.replay.execute import run_locally
 from pik.usecases.replay.plan import plan_replay, start
-from pik.usecases.replay.runs import promote, run_locally
+from pik.usecases.replay.promote import promote
 from tests.support.corrections import written_lists
 from tests.support.stores import HERE, ingest, replay, replayed, request
 

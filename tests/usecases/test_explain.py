@@ -24,7 +24,7 @@ from pik.usecases.metrics.diff import diff_aggregates
 from pik.usecases.metrics.diff_recorded import diff_recorded
 from pik.usecases.metrics.explain import Explanation, events_behind, explain
 from pik.usecases.metrics.sides import Recorded, Side, SideKind
-from pik.usecases.replay.runs import promote, rollback
+from pik.usecases.replay.promote import promote, rollback
 from tests.support.stores import event, ingest, replay, replayed, window
 
 ENGINE = DuckEngine()

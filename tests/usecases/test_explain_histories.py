@@ -34,7 +34,7 @@ from pik.usecases.metrics.definitions import add_version
 from pik.usecases.metrics.diff import diff_aggregates
 from pik.usecases.metrics.explain import explain
 from pik.usecases.metrics.scenario import resolved
-from pik.usecases.replay.runs import promote, rollback
+from pik.usecases.replay.promote import promote, rollback
 from tests.support.scenario_model import (
     ASSUMED,
     DAY_ONE,

@@ -31,7 +31,7 @@ from pik.usecases.metrics.explain import events_behind, explain
 from pik.usecases.metrics.file_numbers import FileRequest, file_numbers
 from pik.usecases.metrics.imports import import_numbers, planned_import
 from pik.usecases.metrics.sides import Recorded, Side, SideKind
-from pik.usecases.replay.runs import promote, rollback
+from pik.usecases.replay.promote import promote, rollback
 from tests.support.stores import FIRST, event, ingest, replay
 
 ENGINE = DuckEngine(threads=1)

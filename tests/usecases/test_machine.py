@@ -46,8 +46,9 @@ from pik.usecases.correct.revoke import plan_revocation, record_revocation
 from pik.usecases.ingest.batch_ingest import IngestOptions, Outcome, ingest
 from pik.usecases.metrics.definitions import add_version
 from pik.usecases.metrics.diff import diff_aggregates
+from pik.usecases.replay.execute import Pace, run_locally
 from pik.usecases.replay.plan import plan_replay, start
-from pik.usecases.replay.runs import Pace, promote, rollback, run_locally
+from pik.usecases.replay.promote import promote, rollback
 from pik.usecases.republish import send as republishing
 
 TOTAL = Definition(name="total", value="sum((payload->>'$.v')::DECIMAL(18,2))")

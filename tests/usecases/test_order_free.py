@@ -21,8 +21,8 @@ from pik.stores.local.runs import LocalQueue, LocalRuns
 from pik.stores.local.state import LocalMetrics, state_database
 from pik.stores.local.state_audit import LocalStateAudit
 from pik.usecases.metrics.definitions import add_version
-from pik.usecases.replay.plan import execute_task
-from pik.usecases.replay.runs import promote
+from pik.usecases.replay.promote import promote
+from pik.usecases.replay.tasks import execute_task
 from tests.support.stores import EVENTS, FIRST, SUM, Faulty, PlainEngine, current, event, ingest, replay, request, truth
 
 METRICS = {"event_count@1": 1, "total@1": 1}

@@ -21,9 +21,13 @@ from pik.model.metric import NO_INPUTS, Computed, Definition, RunState, Task
 from pik.model.scenario import COUNTED_DUPLICATES
 from pik.runtime import SILENT
 from pik.usecases.metrics.definitions import add_version
-from pik.usecases.replay import runs as dlq
+from pik.usecases.replay import dead_letters as dlq
+from pik.usecases.replay import execute
+from pik.usecases.replay.execute import Pace, run_locally
 from pik.usecases.replay.plan import TaskSize, plan_replay, start
-from pik.usecases.replay.runs import Pace, cancel, detail, promote, run_locally, wait
+from pik.usecases.replay.promote import promote
+from pik.usecases.replay.runs import cancel, detail
+from pik.usecases.replay.wait import wait
 from tests.support import stores as kit
 from tests.support.stores import (
     EVENTS,
@@ -259,7 +263,7 @@ def test_a_task_that_fails_sometimes_is_done_in_the_end(filled, daily):
     assert (run.state, run.failed) == (RunState.COMPLETED, 0)
     assert written(filled, run.run_id) == truth()
     released = [call.args[:2] for call in queue.release.call_args_list]
-    assert [delay for _, delay in released] == [dlq.FIRST_DELAY * 2 ** (one.receives - 1) for one, _ in released]
+    assert [delay for _, delay in released] == [execute.FIRST_DELAY * 2 ** (one.receives - 1) for one, _ in released]
     assert {one.receives for one, _ in released} == {1, 2}
 
 
@@ -341,7 +345,7 @@ def test_only_one_drives_and_the_rate_is_kept(filled, engine, daily, monkeypatch
     with filled.runs.driving(run_id), pytest.raises(Busy):
         run_locally(filled, engine, run_id, HERE, SILENT)
     slept: list[float] = []
-    monkeypatch.setattr("pik.usecases.replay.runs.time.sleep", slept.append)
+    monkeypatch.setattr("pik.usecases.replay.execute.time.sleep", slept.append)
     run_locally(filled, engine, run_id, Pace(workers=0, rate=0.01), SILENT)
     assert len(slept) == 4
     assert all(90 < seconds <= 100 for seconds in slept)

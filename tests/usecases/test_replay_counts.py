@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pik.model.metric import RunState
-from pik.usecases.replay.runs import promote
+from pik.usecases.replay.promote import promote
 from tests.support.stores import Faulty, PlainEngine, broken, replay, window
 
 NOW = 1

@@ -16,8 +16,10 @@ from pik.model.metric import Run, RunState
 from pik.ports.store import Store
 from pik.runtime import SILENT
 from pik.stores import open_store
+from pik.usecases.replay.dead_letters import letters
+from pik.usecases.replay.execute import Pace, run_locally
 from pik.usecases.replay.plan import TaskSize, plan_replay, start
-from pik.usecases.replay.runs import Pace, letters, promote, run_locally
+from pik.usecases.replay.promote import promote
 from tests.support.faults import Crash, FailAt, wrapped
 from tests.support.stores import FIRST, Faulty, PlainEngine, current, request, truth
 

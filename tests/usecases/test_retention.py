@@ -27,8 +27,8 @@ from pik.usecases.inspect.duplicates import DuplicateFilter, count_duplicates, l
 from pik.usecases.inspect.events import list_events
 from pik.usecases.metrics.definitions import list_aggregates
 from pik.usecases.metrics.diff import diff_aggregates
+from pik.usecases.replay.execute import run_locally
 from pik.usecases.replay.plan import limited, plan_replay, start
-from pik.usecases.replay.runs import run_locally
 from tests.support.stores import EVENTS, HERE, PlainEngine, current, ingest, replayed, request, truth, window
 
 KEPT = 30

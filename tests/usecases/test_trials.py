@@ -22,7 +22,7 @@ from pik.usecases.metrics.comparison import read_tolerances
 from pik.usecases.metrics.definitions import add_version
 from pik.usecases.metrics.explain import explain
 from pik.usecases.metrics.trials import OFFSETS, Question, Trials, try_scenarios
-from pik.usecases.replay.runs import promote
+from pik.usecases.replay.promote import promote
 from tests.support.contracts.pulling import pulled
 from tests.support.stores import FIRST, event, ingest, replay
 

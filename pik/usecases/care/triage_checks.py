@@ -220,7 +220,7 @@ def _about(scope: Scope, run: Run) -> tuple[str, str]:
         return "failed", what
     if not run.is_active:
         return "", ""
-    from pik.usecases.replay.runs import PLANNED_WITHIN, is_executing  # imports what replays
+    from pik.usecases.replay.wait import PLANNED_WITHIN, is_executing  # imports what replays
 
     is_planned_now = scope.store.deployed and time_ns() - run.created_at < PLANNED_WITHIN * SECOND
     if is_planned_now or is_executing(scope.store, run):

@@ -25,6 +25,12 @@ from pik.rawlog.gathering import gather
 from pik.rawlog.selection import Overrides, Selection
 from pik.runtime.storage import Sorter, scratch
 
+
+def overrides_of(request: RunRequest, corrections_until: int | None = None) -> Overrides:
+    """Return what the request says of the deliveries that count, with the corrections until then."""
+    return Overrides(duplicates=request.counts_duplicates, corrected_until=corrections_until)
+
+
 _PLACE = attrgetter("bucket", "entity_id")
 
 

@@ -1,12 +1,10 @@
-"""Planning a replay: which events, which buckets, and the tasks that compute them. Executing one of these tasks: its
-buckets are computed from all of their events and written, any number of times, anywhere."""
+"""Planning a replay: which events, which buckets, and the tasks that compute them."""
 
 from __future__ import annotations
 
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import chain, groupby, islice
 
@@ -18,12 +16,6 @@ from pik.model.ids import new_id
 from pik.model.instant import ALL_TIME, Window
 from pik.model.metric import (
     ALL_ENTITIES,
-    KEPT_FAILURES,
-    NO_INPUTS,
-    Aggregate,
-    Computed,
-    FailedAggregate,
-    Failures,
     Metric,
     Per,
     Run,
@@ -33,22 +25,17 @@ from pik.model.metric import (
 )
 from pik.ports.engine import Engine, Touched
 from pik.ports.store import Store
-from pik.rawlog.selection import Overrides, Selection
+from pik.rawlog.selection import Selection
 from pik.runtime.storage import Spool
 from pik.usecases.availability import expect_held
 from pik.usecases.inspect.events import nothing_selected
 from pik.usecases.metrics.computation import (
-    Part,
     by_buckets,
-    compare,
-    current_rows,
-    recompute,
     stretches,
     widest,
 )
-from pik.usecases.metrics.definitions import chosen, of_entities, pin, pinned, some
-from pik.usecases.metrics.zones import programs
-from pik.usecases.replay.chosen import chosen_buckets, find_correction
+from pik.usecases.metrics.definitions import chosen, of_entities, pin, some
+from pik.usecases.replay.chosen import chosen_buckets, find_correction, overrides_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +84,7 @@ def plan_replay(
     metrics = replayable(store, request)
     effective = widest(request.window, metrics)
     corrections = max((one.recorded_at for one in store.corrections.recorded()), default=0)
-    selection = Selection(store, effective, request.entities, _overrides(request, corrections))
+    selection = Selection(store, effective, request.entities, overrides_of(request, corrections))
     planner = _Planner(selection, engine, request, count, at_most, size)
     run_id, tasks = run_id or new_id(), Spool(Task)
     for buckets, group in by_buckets(metrics):
@@ -181,7 +168,7 @@ def limited(store: Store, engine: Engine, request: RunRequest, limit: int, at_mo
     than `at_most` lines."""
     each = {metric.buckets for metric in replayable(store, request)}
     largest = max(each, key=lambda buckets: buckets.order)
-    selection = Selection(store, request.window, request.entities, _overrides(request))
+    selection = Selection(store, request.window, request.entities, overrides_of(request))
     touched = chosen_buckets(selection, engine, request, largest, at_most)
     events, before, cut = 0, None, None
     for bucket, pairs in groupby(touched, key=lambda pair: pair.bucket):
@@ -226,10 +213,6 @@ def start(store: Store, plan: Plan) -> Run:
     """Store the planned run."""
     store.runs.create(plan.run, plan.tasks)
     return plan.run
-
-
-def _overrides(request: RunRequest, corrections_until: int | None = None) -> Overrides:
-    return Overrides(duplicates=request.counts_duplicates, corrected_until=corrections_until)
 
 
 @dataclass(slots=True)
@@ -312,115 +295,3 @@ class _Planner:
         """Yield as many entities as a task may have; none at all are one chunk, which stands for every entity."""
         for first in range(0, len(entities) or 1, self.size.entities):
             yield entities[first : first + self.size.entities]
-
-
-_RESTORE = "`pik verify --full` names the object; restore it from a copy of raw, then: pik dlq redrive --all"
-"""What helps against damage to raw."""
-
-
-def execute_task(store: Store, engine: Engine, task: Task, run: Run | None = None) -> ComputedTask:
-    """Compute the task's aggregates and write them beside the current ones, without those that fail and those in
-    buckets whose raw is damaged. `run` is its run, if the caller knows it already.
-
-    Raises EngineError and NotFound (NotHeld too) where the task cannot be done, other StoreErrors where the store
-    cannot be used. Nothing is written then.
-    """
-    run = run or store.runs.get(task.run_id)
-    request = run.request
-    metrics = [pinned(store.metrics, text) for text in task.metrics]
-    expect_held(store, task.window, task.entities)  # it may have waited for long
-    selection = Selection(store, task.window, task.entities, _overrides(request, run.corrections_until))
-    with closing(recompute(selection, engine, metrics)) as parts:
-        first = next(parts)
-        is_whole = first.window == task.window and not isinstance(first.computed, Damaged)
-        computed = ComputedTask(selection, engine, metrics, request)
-        store.aggregates.write(
-            task,
-            computed.rows(chain([first], parts)),
-            versions={metric.name: metric.version for metric in metrics},
-            # The same for all parts: what is recorded while they are read counts as late.
-            known_until=first.known_until if is_whole else selection.known_until,
-            reason=request.reason,
-            actor=run.actor,
-            computed_by=programs(metrics, engine.version),
-        )
-        return computed
-
-
-@dataclass(slots=True)
-class ComputedTask:
-    """A task's rows as they are computed, and what is not among them: aggregates that failed on their events, and
-    buckets whose raw is damaged."""
-
-    selection: Selection
-    engine: Engine
-    metrics: Sequence[Metric]
-    request: RunRequest
-    written: int = 0
-    failed: int = 0
-    kept: list[FailedAggregate] = field(default_factory=list)
-    damages: list[tuple[Window, Damaged]] = field(default_factory=list)
-
-    def rows(self, parts: Iterable[Part]) -> Iterator[Computed]:
-        """Yield what is to be written."""
-        aggregates = self.selection.store.aggregates
-        for part in parts:
-            if isinstance(part.computed, Damaged):
-                self.damages.append((part.window, part.computed))
-                continue
-            current = current_rows(aggregates, self.metrics, part.window, self.selection.entities)
-            touched = self._touched(part.window)
-            for row in _with_nulls(current, part.computed.rows()):
-                if touched is not None and (row.bucket, row.entity_id) not in touched:
-                    continue
-                if row.failure is None:
-                    self.written += 1
-                    yield row
-                    continue
-                self.failed += 1
-                if len(self.kept) < KEPT_FAILURES:
-                    self.kept.append(
-                        FailedAggregate(
-                            metric=row.metric,
-                            metric_version=next(each.version for each in self.metrics if each.name == row.metric),
-                            inputs=row.inputs or 0,
-                            bucket=row.bucket,
-                            entity_id=row.entity_id,
-                            reason=row.failure.reason,
-                            events=row.failure.events,
-                            event_ids=row.failure.event_ids,
-                        )
-                    )
-
-    def _touched(self, part: Window) -> set[tuple[int, str]] | None:
-        """Return the (bucket, entity) pairs that the request's filters choose; None where it has none."""
-        if not self.request.chooses_buckets:
-            return None
-        start, end = max(self.request.start, part.start), min(self.request.end, part.end)
-        if start >= end:
-            return set()
-        selection, definition = self.selection.within(Window(start, end)), self.metrics[0].definition
-        pairs = chosen_buckets(selection, self.engine, self.request, definition.buckets, per=definition.per)
-        return {(pair.bucket, pair.entity_id) for pair in pairs}
-
-    def failures(self) -> Failures:
-        """Return what failed, once all rows were read."""
-        return Failures(count=self.failed, kept=tuple(self.kept))
-
-    def damage(self) -> Damaged | None:
-        """Return all damage to raw, once all rows were read, as one error that names the first."""
-        if not self.damages:
-            return None
-        window, damage = self.damages[0]
-        others = f", nor {len(self.damages) - 1} other parts of its window" if len(self.damages) > 1 else ""
-        return Damaged(f"{damage.message}; {window} is not computed{others}", hint=_RESTORE)
-
-
-def _with_nulls(current: Iterator[Aggregate], computed: Iterator[Computed]) -> Iterator[Computed]:
-    """Yield what was computed, and a null wherever there is a current value that has no events any more."""
-    for left, right in compare(current, computed):
-        if right is not None:
-            yield right
-        elif left is not None and left.computed.value is not None:
-            gone = left.computed
-            yield Computed(gone.metric, gone.bucket, gone.entity_id, None, 0, NO_INPUTS, NO_INPUTS)

@@ -30,7 +30,7 @@ from pik.usecases.inspect.events import EventRow, list_events
 from pik.usecases.metrics.definitions import add_version, list_aggregates
 from pik.usecases.metrics.diff import diff_aggregates
 from pik.usecases.pull import PullReport, PullRequest, pull
-from pik.usecases.replay.runs import promote
+from pik.usecases.replay.promote import promote
 from tests.support.stores import SUM, PlainEngine, replay, replayed, window
 
 WEEKLY = Definition(name="weekly", value="sum(v)", bucket="7d", where="event_type = 'paid'")

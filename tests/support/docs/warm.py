@@ -56,12 +56,12 @@ def program() -> tuple[str, ...]:
 def serve(address: str) -> None:
     """Run command lines until the process that started this one is gone."""
     from pik.cli.demo import player
-    from pik.usecases.replay import runs
+    from pik.usecases.replay import execute
 
     _import_all()
     gc.freeze()
     player.PROGRAM = (sys.executable, "-ISc", _CLIENT, address)
-    runs.FIRST_DELAY = runs.IDLE = 0.001
+    execute.FIRST_DELAY = execute.IDLE = 0.001
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for them
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(address)

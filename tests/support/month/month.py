@@ -20,8 +20,9 @@ from pik.ports.store import Store
 from pik.runtime import SILENT
 from pik.stores import open_store
 from pik.usecases.metrics.definitions import add_version
+from pik.usecases.replay.execute import run_locally
 from pik.usecases.replay.plan import plan_replay, start
-from pik.usecases.replay.runs import promote, rollback, run_locally
+from pik.usecases.replay.promote import promote, rollback
 from tests.support.month.events import ENTITIES, FIRST, Event, Producer, day_of, in_zone, moved, thinned, without_hours
 from tests.support.month.truth import DAY, Rule, Truth
 from tests.support.stores import HERE, ingest

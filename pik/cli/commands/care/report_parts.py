@@ -11,9 +11,9 @@ from pik.cli.commands.inspect.corrected import effects_note, effects_of, notes
 from pik.cli.commands.inspect.duplicates import DUPLICATES_BY
 from pik.cli.commands.inspect.groups import shown_group
 from pik.cli.commands.inspect.lag import LAG, OF_LIMITS, lag_note
+from pik.cli.commands.numbers.aggregates import TOTAL_COLUMNS
 from pik.cli.commands.numbers.diff_rows import DIFFERENCES, TOTALS
 from pik.cli.commands.numbers.history import CHECKED, HISTORY, history_note
-from pik.cli.commands.numbers.metrics import TOTAL_COLUMNS
 from pik.cli.commands.numbers.triage import TRIAGE
 from pik.cli.commands.repair.corrections import CORRECTIONS
 from pik.cli.commands.repair.runs import RUNS, WHOLE, replay_command

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 
 from pik.cli import options
 from pik.cli.buckets import shown_bucket
-from pik.cli.command import FOUND, PARTLY, cli_command
+from pik.cli.command import FOUND, cli_command
+from pik.cli.commands.care.verify_rebuild import rebuild
+from pik.cli.commands.care.verify_restore import restore as restore_objects
 from pik.cli.context import Context
 from pik.cli.document import NEXT, NOTE, Column, Field, Object, Rows, Schema
 from pik.cli.options import argument, option
@@ -22,7 +24,6 @@ from pik.model.metric import ALL_ENTITIES
 
 if TYPE_CHECKING:
     from pik.usecases import Listing
-    from pik.usecases.care.rebuild import RebuildReport
     from pik.usecases.care.verify_findings import Problem, VerifyReport
 
 
@@ -88,16 +89,11 @@ def verify(
     if dry_run and restore is None:
         raise UsageError("--dry-run is for --restore: nothing else of this command writes to raw", hint="leave it out")
     if restore is not None and not rebuild_index:
-        return _restore(cli, restore, window, full=not quick, dry_run=dry_run)
+        return restore_objects(cli, restore, window, full=not quick, dry_run=dry_run)
     if rebuild_index:
         if quick or full or period.given or restore:
             raise UsageError("--rebuild-index takes no other option: it rebuilds all of the index")
-        from pik.usecases.care.rebuild import rebuild_index as make_again
-
-        store = cli.open_store()
-        done = make_again(store, cli.progress, cli.actor(store))
-        cli.show(REBUILD if done.undecided else REBUILD.without("undecided"), done)
-        return FOUND if done.revised or done.damaged or done.undecided or done.dropped else None
+        return rebuild(cli)
     from pik.usecases.care.verify import verify as check
 
     store = cli.open_store()
@@ -125,32 +121,6 @@ def verify(
         days = number_of(found.expired_days, "day")
         cli.note(f"aggregates of {days} were not checked: raw that they were made of has expired")
     return FOUND if found.damage else None
-
-
-def _restore(cli: Context, text: str, window: Window, *, full: bool, dry_run: bool) -> int | None:
-    from pik.usecases.care.restore_raw import Outcome, restore_raw
-    from pik.usecases.care.restore_source import open_source
-
-    store, source = cli.open_store(), open_source(text, cli.foreign)
-    done = restore_raw(store, source, window, cli.progress, full=full, dry_run=dry_run, actor=cli.actor(store))
-    remaining = sum(not one.is_whole for one in done.objects)
-    again = command("verify", "--restore", text) if dry_run else command("verify")
-    if done.unread and not (dry_run and done.objects):
-        again = command("verify", "--rebuild-index")
-    cli.show(
-        RESTORED,
-        done,
-        source=source.name,
-        check="full" if full else "quick",
-        dry_run=dry_run,
-        restored=done.count(Outcome.RESTORED),
-        replaced=done.count(Outcome.REPLACED),
-        not_restored=remaining,
-        next=again if done.unread or len(done.objects) > remaining else None,
-    )
-    if not remaining:
-        return FOUND if done.unread else None
-    return FOUND if remaining == len(done.objects) else PARTLY
 
 
 _SHOWN_VALUES = 50
@@ -380,121 +350,4 @@ VERIFY = Schema(
     ),
     NOTE,
     NEXT,
-)
-
-
-RESTORED = Schema(
-    "pik verify --restore",
-    Field("window", Window),
-    Field("check", str, "how missing and modified objects were found: `full` or `quick`"),
-    Field("source", str),
-    Field("dry_run", bool, "whether nothing was written, and the outcomes are what would become of the objects"),
-    Rows(
-        "objects",
-        "the missing and modified objects",
-        Column("object", str, wrap=True, get="key"),
-        Column("problem", str, "`missing` or `modified`", get="damage"),
-        Column(
-            "outcome",
-            str,
-            "`restored` (it is there again), `replaced` (a copy is read in its place), `not in the source`, `other"
-            " content`, `digest unknown` (neither the index nor a record knows what it was)",
-        ),
-        Column("found_in", str | None, "what the source has of it", wrap=True, get="source"),
-        Column("detail", str | None, "what is wrong with that", wrap=True, rare=True),
-        empty="no object is missing or modified: nothing to restore",
-    ),
-    Field("restored", Count),
-    Field("replaced", Count),
-    Field("not_restored", Count, "still missing or modified"),
-    Field(
-        "unread",
-        list[str] | None,
-        "whole segments that the index was rebuilt without: they are not read before it is rebuilt again",
-        get=lambda done: list(done.unread) or None,
-    ),
-    NEXT,
-)
-
-
-_EXTENTS = {
-    "all": "read whole: its verdicts and times were kept",
-    "part": "read in part: what can be read was kept",
-    "none": "gone or empty: verdicts and times are those of raw",
-}
-
-
-def _place(place: tuple[str, int] | None) -> str:
-    return f"{place[0]} record {place[1]}" if place else "(lost)"
-
-
-def _no_revision(done: RebuildReport) -> str:
-    """Return the sentence for where no winner is known to have changed."""
-    if done.lost:
-        return "no event got another accepted delivery, but deliveries are lost"
-    if done.replaced != "all":
-        return "no event is known to have another accepted delivery than before"
-    return "every event kept its accepted delivery"
-
-
-REBUILD = Schema(
-    "pik verify --rebuild-index",
-    Field("batches", Count),
-    Field("segments", Count),
-    Field("deliveries", Count),
-    Field("unfinished_batches", Count, "batches without a record", get="unfinished"),
-    Field("superseded", Count),
-    Field("expired", Count, "segments whose raw has expired: they stay known, without their deliveries"),
-    Field(
-        "replaced_index",
-        str,
-        "how much of the old index could be read, and was kept: `all`, `part` or `none`",
-        get="replaced",
-        text=lambda done: _EXTENTS[done.replaced],
-    ),
-    Field("guessed_times", Count, "segments whose time of recording is lost: the ingest time stands in", get="guessed"),
-    Field("unacknowledged_requests", Count, "API requests never recorded; they do not count", get="unacknowledged"),
-    Field("uncertain_requests", Count, "API requests that may not have been recorded; they count", get="uncertain"),
-    Field("lost_deliveries", Count, "deliveries known to exist that cannot be read", get="lost"),
-    Field("lost_in", list[str] | None, "the segments that contained these, and ranges of their entities"),
-    Field("revised_events", Count, "events that got another accepted delivery than was recorded", get="revised"),
-    Field("undecided_events", Count, "events decided only by the order of arrival", get="undecided"),
-    Field("dropped_batches", list[str] | None, "only the old index knew these; not restored", get="dropped"),
-    Field(
-        "times_not_counted",
-        list[str] | None,
-        "batches of which it cannot be told how their times were read, and why: `times_read` says nothing of them",
-        get="uncounted",
-    ),
-    Field("damaged", list[str] | None, "what could not be read; the intact part of damaged segments was kept"),
-    Rows(
-        "revised",
-        "the first hundred of the revised events",
-        Column("event_id", str),
-        Column("was_accepted", str, "batch and record, for people; `(lost)`", get=lambda one: _place(one.old)),
-        Column("now_accepted", str, "batch and record, for people", get=lambda one: _place(one.new)),
-        get=lambda done: done.examples,
-        empty=_no_revision,
-    ),
-    Rows(
-        "undecided",
-        "the first hundred of the undecided events",
-        Column("event_id", str),
-        Column("now_accepted", str, "batch and record of the one that counts", get=lambda one: _place(one.counted)),
-        Column("not_accepted", str, "batch and record of one with another content", get=lambda one: _place(one.other)),
-        get=lambda done: done.undecided_examples,
-        only="where there are any",
-    ),
-    Field(
-        "truncated",
-        bool,
-        "there are more revised or undecided events than rows",
-        get=lambda done: done.revised > len(done.examples) or done.undecided > len(done.undecided_examples),
-    ),
-    Field(
-        "note",
-        str | None,
-        get=lambda done: "restore the damaged objects from a copy of the store first" if done.damaged else None,
-    ),
-    Field("next", str | None, get=lambda done: command("verify", "--rebuild-index") if done.damaged else None),
 )

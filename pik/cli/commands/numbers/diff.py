@@ -12,6 +12,7 @@ from msgspec import structs
 
 from pik.cli import options
 from pik.cli.command import FOUND, PARTLY, CommandGroup
+from pik.cli.commands.numbers.aggregates import TOTAL_COLUMNS
 from pik.cli.commands.numbers.assumed import for_good, not_recorded
 from pik.cli.commands.numbers.diff_rows import (
     DIFFERENCES,
@@ -23,7 +24,6 @@ from pik.cli.commands.numbers.diff_rows import (
     not_compared,
     side_labels,
 )
-from pik.cli.commands.numbers.metrics import TOTAL_COLUMNS
 from pik.cli.commands.numbers.sides import (
     AgainstFile,
     Key,
@@ -238,7 +238,7 @@ def _replay(
 
 def _after_run(store: Store, run_id: str, _: Shortened) -> str | None:
     """Return the command that makes the run's values current: promote, or replay where all of it is out of date."""
-    from pik.usecases.replay.runs import promote
+    from pik.usecases.replay.promote import promote
 
     run = store.runs.get(run_id)
     if run.request.counts_duplicates:

@@ -43,7 +43,7 @@ def list_(
     purged: Annotated[bool, option("--purged", "Those that were purged instead.")] = False,
 ) -> None:
     """List dead letters, the oldest first: tasks of replays that failed each time they were tried."""
-    from pik.usecases.replay.runs import letters
+    from pik.usecases.replay.dead_letters import letters
 
     schema = PURGED_LETTERS if purged else LETTERS
     store = cli.open_store()
@@ -53,7 +53,7 @@ def list_(
 @dlq.add("show", examples="pik dlq show 01J8Z4")
 def show(cli: Context, letter: Annotated[str, argument("LETTER", "Id or its beginning.")]) -> None:
     """Show a dead letter: the task, whole, and why it failed."""
-    from pik.usecases.replay.runs import letter as find
+    from pik.usecases.replay.dead_letters import letter as find
 
     cli.show(LETTER, find(cli.open_store(), letter))
 
@@ -77,8 +77,8 @@ def redrive(
 
     A run keeps to the metrics that it was planned with: after a definition is corrected, `pik replay` again instead.
     """
-    from pik.usecases.replay import runs as dlq
-    from pik.usecases.replay.runs import Pace
+    from pik.usecases.replay import dead_letters as dlq
+    from pik.usecases.replay.execute import Pace
 
     store, chosen = _chosen(cli, "redrive", letter, everything, run)
     runs = [] if dry_run else dlq.redrive(store, cli.engine(), chosen, Pace(), cli.progress)
@@ -105,7 +105,7 @@ def purge(
 ) -> None:
     """Give up dead letters. Their tasks stay failed, so their aggregates do not change; `pik dlq list --purged`
     lists them with the reasons."""
-    from pik.usecases.replay import runs as dlq
+    from pik.usecases.replay import dead_letters as dlq
 
     if not reason.strip() and not dry_run:
         raise UsageError("a reason is required to purge", hint="--reason TEXT; it is kept with the letters")
@@ -119,7 +119,7 @@ def purge(
 def _chosen(
     cli: Context, verb: str, letters: list[str] | None, everything: bool, run: str | None
 ) -> tuple[Store, list[DeadLetter]]:
-    from pik.usecases.replay import runs as dlq
+    from pik.usecases.replay import dead_letters as dlq
 
     if bool(letters) == everything or (run and not everything):
         raise UsageError(

@@ -9,7 +9,8 @@ from msgspec import structs
 
 from pik.cli import options
 from pik.cli.command import PARTLY, cli_command
-from pik.cli.commands.repair.runs import OUTCOME, PLAN, corrected_since, exit_code, going_on, nothing_matched
+from pik.cli.commands.repair.promote import corrected_since
+from pik.cli.commands.repair.runs import OUTCOME, PLAN, exit_code, going_on, nothing_matched
 from pik.cli.context import Context
 from pik.cli.document import Field, Object, Schema
 from pik.cli.options import option
@@ -21,7 +22,7 @@ from pik.model.scenario import replay_assumptions
 
 if TYPE_CHECKING:
     from pik.ports.store import Store
-    from pik.usecases.replay.runs import Move
+    from pik.usecases.replay.promote import Move
 
 
 @cli_command(
@@ -117,8 +118,8 @@ def _replay(
     """Go on with the run of this request or begin one, follow it to its end, and show what became of it."""
     from pik.usecases.inspect.events import without_value
     from pik.usecases.replay.chosen import find_correction
+    from pik.usecases.replay.execute import Pace, execute_run
     from pik.usecases.replay.plan import expect_work, left_out_of, plan_replay, start
-    from pik.usecases.replay.runs import Pace, execute_run
 
     store, engine = cli.open_store(), cli.engine()
     nothing_of: tuple[str, ...] = ()
@@ -189,8 +190,8 @@ def _basis(cli: Context, store: Store, run: Run) -> tuple[list[str] | None, int 
 
 
 def _promote(cli: Context, store: Store, run: Run, yes: bool) -> Move:
-    from pik.cli.commands.repair.runs import plan_text
-    from pik.usecases.replay.runs import promote
+    from pik.cli.commands.repair.promote import plan_text
+    from pik.usecases.replay.promote import promote
 
     if not yes:
         options.confirm(
@@ -222,7 +223,7 @@ def _expect_possible(cli: Context, request: RunRequest, rate: float | None, prom
 
 def _replay_via_api(cli: Context, request: RunRequest, *, dry_run: bool, wait: bool) -> int | None:
     """Begin a run, follow it to its end unless `wait` is false, and show what became of it."""
-    from pik.usecases.replay.runs import follow
+    from pik.usecases.replay.wait import follow
 
     api = cli.open_api()
     planned, left_out = api.replay(request, dry_run=dry_run)

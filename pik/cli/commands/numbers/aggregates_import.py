@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pik.cli import options
 from pik.cli.buckets import shown_bucket
 from pik.cli.command import PARTLY
-from pik.cli.commands.numbers.metrics import aggregates
+from pik.cli.commands.numbers.aggregates import aggregates
 from pik.cli.commands.repair.runs import FILE, file_text
 from pik.cli.context import Context
 from pik.cli.document import NEXT, NOTE, Field, Schema

@@ -1,0 +1,60 @@
+"""Making current what a run wrote, and taking that back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pik.errors import UsageError, command
+from pik.model.metric import (
+    PromotionKind,
+    Run,
+    RunKind,
+    RunState,
+)
+from pik.ports.state import Promoted
+from pik.ports.store import Store
+from pik.rawlog.corrected import concerning
+from pik.usecases.replay.wait import resume_command
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """A promote or rollback, done or, of a dry run, what it would do. Conflicts are aggregates that others have moved
+    since the run wrote its version; they are left as they are. `corrections` are those that may change what counts in
+    the run's buckets and were recorded after it had been planned: the promoted values are without them."""
+
+    kind: PromotionKind
+    run: Run
+    counts: Promoted
+    dry_run: bool
+    corrections: tuple[str, ...] = ()
+
+
+def promote(store: Store, run_id: str, at: int, reason: str, actor: str = "", *, dry_run: bool = False) -> Move:
+    """Make the run's versions current. Raises NotFound; UsageError for a run that has not ended, that was cancelled, or
+    that counted duplicates."""
+    run = store.runs.get(run_id)
+    if run.request.counts_duplicates:
+        raise UsageError(
+            f"run {run.run_id} counted duplicates, so its values must not become current",
+            hint="replay without --assume to promote; to see them: "
+            + command("diff", "aggregates", "--run", run.run_id),
+        )
+    if run.is_active:
+        raise UsageError(
+            f"run {run.run_id} is {run.state}; only a whole run is promoted",
+            hint=f"`{command('runs', 'wait', run.run_id)}` or `{resume_command(run)}`",
+        )
+    if run.state == RunState.CANCELLED:
+        raise UsageError(f"run {run.run_id} was cancelled; only a whole run is promoted", hint="replay again")
+    counts = store.promotions.promote(run.run_id, at, reason, actor, dry_run=dry_run)
+    unknown = concerning(store, store.corrections.recorded(), run.effective) if run.kind == RunKind.REPLAY else []
+    since = tuple(one.correction_id for one in unknown if one.recorded_at > run.corrections_until)
+    return Move(PromotionKind.PROMOTE, store.runs.get(run.run_id), counts, dry_run, since)
+
+
+def rollback(store: Store, run_id: str, at: int, reason: str, actor: str = "", *, dry_run: bool = False) -> Move:
+    """Make current what was so before the run was promoted. Raises NotFound."""
+    run = store.runs.get(run_id)
+    counts = store.promotions.rollback(run.run_id, at, reason, actor, dry_run=dry_run)
+    return Move(PromotionKind.ROLLBACK, store.runs.get(run.run_id), counts, dry_run)

@@ -1,0 +1,101 @@
+"""Waiting for a run that another process, or the stack, executes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from pik.errors import Busy, NotFound, StoreError, command
+from pik.model.metric import (
+    Run,
+    RunKind,
+    RunState,
+)
+from pik.ports.remote import Api
+from pik.ports.store import Store
+from pik.runtime import Progress, showing
+from pik.usecases.metrics.imports import import_words
+
+POLL = 1.0
+"""Seconds between two looks at a run elsewhere: each is a query over its tasks."""
+
+
+PLANNED_WITHIN = 900.0
+"""Seconds within which the stack plans a run that is too large for one call, or gives it up."""
+
+
+LOCAL_POLL = 0.1  # seconds between two looks at a run of this machine
+
+
+_GRACE = 5  # looks: a run that was just planned or redriven is about to be executed
+
+
+def wait(store: Store, run_id: str, progress: Progress) -> Run:
+    """Return the run when it has ended. Raises NotFound, and StoreError when no process executes it."""
+    alone = 0
+
+    def look(run: Run) -> Run:
+        nonlocal alone
+        alone = 0 if is_executing(store, run) else alone + 1
+        run = store.runs.get(run.run_id)
+        if alone == _GRACE and run.is_active:
+            raise StoreError(
+                f"run {run.run_id} is {run.state}, but no process is working on it",
+                hint=resume_command(run),
+            )
+        return run
+
+    run = store.runs.get(run_id)
+    return _until_ended(run, look, POLL if store.deployed else LOCAL_POLL, f"waiting for {run.run_id}", progress)
+
+
+def resume_command(run: Run) -> str:
+    """Return the command that goes on with an interrupted run."""
+    words = import_words(run.request) if run.kind == RunKind.IMPORT else ["runs", "resume", run.run_id]
+    return command(*words)
+
+
+def _until_ended(run: Run, look: Callable[[Run], Run], poll: float, label: str, progress: Progress) -> Run:
+    ended = run.done + run.failed
+    with showing(progress, label, run.tasks, "tasks", ended):
+        while run.is_active:
+            time.sleep(poll)
+            run = look(run)
+            progress.advance(run.done + run.failed - ended)
+            ended = run.done + run.failed
+    return run
+
+
+def is_executing(store: Store, run: Run) -> bool:
+    """Whether a living process executes the run."""
+    if not run.is_active or (store.deployed and run.kind == RunKind.REPLAY):
+        return run.state == RunState.RUNNING
+    try:
+        with store.runs.driving(run.run_id):
+            return False
+    except Busy:
+        return True
+
+
+def follow(api: Api, planned: Run, progress: Progress, *, to_its_end: bool = True) -> Run:
+    """Return the run that was begun through the API when it has ended; without `to_its_end` as soon as it is there.
+
+    Raises StoreError when the API fails for good, or the run is not planned in time; the run itself goes on then.
+    """
+    deadline = time.monotonic() + PLANNED_WITHIN
+    while True:
+        try:
+            run = api.run(planned.run_id)
+            break
+        except NotFound:  # one that is planned later is not there yet
+            if planned.events_matched is not None:
+                raise
+        if time.monotonic() > deadline:
+            raise StoreError(
+                f"run {planned.run_id} was accepted, but is not planned after {PLANNED_WITHIN:.0f} seconds",
+                hint="the log of the stack's ReplayFunction says why; ask for a smaller window",
+            )
+        time.sleep(POLL)
+    if not to_its_end:
+        return run
+    return _until_ended(run, lambda _: api.run(planned.run_id), POLL, "replaying", progress)
