@@ -32,6 +32,11 @@ _ROWS = 20
 _NAME = re.compile(r"(?:[^\W\d]|\ufffd)[\w .:/()%#$@&+*?'\[\]€£¥°²³\ufffd-]*")
 """What names a column; U+FFFD stands for a letter of another encoding than UTF-8."""
 
+_CR_ALONE = re.compile(rb"\r(?!\n|\Z)")
+
+WITH_LINE_FEEDS = "tr '\\r' '\\n' < {file} | pik ingest -"
+"""What to type where lines end in a carriage return alone."""
+
 _encode = msgspec.json.Encoder().encode
 
 
@@ -89,7 +94,8 @@ def _header(rows: Iterator[tuple[Sequence[str], Problem | None]], name: str) -> 
     """Return the names that the first row gives. Raises InputError."""
     for cells, problem in rows:
         if problem is not None:
-            raise InputError(f"{name}: the header is not a row of CSV: {problem.reason}", hint="--columns names them")
+            hint = WITH_LINE_FEEDS.format(file="FILE") if _CR_ALONE.search(problem.record) else "--columns names them"
+            raise InputError(f"{name}: the header is not a row of CSV: {problem.reason}", hint=hint)
         if repeated := [cell for cell in cells if cells.count(cell) > 1]:
             what = f"{name}: two columns have the same name, {repeated[0]!r}"
             raise InputError(what, hint="--columns A,B,… names all of them, after the header is cut off")
@@ -135,6 +141,8 @@ class _Rows:
             except csv.Error as error:
                 if self._ended and len(self._row) > 1:
                     yield (), self._first_line()
+                elif self._breaks_at_return():
+                    yield (), self.problem("the row has a carriage return without a line feed, outside of quotes")
                 else:
                     yield (), self.problem(f"the row is not CSV: {error}")
             else:
@@ -145,6 +153,14 @@ class _Rows:
         """Return the problem of the current row."""
         line = self._lines_read - len(self._again) - len(self._row) + 1
         return Problem(f"{reason} (line {line})", b"".join(self._row).rstrip(b"\r\n"))
+
+    def _breaks_at_return(self) -> bool:
+        """Whether the current row is not CSV because of carriage returns alone."""
+        row = b"".join(self._row)
+        lines = io.StringIO(_CR_ALONE.sub(b" ", row).decode(errors="replace"), newline="\n")
+        with suppress(csv.Error):
+            return bool(_CR_ALONE.search(row) and list(csv.reader(lines, delimiter=self._delimiter, strict=True)))
+        return False
 
     def _lines(self) -> Iterator[str]:
         """Yield the lines, which become those of the current row. Raises _TooLong where it has too many bytes."""
@@ -202,8 +218,12 @@ def head_rows(text: str, delimiter: str, *, whole: bool) -> list[list[str]]:
 
 
 def is_header(cells: Sequence[str]) -> bool:
-    """Whether a row looks like the names of columns."""
-    return all(map(_NAME.fullmatch, cells))
+    """Whether a row looks like the names of columns. The first may have none, as pandas and R write the numbers of
+    rows, or the last, where each row ends in a delimiter."""
+    named = [cell.strip() for cell in cells]
+    if len(named) > 1 and not (named[0] and named[-1]):
+        named.pop(0 if named[-1] else -1)
+    return all(map(_NAME.fullmatch, named))
 
 
 def table(delimiter: str) -> Layout:

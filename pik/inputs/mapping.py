@@ -289,8 +289,9 @@ class RecordMapping:
         have = f"{', '.join(one[:60] for one in names[:12])}{', …' if len(names) > 12 else ''}; {MIXED}"
         if inside:
             return UsageError(message, hint=f"the fields there are {have}")
-        if whole in names:
-            return UsageError(f"{message}, but {whole}", hint=f"{shell_option(option, quoted(whole))}; {MIXED}")
+        if alike := next((one for one in names if one.strip() == whole), None):
+            shown = whole if alike == whole else f"{alike!r}, with white space"
+            return UsageError(f"{message}, but {shown}", hint=f"{shell_option(option, quoted(alike))}; {MIXED}")
         known = f"a constant has quotes: --map {field}=\"'{whole if field in self._given else 'NAME'}'\""
         if field == "payload":  # an object or array, so a constant would not do
             known = "--map payload=@ takes the whole record"

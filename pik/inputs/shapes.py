@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import chain
 
-from pik.errors import InputError, command
-from pik.inputs.csv_rows import delimiter_of, head_rows, is_header, table
+from pik.errors import InputError, command, number_of
+from pik.inputs.csv_rows import WITH_LINE_FEEDS, delimiter_of, head_rows, is_header, table
 from pik.model.event import FIELDS, REQUIRED
 from pik.model.layout import JSON_LINES, JSON_VALUES, READS, InputFormat, Layout
 from pik.model.log_lines import PATTERNS
@@ -33,6 +33,15 @@ _MAGIC = {
     b"\xfe\xff": ("UTF-16", "iconv -f UTF-16 -t UTF-8 {file} | pik ingest -"),
 }  # fmt: skip
 _MAGICS = tuple(_MAGIC)
+
+_PREAMBLE = 10
+"""Lines before a table that are looked past, at most."""
+
+_SEP = "sep="
+"""How Excel's line about the delimiter begins."""
+
+_BEFORE = _SEP, "#"
+"""How such lines begin, whatever the file's name."""
 
 _raw_decode = json.JSONDecoder().raw_decode
 
@@ -232,23 +241,43 @@ def _prefixed(filled: list[str]) -> Layout | Shape | None:
 
 def _table(text: str, name: str, whole: bool) -> Layout | Shape | None:
     """Recognize rows of as many cells: a header and a row, or three rows; and any text that is named .csv or .tsv."""
-    delimiter = delimiter_of(text, whole=whole)
+    delimiter = None if text.startswith(_SEP) else delimiter_of(text, whole=whole)
     if delimiter is not None:
         first, *others = head_rows(text, delimiter, whole=whole)
+        if "\n" not in text and "\r" in text.rstrip():
+            return Shape(f"{_format(delimiter)} whose lines end in a carriage return alone", WITH_LINE_FEEDS + _MAPS)
         if is_header(first):
             return table(delimiter)
         if len(others) > 1:
             return _without_header(delimiter, len(first))
     named = re.search(r"\.(csv|tsv)(\.\w+)?$", name.lower())
+    if delimiter is None and (named or text.startswith(_BEFORE)) and (later := _after_lines(text, whole)) is not None:
+        return later
     return named and table("\t" if named[1] == "tsv" else ",")
 
 
+def _after_lines(text: str, whole: bool) -> Shape | None:
+    """Recognize a table after some lines of another kind: what Excel's `sep=;` or a report's title are."""
+    for number in range(1, _PREAMBLE + 1):
+        text = text.partition("\n")[2]
+        delimiter = delimiter_of(text, whole=whole)
+        if delimiter is not None and is_header(head_rows(text, delimiter, whole=whole)[0]):
+            what = f"{_format(delimiter)} after {number_of(number, 'other line')}"
+            given = [word for option, text in table(delimiter).given.items() for word in (f"--{option}", text)]
+            rest = f"tail -n +{number + 1} {{file}} | " + command("ingest", "-", *given) + _MAPS
+            return Shape(what, f"cut off what is not of the table: {rest}")
+    return None
+
+
+def _format(delimiter: str) -> str:
+    return str(table(delimiter).format).upper()
+
+
 def _without_header(delimiter: str, cells: int) -> Shape:
-    layout = table(delimiter)
     columns = tuple(f"c{number}" for number in range(1, cells + 1))
     return Shape(
-        f"{str(layout.format).upper()} without a header",
-        f"name its columns: {replace(layout, columns=columns)}{_MAPS}",
+        f"{_format(delimiter)} without a header",
+        f"name its columns: {replace(table(delimiter), columns=columns)}{_MAPS}",
     )
 
 

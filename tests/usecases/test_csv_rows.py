@@ -92,6 +92,18 @@ def test_a_quote_that_is_never_closed_takes_its_own_line_and_no_more() -> None:
     assert after == {"a": "2", "b": "z"}
 
 
+def test_a_carriage_return_alone_does_not_end_a_row_and_the_reason_says_so() -> None:
+    returned = "the row has a carriage return without a line feed, outside of quotes (line 2)"
+    assert records(read(b'a,b\n1,x\ry\n2,"x\ry"\n3,"x\r"y\n')) == [
+        (returned, "1,x\ry"),
+        {"a": "2", "b": "x\ry"},
+        ("the row is not CSV: ',' expected after '\"' (line 4)", '3,"x\r"y'),
+    ]
+    with pytest.raises(InputError, match="the header is not a row of CSV: the row has a carriage return") as error:
+        read(b"a,b\r1,2\r")
+    assert error.value.hint == "tr '\\r' '\\n' < FILE | pik ingest -"
+
+
 def test_a_cell_may_be_missing_and_columns_may_be_named() -> None:
     data = b"1,\n\\N,x\n"
     one, other = {"n": "1", "t": ""}, {"n": "\\N", "t": "x"}

@@ -59,6 +59,17 @@ def table(delimiter: str = ",") -> str:
         ("1,2,a\n3,4,b\n5,6,c\n", "CSV without a header", "--input csv --columns c1,c2,c3"),
         ("1;2;a\n3;4;b\n5;6;c\n", "CSV without a header", "--input csv --delimiter ';' --columns c1,c2,c3"),
         ("1\t2\n3\t4\n5\t6\n", "TSV without a header", "--input tsv --columns c1,c2"),
+        (
+            "sep=;\nid;at\n1;2\n3;4\n",
+            "CSV after 1 other line",
+            "tail -n +2 {name} | pik ingest - --input csv --delimiter ';'",
+        ),
+        ("# of, 2026\n#\nid\tat\n1\t2\n", "TSV after 2 other lines", "tail -n +3 {name} | pik ingest - --input tsv"),
+        (
+            "id,at\r1,2\r3,4\r",
+            "CSV whose lines end in a carriage return alone",
+            "tr '\\r' '\\n' < {name} | pik ingest -",
+        ),
         ('<?xml version="1.0"?>\n<a><b/></a>\n', "XML", "xq"),
         ("<records>\n <r a='1'/>\n</records>", "XML", "xq"),
         ("<!DOCTYPE html><html>", "an HTML page", "error page"),
@@ -179,6 +190,9 @@ def test_binary_files_are_recognised_by_their_first_bytes(tmp_path: Path) -> Non
         ("x", table("|"), Layout(InputFormat.CSV, delimiter="|")),
         ("x", 'a,b\n1,"two\nlines, and ""more"""\n', Layout(InputFormat.CSV)),
         ("x", "a;b\n1;2,5\n1\n3;4\n", Layout(InputFormat.CSV, delimiter=";")),
+        ("x", ",id,at\n0,a,5\n1,b,6\n2,c,7\n", Layout(InputFormat.CSV)),  # pandas: the numbers of rows have no name
+        ("x", "id;at;\na;5;\nb;6;\nc;7;\n", Layout(InputFormat.CSV, delimiter=";")),
+        ("x", "id, at\na, 5\nb, 6\nc, 7\n", Layout(InputFormat.CSV)),
         ("x.csv", "id\n1\n", Layout(InputFormat.CSV)),
         ("x.CSV.gz", "id\n1\n", Layout(InputFormat.CSV)),
         ("x.tsv", "id\n1\n", Layout(InputFormat.TSV)),
@@ -288,6 +302,7 @@ def test_zstd_that_looks_back_further_than_memory_allows_is_refused_with_what_wo
 
 
 ECS = {"@timestamp": "2026-03-02T10:00:00Z", "log.level": "info", "user": {"id": "u1"}, "n": 1}
+ECS[" at"] = "2026-03-02T10:00:00Z"
 ECS["text"] = json.dumps({"user": json.dumps({"id": "u2"})})
 FITTING = {"source": "'s'", "event_type": "'t'", "entity_id": "user.id", "event_time": '"@timestamp"', "payload": "@"}
 
@@ -300,6 +315,11 @@ FITTING = {"source": "'s'", "event_type": "'t'", "entity_id": "user.id", "event_
             {"entity_id": "log.level"},
             "--map entity_id=log.level: the first records of FILE have no field log, but log.level",
             "--map entity_id='\"log.level\"'",
+        ),
+        (
+            {"event_time": "at"},
+            "--map event_time=at: the first records of FILE have no field at, but ' at', with white space",
+            "--map event_time='\" at\"'",
         ),
         ({"source": "faa"}, "--map source=faa: the first records of FILE have no field faa", "--map source=\"'faa'\";"),
         ({"source": None}, "no --map for source: the first records of FILE have no field source", "'NAME'"),
