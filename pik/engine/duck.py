@@ -25,13 +25,7 @@ from pik.engine.grouped import (
 )
 from pik.engine.rules import read_rules
 from pik.engine.sandbox import FETCH, OutOfMemory, bounded, file_list, literal, session, threads_for
-from pik.engine.scan_sql import (
-    MICROSECOND,
-    Measure,
-    Scan,
-    load,
-    load_spans,
-)
+from pik.engine.scan_sql import MICROSECOND, Measure, Scan, load, load_spans
 from pik.engine.statement import columns_read
 from pik.engine.tables import DuckTables, open_tables
 from pik.model.calendar import Buckets

@@ -11,20 +11,11 @@ from typing import TYPE_CHECKING, Any
 from pik.engine import sandbox
 from pik.engine.check import Checked, check_definition
 from pik.engine.corrected_sql import CorrectedLines
+from pik.engine.failure_sql import REASONS, data_errors, explanations, isolated
 from pik.engine.figures import digest_lines
 from pik.engine.rules import NO_RULES, read_rules
 from pik.engine.sandbox import FETCH, OutOfMemory, bounded, first_line
-from pik.engine.scan_sql import (
-    MICROSECOND,
-    REASONS,
-    Measure,
-    Scan,
-    data_errors,
-    explanations,
-    isolated,
-    load_spans,
-    refuse_unknown_times,
-)
+from pik.engine.scan_sql import MICROSECOND, Measure, Scan, load_spans, refuse_unknown_times
 from pik.errors import Damaged, EngineError, PikError, UsageError, command
 from pik.model.instant import Window
 from pik.model.metric import (

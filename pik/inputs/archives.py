@@ -10,7 +10,7 @@ from typing import BinaryIO
 from pik.errors import InputError
 from pik.inputs.copies import IN_MEMORY, Opener, copy, part, reopened, seekable
 from pik.inputs.folders import Skipped
-from pik.inputs.opened import OpenedFile
+from pik.inputs.opened_file import OpenedFile
 from pik.inputs.source import Input, Refuse, Source, stop
 from pik.inputs.tar_archive import BLOCK, is_tar, tar_entries
 from pik.inputs.zip_archive import is_zip, zip_entries

@@ -17,7 +17,8 @@ from pik.errors import InputError, PikError
 from pik.inputs.blocks import BLOCK
 from pik.inputs.compression import WINDOW
 from pik.inputs.copies import Opener
-from pik.inputs.opened import BEGINNING, OpenedFile, OpenedInput
+from pik.inputs.opened import OpenedInput
+from pik.inputs.opened_file import BEGINNING, OpenedFile
 from pik.ports.remote import Foreign, ForeignFile
 
 STANDARD_INPUT = "standard input"

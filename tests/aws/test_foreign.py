@@ -20,7 +20,7 @@ from botocore.exceptions import ClientError, ReadTimeoutError
 
 from pik.errors import InputError, StoreError
 from pik.inputs import source as reading
-from pik.inputs.opened import HEAD
+from pik.inputs.opened_file import HEAD
 from pik.inputs.source import Source, foreign_sources
 from pik.rawlog.segment_writer import Reading
 from pik.runtime import SILENT

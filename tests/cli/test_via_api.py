@@ -20,7 +20,7 @@ import pytest
 
 from pik import lambdas
 from pik.inputs.blocks import Block
-from pik.inputs.opened import OpenedFile
+from pik.inputs.opened_file import OpenedFile
 from pik.lambdas import replay as replaying
 from pik.model.layout import Layout
 from pik.stores import open_store

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pik.engine import DuckEngine, scan_sql
+from pik.engine import DuckEngine, failure_sql
 from pik.model.event import read_event
 from pik.model.instant import ALL_TIME, DAY, parse_instant
 from pik.model.metric import BLAMED, NO_INPUTS, Computed, bucket_digests, digest_line
@@ -117,7 +117,7 @@ def test_a_sum_of_too_many_digits_fails_and_one_that_only_passes_through_them_do
     for key in (("total", "over"), ("unique", "over")):
         failure = found[key].failure
         assert failure is not None
-        assert (failure.reason, failure.events) == (scan_sql.REASONS[scan_sql.FailureKind.SUM], 0)
+        assert (failure.reason, failure.events) == (failure_sql.REASONS[failure_sql.FailureKind.SUM], 0)
     assert found["whole", "over"].value == 2**127 - 1
     assert found["whole", "fits"].failure is not None
 
@@ -133,12 +133,12 @@ def test_a_few_of_many_events_are_named_and_all_are_counted(tmp_path: Path) -> N
 
 
 def test_what_the_engine_does_not_explain_has_a_reason_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scan_sql, "EXPLAINED", 3)
+    monkeypatch.setattr(failure_sql, "EXPLAINED", 3)
     events = [event({"v": f"x{n}"}, entity_id=f"e{n}") for n in range(5)]
     found = compute(raw(tmp_path / "r.zst", events), metric(f"sum({NUMBER})"))
     reasons = [one.failure.reason for one in found if one.failure]
     assert all(f"x{n}" in reasons[n] for n in range(3))
-    assert reasons[3:] == [scan_sql.REASONS[scan_sql.FailureKind.EVENTS]] * 2
+    assert reasons[3:] == [failure_sql.REASONS[failure_sql.FailureKind.EVENTS]] * 2
 
 
 def test_a_long_text_is_quoted_in_part(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from pik.errors import InputError
 from pik.inputs import archives, copies
 from pik.inputs.archives import with_members
 from pik.inputs.folders import Skipped, folder_sources
-from pik.inputs.opened import OpenedFile
+from pik.inputs.opened_file import OpenedFile
 from pik.inputs.source import Input, Source, file_source, stream_source
 from pik.model.layout import JSON_LINES, Layout
 

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pik.inputs import blocks as blocks_module
-from pik.inputs import opened as opened_module
+from pik.inputs import opened_file as opened_module
 from pik.inputs.named_mappings import shipped_mappings
 from pik.inputs.source import file_source
 from pik.model.jmes import quoted

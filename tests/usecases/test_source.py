@@ -26,7 +26,7 @@ from pik.errors import InputError
 from pik.inputs import blocks as module
 from pik.inputs.blocks import UTF8_BOM, Block, NulRuns, blocks
 from pik.inputs.compression import uncompressed
-from pik.inputs.opened import HEAD, READERS
+from pik.inputs.opened_file import HEAD, READERS
 from pik.inputs.source import file_source
 from pik.model.layout import JSON_LINES, JSON_VALUES, InputFormat, Layout
 

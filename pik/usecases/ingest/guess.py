@@ -17,7 +17,7 @@ from typing import Any
 
 from pik.errors import InputError, Invalid, UsageError, number_of
 from pik.inputs.mapping import RecordMapping
-from pik.inputs.opened import OpenedInput, Sampled
+from pik.inputs.opened import OpenedInput, SampledRecord
 from pik.inputs.shapes import lists_in
 from pik.model.event import REQUIRED, read_event
 from pik.model.layout import WRITTEN_AS_JSON, InputFormat, Layout
@@ -115,7 +115,7 @@ def guess(
     )
 
 
-def _records_in(documents: Sequence[Sampled]) -> str | None:
+def _records_in(documents: Sequence[SampledRecord]) -> str | None:
     """Return where records lie in documents: one with a single list of objects, or several with nothing else."""
     found = [json.loads(one.line) for one in documents]
     if len(found) > 1 and any(len(one) > 1 for one in found):
@@ -153,11 +153,11 @@ def _without_fields(
     return made
 
 
-def _reading(mapping: RecordMapping) -> Callable[[Sampled], object]:
+def _reading(mapping: RecordMapping) -> Callable[[SampledRecord], object]:
     return lambda one: mapping.read(one.line, one.place)
 
 
-def _count(sample: Sequence[Sampled], read: Callable[[Sampled], object]) -> tuple[int, str]:
+def _count(sample: Sequence[SampledRecord], read: Callable[[SampledRecord], object]) -> tuple[int, str]:
     """Return how many records can be read so, and why the first other one cannot."""
     count, problem = 0, ""
     for one in sample:
@@ -172,7 +172,7 @@ def _count(sample: Sequence[Sampled], read: Callable[[Sampled], object]) -> tupl
 class _Guesser:
     """Chooses a field of the records for each field of events, one after the other."""
 
-    def __init__(self, sample: Sequence[Sampled], begin: Guess, name: str, given: Mapping[str, str]) -> None:
+    def __init__(self, sample: Sequence[SampledRecord], begin: Guess, name: str, given: Mapping[str, str]) -> None:
         self._sample, self._begin, self._name, self._given = sample, begin, name, given
         self._columns = columns_of(one.line for one in sample)
         self._written: dict[str, Written] = {}  # with FORMAT where several fit, of which _read_as has the first

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 from pik.errors import InputError
-from pik.inputs.opened import OpenedInput, Sampled
+from pik.inputs.opened import OpenedInput, SampledRecord
 from pik.model.layout import Layout
 
 
@@ -17,7 +17,7 @@ class Sample:
     first of these."""
 
     layout: Layout
-    records: tuple[Sampled, ...]
+    records: tuple[SampledRecord, ...]
     unread: int
     problem: str
 

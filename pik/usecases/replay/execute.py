@@ -31,16 +31,12 @@ from pik.usecases.replay.wait import resume_command, wait
 IDLE = 0.05
 """Seconds between two looks at a queue whose tasks wait to be tried again."""
 
-
 FIRST_DELAY = 0.1
 """Seconds until a task that failed is tried again; each further time is twice as long, up to `_LONGEST_DELAY`."""
 
-
 _LONGEST_DELAY = 5.0
 
-
 _FEW = 2  # tasks that are not worth starting processes for
-
 
 _CORRECT = "correct the definition, `pik metrics apply FILE`, then replay again: a run keeps its definitions"
 

@@ -19,13 +19,10 @@ from pik.usecases.metrics.imports import import_words
 POLL = 1.0
 """Seconds between two looks at a run elsewhere: each is a query over its tasks."""
 
-
 PLANNED_WITHIN = 900.0
 """Seconds within which the stack plans a run that is too large for one call, or gives it up."""
 
-
 LOCAL_POLL = 0.1  # seconds between two looks at a run of this machine
-
 
 _GRACE = 5  # looks: a run that was just planned or redriven is about to be executed
 

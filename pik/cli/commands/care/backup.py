@@ -93,7 +93,6 @@ BACKUP = Schema(
     ),
 )
 
-
 _BackupFile = Annotated[Path, argument("FILE", "The backup.", show_default=False)]
 
 

@@ -124,7 +124,6 @@ BATCHES = Schema(
     TRUNCATED,
 )
 
-
 REJECTS = Schema(
     "pik batches --rejects",
     Field("batch_id", str),

@@ -146,7 +146,6 @@ AGGREGATES, HISTORY = _aggregates(history=False), _aggregates(history=True)
 TOTAL_COLUMNS = {"bucket": ("bucket", "bucket_local"), "run": ("run_id",)}
 """The columns of totals that are there only with --by, which names them."""
 
-
 TOTALS = Schema(
     "pik aggregates --total",
     Field("requested", Window, get="window"),

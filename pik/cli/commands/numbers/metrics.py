@@ -199,7 +199,6 @@ RETIREMENT = Schema(
     NEXT,
 )
 
-
 _DEFINITION = (
     Column("bucket", str, "`1h`, `1d`, …", get="definition.bucket"),
     Column("timezone", str | None, "null: UTC", get="definition.timezone", rare=True),
