@@ -28,7 +28,7 @@ from pik.model.instant import (
 )
 
 _FRACTION = r"(?:[.,](?P<fraction>\d+))?"
-_END = rf"(?: ?(?P<offset>{OFFSET}|\u2212\d\d(?::?\d\d)?))?(?P<zones>(?:\[[^\[\]]+\])*)"
+_END = rf"(?: ?(?P<offset>{OFFSET}|(?<= )UTC|\u2212\d\d(?::?\d\d)?))?(?P<zones>(?:\[[^\[\]]+\])*)"
 _EXTENDED = re.compile(
     r"(?P<year>\d{4})-(?:(?P<month>\d\d)-(?P<day>\d\d)|W(?P<week>\d\d)-(?P<weekday>\d)|(?P<ordinal>\d{3}))"
     rf"(?:[T ](?P<hour>\d\d)(?::(?P<minute>\d\d)(?::(?P<second>\d\d))?)?{_FRACTION}{_END})?",

@@ -170,13 +170,26 @@ def lists_in(found: object, depth: int = 3) -> Iterator[RecordPath]:
     """Yield the paths to lists of objects in an object or a list, so many names deep. Objects with hardly a field but
     lists and objects are around others."""
     if isinstance(found, list):
-        if found and isinstance(found[0], dict):
+        if found and isinstance(found[0], dict) and not found[0].keys() <= _PAIR:
             around = sum(not isinstance(value, (dict, list)) for value in found[0].values()) < 2
             inner = list(lists_in(found[0], depth)) if around else []
             yield from ((EACH, *path) for path in inner) if inner else [(EACH,)]
     elif isinstance(found, dict) and depth:
         for name, value in found.items():
             yield from ((name, *path) for path in lists_in(value, depth - 1))
+
+
+_PAIR = {"key", "value"}
+"""The fields of attributes, such as those of OpenTelemetry: a list of them belongs to what is around it."""
+
+
+def record_count(found: object, path: RecordPath) -> int:
+    """Return how many records an object has on a path of `lists_in`."""
+    if not path:
+        return 1
+    if path[0] == EACH:
+        return sum(record_count(one, path[1:]) for one in found) if isinstance(found, list) else 0
+    return record_count(found.get(path[0]), path[1:]) if isinstance(found, dict) else 0
 
 
 def cut_object(text: str) -> dict[str, object] | None:

@@ -23,7 +23,7 @@ from pik.model.layout import AUTO, Layout
 from pik.model.named_mapping import NamedMapping
 from pik.model.times import AS_EVENTS, Times
 from pik.rawlog.segment_writer import Reading
-from pik.usecases.ingest import guess_fields
+from pik.usecases.ingest import guess_fields, guess_times
 from pik.usecases.ingest.guess import Confidence, Guess
 from pik.usecases.ingest.guess import guess as guess_of
 from tests.usecases.test_dry_run import checked
@@ -338,3 +338,96 @@ def test_events_in_the_texts_of_messages_are_looked_into_and_come_before_the_env
         expected = {name: f"{text}.{field}" for name, field in rest.items()} | {"payload": text}
         assert found.expressions | expected == found.expressions
         assert found.accepted == 6
+
+
+AT = [f"2026-03-{number:02d}T10:15:{number:02d}Z" for number in range(10, 30)]
+
+
+@pytest.mark.parametrize(
+    ("record", "expected"),
+    [
+        (lambda at: {"event_date": at[:10].replace("-", ""), "event_timestamp": at}, "event_timestamp"),
+        (lambda at: {"day": at[:10], "ts": at}, "ts"),
+        (lambda at: {"endTimeUnixNano": at, "startTimeUnixNano": at}, "startTimeUnixNano"),
+        (lambda at: {"timestamp": AT[0], "created_at": at}, "created_at"),
+        (lambda at: {"user": {"since": {"timestamp": AT[0]}}, "logged_at": {"$date": at}}, 'logged_at."$date"'),
+        (lambda at: {"time": AT[0], "log": json.dumps({"ts": at})}, "parse_json(log).ts"),
+    ],
+)
+def test_the_time_of_an_event_is_an_instant_that_differs_from_record_to_record(
+    tmp_path: Path, record: Callable[[str], dict[str, Any]], expected: str
+) -> None:
+    path = tmp_path / "records.jsonl"
+    path.write_text("".join(json.dumps({"user_id": f"u{at[8:10]}", **record(at)}) + "\n" for at in AT))
+    assert guess(path).expressions["event_time"] == expected
+    path.write_text("".join(json.dumps({"user_id": f"u{at[8:10]}", "day": at[:10]}) + "\n" for at in AT))
+    [time] = [one for one in guess(path).mapping if one.field == "event_time"]
+    assert (time.expression, time.confidence) == ("day", Confidence.UNSURE)
+    assert time.reason == "all 20 values are days without a time of day, in the format %Y-%m-%d"
+
+
+def test_texts_that_are_not_times_are_not_tried_in_every_format(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = list[object]()
+    monkeypatch.setattr(guess_times, "_format", lambda name, zone="UTC": tried.append(name))
+    path = tmp_path / "records.jsonl"
+    path.write_text("".join(f'{{"url":"https://example.com/2026/{n}","name":"n 2026"}}\n' for n in range(9)))
+    assert guess(path).missing == ["entity_id", "event_time"]
+    assert tried == []
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "whose"),
+    [
+        ("orders.2026-03-02.jsonl", "orders", "the file's name"),
+        ("ga4.jsonl", "ga4", "the file's name"),
+        ("orders-1-2026-03-02-06-00-00-0c7d5a", "orders", "the file's name"),
+        ("shop/dt=2026-03-02/part-00000-6f1e0c2a-6a53-4a3b-9a55-0c0c1d8a2f6b.c000.json", "shop", "the name of what"),
+        ("shop/000000000012.json", "shop", "the name of what it is in"),
+        ("shop/data_0_0_0.json", "shop", "the name of what it is in"),
+        ("shop/p0.jsonl", "shop", "the name of what it is in"),
+    ],
+)
+def test_the_source_is_a_name_that_the_next_file_has_too(tmp_path: Path, name: str, source: str, whose: str) -> None:
+    path = tmp_path / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text('{"user":"u","at":"2026-03-02T10:15:00Z"}\n' * 3)
+    [found] = [one for one in guess(path).mapping if one.field == "source"]
+    assert found.expression == f"'{source}'"
+    assert found.reason.startswith(f"a constant: {whose}")
+
+
+def test_the_records_of_a_document_are_its_long_list_and_a_named_mapping_may_read_them(tmp_path: Path) -> None:
+    rows = [{"id": f"r{n}", "user_id": f"u{n % 3}", "at": f"2026-03-02T10:15:{n:02d}Z"} for n in range(20)]
+    path = tmp_path / "export.json"
+    path.write_text(json.dumps({"schema": {"fields": [{"name": "id", "type": "text"}]}, "data": rows}))
+    assert (guess(path).layout.records, guess(path).accepted) == ("data[]", 20)
+    attributes = [{"key": "service.name", "value": {"stringValue": "shop"}}]
+    spans = {"resource": {"attributes": attributes}, "scopeSpans": [{"spans": rows}]}
+    path.write_text(json.dumps({"resourceSpans": [spans]}))
+    assert (guess(path).layout.records, guess(path).accepted) == ("resourceSpans[].scopeSpans[].spans[]", 20)
+    fields = {"source": "'s'", "event_type": "'t'", "entity_id": "user_id", "event_time": "at", "payload": "@"}
+    named = NamedMapping("fits", "pik.toml", {}, fields)
+    path.write_text(json.dumps({"object": "list", "data": rows}))
+    found = guess(path, named=[named])
+    assert (found.named, found.layout.records, found.accepted) == (named, "data[]", 20)
+
+
+def test_a_type_around_a_value_is_not_its_name(tmp_path: Path) -> None:
+    path = tmp_path / "table.json"
+    path.write_text(
+        "".join(
+            json.dumps({"Item": {"customer": {"S": f"c{n % 3}"}, "created_at": {"S": AT[n]}, "id": {"N": str(n)}}})
+            + "\n"
+            for n in range(9)
+        )
+    )
+    assert guess(path).expressions == {
+        "source": "'table'",
+        "event_type": "'table'",
+        "entity_id": "Item.customer.S",
+        "event_time": "Item.created_at.S",
+        "payload": "@",
+        "idempotency_key": "Item.id.N",
+    }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -18,7 +19,7 @@ from typing import Any
 from pik.errors import InputError, Invalid, UsageError, number_of
 from pik.inputs.mapping import RecordMapping
 from pik.inputs.opened import OpenedInput, SampledRecord
-from pik.inputs.shapes import lists_in
+from pik.inputs.shapes import lists_in, record_count
 from pik.model.event import REQUIRED, read_event
 from pik.model.layout import WRITTEN_AS_JSON, InputFormat, Layout
 from pik.model.named_mapping import SHIPPED, NamedMapping
@@ -33,6 +34,9 @@ MISSING = "FIELD"
 
 SURE, GOOD = 90, 70
 """Scores of names from which on a choice is certain, and likely."""
+
+_NOT_OF_THE_EVENT = 50
+"""How much less the name of a time counts whose values are hardly when each event happened."""
 
 _ALTERNATIVES = 4
 """Fields that may be the time, one or the other in each record."""
@@ -106,7 +110,10 @@ def guess(
     if sample.layout.format in WRITTEN_AS_JSON and sample.layout.records is None and not opened.is_stream:
         path = _records_in(sample.records) if len(sample.records) == sample.size else None
         if path is not None:
-            sample = samples.of(replace(sample.layout, format=InputFormat.JSON, records=path))
+            inside = replace(sample.layout, format=InputFormat.JSON, records=path)
+            if not given and (found := _without_fields(samples, inside, times, named, None)) is not None:
+                return found
+            sample = samples.of(inside)
     found = Guess(sample.layout, sample.size if sample.records else 0, times=times, problem=sample.problem)
     return (
         found
@@ -116,12 +123,21 @@ def guess(
 
 
 def _records_in(documents: Sequence[SampledRecord]) -> str | None:
-    """Return where records lie in documents: one with a single list of objects, or several with nothing else."""
+    """Return where records lie in documents: in the list of objects of one, much longer than all others of it, or in
+    that of several with nothing else."""
     found = [json.loads(one.line) for one in documents]
     if len(found) > 1 and any(len(one) > 1 for one in found):
         return None
-    paths = {path_text(path) for one in found for path in lists_in(one)}
-    return paths.pop() if len(paths) == 1 else None
+    paths = Counter[str]()
+    for one in found:
+        for path in lists_in(one):
+            paths[path_text(path)] += record_count(one, path)
+    (most, count), *others = paths.most_common() or [("", 0)]
+    return most if count > _MUCH_MORE * sum(number for _, number in others) else None
+
+
+_MUCH_MORE = 4
+"""How many times as long as all other lists the records' is."""
 
 
 def _without_fields(
@@ -238,7 +254,7 @@ class _Guesser:
     def _ranked(self, name: str, fits: Callable[[Column], object]) -> list[tuple[int, Column]]:
         """Return the fields whose name speaks for it and whose values fit, the best first."""
         scored = [(score, one) for one in self._columns if (score := one.score(name)) > 0 and fits(one)]
-        return sorted(scored, key=lambda pair: -pair[0] - pair[1].preferred)
+        return sorted(scored, key=_by_rank)
 
     def _everywhere(self, name: str, fits: Callable[[Column], object]) -> tuple[int, Column] | None:
         """Return the best of those that all records have."""
@@ -252,14 +268,15 @@ class _Guesser:
                 known[one.expression] = written_as(list(one.values.values()), self._begin.times, name)
             return known[one.expression]
 
-        best = self._everywhere(name, written)
+        ranked = self._ranked_times(name, written)
+        best = next((pair for pair in ranked if len(pair[1].values) == len(self._sample)), None)
         others = [one for one in self._columns if isinstance(one.first, str) and written(one)]
         if best is not None:
             score, columns = best[0], [best[1]]
-        elif name == FIELDS[0] and not self._ranked(name, written) and len(others) == 1:
+        elif name == FIELDS[0] and not ranked and len(others) == 1:
             score, columns = 0, others
         else:
-            score, columns = 0, self._one_or_the_other(self._ranked(name, written), written)
+            score, columns = 0, self._one_or_the_other(ranked, written)
         covered = {number for one in columns for number in one.values}
         if 2 * len(covered) <= len(self._sample):
             return None
@@ -267,6 +284,14 @@ class _Guesser:
         reason, is_sure = self._read_times(name, values, written(columns[0]))
         expression = " || ".join(one.expression for one in columns)
         return FieldGuess(name, expression, _confidence(score if is_sure else 0), reason + self._missing(covered))
+
+    def _ranked_times(self, name: str, written: Callable[[Column], list[Written]]) -> list[tuple[int, Column]]:
+        """As `_ranked`. A day alone, and a time that many records have, are hardly when each event happened."""
+        scored = [
+            (max(1, score - _NOT_OF_THE_EVENT) if written(one)[0].is_day or one.is_shared else score, one)
+            for score, one in self._ranked(name, written)
+        ]
+        return sorted(scored, key=_by_rank)
 
     def _given_time(self, name: str) -> FieldGuess:
         """Return the time that is given, and note how it is written."""
@@ -324,10 +349,9 @@ class _Guesser:
             return 0 < len(set(one.texts)) <= max(20, most) and not all(map(str.isdigit, one.texts))
 
         if (best := self._everywhere(name, few)) is None:
-            constant = f"'{self._stem()}'"
-            return FieldGuess(
-                name, constant, Confidence.UNSURE, "a constant, as no field looks like it: the file's name"
-            )
+            constant, whose = self._stem()
+            why = f"a constant, as no field looks like it: {whose}"
+            return FieldGuess(name, f"'{constant}'", Confidence.UNSURE, why)
         score, one = best
         return FieldGuess(
             name, one.expression, _confidence(score), f"{number_of(len(set(one.texts)), 'different text')}"
@@ -370,7 +394,8 @@ class _Guesser:
     def _source(self, name: str) -> FieldGuess:
         best = self._everywhere(name, lambda one: 0 < len(set(one.texts)) <= 10)
         if best is None:
-            return FieldGuess(name, f"'{self._stem()}'", Confidence.LIKELY, "a constant: the file's name")
+            constant, whose = self._stem()
+            return FieldGuess(name, f"'{constant}'", Confidence.LIKELY, f"a constant: {whose}")
         return FieldGuess(
             name, best[1].expression, _confidence(best[0]), number_of(len(set(best[1].texts)), "different text")
         )
@@ -381,10 +406,34 @@ class _Guesser:
             return FieldGuess(name, "@", Confidence.CERTAIN, "the whole record")
         return FieldGuess(name, best[1].expression, Confidence.LIKELY, "an object in each record")
 
-    def _stem(self) -> str:
-        """Return the file's name without its ending, and without a date or a number at its end."""
-        stem = re.split(r"[\\/:]", self._name)[-1].split(".")[0]
-        return re.sub(r"[^A-Za-z0-9_-]+", "-", re.sub(r"[-_ 0-9T]+$", "", stem)).strip("-") or "input"
+    def _stem(self) -> tuple[str, str]:
+        """Return the name of the file, or of the nearest folder or archive around it where a writer numbered the file,
+        without its ending and without a date or a number at its end, and whose name it is."""
+        file, *around = [part.split(".")[0] for part in reversed(re.split(r"[\\/:]", self._name))]
+        own, *others = [_unnumbered(one) for one in (file, *around) if "=" not in one]
+        for name, whose in ((own, "the file's name"), *((one, "the name of what it is in") for one in others)):
+            if len(name) > _SHORT and name.lower() not in _NUMBERED:
+                return name, whose
+        return own or "input", "the file's name"
+
+
+def _by_rank(scored: tuple[int, Column]) -> int:
+    return -scored[0] - scored[1].preferred
+
+
+def _unnumbered(name: str) -> str:
+    """Return a name without a date, a number or a random id at its end."""
+    stem = re.sub(r"(?<![0-9])20\d\d-?[01]\d-?[0-3]\d.*|[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}.*", "", name)
+    plain = re.sub(r"[-_ 0-9T]+$", "", stem)
+    kept = stem if 0 < len(plain) <= _SHORT else plain
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", kept).strip("-_")
+
+
+_SHORT = 2
+"""So few characters name nothing."""
+
+_NUMBERED = {"part", "data", "chunk", "shard", "file", "output", "batch"}
+"""Names of files that writers number."""
 
 
 def _confidence(score: int) -> Confidence:

@@ -20,10 +20,13 @@ DEPTH = 6
 PATHS = 2000
 """Different fields that are looked at."""
 
-ENVELOPED = {"body", "message"}
-"""Fields, as of SQS and SNS, whose text is the event where it is JSON: the fields around it are the envelope's."""
+ENVELOPED = {"body", "message", "log"}
+"""Fields, as of SQS, SNS and Docker, whose text is the event where it is JSON; those around it are the envelope's."""
 
 Path = tuple[str, ...]
+
+_TYPES = {"S", "N", "$date", "$oid", "$numberDecimal", "$numberLong", "$numberInt", "string", "long"}
+"""What DynamoDB, MongoDB and Avro write around a value to say its type; it does not name the field."""
 
 _RECEIVED = "received|ingested|ingestion|ingest|arrived|arrival|collected|collector|loaded|stored|inserted|processed"
 _LATER = (
@@ -33,16 +36,16 @@ _LATER = (
 _MESSAGE = "event|message|msg|delivery|record|insert|dedup|deduplication"
 _WHO = "user|customer|account|device|client|member|subscriber|sensor|tenant|player"
 
+_DONE = "created|ordered|paid|placed|sent|logged|published|requested|started|begin|start"
+_UNIT = "(unix|epoch|seconds|ms|millis|us|micros|ns|nano|nanos)"
+
 _NAMES: Mapping[str, Sequence[tuple[int, str]]] = {
     "event_time": (
         (0, rf"(.* )?({_RECEIVED})( .*)?"),
         (20, rf"(.* )?({_LATER})( .*)?"),
         (100, r"event (time|timestamp|date|at|ts)|occurred (at|on)|happened at"),
-        (90, r"timestamp|time|ts|at|datetime|(date|client|event) time( ms| millis| epoch)?|time (stamp|local|iso)"),
-        (
-            80,
-            r"(created|ordered|paid|placed|sent|logged|published|requested|started|begin|start)( at| on| time| date)?",
-        ),
+        (90, rf"(timestamp|time|ts|at|datetime|(date|client|event) time)( {_UNIT})*|time (stamp|local|iso)"),
+        (80, rf"({_DONE})( at| on| time| date)?( {_UNIT})*"),
         (70, r".* (at|on|time|timestamp|ts|datetime|date)|date|day|when|t"),
     ),
     "received_time": ((90, rf"({_RECEIVED})( at| on| time| timestamp| date| ts)?"),),
@@ -56,7 +59,7 @@ _NAMES: Mapping[str, Sequence[tuple[int, str]]] = {
         (100, rf"entity( id)?|({_WHO})( id)?|userid"),
         (80, rf"({_WHO}|actor|subject|principal) (name|email|arn|key|uuid|uid|login)"),
         (70, r"email|login|username|host|hostname|host name|repository|full name|key|subject|(session|order) id"),
-        (60, r"client ip|remote ip|client|ip"),
+        (60, r"(client|remote|source) (ip|addr|address)( address)?|client|ip|c ip"),
         (60, r".* arn|arn"),
         (50, r".* (id|uuid|key)|id"),
     ),
@@ -95,7 +98,8 @@ class Column:
     @cached_property
     def names(self) -> tuple[str, ...]:
         """The words of its name, in lower case, and of it with the name of the object that has it."""
-        own, *outer = [_words(name) for name in reversed(self.path[-2:])]
+        named = [name for name in self.path if name not in _TYPES] or self.path
+        own, *outer = [_words(name) for name in reversed(named[-2:])]
         return (own, *(f"{name} {own}" for name in outer))
 
     @cached_property
@@ -111,6 +115,11 @@ class Column:
     def preferred(self) -> int:
         """How much is added to its score when fields are ranked: an event comes before its envelope."""
         return 30 * self.enveloped
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether many records have the same value."""
+        return 10 * len({str(one) for one in self.values.values()}) < len(self.values)
 
     @property
     def first(self) -> Any:

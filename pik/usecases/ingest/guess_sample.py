@@ -58,7 +58,9 @@ class Samples:
 def _problem(line: bytes) -> str:
     """Return why a line is not a record that can be mapped; nothing if it is one."""
     try:
-        found = json.loads(line)
+        found = json.loads(line.decode())
+    except UnicodeDecodeError:
+        return "the record is not UTF-8"
     except (ValueError, RecursionError):
         return "the line is not JSON"
     return "" if isinstance(found, dict) else "the record is not a JSON object"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -57,7 +58,14 @@ class Written:
         if self.format in TEXTS:
             name = "RFC 3339" if self.format == "rfc3339" else "ISO 8601"
             return f"{name} times" + ("" if self.zone is None else " without an offset")
+        if self.is_day:
+            return f"days without a time of day, in the format {self.format}"
         return f"times in the format {self.format}"
+
+    @property
+    def is_day(self) -> bool:
+        """Whether they say the day alone."""
+        return "%" in self.format and not re.search("%[HI]", self.format)
 
 
 def formats_of(values: Sequence[Any]) -> list[Written]:
@@ -69,7 +77,7 @@ def formats_of(values: Sequence[Any]) -> list[Written]:
         return [_written(unit, values)]
     if len(units) > 1 and units <= _UNITS.keys():
         return [Written(AUTO)]
-    if not all(isinstance(value, str) for value in values):
+    if not all(isinstance(value, str) and _LIKE_A_TIME.match(value) for value in values):
         return []
     for name in _SPELLED:
         if _reads(name, values):
@@ -118,6 +126,12 @@ def _mostly(values: Sequence[Any]) -> list[Written]:
 
 _TRIED, _NEARLY_ALL = 3, 0.9
 
+_LIKE_A_TIME = re.compile(
+    r"(?=.{0,60}\d{4})[\[/]?(?:\d|date\(|mon|tue|wed|thu|fri|sat|sun|jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)",
+    re.IGNORECASE | re.ASCII,
+)
+"""How each text begins that is a time: so the others need not be tried in all formats."""
+
 
 def _written(name: str, values: Sequence[Any]) -> Written:
     """Return the format, which reads the values, with the zone that it needs."""
@@ -139,13 +153,7 @@ def _unit_of(value: Any) -> str | None:
 
 
 def _reads(name: str, values: Iterable[Any], zone: str | None = "UTC") -> bool:
-    read = _format(name, zone)
-    try:
-        for value in values:
-            read(value)
-    except Invalid:
-        return False
-    return True
+    return all(map(_format(name, zone).reads, values))
 
 
 @cache

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 _WITH_IT = {"guess", "files", *(one.name for one in fields(ReadingOptions))} - {"mapping"}
 """What a guess can take into account."""
 
+_EXAMPLE = 60
+"""Characters of a value that are shown."""
+
 _FIELDS = 40
 """Fields of the records that are shown."""
 
@@ -52,7 +55,7 @@ INGEST_GUESS = Schema(
         Column("path", str),
         Column("records", Count, "how many have it"),
         Column("distinct", Count, "different values"),
-        Column("example", Json),
+        Column("example", Json, text=lambda one: _shortened(one.example)),
         get=lambda found: sorted(found.found, key=lambda one: (-one.records, one.path.count(".")))[:_FIELDS],
         only="where one is missing",
     ),
@@ -124,7 +127,10 @@ def _expect_alone(cli: Context) -> None:
 def _words(found: Guess, options: ReadingOptions, *, none: bool) -> list[str]:
     """Return the options of the command that is proposed; `none` where a mapping of pik.toml could be taken instead."""
     if found.named is not None:
-        return ["--mapping", found.named.name, *options.words()]
+        path = found.layout.records
+        known = (None, options.records, *found.named.given.get("records", ()))
+        inside = [] if path in known else ["--records", path or ""]
+        return ["--mapping", found.named.name, *inside, *options.words()]
     words: list[str] = []
     layout: Mapping[str, str] = found.layout.given
     for name, text in layout.items():
@@ -153,6 +159,12 @@ def _verdict(found: Guess) -> str:
         return f"no field of the records looks like {', '.join(found.missing)}"
     more = f", {number_of(len(found.undecided), 'thing')} to decide" if found.undecided else ""
     return f"a mapping by which {found.accepted:,} of {found.records:,} records become events{more}"
+
+
+def _shortened(example: bytes) -> str:
+    """Return the beginning of a value, for people."""
+    text = example.decode()
+    return text if len(text) <= _EXAMPLE else text[:_EXAMPLE] + "…"
 
 
 def _lines(found: Guess) -> str | None:
