@@ -12,12 +12,12 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from threading import Event, Thread
 from typing import TYPE_CHECKING, Any
 
 from pik.errors import EngineError
 from pik.model.event import ENVELOPE, FieldType
+from pik.runtime.storage import temporary_directory
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -90,11 +90,11 @@ def session(
     """
     import duckdb
 
-    with TemporaryDirectory(prefix="pik-", ignore_cleanup_errors=True) as scratch:
+    with temporary_directory() as scratch:
         settings: dict[str, str | bool | int | float | list[str]] = {
             "memory_limit": f"{(LOAD_MB if is_loading else MEMORY_MB) // parts}MB",
             "threads": threads,
-            "temp_directory": scratch,
+            "temp_directory": str(scratch),
             "max_temp_directory_size": DISK_LIMIT,
             "autoinstall_known_extensions": False,
             "autoload_known_extensions": False,

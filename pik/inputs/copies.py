@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import io
 import os
-import shutil
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from tempfile import TemporaryFile
 from typing import IO, Any, BinaryIO, Protocol, cast
 
@@ -14,6 +13,7 @@ import zstandard
 
 from pik.errors import InputError
 from pik.inputs.compression import PatientReader, zstd_reader
+from pik.runtime.storage import temporary_files
 
 IN_MEMORY = 1 << 20
 """Bytes up to which a copy is held in memory."""
@@ -42,8 +42,8 @@ def copy(read: Callable[[int], bytes], size: int, name: str) -> Opener:
         data = read(size)
         _expect(len(data) == size, name)
         return lambda: io.BufferedReader(io.BytesIO(data))
-    file = TemporaryFile()  # noqa: SIM115 - closed with what opens it
-    try:
+    with temporary_files():
+        file = TemporaryFile()  # noqa: SIM115 - closed with what opens it
         with zstandard.ZstdCompressor(level=1).stream_writer(file, closefd=False) as writer:
             left = size
             while left:
@@ -53,11 +53,6 @@ def copy(read: Callable[[int], bytes], size: int, name: str) -> Opener:
                 left -= len(data)
         file.flush()
         stored = file.tell()
-    except OSError as error:
-        raise InputError(
-            f"cannot hold a copy of {name} in a temporary file: {error.strerror}",
-            hint="TMPDIR=DIRECTORY names a place with more room",
-        ) from None
 
     def begin() -> Readable:
         return zstd_reader(io.BufferedReader(Part(file, 0, stored)), name)
@@ -84,10 +79,22 @@ def seekable(stream: BinaryIO) -> Iterator[BinaryIO]:
         stream.seek(0)
         yield stream
         return
-    with TemporaryFile() as file:
-        shutil.copyfileobj(stream, file, _STEP)
-        file.seek(0)
-        yield cast(BinaryIO, file)
+    with copied(stream) as file:
+        yield file
+
+
+@contextmanager
+def copied(stream: BinaryIO) -> Iterator[BinaryIO]:
+    """Provide a copy of what is left of the stream, in a temporary file. Raises StoreError if there is no room."""
+    with ExitStack() as stack:
+        with temporary_files():
+            file = cast(BinaryIO, stack.enter_context(TemporaryFile()))
+        while data := stream.read(_STEP):
+            with temporary_files():
+                file.write(data)
+        with temporary_files():
+            file.seek(0)
+        yield file
 
 
 def _expect(is_whole: bool, name: str) -> None:

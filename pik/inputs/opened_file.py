@@ -7,13 +7,11 @@ import io
 import json
 import os
 import shlex
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from hashlib import sha256
 from itertools import islice
-from tempfile import TemporaryFile
 from typing import Any, BinaryIO, cast
 
 from pik.errors import InputError, UsageError
@@ -21,6 +19,7 @@ from pik.inputs import blocks as json_lines
 from pik.inputs import csv_rows, json_values, kcat_lines, nested_records, parquet_rows, text_lines
 from pik.inputs.blocks import BLOCK, Block, NulRuns
 from pik.inputs.compression import WINDOW, beginning, codec_of, decompressed, uncompressed
+from pik.inputs.copies import copied
 from pik.inputs.csv_rows import delimiter_of, names_of, table
 from pik.inputs.encoding import as_utf8, expect_utf8
 from pik.inputs.mapping import MIXED, RecordMapping
@@ -269,11 +268,8 @@ class OpenedFile(OpenedInput):
         if not self.is_stream:
             yield self
             return
-        with TemporaryFile() as file:
-            shutil.copyfileobj(self.stored, file)
-            file.flush()
-            with open(file.fileno(), "rb", closefd=False) as copied:
-                yield OpenedFile(self.name, copied, window=self._window)
+        with copied(self.stored) as file, open(file.fileno(), "rb", closefd=False) as opened:
+            yield OpenedFile(self.name, opened, window=self._window)
 
     def blocks(self, layout: Layout, max_line: int, *, first_seq: int = 1, offset: int = 0) -> Iterator[Block]:
         """Yield the blocks from record `first_seq` on, which starts `offset` uncompressed bytes into the input.

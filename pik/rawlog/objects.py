@@ -9,24 +9,21 @@ from __future__ import annotations
 
 import io
 import os
-import shlex
 from bisect import bisect_left
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
 from hashlib import file_digest, sha256
-from io import BufferedRandom
 from pathlib import Path
 from typing import IO, TypeVar
 
 import msgspec
 import zstandard
 
-from pik.errors import Damaged, InputError, Invalid, StoreError, UsageError
+from pik.errors import Damaged, InputError, Invalid
 from pik.model.batch import Frame, Reject, Segment
 from pik.model.correction import CorrectionList
 from pik.model.delivery import Delivery, lines_of, read_delivery
 from pik.ports.raw import ObjectReader, Raw
-from pik.runtime.storage import sync, sync_directory
+from pik.runtime.new_file import created_whole
 
 SEAL = bytes.fromhex("502a4d18 20000000")
 """Begins a skippable zstd frame of 32 bytes."""
@@ -74,45 +71,6 @@ def read_rejects(raw: ObjectReader, key: str) -> list[Reject]:
 
 
 _decode_reject = msgspec.json.Decoder(Reject).decode
-
-
-def expect_new(path: Path) -> None:
-    """Raise UsageError if there is something of that name, or no directory that it would be in."""
-    if path.exists() or path.is_symlink():
-        raise _exists(path)
-    if not path.parent.is_dir():
-        parent = str(path.parent)
-        raise UsageError(f"there is no directory {parent!r}", hint=f"mkdir -p {shlex.quote(parent)}")
-
-
-def _exists(path: Path) -> UsageError:
-    return UsageError(f"{str(path)!r} exists already", hint="give another name; an existing file is never overwritten")
-
-
-@contextmanager
-def created_whole(path: Path) -> Iterator[BufferedRandom]:
-    """Create a file outside of a store: it is there, whole and durable, when the context ends without an error, and
-    otherwise it is not there. Raises UsageError if it exists, StoreError."""
-    expect_new(path)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        try:
-            with open(beside, "x+b") as file:
-                yield file
-                file.flush()
-                sync(file.fileno())
-            os.link(beside, path)  # unlike rename, link never replaces
-        finally:
-            with suppress(FileNotFoundError):
-                os.unlink(beside)
-        sync_directory(path.parent)
-    except FileExistsError:
-        raise _exists(path) from None
-    except OSError as error:
-        raise StoreError(
-            f"cannot write {str(path)!r}: {error.strerror}",
-            hint="name a file in a directory that can be written to",
-        ) from None
 
 
 def write_sealed(path: Path, lines: Iterable[bytes]) -> str:

@@ -10,7 +10,7 @@ import pickle
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -46,7 +46,7 @@ class Spool(Generic[Item]):
 
     def add(self, item: Item) -> None:
         """Append an item. Raises StoreError if there is no room for it."""
-        with _translated():
+        with temporary_files():
             self._file.write(msgspec.json.encode(item) + b"\n")
         self._items += 1
 
@@ -54,7 +54,7 @@ class Spool(Generic[Item]):
         return self._items
 
     def __iter__(self) -> Iterator[Item]:
-        with _translated():
+        with temporary_files():
             self._file.seek(0)
         yield from map(self._decode, self._file)
 
@@ -74,7 +74,7 @@ class Sorter(Generic[Item]):
         if len(self._held) < self._in_memory:
             return
         self._held.sort(key=self._key, reverse=self._reverse)
-        with _translated():
+        with temporary_files():
             self._runs.append(TemporaryFile())  # noqa: SIM115 - closed with this object
             for each in self._held:
                 pickle.dump(each, self._runs[-1], pickle.HIGHEST_PROTOCOL)
@@ -99,7 +99,7 @@ class SortedBytes:
         parts: list[list[bytes]] = [[] for _ in self._parts]
         for item in items:
             parts[item[0] % _PARTS].append(item)
-        with _translated():
+        with temporary_files():
             for part, file in zip(parts, self._parts, strict=True):
                 if part:
                     file.write(b"".join(part))
@@ -107,7 +107,7 @@ class SortedBytes:
     def __iter__(self) -> Iterator[bytes]:
         """Yield them: those that begin alike follow each other in order."""
         for file in self._parts:
-            with _translated():
+            with temporary_files():
                 size = file.tell()
                 file.seek(0)
             if size <= self._length * _TOGETHER:
@@ -117,7 +117,7 @@ class SortedBytes:
             file.seek(0, os.SEEK_END)
 
     def _read(self, file: IO[bytes]) -> Iterator[bytes]:
-        with _translated():
+        with temporary_files():
             while data := file.read(self._length << 10):
                 yield from (data[at : at + self._length] for at in range(0, len(data), self._length))
 
@@ -138,7 +138,7 @@ def sort_bounded(items: Iterable[Item], key: Callable[[Item], Any]) -> Iterator[
 
 
 def _unpickled(file: IO[bytes]) -> Iterator[Any]:
-    with _translated():
+    with temporary_files():
         file.seek(0)
     while True:
         try:
@@ -149,13 +149,24 @@ def _unpickled(file: IO[bytes]) -> Iterator[Any]:
 
 @contextmanager
 def scratch() -> Iterator[Path]:
-    """Yield a private directory for temporary files, removed when the context ends. Raises StoreError."""
-    with _translated(), TemporaryDirectory(prefix="pik-") as directory:
+    """Yield a private directory for temporary files, removed when the context ends. Raises StoreError, also for errors
+    inside that name no other file."""
+    with temporary_files(), temporary_directory() as directory:
+        yield directory
+
+
+@contextmanager
+def temporary_directory() -> Iterator[Path]:
+    """Yield a private directory, removed when the context ends. Raises StoreError if it cannot be made."""
+    with temporary_files():
+        made = TemporaryDirectory(prefix="pik-", ignore_cleanup_errors=True)
+    with made as directory:
         yield Path(directory)
 
 
 @contextmanager
-def _translated() -> Iterator[None]:
+def temporary_files() -> Iterator[None]:
+    """Turn errors of writing temporary files into StoreError, with what to do."""
     try:
         yield
     except BrokenPipeError:  # whatever reads the output stopped reading
@@ -194,25 +205,6 @@ def sync_directory(directory: Path) -> None:
         sync(handle)
     finally:
         os.close(handle)
-
-
-def write_file(path: Path, content: bytes, *, replace: bool) -> None:
-    """Create a file, whole and durable or not at all; with `replace` in the place of one that is there. Raises
-    FileExistsError and OSError."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with open(beside, "xb") as file:
-            file.write(content)
-            file.flush()
-            sync(file.fileno())
-        if replace:
-            os.replace(beside, path)
-        else:
-            os.link(beside, path)  # unlike rename, link never replaces
-    finally:
-        with suppress(FileNotFoundError):
-            os.unlink(beside)
-    sync_directory(path.parent)
 
 
 _Result = TypeVar("_Result")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import re
@@ -23,6 +22,7 @@ import msgspec
 
 from pik.errors import StoreError, UsageError
 from pik.ports.exporter import Exporter, Rows, Sink
+from pik.runtime.new_file import take_name
 from pik.runtime.storage import sync, sync_directory
 
 if TYPE_CHECKING:
@@ -257,9 +257,6 @@ def _expect_new(target: Path, *, directory: bool) -> None:
         raise UsageError(f"there is no directory {target.parent}", hint=shlex.join(("mkdir", "-p", str(target.parent))))
 
 
-_NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS}
-
-
 @contextmanager
 def hidden_directory(target: Path) -> Iterator[Path]:
     """Create a directory beside `target`, and remove it when the context ends. Raises OSError.
@@ -317,13 +314,7 @@ def publish(hidden: Path, visible: Path) -> None:
         hidden.rename(visible)  # which replaces an empty directory and nothing else
         return
     try:
-        try:
-            os.link(hidden, visible)  # unlike rename, link never replaces
-        except OSError as error:
-            if error.errno not in _NO_LINKS:
-                raise
-            os.close(os.open(visible, os.O_CREAT | os.O_EXCL | os.O_WRONLY))  # take the name, then replace that file
-            hidden.rename(visible)
+        take_name(hidden, visible)
     except FileExistsError:
         raise exists_already(visible) from None
 

@@ -593,7 +593,7 @@ def test_a_dry_run_writes_the_rejected_records_and_shows_an_event_of_the_mapping
         "payload": ("{n: n}", {"n": "1.5"}, {"n": "1.5"}),
     }
     assert said["verdict"] == "1 of 4 records is an event; 3 rejected; not compared with a store"
-    assert pik("ingest", "hooks", *options).err.startswith("error: --rejects bad: the file exists already\n")
+    assert pik("ingest", "hooks", *options).err.startswith("error: --rejects 'bad' exists already\n")
     assert not (tmp_path / ".pik").exists()
     (tmp_path / "bad").unlink()
     shown = pik("ingest", "hooks", *options).out

@@ -174,7 +174,7 @@ def test_a_random_log_is_compared_as_sets_are(pik: Pik, tmp_path: Path, monkeypa
         (("log.jsonl", "--where", "nowhere = 1"), 2, "--where nowhere = 1"),
         (("log.jsonl", "--where", "(payload->>'v')::DATE > '2026-01-01'"), 2, "--where"),
         (("log.jsonl", "--metric", "nothing"), 2, "nothing"),
-        (("log.jsonl", "--write", "log.jsonl"), 2, "the file exists already"),
+        (("log.jsonl", "--write", "log.jsonl"), 2, "--write 'log.jsonl' exists already"),
         (("log.jsonl", "--write", "no/where.jsonl"), 2, "--write no/where.jsonl"),
         (("log.jsonl", "--map", "entity_id=nowhere"), 2, "nowhere"),
         (("log.jsonl", "--store", "elsewhere"), 4, "elsewhere"),

@@ -426,7 +426,7 @@ def test_an_interrupted_ingest_waits_for_no_answer(pik, gateway, tmp_path, monke
         (("ingest", "f", "--one-batch"), "--one-batch does not go"),
         (("ingest", "f", "--on-conflict", "fail"), "--on-conflict fail does not go"),
         (("ingest", "f", "--max-line", 5), "--max-line does not go"),
-        (("ingest", "f", "--rejects", "f"), "the file exists already"),
+        (("ingest", "f", "--rejects", "f"), "--rejects 'f' exists already"),
         (("replay", "--all", *WINDOW), "--all does not go"),
         (("replay", "--entity", "a", "--entity", "b", *WINDOW), "more than one --entity does not go"),
         (("replay", "--entity", "a", "--source", "s", *WINDOW), "--source does not go"),

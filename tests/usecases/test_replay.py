@@ -312,12 +312,18 @@ def test_a_redriven_task_that_fails_again_is_a_dead_letter_again(filled, daily):
     assert len(dlq.letters(filled)) == 1
 
 
-def test_an_interrupted_redrive_is_gone_on_with(filled, engine, daily):
+@pytest.mark.parametrize("by", ["the same command", "runs resume"])
+def test_promise_1_an_interrupted_redrive_is_gone_on_with(filled, engine, daily, by):
     run = failing_run(filled)
     with pytest.raises(KeyboardInterrupt):
         dlq.redrive(filled, Faulty(Interrupting(0, KeyboardInterrupt())), dlq.letters(filled), HERE, SILENT)
     assert filled.runs.get(run.run_id).state == RunState.RUNNING
-    assert run_locally(filled, engine, run.run_id, HERE, SILENT).state == RunState.COMPLETED
+    if by == "runs resume":
+        ended = run_locally(filled, engine, run.run_id, HERE, SILENT)
+    else:
+        (ended,) = dlq.redrive(filled, engine, dlq.letters(filled), HERE, SILENT)
+    assert (ended.run_id, ended.state, ended.failed) == (run.run_id, RunState.COMPLETED, 0)
+    assert dlq.letters(filled) == []
 
 
 def deadly(window):

@@ -114,7 +114,8 @@ def _create(path: Path, marker: Marker) -> None:
         sync_directory(path.parent)
     except OSError as error:
         raise StoreError(
-            f"cannot create a store at {path}: {error.strerror}", hint="--store DIR, somewhere else"
+            f"cannot create a store at {path}: {error.strerror}",
+            hint=f"make room or get write access to {path.parent}, or: --store DIR, somewhere else",
         ) from None
 
 

@@ -21,8 +21,8 @@ import msgspec
 import zstandard
 
 from pik.errors import Damaged, InputError, StoreError
-from pik.rawlog.objects import created_whole
 from pik.runtime import Progress
+from pik.runtime.new_file import created_whole
 
 LEVEL = 6
 _WINDOW = 1 << 23

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import msgspec
 
-from pik.errors import AlreadyExists, Damaged, UsageError
+from pik.errors import AlreadyExists, Damaged, StoreError
 from pik.model.batch import KEYED, OTHERS, PLAIN, Batch, BatchState, Reject, Segment, Verdict, are_exact, with_names
 from pik.model.instant import ALL_TIME, Part
 from pik.model.metric import Run
@@ -28,6 +28,7 @@ from pik.rawlog.corrected import corrected_until
 from pik.rawlog.objects import damaged, frame_lines, packed, parse, read_rejects, record_lines
 from pik.rawlog.sealed_records import parts
 from pik.rawlog.segment_reader import readable
+from pik.runtime.new_file import created_whole
 
 
 def list_rejects(store: Store, batch: Batch) -> Iterator[Reject]:
@@ -42,21 +43,19 @@ def list_rejects(store: Store, batch: Batch) -> Iterator[Reject]:
 def write_rejects(store: Store, batches: list[Batch], path: Path) -> int:
     """Write the rejected records of the batches as they came, one per line, to a new file; return how many there are.
 
-    Raises UsageError if the file exists or cannot be written.
+    Raises UsageError if the file exists, StoreError if it cannot be written.
     """
     try:
-        with open(path, "xb") as file:
+        with created_whole(path, "--rejects") as file:
             written = 0
             for batch in batches:
                 for reject in list_rejects(store, batch):
                     file.write(record_bytes(reject) + b"\n")
                     written += 1
             return written
-    except FileExistsError:
-        raise UsageError(f"--rejects {path}: the file exists already", hint="name another one") from None
-    except OSError as error:
-        hint = "the input is recorded, rejects and all; to list them: pik batches BATCH --rejects"
-        raise UsageError(f"--rejects {path}: {error.strerror}", hint=hint) from None
+    except StoreError as error:
+        kept = "the input is recorded, rejects and all"
+        raise type(error)(f"{error.message}; {kept}", hint="to list them: pik batches BATCH --rejects") from None
 
 
 def record_bytes(reject: Reject) -> bytes:

@@ -26,6 +26,7 @@ from pik.rawlog.objects import raw_lines
 from pik.rawlog.segment_writer import Reading
 from pik.rawlog.selection import AS_RECEIVED, Overrides, Selection
 from pik.runtime import SILENT, Progress
+from pik.runtime.new_file import created_whole
 from pik.runtime.storage import Spool, scratch
 from pik.usecases.availability import expect_held
 from pik.usecases.inspect.producer_log import ProducerLog, read_log
@@ -298,17 +299,15 @@ class _Comparison:
             )
 
     def write_missing(self, raw: Path, lines: Path | None) -> None:
-        """Write the missing events, as raw lines and, if wanted, as JSON lines to ingest. Raises UsageError."""
+        """Write the missing events, as raw lines and, if wanted, as JSON lines to ingest. Raises UsageError,
+        StoreError."""
         compressor = zstandard.ZstdCompressor(level=1, write_checksum=True)
         with ExitStack() as stack:
             file = stack.enter_context(open(raw, "wb"))
             writer = stack.enter_context(compressor.stream_writer(file))
             sent = None
             if lines is not None:
-                try:
-                    sent = stack.enter_context(open(lines, "xb"))
-                except OSError as error:
-                    raise UsageError(f"--write {lines}: {error.strerror}", hint="name a new file") from None
+                sent = stack.enter_context(created_whole(lines, "--write"))
             for delivery, line in self._missing():
                 writer.write(line + b"\n")
                 if sent is not None:

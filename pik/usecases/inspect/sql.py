@@ -18,6 +18,7 @@ from pik.ports.engine import DeliveryFiles, Engine, Tables
 from pik.ports.store import Store
 from pik.rawlog.gathering import gather_deliveries
 from pik.rawlog.selection import AS_RECEIVED, NO_OVERRIDES, Selection
+from pik.runtime.new_file import created_whole, expect_new
 from pik.runtime.storage import scratch
 from pik.usecases import Listing
 from pik.usecases.availability import expect_held
@@ -178,22 +179,17 @@ class SqlQuery:
             yield SqlResult(tuple(columns), Listing(_rows(tables, statement, limit)))
 
     def write(self, path: Path) -> tuple[tuple[ResultColumn, ...], int]:
-        """Write the rows to a new Parquet file, and return its columns and the number of rows. Raises UsageError."""
-        if path.exists():
-            raise UsageError(f"--output {path}: the file exists already", hint="name another one")
+        """Write the rows to a new Parquet file, and return its columns and the number of rows. Raises UsageError,
+        StoreError."""
+        expect_new(path, "--output")
         with scratch() as directory:
             made = directory / "result.parquet"
             with self._tables(made) as tables, _usage():
                 columns = _columns(tables.columns(self.text))
                 tables.write(self.text, made)
                 [(count,)] = tables.rows(f"SELECT count(*) FROM read_parquet('{made}')")
-            try:
-                with open(path, "xb") as target, open(made, "rb") as file, ExitStack() as incomplete:
-                    incomplete.callback(path.unlink)
-                    copyfileobj(file, target)
-                    incomplete.pop_all()
-            except OSError as error:
-                raise UsageError(f"--output {path}: {error.strerror}") from None
+            with created_whole(path, "--output") as target, open(made, "rb") as file:
+                copyfileobj(file, target)
         return tuple(columns), count
 
     @contextmanager

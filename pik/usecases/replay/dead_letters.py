@@ -16,7 +16,8 @@ from pik.model.metric import (
 from pik.ports.engine import Engine
 from pik.ports.store import Store
 from pik.runtime import Progress
-from pik.usecases.replay.execute import Pace, execute_run
+from pik.usecases.replay.execute import Pace, enqueue_tasks, run_locally
+from pik.usecases.replay.wait import wait
 
 
 def letters(store: Store, run_id: str | None = None, *, purged: bool = False) -> list[DeadLetter]:
@@ -38,9 +39,11 @@ def letter(store: Store, letter_id: str) -> DeadLetter:
 
 
 def redrive(store: Store, engine: Engine, chosen: Sequence[DeadLetter], pace: Pace, progress: Progress) -> list[Run]:
-    """Execute the tasks of these dead letters again, and return the runs as they end. An interrupted redrive goes on
-    when the runs are resumed. Raises as `execute_run` does, and UsageError for a cancelled run, and for a letter that
-    is not a task."""
+    """Execute the tasks of these dead letters again, and return the runs as they end. Letters are deleted once their
+    tasks are done, or the store's own processors have them: the same call goes on with an interrupted one.
+
+    Raises as `execute_run` does, and UsageError for a cancelled run, and for a letter that is not a task.
+    """
     by_run: dict[str, list[DeadLetter]] = {}
     for each in chosen:
         if not each.task.run_id:
@@ -52,15 +55,27 @@ def redrive(store: Store, engine: Engine, chosen: Sequence[DeadLetter], pace: Pa
     for run_id in by_run:
         if store.runs.get(run_id).state == RunState.CANCELLED:
             raise UsageError(f"run {run_id} was cancelled", hint="replay again")
-    ended: list[Run] = []
-    for run_id, of_run in by_run.items():
-        with store.runs.driving(run_id):
+    return [_redrive_run(store, engine, run_id, of_run, pace, progress) for run_id, of_run in by_run.items()]
+
+
+def _redrive_run(
+    store: Store, engine: Engine, run_id: str, chosen: Sequence[DeadLetter], pace: Pace, progress: Progress
+) -> Run:
+    with store.runs.driving(run_id):
+        run = store.runs.get(run_id)
+        is_done = run.state == RunState.COMPLETED  # by a redrive that was killed before it deleted the letters
+        if not is_done:
             store.runs.set_state(run_id, RunState.RUNNING)
-            for each in of_run:  # open first, so that a crash between the two loses no task
+            for each in chosen:
                 store.runs.mark(each.task, TaskState.OPEN)
-            store.dead_letters.delete(of_run)
-        ended.append(execute_run(store, engine, run_id, pace, progress))
-    return ended
+    if store.deployed and not is_done:
+        enqueue_tasks(store, run_id)
+        store.dead_letters.delete(chosen)
+        return wait(store, run_id, progress)
+    if not is_done:
+        run = run_locally(store, engine, run_id, pace, progress)
+    store.dead_letters.delete(chosen)
+    return run
 
 
 def purge(store: Store, chosen: Sequence[DeadLetter], at: int, reason: str) -> list[DeadLetter]:

@@ -104,7 +104,12 @@ def run_locally(store: Store, engine: Engine, run_id: str, pace: Pace, progress:
         store.runs.set_state(run_id, RunState.RUNNING)
         _RunExecutor(store, engine, run_id, pace, progress).execute()
         finish_run(store, run_id)
-        return store.runs.get(run_id)
+        run = store.runs.get(run_id)
+        if run.state == RunState.COMPLETED:
+            left = [one for one in store.dead_letters.letters() if one.task.run_id == run_id]
+            if left:  # of a redrive that was interrupted
+                store.dead_letters.delete(left)
+        return run
 
 
 def enqueue_tasks(store: Store, run_id: str, tasks: Iterable[Task] | None = None) -> int:

@@ -72,7 +72,7 @@ def bundle(
     The window must be over. What is missing or damaged in the source is listed, with exit code 3; a redacted path that
     hits nothing has that exit code, too.
     """
-    from pik.rawlog.objects import expect_new
+    from pik.runtime.new_file import expect_new
     from pik.usecases.bundle.contents import BundleRequest, expect_incident
     from pik.usecases.bundle.pack import make_bundle
     from pik.usecases.bundle.redaction import read_redaction
@@ -88,7 +88,7 @@ def bundle(
     redaction = read_redaction(redact or (), redact_key)
     if str(out) == "-":
         raise UsageError("--out -: a bundle is a file", hint=f"--out {incident}.tar.zst")
-    expect_new(out)
+    expect_new(out, "--out")
     source = cli.open_store()
     if dry_run:
         plan = plan_pull(source, None, PullRequest(request.window, request.entities))

@@ -147,17 +147,10 @@ def _expect_writable(path: Path, *, replace: bool) -> None:
 
 
 def _write(path: Path, content: bytes, *, replace: bool) -> None:
-    from pik.runtime.storage import write_file
+    from pik.runtime.new_file import created_whole
 
-    try:
-        write_file(path, content, replace=replace)
-    except FileExistsError:
-        _expect_writable(path, replace=False)
-        raise
-    except OSError as error:
-        raise StoreError(
-            f"cannot write {str(path)!r}: {error.strerror}", hint="make room, or name another place with --out"
-        ) from None
+    with created_whole(path, "--out", replace=replace) as file:
+        file.write(content)
 
 
 def _write_out(content: bytes) -> None:

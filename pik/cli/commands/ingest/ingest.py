@@ -138,7 +138,9 @@ def ingest(
     if sample is not None and not dry_run:
         raise UsageError("--sample shows events of a dry run", hint="add --dry-run")
     if rejects:
-        _expect_new(rejects)
+        from pik.runtime.new_file import expect_new
+
+        expect_new(rejects, "--rejects")
     if via:
         _expect_possible(cli, chosen, one_batch=one_batch)
     inputs = [_one_batch(cli, sources, files)] if one_batch else sources
@@ -295,42 +297,24 @@ def _one_batch(cli: Context, sources: list[Source], files: list[str]) -> Input:
     return one_batch(sources, first, folder, cli.note)
 
 
-def _expect_new(rejects: Path) -> None:
-    """Raises UsageError where the file for rejected records cannot be made."""
-    if rejects.exists():
-        raise UsageError(f"--rejects {rejects}: the file exists already", hint="name another one")
-    if not rejects.parent.is_dir():
-        raise UsageError(
-            f"--rejects {rejects}: there is no directory {rejects.parent}", hint="make it, or name another"
-        )
-
-
 @contextmanager
 def _rejects_file(path: Path | None) -> Iterator[Callable[[Reject], None]]:
     """Yield a function that writes rejected records to a new file, as they came, one per line; without a path nowhere.
 
-    Raises UsageError.
+    Raises UsageError, StoreError.
     """
+    from pik.runtime.new_file import created_whole
     from pik.usecases.inspect.batches import record_bytes
 
     if path is None:
         yield lambda _: None
         return
-    try:
-        with open(path, "xb") as file:
+    with created_whole(path, "--rejects") as file:
 
-            def write(reject: Reject) -> None:
-                file.write(record_bytes(reject) + b"\n")
+        def write(reject: Reject) -> None:
+            file.write(record_bytes(reject) + b"\n")
 
-            try:
-                yield write
-            except BaseException:
-                path.unlink()  # the same command, corrected, makes it again
-                raise
-    except OSError as error:
-        if error.filename not in (None, str(path)):
-            raise
-        raise UsageError(f"--rejects {path}: {error.strerror}", hint="name another file") from None
+        yield write
 
 
 _SHOWN = 20

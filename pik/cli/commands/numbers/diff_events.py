@@ -19,7 +19,7 @@ from pik.cli.document import NEXT, NOTE, TRUNCATED, Column, Field, Rows, Schema
 from pik.cli.options import argument, first_rows, option
 from pik.cli.reading import ReadingOptions
 from pik.cli.values import Count, EventId, Instant
-from pik.errors import UsageError, command, number_of
+from pik.errors import command, number_of
 from pik.model.event import MAX_LINE
 from pik.model.instant import Window
 
@@ -71,11 +71,12 @@ def diff_events(
     """
     from pik.inputs.archives import with_members
     from pik.model.delivery import Filter
+    from pik.runtime.new_file import expect_new
     from pik.runtime.parallel import processors
     from pik.usecases.inspect.reconcile import Scope, reconcile
 
-    if write is not None and write.exists():
-        raise UsageError(f"--write {write}: the file exists already", hint="name another one")
+    if write is not None:
+        expect_new(write, "--write")
     reading = reading_options.reading(cli, note=cli.note)
     window = options.window_of(from_, to, since, reading_options.times().timezone)
     scope = Scope(window, tuple(source or ()), tuple(type_ or ()), tuple(entity or ()), where)
