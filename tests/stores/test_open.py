@@ -5,11 +5,16 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections import Counter
+from stat import S_IMODE
 
 import pytest
 
 from pik.errors import NotFound, StoreError
 from pik.stores import FORMAT, open_store
+from pik.stores.local.index import index_database
+from pik.stores.local.lock import holding
+from pik.stores.local.rebuild import rebuilding
 
 
 def content(store):
@@ -78,3 +83,41 @@ def test_a_directory_with_other_things_in_it_is_left_alone(tmp_path):
 def test_a_store_may_be_moved(store, tmp_path):
     shutil.move(store, tmp_path / "moved")
     assert open_store(str(tmp_path / "moved")).index.totals().deliveries == 0
+
+
+@pytest.mark.parametrize(
+    ("directory", "file", "sealed"), [(0o2775, 0o664, 0o444), (0o2750, 0o640, 0o440), (0o700, 0o600, 0o400)]
+)
+@pytest.mark.parametrize("umask", [0o077, 0o022, 0o002])
+def test_what_a_store_creates_is_for_those_whom_its_directory_is_for(tmp_path, directory, file, sealed, umask):
+    """Else the first colleague to write on a day, or SQLite, would keep the others of a group out."""
+    shared = tmp_path / "store"
+    shared.mkdir()
+    shared.chmod(directory)
+    before = os.umask(umask)
+    try:
+        store = open_store(str(shared), create=True)
+        store.raw.create("raw/event_date=2026-03-02/one.ndjson.zst", b"x")
+        with holding(shared / "locks", "input"), index_database(shared).write() as connection:
+            connection.execute("CREATE TABLE anything (x)")
+            modes = Counter((path.is_dir(), S_IMODE(path.stat().st_mode)) for path in shared.rglob("*"))
+        with rebuilding(shared / "index.db"):
+            pass
+    finally:
+        os.umask(before)
+    assert modes == {
+        (True, directory): 3,  # tmp, raw and the day
+        (False, sealed): 1,
+        (False, file): 6,  # format.json, locks, two databases, and the log of one of them (two files)
+    }
+    assert S_IMODE((shared / "index.db").stat().st_mode) == file
+
+
+def test_a_writer_without_write_permission_leaves_no_log_that_keeps_the_owner_out(store, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, _: not str(path).endswith(".db"))
+    colleague = index_database(store)
+    before = content(store)
+    with pytest.raises(StoreError, match="is read-only"), colleague.write():
+        pass
+    assert colleague.read().execute("SELECT count(*) FROM batch").fetchone() == (0,)
+    assert content(store) == before

@@ -22,6 +22,7 @@ from pik.ports.store import Store
 from pik.rawlog.replacements import ReplacingRaw
 from pik.runtime.storage import sync, sync_directory
 from pik.stores import FORMAT, expect_format
+from pik.stores.local.access import inherit, make_directory
 from pik.stores.local.aggregates import LocalAggregates
 from pik.stores.local.backup import LocalBackup, LocalCopy
 from pik.stores.local.batches import LocalBatches
@@ -100,8 +101,8 @@ def _create(path: Path, marker: Marker) -> None:
         path.mkdir(parents=True, exist_ok=True)
         if any(path.iterdir()) and not (path / "tmp").is_dir():
             raise StoreError(f"{path} is a directory with other things in it", hint="--store DIR, a new or empty one")
-        (path / "tmp").mkdir(exist_ok=True)
-        (path / "raw").mkdir(exist_ok=True)
+        make_directory(path / "tmp")
+        make_directory(path / "raw")
         index_database(path).create()
         state_database(path).create()
         beside = path / "tmp" / f"format-{os.getpid()}.json"  # others may be creating the store as well
@@ -109,6 +110,7 @@ def _create(path: Path, marker: Marker) -> None:
             file.write(msgspec.json.encode(marker) + b"\n")
             file.flush()
             sync(file.fileno())
+        inherit(beside, 0o666)
         beside.replace(path / _MARKER)
         sync_directory(path)
         sync_directory(path.parent)

@@ -17,7 +17,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from pik.errors import Busy, StoreError
-from pik.stores.local.sqlite import read_only_error
+from pik.stores.local.access import make_file, read_only_error
 
 _PATIENCE = 0.3  # seconds; testing whether a lock is held holds it for a moment
 
@@ -95,7 +95,8 @@ def _release(path: Path, name: str, kind: int) -> None:
 def _handle(path: Path) -> int:
     if path not in _handles:
         try:
-            _handles[path] = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            make_file(path)
+            _handles[path] = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         except OSError as error:
             if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM) or not os.access(path, os.R_OK):
                 raise StoreError(

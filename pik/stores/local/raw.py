@@ -15,6 +15,7 @@ from pik.errors import AlreadyExists, Damaged, StoreError
 from pik.ports.raw import Object, RawObject
 from pik.runtime.storage import scratch, sync, sync_directory
 from pik.stores import missing
+from pik.stores.local.access import inherit, make_directory
 
 _OPEN_FILES = 64
 """Objects that are written together: all their files are open, and some systems allow a process 256."""
@@ -42,7 +43,7 @@ class LocalRaw:
         key = objects[0][0] if objects else ""
         try:
             for directory in {(self.root / each).parent for each, _ in objects}:
-                directory.mkdir(parents=True, exist_ok=True)
+                make_directory(directory)
             for begin in range(0, len(objects), _OPEN_FILES):
                 self._create_some(objects[begin : begin + _OPEN_FILES])
             above = {parent for each, _ in objects for parent in PurePath(each).parents if parent.name}
@@ -71,7 +72,7 @@ class LocalRaw:
         file = leftovers.enter_context(os.fdopen(handle, "wb"))
         file.write(data)
         file.flush()
-        os.chmod(path, 0o444)
+        inherit(Path(path), 0o444)
         return path, handle
 
     def read(self, key: str, offset: int = 0, length: int | None = None) -> bytes:

@@ -26,6 +26,7 @@ from weakref import WeakSet
 from pik.errors import Busy, PikError, StoreError
 from pik.runtime import called_from_c, raise_lost
 from pik.runtime.storage import Backoff, retry
+from pik.stores.local.access import is_read_only, make_file, read_only_error
 from pik.stores.state_rows import row_digest
 
 _FETCHED = 1000  # rows at a time, where they are iterated over
@@ -101,6 +102,8 @@ class Database:
     def writer(self) -> sqlite3.Connection:
         """Return the connection that `write` uses, outside of a transaction: for temporary tables."""
         if self._mine.writer is None:
+            if self.path.exists() and not os.access(self.path, os.W_OK):  # SQLite would open it nevertheless, and
+                raise read_only_error(self.path.parent)  # leave a log beside it that its owner cannot write to
             self._mine.writer = self._connected(sqlite3.Connection, self.path, _WRITER_KIB)
         return self._mine.writer
 
@@ -132,6 +135,8 @@ class Database:
 
     def create(self) -> None:
         """Make the file and its tables, unless they are there. Raises StoreError."""
+        with suppress(OSError):  # connecting raises the reason
+            make_file(self.path)
         with self.translated():
             connection = sqlite3.connect(self.path, timeout=self._busy, isolation_level=None)
         try:
@@ -326,19 +331,6 @@ Stamp = tuple[tuple[int, int, int] | None, ...]
 _copies: dict[tuple[Path, Stamp], tuple[tempfile.TemporaryDirectory[str], Path]] = {}
 """The copies of this process, by what they are copies of, in directories that are removed when it ends."""
 _guard = threading.Lock()
-
-
-def is_read_only(path: Path) -> bool:
-    """Return whether this process must not write beside the file."""
-    return path.parent.is_dir() and not os.access(path.parent, os.W_OK)
-
-
-def read_only_error(store: Path) -> StoreError:
-    """Return the error for a store that would have to be written to."""
-    return StoreError(
-        f"the store at {store} is read-only",
-        hint="commands that only read work on it; for a copy to work with: pik pull --into DIR",
-    )
 
 
 def is_full(path: Path) -> bool:

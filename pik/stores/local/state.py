@@ -17,6 +17,7 @@ import msgspec
 
 from pik.errors import AlreadyExists, StoreError
 from pik.model.metric import Metric
+from pik.stores.local.access import make_directory
 from pik.stores.local.raw import LocalRaw
 from pik.stores.local.sqlite import Database
 from pik.stores.state_rows import all_versions, damaged_row, latest_versions, metric_columns, metric_of, row_digest
@@ -277,7 +278,7 @@ def set_aside_copies(database: Database) -> tuple[str, ...]:
             copy = kind.read(root, file.key)
             if copy is None or copy != rows.get(file.key):
                 place = root / COPIES / "replaced" / file.key.removeprefix(f"{COPIES}/")
-                place.parent.mkdir(parents=True, exist_ok=True)
+                make_directory(place.parent)
                 (root / file.key).replace(place)
                 if copy is not None or file.key not in rows:  # an altered copy of a row is written again
                     lacking.append(kind.describe(copy, file.key))
