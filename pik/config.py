@@ -17,9 +17,8 @@ from pik.errors import Invalid, StoreError, UsageError
 from pik.model.instant import Zone, load_zone
 
 if TYPE_CHECKING:
-    from pik.model.named_mapping import NamedMapping
+    from pik.model.named_mapping import IngestDefaults, NamedMapping
     from pik.ports.store import Store
-    from pik.usecases.ingest.reading import Usual
 
 FILE = "pik.toml"
 DEFAULT_STORE = "./.pik"
@@ -148,10 +147,10 @@ def _actor(option: str | None, environment: Mapping[str, str]) -> str | None:
     return given
 
 
-def usual(settings: Settings) -> Usual:
+def ingest_defaults(settings: Settings) -> IngestDefaults:
     """Return what `[ingest]` and the named mappings say of how files are read. Raises UsageError."""
+    from pik.model.named_mapping import IngestDefaults
     from pik.model.times import OPTIONS, read_times
-    from pik.usecases.ingest.reading import Usual
 
     ingest = settings.ingest
     given = dict(zip(OPTIONS, (ingest.time_format, ingest.timezone, ingest.ambiguous), strict=True))
@@ -159,7 +158,7 @@ def usual(settings: Settings) -> Usual:
         times = read_times({name: text for name, text in given.items() if text is not None})
     except Invalid as error:
         raise UsageError(f"--{error.message}", hint=error.hint) from None
-    return Usual(ingest.map, times, settings.mappings)
+    return IngestDefaults(ingest.map, times, settings.mappings)
 
 
 def user_and_host() -> str:

@@ -54,13 +54,14 @@ class InputError(PikError):
 
 
 class Invalid(PikError):
-    """A record, a definition or a value breaks a rule of the event model. `field` names the part that does."""
+    """A record, a definition or a value breaks a rule of the event model. `field` names the part that does; `option` is
+    the one of `pik ingest` that would help, where the message suggests one."""
 
     exit_code = 2
 
-    def __init__(self, message: str, *, field: str = "", hint: str = "") -> None:
+    def __init__(self, message: str, *, field: str = "", hint: str = "", option: str = "") -> None:
         super().__init__(message, hint=hint)
-        self.field = field
+        self.field, self.option = field, option
 
 
 class StoreError(PikError):

@@ -126,7 +126,7 @@ class Numbers(Opened):
         from pik.usecases.metrics.chosen_sides import refuse_scenario, scenario_of
 
         known = None if as_of is None else nanos_of("as_of", as_of, zone_of(timezone))
-        found = scenario_of(known, names_of(assume), lambda: config.usual(self._settings), warn)
+        found = scenario_of(known, names_of(assume), lambda: config.ingest_defaults(self._settings), warn)
         refuse_scenario(found, right, run)
         return found
 

@@ -112,7 +112,7 @@ class Repair(Numbers):
         from pik.model.layout import read_layout
         from pik.model.times import read_times
         from pik.rawlog.segment_writer import Reading
-        from pik.usecases.ingest.reading import with_mapping
+        from pik.usecases.ingest.reading import resolve_reading
 
         try:
             given = Reading(
@@ -123,7 +123,7 @@ class Repair(Numbers):
             )
         except Invalid as error:
             raise UsageError(error.message, hint=error.hint) from None
-        return with_mapping(config.usual(self._settings), given, mapping, warn)
+        return resolve_reading(config.ingest_defaults(self._settings), given, mapping, warn)
 
     def replay(
         self,

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from pik.cli.context import Context
 from pik.cli.options import option
+from pik.config import ingest_defaults
 from pik.errors import Invalid, UsageError
 from pik.model.event import MAX_LINE
 from pik.model.layout import OPTIONS as LAYOUT_OPTIONS
-from pik.model.layout import Layout, read_layout
+from pik.model.layout import read_layout
 from pik.model.times import OPTIONS as TIME_OPTIONS
-from pik.model.times import Times, read_times
+from pik.model.times import read_times
 
 if TYPE_CHECKING:
     from pik.rawlog.segment_writer import Reading
-    from pik.usecases.ingest.reading import Usual
 
 _Described = TypeVar("_Described")
 
@@ -88,15 +88,7 @@ class ReadingOptions:
         option("--max-window BYTES", "How far zstd --long and xz may look back, in memory. [default: 128 MiB]", min=1),
     ] = None
 
-    def layout(self) -> Layout:
-        """Return how the records lie in the files. Raises UsageError."""
-        return _read(read_layout, self._given(LAYOUT_OPTIONS))
-
-    def times(self) -> Times:
-        """Return how the times are written. Raises UsageError."""
-        return _read(read_times, self._given(TIME_OPTIONS))
-
-    def _given(self, names: tuple[str, ...]) -> dict[str, Any]:
+    def _values(self, names: tuple[str, ...]) -> dict[str, Any]:
         return {name: getattr(self, name.replace("-", "_")) for name in names}
 
     def words(self) -> list[str]:
@@ -114,20 +106,24 @@ class ReadingOptions:
     ) -> Reading:
         """Return how records are read: by these options, else by a mapping, else by pik.toml, else as events; `note` is
         told of a mapping that is taken by itself. Raises UsageError."""
-        from pik.rawlog.segment_writer import Reading
-        from pik.usecases.ingest.reading import with_mapping
+        from pik.usecases.ingest.reading import resolve_reading
 
-        given = Reading(
+        return resolve_reading(ingest_defaults(cli.settings), self.given(on_invalid), self.mapping, note)
+
+    def given(self, on_invalid: str | None = None) -> Reading:
+        """Return how records are read by these options alone, --mapping not included. Raises UsageError."""
+        from pik.rawlog.segment_writer import Reading
+
+        return Reading(
             self.max_line,
             stop=on_invalid == "stop",
-            mapping=self.expressions(),
-            times=self.times(),
+            mapping=self._expressions(),
+            times=_read(read_times, self._values(TIME_OPTIONS)),
             mixed=on_invalid == "reject",
-            layout=self.layout(),
+            layout=_read(read_layout, self._values(LAYOUT_OPTIONS)),
         )
-        return with_mapping(usual_of(cli), given, self.mapping, note)
 
-    def expressions(self) -> dict[str, str]:
+    def _expressions(self) -> dict[str, str]:
         """Return the expressions of fields. Raises UsageError."""
         found = {}
         for text in self.map or ():
@@ -136,13 +132,6 @@ class ReadingOptions:
                 raise UsageError(f"--map {text}: expected FIELD=JMESPATH", hint="--map entity_id=body.user.id")
             found[name.strip()] = expression
         return found
-
-
-def usual_of(cli: Context) -> Usual:
-    """Return how files are read, as pik.toml says. Raises UsageError."""
-    from pik.config import usual
-
-    return usual(cli.settings)
 
 
 def _read(read: Callable[[dict[str, Any]], _Described], given: Mapping[str, Any]) -> _Described:

@@ -75,7 +75,8 @@ def without_unit(number: Decimal, value: Any) -> Invalid:
     other = f"%Y%m%d{'%H%M%S'[: len(digits) - 8]}" if _is_date(digits) else evident_count(number) or "a strptime format"
     return Invalid(
         f"'{value!s:.60}' is ambiguous: as an epoch number in s, ms, us or ns it is not in the years 2000 to 2032;"
-        f" --time-format epoch, epoch_ms, epoch_us, epoch_ns or {other} tells what it is"
+        f" --time-format epoch, epoch_ms, epoch_us, epoch_ns or {other} tells what it is",
+        option="time-format",
     )
 
 

@@ -56,7 +56,7 @@ def read_iso8601(text: str, zone: Zone | None, notes: TimeNotes | None = None) -
         reads = (
             f"; --time-format {'%Y-%m-%d' if '-' in text else '%Y%m%d'} reads its midnight" if found["month"] else ""
         )
-        raise Invalid(f"{shown(text)} is a date without a time of day{reads}")
+        raise Invalid(f"{shown(text)} is a date without a time of day{reads}", option="time-format" if reads else "")
     local = day * DAY + _clock(found, text)
     offset = offset_nanos((found["offset"] or "").replace("\u2212", "-"), text)
     if names := [name for name in found["zones"][1:-1].split("][") if name and "=" not in name]:

@@ -173,7 +173,7 @@ class RecordMapping:
             try:
                 return full_instant(self._times[name](value))
             except Invalid as error:
-                raise Invalid(f"{name} {error.message}", field=name) from None
+                raise Invalid(f"{name} {error.message}", field=name, option=error.option) from None
         if isinstance(value, (bool, dict, list)):
             raise Invalid(
                 f"{name} is not a string: '{msgspec.json.encode(value)[:40].decode(errors='replace')}'", field=name

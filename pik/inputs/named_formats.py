@@ -127,7 +127,8 @@ def _java_date(found: Mapping[str, str | None], text: str, zone: Zone | None) ->
     if not name:
         return resolved(local, None, zone, text)
     if zone is None:
-        raise Invalid(f"{shown(text)} has only an abbreviation of its zone; --timezone ZONE tells which zone it is")
+        what = f"{shown(text)} has only an abbreviation of its zone; --timezone ZONE tells which zone it is"
+        raise Invalid(what, option="timezone")
     checked_instant(local, text)
     moment = datetime(1970, 1, 1) + timedelta(seconds=local // SECOND)  # noqa: DTZ001 - of local time
     for fold in (0, 1):

@@ -52,9 +52,7 @@ class TimeFormat:
         try:
             return self._read(value, self._zone)
         except Invalid as error:
-            if "--" in error.message:
-                raise
-            raise Invalid(error.message + advice(value, self._zone)) from None
+            raise _advised(error, value, self._zone) from None
 
 
 def _reader(name: str, zone: Zone | None, notes: TimeNotes | None = None) -> Read:
@@ -153,7 +151,7 @@ def advice(value: Any, zone: Zone | None = None) -> str:
 def _needs_zone(error: PikError, name: str, value: Any) -> bool:
     """Whether a format did not read a value only because no time zone is known."""
     if isinstance(error, Invalid):
-        return "--timezone" in error.message
+        return error.option == "timezone"
     try:
         _reader(name, _IN_UTC)(value, _IN_UTC)
     except Invalid:
@@ -178,13 +176,20 @@ def _candidates(value: Any) -> Iterator[str]:
 
 def advised(error: Invalid, line: bytes, zones: Zones) -> Invalid:
     """Return why an event has an invalid time, and which format would read it."""
-    if error.field not in Zones._fields or "--" in error.message:
+    if error.field not in Zones._fields:
         return error
     try:
         value = msgspec.json.decode(line)[error.field]
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return error
-    return Invalid(error.message + advice(value, getattr(zones, error.field)), field=error.field)
+    return _advised(error, value, getattr(zones, error.field))
+
+
+def _advised(error: Invalid, value: Any, zone: Zone | None) -> Invalid:
+    """Return why a value is not a time, and which format would read it, unless the error suggests an option already."""
+    if error.option or not (reads := advice(value, zone)):
+        return error
+    return Invalid(error.message + reads, field=error.field, option="time-format")
 
 
 class TimeCounter:

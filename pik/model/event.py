@@ -202,7 +202,7 @@ def event_of(line: EventLine, raw: bytes, payload: Payload, zones: Zones) -> Eve
         if received is not None:
             received_time, _, received_text = read_instant(received, zones[1])
     except Invalid as error:
-        raise Invalid(f"{name} {error.message}", field=name) from None
+        raise Invalid(f"{name} {error.message}", field=name, option=error.option) from None
     canonical, payload_text = payload
     identity = content = content_hash(source_json, type_json, entity_json, time_json, canonical)
     if key is not None:

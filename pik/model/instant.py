@@ -70,13 +70,14 @@ def resolved(local: int, offset: int | None, zone: Zone | None, text: str) -> in
     if offset is None and zone is None:
         raise Invalid(
             f"{shown(text)} has no offset from UTC; --timezone ZONE tells which time zone it is in"
-            " (in a stack: parameter TimeZone)"
+            " (in a stack: parameter TimeZone)",
+            option="timezone",
         )
     if offset is None and zone is not None and MIN_INSTANT <= local <= MAX_INSTANT:
         try:
             offset = zone.offset(local)
         except Invalid as error:
-            raise Invalid(f"{shown(text)} {error.message}") from None
+            raise Invalid(f"{shown(text)} {error.message}", option=error.option) from None
     return checked_instant(local - (offset or 0), text)
 
 
@@ -296,7 +297,8 @@ class Zone(NamedTuple):
             if self.notes is None or self.notes.ambiguous is None:
                 raise Invalid(
                     f"exists twice in {self.name}: clocks were set back over it; send times with an offset, or"
-                    " tell by --ambiguous earlier or --ambiguous later which one is meant"
+                    " tell by --ambiguous earlier or --ambiguous later which one is meant",
+                    option="ambiguous",
                 )
             self.notes.add(f"{self.notes.ambiguous} {self.name}")
             return first if self.notes.ambiguous == "earlier" else second

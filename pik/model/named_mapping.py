@@ -16,8 +16,8 @@ from pik.errors import Invalid
 from pik.model.event import FIELDS
 from pik.model.layout import OPTIONS as LAYOUT
 from pik.model.layout import Layout, read_layout
+from pik.model.times import AS_EVENTS, Times, read_times
 from pik.model.times import OPTIONS as TIMES
-from pik.model.times import Times, read_times
 
 OPTIONS = (*LAYOUT, *TIMES)
 """The options of `pik ingest` that a named mapping may have."""
@@ -78,6 +78,16 @@ class NamedMapping:
         """The options of `pik ingest` that say the same, with their values."""
         given = [(name, text) for name in OPTIONS for text in self.given.get(name, ())]
         return [*given, *(("map", f"{name}={text}") for name, text in self.fields.items())]
+
+
+@dataclass(frozen=True, slots=True)
+class IngestDefaults:
+    """What pik.toml says of how files are read: `[ingest]`, expressions of fields and how times are written, and its
+    named mappings, some of which are for files of certain names."""
+
+    fields: Mapping[str, str] = field(default_factory=dict)
+    times: Times = AS_EVENTS
+    mappings: Mapping[str, NamedMapping] = field(default_factory=dict)
 
 
 def read_mapping(name: str, table: object, place: str) -> NamedMapping:

@@ -83,15 +83,15 @@ class Times:
         noted = [] if noted is None else noted
         return Zones(*(self.zone(field, self.notes(field, noted)) for field in FIELDS))
 
-    def over(self, usual: Times) -> Times:
-        """Return these, with what is usual in the place of what they leave open."""
-        special = [one for one in usual.special if self._of(*one[:2]) is None]
+    def over(self, defaults: Times) -> Times:
+        """Return these, with the defaults in the place of what they leave open."""
+        special = [one for one in defaults.special if self._of(*one[:2]) is None]
         special = [*self.special, *special]
         return Times(
-            self.format or usual.format,
-            self.timezone or usual.timezone,
+            self.format or defaults.format,
+            self.timezone or defaults.timezone,
             tuple(sorted(special, key=lambda one: OPTIONS.index(one[0]))),
-            self.ambiguous or usual.ambiguous,
+            self.ambiguous or defaults.ambiguous,
         )
 
 

@@ -125,3 +125,12 @@ def test_mails_and_java_are_read_as_their_libraries_write(moment: datetime, minu
 )  # fmt: skip
 def test_a_value_that_is_not_read_names_the_format_that_would_read_it(value: Any, said: str) -> None:
     assert advice(value) == said
+
+
+def test_a_value_with_dashes_is_not_taken_for_an_error_that_names_an_option() -> None:
+    with pytest.raises(Invalid, match="; --time-format javascript reads it"):
+        TimeFormat("rfc3339")("Sat Jan 31 2026 23:59:59 GMT+0100 (--x)")
+    with pytest.raises(Invalid) as named:
+        TimeFormat("rfc3339")("2026-01-31T23:59:59")
+    assert "--timezone" in named.value.message
+    assert "reads it" not in named.value.message

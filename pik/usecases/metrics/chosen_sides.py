@@ -8,9 +8,10 @@ from dataclasses import replace
 from pik.errors import UsageError
 from pik.inputs.source import file_source
 from pik.model.instant import Zone
+from pik.model.named_mapping import IngestDefaults
 from pik.model.scenario import Scenario, With, read_scenario
 from pik.rawlog.segment_writer import Reading
-from pik.usecases.ingest.reading import Usual, with_mapping
+from pik.usecases.ingest.reading import resolve_reading
 from pik.usecases.metrics.assumed_events import reading_for_all, refused
 from pik.usecases.metrics.file_numbers import FileRequest, read_names
 from pik.usecases.metrics.scenario import read_event_ids
@@ -59,22 +60,24 @@ def refuse_scenario(scenario: Scenario, right: Side, run: str | None) -> None:
 
 
 def scenario_of(
-    known: int | None, assume: Sequence[str], usual: Callable[[], Usual], note: Callable[[str], None]
+    known: int | None, assume: Sequence[str], defaults: Callable[[], IngestDefaults], note: Callable[[str], None]
 ) -> Scenario:
     """Return the scenario of what was known at an instant (None: today) and of assumptions, as they are typed. Files of
-    events are read by the options in the assumption, else as is `usual`; `note` is told of the mapping that is taken.
+    events are read by the options in the assumption, else as pik.toml says; `note` is told of a mapping that is taken.
     Raises UsageError and InputError."""
     scenario = read_scenario(known, assume, read_event_ids)
-    assumptions = tuple(_read_as(one, usual(), note) if isinstance(one, With) else one for one in scenario.assumptions)
+    assumptions = tuple(
+        _read_as(one, defaults(), note) if isinstance(one, With) else one for one in scenario.assumptions
+    )
     return replace(scenario, assumptions=assumptions)
 
 
-def _read_as(assumed: With, usual: Usual, note: Callable[[str], None]) -> With:
+def _read_as(assumed: With, defaults: IngestDefaults, note: Callable[[str], None]) -> With:
     """Return the assumption with all that options, mappings and pik.toml say of how its file is read. Raises UsageError
     and InputError."""
     given = Reading(assumed.max_line, mapping=dict(assumed.mapping), times=assumed.times, layout=assumed.layout)
     try:
-        reading = reading_for_all(assumed, with_mapping(usual, given, assumed.named, note))
+        reading = reading_for_all(assumed, resolve_reading(defaults, given, assumed.named, note))
     except UsageError as error:
         raise refused(assumed, error.message, error.hint) from None
     named = reading.named.partition(" ")[0] or assumed.named

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from pik.cli.command import PARTLY
 from pik.cli.context import Context
 from pik.cli.document import NEXT, NOTE, Column, Field, Rows, Schema
-from pik.cli.reading import ReadingOptions, usual_of
+from pik.cli.reading import ReadingOptions
 from pik.cli.values import Count, Json
+from pik.config import ingest_defaults
 from pik.errors import UsageError, command, number_of
 
 if TYPE_CHECKING:
@@ -69,18 +70,18 @@ def guess_mapping(cli: Context, files: list[str], sources: list[Source], options
     from pik.inputs.archives import with_members
     from pik.inputs.named_mappings import checked, shipped_mappings
     from pik.usecases.ingest.guess import guess
+    from pik.usecases.ingest.reading import without_mapping
 
     _expect_alone(cli)
     own = cli.settings.mappings
-    given = {**cli.settings.ingest.map, **options.expressions()}
-    times = options.times().over(usual_of(cli).times)
+    asked = without_mapping(ingest_defaults(cli.settings), options.given())
     named = [checked(one) for one in {**shipped_mappings(), **own}.values()]
     members = with_members(sources, cli.note)  # which hold what they are in open
     source = next(members, None)
     if source is None:
         raise UsageError("there is no file to look at", hint="name one that is not empty or hidden")
     with source.open() as opened:
-        found = guess(opened, options.layout(), options.max_line, given, times, named)
+        found = guess(opened, asked.layout, asked.max_line, asked.mapping, asked.times, named)
     if not found.records:
         why = f": {found.problem}" if found.problem else ""
         hint = command("ingest", "--dry-run", *files)

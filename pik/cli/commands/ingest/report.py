@@ -280,7 +280,8 @@ def _next(done: list[IngestReport], reading: Reading, known_mapping: Callable[[]
 
 def why_none(reasons: Sequence[str], known_mapping: Callable[[], str | None], *, mapped: bool) -> list[str]:
     """Return why not one record is an event; nothing if a reason names the option that helps, or the encoding does."""
-    if encoding_needed(reasons) or any("--" in reason for reason in reasons):
+    names_option = any("--" in reason for reason in reasons)  # they are without what they quoted of records
+    if encoding_needed(reasons) or names_option:
         return []
     if mapped:
         return [_MAPPED]

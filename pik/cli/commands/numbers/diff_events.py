@@ -78,7 +78,7 @@ def diff_events(
     if write is not None:
         expect_new(write, "--write")
     reading = reading_options.reading(cli, note=cli.note)
-    window = options.window_of(from_, to, since, reading_options.times().timezone)
+    window = options.window_of(from_, to, since, reading_options.given().times.timezone)
     scope = Scope(window, tuple(source or ()), tuple(type_ or ()), tuple(entity or ()), where)
     store = cli.open_store()
     found = reconcile(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from pik.cli.context import Context
 from pik.cli.options import moment, option
+from pik.config import ingest_defaults
 
 if TYPE_CHECKING:
     from pik.model.scenario import Scenario
@@ -48,11 +49,10 @@ def recent_side(cli: Context, store: Store, side: Side) -> Side:
 def scenario_of(cli: Context, as_of: str | None, assume: Sequence[str] | None, timezone: str | None) -> Scenario:
     """Return the scenario that the options describe. Files of events are read as `pik ingest` reads them: by the
     options given, else by pik.toml. Raises UsageError and InputError."""
-    from pik.cli.reading import usual_of
     from pik.usecases.metrics.chosen_sides import scenario_of as named
 
     known = None if as_of is None else moment("--as-of", as_of, timezone)
-    return named(known, assume or (), lambda: usual_of(cli), cli.note)
+    return named(known, assume or (), lambda: ingest_defaults(cli.settings), cli.note)
 
 
 def uncertain(*sides: Recorded | None) -> Iterator[str]:
