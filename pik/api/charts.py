@@ -1,4 +1,4 @@
-"""Charts in notebooks, where what draws them is installed (`pip install 'pik[report]'`)."""
+"""Charts in notebooks, where what draws them is installed (the extra `report`)."""
 
 from __future__ import annotations
 

@@ -13,6 +13,6 @@ def html_renderer() -> Renderer:
     except ModuleNotFoundError as error:
         raise UsageError(
             f"a report as HTML needs the package {error.name}, which is not installed (.md and .json need none)",
-            hint="pip install 'pik[report]'",
+            hint="in a copy of pik's repository: pip install '.[report]'",
         ) from None
     return html

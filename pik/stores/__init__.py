@@ -79,7 +79,7 @@ def expect_format(store: str, found: int) -> None:
     if found > FORMAT:
         raise StoreError(
             f"the store at {store} has format {found}; this pik reads up to format {FORMAT}",
-            hint="pip install --upgrade pik",
+            hint="use the pik that wrote it, or a newer one",
         )
     if found < FORMAT:
         raise StoreError(

@@ -62,7 +62,8 @@ def kafka_target(url: str, environment: Mapping[str, str]) -> KafkaTarget:
         import confluent_kafka  # noqa: F401 - the producer is made at the first call
     except ImportError:
         raise UsageError(
-            f"--target {shown}: Kafka needs the package confluent-kafka", hint="pip install 'pik[kafka]'"
+            f"--target {shown}: Kafka needs the package confluent-kafka",
+            hint="in a copy of pik's repository: pip install '.[kafka]'",
         ) from None
     path = options["config"] if "config" in options else environment.get(CONFIG, "")
     return KafkaTarget(shown, parts.netloc, topic, _settings(path, shown) if path or "config" in options else {}, path)

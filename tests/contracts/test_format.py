@@ -44,7 +44,11 @@ def say(store: Store, version: int) -> None:
 @pytest.mark.parametrize(
     ("version", "sentence", "hint"),
     [
-        (FORMAT + 1, f"has format {FORMAT + 1}; this pik reads up to format {FORMAT}", "pip install --upgrade pik"),
+        (
+            FORMAT + 1,
+            f"has format {FORMAT + 1}; this pik reads up to format {FORMAT}",
+            "use the pik that wrote it, or a newer one",
+        ),
         (
             FORMAT - 1,
             f"has format {FORMAT - 1}, which only an older pik reads; this one reads {FORMAT}",

@@ -141,4 +141,4 @@ def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPat
     monkeypatch.setitem(sys.modules, "altair", None)
     with pytest.raises(UsageError, match="altair") as raised:
         html_renderer()
-    assert raised.value.hint == "pip install 'pik[report]'"
+    assert raised.value.hint == "in a copy of pik's repository: pip install '.[report]'"

@@ -42,7 +42,7 @@ def test_a_newer_format_is_refused_and_nothing_is_touched(store, create):
     before = content(store)
     with pytest.raises(StoreError, match=f"has format {FORMAT + 1}; this pik reads up to format {FORMAT}") as refused:
         open_store(str(store), create=create)
-    assert (refused.value.exit_code, refused.value.hint) == (4, "pip install --upgrade pik")
+    assert (refused.value.exit_code, refused.value.hint) == (4, "use the pik that wrote it, or a newer one")
     assert content(store) == before
 
 

@@ -253,4 +253,4 @@ def test_without_the_extra_there_is_a_hint_how_to_install_it(monkeypatch: pytest
     monkeypatch.setitem(sys.modules, "confluent_kafka", None)
     with pytest.raises(PikError) as found:
         target_of("kafka://one/orders", environment={})
-    assert (found.value.exit_code, found.value.hint) == (2, "pip install 'pik[kafka]'")
+    assert (found.value.exit_code, found.value.hint) == (2, "in a copy of pik's repository: pip install '.[kafka]'")

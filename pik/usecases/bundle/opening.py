@@ -92,7 +92,7 @@ def read_manifest(archive: Archive) -> Manifest:
             if manifest.bundle_format != FORMAT:
                 raise InputError(
                     f"{str(archive.path)!r} has bundle format {manifest.bundle_format}; this pik reads {FORMAT} only",
-                    hint="pip install --upgrade pik",
+                    hint="use the pik that wrote it",
                 )
             if name == f"{manifest.incident}/{MANIFEST}":
                 return manifest

@@ -129,7 +129,7 @@ def _read_header_and_end(path: Path) -> tuple[Header, End]:
     if header.format != FORMAT:
         raise InputError(
             f"{str(path)!r} has backup format {header.format}; this pik reads {FORMAT} only",
-            hint="pip install --upgrade pik" if header.format > FORMAT else "restore it with the pik that made it",
+            hint="restore it with the pik that made it",
         )
     counts: Counter[str] = Counter()
     for line in lines:
