@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from pik.engine.sandbox import COLUMN_TYPES
+from pik.engine.sandbox import AS_SENT, COLUMN_TYPES
 from pik.engine.syntax import (
     Aggregate,
     Expression,
@@ -88,7 +88,7 @@ def check_definition(db: DuckDBPyConnection, definition: Definition, prefix: str
 
 
 def _uncached(db: DuckDBPyConnection, definition: Definition, prefix: str) -> Checked:
-    columns = ", ".join(f"{name} {sql_type}" for name, sql_type in COLUMN_TYPES.items())
+    columns = ", ".join(f"{name} {sql_type}" for name, sql_type in {**COLUMN_TYPES, AS_SENT: "JSON"}.items())
     db.execute(f"CREATE TEMP TABLE IF NOT EXISTS event ({columns})")
     try:
         where = None if definition.where is None else _checked_where(Reader(db, "where"), definition.where)

@@ -174,8 +174,15 @@ COLUMN_TYPES = {field.name: _SQL_TYPES[field.type] for field in ENVELOPE}
 """The columns of the view `event`, one row per delivery, with their SQL types."""
 
 
+AS_SENT = "_sent"
+"""The payload with its numbers as they were sent, beside the columns that a definition may name: for their types alone.
+In `payload` a number that DuckDB would read through a double is a text."""
+
+
 def raw_fields(column: str) -> dict[str, str]:
     """Return the raw fields that a column is made of, with the SQL types in which they are read."""
+    if column == AS_SENT:
+        return {"payload": "JSON"}
     sql_type = "VARCHAR" if COLUMN_TYPES[column] == "TIMESTAMP" else COLUMN_TYPES[column]
     return dict.fromkeys(("payload", "payload_text") if column == "payload" else (column,), sql_type)
 
@@ -184,6 +191,8 @@ def column_sql(column: str) -> str:
     """Return the SQL of a column of `line`."""
     if column == "payload":
         return "coalesce(line.payload_text, line.payload)"
+    if column == AS_SENT:
+        return "line.payload"
     if COLUMN_TYPES[column] == "TIMESTAMP":
         return f"CAST(line.{column} AS TIMESTAMP)"  # truncated to microseconds, not rounded
     return f"line.{column}"

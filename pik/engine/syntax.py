@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from pik.engine.sandbox import (
     AGGREGATES,
+    AS_SENT,
     COLUMN_TYPES,
     JOINS,
     LONGEST,
@@ -161,6 +162,10 @@ class Reader:
         return answer
 
     def sql(self, *trees: Node) -> str:
+        """Return the SQL of trees as it is run."""
+        return self._deserialized(*map(_with_types_as_sent, trees))
+
+    def _deserialized(self, *trees: Node) -> str:
         """Return the SQL of trees, by DuckDB, which puts parentheses where they matter."""
         statement = {"node": {**self._select_one, "select_list": trees}, "named_param_map": []}
         row = self.db.execute(
@@ -171,7 +176,7 @@ class Reader:
 
     def shown(self, tree: Node) -> str:
         """Return the SQL of a tree for people."""
-        return self.sql(tree).replace("count_star()", "count(*)")
+        return self._deserialized(tree).replace("count_star()", "count(*)")
 
     def types(self, expressions: Sequence[str], source: str = "event") -> list[str]:
         """Return the SQL types of the expressions."""
@@ -207,6 +212,8 @@ class Reader:
             self.refuse("a JSON path may search at any depth only once")
         elif kind == "FUNCTION":
             self._function(node, bool(lambdas))
+            if name_of(node) == "json_type" and "payload" in columns_of(node):
+                self.columns.add(AS_SENT)
         elif is_lambda(node):
             if lambdas:
                 self.refuse("a lambda inside a lambda may take unbounded time")
@@ -276,6 +283,19 @@ class Reader:
     def refuse(self, reason: str, hint: str = "") -> NoReturn:
         """Raise Invalid for the field."""
         raise Invalid(reason, field=self.field, hint=hint)
+
+
+def _with_types_as_sent(tree: Any, *, inside: bool = False) -> Any:
+    """Return the tree with the payload as it was sent in each json_type(…): in the column `payload`, numbers that no
+    machine number holds are texts."""
+    if isinstance(tree, list):
+        return [_with_types_as_sent(item, inside=inside) for item in tree]
+    if not isinstance(tree, dict):
+        return tree
+    if inside and tree.get("class") == "COLUMN_REF" and columns_of(tree) == ["payload"]:
+        return {**tree, "column_names": [AS_SENT]}
+    inside = inside or (tree.get("class") == "FUNCTION" and name_of(tree) == "json_type")
+    return {key: _with_types_as_sent(child, inside=inside) for key, child in tree.items()}
 
 
 def name_of(node: Node) -> str:

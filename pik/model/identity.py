@@ -22,7 +22,6 @@ from decimal import MAX_EMAX, MAX_PREC, MIN_EMIN, Context, Decimal, InvalidOpera
 from hashlib import sha256
 from itertools import accumulate, repeat
 from math import isfinite
-from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -108,17 +107,9 @@ Payload = tuple[bytes, bytes | None]
 
 The text is None for nearly every payload. Where a reader that goes through doubles, or that takes the first of a
 repeated key, would see other values than those written, it is the payload for such readers: repeated keys resolved, and
-each number that no machine number holds as a string of its exact digits.
+each number that no machine number holds as a string of its exact digits. All else is as it was written, keys in their
+order, so that a part of the payload has one text, whatever else is in it.
 """
-
-
-class _Inexact:
-    """A number that plain readers see otherwise: its canonical text, and how the text for such readers has it."""
-
-    __slots__ = ("canonical", "plain")
-
-    def __init__(self, canonical: str, plain: str) -> None:
-        self.canonical, self.plain = msgspec.Raw(canonical.encode()), msgspec.Raw(plain.encode())
 
 
 class _Numbers:
@@ -127,8 +118,8 @@ class _Numbers:
     def __init__(self) -> None:
         self.inexact = False
 
-    def exact(self, text: str) -> float | msgspec.Raw | _Inexact:
-        """Return a value that the encoders below write as the canonical number."""
+    def exact(self, text: str) -> float | msgspec.Raw:
+        """Return a value that the encoder writes as the canonical number."""
         if text.endswith(".0") and len(text) <= 16:
             return int(text[:-2])
         if text[-1] != "0" and "e" not in text and "E" not in text and "0.0000" not in text[:7]:
@@ -137,20 +128,26 @@ class _Numbers:
             if len(text) <= 16 or repr(value) == text:
                 return value
         canonical = canonical_number(text)
-        if _read_as_written(text, canonical):
-            return msgspec.Raw(canonical.encode())
-        self.inexact = True
-        # Here only an integer can still be a machine number, one that was written with a point or an exponent.
-        whole = canonical.lstrip("-").isdigit() and is_machine_number(canonical)
-        return _Inexact(canonical, canonical if whole else f'"{canonical}"')
+        if not _read_as_written(text, canonical):
+            self.inexact = True
+        return msgspec.Raw(canonical.encode())
+
+
+def _plain_number(text: str) -> msgspec.Raw:
+    """Return a number as the text for plain readers has it."""
+    canonical = canonical_number(text)
+    if text != "-0" and _read_as_written(text, canonical):
+        return msgspec.Raw(text.encode())
+    # Here only an integer can still be a machine number, one that was written with a point or an exponent.
+    return msgspec.Raw((canonical if is_machine_number(canonical) else f'"{canonical}"').encode())
 
 
 _numbers = _Numbers()
 _decode = msgspec.json.Decoder(dict | list).decode
 _decode_exact = msgspec.json.Decoder(float_hook=_numbers.exact).decode
 _decode_checked = msgspec.json.Decoder(float_hook=canonical_number).decode
-_encode_exact = msgspec.json.Encoder(order="deterministic", enc_hook=attrgetter("canonical")).encode
-_encode_plain = msgspec.json.Encoder(order="deterministic", enc_hook=attrgetter("plain")).encode
+_decode_plain = msgspec.json.Decoder(float_hook=_plain_number).decode
+_encode_in_order = msgspec.json.Encoder().encode
 
 
 def read_payload(raw: bytes) -> Payload:
@@ -225,11 +222,10 @@ def _read_numbers(raw: bytes) -> Payload:
         return read_payload_slowly(raw)  # an integer that does not fit 64 bits, and integers do not pass the hook
     _numbers.inexact = False
     try:
-        value = _decode_exact(raw)
-        canonical = _encode_exact(value)
+        canonical = _encode(_decode_exact(raw))
     except (msgspec.MsgspecError, ValueError):
         return read_payload_slowly(raw)
-    return canonical, _encode_plain(value) if _numbers.inexact else None
+    return canonical, _encode_in_order(_decode_plain(raw)) if _numbers.inexact else None
 
 
 class _Object(list[tuple[str, Any]]):
@@ -246,7 +242,7 @@ def read_payload_slowly(raw: bytes) -> Payload:
         raise Invalid("payload is not a JSON object or array", field="payload")
     plain = _Plain()
     canonical = _encode(plain(value, quote=False))
-    return canonical, _encode(plain(value, quote=True)) if plain.differs else None
+    return canonical, _encode_in_order(plain(value, quote=True)) if plain.differs else None
 
 
 def check_json(raw: bytes, what: str) -> None:
@@ -306,9 +302,7 @@ class _Plain:
         if isinstance(value, _Number):
             canonical = canonical_number(value)
             self.differs = self.differs or not _read_as_written(value, canonical)
-            if quote and not is_machine_number(canonical):
-                return canonical
-            return msgspec.Raw(canonical.encode())
+            return _plain_number(value) if quote else msgspec.Raw(canonical.encode())
         return value
 
 

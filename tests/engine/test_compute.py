@@ -61,11 +61,15 @@ def test_numbers_of_twenty_digits_are_exact(tmp_path: Path) -> None:
         raw(tmp_path / "r.zst", [head + text.encode() + b"}" for text in texts]),
         metric("sum((payload->>'$.v')::DECIMAL(38, 6))", name="arrow_text"),
         metric("max((payload->>'v')::DECIMAL(38, 6))", name="max"),
+        metric("count(*)", where="JSON_TYPE(payload->'$.v') = 'VARCHAR'", name="texts"),
+        metric("count(*) FILTER (WHERE json_type(\"payload\", '$.v') IN ('DOUBLE', 'UBIGINT'))", name="numbers"),
     )
     exact = sum(map(Decimal, numbers), Decimal("99999999999999999999.000001")) + Decimal("2.5")
     assert {one.metric: one.value for one in found} == {
         "arrow_text": exact,
         "max": Decimal("99999999999999999999.000001"),
+        "texts": 1,
+        "numbers": len(texts) - 1,
     }
 
 

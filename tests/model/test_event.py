@@ -119,7 +119,7 @@ def test_the_envelope_byte_for_byte() -> None:
         '"received_time":"2026-01-01T00:00:01.000000000Z","ingest_time":"1970-01-01T00:00:00.000000001Z",'
         '"batch_id":"BATCH","seq":7,"idempotency_key":"k\\"1","event_time_original":"2026-01-01T03:00:00.5+03:00",'
         '"extra":{"x":1.50},"original":{"was": 1},'
-        '"payload_text":{"a":"1.2345678901234567890123e+22","b":1},'
+        '"payload_text":{"b":1.0,"a":"1.2345678901234567890123e+22"},'
         '"payload":{ "b":1.0, "a" : 12345678901234567890123 }}'
     )
 
