@@ -156,7 +156,7 @@ class Table:
                     self.other_metrics += 1
                     continue
                 try:
-                    value = _decimal(cell)
+                    value = number_text(cell)
                     if value is None:
                         continue
                     bucket = buckets.get((metric, cells[0]))
@@ -211,7 +211,7 @@ class Table:
         return None
 
 
-def _decimal(cell: Any) -> str | None:
+def number_text(cell: Any) -> str | None:
     """Return the shortest plain text of a number, None of an empty cell. Raises Invalid."""
     if cell is None:
         return None

@@ -205,10 +205,34 @@ def test_a_number_of_a_file_is_imported_and_the_scenarios_that_give_it_are_named
     assert ledger("7.75000001").code == 1
     assert "imported -0.00000001 (inferred)" in shop("diff", "aggregates", "--against", "ledger.csv", "--explain").out
     result = shop("explain", *PLACE, "--against", "ledger.csv")
-    assert "no single scenario gives the number of the file" in result.out
+    assert "no scenario that was tried gives the number" in result.out
     assert "several at a time" in result.out
     assert ledger("7.75").code == 0
     assert json.loads(ledger("7.75").out)["trials"] is None
+
+
+def test_an_expected_number_is_tried_as_that_of_a_file_is_and_next_goes_on_with_what_gives_it(
+    shop: Callable[..., Any], tmp_path: Path
+) -> None:
+    assert explained(shop, "--expect", "7.750")["trials"] is None
+    found = explained(shop, "--expect", "3.5", "--assume", "corrections=none")
+    assert (found["current"], found["recomputed"], found["expected_value"], found["off_by"]) == (3.5, 7.75, 3.5, -4.25)
+    assert [(one["kind"], one["events"]) for one in found["trials"]] == [
+        ("without-batch", 1),
+        ("as-of", 1),
+        ("current", None),
+    ]
+    late = found["trials"][0]["scenario"]
+    assert found["next"] == f"pik correct --assume {late} --reason REASON --dry-run"
+    result = shop("explain", *PLACE, "--expect", "3.5")
+    assert "3 scenarios give the number; raw cannot tell which one is true" in result.err
+    result = shop("explain", *PLACE, "--expect", "9", "--format", "json")
+    day = ("--from", "2026-01-01T00:00:00Z", "--to", "2026-01-02T00:00:00Z")
+    assert (result.code, json.loads(result.out)["next"]) == (1, f"pik triage --entity a {' '.join(day)}")
+    assert (
+        json.loads(shop("explain", *PLACE, "--expect", "9", "--tolerance", "1.25", "--format", "json").out)["trials"]
+        is None
+    )
 
 
 def test_totals_are_explained_by_the_sums_of_the_shares(shop: Callable[..., Any], tmp_path: Path) -> None:
@@ -242,7 +266,11 @@ def test_totals_are_explained_by_the_sums_of_the_shares(shop: Callable[..., Any]
         (("--left", "run:01ZZ"), 4, "run 01ZZ"),
         (("--right", "current"), 2, "both sides are the same"),
         (("--left", "current@2020-01-01", "--right", "current", "--as-of", "2026-01-01"), 2, "recomputes nothing"),
-        (("--tolerance", "1"), 2, "--tolerance is for the numbers of a file"),
+        (("--tolerance", "1"), 2, "--tolerance is for a number to meet"),
+        (("--expect", "4,469.45"), 2, "'4,469.45' is not a number"),
+        (("--expect", ""), 2, "--expect is empty"),
+        (("--expect", "nan"), 2, "'nan' is not a number"),
+        (("--expect", "1", "--against", "m.toml"), 2, "exclude each other"),
         (("--key", "bucket=day"), 2, "--key and --value name columns of a file"),
         (("--left", "current@2020-01-01", "--right", "current@2020-01-02"), 2, "no value on either side"),
     ],

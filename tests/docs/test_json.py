@@ -346,6 +346,7 @@ def _repair(pik: Journey) -> None:
     pik("pik explain", "explain", *late, code=1)
     Path("one.csv").write_text("day,customer,net\n2026-03-02,customer-17,1671.92\n", encoding="utf-8")
     pik("pik explain", "explain", *late, "--against", "one.csv", "--value", "revenue=net", code=1)
+    pik("pik explain", "explain", *late, "--expect", "1671.92", code=1)
     found = pik("pik triage", "triage", *DAY, code=1)
     Path("baseline.json").write_bytes(msgspec.json.encode(found))
     pik("pik triage", "triage", *DAY, "--baseline", "baseline.json")

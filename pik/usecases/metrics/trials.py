@@ -1,4 +1,4 @@
-"""Which single scenario makes raw give a number of a file: an explanation of where such a number may come from."""
+"""Which scenario makes raw give an expected number, or one of a file: an explanation of where it may come from."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from itertools import islice
 
-from pik.errors import Damaged, EngineError, NotHeld, UsageError
+from pik.errors import Damaged, EngineError, Invalid, NotHeld, UsageError
 from pik.model.instant import HOUR, Window, display_instant, format_instant
 from pik.model.metric import ALL_ENTITIES, Computed, Metric, PromotionKind, entities_of
 from pik.model.scenario import (
@@ -31,6 +31,8 @@ from pik.usecases.metrics.comparison import Tolerance
 from pik.usecases.metrics.definitions import pin
 from pik.usecases.metrics.scenario import applied
 from pik.usecases.metrics.sides import Recorded, Side, SideKind
+from pik.usecases.metrics.states import computed_states
+from pik.usecases.metrics.winners import Winners
 
 MOST = 100
 """Batches, and promotions, that are tried at most."""
@@ -42,7 +44,8 @@ OFFSETS = range(-24, 29)
 @dataclass(frozen=True, slots=True)
 class Trial:
     """A scenario that may explain a number: `scenario` as it is typed, `detail` what it means, and the value that it
-    gives, once it was computed. `at` is a time of which what was current is the value."""
+    gives, once it was computed. `events` counts the deliveries that count otherwise than in the question (None: not
+    known). `at` is a time of which what was current is the value."""
 
     kind: str
     scenario: str
@@ -51,12 +54,26 @@ class Trial:
     assumed: Scenario
     at: int | None = None
     value: Decimal | None = None
+    events: int | None = None
+
+    @property
+    def assumptions(self) -> list[str]:
+        """What it adds to the scenario of the question, as it is typed."""
+        return self.scenario.split("\n")
+
+    @property
+    def is_correctable(self) -> bool:
+        """Whether it says that events arrived wrong, which `pik correct` can record."""
+        return self.kind in _CORRECTABLE
+
+
+_CORRECTABLE = ("conflicts", "without-batch")
 
 
 @dataclass(frozen=True, slots=True)
 class Trials:
-    """How many scenarios were `tried`, those that `met` the number, how many could not be computed (`failed`), and what
-    was not tried."""
+    """How many scenarios were `tried`, those that `met` the number, first those that change the fewest deliveries, how
+    many could not be computed (`failed`), and what was not tried."""
 
     tried: int
     met: tuple[Trial, ...]
@@ -66,8 +83,8 @@ class Trials:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A number of a file, for a metric, entity and bucket (its start): which single scenario, added to this one, gives
-    it, within the tolerances?"""
+    """A number for a metric, entity and bucket (its start): which scenario, added to this one, gives it, within the
+    tolerances?"""
 
     number: Decimal
     metric: Metric
@@ -110,8 +127,23 @@ def try_scenarios(store: Store, engine: Engine, asked: Question) -> Trials:
         if computed is not None and computed.failure is not None:
             failed += 1
         elif asked.meets(value_of(computed)):
-            met.append(replace(trial, value=None if computed is None else computed.value))
+            value = None if computed is None else computed.value
+            met.append(replace(trial, value=value, events=_changed(store, engine, asked, trial)))
+    met.sort(key=lambda one: (one.events is None, one.events))
     return Trials(len(trials), tuple(met), failed, tuple(not_tried))
+
+
+def read_number(option: str, text: str) -> Decimal:
+    """Return the number that an option gives. Raises UsageError."""
+    from pik.inputs.figures import number_text  # imports csv
+
+    try:
+        found = number_text(text)
+    except Invalid as error:
+        raise UsageError(f"{option}: {error.message}", hint=f"digits and a point: {option} 1234.50") from None
+    if found is None:
+        raise UsageError(f"{option} is empty", hint=f"{option} 1234.50")
+    return Decimal(found)
 
 
 def _assuming(asked: Question, kind: str, assumption: Assumption, detail: str) -> Trial:
@@ -199,3 +231,12 @@ def _value(store: Store, engine: Engine, asked: Question, trial: Trial) -> Compu
         engine.computation(raw.inputs, [trial.metric.definition], window, entities) as computation,
     ):
         return next(computation.rows(), None)
+
+
+def _changed(store: Store, engine: Engine, asked: Question, trial: Trial) -> int | None:
+    """Return how many deliveries count otherwise under a trial; None where that is not why its value is another."""
+    if trial.at is not None or trial.metric.definition != asked.metric.definition:
+        return None
+    wanted = [(asked.metric, asked.scenario), (trial.metric, trial.assumed)]
+    with computed_states(store, engine, wanted, asked.bucket, asked.entity, Winners(store)) as states:
+        return states.changed(*(states.at(*one) for one in wanted))

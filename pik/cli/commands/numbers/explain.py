@@ -23,6 +23,7 @@ from pik.cli.commands.numbers.sides import (
     scenario_of,
     uncertain,
 )
+from pik.cli.commands.numbers.tried import EXPECTED, TRIED, Expect, next_of, off_by, trials_note, try_number
 from pik.cli.context import Context
 from pik.cli.document import NEXT, Column, Field, Object, Rows, Schema, or_null
 from pik.cli.options import argument, option
@@ -36,9 +37,6 @@ from pik.model.typed_times import WORDS, written_out
 if TYPE_CHECKING:
     from pik.model.metric import Computed, Metric
     from pik.model.path import EventPath
-    from pik.ports.engine import Engine
-    from pik.ports.store import Store
-    from pik.usecases.metrics.comparison import Tolerance
     from pik.usecases.metrics.explain import CauseEvent, Explanation, Share
     from pik.usecases.metrics.trials import Trials
 
@@ -54,6 +52,9 @@ if TYPE_CHECKING:
 
     # a metric over all entities (per = "all") has one value for each bucket
     pik explain daily_users 2026-01-31
+
+    # the bank has another number: which scenario gives that?
+    pik explain revenue customer-17 2026-01-31 --expect 4469.45
 
     # who is right, the ledger or raw? and what did that promotion change?
     pik explain revenue customer-17 2026-01-31 --against ledger.csv --value revenue=net
@@ -73,6 +74,7 @@ def explain(
             "The entity, unless the metric is over all; a date (in the metric's timezone), yesterday, or any time.",
         ),
     ],
+    expect: Expect = None,
     against: AgainstFile = None,
     key: Key = None,
     value: Value = None,
@@ -81,7 +83,7 @@ def explain(
     run: RunSide = None,
     tolerance: Annotated[
         list[str] | None,
-        option("--tolerance ABS|REL%", "With --against: a scenario that is so near to the number meets it."),
+        option("--tolerance ABS|REL%", "With a number to meet: a scenario that is so near to it meets it."),
     ] = None,
     as_of: options.AsOf = None,
     timezone: Annotated[
@@ -105,11 +107,11 @@ def explain(
     exactly those that raw still holds of what they knew; otherwise its share is inferred. The sides are those of `pik
     diff aggregates`.
 
-    With a file on the left single scenarios are tried as well: an earlier definition, duplicates counted, the last of
-    conflicting deliveries, each batch missing, as of each promotion of the value and what was current then, and days of
-    other zones. Those that give the number of the file exactly, or within --tolerance, are listed.
+    With --expect, or a file on the left, single scenarios are tried as well: an earlier definition, duplicates counted,
+    the last of conflicting deliveries, each batch missing, as of each promotion of the value and what was current then,
+    and days of other zones. Those that give the number exactly, or within --tolerance, are listed.
 
-    Exit codes: 0 both sides are equal, 1 they differ, 2 there is nothing to explain.
+    Exit codes: 0 both sides are equal, 1 they or the expected number differ, 2 there is nothing to explain.
     """
     from pik.model.path import EventPath
     from pik.usecases.metrics.chosen_sides import file_request, read_sides, refuse_scenario
@@ -118,6 +120,7 @@ def explain(
     from pik.usecases.metrics.explain import explain as explain_value
     from pik.usecases.metrics.file_numbers import file_numbers
     from pik.usecases.metrics.sides import LEFT, RIGHT, Recorded
+    from pik.usecases.metrics.trials import read_number
 
     if column and not events:
         raise UsageError("--column is for the events behind the causes", hint="add --events")
@@ -129,8 +132,11 @@ def explain(
     refuse_scenario(scenario, sides[1], run)
     request = file_request(sides[0], key or (), value or ())
     paths = [EventPath(path, "--column") for path in column or ()]
-    if tolerance and request is None:
-        raise UsageError("--tolerance is for the numbers of a file", hint="add --against FILE")
+    if expect is not None and request is not None:
+        raise UsageError("--expect and a file on the left exclude each other: both give the number to meet")
+    expected = None if expect is None else read_number("--expect", expect)
+    if tolerance and expected is None and request is None:
+        raise UsageError("--tolerance is for a number to meet", hint="add --expect NUMBER or --against FILE")
     tolerances = read_tolerances(tolerance or ())
     try:
         plain = bucket[:10] if bucket[:1].isdigit() and bucket[10:11] in ("+", "-") else bucket
@@ -157,46 +163,42 @@ def explain(
         found = explain_value(
             *(store, engine, metric, entity, instant, scenario), left=file or before, right=after, events=events
         )
-        trials = _tried(store, engine, found, tolerances) if file is not None else None
-    left_out = ([] if events else ["events"]) + ([] if file is not None else ["trials", "tried", "failed", "not_tried"])
+        number = expected if file is None or found.left.version is None else found.left.value
+        trials = try_number(store, engine, found, number, tolerances)
+    names = [] if expect is not None else [field.name for field in EXPECTED]
+    names += [] if events else ["events"]
+    names += [] if expect is not None or file is not None else [field.name for field in TRIED]
     behind = ((one, _values(one, paths)) for one in events_behind(store, found)) if events else ()
-    tried = {name: getattr(trials, name, None) for name in ("tried", "failed", "not_tried")}
-    met = None if trials is None else trials.met
     cli.show(
-        EXPLANATION.without(*left_out),
+        EXPLANATION.without(*names),
         found,
+        expected_value=expected,
+        off_by=off_by(found, expected),
         events=behind,
-        trials=met,
-        **tried,
-        next=_next(found, metric, for_good(scenario, assume or ())),
+        trials=None if trials is None else trials.met,
+        **{name: getattr(trials, name, None) for name in ("tried", "failed", "not_tried")},
+        next=_next(found, metric, trials, assume or ()),
     )
+    if note := trials_note(trials):
+        cli.note(note)
     for missing in (*uncertain(before, after), *not_recorded(found.scenario.assumptions)):
         cli.note(missing)
-    return FOUND if found.delta or any(one.share for one in found.shares) else None
-
-
-def _tried(store: Store, engine: Engine, found: Explanation, tolerances: Sequence[Tolerance]) -> Trials | None:
-    """Return which single scenarios give the number of the file; None where the right side does, or it has none."""
-    from pik.usecases.metrics.trials import Question, try_scenarios
-
-    if found.left.version is None:
-        return None
-    place = found.metric, found.entity_id, found.bucket, found.scenario
-    asked = Question(found.left.value, *place, tolerances)
-    return None if asked.meets(_value(found.recomputed) or Decimal(0)) else try_scenarios(store, engine, asked)
+    return FOUND if trials is not None or found.delta or any(one.share for one in found.shares) else None
 
 
 def _values(event: CauseEvent, paths: list[EventPath]) -> dict[str, Any]:
     return {} if event.delivery is None else {path.text: path.find(event.delivery) for path in paths}
 
 
-def _next(found: Explanation, metric: str, recorded: str | None) -> str | None:
+def _next(found: Explanation, metric: str, trials: Trials | None, assume: Sequence[str]) -> str | None:
     from pik.usecases.metrics.states import options_of
 
     if found.lost or any(one.cause == "lost" for one in found.shares):
         return command("verify", "--full")  # a replay would only make the loss current
+    if trials is not None:
+        return next_of(found, trials, assume)
     if found.delta and found.scenario:
-        return recorded
+        return for_good(found.scenario, assume)
     if not found.delta or found.right is not None or found.left.name != "current" or "@" in metric:
         return None  # a replay computes what is true, by the latest definition
     day = format_instant(found.bucket)
@@ -301,6 +303,7 @@ EXPLANATION = Schema(
     Field("current", Decimal | None, "the left side", get=lambda found: _value(found.left.computed)),
     Field("recomputed", Decimal | None, "the right side", get=lambda found: _value(found.recomputed)),
     Field("delta", Decimal, "recomputed - current, a missing value counted as 0: the sum of the shares"),
+    *EXPECTED,
     Field("run_id", str | None, "that wrote the left version", get=_of("left", "version.run_id")),
     Field("run_actor", str | None, "who asked for that run; null: not known", get=_of("left", "version.actor")),
     Field("run_reason", str | None, get=_of("left", "version.reason")),
@@ -376,19 +379,6 @@ EXPLANATION = Schema(
         empty="no events behind any cause",
         only="with `--events`",
     ),
-    Rows(
-        "trials",
-        "with a file on the left: single scenarios that give its number; null: the right side does, or it has none",
-        Column("kind", str),
-        Column("scenario", str, "as it is typed"),
-        Column("value", Decimal | None, drop=1),
-        Column("detail", str, wrap=True),
-        empty="no single scenario gives the number of the file",
-        absent="no scenario was tried: the right side gives the number of the file, or is within the tolerance",
-        only="with a file on the left",
-    ),
-    Field("tried", Count | None, "single scenarios", only="with a file on the left"),
-    Field("failed", Count | None, "of those that cannot be computed", only="with a file on the left"),
-    Field("not_tried", list[str] | None, only="with a file on the left"),
+    *TRIED,
     NEXT,
 )

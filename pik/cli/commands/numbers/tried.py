@@ -1,0 +1,95 @@
+"""The number that a value should be, and the scenarios that give it: what `pik explain` shows of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import TYPE_CHECKING, Annotated
+
+from pik.cli.commands.numbers.assumed import for_good
+from pik.cli.document import Column, Field, Rows
+from pik.cli.options import option
+from pik.cli.values import Count
+from pik.errors import command
+from pik.model.instant import format_instant
+
+if TYPE_CHECKING:
+    from pik.ports.engine import Engine
+    from pik.ports.store import Store
+    from pik.usecases.metrics.comparison import Tolerance
+    from pik.usecases.metrics.explain import Explanation
+    from pik.usecases.metrics.trials import Trials
+
+Expect = Annotated[
+    str | None,
+    option("--expect NUMBER", "What the value should be, such as 4469.45; also try which scenario gives that."),
+]
+
+
+def try_number(
+    store: Store, engine: Engine, found: Explanation, number: Decimal | None, tolerances: Sequence[Tolerance]
+) -> Trials | None:
+    """Return which scenarios give the number; None where the right side does, or there is none."""
+    from pik.usecases.metrics.chain import value_of
+    from pik.usecases.metrics.trials import Question, try_scenarios
+
+    if number is None:
+        return None
+    asked = Question(number, found.metric, found.entity_id, found.bucket, found.scenario, tolerances)
+    return None if asked.meets(value_of(found.recomputed)) else try_scenarios(store, engine, asked)
+
+
+def off_by(found: Explanation, number: Decimal | None) -> Decimal | None:
+    """Return how much more the right side would have to be."""
+    from pik.usecases.metrics.chain import EXACT, value_of
+
+    return None if number is None else EXACT.subtract(number, value_of(found.recomputed))
+
+
+def next_of(found: Explanation, trials: Trials, assume: Sequence[str]) -> str | None:
+    """Return the command that goes on with the first scenario that gives the number; without one, what is wrong with
+    the value's events. None where nothing can be done about it."""
+    from pik.usecases.metrics.states import options_of
+
+    start, end = format_instant(found.bucket), format_instant(found.metric.buckets.end_of(found.bucket))
+    if not trials.met:
+        return command("triage", *options_of(found.entity_id), "--from", start, "--to", end)
+    first = trials.met[0]
+    if first.at is not None:
+        place = [found.metric.name, *([found.entity_id] if found.entity_id else []), start]
+        return command("explain", "--left", first.scenario, "--right", "current", "--", *place)
+    return for_good(first.assumed, [*assume, *first.assumptions]) if first.is_correctable else None
+
+
+def trials_note(trials: Trials | None) -> str | None:
+    """Return what is to be said of several scenarios that give the number."""
+    if trials is None or len(trials.met) < 2:
+        return None
+    return f"{len(trials.met)} scenarios give the number; raw cannot tell which one is true, the producer can"
+
+
+_ONLY = "with `--expect`, or a file on the left"
+
+EXPECTED = (
+    Field("expected_value", Decimal | None, "by `--expect`", only="with `--expect`"),
+    Field("off_by", Decimal | None, "expected value - recomputed", only="with `--expect`"),
+)
+
+TRIED = (
+    Rows(
+        "trials",
+        "scenarios that give the number, first those that change the fewest deliveries; null: the right side gives it,"
+        " or a file has none",
+        Column("kind", str),
+        Column("scenario", str, "as it is typed"),
+        Column("value", Decimal | None, drop=1),
+        Column("events", Count | None, "deliveries that count otherwise than recomputed; null: not known", drop=2),
+        Column("detail", str, wrap=True),
+        empty="no scenario that was tried gives the number",
+        absent="no scenario was tried: the right side gives the number, or is within the tolerance",
+        only=_ONLY,
+    ),
+    Field("tried", Count | None, "scenarios", only=_ONLY),
+    Field("failed", Count | None, "of those that cannot be computed", only=_ONLY),
+    Field("not_tried", list[str] | None, only=_ONLY),
+)
