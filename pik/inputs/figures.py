@@ -342,7 +342,7 @@ def _json_lines(text: io.TextIOWrapper, name: str) -> Table:
 def _parquet(file: BinaryIO, name: str) -> Table:
     import pyarrow as pa
 
-    opened = open_parquet(file, name)
+    opened = open_parquet(file, name, coerce_int96_timestamp_unit="us")  # as nanoseconds the year 9999 is 1816
     schema = opened.schema_arrow
     table = Table(name, schema.names, lambda _: iter(()), unit="row")
 
@@ -354,7 +354,10 @@ def _parquet(file: BinaryIO, name: str) -> Table:
         if is_bucket and pa.types.is_date(kind):
             values = values.cast(pa.date32()).cast(pa.string())
         elif is_bucket and pa.types.is_timestamp(kind):
-            values = values.cast(pa.timestamp("ns", getattr(kind, "tz", None))).cast(pa.int64())
+            try:
+                values = values.cast(pa.timestamp("ns", getattr(kind, "tz", None))).cast(pa.int64())
+            except pa.ArrowInvalid:  # one does not fit: the error about its text names the row
+                values = values.cast(pa.string())
         elif is_bucket and not text:
             raise InputError(f"{name}: column {column} is {kind}, not a date, a timestamp or a text")
         elif pa.types.is_float64(kind):

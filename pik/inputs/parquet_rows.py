@@ -11,6 +11,7 @@ import msgspec
 from pik.errors import InputError
 from pik.inputs import blocks as limits
 from pik.inputs.arrow_json import Texts, expect_readable, joined, reason, shown, within, within_quotes
+from pik.inputs.arrow_values import number as number_of
 from pik.inputs.arrow_values import text, truth
 from pik.inputs.arrow_values import texts as texts_of
 from pik.inputs.blocks import Block, Problem
@@ -99,7 +100,7 @@ class _Rows:
             expect_readable(field.type, f"{name}: column {field.name}")
         self.columns: list[str] = schema.names
         self._legacy = self._legacy_times()
-        # Of legacy timestamps those that do not fit into 64 bits of nanoseconds would come out as others.
+        # Legacy timestamps that do not fit into 64 bits of nanoseconds come out as others; as microseconds they fit.
         self._coarse = open_parquet(file, name, coerce_int96_timestamp_unit="us") if self._legacy else None
         metadata = self._file.metadata
         self._groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
@@ -169,10 +170,12 @@ class _Rows:
 
         texts = {column: within_quotes(batch.column(column)) for column in batch.schema.names}
         for column, moments in zip(coarse.schema.names, coarse.columns, strict=True) if coarse is not None else ():
-            micros = moments.view(pa.int64())
-            fits = within(micros, *_NANOS)
-            cells = pc.if_else(pc.fill_null(fits, truth(True)), texts[column].cells, text(None))
-            texts[column] = Texts(cells, texts[column].quote)
+            micros, nanos = moments.view(pa.int64()), batch.column(column).view(pa.int64())
+            fits = pc.fill_null(within(micros, *_NANOS), truth(True))
+            # Nanoseconds that do not fit have wrapped around, as the product does, so the difference is what is lost.
+            whole = pc.equal(nanos, pc.multiply(micros, number_of(1000)))
+            beyond = pc.if_else(whole, within_quotes(moments).cells, text(None))
+            texts[column] = Texts(pc.if_else(fits, texts[column].cells, beyond), texts[column].quote)
         parts: list[Any] = []
         before = "{"
         for column, (cells, quote) in texts.items():

@@ -184,6 +184,15 @@ def test_every_format_gives_the_same_result(shop: Callable[..., Any], monkeypatc
         assert rows(json.loads(piped.out, parse_float=Decimal)) == expected
 
 
+@pytest.mark.parametrize("old", [False, True], ids=["64 bits", "96 bits"])
+def test_a_bucket_beyond_nanoseconds_is_named_as_it_stands_there(shop: Callable[..., Any], old: bool) -> None:
+    days = pa.array(["2026-01-01", "9999-12-31"]).cast(pa.timestamp("us"))
+    columns = {"day": days, "entity": ["a", "a"], "revenue": [1, 2]}
+    parquet.write_table(pa.table(columns), "l.parquet", use_deprecated_int96_timestamps=old)
+    result, _ = against(shop, Path("l.parquet").read_bytes(), name="l.parquet")
+    assert (result.code, "l.parquet, row 2: day: '9999-12-31 00:00:00" in result.err) == (2, True)
+
+
 def test_a_parquet_column_of_doubles_is_taken_as_shortest_decimals_and_said_so(shop: Callable[..., Any]) -> None:
     columns = {"day": ["2026-01-01"], "entity": ["b"], "revenue": pa.array([0.1 + 0.2], pa.float64())}
     parquet.write_table(pa.table(columns), "l.parquet")

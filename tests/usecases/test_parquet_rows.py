@@ -167,12 +167,18 @@ def test_what_json_cannot_say_is_a_reject_with_its_reason_and_the_row() -> None:
     assert [json.loads(problem.record.partition(b',"f"')[0] + b"}")["n"] for problem in others] == [2, 3, 4, 5]
 
 
-def test_old_timestamps_are_read_unless_nanoseconds_do_not_reach_them() -> None:
-    times = [*map(datetime.fromisoformat, ("2026-01-31T10:00:00.123456", "9999-12-31", "0001-01-01")), None]
-    table = pa.table({"t": pa.array(times, pa.timestamp("us"))})
-    one, *beyond, none = records(read(parquet(table, use_deprecated_int96_timestamps=True)))
-    assert (one, none) == ({"t": "2026-01-31T10:00:00.123456000"}, {"t": None})
-    assert all("that nanoseconds do not reach" in problem.reason for problem in beyond)
+@pytest.mark.parametrize("missing", [(), (None,)])
+def test_old_timestamps_are_read_though_nanoseconds_of_64_bits_do_not_reach_them(missing: tuple[None, ...]) -> None:
+    """9999-12-31 is how tables say that a row is valid for ever; as wrapped nanoseconds it would be 1816-03-29."""
+    written = ("2026-01-31T10:00:00.123456", "9999-12-31T23:59:59.999999", "0001-01-01T00:00:00.000000")
+    table = pa.table({"t": pa.array([*map(datetime.fromisoformat, written), *missing], pa.timestamp("us"))})
+    found = records(read(parquet(table, use_deprecated_int96_timestamps=True)))
+    assert found == [*({"t": f"{time}000"} for time in written), *({"t": None} for _ in missing)]
+    nanos = pa.table({"t": pa.array([1, 2**62 + 1], pa.timestamp("ns"))})
+    assert [one["t"][-9:] for one in records(read(parquet(nanos, use_deprecated_int96_timestamps=True)))] == [
+        "000000001",
+        "427387905",
+    ]
 
 
 def test_other_types_and_files_are_refused_or_read_as_they_are() -> None:
