@@ -18,7 +18,7 @@ class Store(Inspect, Repair):
     """
 
     def close(self) -> None:
-        """Let go of the store. Using it afterwards raises UsageError."""
+        """Close the store. Using it afterwards raises UsageError."""
         self._opened = None
 
     def __enter__(self) -> Store:

@@ -49,9 +49,10 @@ From = Annotated[
 Timezone = Annotated[
     str | None, option("--timezone ZONE", "The IANA zone of dates and times typed without an offset, instead of UTC.")
 ]
-To = Annotated[str | None, option("--to --until TIME", "End of the window, itself not in it; likewise.")]
+To = Annotated[str | None, option("--to --until TIME", "End of the window, exclusive; a time as for --from.")]
 Since = Annotated[
-    str | None, option("--since TIME", "Begin the window this long ago (90s, 15m, 2h, 7d, 1w), or then, as --from.")
+    str | None,
+    option("--since TIME", "Begin the window this long ago (90s, 15m, 2h, 7d, 1w), or at a time as for --from."),
 ]
 Entity = Annotated[str | None, option("--entity ID", "Only this entity.")]
 Entities = Annotated[list[str] | None, option("--entity ID", "Only this entity (repeatable).")]
@@ -61,7 +62,7 @@ Metrics = Annotated[list[str] | None, option("--metric NAME", "Only this metric,
 Limit = Annotated[int | None, option("--limit N", "Show at most N rows, and note if there are more.", min=1)]
 FailIfNone = Annotated[bool, option("--fail-if-none", "Exit with 1 if nothing matches.")]
 AsReceived = Annotated[bool, option("--as-received", "What came, without recorded corrections.")]
-RunId = Annotated[str, argument("RUN", "The run: id or its beginning, latest or -1, -2; `pik runs list` has them.")]
+RunId = Annotated[str, argument("RUN", "The run: id or its beginning, latest or -1, -2; `pik runs list` lists them.")]
 DryRun = Annotated[bool, option("--dry-run", "Only show what would be done.")]
 Yes = Annotated[bool, option("--yes -y", "Do not ask (for runbooks).")]
 Reason = Annotated[str, option("--reason TEXT", "The reason; it is recorded.", show_default=False)]

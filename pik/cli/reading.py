@@ -42,24 +42,26 @@ class ReadingOptions:
         option("--pattern REGEX", "Text: groups (?P<NAME>…) of a line, or common, combined, s3-access or alb."),
     ] = None
     delimiter: Annotated[
-        str | None, option("--delimiter CHARACTER", "CSV: what stands between cells, if not a comma.")
+        str | None, option("--delimiter CHARACTER", "CSV: the character between cells, if not a comma.")
     ] = None
     columns: Annotated[
         str | None, option("--columns NAMES", "CSV without a header: the names of its columns (a,b,c).")
     ] = None
     null: Annotated[
-        str | None, option("--null TEXT", "CSV: cells with just this text are missing ('' is the empty one).")
+        str | None, option("--null TEXT", "CSV: cells with exactly this text are missing ('' is the empty one).")
     ] = None
     encoding: Annotated[
         str | None, option("--encoding NAME", "The encoding of the text: utf-16, cp1252. [default: utf-8]")
     ] = None
     mapping: Annotated[
         str | None,
-        option("--mapping NAME", "Read by this mapping of pik.toml, or shipped (`pik mappings list`); none: by none."),
+        option(
+            "--mapping NAME", "Use this mapping of pik.toml, or a shipped one (`pik mappings list`); none: use none."
+        ),
     ] = None
     map: Annotated[
         list[str] | None,
-        option("--map FIELD=JMESPATH", "Take this field from there in the record (repeatable); payload=@ is all."),
+        option("--map FIELD=JMESPATH", "Where FIELD is in the record (repeatable); payload=@ is the whole record."),
     ] = None
     time_format: Annotated[
         list[str] | None,
@@ -79,13 +81,14 @@ class ReadingOptions:
     ambiguous: Annotated[
         str | None,
         option(
-            "--ambiguous WHICH", "Read local times that clocks showed twice as the earlier or the later; else rejected."
+            "--ambiguous WHICH",
+            "earlier, later: how to read local times that clocks showed twice. Otherwise they are rejected.",
         ),
     ] = None
     max_line: Annotated[int, option("--max-line BYTES", "Records longer than this are rejected.", min=1)] = MAX_LINE
     max_window: Annotated[
         int | None,
-        option("--max-window BYTES", "How far zstd --long and xz may look back, in memory. [default: 128 MiB]", min=1),
+        option("--max-window BYTES", "Memory for zstd --long and large xz dictionaries. [default: 128 MiB]", min=1),
     ] = None
 
     def _values(self, names: tuple[str, ...]) -> dict[str, Any]:

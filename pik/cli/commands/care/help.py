@@ -22,7 +22,7 @@ from pik.errors import UsageError, command
 )
 def help(  # noqa: A001 - the command's name
     _cli: Context,
-    words: Annotated[list[str] | None, argument("[COMMAND]", "The command, and one of its commands.")] = None,
+    words: Annotated[list[str] | None, argument("[COMMAND]", "The command, and its subcommand.")] = None,
 ) -> None:
     """Explain a command as its --help does, with examples; without one, list the commands."""
     from pik.cli.app import root_command

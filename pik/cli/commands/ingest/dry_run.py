@@ -152,7 +152,15 @@ SAMPLE = (
         text=_from,
         wrap=True,
     ),
-    Column("found_value", Json, "the value as it stood", get="origin.found", text=_became, wrap=True, label="value"),
+    Column(
+        "found_value",
+        Json,
+        "the value that was found there",
+        get="origin.found",
+        text=_became,
+        wrap=True,
+        label="value",
+    ),
     Column("event", Json, "as the event has it", get="origin.value", detail=True),
 )
 """The columns of a SampleRow."""

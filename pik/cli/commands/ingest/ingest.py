@@ -38,14 +38,14 @@ if TYPE_CHECKING:
     # a file, a glob, a folder, an archive, objects in S3, standard input
     pik ingest events.jsonl 'archive/2026-01-*.jsonl.gz' logs/ export.tar.zst
     pik ingest 's3://archive/2026/01/*.jsonl.gz' --one-batch
-    kafkacat … | pik ingest - --batch-key orders-2026-01-31
+    kcat … | pik ingest - --batch-key orders-2026-01-31
 
     # a file with other fields: a JMESPath expression for each
     pik ingest hooks.jsonl --map source="'github'" --map event_type=event \\
         --map entity_id=body.repository.full_name --map event_time=body.at \\
         --map payload=body --time-format auto
 
-    # JSON in a text of the record, as kcat -J prints it; docs/inputs.md lists the functions
+    # JSON inside a string of the record, as kcat -J prints it; docs/inputs.md lists the functions
     pik ingest messages.jsonl --map source=topic --map event_type="'order'" \\
         --map entity_id='lower(parse_json(payload).customer)' --map event_time=ts \\
         --map payload='parse_json(payload)' --time-format epoch_ms
@@ -59,7 +59,7 @@ if TYPE_CHECKING:
     pik ingest --guess orders.csv
     pik ingest events.jsonl --dry-run
 
-    # records of a usual producer: a shipped mapping, or one of pik.toml
+    # records of a well-known producer: a shipped mapping, or one of pik.toml
     pik ingest trail.json.gz --mapping cloudtrail
 
     # CSV, Parquet, logs, the output of kcat are records with other fields
@@ -84,12 +84,13 @@ def ingest(
         Literal["reject", "stop"] | None,
         option(
             "--on-invalid ACTION",
-            "stop: stop. reject (default): keep it as rejected; given, even if --map fits no early record.",
+            "Invalid records: reject (default) keeps them, with reasons; stop ends there. If reject is given, a file"
+            " whose first records are all invalid is read, too.",
         ),
     ] = None,
     on_conflict: Annotated[
         Literal["record", "fail"],
-        option("--on-conflict ACTION", "An idempotency key with other content: record or fail."),
+        option("--on-conflict ACTION", "A known idempotency key with other content: record it, or fail."),
     ] = "record",
     again: Annotated[
         bool, option("--again", "Record content that was ingested before as one more delivery of each event.")

@@ -149,7 +149,13 @@ MAPPINGS = Schema(
         "those of pik.toml first",
         Column("name", str),
         Column("from", str, "`pik.toml` or `shipped`", get="origin", text=_from),
-        Column("file_patterns", list[str], "of names of files for which it is taken by itself", get="files", drop=1),
+        Column(
+            "file_patterns",
+            list[str],
+            "patterns of the names of files that it reads without `--mapping`",
+            get="files",
+            drop=1,
+        ),
         Column("replaces_shipped", bool, "whether a shipped mapping has the same name", get=_is_shadowing, detail=True),
         Column("description", str | None, wrap=True),
     ),
@@ -160,7 +166,7 @@ MAPPING = Schema(
     Field("name", str),
     Field("from", str, "`pik.toml` or `shipped`", get="origin"),
     Field("description", str | None),
-    Field("file_patterns", list[str], "of names of files for which it is taken by itself", get="files"),
+    Field("file_patterns", list[str], "patterns of the names of files that it reads without `--mapping`", get="files"),
     Field(
         "options",
         list[str],

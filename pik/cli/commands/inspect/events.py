@@ -82,7 +82,7 @@ def events(
     min_lag: Annotated[str | None, option("--min-lag DURATION", "Only with at least this lag: 90s, 15m, 2h.")] = None,
     kind: Annotated[
         Literal["accepted", "exact", "conflict"],
-        option("--class CLASS", "accepted (the default): deliveries that count; or exact or conflict duplicates."),
+        option("--class CLASS", "accepted: deliveries that count; exact, conflict: duplicates of that kind."),
     ] = "accepted",
     where: Annotated[
         str | None, option("--where SQL", "Only those that meet a condition, as in a metric's where.")
@@ -107,18 +107,21 @@ def events(
     fail_if_any: Annotated[bool, option("--fail-if-any", "Exit with 1 if there is any.")] = False,
     fail_if_none: options.FailIfNone = False,
 ) -> int | None:
-    """List the events of an entity, or of a window over all, oldest first, or count them.
+    """List the events of an entity, or of all entities, oldest first, or count them.
 
     On a terminal the first 50, without --limit; through a pipe and in the other formats all of them.
     Lag is received_time (or ingest_time without one) minus event_time; a negative one is clock skew. Duplicates are
     counted under deliveries; --class lists them, each with its own batch and seq. Recorded corrections hold: events
     are shown when they happened according to these, and what does not count is left out, unless --as-received shows
-    what came. The window is that of event_time,
-    --recorded-since and --recorded-until are about when the index recorded a delivery. An event is not counted because
-    there is no current value of its entity and bucket (no value), because it was recorded after that value was computed
-    (late), because it counts there only since a later rebuild of the index (verdict) or a later correction (corrected),
-    or because the metric's condition leaves it out (filter). --follow looks for newly recorded deliveries every two
-    seconds and shows each once, in the order of recording, as a table or with --format jsonl.
+    what came. The window is that of event_time; --recorded-since and --recorded-until are about when the index recorded
+    a delivery.
+
+    --not-counted says why the current value does not count an event: there is no value of its entity and bucket (no
+    value), it was recorded after the value was computed (late), it counts there only since a later rebuild of the index
+    (verdict) or a later correction (corrected), or the metric's condition leaves it out (filter).
+
+    --follow looks for newly recorded deliveries every two seconds and shows each once, in the order of recording, as a
+    table or with --format jsonl.
     """
     from pik.model.delivery import Filter
     from pik.usecases.inspect.events import list_events, nothing_matches

@@ -68,8 +68,8 @@ def lag(
     """Show how long events took to arrive, as percentiles and as a histogram.
 
     Lag is received_time (or ingest_time without one) minus event_time; a negative one is clock skew, and is kept.
-    Only what counts is measured, at the times that corrections give it, or with --as-received what was accepted, at its
-    own times; duplicates are not. Percentiles are exact, by nearest rank: the smallest lag that
+    Only events that count are measured, at the times that corrections give them; with --as-received all accepted ones,
+    at their own times. Duplicates are not measured. Percentiles are exact, by nearest rank: the smallest lag that
     at least so many percent of the events do not exceed. With --warn-after and --error-after a group's state is that of
     its slowest event. Exit codes: 0 also for warnings and where there are no events, 1 if a group's state is error. On
     a terminal the first 50 groups, without --limit.

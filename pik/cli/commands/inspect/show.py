@@ -32,7 +32,7 @@ from pik.model.instant import parse_instant
 def show(
     cli: Context,
     event_id: Annotated[str, argument("EVENT_ID", "An event id, or its beginning.")],
-    limit: Annotated[int, option("--limit N", "Show at most N deliveries (default 100).", min=1)] = 100,
+    limit: Annotated[int, option("--limit N", "Show at most N deliveries.", min=1)] = 100,
 ) -> None:
     """Show one event: its content, every delivery with its raw line, and which aggregates counted it.
 

@@ -368,7 +368,7 @@ EXPLANATION = Schema(
     ),
     Rows(
         "events",
-        "with `--events`: by cause, then event_id",
+        "by cause, then event_id",
         Column("cause", str, get=lambda row: row[0].cause),
         Column("event_id", EventId, get=lambda row: row[0].change.event_id),
         Column("event_time", Instant | None, get=lambda row: row[0].delivery and row[0].delivery.event_instant),

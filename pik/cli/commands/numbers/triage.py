@@ -133,7 +133,7 @@ TRIAGE = Schema(
         *_COLUMNS,
         empty=_nothing,
     ),
-    Rows("known", "with `--baseline`: what it has already; not counted", *_COLUMNS, only="with `--baseline`"),
+    Rows("known", "what the baseline has already; not counted", *_COLUMNS, only="with `--baseline`"),
     Rows(
         "checks",
         "every check that ran",

@@ -207,7 +207,7 @@ CORRECT = Schema(
         Column("statement", str, "the assumption, resolved", get=lambda row: str(row.planned.assumption), wrap=True),
         Column("deliveries", Count, "that it is about", get=_of("deliveries"), drop=1),
         Column("events", Count, "of which these are", get=_of("events"), detail=True),
-        Column("taken_out", Count | None, "events that count no more; null: none", get=_of("taken_out"), rare=True),
+        Column("taken_out", Count | None, "events that no longer count; null: none", get=_of("taken_out"), rare=True),
         Column("moved", Count | None, "events that count at another time; null: none", get=_of("moved"), rare=True),
         Column(
             "replaced",

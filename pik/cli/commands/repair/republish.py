@@ -261,7 +261,7 @@ def list_(cli: Context, limit: options.Limit = None) -> None:
 def show(
     cli: Context,
     republish_id: _Id,
-    limit: Annotated[int, option("--limit N", "Show at most N failures (default 100).", min=1)] = 100,
+    limit: Annotated[int, option("--limit N", "Show at most N failures.", min=1)] = 100,
 ) -> None:
     """Show a republish: who sent what, when, why and where to, how far it is, and what was refused, with reasons."""
     from pik.usecases.republish.send import is_sending

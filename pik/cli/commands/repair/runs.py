@@ -199,7 +199,7 @@ def _matched_text(run: Run) -> str | None:
     """Return for people what the number is of a run that a correction chose: its events may count no more."""
     if run.request.correction is None or run.events_matched is None:
         return None
-    return f"{run.events_matched:,} of the correction count there now"
+    return f"{run.events_matched:,}, those of the correction's events that count now"
 
 
 PLAN = (
