@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import random
 import re
+import shutil
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +22,11 @@ from pik.model.metric import Definition, FailedAggregate, Failures, RunState, Ta
 from pik.ports.backup import PointerRow, VersionRow
 from pik.ports.store import Store
 from pik.runtime import SILENT
+from pik.stores import open_store
 from pik.usecases.care.backup import backup, restore
 from pik.usecases.metrics.definitions import add_version
 from pik.usecases.metrics.retire import retire
+from tests.support.faults import Crash
 
 from .conftest import STORES, aws_store, local_store
 from .test_republishes import refusal, republish_of
@@ -345,3 +349,62 @@ def test_an_older_backup_lists_what_it_lacks_and_that_ends_it(tmp_path: Path) ->
     add_version(store.metrics, Definition(name="b", value="count(*)"), 4)
     store.promotions.promote(RUNS[2], 12, "once more")
     assert list(store.state_audit.problems()) == []
+
+
+@pytest.mark.parametrize(("call", "step"), [("fsync", 4), ("link", 3), ("replace", 1), ("unlink", 3)])
+def test_promise_1_a_restore_that_dies_at_any_call_of_the_system_is_resumed_by_the_same_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, step: int
+) -> None:
+    store, file = local_store(tmp_path / "one"), tmp_path / "state.backup"
+    live(store)
+    before = answers(store)
+    digest = backup(store, file, QUIET).digest
+    add_version(store.metrics, Definition(name="b", value="count(*)"), 3)
+    drop_state(store)
+    died = 0
+    for number in range(1, 100, step):
+        root = tmp_path / f"store{number}"
+        shutil.copytree(store.url, root)
+        (root / "state.db").unlink(missing_ok=True)
+        with monkeypatch.context() as patch:
+            made = dying_at(patch, call, number)
+            with suppress(Crash):
+                restore(open_store(str(root)), file, QUIET)
+        again = open_store(str(root))
+        if len(made) < number:
+            break
+        died += 1
+        if not again.backup.has_state(digest):  # else it died after the last thing that it had to do
+            assert [name.split()[0] for name in restore(again, file, QUIET).lacking] == ["metric"], number
+        assert list(again.state_audit.problems()) == [], number
+        assert answers(again) == before
+        with pytest.raises(StoreError, match="already has state"):
+            restore(again, file, QUIET)
+    assert died > (call == "fsync")
+
+
+def dying_at(patch: pytest.MonkeyPatch, name: str, number: int) -> list[str]:
+    """The process ends at the n-th call; the calls that were made."""
+    real, made = getattr(os, name), list[str]()
+
+    def call(*arguments: Any, **options: Any) -> Any:
+        made.append(name)
+        if len(made) == number:
+            raise Crash
+        return real(*arguments, **options)
+
+    patch.setattr(os, name, call)
+    return made
+
+
+def test_a_state_that_went_on_is_not_taken_for_an_interrupted_restore(tmp_path: Path) -> None:
+    store, file = local_store(tmp_path / "one"), tmp_path / "state.backup"
+    live(store)
+    digest = backup(store, file, QUIET).digest
+    drop_state(store)
+    restore(store, file, QUIET)
+    (Path(store.url) / "state" / "restoring.json").write_text(f'{{"name":"{digest}","lacking":[]}}')
+    store.promotions.promote(RUNS[1], 11, "goes on")
+    for said in ("holds state already", "already has state"):
+        with pytest.raises(StoreError, match=said):
+            restore(store, file, QUIET)

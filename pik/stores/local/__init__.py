@@ -24,8 +24,9 @@ from pik.runtime.storage import sync, sync_directory
 from pik.stores import FORMAT, expect_format
 from pik.stores.local.access import inherit, make_directory
 from pik.stores.local.aggregates import LocalAggregates
-from pik.stores.local.backup import LocalBackup, LocalCopy
+from pik.stores.local.backup import LocalBackup
 from pik.stores.local.batches import LocalBatches
+from pik.stores.local.copy import LocalCopy
 from pik.stores.local.corrections import LocalCorrections
 from pik.stores.local.index import LocalIndex, index_database
 from pik.stores.local.raw import LocalRaw

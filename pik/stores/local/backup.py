@@ -1,11 +1,11 @@
-"""The rows of state.db: backup, restore, and taking over those of the store that this one is a copy of."""
+"""The rows of state.db: backup and restore."""
 
 from __future__ import annotations
 
 import sqlite3
-from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import groupby
 from operator import itemgetter
@@ -14,9 +14,7 @@ from typing import Any
 
 import msgspec
 
-from pik.errors import Damaged, StoreError
-from pik.model.instant import Window
-from pik.model.metric import EVENT_COUNT, Aggregate, Metric
+from pik.errors import StoreError
 from pik.ports.backup import (
     LetterRow,
     MetricRow,
@@ -31,13 +29,15 @@ from pik.ports.backup import (
     Written,
 )
 from pik.ports.state import Promotion
-from pik.ports.store import TakenOver
-from pik.stores.local.aggregates import insert_promotion, note_written, version_columns
-from pik.stores.local.lock import holding
+from pik.runtime.new_file import created_whole
+from pik.runtime.storage import sync_directory
+from pik.stores.local.access import make_directory
+from pik.stores.local.aggregates import insert_promotion, note_written
 from pik.stores.local.republishes import all_refusals, all_republishes, refusal_row, republish_row
 from pik.stores.local.runs import all_letters, all_runs, insert_run, insert_tasks, letter_row, task_columns
 from pik.stores.local.sqlite import Database
 from pik.stores.local.state import (
+    COPIES,
     METRIC,
     POINTER_DIGEST,
     PROMOTION,
@@ -46,15 +46,14 @@ from pik.stores.local.state import (
     WRITER_DIGEST,
     Copied,
     copy_rows,
+    foreign_copies,
     insert_metric,
-    set_aside_copies,
+    set_aside,
 )
 from pik.stores.state_rows import (
-    RowTally,
     damaged_row,
     failures_of,
     lost_version,
-    metric_columns,
     metric_of,
     pointer_digest,
     read_task,
@@ -94,25 +93,75 @@ class LocalBackup:
         with self.database.snapshot() as connection:
             yield _rows(connection, self.database.path.parent)
 
-    def has_state(self, resuming: str = "") -> bool:  # noqa: ARG002 - an interrupted restore leaves nothing
+    def has_state(self, resuming: str = "") -> bool:
+        under_way = self._under_way()
+        if under_way is not None and under_way.name == resuming:
+            return False
         return self.database.path.exists() and _has_rows(self.database.read())
 
-    def restore(self, rows: Iterable[Row], name: str) -> tuple[str, ...]:  # noqa: ARG002
+    def restore(self, rows: Iterable[Row], name: str) -> tuple[str, ...]:
+        """The rows come in one transaction. From before it until the copies agree with the rows a mark says that the
+        same call goes on."""
         self.database.create()
+        resumed = self._under_way()
+        under_way = resumed if resumed is not None and resumed.name == name else UnderWay(name)
         with self.database.write() as connection:
-            if _has_rows(connection):
-                raise StoreError(f"{self.database.path} holds state already")
-            restoring = _Restoring(connection)
-            for row in rows:
-                restoring.insert(row)
-            restoring.finish()
-        lacking = set_aside_copies(self.database)
+            if not _has_rows(connection):
+                self._mark(under_way)
+                restoring = _Restoring(connection)
+                for row in rows:
+                    restoring.insert(row)
+                restoring.finish()
+            elif under_way is not resumed or not _has_all(connection, rows):
+                self._marked.unlink(missing_ok=True)
+                raise StoreError(
+                    f"{self.database.path} holds state already", hint="restore into a new store: pik init --store DIR"
+                )
+        foreign = foreign_copies(self.database)
+        lacking = {*under_way.lacking, *filter(None, foreign.values())}
+        under_way = UnderWay(name, tuple(sorted(lacking)))
+        self._mark(under_way)  # before the files that say so are moved
+        set_aside(self.database.path.parent, foreign)
         copy_rows(self.database)
-        return lacking
+        self._marked.unlink()
+        sync_directory(self._marked.parent)
+        return under_way.lacking
+
+    @property
+    def _marked(self) -> Path:
+        return self.database.path.parent / COPIES / "restoring.json"
+
+    def _under_way(self) -> UnderWay | None:
+        """Return the restore that was interrupted, if there is one."""
+        try:
+            return msgspec.json.decode(self._marked.read_bytes(), type=UnderWay)
+        except (FileNotFoundError, msgspec.MsgspecError, UnicodeDecodeError):
+            return None
+
+    def _mark(self, under_way: UnderWay) -> None:
+        make_directory(self._marked.parent)
+        with created_whole(self._marked, replace=True) as file:
+            file.write(msgspec.json.encode(under_way) + b"\n")
+
+
+class UnderWay(msgspec.Struct, frozen=True):
+    """A restore that has not ended: its name, and what the store had copies of that its rows lack."""
+
+    name: str
+    lacking: tuple[str, ...] = ()
 
 
 def _has_rows(connection: sqlite3.Connection) -> bool:
     return any(connection.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchone() for table in _TABLES)
+
+
+def _has_all(connection: sqlite3.Connection, rows: Iterable[Row]) -> bool:
+    """Return whether there are as many definitions, runs and promotions as in the rows: nothing came after them."""
+    tables = {MetricRow: "metric", RunRow: "run", Promotion: "promotion"}
+    counts = Counter(tables[type(row)] for row in rows if type(row) in tables)
+    return all(
+        connection.execute(f"SELECT count(*) FROM {table}").fetchone() == (counts[table],) for table in tables.values()
+    )
 
 
 def _rows(connection: sqlite3.Connection, root: Path) -> Iterator[Row | Omitted]:
@@ -253,120 +302,3 @@ class _Restoring:
         ).fetchone()
         if lost:
             raise lost_version(*lost)
-
-
-_TAKING = """
-CREATE TEMP TABLE IF NOT EXISTS taking (
-    run_id TEXT, metric TEXT, bucket INTEGER, entity TEXT, value TEXT, inputs INTEGER,
-    input_ids BLOB, input_contents BLOB,
-    metric_version INTEGER, known_until INTEGER, reason TEXT, actor TEXT, current INTEGER
-)
-"""
-
-_IN_SCOPE = """
-current c JOIN temp.scope s ON c.metric = s.metric AND c.bucket >= s.start AND c.bucket < s.end
-WHERE (:entities IS NULL OR c.entity IN (SELECT value FROM json_each(:entities)))
-"""
-
-# What is current in scope and will be no more, and how much of that a run of this store's own had written.
-_LEAVING = f"""
-SELECT count(*), count(r.run_id) FROM (SELECT c.* FROM {_IN_SCOPE}) c
-JOIN writer w ON w.number = c.writer LEFT JOIN run r USING (run_id)
-WHERE NOT EXISTS (
-    SELECT 1 FROM temp.taking t
-    WHERE t.current AND (t.metric, t.bucket, t.entity, t.run_id) = (c.metric, c.bucket, c.entity, w.run_id)
-)
-"""
-
-_COMING = """
-SELECT count(*), coalesce(sum(c.writer IS NULL), 0) FROM temp.taking t
-LEFT JOIN current c ON (c.metric, c.bucket, c.entity) = (t.metric, t.bucket, t.entity)
-WHERE t.current
-"""
-
-_KEEP = f"""
-INSERT OR IGNORE INTO version
-SELECT v.*, {VERSION_DIGEST} FROM (
-    SELECT t.metric, t.bucket, t.entity, w.number AS writer, t.value, t.inputs, t.input_ids, t.input_contents,
-        NULL AS base, t.metric_version, t.known_until, t.reason, t.actor
-    FROM temp.taking t JOIN writer w USING (run_id)
-) v
-RETURNING writer, digest
-"""
-
-
-@dataclass(slots=True)
-class LocalCopy:
-    """`source` is the URL of the store that this one is a copy of; `locks` is the store's lock file."""
-
-    source: str
-    database: Database
-    locks: Path
-
-    def pulling(self) -> AbstractContextManager[None]:
-        return holding(self.locks, "a pull")
-
-    def take_metrics(self, metrics: Iterable[Metric]) -> int:
-        with self.database.write() as connection:
-            new = sum(_take_metric(connection, metric) for metric in metrics if metric != EVENT_COUNT)
-        copy_rows(self.database)
-        return new
-
-    def take_aggregates(
-        self, scopes: Mapping[str, Window], entities: Sequence[str], rows: Iterable[Aggregate]
-    ) -> TakenOver:
-        # Rows are read from the source while they are staged: before anything is locked, and in bounded memory.
-        with self.database.staging() as connection:
-            connection.execute(_TAKING)
-            connection.execute("CREATE TEMP TABLE IF NOT EXISTS scope (metric TEXT, start INTEGER, end INTEGER)")
-            connection.execute("DELETE FROM temp.taking")
-            connection.execute("DELETE FROM temp.scope")
-            windows = [(name, window.start, window.end) for name, window in scopes.items()]
-            connection.executemany("INSERT INTO temp.scope VALUES (?, ?, ?)", windows)
-            connection.executemany(
-                "INSERT INTO temp.taking VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", map(_columns, rows)
-            )
-        named = {"entities": msgspec.json.encode(sorted(set(entities))).decode() if entities else None}
-        with self.database.write() as connection:
-            leaving, replaced = connection.execute(_LEAVING, named).fetchone()
-            current, added = connection.execute(_COMING).fetchone()
-            connection.execute("INSERT OR IGNORE INTO writer (run_id) SELECT DISTINCT run_id FROM temp.taking")
-            kept: defaultdict[int, RowTally] = defaultdict(RowTally)
-            for writer, digest in connection.execute(_KEEP):
-                kept[writer].add(digest)
-            for writer, tally in kept.items():
-                note_written(connection, writer, Written(0, 0, 0, 0, tally.count, tally.xor.hex()))
-            connection.execute(
-                "DELETE FROM current WHERE (metric, bucket, entity) IN"
-                f" (SELECT c.metric, c.bucket, c.entity FROM {_IN_SCOPE})",
-                named,
-            )
-            try:
-                connection.execute(
-                    f"INSERT INTO current SELECT c.*, {POINTER_DIGEST} FROM ("
-                    "SELECT t.metric, t.bucket, t.entity, w.number AS writer"
-                    " FROM temp.taking t JOIN writer w USING (run_id) WHERE t.current) c"
-                )
-            except sqlite3.IntegrityError:
-                raise Damaged("of one value, two versions are said to be current", hint="use another copy") from None
-        return TakenOver(current, sum(tally.count for tally in kept.values()), leaving + added, replaced)
-
-
-def _take_metric(connection: sqlite3.Connection, metric: Metric) -> bool:
-    """Keep a version; return whether it is new."""
-    *_, definition, _, _, _, _, retired = metric_columns(metric)
-    added = insert_metric(connection, metric)
-    found = connection.execute(
-        "SELECT definition, retired FROM metric WHERE name = ? AND version = ?", (metric.name, metric.version)
-    ).fetchone()
-    if found != (definition, retired):
-        raise StoreError(
-            f"{metric.name} has another version {metric.version} in this copy, applied here, than in its source",
-            hint="pull into a new directory",
-        )
-    return added
-
-
-def _columns(aggregate: Aggregate) -> tuple[object, ...]:
-    why = aggregate.metric_version, aggregate.known_until, aggregate.reason, aggregate.actor
-    return aggregate.run_id, *version_columns(aggregate.computed), *why, aggregate.current

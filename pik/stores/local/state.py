@@ -8,7 +8,7 @@ in between leaves a row without its file, which the next writer creates.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -267,22 +267,27 @@ def copy_rows(database: Database) -> None:
                 )
 
 
-def set_aside_copies(database: Database) -> tuple[str, ...]:
-    """Move the files that differ from the rows, or have no row, to state/replaced, and return what they are of:
-    definitions and promotions that a restored state lacks."""
-    root, lacking = database.path.parent, []
+def foreign_copies(database: Database) -> dict[str, str | None]:
+    """Return the files that differ from the rows, or have no row: their paths relative to the store, with what they are
+    of (None: an altered copy of a row, which is written again)."""
+    root, found = database.path.parent, dict[str, str | None]()
     for kind in KINDS:
         with database.translated():
             rows = {kind.key(values): values for values in kind.rows(database.writer())}
-        for file in list(LocalRaw(root).objects(f"{COPIES}/{kind.table}/")):
+        for file in LocalRaw(root).objects(f"{COPIES}/{kind.table}/"):
             copy = kind.read(root, file.key)
             if copy is None or copy != rows.get(file.key):
-                place = root / COPIES / "replaced" / file.key.removeprefix(f"{COPIES}/")
-                make_directory(place.parent)
-                (root / file.key).replace(place)
-                if copy is not None or file.key not in rows:  # an altered copy of a row is written again
-                    lacking.append(kind.describe(copy, file.key))
-    return tuple(lacking)
+                is_altered = copy is None and file.key in rows
+                found[file.key] = None if is_altered else kind.describe(copy, file.key)
+    return found
+
+
+def set_aside(root: Path, keys: Iterable[str]) -> None:
+    """Move these files to state/replaced."""
+    for key in keys:
+        place = root / COPIES / "replaced" / key.removeprefix(f"{COPIES}/")
+        make_directory(place.parent)
+        (root / key).replace(place)
 
 
 _SELECT = f"SELECT {', '.join(METRIC.columns)}, digest IS {METRIC.digest} FROM metric"

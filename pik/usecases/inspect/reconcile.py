@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import IO
 
 import msgspec
 import zstandard
@@ -136,7 +137,7 @@ def reconcile(
     if scope.where is not None:
         _check_where(engine, scope.where)
     wanted, _ = of_entities(chosen(store.metrics, metrics), scope.entities)
-    with scratch() as directory, ExitStack() as stack:
+    with scratch() as directory, ExitStack() as outputs, ExitStack() as stack:
         log = read_log(sources, reading, directory, workers, progress)
         if log.first is None or log.last is None:
             raise NothingSelected(f"{_named(log)} has no event", hint=f"{log.rejected:,} of its records are not events")
@@ -157,7 +158,8 @@ def reconcile(
         if comparison.counts["missing"]:
             expect_held(store, widest(window, wanted), entities)  # before anything is written
             missing = directory / "missing.zst"
-            comparison.write_missing(missing, write)
+            lines = None if write is None else outputs.enter_context(created_whole(write, "--write"))
+            comparison.write_missing(missing, lines)
             stack.close()  # the engine's memory is needed again
             overrides = Overrides(added=[(missing, comparison.counts["missing"])])
             changed = impact(store, engine, window, overrides, entities=entities, metrics=metrics)
@@ -298,20 +300,14 @@ class _Comparison:
                 Mismatch(finding, event_id, time, source, event_type, entity_id, log, record, batch_id, seq)
             )
 
-    def write_missing(self, raw: Path, lines: Path | None) -> None:
-        """Write the missing events, as raw lines and, if wanted, as JSON lines to ingest. Raises UsageError,
-        StoreError."""
+    def write_missing(self, raw: Path, lines: IO[bytes] | None) -> None:
+        """Write the missing events, as raw lines and, if wanted, as JSON lines to ingest."""
         compressor = zstandard.ZstdCompressor(level=1, write_checksum=True)
-        with ExitStack() as stack:
-            file = stack.enter_context(open(raw, "wb"))
-            writer = stack.enter_context(compressor.stream_writer(file))
-            sent = None
-            if lines is not None:
-                sent = stack.enter_context(created_whole(lines, "--write"))
+        with open(raw, "wb") as file, compressor.stream_writer(file) as writer:
             for delivery, line in self._missing():
                 writer.write(line + b"\n")
-                if sent is not None:
-                    sent.write(sent_line(delivery) + b"\n")
+                if lines is not None:
+                    lines.write(sent_line(delivery) + b"\n")
 
     def _missing(self) -> Iterator[tuple[Delivery, bytes]]:
         parts = self.counts["missing"] // HELD + 1
