@@ -23,6 +23,7 @@ from pik.inputs.copies import seekable
 from pik.inputs.parquet_rows import MAGIC, open_parquet
 from pik.inputs.source import Source
 from pik.model.calendar import Buckets
+from pik.model.identity import canonical_number
 from pik.model.instant import format_instant
 from pik.model.metric import ALL_ENTITIES, decimal_text
 
@@ -41,6 +42,7 @@ _PEEKED = 100  # records of JSON lines whose fields are the columns
 _BATCH = 8192  # rows of Parquet
 _DIGITS = 100  # of a number, at most; a DECIMAL holds 38
 _NUMBER = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d{1,2})?", re.ASCII)
+_UTF_16 = b"\xff\xfe", b"\xfe\xff"
 _UNPRINTABLE = re.compile("[\0-\x1f\x7f\ud800-\udfff]")
 
 
@@ -178,8 +180,10 @@ class Table:
 
     def _entity(self, line: int, column: str | None, cell: Any) -> str:
         if isinstance(cell, int | Decimal) and not isinstance(cell, bool) and cell == int(cell):
-            return str(cell)
+            return canonical_number(str(cell))  # as events have it: 501 of 501.0
         why = "the entity is empty" if cell in (None, "") else f"{str(cell)[:40]!r} cannot be an entity"
+        if isinstance(cell, str) and (shown := cell.encode(errors="surrogateescape")) != cell.encode(errors="replace"):
+            why = f"'{shown.decode(errors='backslashreplace')[:40]}' is not UTF-8"
         raise self._refused(line, f"{column}: {why}" if column else "no entity: the file has no column of them")
 
     def _refused(self, line: int, why: str) -> InputError:
@@ -271,6 +275,8 @@ def _table(stream: io.BufferedReader, source: Source) -> Iterator[Table]:
         with seekable(stream) as file:
             yield _parquet(file, source.name)
         return
+    if head.startswith(_UTF_16):
+        raise InputError(f"{source.name} is UTF-16", hint="iconv -f UTF-16 -t UTF-8 makes UTF-8 of it")
     if b"\0" in head or head.startswith((b"PK\x03\x04", b"Obj\x01", b"ORC")):
         raise InputError(f"{source.name} is a binary file, not a table of numbers", hint=READS)
     text = io.TextIOWrapper(cast(BinaryIO, stream), encoding="utf-8-sig", errors="surrogateescape", newline="")

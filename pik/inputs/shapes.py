@@ -29,8 +29,8 @@ _MAGIC = {
     b"7z\xbc\xaf\x27\x1c": ("a 7z archive", "7z x -so {file} | pik ingest -"),
     b"SQLite format 3\0": ("a SQLite database", "sqlite3 -json {file} 'SELECT * FROM TABLE' | pik ingest -" + _MAPS),
     b"ARROW1": ("an Arrow file", "duckdb, or Python with pyarrow, writes it as JSON lines"),
-    b"\xff\xfe": ("UTF-16", "iconv -f UTF-16 -t UTF-8 {file} | pik ingest -"),
-    b"\xfe\xff": ("UTF-16", "iconv -f UTF-16 -t UTF-8 {file} | pik ingest -"),
+    b"\xff\xfe": ("UTF-16", "--encoding utf-16 reads it"),
+    b"\xfe\xff": ("UTF-16", "--encoding utf-16 reads it"),
 }  # fmt: skip
 _MAGICS = tuple(_MAGIC)
 
@@ -72,10 +72,11 @@ def refuse_binary(head: bytes, name: str) -> None:
         raise Shape(what, hint).error(name)
     if b"\0" not in head and head[257:262] != b"ustar":
         return
-    for first, encoding in ((1, "UTF-16LE"), (0, "UTF-16BE")):
+    for first, encoding in ((1, "utf-16-le"), (0, "utf-16-be")):
         high, low = head[first:1024:2], head[1 - first : 1024 : 2]
         if len(low) > 1 and high.count(0) > 0.8 * len(high) and low.count(0) < 0.2 * len(low):
-            raise Shape(encoding, f"iconv -f {encoding} -t UTF-8 {{file}} | pik ingest -").error(name)
+            what = f"{encoding.upper()} without a byte order mark"
+            raise Shape(what, f"--encoding {encoding} reads it").error(name)
     if head[257:262] == b"ustar":
         raise Shape("a tar archive", "tar -xOf {file} | pik ingest -").error(name)
     text = head.replace(b"\0", b"")
@@ -109,6 +110,8 @@ def recognize(head: bytes, name: str, *, whole: bool, mapped: bool) -> Layout | 
         return _markup(start) or JSON_LINES
     if start.startswith("{") and (found := _values(text.strip(), filled, whole=whole, mapped=mapped)) is not None:
         return found
+    if len(filled) > 1 and all(map(_before_comma, filled[:-1])):
+        return Shape("JSON lines with a comma after each", "sed 's/,[[:space:]]*$//' {file} | pik ingest -")
     objects = (record for line in filled if (record := _object(line)) is not None)
     first = next(objects, None)
     if first is not None:
@@ -116,6 +119,11 @@ def recognize(head: bytes, name: str, *, whole: bool, mapped: bool) -> Layout | 
     if start.startswith("{"):
         return JSON_LINES
     return _prefixed(filled) or _usual(filled) or _table(text, name, whole) or _log(filled) or JSON_LINES
+
+
+def _before_comma(line: str) -> bool:
+    """Whether a line is an object and a comma, as inside of an array."""
+    return line.rstrip().endswith("},") and _object(line.rstrip()[:-1]) is not None
 
 
 def _object(line: str) -> dict[str, object] | None:

@@ -265,6 +265,8 @@ def read_json_slowly(raw: bytes, what: str) -> Any:
         text = raw.decode()
     except UnicodeDecodeError as error:
         raise Invalid(f"{what} is not UTF-8 (byte {error.start + 1})") from None
+    if text.startswith("\ufeff"):
+        raise Invalid(f"{what} begins with a byte order mark, as where files with one were joined")
     if _depth(text) > MAX_DEPTH:
         raise Invalid(f"{what} is nested deeper than {MAX_DEPTH} levels")
 

@@ -70,6 +70,8 @@ def table(delimiter: str = ",") -> str:
             "CSV whose lines end in a carriage return alone",
             "tr '\\r' '\\n' < {name} | pik ingest -",
         ),
+        (LINES.replace("}\n", "},\n"), "JSON lines with a comma after each", "sed 's/,[[:space:]]*$//' {name} | pik"),
+        (LINES.replace("}\n{", "}, \n{"), "JSON lines with a comma after each", "sed"),
         ('<?xml version="1.0"?>\n<a><b/></a>\n', "XML", "xq"),
         ("<records>\n <r a='1'/>\n</records>", "XML", "xq"),
         ("<!DOCTYPE html><html>", "an HTML page", "error page"),
@@ -170,11 +172,15 @@ def test_binary_files_are_recognised_by_their_first_bytes(tmp_path: Path) -> Non
     (tmp_path / "a.avro").write_bytes(b"Obj\x01\x04\x16")
     (tmp_path / "a.lz4").write_bytes(b"\x04\x22\x4d\x18\0")
     (tmp_path / "a.zip").write_bytes(b"PK\x03\x04")
-    (tmp_path / "a.txt").write_text(LINES, encoding="utf-16")
-    for name, said in (("a.avro", "Avro"), ("a.lz4", "lz4"), ("a.zip", "zip"), ("a.txt", "UTF-16")):
+    for name, said in (("a.avro", "Avro"), ("a.lz4", "lz4"), ("a.zip", "zip")):
         with pytest.raises(InputError, match=f"it looks like .*{said}") as error:
             examine(file_source(str(tmp_path / name)), None)
         assert "| pik ingest -" in error.value.hint
+    for encoding in ("utf-16", "utf-16-le", "utf-16-be"):
+        (tmp_path / "a.txt").write_text(LINES, encoding=encoding)
+        with pytest.raises(InputError, match=f"it looks like {encoding.upper()}") as error:
+            examine(file_source(str(tmp_path / "a.txt")), None)
+        assert error.value.hint == f"--encoding {encoding} reads it"
     for number, data in enumerate([b"\x7fELF\x02\x01\0\0", b"\0\x01\x02", b"\xff\0\xfe\x80" * 50]):
         (tmp_path / str(number)).write_bytes(data)
         with pytest.raises(InputError, match="is a binary file, not JSON lines"):

@@ -286,7 +286,7 @@ def test_a_compressed_input_with_a_flipped_bit_is_an_error(name: str) -> None:
     [
         ('{"a":1}\n'.encode("utf-16"), "looks like UTF-16"),
         (b"\xfe\xff\x00{", "looks like UTF-16"),
-        ('{"a":1}\n'.encode("utf-16-le"), "looks like UTF-16LE"),
+        ('{"a":1}\n'.encode("utf-16-le"), "looks like UTF-16-LE without"),
         (b"SQLite format 3\0", "looks like a SQLite database"),
         (b"Obj\x01\x04\x16", "looks like an Avro file"),
         (b"\x7fELF\2\1\0\0", "is a binary file"),
