@@ -78,8 +78,9 @@ Assume = Annotated[
     list[str] | None,
     option(
         "--assume KIND=VALUE",
-        "Compute as if (repeatable): without=EVENT_ID, without-batch=BATCH, with=@FILE (and mapping=NAME, "
-        "map=FIELD=JMESPATH, time-format=, timezone=, ambiguous=, max-line=, max-window=, as in `pik ingest`), "
+        "Compute as if (repeatable): without=EVENT_ID, without=suspects,SELECTION (and within=, same=PATH, as in `pik "
+        "duplicates`), without-batch=BATCH, with=@FILE (and mapping=NAME, map=FIELD=JMESPATH, time-format=, timezone=, "
+        "ambiguous=, max-line=, max-window=, as in `pik ingest`), "
         "delivery=EVENT_ID:N, conflicts=first|last, shift=DURATION,SELECTION, zone=ZONE,SELECTION, duplicates=counted, "
         "definition=@FILE.toml. SELECTION: source=, type=, entity=, batch=, from=, to=, where=SQL.",
     ),

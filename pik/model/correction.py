@@ -110,7 +110,7 @@ class Correction(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, 
     def has_selection(self) -> bool:
         """Whether its statement selects deliveries, so that it may hit some that come later."""
         if self.kind is CorrectionKind.WITHOUT:
-            return self.statement.startswith("without=selected,")
+            return self.statement.startswith(("without=selected,", "without=suspects"))
         return self.kind.moves or self.kind is CorrectionKind.CONFLICTS
 
     @property

@@ -22,6 +22,7 @@ from pik.model.instant import (
     MINUTE,
     SECOND,
     Window,
+    format_duration,
     format_instant,
     load_zone,
     parse_duration,
@@ -29,6 +30,7 @@ from pik.model.instant import (
 )
 from pik.model.layout import AUTO, Layout, read_layout
 from pik.model.layout import OPTIONS as LAYOUT
+from pik.model.path import EventPath
 from pik.model.times import AS_EVENTS, Times, read_times
 from pik.model.times import OPTIONS as TIMES
 
@@ -82,6 +84,31 @@ class WithoutSelected:
 
     def __str__(self) -> str:
         return f"without=selected,{self.criteria}"
+
+
+RETRIED_WITHIN = 5 * SECOND
+"""How long after an event one that looks like it is taken for a retry, where nothing else is said (nanoseconds)."""
+
+MOST_WITHIN = HOUR
+"""The longest that can be said."""
+
+
+@dataclass(frozen=True, slots=True)
+class WithoutSuspects:
+    """The selected events that look like an earlier one, at most `within` nanoseconds before, are out: it has the same
+    source, type and entity, and the same payload or, where there are paths, the same values there."""
+
+    criteria: Criteria
+    within: int = RETRIED_WITHIN
+    same: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        within = [] if self.within == RETRIED_WITHIN else [("within", format_duration(self.within))]
+        rule = _typed([*within, *(("same", path) for path in self.same)])
+        return ",".join([WITHOUT_SUSPECTS, *rule, *([str(self.criteria)] if self.criteria != Criteria() else [])])
+
+
+WITHOUT_SUSPECTS = "without=suspects"
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +244,7 @@ class OtherDefinition:
 Assumption = (
     Without
     | WithoutSelected
+    | WithoutSuspects
     | WithoutBatch
     | With
     | CountedDelivery
@@ -297,8 +325,10 @@ def read_assumption(text: str, read_ids: Callable[[str], tuple[str, ...]]) -> As
 def read_criteria(text: str) -> Criteria:
     """Return the criteria that `KEY=VALUE[,KEY=VALUE…]` describes: source, type, entity, batch, from, to and, as the
     last one, where. A value with a comma is quoted as in CSV. Raises Invalid."""
-    hint = "source=, type=, entity=, batch=, from=, to= and last where=SQL"
-    given = dict(_pairs(text, _SELECTION, "a selection", hint))
+    return _criteria(dict(_pairs(text, _SELECTION, "a selection", _SELECTION_HINT)))
+
+
+def _criteria(given: Mapping[str, str]) -> Criteria:
     start, end = (
         _written(name, given[name]) if name in given else default
         for name, default in (("from", ALL_TIME.start), ("to", ALL_TIME.end))
@@ -328,8 +358,10 @@ def _written(name: str, text: str) -> int:
 _TEXTS = tuple(field.name for field in fields(Criteria) if field.name != "window")
 _KEYS = {"event_type": "type"}
 _SELECTION = ("source", "type", "entity", "batch", "from", "to", "where")
+_SELECTION_HINT = "source=, type=, entity=, batch=, from=, to= and last where=SQL"
+_SUSPECTS = ("within", "same", *_SELECTION)
 _INPUT = ("with", "mapping", *LAYOUT, "map", *TIMES, "max-line", "max-window")
-_REPEATABLE = ("map", *TIMES)
+_REPEATABLE = ("map", "same", *TIMES)
 _MAY_BE_BLANK = ("null", "delimiter")
 _PAIR = re.compile(r'(?P<key>[a-z-]+)=(?:"(?P<quoted>(?:[^"]|"")*)"|(?P<plain>[^,]*))(?:,|$)')
 _COMMA = 'a value with a comma: "a,b"'
@@ -373,9 +405,22 @@ def _without(value: str, read_ids: ReadIds) -> Assumption:
     first, comma, rest = value.partition(",")
     if first == "selected":
         return WithoutSelected(_needed(rest))
+    if first == "suspects":
+        return _suspects(rest)
     if comma:
-        raise Invalid("expected one event_id, @FILE, or selected,SELECTION", hint="give --assume once for each event")
+        what = "expected one event_id, @FILE, selected,SELECTION, or suspects,SELECTION"
+        raise Invalid(what, hint="give --assume once for each event")
     return Without(read_ids(first[1:]) if first.startswith("@") else (_event_id(first),))
+
+
+def _suspects(text: str) -> Assumption:
+    pairs = _pairs(text, _SUSPECTS, "a selection of suspects", f"within=, same=PATH (repeatable), {_SELECTION_HINT}")
+    given = dict(pairs)
+    within = parse_duration(given["within"]) if "within" in given else RETRIED_WITHIN
+    if within > MOST_WITHIN:
+        raise Invalid(f"within={given['within']}: more than {format_duration(MOST_WITHIN)}", hint="such as within=30s")
+    same = tuple(EventPath(path, "same").text for key, path in pairs if key == "same")
+    return WithoutSuspects(_criteria(given), within, same)
 
 
 def _without_batch(value: str, _: ReadIds) -> Assumption:

@@ -112,6 +112,7 @@ def test_promise_10_a_number_under_a_scenario_is_the_same_on_every_store(
         "conflicts=last,source=web,to=2026-01-03",
         "duplicates=counted",
         "shift=-1h,entity=a",
+        "without=suspects,within=1h,same=source",
     ):
         assert values(away.store, assume(text)) == values(home.store, assume(text)), text
     day = window("02", "03")

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pik.errors import PikError, UsageError
-from pik.model.instant import HOUR, Window, parse_instant
+from pik.model.instant import HOUR, SECOND, Window, parse_instant
 from pik.model.scenario import (
     PLAIN,
     CountedConflict,
@@ -23,6 +23,7 @@ from pik.model.scenario import (
     WithoutBatch,
     WithoutCorrections,
     WithoutSelected,
+    WithoutSuspects,
     read_assumption,
     read_criteria,
     read_scenario,
@@ -50,6 +51,11 @@ def test_a_scenario_without_options_assumes_nothing() -> None:
         ("without=ABCD1234", Without(("abcd1234",))),
         ("without=@ids.txt", Without(("ids of ids.txt",))),
         ("without=selected,source=web", WithoutSelected(Criteria(source="web"))),
+        ("without=suspects", WithoutSuspects(Criteria())),
+        (
+            'without=suspects,within=30s,same="[a, b]",same=payload.n,source=web,where=x = 1, y',
+            WithoutSuspects(Criteria(source="web", where="x = 1, y"), 30 * SECOND, ("[a, b]", "payload.n")),
+        ),
         ("without-batch=01j8z3", WithoutBatch("01J8Z3")),
         ("with=@late.jsonl", With("late.jsonl")),
         (
@@ -94,6 +100,13 @@ def test_how_a_file_is_read_is_read_back_as_it_is_echoed(assumed: With) -> None:
     assert read_assumption(str(assumed), ids) == assumed
 
 
+@pytest.mark.parametrize(
+    "given", ["", ",within=30s", ',same="[a, b]",same=payload.n,type=paid', ",entity=a,where=x = 1"]
+)
+def test_suspects_are_echoed_as_they_are_typed(given: str) -> None:
+    assert str(read_assumption(f"without=suspects{given}", ids)) == f"without=suspects{given}"
+
+
 @pytest.mark.parametrize("text", ["shift=-90s,source=a", "shift=2h,source=a", "shift=-1d,source=a", "shift=1w,type=b"])
 def test_a_shift_is_echoed_as_it_is_typed(text: str) -> None:
     assert str(read_assumption(text, ids)) == text
@@ -131,6 +144,10 @@ def test_criteria_read_back_what_they_print(criteria: Criteria) -> None:
         ("without=selected,source=a,source=b", "source= is given twice"),
         ("without=selected,from=2026-02-01,to=2026-02-01", "window is empty"),
         ("without=selected,from=yesterday", "yesterday"),
+        ("without=suspects,colour=red", "is not a selection of suspects"),
+        ("without=suspects,within=2h", "within=2h: more than 1h"),
+        ("without=suspects,same=amount", "events have no field amount"),
+        ("without=suspected", "is not an event_id"),
         ("shift=soon,source=a", "'soon' is not a duration"),
         ("shift=--1h,source=a", "'-1h' is not a duration"),
         ("shift=99999999w,source=a", "longer than all time there is"),

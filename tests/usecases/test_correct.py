@@ -26,6 +26,7 @@ from pik.model.scenario import Without, read_scenario
 from pik.ports.store import Store
 from pik.rawlog.corrections import read_list, with_frames, without_frames
 from pik.rawlog.deliveries import deliveries
+from pik.rawlog.selection import NO_OVERRIDES
 from pik.runtime import SILENT
 from pik.stores import open_store
 from pik.usecases.care.rebuild import rebuild_index
@@ -35,6 +36,7 @@ from pik.usecases.correct.plan import CorrectionPlan, plan_correction, record_co
 from pik.usecases.correct.revoke import plan_revocation, record_revocation
 from pik.usecases.correct.standing import list_corrections, show_correction
 from pik.usecases.inspect.batches import status, with_closing
+from pik.usecases.metrics.impact import impact
 from tests.support.corrected_model import RecordedCorrection, holding, listed, resolve
 from tests.support.faults import Crash, FailAt, OneByOne, wrapped
 from tests.support.scenario_model import BATCHES, ZONES, Assumed, Chosen, Sent, written
@@ -267,6 +269,43 @@ def test_what_came_since_is_recorded_like_the_first(store: Store, tmp_path: Path
     assert [one.deliveries for one in plan_of(store, text, like=second).corrections] == [1]
     revoke(store, second)
     assert [one.deliveries for one in plan_of(store, text, like=first).corrections] == [4]
+
+
+def test_promise_11_suspects_are_out_as_they_were_assumed_and_like_the_first_only_what_came_since(
+    store: Store, tmp_path: Path
+) -> None:
+    """Beside them: the same a moment later from another source, after too long, and of other events that day."""
+    sent = [
+        sale(1),
+        sale(3),
+        sale(5),
+        sale(20, v=2),
+        sale(23, v=2, source="app"),
+        sale(30),
+        sale(41, "b"),
+        sale(44, "b"),
+    ]
+    ingest(store, tmp_path, [*sent, sale(3)], again=True)
+    for text, out in (
+        ("without=suspects,entity=b", 1),
+        ("without=suspects,within=25s,to=2026-03-01T01:00:04Z", 1),
+        ("without=suspects,where=seq <> 2", 2),
+        ("without=suspects,within=25s", 4),
+        ("without=suspects", 3),
+    ):
+        plan = plan_of(store, text)
+        assert [one.taken_out for one in plan.corrections] == [out], text
+    assumed = plan.impact.metrics[0].assumed
+    [first] = record_correction(plan, [text], "INC-1", "ana")
+    assert (assumed, first.statement, first.events) == (Decimal(len(sent) - 3), text, 3)
+    now = impact(store, ENGINE, ALL_TIME, NO_OVERRIDES).metrics[0].total
+    assert now == assumed
+    with pytest.raises(NothingSelected, match="without=suspects selects no suspect"):
+        plan_of(store, text)
+    ingest(store, tmp_path, [sale(4), sale(22, v=2), sale(3)], again=True)
+    again, like = repeated(store, first.correction_id)
+    [since] = plan_of(store, again, like=like).corrections
+    assert (since.deliveries, since.taken_out) == (2, 2)
 
 
 def test_another_last_delivery_of_an_event_with_conflicts_has_come_since(store: Store, tmp_path: Path) -> None:

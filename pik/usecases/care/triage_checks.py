@@ -39,7 +39,7 @@ from pik.usecases.timing.grouping import read_grouping
 from pik.usecases.timing.skew import Verdict as SkewVerdict
 from pik.usecases.timing.skew import find_skew
 
-_RETRY = SuspectRule(5 * SECOND)
+_RETRY = SuspectRule()
 _BY_SOURCE = read_grouping("source", ("source",))
 
 

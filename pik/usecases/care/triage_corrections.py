@@ -9,7 +9,15 @@ from dataclasses import replace
 from pik.errors import NothingSelected, UsageError, command, number_of
 from pik.model.correction import Correction, active
 from pik.model.instant import Window
-from pik.model.scenario import Assumption, CountedConflict, LocalTime, Shift, WithoutSelected, read_assumption
+from pik.model.scenario import (
+    Assumption,
+    CountedConflict,
+    LocalTime,
+    Shift,
+    WithoutSelected,
+    WithoutSuspects,
+    read_assumption,
+)
 from pik.rawlog.selection import Selection
 from pik.usecases.care.triage_findings import Finding, Scope
 from pik.usecases.correct.hits import hits
@@ -76,7 +84,7 @@ def _of_correction(scope: Scope, correction: Correction) -> Iterator[Finding]:
 def _within(scope: Scope, correction: Correction) -> Iterator[Assumption]:
     """Yield what the correction records, for the window and for each of the entities."""
     recorded = read_assumption(correction.statement, lambda path: (path,))
-    assert isinstance(recorded, WithoutSelected | CountedConflict | Shift | LocalTime)
+    assert isinstance(recorded, WithoutSelected | WithoutSuspects | CountedConflict | Shift | LocalTime)
     criteria = recorded.criteria
     start, end = max(criteria.window.start, scope.window.start), min(criteria.window.end, scope.window.end)
     if start >= end:

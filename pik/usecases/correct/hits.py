@@ -29,6 +29,7 @@ from pik.model.scenario import (
     Without,
     WithoutBatch,
     WithoutSelected,
+    WithoutSuspects,
 )
 from pik.ports.engine import Engine, Offset, Tables
 from pik.ports.store import Store
@@ -37,6 +38,7 @@ from pik.rawlog.correction_lists import ListLine
 from pik.rawlog.selection import Selection
 from pik.usecases.correct.search import Search
 from pik.usecases.metrics.offsets import shift_offsets, zone_offsets
+from pik.usecases.metrics.scenario import no_suspects
 
 EVENT = "CAST('0x' || event_id AS UHUGEINT)"
 """The SQL of an event_id as a number, of which many take less memory."""
@@ -47,6 +49,7 @@ KINDS: dict[type, CorrectionKind] = {
     CountedConflict: CorrectionKind.CONFLICTS,
     Without: CorrectionKind.WITHOUT,
     WithoutSelected: CorrectionKind.WITHOUT,
+    WithoutSuspects: CorrectionKind.WITHOUT,
     Shift: CorrectionKind.SHIFT,
     LocalTime: CorrectionKind.ZONE,
 }
@@ -146,7 +149,7 @@ def hits(
     out = corrected.removing if kind is not None and (kind.chooses or kind.removes) else []
     listed = list({one.correction_id: one for one in (*before, *out, *listed)}.values())
     search = Search(store, engine, until, corrected, listed)
-    if isinstance(assumption, Without | CountedDelivery | CountedConflict):
+    if isinstance(assumption, Without | WithoutSuspects | CountedDelivery | CountedConflict):
         found = search.of_events(assumption)
     elif isinstance(assumption, WithoutBatch | WithoutSelected | Shift | LocalTime):
         found = search.of_deliveries(assumption)
@@ -166,6 +169,8 @@ def hits(
             f"SELECT count(*), count(DISTINCT {EVENT}), min(event_ns), max(event_ns) FROM hit"
         )
         if not deliveries:
+            if unlike is None and isinstance(assumption, WithoutSuspects):
+                raise no_suspects(assumption)
             if unlike is None:
                 raise NothingSelected(f"{assumption} selects no delivery", hint="pik events")
             raise NothingSelected(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,6 +29,7 @@ from pik.model.scenario import (
     Without,
     WithoutBatch,
     WithoutSelected,
+    WithoutSuspects,
 )
 from pik.ports.engine import Engine, Tables
 from pik.ports.store import Store
@@ -39,6 +40,7 @@ from pik.runtime.storage import Spool
 from pik.usecases.availability import expect_held
 from pik.usecases.inspect.conditions import Places, selected
 from pik.usecases.inspect.deliveries import read_locations
+from pik.usecases.metrics.assumed_suspects import assumed_suspects
 from pik.usecases.metrics.scenario import criteria_sql
 
 _TYPES = {
@@ -55,6 +57,8 @@ _TYPES = {
 """The columns of `hit` that are those of `deliveries`, with their SQL types."""
 
 _SELECTED = f"SELECT {', '.join(_TYPES)}, NULL::BIGINT AS time_ns, NULL::BOOLEAN AS counts FROM deliveries"
+
+_OfEvents = Without | WithoutSuspects | CountedDelivery | CountedConflict
 
 _FEW = 20
 """Events up to which their entities are looked up first, so that whole days are not read for them."""
@@ -116,7 +120,7 @@ class Search:
             yield found
 
     @contextmanager
-    def of_events(self, assumption: Without | CountedDelivery | CountedConflict) -> Iterator[Found]:
+    def of_events(self, assumption: _OfEvents) -> Iterator[Found]:
         """Provide all known deliveries of the events that the assumption names, or selects among those with conflicts,
         as the table `selected`."""
         places, window, entities = self._places(assumption)
@@ -130,21 +134,19 @@ class Search:
                 met = f"SELECT event_id FROM events WHERE {condition} AND {self._condition(tables, criteria)}"
                 condition += f" AND event_id IN ({met})"
             sql = f"{_SELECTED} WHERE {condition}"
-            if not isinstance(assumption, Without):
+            if not isinstance(assumption, Without | WithoutSuspects):
                 sql = f"SELECT hit.* REPLACE (chosen AS counts) FROM ({sql}) AS hit JOIN place USING (batch_id, seq)"
             tables.keep("selected", sql)
             yield found
 
-    def _places(
-        self, assumption: Without | CountedDelivery | CountedConflict
-    ) -> tuple[Spool[_Place], Window, Sequence[str]]:
+    def _places(self, assumption: _OfEvents) -> tuple[Spool[_Place], Window, Sequence[str]]:
         """Return the known deliveries of the events, the window that they lie in, and of few their entities."""
         places, days, entities, number = Spool(_Place), set[int](), set[str](), 0
         withdrawn = self.corrected.withdrawn
         for deliveries in self._events(assumption):
             known = [one for one in deliveries if self._is_known(one)]
             left = [one for one in known if one.batch_id not in withdrawn]
-            if not (known if isinstance(assumption, Without) else left):
+            if not (known if isinstance(assumption, Without | WithoutSuspects) else left):
                 continue
             number, chosen = number + 1, _chosen(assumption, left)
             for one in known:
@@ -164,12 +166,19 @@ class Search:
         end = max([raw.end, *(listed.last_event + 1 for listed in lists)])
         return Window(start, end)
 
-    def _events(self, assumption: Without | CountedDelivery | CountedConflict) -> Iterator[list[Location]]:
+    def _events(self, assumption: _OfEvents) -> Iterator[list[Location]]:
         """Yield all deliveries of each event, in recording order."""
         if isinstance(assumption, CountedConflict):
             yield from self.store.repeats.conflicting()
             return
-        ids = assumption.event_ids if isinstance(assumption, Without) else (assumption.event_id,)
+        ids: Iterable[str]
+        if isinstance(assumption, WithoutSuspects):
+            shown = Overrides(until=self.until, corrected=self.corrected)
+            ids = (row.event_id for row in assumed_suspects(self.store, self.engine, assumption, shown))
+        elif isinstance(assumption, Without):
+            ids = assumption.event_ids
+        else:
+            ids = (assumption.event_id,)
         for event_id in ids:
             yield sorted(self.store.index.deliveries(event_id), key=lambda one: one.order)
 
@@ -223,7 +232,7 @@ class Search:
         tables.keep("selected", "FROM selected UNION ALL BY NAME FROM elsewhere")
 
 
-def _chosen(assumption: Without | CountedDelivery | CountedConflict, known: Sequence[Location]) -> Location | None:
+def _chosen(assumption: _OfEvents, known: Sequence[Location]) -> Location | None:
     """Return which of the known deliveries of an event, in recording order, is to count."""
     if isinstance(assumption, CountedConflict):
         return known[0 if assumption.which == Which.FIRST else -1]

@@ -19,6 +19,7 @@ from pik.model.delivery import Delivery, Filter, read_delivery
 from pik.model.identity import read_payload
 from pik.model.instant import DAY, HOUR, MIN_INSTANT, Window, format_duration, format_instant
 from pik.model.path import EventPath
+from pik.model.scenario import RETRIED_WITHIN
 from pik.ports.engine import DeliveryFiles, Engine, Tables
 from pik.ports.store import Store
 from pik.rawlog.gathering import gather_deliveries
@@ -41,7 +42,7 @@ class SuspectRule:
     """What makes an event a suspect: another one of the same source, type and entity, at another time at most `within`
     nanoseconds before it, with the same payload, or where there are paths with the same values there."""
 
-    within: int
+    within: int = RETRIED_WITHIN
     same: tuple[EventPath, ...] = ()
 
     def __str__(self) -> str:

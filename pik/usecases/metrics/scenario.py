@@ -29,7 +29,7 @@ from pik.errors import (
 )
 from pik.model.batch import Location, Verdict
 from pik.model.delivery import Filter
-from pik.model.instant import DAY, SECOND, Window, load_zone
+from pik.model.instant import ALL_TIME, DAY, SECOND, Window, load_zone
 from pik.model.metric import Definition, Metric
 from pik.model.scenario import (
     ASSUMED_BATCH,
@@ -47,6 +47,7 @@ from pik.model.scenario import (
     Without,
     WithoutBatch,
     WithoutSelected,
+    WithoutSuspects,
 )
 from pik.ports.engine import Engine, Rule
 from pik.ports.store import Store, batch_of
@@ -59,6 +60,8 @@ from pik.usecases.inspect.conditions import Places, selected
 from pik.usecases.metrics.definitions import computed_by, expect_computed, some
 from pik.usecases.metrics.offsets import shift_offsets, zone_offsets
 from pik.usecases.metrics.winners import Winners
+
+_Selecting = WithoutSelected | WithoutSuspects | CountedConflict | Shift | LocalTime
 
 FROM_FILE = 0
 """The version of a definition that is only assumed."""
@@ -137,7 +140,7 @@ def _resolved(store: Store, assumption: Assumption) -> Assumption:
         deliveries = _event(store, assumption.event_id)
         chosen = _chosen_of(deliveries, assumption)
         return CountedDelivery(chosen.event_id, (chosen.batch_id, chosen.seq))
-    if isinstance(assumption, (WithoutSelected, CountedConflict, Shift, LocalTime)) and assumption.criteria.batch:
+    if isinstance(assumption, _Selecting) and assumption.criteria.batch:
         batch_id = batch_of(store.index, assumption.criteria.batch).batch_id
         return replace(assumption, criteria=replace(assumption.criteria, batch=batch_id))
     return assumption
@@ -217,6 +220,8 @@ class _Applied:
             if isinstance(one, Without):
                 for event_id in one.event_ids:
                     self._remove(event_id)
+            elif isinstance(one, WithoutSuspects):
+                self._remove_suspects(one, sources)
         return Overrides(
             until=self.scenario.as_of,
             withdrawn=frozenset(self.withdrawn),
@@ -289,7 +294,7 @@ class _Applied:
         entities = (criteria.entity,) if criteria.entity else ()
         try:
             if criteria.where is not None:
-                _check_where(self.engine, criteria.where)
+                check_where(self.engine, criteria.where)
             wanted = Filter(criteria.window, entities)
             sql = f"idempotency_key IS NOT NULL AND {criteria_sql(criteria)}"
             return selected(self.store, self.engine, wanted, sql, Overrides(duplicates=True, corrected=self.corrected))
@@ -308,6 +313,13 @@ class _Applied:
     def _remove(self, event_id: str) -> None:
         for one in self.store.index.deliveries(event_id):
             self._mark(one.batch_id, one.seq, counts=False)
+
+    def _remove_suspects(self, assumed: WithoutSuspects, sources: Window) -> None:
+        from pik.usecases.metrics.assumed_suspects import assumed_suspects  # which needs this module
+
+        shown = Overrides(until=self.scenario.as_of, corrected=self.corrected)
+        for row in assumed_suspects(self.store, self.engine, assumed, shown, sources, self.entities):
+            self._remove(row.event_id)
 
     def _rules(self) -> tuple[tuple[Rule, ...], int, int]:
         """Return the rules for the engine, and by how many seconds deliveries may move to a later and to an earlier
@@ -332,7 +344,7 @@ class _Applied:
             return criteria
         where = f"batch_id <> '{ASSUMED_BATCH}'"
         if criteria.where is not None:
-            _check_where(self.engine, criteria.where)
+            check_where(self.engine, criteria.where)
             where = f"CASE WHEN {where} THEN ({criteria.where}\n) END"
         return replace(criteria, where=where)
 
@@ -387,7 +399,7 @@ def criteria_sql(criteria: Criteria) -> str:
     return conditions if criteria.where is None else f"CASE WHEN {conditions} THEN ({criteria.where}\n) END"
 
 
-def _check_where(engine: Engine, where: str) -> None:
+def check_where(engine: Engine, where: str) -> None:
     """Raise UsageError for a condition that a metric could not have."""
     try:
         engine.check(Definition(name="selection", value="count(*)", where=where))
@@ -399,12 +411,15 @@ def refuse_empty_selections(engine: Engine, scenario: Scenario, selection: Selec
     """Raise NothingSelected for an assumption that selects no delivery of the selection, so that a mistyped one is not
     taken for one that changes nothing."""
     for one in scenario.assumptions:
-        if not isinstance(one, (WithoutSelected, CountedConflict, Shift, LocalTime)):
+        if not isinstance(one, _Selecting):
             continue
         start = max(selection.sources.start, one.criteria.window.start)
         window = Window(start, min(selection.sources.end, one.criteria.window.end))
         within = selection.window.within
         corrected = Overrides(duplicates=True, corrected=selection.corrected)
+        if isinstance(one, WithoutSuspects):
+            _expect_suspect(engine, one, selection)
+            continue
         if start < window.end and _is_met(engine, one.criteria, window, selection, corrected):
             continue
         as_received = Overrides(duplicates=True, corrected_until=0)
@@ -414,6 +429,25 @@ def refuse_empty_selections(engine: Engine, scenario: Scenario, selection: Selec
                 hint="pik corrections list",
             )
         raise NothingSelected(f"{one} selects no delivery {within}", hint="pik events")
+
+
+def _expect_suspect(engine: Engine, assumed: WithoutSuspects, selection: Selection) -> None:
+    from pik.usecases.metrics.assumed_suspects import assumed_suspects
+
+    shown = Overrides(until=selection.overrides.until, corrected=selection.corrected)
+    try:
+        found = assumed_suspects(selection.store, engine, assumed, shown, selection.sources, selection.entities)
+        if next(found, None) is None:
+            raise no_suspects(assumed, selection.window)
+    except Damaged:
+        pass  # what computes says so
+
+
+def no_suspects(assumed: WithoutSuspects, window: Window = ALL_TIME) -> NothingSelected:
+    """Return the error for an assumption that selects none of the suspects in the window."""
+    within = "" if window == ALL_TIME else f" {window.within}"
+    hint = command("duplicates", "--class", "suspect", "--within", "1m")
+    return NothingSelected(f"{assumed} selects no suspect{within}", hint=f"further apart: {hint}")
 
 
 def _is_met(engine: Engine, criteria: Criteria, window: Window, selection: Selection, overrides: Overrides) -> bool:

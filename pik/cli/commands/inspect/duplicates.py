@@ -23,7 +23,7 @@ from pik.cli.options import option
 from pik.cli.text import shortened
 from pik.cli.values import Count, EventId, Instant, Json
 from pik.errors import UsageError
-from pik.model.instant import HOUR, Window
+from pik.model.instant import Window
 from pik.model.visible import visible
 
 if TYPE_CHECKING:
@@ -200,13 +200,14 @@ def _one_of(given: dict[str, object]) -> None:
 def _rule(within: str | None, same: list[str] | None, min_deliveries: int, show_payload_diff: bool) -> SuspectRule:
     """Return the rule for suspects. Raises UsageError for options that have no meaning for them."""
     from pik.model.path import EventPath
+    from pik.model.scenario import MOST_WITHIN, RETRIED_WITHIN
     from pik.usecases.inspect.suspects import SuspectRule
 
     for name, given in (("--min-deliveries", min_deliveries > 2), ("--show-payload-diff", show_payload_diff)):
         if given:
             raise UsageError(f"{name} is for duplicates, and suspects are not counted as such", hint="leave it out")
-    reach = options.duration("--within", within or "5s")
-    if reach > HOUR:
+    reach = RETRIED_WITHIN if within is None else options.duration("--within", within)
+    if reach > MOST_WITHIN:
         raise UsageError(f"--within {within}: more than 1h", hint="a retry comes soon, such as --within 30s")
     return SuspectRule(reach, tuple(EventPath(path, "--same") for text in same or () for path in _paths(text)))
 

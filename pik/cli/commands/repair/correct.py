@@ -44,7 +44,7 @@ def correct(
         option(
             "--assume KIND=VALUE",
             "What is right (repeatable): without=EVENT_ID|@FILE (event_ids, or the JSON of `pik duplicates`), "
-            "without=selected,SELECTION, without-batch=BATCH, "
+            "without=selected,SELECTION, without=suspects,SELECTION, without-batch=BATCH, "
             "delivery=EVENT_ID:N, conflicts=first|last, shift=DURATION,SELECTION, zone=ZONE,SELECTION.",
         ),
     ] = None,
