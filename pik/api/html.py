@@ -8,7 +8,7 @@ from decimal import Decimal
 from itertools import compress
 
 from pik.model.instant import format_duration
-from pik.model.visible import visible
+from pik.model.visible import visible_value
 
 LONGEST = 200
 """Characters of a value that are shown."""
@@ -17,7 +17,7 @@ LONGEST = 200
 def escaped(value: object) -> str:
     """Return a value as HTML: what would be obeyed is shown, and so is what would be hidden."""
     text = _text(value)
-    return html.escape(visible(text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"))
+    return html.escape(visible_value(text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"))
 
 
 def _text(value: object) -> str:

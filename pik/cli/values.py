@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from pik.model.instant import Window, display_instant, format_about, format_duration, format_instant
-from pik.model.visible import visible
+from pik.model.visible import visible, visible_value
 
 
 class Instant(msgspec.Struct, frozen=True):
@@ -137,17 +137,18 @@ def words(value: object) -> str:
         case Shown():
             return "\n".join(map(visible, value.text.split("\n")))
         case Entity():
-            return visible(value.text) or "(all)"
+            return visible_value(value.text) or "(all)"
         case Lag():
             return format_about(value.nanos) if value.cut else format_duration(value.nanos)
         case Window():
             return str(value)
         case Mapping():
-            return ", ".join(f"{visible(str(name))} {words(one)}" for name, one in value.items()) or "-"
+            return ", ".join(f"{visible_value(str(name))} {words(one)}" for name, one in value.items()) or "-"
         case list() | tuple():
             return ", ".join(map(words, value)) or "-"
     plain = data(value)
-    return visible(bytes(plain).decode(errors="backslashreplace") if isinstance(plain, msgspec.Raw) else str(plain))
+    text = bytes(plain).decode(errors="backslashreplace") if isinstance(plain, msgspec.Raw) else str(plain)
+    return visible_value(text)
 
 
 def is_number(value: object) -> bool:

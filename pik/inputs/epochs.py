@@ -28,6 +28,17 @@ def read_number(value: Any) -> Decimal:
     return number
 
 
+def read_epoch(value: Any, unit: int) -> int:
+    """Return the instant of a number of units of so many nanoseconds since 1970. Raises Invalid.
+
+    -1 is not an instant: Kafka, C's `mktime` and what is built on them say by it that they know no time.
+    """
+    number = read_number(value)
+    if number == -1:
+        raise Invalid(f"'{value!s:.60}' stands for an unknown time, of Kafka and of C, not for the last of 1969")
+    return checked_instant(counted(number, unit, value), value)
+
+
 def counted(number: Decimal, unit: int, value: Any, since: int = 0) -> int:
     """Return a number of units of so many nanoseconds, counted from `since`, in nanoseconds. Raises Invalid naming
     `value`."""

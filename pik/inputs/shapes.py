@@ -255,9 +255,22 @@ def _prefixed(filled: list[str]) -> Layout | Shape | None:
         return None
     if any(_object(line[line.find("{") :]) is None for line in filled if "{" in line):
         return None
-    if all(_object(line.partition("\t")[2]) is not None for line in filled):
+    if all(map(_CONSUMED.match, filled)):
+        return Shape("what kafka-console-consumer prints", _OF_CONSUMER)
+    parts = [line.partition("\t") for line in filled]
+    if all(tab and (value.strip() in _NO_VALUE or _object(value) is not None) for _, tab, value in parts):
         return Layout(InputFormat.KCAT)
     return Shape("a key or a time and then JSON on each line", "sed 's/^[^{]*//' {file} | pik ingest -")
+
+
+_CONSUMED = re.compile(r"(CreateTime|LogAppendTime):-?\d+\t")
+_OF_CONSUMER = command(
+    *("ingest", "--pattern", r"\w+:(?P<ts>-?\d+)\t(?:(?P<key>[^\t{]*)\t)?(?P<value>.*)", "--map", "source='kafka'"),
+    *("--map", "event_type='TYPE'", "--map", "entity_id=key", "--map", "event_time=ts", "--time-format", "epoch_ms"),
+    *("--map", "payload=parse_json(value)"),
+)+ " {file}"  # fmt: skip
+_NO_VALUE = frozenset(("", "null", "NULL"))
+"""What stands for the value of a tombstone."""
 
 
 def _table(text: str, name: str, whole: bool) -> Layout | Shape | None:

@@ -11,12 +11,12 @@ from typing import Any
 import msgspec
 
 from pik.errors import Invalid, PikError, UsageError
-from pik.inputs.epochs import NUMBER, UNITS, counted, evident_count, evident_unit, read_number, without_unit
+from pik.inputs.epochs import NUMBER, UNITS, counted, evident_count, evident_unit, read_epoch, read_number, without_unit
 from pik.inputs.iso8601 import read_iso8601
 from pik.inputs.named_formats import NAMED, Read
 from pik.inputs.strptime import Strptime, without_zone
 from pik.model.delivery import Delivery
-from pik.model.instant import TimeNotes, Zone, Zones, checked_instant, load_zone, parse_event_time
+from pik.model.instant import TimeNotes, Zone, Zones, load_zone, parse_event_time
 from pik.model.times import FIELDS, recorded_times
 
 TEXTS = ("rfc3339", "iso8601")
@@ -64,7 +64,7 @@ def _reader(name: str, zone: Zone | None, notes: TimeNotes | None = None) -> Rea
     if name == "iso8601":
         return lambda value, zone: read_iso8601(_text(value), zone, notes)
     if unit := UNITS.get(name):
-        return lambda value, _: checked_instant(counted(read_number(value), unit, value), value)
+        return lambda value, _: read_epoch(value, unit)
     if named := NAMED.get(name):
         if named.is_local and zone is None:
             raise without_zone(name)

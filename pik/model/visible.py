@@ -20,7 +20,11 @@ def _unseen(controls: str) -> re.Pattern[str]:
 
 
 def _escape(match: re.Match[str]) -> str:
-    code = ord(match[0])
+    return _escaped(match[0])
+
+
+def _escaped(character: str) -> str:
+    code = ord(character)
     if 0xDC80 <= code <= 0xDCFF:  # a byte of a file's name that is not UTF-8
         code -= 0xDC00
     known = {9: "\\t", 10: "\\n", 13: "\\r"}.get(code)
@@ -30,6 +34,15 @@ def _escape(match: re.Match[str]) -> str:
 def visible(text: str) -> str:
     """The text on one line, with every character that would move, colour, reorder or hide shown as an escape."""
     return text if text.isascii() and text.isprintable() else _unseen(_CONTROLS).sub(_escape, text)
+
+
+def visible_value(text: str) -> str:
+    """Return a value as `visible` does, with escapes for the white space at its ends, which tells `u-4 ` from `u-4`."""
+    text = visible(text)
+    begin, end = len(text) - len(text.lstrip()), len(text.rstrip())
+    if begin >= end:
+        return "".join(map(_escaped, text))
+    return "".join(map(_escaped, text[:begin])) + text[begin:end] + "".join(map(_escaped, text[end:]))
 
 
 def visible_lines(text: str) -> str:

@@ -17,7 +17,7 @@ from pik.cli.colour import ROLES, When, use_colours
 from pik.cli.document import Column, Document, Field, Rows, Table
 from pik.cli.output import Output
 from pik.cli.text import broken, cells
-from pik.cli.values import Count, Lag, data, words
+from pik.cli.values import Count, Entity, Lag, data, words
 from pik.config import Format
 from pik.model.instant import ALL_TIME
 from pik.model.visible import visible, visible_json
@@ -36,6 +36,24 @@ def test_visible_text_is_one_line_without_controls(text: str) -> None:
     shown = visible(text)
     assert not any(ord(one) < 32 or 127 <= ord(one) < 160 for one in shown)
     assert len(shown.splitlines()) <= 1
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("u-4", "u-4"),
+        ("u 4", "u 4"),
+        ("u-4 ", r"u-4\x20"),
+        ("  u-4", r"\x20\x20u-4"),
+        ("u-4\xa0", r"u-4\xa0"),
+        ("\u3000u-4\u200b", r"\u3000u-4\u200b"),
+        (" ", r"\x20"),
+        ("", ""),
+    ],
+)
+def test_values_that_differ_in_white_space_at_their_ends_look_different(value: str, shown: str) -> None:
+    assert words(value) == shown
+    assert words(Entity(value)) == (shown or "(all)")
 
 
 @given(st.dictionaries(st.text(), st.text()))

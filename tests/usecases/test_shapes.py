@@ -93,6 +93,11 @@ def table(delimiter: str = ",") -> str:
         ('level=info msg="a b" n=1\nlevel=warn msg=c\n', "logfmt", "jq -Rc"),
         ("".join(f"2026-03-02 INFO {json.dumps(event)}\n" for event in EVENTS), "a key or a time and then JSON", "sed"),
         (
+            "".join(f"CreateTime:177243930412{n}\tu-7\t{json.dumps(event)}\n" for n, event in enumerate(EVENTS)),
+            "what kafka-console-consumer prints",
+            "--map entity_id=key --map event_time=ts --time-format epoch_ms ",
+        ),
+        (
             "".join(
                 json.dumps({"topic": "t", "partition": 0, "offset": n, "key": None, "payload": json.dumps(event)})
                 + "\n"
@@ -158,8 +163,9 @@ def test_an_input_with_a_line_that_is_an_event_is_always_read(others: list[str],
         assert found in (JSON_LINES, JSON_VALUES)
 
 
-def test_keys_and_tabs_before_objects_are_kcats(tmp_path: Path) -> None:
-    text = "".join(f"key-{n}\t{json.dumps(event)}\n" for n, event in enumerate(EVENTS))
+@pytest.mark.parametrize("tombstones", ["", "key-1\tnull\nkey-2\t\nkey-3\tNULL\n"])
+def test_keys_and_tabs_before_objects_are_kcats(tmp_path: Path, tombstones: str) -> None:
+    text = "".join(f"key-{n}\t{json.dumps(event)}\n" for n, event in enumerate(EVENTS)) + tombstones
     (tmp_path / "input").write_text(text)
     with file_source(str(tmp_path / "input")).open() as opened:
         assert opened.recognize(AUTO, mapped=False) == Layout(InputFormat.KCAT)
