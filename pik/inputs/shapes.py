@@ -15,6 +15,7 @@ from itertools import chain
 
 from pik.errors import InputError, command, number_of
 from pik.inputs.csv_rows import WITH_LINE_FEEDS, delimiter_of, head_rows, is_header, table
+from pik.inputs.log_shapes import drawn_table, fields_line, is_spaced_table, log_shape, plain_lines
 from pik.model.event import FIELDS, REQUIRED
 from pik.model.layout import JSON_LINES, JSON_VALUES, READS, InputFormat, Layout
 from pik.model.log_lines import PATTERNS
@@ -33,6 +34,9 @@ _MAGIC = {
     b"\xfe\xff": ("UTF-16", "--encoding utf-16 reads it"),
 }  # fmt: skip
 _MAGICS = tuple(_MAGIC)
+
+_UNPACKED = {"gz": "gzip -dc", "zst": "zstd -dc", "bz2": "bzip2 -dc", "xz": "xz -dc"}
+"""What unpacks a file, by the end of its name."""
 
 _PREAMBLE = 10
 """Lines before a table that are looked past, at most."""
@@ -60,7 +64,11 @@ class Shape:
 
     def error(self, name: str) -> InputError:
         """Return the error for the input of that name."""
-        hint = self.hint.replace("{file}", typed_name(name))
+        typed = typed_name(name)
+        unpacked = _UNPACKED.get(name.rpartition(".")[2].lower())
+        if unpacked and "pik ingest {file}" not in self.hint:  # another program reads it first
+            typed = f"<({unpacked} {typed})"
+        hint = self.hint.replace("{file}", typed)
         return InputError(f"{name} cannot be read: it looks like {self.what}", hint=hint)
 
 
@@ -107,7 +115,8 @@ def recognize(head: bytes, name: str, *, whole: bool, mapped: bool) -> Layout | 
     if start[0] == "[" or text.lstrip(" \t\r\n")[0] == "\x1e":
         return JSON_VALUES  # an array is read, or complained about, element by element
     if start.startswith("<"):
-        return _markup(start) or JSON_LINES
+        syslog = log_shape(filled)
+        return Shape(*syslog) if syslog else _markup(start) or JSON_LINES
     if start.startswith("{") and (found := _values(text.strip(), filled, whole=whole, mapped=mapped)) is not None:
         return found
     if len(filled) > 1 and all(map(_before_comma, filled[:-1])):
@@ -118,6 +127,9 @@ def recognize(head: bytes, name: str, *, whole: bool, mapped: bool) -> Layout | 
         return (None if mapped else _wrapped(first, objects, filled, whole)) or JSON_LINES
     if start.startswith("{"):
         return JSON_LINES
+    around = drawn_table(filled) or fields_line(filled)
+    if around is not None:
+        return Shape(*around)
     return _prefixed(filled) or _usual(filled) or _table(text, name, whole) or _log(filled) or JSON_LINES
 
 
@@ -257,6 +269,9 @@ def _prefixed(filled: list[str]) -> Layout | Shape | None:
         return None
     if all(map(_CONSUMED.match, filled)):
         return Shape("what kafka-console-consumer prints", _OF_CONSUMER)
+    before = [line.partition("{")[0] for line in filled if "{" in line]
+    if any(min(one.count(delimiter) for one in before) > 1 for delimiter in "\t;|"):
+        return None  # rows of several cells, such as COPY of PostgreSQL writes them
     parts = [line.partition("\t") for line in filled]
     if all(tab and (value.strip() in _NO_VALUE or _object(value) is not None) for _, tab, value in parts):
         return Layout(InputFormat.KCAT)
@@ -323,15 +338,14 @@ def _usual(filled: list[str]) -> Layout | None:
     return None
 
 
-def _log(filled: list[str]) -> Shape | None:
-    """Recognize lines of text that begin with a time, as logs, syslog and web servers write them."""
+def _log(filled: list[str]) -> Layout | Shape | None:
+    """Recognize lines of text: of logs, of words in columns, and plain ones."""
     if len(filled) > 1 and all(_LOGFMT.fullmatch(line.strip()) for line in filled[:20]):
         return Shape("logfmt", f"jq -Rc '{_PAIRS}' {{file}} | pik ingest -" + _MAPS)
-    if len(filled) < 2 or not all(_STAMPED.match(line) for line in filled[:2]):
-        return None
-    return Shape(
-        "a text log", "name the parts of a line: pik ingest {file} --pattern '(?P<time>TIME) (?P<text>.*)'" + _MAPS
-    )
+    if is_spaced_table(filled):
+        return table(" ")
+    found = log_shape(filled) or plain_lines(filled)
+    return found and Shape(*found)
 
 
 _LOGFMT = re.compile(r'[^\s="{]+=(?:"(?:[^"\\]|\\.)*"|[^\s"]*)(?:\s+[^\s="{]+=(?:"(?:[^"\\]|\\.)*"|[^\s"]*))+')
@@ -339,8 +353,4 @@ _LOGFMT = re.compile(r'[^\s="{]+=(?:"(?:[^"\\]|\\.)*"|[^\s"]*)(?:\s+[^\s="{]+=(?
 _PAIRS = (
     r"""[scan("([^ =]+)=(\"(?:[^\"\\\\]|\\\\.)*\"|[^ ]*)")"""
     r""" | {(.[0]): (.[1] | if startswith("\"") then fromjson else . end)}] | add"""
-)
-
-_STAMPED = re.compile(
-    r"\d{4}[-/]\d\d[-/]\d\d[T ]\d\d:\d\d|[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d |\S+ \S+ \S+ \[\d\d/[A-Z][a-z]{2}/\d{4}:"
 )

@@ -431,3 +431,17 @@ def test_a_type_around_a_value_is_not_its_name(tmp_path: Path) -> None:
         "payload": "@",
         "idempotency_key": "Item.id.N",
     }
+
+
+def test_a_day_and_a_time_of_day_in_two_fields_are_one_time(tmp_path: Path) -> None:
+    path = rows(tmp_path / "till.csv", "Date,Time,Customer", [f"2026-03-02,10:{n},k{n % 3}" for n in range(10, 40)])
+    found = guess(path, times=Times(timezone="Europe/Berlin"))
+    assert found.expressions["event_time"] == "join(' ', [Date, Time])"
+    assert accepted(path, found) == (30, 0)
+    path = rows(tmp_path / "us.csv", "Date,Clock,user", [f"3/2{n % 9}/2026,1:{n + 10} PM,k{n % 3}" for n in range(30)])
+    found = guess(path)
+    assert found.times.given == {"time-format": ["%m/%d/%Y %I:%M %p"], "timezone": ["ZONE"]}
+    path = rows(
+        tmp_path / "two.csv", "Date,From,To,user", [f"2026-03-02,10:{n},11:{n},k{n % 3}" for n in range(10, 40)]
+    )
+    assert guess(path).expressions["event_time"] == "Date"

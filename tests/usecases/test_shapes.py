@@ -107,7 +107,31 @@ def table(delimiter: str = ",") -> str:
             "--map 'payload=parse_json(payload).payload' ",
         ),
         ("".join(f"2026-03-02 10:00:0{n} INFO step {n}\n" for n in range(3)), "a text log", "--pattern"),
-        ("".join(f"Mar  2 10:00:0{n} host sshd[{n}]: ok\n" for n in range(3)), "a text log", "--pattern"),
+        ("".join(f"Mar  2 10:00:0{n} host sshd[{n}]: ok\n" for n in range(3)), "a text log", "['YEAR', time]"),
+        (
+            "".join(f"<134>1 2026-03-02T10:00:0{n}Z h a 7 - - ok\n" for n in range(3)),
+            "a text log",
+            "--map event_type=app",
+        ),
+        (
+            "".join(f'1.2.3.4 - - [02/Mar/2026:10:00:0{n} +0000] "GET / HTTP/1.1" 200 9 "-" "-" 0.1\n' for n in (1, 2)),
+            "a text log",
+            "--time-format apache",
+        ),
+        (
+            "#Version: 1.0\n#Fields: date time c-ip cs(Host)\n" + "2026-03-02\t10:00:00\t1.2.3.4\ta\n" * 3,
+            "an extended log of the W3C",
+            "--input tsv --columns 'date,time,c-ip,cs(Host)' --map source=COLUMN",
+        ),
+        (
+            "#Software: IIS\n#Fields: date time c-ip\n" + "2026-03-02 10:00:00 1.2.3.4\n" * 3,
+            "an extended log of the W3C",
+            """--map "event_time=join(' ', [date, time])" --map payload=@ --timezone UTC""",
+        ),
+        (" id | at\n----+---------\n  1 | 2026\n(1 row)\n", "a table drawn for people", "psql --csv"),
+        ("+----+------+\n| id | at   |\n+----+------+\n|  1 | 2026 |\n", "a table drawn for people", "mysql --batch"),
+        ("1\tx\t{}\n2\ty\t{}\n3\tz\t{}\n", "TSV without a header", "--columns c1,c2,c3"),
+        ("it began\nit went on\nit ended\n", "lines of text, not JSON", "--pattern"),
     ],
 )
 def test_what_a_text_looks_like(tmp_path: Path, text: str, looks_like: str, hint: str) -> None:
@@ -118,6 +142,15 @@ def test_what_a_text_looks_like(tmp_path: Path, text: str, looks_like: str, hint
             examine(file_source(str(tmp_path / name)), None)
         assert looks_like in error.value.message
         assert hint.format(name=tmp_path / name) in error.value.hint
+
+
+def test_a_hint_for_another_program_unpacks_the_file_first(tmp_path: Path) -> None:
+    for ending, data in ((".gz", gzip.compress(b"sep=;\nid;at\n1;2\n")), (".xz", lzma.compress(b"a=1 b=2\nc=3 d=4\n"))):
+        path = tmp_path / f"x{ending}"
+        path.write_bytes(data)
+        with pytest.raises(InputError) as error:
+            examine(file_source(str(path)), None)
+        assert f"<({ {'.gz': 'gzip', '.xz': 'xz'}[ending] } -dc {path}) | pik ingest -" in error.value.hint
 
 
 @pytest.mark.parametrize(
@@ -205,6 +238,7 @@ def test_binary_files_are_recognised_by_their_first_bytes(tmp_path: Path) -> Non
         ("x", ",id,at\n0,a,5\n1,b,6\n2,c,7\n", Layout(InputFormat.CSV)),  # pandas: the numbers of rows have no name
         ("x", "id;at;\na;5;\nb;6;\nc;7;\n", Layout(InputFormat.CSV, delimiter=";")),
         ("x", "id, at\na, 5\nb, 6\nc, 7\n", Layout(InputFormat.CSV)),
+        ("x", "version eni start action\n2 a 17 OK\n2 b 18 OK\n", Layout(InputFormat.CSV, delimiter=" ")),
         ("x.csv", "id\n1\n", Layout(InputFormat.CSV)),
         ("x.CSV.gz", "id\n1\n", Layout(InputFormat.CSV)),
         ("x.tsv", "id\n1\n", Layout(InputFormat.TSV)),

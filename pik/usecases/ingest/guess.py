@@ -38,6 +38,8 @@ SURE, GOOD = 90, 70
 _NOT_OF_THE_EVENT = 50
 """How much less the name of a time counts whose values are hardly when each event happened."""
 
+_CLOCK = re.compile(r"\d{1,2}:\d\d(:\d\d([.,]\d+)?)?( [AP]M)?", re.ASCII | re.IGNORECASE)
+
 _ALTERNATIVES = 4
 """Fields that may be the time, one or the other in each record."""
 
@@ -270,6 +272,8 @@ class _Guesser:
 
         ranked = self._ranked_times(name, written)
         best = next((pair for pair in ranked if len(pair[1].values) == len(self._sample)), None)
+        if best is not None and written(best[1])[0].is_day and (both := self._day_and_clock(name, best[1])):
+            return both
         others = [one for one in self._columns if isinstance(one.first, str) and written(one)]
         if best is not None:
             score, columns = best[0], [best[1]]
@@ -292,6 +296,23 @@ class _Guesser:
             for score, one in self._ranked(name, written)
         ]
         return sorted(scored, key=_by_rank)
+
+    def _day_and_clock(self, name: str, day: Column) -> FieldGuess | None:
+        """Return the time whose day is in one field and whose time of day in another, if there is just one of these."""
+        clocks = [
+            one
+            for one in self._columns
+            if len(one.values) == len(self._sample) and one.texts and all(map(_CLOCK.fullmatch, one.texts))
+        ]
+        if len(clocks) != 1 or not isinstance(day.first, str):
+            return None
+        values = [f"{day.values[number]} {clocks[0].values[number]}" for number in day.values]
+        if not (ways := written_as(values, self._begin.times, name)):
+            return None
+        self._leave_out([day.expression, clocks[0].expression])
+        reason, is_sure = self._read_times(name, values, ways)
+        expression = f"join(' ', [{day.expression}, {clocks[0].expression}])"
+        return FieldGuess(name, expression, _confidence(GOOD if is_sure else 0), f"a day and a time of day: {reason}")
 
     def _given_time(self, name: str) -> FieldGuess:
         """Return the time that is given, and note how it is written."""
