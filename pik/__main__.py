@@ -120,10 +120,12 @@ def _as_pik_error(error: BaseException) -> PikError:
     if isinstance(error, OSError):
         import errno
 
+        from pik.runtime.storage import remedy
+
         where = os.fsdecode(error.filename) if error.filename else "could not read or write"
         is_full = error.filename and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         hint = "make room (df shows which disk is full), then run the same command again" if is_full else ""
-        return StoreError(f"{where}: {error.strerror or error}", hint=hint)
+        return StoreError(f"{where}: {error.strerror or error}", hint=remedy(error, hint))
     if isinstance(error, MemoryError):
         return StoreError("there is not enough memory")
     return PikError(

@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pik.errors import Invalid, StoreError, UsageError
+from pik.errors import Invalid, NotFound, StoreError, UsageError
 from pik.model.instant import Zone, load_zone
 
 if TYPE_CHECKING:
@@ -82,6 +82,13 @@ class Settings:
     stores: Mapping[str, str]
 
 
+def _current_directory() -> Path:
+    try:
+        return Path.cwd()
+    except FileNotFoundError:
+        raise NotFound("the current directory does not exist any more", hint="cd to another one") from None
+
+
 def settings(
     *,
     store: str | None = None,
@@ -93,7 +100,7 @@ def settings(
     directory: Path | None = None,
 ) -> Settings:
     """The settings of one command. Raises UsageError naming the file or variable that is wrong."""
-    here = directory or Path.cwd()
+    here = directory or _current_directory()
     path = find(here)
     config = Config() if path is None else read(path)
     chosen = store or environment.get("PIK_STORE") or None

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pik.config import read, settings
-from pik.errors import UsageError
+from pik.errors import NotFound, UsageError
 
 FULL = """
 store = "raw"
@@ -119,3 +119,13 @@ def test_times_are_shown_in_the_zone_of_the_option_else_of_the_environment_else_
 def test_a_wrong_variable_is_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"PIK_FORMAT: invalid choice 'xml' \(choose from table, json, "):
         settings(environment={"PIK_FORMAT": "xml"}, directory=tmp_path)
+
+
+def test_a_current_directory_that_was_removed_is_called_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    with pytest.raises(NotFound, match="the current directory does not exist any more") as error:
+        settings(environment={})
+    assert error.value.hint == "cd to another one"

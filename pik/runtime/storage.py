@@ -30,6 +30,13 @@ SORTED_IN_MEMORY = 50_000
 """Items that a sorter holds in memory."""
 
 
+def remedy(error: OSError, otherwise: str) -> str:
+    """Return the hint for an error of the system: `otherwise`, unless its number tells what is the matter."""
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return "allow more open files, then run the same command again: ulimit -n 1024"
+    return otherwise
+
+
 class Spool(Generic[Item]):
     """Items of one type, kept in the order in which they were added, as JSON lines in a temporary file.
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
 
+from pik.errors import StoreError
 from pik.stores.local import open_local
+from pik.stores.local.raw import LocalRaw
 
 KEY = "raw/event_date=2026-01-01/01J-1.ndjson.zst"
 
@@ -70,3 +74,15 @@ def test_promise_1_many_objects_are_on_disk_before_their_names_and_each_director
     last = [path.stat().st_ino for path in directories]
     assert sorted(synced[-len(last) :]) == sorted(last)
     assert list((tmp_path / "tmp").iterdir()) == []
+
+
+def test_a_limit_of_open_files_is_not_taken_for_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "tmp").mkdir()
+
+    def refused(**_: object) -> tuple[int, str]:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(tempfile, "mkstemp", refused)
+    with pytest.raises(StoreError, match="Too many open files") as error:
+        LocalRaw(tmp_path).create("raw/x", b"x")
+    assert error.value.hint == "allow more open files, then run the same command again: ulimit -n 1024"

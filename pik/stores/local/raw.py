@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from pik.errors import AlreadyExists, Damaged, StoreError
 from pik.ports.raw import Object, RawObject
-from pik.runtime.storage import scratch, sync, sync_directory
+from pik.runtime.storage import remedy, scratch, sync, sync_directory
 from pik.stores import missing
 from pik.stores.local.access import inherit, make_directory
 
@@ -52,7 +52,7 @@ class LocalRaw:
             others = "" if len(objects) == 1 else f" or one of {len(objects) - 1:,} more"
             raise StoreError(
                 f"cannot write raw object {key}{others}: {error.strerror}",
-                hint=f"make room or get write access to {self.root}, then run the same command again",
+                hint=remedy(error, f"make room or get write access to {self.root}, then run the same command again"),
             ) from error
 
     def _create_some(self, objects: Sequence[Object]) -> None:
