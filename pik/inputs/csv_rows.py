@@ -1,7 +1,8 @@
 """Rows of CSV and TSV as records: each an object from the header's names to the texts that stand in the cells.
 
 The grammar is RFC 4180's, with any delimiter and any line end: a quoted cell may hold delimiters, line breaks and
-doubled quotes, and after a closing quote the cell ends. A blank line is not a row. Nothing is interpreted: `007`,
+doubled quotes, and after a closing quote the cell ends. A blank line is not a row, and neither is one of delimiters
+alone, as spreadsheets leave them at the end. Nothing is interpreted: `007`,
 `NULL` and ` x` are the texts that they are.
 """
 
@@ -57,7 +58,8 @@ def blocks(
     problems: dict[int, Problem] = {}
     size, seq = 0, first_seq
     found = UntilError(following)
-    for cells, problem in found:
+    for row, problem in found:
+        cells = () if rows.is_blank(row) else row
         if problem is None and len(cells) not in (0, len(header)):
             problem = rows.problem(f"the row has {number_of(len(cells), 'cell')}, the header {len(header)}")
         if problem is not None:
@@ -153,6 +155,12 @@ class _Rows:
         """Return the problem of the current row."""
         line = self._lines_read - len(self._again) - len(self._row) + 1
         return Problem(f"{reason} (line {line})", b"".join(self._row).rstrip(b"\r\n"))
+
+    def is_blank(self, cells: Sequence[str]) -> bool:
+        """Whether the current row, which has these cells, is of delimiters alone."""
+        if len(cells) < 2 or any(cells):
+            return False
+        return b"".join(self._row).rstrip(b"\r\n") == self._delimiter.encode() * (len(cells) - 1)
 
     def _breaks_at_return(self) -> bool:
         """Whether the current row is not CSV because of carriage returns alone."""

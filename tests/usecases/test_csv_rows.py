@@ -81,6 +81,14 @@ def test_a_row_that_is_not_like_the_header_is_kept_with_its_reason_its_line_and_
     assert [problem.record for block in read(MIXED) for problem in block.problems.values()][3] == b"9,\xff"
 
 
+def test_a_row_of_delimiters_alone_is_blank_and_one_of_quoted_empty_cells_is_not() -> None:
+    data = b'a;b;c\r\n1;2;3\r\n;;\r\n"";;\r\n;\r\n4;;\r\n;;;'
+    four, empty = {"a": "4", "b": "", "c": ""}, {"a": "", "b": "", "c": ""}
+    layout = Layout(InputFormat.CSV, delimiter=";")
+    assert records(read(data, layout)) == [{"a": "1", "b": "2", "c": "3"}, None, empty, None, four, None]
+    assert records(read(b'a\n""\n')) == [{"a": ""}]
+
+
 def test_a_quote_that_is_never_closed_takes_its_own_line_and_no_more() -> None:
     rows = "".join(f"{number},x\n" for number in range(40))
     data = f'a,b\n0,"open\n{rows}'.encode()
