@@ -288,7 +288,7 @@ _LIKES = frozenset("~~ !~~ ~~* !~~*".split())
 
 def unbounded(name: str, arguments: Sequence[dict[str, Any]], in_lambda: bool) -> str:
     """Return why a call may take unbounded time or memory, or an empty text."""
-    texts = [_text(argument) for argument in arguments]
+    texts = [constant_text(argument) for argument in arguments]
     if in_lambda and name in _GROWING:
         return f"{name} inside a lambda may double its argument again and again"
     if name in _PATTERNS and (len(texts) < 2 or texts[1] is None):
@@ -304,7 +304,7 @@ def unbounded(name: str, arguments: Sequence[dict[str, Any]], in_lambda: bool) -
 
 def deep_path(node: dict[str, Any]) -> bool:
     """Whether a constant is a JSON path that searches at any depth more than once."""
-    text = _text(node) or ""
+    text = constant_text(node) or ""
     return text.startswith("$") and text.count("..") + text.count("**") > 1
 
 
@@ -318,7 +318,7 @@ def _like(name: str, pattern: str | None) -> str:
     return ""
 
 
-def _text(node: dict[str, Any]) -> str | None:
+def constant_text(node: dict[str, Any]) -> str | None:
     """Return the text of a string constant."""
     literal = node.get("literal") or {}
     return str(literal["text"]) if node.get("class") == "CONSTANT" and literal.get("kind") == "STRING" else None

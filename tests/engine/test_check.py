@@ -40,6 +40,9 @@ ACCEPTED = [
     "sum(round((payload->>'$.v')::DECIMAL(18, 3), 2))",
     "sum(replace(payload->>'$.v', ',', '.')::DECIMAL(18, 2))",
     "sum(epoch_us(received_time) - epoch_us(event_time))",
+    "epoch_us(max(payload->>'$.at')::TIMESTAMP)",
+    "left(max(payload->>'$.at'), 4)::INTEGER",
+    "count(*) FILTER (WHERE payload->>'$.at' >= '2026-03-01' AND payload->>'$.n' = '5' AND event_id < '8')",
     "max(len(extra::VARCHAR) + len(content_hash) + len(batch_id) + len(idempotency_key))",
 ]
 
@@ -133,6 +136,14 @@ REFUSED_VALUES = [
     ("max(event_time)", "result is TIMESTAMP"),
     ("bool_or(seq > 1)", "result is BOOLEAN"),
     ("max(source)", "result is VARCHAR"),
+    ("max(payload->>'$.a')::BIGINT", "max((payload ->> '$.a')) compares texts"),
+    (
+        "TRY_CAST(coalesce(nullif(min(trim(payload->>'$.a')), ''), '0') AS DECIMAL(9, 2))",
+        "compares texts, and as a text",
+    ),
+    ("max(greatest(payload->>'$.a', payload->>'$.b')::BIGINT)", "compares texts"),
+    ("count(*) FILTER (WHERE payload->>'$.a' > '5')", "compares texts, and as a text '10' is less than '9'"),
+    ("count(*) FILTER (WHERE json_extract_string(payload, '$.a') BETWEEN '1.5' AND '20')", "compares texts"),
     ("max((payload->>'a')::DOUBLE)", "is DOUBLE, a floating-point number"),
     ("sum(seq) / 2", "divides in floating point"),
     ("[count(*)]", "result is BIGINT[]"),
@@ -214,6 +225,8 @@ def test_refused_wheres(where: str, reason: str) -> None:
         ("sum(payload->>'$.a')", "sum(CAST((payload ->> '$.a') AS DECIMAL(18, 6)))"),
         ("sum((payload->>'$.a')::DOUBLE)", "sum(CAST((payload ->> '$.a') AS DECIMAL(18, 6)))"),
         ("sum((payload->>'$.a')::DOUBLE * 2)", "sum((CAST((payload ->> '$.a') AS DECIMAL(18, 6)) * 2))"),
+        ("max(payload->>'$.a')", "max(CAST((payload ->> '$.a') AS DECIMAL(18, 6)))"),
+        ("max(payload->>'$.a')::HUGEINT", "max(CAST((payload ->> '$.a') AS HUGEINT))"),
         ("max(event_time)", "epoch_us(max(event_time))"),
         ("sum(seq) / 2", "(sum(seq) / 2)::DECIMAL(18, 6)"),
         ("bool_or(seq > 1)", "(bool_or(seq > 1))::INTEGER"),
