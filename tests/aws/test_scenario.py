@@ -192,7 +192,7 @@ def test_promise_10_any_two_sides_are_explained_alike_on_every_store(
             except NothingSelected:
                 continue
             all_of_it.append([(share.cause, share.share, share.proven) for share in one.shares])
-        asked = Question(Decimal(2 * (1 + 2 + 4 + 1)), store.metrics.latest()[-1], "a", FIRST, PLAIN)
+        asked = Question(Decimal(2 * (1 + 2 + 4 + 1)), Decimal(14), store.metrics.latest()[-1], "a", FIRST, PLAIN)
         all_of_it.append([trial.scenario for trial in try_scenarios(store, ENGINE, asked).met])
         found.append(all_of_it)
     assert found[0] == found[1]

@@ -206,7 +206,7 @@ def test_a_number_of_a_file_is_imported_and_the_scenarios_that_give_it_are_named
     assert "imported -0.00000001 (inferred)" in shop("diff", "aggregates", "--against", "ledger.csv", "--explain").out
     result = shop("explain", *PLACE, "--against", "ledger.csv")
     assert "no scenario that was tried gives the number" in result.out
-    assert "several at a time" in result.out
+    assert "others together" in result.out
     assert ledger("7.75").code == 0
     assert json.loads(ledger("7.75").out)["trials"] is None
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
-from itertools import islice
+from itertools import combinations, islice
 
 from pik.errors import Damaged, EngineError, Invalid, NotHeld, UsageError
 from pik.model.instant import HOUR, Window, display_instant, format_instant
@@ -20,6 +20,7 @@ from pik.model.scenario import (
     Shift,
     Which,
     WithoutBatch,
+    WithoutSuspects,
 )
 from pik.ports.engine import Engine
 from pik.ports.store import Store
@@ -43,12 +44,12 @@ OFFSETS = range(-24, 29)
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """A scenario that may explain a number: `scenario` as it is typed, `detail` what it means, and the value that it
-    gives, once it was computed. `events` counts the deliveries that count otherwise than in the question (None: not
-    known). `at` is a time of which what was current is the value."""
+    """A scenario that may explain a number: what it adds to that of the question, as it is `typed`, `detail` what it
+    means, and the value that it gives, once it was computed. `events` counts the deliveries that count otherwise than
+    in the question (None: not known). `at` is a time of which what was current is the value."""
 
     kind: str
-    scenario: str
+    typed: tuple[str, ...]
     detail: str
     metric: Metric
     assumed: Scenario
@@ -57,9 +58,9 @@ class Trial:
     events: int | None = None
 
     @property
-    def assumptions(self) -> list[str]:
-        """What it adds to the scenario of the question, as it is typed."""
-        return self.scenario.split("\n")
+    def scenario(self) -> str:
+        """What it adds, in words."""
+        return " and ".join(self.typed)
 
     @property
     def is_correctable(self) -> bool:
@@ -67,7 +68,8 @@ class Trial:
         return self.kind in _CORRECTABLE
 
 
-_CORRECTABLE = ("conflicts", "without-batch")
+TOGETHER = "together"
+_CORRECTABLE = ("conflicts", "suspects", TOGETHER, "without-batch")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +85,11 @@ class Trials:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A number for a metric, entity and bucket (its start): which scenario, added to this one, gives it, within the
-    tolerances?"""
+    """A number for a metric, entity and bucket (its start), which is not what was recomputed: which scenario, added to
+    this one, gives it, within the tolerances?"""
 
     number: Decimal
+    recomputed: Decimal
     metric: Metric
     entity: str
     bucket: int
@@ -106,31 +109,57 @@ class Question:
 
 
 def try_scenarios(store: Store, engine: Engine, asked: Question) -> Trials:
-    """Try every single scenario: an earlier definition, duplicates counted, conflicts last, each batch missing, as of
-    each promotion of the value, what was current then, and days of other zones."""
-    not_tried = ["several at a time", "zones at quarter hours, and changes of clocks within the bucket"]
-    trials = [
+    """Try single scenarios: an earlier definition, duplicates counted, conflicts last, without suspects, each batch
+    missing, as of each promotion of the value, what was current then, and days of other zones; and together those of
+    conflicts and suspects that move the value."""
+    not_tried = ["others together", "zones at quarter hours, and changes of clocks within the bucket"]
+    wrong = [
+        _assuming(asked, "conflicts", CountedConflict(Which.LAST, Criteria()), "the last of conflicting deliveries"),
+        _assuming(asked, "suspects", WithoutSuspects(Criteria()), "retries that were stamped anew do not count"),
+    ]
+    work = _Work(store, engine, asked)
+    for trial in (
         *_definitions(store, asked, not_tried),
         _assuming(asked, "duplicates", CountedDuplicates(), "a pipeline without deduplication"),
-        _assuming(asked, "conflicts", CountedConflict(Which.LAST, Criteria()), "the last of conflicting deliveries"),
+    ):
+        work.add(trial)
+    moving = [trial for trial in wrong if work.add(trial)]
+    for trial in (
+        *_together(asked, moving),
         *_batches(store, asked, not_tried),
         *_moments(store, asked, not_tried),
         *_zones(store, asked, not_tried),
-    ]
-    met, failed = [], 0
-    for trial in trials:
+    ):
+        work.add(trial)
+    met = sorted(work.met, key=lambda one: (one.events is None, one.events))
+    return Trials(work.tried, tuple(met), work.failed, tuple(not_tried))
+
+
+@dataclass(slots=True)
+class _Work:
+    store: Store
+    engine: Engine
+    asked: Question
+    tried: int = 0
+    met: list[Trial] = field(default_factory=list)
+    failed: int = 0
+
+    def add(self, trial: Trial) -> bool:
+        """Try this, and return whether it moves the value."""
+        self.tried += 1
         try:
-            computed = _value(store, engine, asked, trial)
+            computed = _value(self.store, self.engine, self.asked, trial)
         except (Damaged, EngineError, UsageError):
-            failed += 1
-            continue
+            self.failed += 1
+            return False
         if computed is not None and computed.failure is not None:
-            failed += 1
-        elif asked.meets(value_of(computed)):
+            self.failed += 1
+            return False
+        if self.asked.meets(value_of(computed)):
             value = None if computed is None else computed.value
-            met.append(replace(trial, value=value, events=_changed(store, engine, asked, trial)))
-    met.sort(key=lambda one: (one.events is None, one.events))
-    return Trials(len(trials), tuple(met), failed, tuple(not_tried))
+            events = _changed(self.store, self.engine, self.asked, trial)
+            self.met.append(replace(trial, value=value, events=events))
+        return value_of(computed) != self.asked.recomputed
 
 
 def read_number(option: str, text: str) -> Decimal:
@@ -148,7 +177,17 @@ def read_number(option: str, text: str) -> Decimal:
 
 def _assuming(asked: Question, kind: str, assumption: Assumption, detail: str) -> Trial:
     scenario = replace(asked.scenario, assumptions=(*asked.scenario.assumptions, assumption))
-    return Trial(kind, str(assumption), detail, asked.metric, scenario)
+    return Trial(kind, (str(assumption),), detail, asked.metric, scenario)
+
+
+def _together(asked: Question, wrong: Sequence[Trial]) -> Iterator[Trial]:
+    """Yield each combination of several trials."""
+    for size in range(2, len(wrong) + 1):
+        for some in combinations(wrong, size):
+            given = [one.assumed.assumptions[-1] for one in some]
+            scenario = replace(asked.scenario, assumptions=(*asked.scenario.assumptions, *given))
+            texts = tuple(map(str, given))
+            yield Trial(TOGETHER, texts, " and ".join(one.detail for one in some), asked.metric, scenario)
 
 
 def _definitions(store: Store, asked: Question, not_tried: list[str]) -> Iterator[Trial]:
@@ -163,7 +202,7 @@ def _definitions(store: Store, asked: Question, not_tried: list[str]) -> Iterato
         if metric.buckets != asked.metric.buckets or metric.is_over_all != asked.metric.is_over_all:
             not_tried.append(f"{pin(metric)}, whose buckets are others")
         else:
-            yield Trial("definition", pin(metric), "another definition", metric, asked.scenario)
+            yield Trial("definition", (pin(metric),), "another definition", metric, asked.scenario)
 
 
 def _batches(store: Store, asked: Question, not_tried: list[str]) -> Iterator[Trial]:
@@ -193,8 +232,10 @@ def _moments(store: Store, asked: Question, not_tried: list[str]) -> Iterator[Tr
         what = f"run {one.run_id} was {'promoted' if one.kind == PromotionKind.PROMOTE else 'rolled back'}"
         if asked.scenario.as_of is None or one.at < asked.scenario.as_of:
             scenario = replace(asked.scenario, as_of=one.at)
-            yield Trial("as-of", f"as-of={at}", f"what had been recorded when {what}", asked.metric, scenario)
-        yield Trial("current", f"current@{at}", f"what was current after {what}", asked.metric, asked.scenario, one.at)
+            yield Trial("as-of", (f"as-of={at}",), f"what had been recorded when {what}", asked.metric, scenario)
+        yield Trial(
+            "current", (f"current@{at}",), f"what was current after {what}", asked.metric, asked.scenario, one.at
+        )
 
 
 def _zones(store: Store, asked: Question, not_tried: list[str]) -> Iterator[Trial]:

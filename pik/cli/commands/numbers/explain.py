@@ -107,9 +107,10 @@ def explain(
     exactly those that raw still holds of what they knew; otherwise its share is inferred. The sides are those of `pik
     diff aggregates`.
 
-    With --expect, or a file on the left, single scenarios are tried as well: an earlier definition, duplicates counted,
-    the last of conflicting deliveries, each batch missing, as of each promotion of the value and what was current then,
-    and days of other zones. Those that give the number exactly, or within --tolerance, are listed.
+    With --expect, or a file on the left, scenarios are tried as well: an earlier definition, duplicates counted, the
+    last of conflicting deliveries, without suspects (or both of these), each batch missing, as of each promotion of the
+    value and what was current then, and days of other zones. Those that give the number exactly, or within --tolerance,
+    are listed.
 
     Exit codes: 0 both sides are equal, 1 they or the expected number differ, 2 there is nothing to explain.
     """

@@ -35,8 +35,9 @@ def try_number(
 
     if number is None:
         return None
-    asked = Question(number, found.metric, found.entity_id, found.bucket, found.scenario, tolerances)
-    return None if asked.meets(value_of(found.recomputed)) else try_scenarios(store, engine, asked)
+    recomputed = value_of(found.recomputed)
+    asked = Question(number, recomputed, found.metric, found.entity_id, found.bucket, found.scenario, tolerances)
+    return None if asked.meets(recomputed) else try_scenarios(store, engine, asked)
 
 
 def off_by(found: Explanation, number: Decimal | None) -> Decimal | None:
@@ -58,7 +59,7 @@ def next_of(found: Explanation, trials: Trials, assume: Sequence[str]) -> str | 
     if first.at is not None:
         place = [found.metric.name, *([found.entity_id] if found.entity_id else []), start]
         return command("explain", "--left", first.scenario, "--right", "current", "--", *place)
-    return for_good(first.assumed, [*assume, *first.assumptions]) if first.is_correctable else None
+    return for_good(first.assumed, [*assume, *first.typed]) if first.is_correctable else None
 
 
 def trials_note(trials: Trials | None) -> str | None:
