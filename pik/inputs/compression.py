@@ -168,7 +168,7 @@ def codec_of(data: bytes) -> Codec | None:
 def uncompressed(stored: BinaryIO, name: str, window: int = WINDOW) -> io.BufferedReader:
     """Return the input without its compression, which may look back `window` bytes. Raises InputError for binary files,
     and while reading where the compressed data is damaged or cut."""
-    hint = "what was recorded before that is kept; ingest a whole copy of the file"
+    hint = "an ingest records what is before that; get a whole copy of the file, and ingest it"
     stream = decompressed(stored, name, hint, window)
     refuse_binary(stream.peek(_MAGIC)[:_MAGIC], name)
     return stream

@@ -93,5 +93,5 @@ class _File:
         except _DAMAGED as error:
             raise InputError(
                 f"{self._name} cannot be decompressed to its end: {error}",
-                hint="what was recorded before that is kept; ingest a whole copy of the archive",
+                hint="an ingest records what is before that; get a whole copy of the archive, and ingest it",
             ) from None
