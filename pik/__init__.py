@@ -24,6 +24,7 @@ if _TYPE_CHECKING:
     from pik.api import Lag as Lag
     from pik.api import LagBar as LagBar
     from pik.api import LagGroup as LagGroup
+    from pik.api import NotRead as NotRead
     from pik.api import PikWarning as PikWarning
     from pik.api import Promotion as Promotion
     from pik.api import Replay as Replay
@@ -51,8 +52,8 @@ _HOMES = {
     **dict.fromkeys(
         (
             *("Aggregate", "Cause", "CauseEvent", "Delivery", "Diff", "Difference", "Event", "Explanation", "Ingested"),
-            *("Instant", "Lag", "LagBar", "LagGroup", "PikWarning", "Promotion", "Replay", "Result", "Run", "Store"),
-            "open",
+            *("Instant", "Lag", "LagBar", "LagGroup", "NotRead", "PikWarning", "Promotion", "Replay", "Result", "Run"),
+            *("Store", "open"),
         ),
         "pik.api",
     ),

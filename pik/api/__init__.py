@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pik.api.explanation import Explanation
+from pik.api.explanation import Explanation, NotRead
 from pik.api.inspect import Lag
 from pik.api.numbers import Diff
 from pik.api.opened import PikWarning
@@ -27,6 +27,7 @@ __all__ = [
     "Lag",
     "LagBar",
     "LagGroup",
+    "NotRead",
     "PikWarning",
     "Promotion",
     "Replay",

@@ -21,13 +21,27 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
+class NotRead:
+    """Events that may count in a value and cannot be read, so that the right value is not known.
+
+    There are at most so many `events`, and of these so many were `recorded_since`, after the left version was computed;
+    None: not known. The right value is not less than `lowest` and not more than `highest`; None: that does not follow.
+    """
+
+    events: int | None
+    recorded_since: int | None
+    lowest: Decimal | None
+    highest: Decimal | None
+
+
+@dataclass(frozen=True, slots=True)
 class Explanation:
     """A value on both sides, and why they differ.
 
     `current` is the left side, `recomputed` the right one (None: no value), and `delta` = recomputed - current, a
     missing value counted as 0: the exact sum of the shares of the `causes`, which are in the order in which they are
     applied. `events` are those behind the causes. `proven`: raw still holds exactly what the recorded versions counted;
-    None: there is none.
+    None: there is none. `not_read` is None unless raw that may count in the recomputed value cannot be read.
     """
 
     metric: str
@@ -37,6 +51,7 @@ class Explanation:
     recomputed: Decimal | None
     delta: Decimal
     proven: bool | None
+    not_read: NotRead | None
     run_id: str | None
     causes: Result[Cause]
     events: Result[CauseEvent]
@@ -67,6 +82,7 @@ def explanation(store: Store, found: explain.Explanation) -> Explanation:
         None if found.recomputed is None else found.recomputed.value,
         found.delta,
         found.proven,
+        None if found.is_complete else NotRead(found.unread.events(), found.unread_since, *found.bounds),
         (version and version.run_id) or None,
         Result(lambda _: causes, columns_of(Cause), frames, title="causes"),
         Result(events, columns_of(CauseEvent), frames, title="events"),

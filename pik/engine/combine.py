@@ -12,7 +12,8 @@ from pik.model.metric import Combination, Definition
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-_ADDED = frozenset("sum count count_star count_if countif".split())
+_COUNTS = frozenset("count count_star count_if countif".split())
+_ADDED = _COUNTS | {"sum"}
 
 
 def combination_of(db: DuckDBPyConnection, definition: Definition) -> Combination:
@@ -20,6 +21,13 @@ def combination_of(db: DuckDBPyConnection, definition: Definition) -> Combinatio
     check_definition(db, definition)
     reader = Reader(db, "value")
     return _combination(reader, reader.value(definition.value, "_").tree)
+
+
+def is_count(db: DuckDBPyConnection, definition: Definition) -> bool:
+    """Return whether the definition is a count. Raises Invalid for one that is refused."""
+    check_definition(db, definition)
+    tree = Reader(db, "value").value(definition.value, "_").tree
+    return is_aggregate(tree) and name_of(tree) in _COUNTS
 
 
 def _combination(reader: Reader, tree: Node) -> Combination:

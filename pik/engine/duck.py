@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from pik.engine import sandbox
 from pik.engine.check import check_definition
-from pik.engine.combine import combination_of
+from pik.engine.combine import combination_of, is_count
 from pik.engine.corrected_sql import UNCORRECTED, CorrectedLines
 from pik.engine.figures import open_figures
 from pik.engine.grouped import (
@@ -72,6 +72,11 @@ class DuckEngine:
         """See Engine.combination."""
         with session() as db, bounded(db, sandbox.CHECK_SECONDS, f"checking the metric {definition.name}"):
             return combination_of(db, definition)
+
+    def counts(self, definition: Definition) -> bool:
+        """See Engine.counts."""
+        with session() as db, bounded(db, sandbox.CHECK_SECONDS, f"checking the metric {definition.name}"):
+            return is_count(db, definition)
 
     @contextmanager
     def computation(

@@ -249,6 +249,10 @@ class Engine(Protocol):
         """Return how the definition's values for parts make that for the whole: exactly, whatever the events. Raises
         Invalid, with the reason, for one whose values do not."""
 
+    def counts(self, definition: Definition) -> bool:
+        """Return whether the definition counts something, so that one more event leaves its value as it is or adds 1.
+        Raises Invalid for one that `check` refuses."""
+
     def computation(
         self, inputs: Inputs, metrics: Sequence[Definition], window: Window, entities: Sequence[str] = ()
     ) -> AbstractContextManager[Computation]:

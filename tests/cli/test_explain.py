@@ -101,10 +101,13 @@ def test_what_raw_does_not_hold_any_more_is_lost_and_its_share_is_inferred(
     assert [(one["cause"], one["share"], one["certainty"]) for one in found["causes"]] == [
         ("lost", -2, "inferred"),
         ("late", 4.25, "inferred"),
-        ("unexplained", 0, "proven"),
+        ("unexplained", 0, "inferred"),
     ]
     assert (found["proven"], found["causes"][0]["events"]) == (False, None)
     assert found["next"] == "pik verify --full"
+    assert found["not_read"] == {"events": 1, "recorded_since": 0, "lowest": None, "highest": None}
+    shown = shop("explain", *PLACE)
+    assert (shown.code, "up to 1 event recorded before: the right value is not known" in shown.out) == (3, True)
 
 
 def test_a_diff_splits_each_row_by_cause(shop: Callable[..., Any], tmp_path: Path) -> None:
@@ -198,7 +201,7 @@ def test_a_number_of_a_file_is_imported_and_the_scenarios_that_give_it_are_named
     found = json.loads(ledger("3.5").out)
     assert [(one["cause"], one["share"], one["certainty"]) for one in found["causes"]] == [
         ("imported", 4.25, "inferred"),
-        ("unexplained", 0, "proven"),
+        ("unexplained", 0, "inferred"),
     ]
     assert {one["kind"] for one in found["trials"]} >= {"without-batch", "as-of", "current"}
     assert (found["tried"] > 50, found["failed"], found["proven"]) == (True, 0, None)

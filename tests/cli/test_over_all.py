@@ -299,7 +299,7 @@ def test_damaged_raw_is_told_from_a_value_over_all(shop: Callable[..., Any]) -> 
     assert (row["current"], row["recomputed"], row["not_computed"]) == (None, None, 1)
     result = shop("replay", "--all", "--format", "json")
     assert result.code == 3
-    assert shop("explain", "takings", "2026-01-02").code == 1
+    assert shop("explain", "takings", "2026-01-02").code == 3
 
 
 def test_a_definition_keeps_what_it_is_per(shop: Callable[..., Any]) -> None:

@@ -195,6 +195,9 @@ class PlainEngine:
     def combination(self, definition: Definition) -> Combination:
         return Combination.SUM
 
+    def counts(self, definition: Definition) -> bool:
+        return False
+
     def counted(
         self, inputs: Inputs, definition: Definition, window: Window, entities: Sequence[str] = ()
     ) -> Iterator[CountedDelivery]:

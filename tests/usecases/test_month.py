@@ -46,6 +46,7 @@ def broken(month: Month, tmp_path_factory: pytest.TempPathFactory) -> Month:
     made = month.copied(tmp_path_factory.mktemp("broken"))
     faults.lost(made)
     faults.damaged(made)
+    faults.late_and_damaged(made)
     return made
 
 
@@ -144,6 +145,30 @@ def test_explain_has_the_same_shares_also_where_raw_is_lost(broken: Month) -> No
         metric, bucket, entity = key
         explanation = explain(broken.store, ENGINE, metric, entity, bucket)
         assert {str(one.cause): one.share for one in explanation.shares if one.share} == shares[key].causes, key
+
+
+def test_explain_says_what_cannot_be_read_and_never_more_of_the_right_value_than_follows(broken: Month) -> None:
+    truth, right = broken.truth, {key: one.right for key, one in broken.truth.whole().shares().items()}
+    keys = sorted(key for key in right if truth.unread(key))
+    readable = sorted(key for key in right if not truth.unreadable(key))
+    assert any(key in truth.current and truth.unread(key, truth.known(key)) == truth.unread(key) for key in keys)
+    for key in [*broken.producer.chance.sample(keys, min(16, len(keys))), *readable[:2]]:
+        metric, bucket, entity = key
+        found = explain(broken.store, ENGINE, metric, entity, bucket)
+        unread, since = truth.unread(key), truth.unread(key, truth.known(key))
+        assert found.is_complete == (not unread), key
+        if not unread:
+            continue
+        assert not any(one.proven for one in found.shares)
+        assert (found.unread.events() or 0) >= unread
+        if key in truth.current:
+            assert since <= (found.unread_since or 0) <= (found.unread.events() or 0)
+            assert found.proven == (unread == since)
+        lowest, highest = found.bounds
+        assert lowest is None or lowest <= (right[key] or ZERO), key
+        assert highest is None or highest >= (right[key] or ZERO), key
+        assert (lowest is None) == (metric == "revenue")
+        assert (highest is None) == (metric in ("revenue", "largest"))
 
 
 def test_the_command_of_each_finding_shows_it(

@@ -45,6 +45,7 @@ from pik.usecases.metrics.scenario import definitions, resolved
 from pik.usecases.metrics.side_values import SideValue, side_value
 from pik.usecases.metrics.sides import LEFT, Recorded
 from pik.usecases.metrics.states import NOTHING, Change, State, States, computed_states, options_of
+from pik.usecases.metrics.unread import NO_BOUNDS, NOTHING_UNREAD, Bounds, Unread, bounds
 from pik.usecases.metrics.winners import Winners
 from pik.usecases.metrics.zones import MovedZones
 
@@ -72,8 +73,9 @@ class Explanation:
     of the difference.
 
     The right value was recomputed under the scenario by the definition `metric`, unless it is that of the side `right`.
-    `unreadable` are the frames of raw that values are computed without, by object and offset. `moves` is by how much
-    (in nanoseconds) the scenario moves deliveries to a later and to an earlier time, at most.
+    `unreadable` are the frames of raw that values are computed without, by object and offset; `unread` are the
+    deliveries in them that may count in the recomputed value, which is within the `bounds` with them. `moves` is by how
+    much (in nanoseconds) the scenario moves deliveries to a later and to an earlier time, at most.
     """
 
     entity_id: str
@@ -86,6 +88,20 @@ class Explanation:
     shares: tuple[Share, ...]
     unreadable: Mapping[str, frozenset[int]]
     moves: tuple[int, int] = (0, 0)
+    unread: Unread = NOTHING_UNREAD
+    bounds: Bounds = NO_BOUNDS
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the right value is known: it is recorded, or nothing that may count in it is unreadable."""
+        return not self.unread.segments
+
+    @property
+    def unread_since(self) -> int | None:
+        """How many of the unread deliveries were recorded after the left version was computed, at most: whether it is
+        proven says nothing of them. None: not known."""
+        version = self.left.version
+        return None if version is None or version.is_imported else self.unread.events(version.known_until)
 
     @property
     def delta(self) -> Decimal:
@@ -152,6 +168,9 @@ def explain(
         for assumption, step in zip(scenario.assumptions if assumed else (), assumed, strict=True):
             chain.assume(str(assumption), *step)
         found = chain.explanation(entity, window.start, scenario, metric)
+    if not found.is_complete:
+        within = bounds(engine, metric.definition, found.recomputed, found.unread.events())
+        found = replace(found, bounds=within)
     if found.left.version is None and found.recomputed is None and not any(one.share for one in found.shares):
         lacking = "no value on either side" if left or right else "neither a current value nor events"
         values = command("aggregates", "--metric", metric.name, *options_of(entity))
@@ -328,12 +347,17 @@ class _Chain:
         for one in self.shares:
             rest = EXACT.subtract(rest, one.share)
         is_proven = self.left.proven and (self.right is None or self.right.proven)
-        unexplained = Share(Cause.UNEXPLAINED, rest, is_proven or not rest, "what no cause accounts for")
+        unread = self.states.unread if self.right is None else NOTHING_UNREAD
+        if unread.segments:  # what would count of them may belong to any cause
+            self.shares = [replace(one, proven=False) for one in self.shares]
+        certain = (is_proven or not rest) and not unread.segments and all(one.proven for one in self.shares)
+        unexplained = Share(Cause.UNEXPLAINED, rest, certain, "what no cause accounts for")
         return Explanation(
             *(entity, bucket, scenario, metric, self.left, self.right, recomputed),
             (*self.shares, unexplained),
             self.states.unreadable,
             last.moves,
+            unread,
         )
 
     def _share(self, cause: Cause, before: State, after: State, proven: bool, detail: str) -> Share:

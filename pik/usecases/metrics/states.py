@@ -18,6 +18,7 @@ from pik.rawlog.selection import Selection
 from pik.usecases.metrics.chain import value_of
 from pik.usecases.metrics.definitions import pin
 from pik.usecases.metrics.scenario import applied
+from pik.usecases.metrics.unread import NOTHING_UNREAD, Unread, unread_deliveries
 from pik.usecases.metrics.winners import Winners
 
 
@@ -60,6 +61,8 @@ class States:
     states: Mapping[tuple[Definition, Scenario], State]
     unreadable: Mapping[str, frozenset[int]]
     tables: Tables | None
+    unread: Unread = NOTHING_UNREAD
+    """What the last of the states leaves out because of that."""
 
     def at(self, metric: Metric, scenario: Scenario) -> State:
         """Return the state of this definition under this scenario."""
@@ -119,7 +122,7 @@ def computed_states(
         yield States({}, {}, None)
         return
     entities = entities_of(entity)
-    each = {(metric.definition, scenario): metric for metric, scenario in wanted}
+    each = {_key(one): one[0] for one in wanted}
     with ExitStack() as stack:
         windows = [metric.buckets.around(bucket) for metric in each.values()]
         overrides = [
@@ -149,7 +152,13 @@ def computed_states(
                     hint=command("diff", "aggregates", "--metric", metric.name, *options_of(entity)),
                 )
             states[key] = State(value, (one.later, one.earlier), f"counted_{len(states)}")
-        yield States(states, unreadable, counted.tables)
+        unread = unread_deliveries(selections[list(each).index(_key(wanted[-1]))], unreadable)
+        yield States(states, unreadable, counted.tables, unread)
+
+
+def _key(wanted: tuple[Metric, Scenario]) -> tuple[Definition, Scenario]:
+    metric, scenario = wanted
+    return metric.definition, scenario
 
 
 @contextmanager

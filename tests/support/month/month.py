@@ -273,9 +273,9 @@ def lost(month: Month) -> None:
     _unreadable(month, batch, day, key, "missing")
 
 
-def damaged(month: Month) -> None:
-    """A bit of a raw object is another one."""
-    batch, day = _an_object(month)
+def damaged(month: Month, batch: int | None = None) -> None:
+    """A bit of a raw object (of a batch) is another one."""
+    batch, day = _an_object(month, batch)
     key, path = month.object_of(batch, day)
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
@@ -284,10 +284,17 @@ def damaged(month: Month) -> None:
     _unreadable(month, batch, day, key, "")
 
 
-def _an_object(month: Month) -> tuple[int, int]:
+def late_and_damaged(month: Month) -> None:
+    """Of what came after the numbers were computed, an object cannot be read: no number has counted its events."""
+    late(month, (1, 31), 60)
+    damaged(month, month.truth.batches)
+
+
+def _an_object(month: Month, batch: int | None = None) -> tuple[int, int]:
     counts = Counter(one.identity for one in month.truth.deliveries)
     again = {(one.batch, one.day) for one in month.truth.deliveries if counts[one.identity] > 1}
     every = {(one.batch, one.day) for one in month.truth.deliveries if one.day not in month.quiet}
+    every = {one for one in every if batch in (None, one[0])}
     return month.producer.chance.choice(sorted(every - again - month.truth.lost))
 
 

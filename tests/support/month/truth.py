@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import cached_property
@@ -152,6 +152,26 @@ class Truth:
         size = self.rules[key[0]][1].size
         first = 1 + (key[1] - instant("2026-01-01T00:00:00Z")) // DAY
         return any(first <= day < first + max(1, size // DAY) for _, day in self.lost)
+
+    def whole(self) -> Truth:
+        """The truth if all of raw could be read."""
+        return replace(self, lost=set())
+
+    def known(self, key: Key) -> int:
+        """How many batches the current value knew; 0 where there is none."""
+        return self.versions[key][self.current[key]].known if key in self.current else 0
+
+    def unread(self, key: Key, after: int = 0) -> int:
+        """How many events that count in a value cannot be read, of batches after one."""
+        rule, window = self.rules[key[0]][max(self.rules[key[0]])], key[1]
+        return sum(
+            (one.batch, one.day) in self.lost
+            and one.batch > after
+            and rule.counts(one.event)
+            and (rule.over_all or one.event["entity_id"] == key[2])
+            and window <= one.at < window + rule.size
+            for one in self.accepted()
+        )
 
     def shares(self) -> dict[Key, Shares]:
         """Every value, current or right, with its causes."""

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 
 from pik.cli import options
-from pik.cli.command import FOUND, cli_command
+from pik.cli.command import FOUND, PARTLY, cli_command
 from pik.cli.commands.numbers.assumed import for_good, not_recorded
+from pik.cli.commands.numbers.not_read import NOT_READ, proven_text
 from pik.cli.commands.numbers.sides import (
     AgainstFile,
     Key,
@@ -107,12 +108,16 @@ def explain(
     exactly those that raw still holds of what they knew; otherwise its share is inferred. The sides are those of `pik
     diff aggregates`.
 
+    Where raw that may count cannot be read, the value is recomputed without it. What was recorded is still proven if it
+    follows from what was known then; the right value is not known, at best within bounds.
+
     With --expect, or a file on the left, scenarios are tried as well: an earlier definition, duplicates counted, the
     last of conflicting deliveries, without suspects (or both of these), each batch missing, as of each promotion of the
     value and what was current then, and days of other zones. Those that give the number exactly, or within --tolerance,
     are listed.
 
-    Exit codes: 0 both sides are equal, 1 they or the expected number differ, 2 there is nothing to explain.
+    Exit codes: 0 both sides are equal, 1 they or the expected number differ, 3 the right value is not
+    known, 2 there is nothing to explain.
     """
     from pik.model.path import EventPath
     from pik.usecases.metrics.chosen_sides import file_request, read_sides, refuse_scenario
@@ -184,6 +189,8 @@ def explain(
         cli.note(note)
     for missing in (*uncertain(before, after), *not_recorded(found.scenario.assumptions)):
         cli.note(missing)
+    if not found.is_complete:
+        return PARTLY
     return FOUND if trials is not None or found.delta or any(one.share for one in found.shares) else None
 
 
@@ -301,9 +308,22 @@ EXPLANATION = Schema(
     Field(
         "right_side", str | None, "`current`, `current@TIME` or `run:ID`; null: recomputed", get=_of("right", "name")
     ),
-    Field("current", Decimal | None, "the left side", get=lambda found: _value(found.left.computed)),
-    Field("recomputed", Decimal | None, "the right side", get=lambda found: _value(found.recomputed)),
+    Field(
+        "current",
+        Decimal | None,
+        "the left side",
+        get=lambda found: _value(found.left.computed),
+        text=lambda found: "no value" if _value(found.left.computed) is None else None,
+    ),
+    Field(
+        "recomputed",
+        Decimal | None,
+        "the right side",
+        get=lambda found: _value(found.recomputed),
+        text=lambda found: "no value" if _value(found.recomputed) is None else None,
+    ),
     Field("delta", Decimal, "recomputed - current, a missing value counted as 0: the sum of the shares"),
+    NOT_READ,
     *EXPECTED,
     Field("run_id", str | None, "that wrote the left version", get=_of("left", "version.run_id")),
     Field("run_actor", str | None, "who asked for that run; null: not known", get=_of("left", "version.actor")),
@@ -324,7 +344,9 @@ EXPLANATION = Schema(
     Field(
         "proven",
         bool | None,
-        "whether raw still holds exactly what the recorded versions counted; null: there is none",
+        "whether raw still holds exactly what the recorded versions counted, of what was known then; null: there is"
+        " none",
+        text=proven_text,
     ),
     Rows(
         "causes",
