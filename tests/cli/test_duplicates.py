@@ -44,6 +44,33 @@ def test_a_suspect_is_shown_with_the_event_that_it_looks_like(shop: Callable[...
     assert found(shop, "--class", "suspect", "--within", "2s")["suspects"] == []
 
 
+def test_what_both_events_have_is_shown_beside_them(shop: Callable[..., Any]) -> None:
+    of = (
+        "--class",
+        "suspect",
+        "--within",
+        "30s",
+        "--same",
+        "source",
+        "--column",
+        "payload.app",
+        "--column",
+        "payload.v",
+    )
+    rows = found(shop, *of)["suspects"]
+    assert [(row["earlier_values"], row["values"]) for row in rows[:2]] == [
+        ({"payload.app": "1.0", "payload.v": 5}, {"payload.app": "1.0", "payload.v": 5}),
+        ({"payload.app": "1.0", "payload.v": 5}, {"payload.app": "1.1", "payload.v": 7}),
+    ]
+    lines = shop("duplicates", *of, "--format", "csv").out.splitlines()
+    assert [line.split(",")[8:10] for line in lines[:3]] == [
+        ["payload.app", "payload.v"],
+        ["1.0", "5"],
+        ["1.0 → 1.1", "5 → 7"],
+    ]
+    assert "values" not in found(shop, "--class", "suspect")["suspects"][0]
+
+
 def test_suspects_are_not_among_the_duplicates(shop: Callable[..., Any]) -> None:
     assert [row["kind"] for row in found(shop)["duplicates"]] == ["exact", "conflict"]
     assert shop("duplicates", "--class", "suspect", "--fail-if-any").code == 1
@@ -193,6 +220,9 @@ def test_changes_are_counted(shop: Callable[..., Any], tmp_path: Path) -> None:
         (("--class", "suspect", "--changes", "payload.v"), "suspects have equal payloads"),
         (("--impact", "--by", "source"), "--by and --impact show different things"),
         (("--show-payload-diff", "--by", "source"), "--by and --show-payload-diff show different things"),
+        (("--column", "payload.v"), "--column is for suspects"),
+        (("--class", "suspect", "--column", "payload.v", "--impact"), "--column and --impact show different things"),
+        (("--class", "suspect", "--column", "v"), "payload.v if it is in the payload"),
         (("--by", "length(payload.id)"), "length() takes"),
         (("--by", "app"), "payload.app if it is in the payload"),
     ],

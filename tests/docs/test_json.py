@@ -270,6 +270,7 @@ def _suspect(pik: Journey) -> None:
     pik("", "ingest", "suspect.jsonl")
     of = ("duplicates", "--class", "suspect")
     pik("pik duplicates --class suspect", *of)
+    pik("pik duplicates --class suspect", *of, "--column", "payload.amount")
     pik("pik duplicates --class suspect", *of, *ONE, "--from", "2026-03-09", "--limit", 1, "--same", "payload.nothing")
     for group in ("source", "type", "entity", "batch", "hour", "payload.n"):
         pik("pik duplicates --class suspect --by", *of, "--by", group)

@@ -45,7 +45,8 @@ if TYPE_CHECKING:
     pik duplicates --class conflict --changes payload.amount
     pik duplicates --class conflict --impact
 
-    # events that look like retries which were stamped anew, and which versions of the app sent them
+    # events that look like retries which were stamped anew: are they the same payment, and which app sent them?
+    pik duplicates --class suspect --column payload.order --column payload.amount
     pik duplicates --class suspect --within 10s --by payload.app
 
     # in a runbook: exit code 1 if there is any
@@ -73,6 +74,10 @@ def duplicates(
     same: Annotated[
         list[str] | None,
         option("--same PATH[,PATH…]", "Suspects: what must be equal instead of the payload (repeatable)."),
+    ] = None,
+    column: Annotated[
+        list[str] | None,
+        option("--column PATH", "Suspects: also show what both have there, such as payload.amount (repeatable)."),
     ] = None,
     by: Annotated[
         str | None,
@@ -115,7 +120,16 @@ def duplicates(
     window = period.window()
     selected = Filter(window, (entity,) if entity else (), source, type_)
     chosen = read_by(by) if by else None
-    _one_of({"--by": by, "--changes": changes, "--impact": impact, "--show-payload-diff": show_payload_diff})
+    columns = [EventPath(path, "--column") for path in column or ()]
+    _one_of(
+        {
+            "--column": column,
+            "--by": by,
+            "--changes": changes,
+            "--impact": impact,
+            "--show-payload-diff": show_payload_diff,
+        }
+    )
     path = EventPath(changes, "--changes") if changes else None
     if as_received and impact:
         raise UsageError(
@@ -130,11 +144,13 @@ def duplicates(
                 cli, selected, rule, path, limit or cli.default_limit, as_received=as_received
             )
         else:
-            any_found = show_suspects(cli, selected, rule, chosen, limit or cli.default_limit, as_received=as_received)
+            limit = limit or cli.default_limit
+            any_found = show_suspects(cli, selected, rule, chosen, limit, columns=columns, as_received=as_received)
         ended = _ended(cli, "suspects", selected, any_found, fail_if_any, fail_if_none)
         return ended if complete else PARTLY
-    if within or same:
-        raise UsageError(f"{'--within' if within else '--same'} is for suspects", hint="add --class suspect")
+    for name, given in (("--within", within), ("--same", same), ("--column", column)):
+        if given:
+            raise UsageError(f"{name} is for suspects", hint="add --class suspect")
     wanted = DuplicateFilter(selected, kind, min_deliveries, as_received)
     if path or impact:
         if path and kind != "conflict":

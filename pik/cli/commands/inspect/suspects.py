@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from pik.cli.commands.inspect.corrected import EFFECTS, effects_finder, effects_note, effects_of, notes
 from pik.cli.commands.inspect.groups import GROUPED, shown_group
 from pik.cli.document import NOTE, TRUNCATED, Column, Field, Rows, Schema
-from pik.cli.values import Count, EventId, Instant, Lag
+from pik.cli.values import Count, EventId, Instant, Json, Lag
+from pik.config import Format
 from pik.model.instant import Window
 
 if TYPE_CHECKING:
     from pik.cli.context import Context
     from pik.model.delivery import Filter
     from pik.model.path import EventPath
-    from pik.usecases.inspect.suspects import SuspectRule, SuspectTotals
+    from pik.usecases.inspect.suspects import SuspectRow, SuspectRule, SuspectTotals
 
 
 def show_suspects(
@@ -24,9 +29,11 @@ def show_suspects(
     by: str | EventPath | None,
     limit: int | None,
     *,
+    columns: Sequence[EventPath] = (),
     as_received: bool = False,
 ) -> bool:
-    """Show the suspects, or count them, and return whether there are any."""
+    """Show the suspects, each with what the columns find in both events, or count them, and return whether there are
+    any."""
     from pik.rawlog.selection import AS_RECEIVED, NO_OVERRIDES
     from pik.usecases.inspect.suspects import count_suspects, list_suspects
 
@@ -35,9 +42,9 @@ def show_suspects(
     overrides = AS_RECEIVED if as_received else NO_OVERRIDES
     effects = effects_finder(cli, store, wanted, as_received=as_received)
     if by is None:
-        found = list_suspects(store, engine, wanted, rule, limit=limit, overrides=overrides)
+        found = list_suspects(store, engine, wanted, rule, paths=columns, limit=limit, overrides=overrides)
         cli.show(
-            SUSPECTS,
+            _schema(cli, columns),
             head,
             suspects=found,
             matched=lambda: found.summary.suspects,
@@ -57,6 +64,37 @@ def show_suspects(
         note=lambda: notes(_note(groups.summary, rule, limit), effects_note(effects())),
     )
     return groups.summary.suspects > 0
+
+
+def _schema(cli: Context, columns: Sequence[EventPath]) -> Schema:
+    """Return SUSPECTS with the columns asked for: in JSON all that is found, otherwise one each for both events."""
+    if not columns:
+        return SUSPECTS.without("suspects.values", "suspects.earlier_values")
+    if cli.settings.format in (Format.JSON, Format.JSONL):
+        names = [path.text for path in columns]
+        schema = SUSPECTS
+        for name in ("values", "earlier_values"):
+            schema = schema.replaced(f"suspects.{name}", Column(name, Json, get=partial(_found, names, name)))
+        return schema
+    each = (Column(path.text, get=partial(_both, at), cut=30) for at, path in enumerate(columns))
+    return SUSPECTS.without("suspects.earlier_values").replaced("suspects.values", *each)
+
+
+def _found(names: list[str], which: str, row: SuspectRow) -> bytes:
+    """Return the JSON of what is found in one of the two events, by path."""
+    values = map(msgspec.Raw, getattr(row, which))
+    return msgspec.json.encode(dict(zip(names, values, strict=True)))
+
+
+def _both(at: int, row: SuspectRow) -> str:
+    """Return what both events have; where they differ the earlier one's first."""
+    earlier, later = (_plain(values[at]) for values in (row.earlier_values, row.values))
+    return later if earlier == later else f"{earlier} → {later}"
+
+
+def _plain(value: bytes) -> str:
+    """Return JSON, of a text without the quotes around it."""
+    return str(msgspec.json.decode(value)) if value.startswith(b'"') else "-" if value == b"null" else value.decode()
 
 
 def _note(found: SuspectTotals, rule: SuspectRule, limit: int | None) -> str | None:
@@ -90,6 +128,8 @@ SUSPECTS = Schema(
         Column("source", str, cut=16, drop=2),
         Column("event_type", str, cut=20, drop=1),
         Column("entity_id", str, cut=24),
+        Column("values", Json, "what `--column` finds in the suspect", only="with `--column`"),
+        Column("earlier_values", Json, "and in the earlier event", only="with `--column`"),
         Column("batch_id", str, "of the suspect's accepted delivery", drop=3),
         Column("seq", int, "likewise", drop=4),
         Column("earlier_batch_id", str, "of the earlier event's accepted delivery", drop=5),
