@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import pickle
+import sqlite3
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -186,3 +187,13 @@ def test_a_snapshot_may_be_closed_by_another_thread(database):
     assert next(rows) == (0,)
     with ThreadPoolExecutor(1) as other:
         other.submit(rows.close).result()
+
+
+@pytest.mark.parametrize("name", ["PROTOCOL", "IOERR_SHMMAP", "IOERR_LOCK"])
+def test_a_file_system_without_locks_is_called_that(database, name):
+    failed = sqlite3.OperationalError("locking protocol")
+    failed.sqlite_errorname = f"SQLITE_{name}"
+    failed.sqlite_errorcode = getattr(sqlite3, failed.sqlite_errorname)
+    with pytest.raises(StoreError, match=r"^cannot lock .*test\.db: locking protocol$") as error, database.translated():
+        raise failed
+    assert error.value.hint == "--store DIR, on a disk with locks"

@@ -223,6 +223,8 @@ class Database:
                 f"no space left on the disk for {self.path}",
                 hint=f"make room on the disk of {self.path.parent}, then run the same command again",
             )
+        if getattr(error, "sqlite_errorname", None) in _NO_LOCKS:
+            return StoreError(f"cannot lock {self.path}: {error}", hint="--store DIR, on a disk with locks")
         match code:
             case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_AUTH:
                 if is_read_only(self.path):
@@ -320,6 +322,10 @@ def _identity(path: Path) -> tuple[int, int] | None:
         return found.st_dev, found.st_ino
     return None
 
+
+_LOCKING = "PROTOCOL IOERR_LOCK IOERR_RDLOCK IOERR_UNLOCK IOERR_CHECKRESERVEDLOCK IOERR_SHMLOCK IOERR_SHMMAP"
+_NO_LOCKS = {f"SQLITE_{name}" for name in _LOCKING.split()}
+"""What SQLite reports of network file systems: they have no locks, or no memory that processes share."""
 
 _TRIES = 5
 _ROOM = 1 << 17
