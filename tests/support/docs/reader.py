@@ -21,7 +21,7 @@ ORDER = (
     "event_id content_hash source event_type entity_id event_time received_time ingest_time batch_id seq actor"
     " idempotency_key event_time_original received_time_original extra original payload_text payload"
 ).split()
-AS_IT_CAME = {"extra", "original", "payload"}
+AS_IT_CAME = {"extra", "original", "payload", "payload_text"}
 OPTIONAL = {"received_time", "actor", "idempotency_key", "extra", "original", "payload_text"}
 OPTIONAL |= {"event_time_original", "received_time_original"}
 
@@ -69,17 +69,29 @@ def is_double(text: str) -> bool:
     return abs(float(text)) != float("inf") and number(repr(float(text))) == number(text)
 
 
-def canonical(value: Any, *, for_doubles: bool = False) -> str:
-    """Canonical JSON; or as `payload_text` has it, with strings for numbers that no machine number holds."""
+def canonical(value: Any) -> str:
+    """Canonical JSON."""
     if isinstance(value, Members):
         last = dict(value)
-        pairs = (f"{canonical(key)}:{canonical(last[key], for_doubles=for_doubles)}" for key in sorted(last))
-        return "{" + ",".join(pairs) + "}"
+        return "{" + ",".join(f"{canonical(key)}:{canonical(last[key])}" for key in sorted(last)) + "}"
     if isinstance(value, list):
-        return "[" + ",".join(canonical(one, for_doubles=for_doubles) for one in value) + "]"
+        return "[" + ",".join(map(canonical, value)) + "]"
+    if isinstance(value, Number):
+        return number(value)
+    return json.dumps(value, ensure_ascii=False)
+
+
+def for_doubles(value: Any) -> str:
+    """The `payload_text` of a payload: in its own order and spelling but for what plain readers would see otherwise."""
+    if isinstance(value, Members):
+        return "{" + ",".join(f"{canonical(key)}:{for_doubles(one)}" for key, one in dict(value).items()) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(map(for_doubles, value)) + "]"
+    if isinstance(value, Number) and value != "-0" and not needs_text(value):
+        return value
     if isinstance(value, Number):
         text = number(value)
-        return f'"{text}"' if for_doubles and not is_integer(text) and not is_double(text) else text
+        return text if is_integer(text) else f'"{text}"'
     return json.dumps(value, ensure_ascii=False)
 
 
@@ -230,7 +242,7 @@ def check_envelope(text: bytes, event: dict[str, Any], segment: dict[str, Any]) 
     assert list(event) == [name for name in ORDER if name in event]
     assert set(ORDER) - set(event) <= OPTIONAL
     assert identify(event) == (event["content_hash"], event["event_id"])
-    expected = canonical(event["payload"], for_doubles=True) if needs_text(event["payload"]) else None
+    expected = for_doubles(event["payload"]) if needs_text(event["payload"]) else None
     assert (json.loads(expected) if expected else None) == plainly(event.get("payload_text"))
     assert expected is None or b',"payload_text":%s,"payload":' % expected.encode() in text
     assert event["batch_id"] == segment["batch_id"]
@@ -248,7 +260,7 @@ def check_spelling(text: str, event: dict[str, Any]) -> None:
         assert text.startswith(head, position)
         start = position + len(head)
         _, position = json.JSONDecoder().raw_decode(text, start)
-        assert name in AS_IT_CAME or text[start:position] == canonical(value, for_doubles=name == "payload_text")
+        assert name in AS_IT_CAME or text[start:position] == canonical(value)
         before = ","
     assert text[position:] == "}"
 

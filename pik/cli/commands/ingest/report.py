@@ -106,8 +106,8 @@ def _rate(one: IngestReport) -> int | None:
 
 
 TIMES_READ = (
-    "how times were read that do not say it: `FIELD UNIT` → numbers whose unit `auto` told by their size, `FIELD WHICH"
-    " ZONE` → local times that clocks showed twice, by `--ambiguous`; null: none"
+    "how times were read whose text leaves it open: `FIELD UNIT` → numbers whose unit `auto` found by size, `FIELD"
+    " WHICH ZONE` → local times that clocks showed twice, by `--ambiguous`; null: none"
 )
 
 
