@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -85,6 +85,7 @@ class _Stream:
         write_out(text)
 
 
+_SPECIAL = re.compile('[",\r\n]')
 _PIECE = 1 << 16
 """Characters."""
 
@@ -155,17 +156,15 @@ def _write_lines(document: Document, write: Write) -> None:
 
 def _write_csv(document: Document, write: Write) -> None:
     """The first table's rows under a header (RFC 4180), text as it is; without a table, the fields as one row."""
-    import csv
-
-    writer = csv.writer(SimpleNamespace(write=write))
     if not document.tables:
         fields = data({**document.head, **document.end()})
-        writer.writerows([list(fields), map(_csv_text, fields.values())])
+        write(_csv_line(fields))
+        write(_csv_line(fields.values()))
         return
     table = _only(document, "csv")
-    writer.writerow(column.key for column in table.columns)
+    write(_csv_line(column.key for column in table.columns))
     for row in table.rows:
-        writer.writerow(_csv_text(data(column.value(row))) for column in table.columns)
+        write(_csv_line(data(column.value(row)) for column in table.columns))
 
 
 def _only(document: Document, form: str) -> Table:
@@ -176,10 +175,17 @@ def _only(document: Document, form: str) -> Table:
     return first
 
 
-def _csv_text(value: Any) -> str:
+def _csv_line(values: Iterable[Any]) -> str:
+    # A line without anything would not be a row to those who read it.
+    return (",".join(map(_csv_cell, values)) or '""') + "\r\n"
+
+
+def _csv_cell(value: Any) -> str:
+    """Return a cell, as exports have it: nothing where there is no value, and two quotes where it is an empty text."""
     if value is None:
         return ""
-    return value if isinstance(value, str) else _json_text(value)
+    text = value if isinstance(value, str) else _json_text(value)
+    return text if text and not _SPECIAL.search(text) else '"{}"'.format(text.replace('"', '""'))
 
 
 def _write_table(document: Document, write: Write, *, markdown: bool = False) -> None:

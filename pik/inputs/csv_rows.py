@@ -146,7 +146,9 @@ class _Rows:
                 elif self._breaks_at_return():
                     yield (), self.problem("the row has a carriage return without a line feed, outside of quotes")
                 else:
-                    yield (), self.problem(f"the row is not CSV: {error}")
+                    escaped = b'\\"' in b"".join(self._row)
+                    how = '; a quote in a cell is doubled, not written as \\"' if escaped else ""
+                    yield (), self.problem(f"the row is not CSV: {error}{how}")
             else:
                 return
             self._row, self._row_size = [], 0

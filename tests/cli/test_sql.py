@@ -250,6 +250,9 @@ def test_csv_and_markdown_have_the_columns_of_the_statement(shop: Callable[..., 
     statement = 'SELECT source AS "a,b", count(*) AS n FROM events GROUP BY ALL ORDER BY 1'
     rows = list(csv.reader(io.StringIO(shop("sql", statement, "--format", "csv").out)))
     assert rows == [["a,b", "n"], ["s0", "31"], ["s1", "30"]]
+    missing = shop("sql", "SELECT NULL AS a, '' AS b, 'x\"y' AS c, 1.50 AS d, NULL AS e", "--format", "csv").out
+    assert missing == 'a,b,c,d,e\r\n,"","x""y",1.50,\r\n'
+    assert shop("sql", "SELECT NULL AS a", "--format", "csv").out == 'a\r\n""\r\n', "an empty line is not a row"
     assert "| s0 | 31 |" in shop("sql", statement, "--format", "md").out
 
 
