@@ -243,7 +243,7 @@ def test_conflicts_that_must_not_be_name_the_file(pik, tmp_path):
 def test_a_rejects_file_that_cannot_be_is_reported_before_anything_is_done(pik, tmp_path):
     (tmp_path / "mixed").write_text(EVENT + FOREIGN)
     failed = pik("ingest", "mixed", "--rejects", "nowhere/rejects.jsonl")
-    assert (failed.code, "there is no directory nowhere" in failed.err) == (2, True)
+    assert (failed.code, "there is no directory 'nowhere'" in failed.err) == (2, True)
     assert not (tmp_path / ".pik").exists()
     assert pik("ingest", "mixed", "--rejects", "rejects.jsonl").code == 3
     assert (tmp_path / "rejects.jsonl").read_text() == FOREIGN
