@@ -14,6 +14,7 @@ from pik.errors import Invalid, UsageError
 from pik.model.instant import (
     DAY,
     HOUR,
+    IN_WORDS,
     MINUTE,
     OFFSET,
     SECOND,
@@ -28,7 +29,7 @@ from pik.model.instant import (
 )
 
 _FRACTION = r"(?:[.,](?P<fraction>\d+))?"
-_END = rf"(?: ?(?P<offset>{OFFSET}|(?<= )UTC|\u2212\d\d(?::?\d\d)?))?(?P<zones>(?:\[[^\[\]]+\])*)"
+_END = rf"(?: ?(?P<offset>{IN_WORDS}|{OFFSET}|\u2212\d\d(?::?\d\d)?))?(?P<zones>(?:\[[^\[\]]+\])*)"
 _EXTENDED = re.compile(
     r"(?P<year>\d{4})-(?:(?P<month>\d\d)-(?P<day>\d\d)|W(?P<week>\d\d)-(?P<weekday>\d)|(?P<ordinal>\d{3}))"
     rf"(?:[T ](?P<hour>\d\d)(?::(?P<minute>\d\d)(?::(?P<second>\d\d))?)?{_FRACTION}{_END})?",

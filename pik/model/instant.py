@@ -36,7 +36,8 @@ MAX_INSTANT = (LAST_DAY + 1) * DAY - 1
 
 _CLOCK = r"(?::(\d\d)(?:[.,](\d+))?)?"
 OFFSET = r"Z|z|[+-]\d\d(?::?\d\d)?"
-_EXTENDED = re.compile(rf"(\d{{4}}-\d\d-\d\d)(?:[Tt ](\d\d):(\d\d){_CLOCK} ?({OFFSET}|(?<= )UTC)?)?", re.ASCII)
+IN_WORDS = r"(?<= )(?:\+0000 )?UTC"
+_EXTENDED = re.compile(rf"(\d{{4}}-\d\d-\d\d)(?:[Tt ](\d\d):(\d\d){_CLOCK} ?({IN_WORDS}|{OFFSET})?)?", re.ASCII)
 _BASIC = re.compile(rf"(\d{{8}})[Tt](\d\d)(\d\d){_CLOCK.replace(':(', '(', 1)}({OFFSET})?", re.ASCII)
 
 
@@ -110,10 +111,11 @@ def fraction_nanos(digits: str | None, text: str) -> int:
 
 
 def offset_nanos(offset: str | None, text: str) -> int | None:
-    """Return nanoseconds of `Z`, `UTC`, `+01`, `+0100` or `+01:00`; None of nothing. Raises Invalid naming `text`."""
+    """Return nanoseconds of `Z`, `UTC`, `+0000 UTC`, `+01`, `+0100` or `+01:00`; None of nothing. Raises Invalid naming
+    `text`."""
     if not offset:
         return None
-    if offset.upper() in ("Z", "UTC"):
+    if offset.upper() in ("Z", "UTC", "+0000 UTC"):
         return 0
     hours, minutes = int(offset[1:3]), int(offset[3:].lstrip(":") or 0)
     if hours > 23 or minutes > 59:
