@@ -95,9 +95,9 @@ def criteria_sql(db: DuckDBPyConnection, criteria: Criteria) -> tuple[str, froze
         conditions.append(f"{_TIME} >= {literal(full_instant(criteria.window.start))}")
     if criteria.window.end <= MAX_INSTANT:
         conditions.append(f"{_TIME} < {literal(full_instant(criteria.window.end))}")
-    if criteria.where is not None:
+    if criteria.condition is not None:
         try:
-            checked = check_definition(db, Definition(name="selection", value="count(*)", where=criteria.where))
+            checked = check_definition(db, Definition(name="selection", value="count(*)", where=criteria.condition))
         except Invalid as error:
             raise UsageError(f"where={criteria.where}: {error.message.partition(': ')[2]}", hint=error.hint) from None
         others = " AND ".join(conditions)  # the condition may fail for deliveries of which these do not hold

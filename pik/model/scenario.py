@@ -43,14 +43,28 @@ HINT = (
 @dataclass(frozen=True, slots=True)
 class Criteria:
     """Selects deliveries by the time and content that `events` and `show` print; None: no restriction. `batch` is a
-    batch's id or its beginning, `where` a SQL condition on an event."""
+    batch's id or its beginning, `received` a window of arrival (received time, else ingest time), `where` a SQL
+    condition on an event."""
 
     source: str | None = None
     event_type: str | None = None
     entity: str | None = None
     batch: str | None = None
     window: Window = ALL_TIME
+    received: Window = ALL_TIME
     where: str | None = None
+
+    @property
+    def condition(self) -> str | None:
+        """The SQL condition on an event of `received` and `where` together."""
+        arrival = "epoch_ns(coalesce(received_time, ingest_time))"
+        # SQL sees these times in whole microseconds: an arrival within that of the start is in.
+        bounds = [f"{arrival} >= {self.received.start // 1000 * 1000}"] if self.received.from_text else []
+        bounds += [f"{arrival} < {self.received.end}"] if self.received.to_text else []
+        if not bounds:
+            return self.where
+        arrived = " AND ".join(bounds)  # the condition may fail for deliveries of which this does not hold
+        return arrived if self.where is None else f"CASE WHEN {arrived} THEN ({self.where}\n) END"
 
     def __str__(self) -> str:
         """Return them as they are typed, times resolved."""
@@ -61,6 +75,8 @@ class Criteria:
             "batch": self.batch,
             "from": self.window.from_text,
             "to": self.window.to_text,
+            "received-from": self.received.from_text,
+            "received-to": self.received.to_text,
         }
         typed = _typed((name, text) for name, text in pairs.items() if text is not None)
         return ",".join(typed + ([f"where={self.where}"] if self.where is not None else []))
@@ -329,15 +345,20 @@ def read_criteria(text: str) -> Criteria:
 
 
 def _criteria(given: Mapping[str, str]) -> Criteria:
-    start, end = (
-        _written(name, given[name]) if name in given else default
-        for name, default in (("from", ALL_TIME.start), ("to", ALL_TIME.end))
-    )
-    if start >= end:
-        raise Invalid("its window is empty: from is included, to is not, and must be later")
     _batch(given.get("batch", ""))
     texts = {name: given.get(_KEYS.get(name, name)) for name in _TEXTS}
-    return Criteria(**texts, window=Window(start, end))
+    return Criteria(**texts, window=_window(given, ""), received=_window(given, "received-"))
+
+
+def _window(given: Mapping[str, str], prefix: str) -> Window:
+    """Return the window of `from` and `to`, each with this prefix. Raises Invalid."""
+    start, end = (
+        _written(name, given[name]) if name in given else default
+        for name, default in ((f"{prefix}from", ALL_TIME.start), (f"{prefix}to", ALL_TIME.end))
+    )
+    if start >= end:
+        raise Invalid(f"its window is empty: {prefix}from is included, {prefix}to is not, and must be later")
+    return Window(start, end)
 
 
 def _batch(text: str) -> str:
@@ -355,10 +376,10 @@ def _written(name: str, text: str) -> int:
         raise Invalid(f"{name}: {error.message}", hint=f"written out, in UTC: {name}=2026-01-31T10:00:00Z") from None
 
 
-_TEXTS = tuple(field.name for field in fields(Criteria) if field.name != "window")
+_TEXTS = tuple(field.name for field in fields(Criteria) if field.name not in ("window", "received"))
 _KEYS = {"event_type": "type"}
-_SELECTION = ("source", "type", "entity", "batch", "from", "to", "where")
-_SELECTION_HINT = "source=, type=, entity=, batch=, from=, to= and last where=SQL"
+_SELECTION = ("source", "type", "entity", "batch", "from", "to", "received-from", "received-to", "where")
+_SELECTION_HINT = "source=, type=, entity=, batch=, from=, to=, received-from=, received-to= and last where=SQL"
 _SUSPECTS = ("within", "same", *_SELECTION)
 _INPUT = ("with", "mapping", *LAYOUT, "map", *TIMES, "max-line", "max-window")
 _REPEATABLE = ("map", "same", *TIMES)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pik.model.instant import DAY, HOUR
+from pik.model.instant import DAY, HOUR, format_instant, parse_instant
 from tests.support.regular import START, at, healthy, lines, received, shifted
 
 
@@ -152,6 +152,25 @@ def test_a_shift_is_exit_1_and_what_it_suggests_computes_with_the_right_times(
         days[one["bucket"]] += one["recomputed"]
     right = [at(one) // DAY for one in healthy(1, 3, sources=["web", "app"])]
     assert list(days.values()) == [right.count(day) for day in sorted(set(right))]
+
+
+def test_a_correction_that_reaches_beyond_a_shift_says_how_many_right_times_it_would_spoil(
+    skewed: Callable[..., Any],
+) -> None:
+    right = [received(one) for one in healthy(1, 3, sources=["web"])]
+    [shift] = json.loads(skewed("lag", "--skew", "--format", "json").out)["shifts"]
+    since = parse_instant(shift["since"])
+    hit, after = (sum(since <= one < end for one in right) for end in (START + 50 * HOUR, START + 99 * HOUR))
+    begun = f"shift=-2h,source=web,received-from={shift['since']}"
+    for assumption, number in ((begun, after), (f"{begun},received-to={format_instant(START + 50 * HOUR)}", hit)):
+        line = ("correct", "--assume", assumption, "--reason", "INC-1", "--dry-run", "--format", "json")
+        [planned] = json.loads(skewed(*line).out)["corrections"]
+        farther = None if number == hit else number - hit
+        assert (planned["deliveries"], planned["farther"]) == (number, farther)
+        assert ("reach too far?" in str(planned["remarks"])) == (farther is not None)
+    findings = json.loads(skewed("triage", "--format", "json").out)["findings"]
+    [found] = [one for one in findings if one["check"] == "skew"]
+    assert found["what"].endswith(f"; the last that is arrived at {shift['until']}")
 
 
 def test_the_rule_has_its_figures_and_negative_lags_alone_are_exit_0(shop: Callable[..., Any]) -> None:

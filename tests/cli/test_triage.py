@@ -149,7 +149,10 @@ def test_only_the_window_and_the_entity_are_looked_at(shop: Pik) -> None:
         (["--from", "2026-01-02"], 2),
         (["--entity", "a", "--from", "2026-01-02"], 0),
     ):
-        assert len(triage(shop, *options)[1]) == entities
+        _, findings, found = triage(shop, *options)
+        assert len(findings) == entities
+        [note] = [one["note"] for one in found["checks"] if one["check"] == "rejects"]
+        assert ("whose a rejected record is" in str(note)) == ("--entity" in options)
 
 
 @pytest.mark.parametrize(

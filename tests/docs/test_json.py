@@ -747,6 +747,7 @@ ALWAYS_NULL = {
     "pik ingest --via api": {"sources[].unanswered_from", "error"},
     "pik batches": {"batches[].replaced_by"},
     "pik aggregates import": {"next"},
+    "pik correct": {"corrections[].farther"},
     "pik status": {"deliveries_of_other_sources"},
     "pik diff aggregates": {"failed_not_listed", "failed_tasks"},
     "pik diff aggregates --total": {"failed_not_listed", "failed_tasks"},

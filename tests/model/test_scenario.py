@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pik.errors import PikError, UsageError
-from pik.model.instant import HOUR, SECOND, Window, parse_instant
+from pik.model.instant import ALL_TIME, HOUR, SECOND, Window, parse_instant
 from pik.model.scenario import (
     PLAIN,
     CountedConflict,
@@ -123,6 +123,7 @@ def test_the_condition_comes_last_and_takes_the_rest() -> None:
         Criteria,
         source=st.none() | st.text('a,"= ', min_size=1).filter(str.strip),
         entity=st.none() | st.text('b,"=', min_size=1),
+        received=st.sampled_from([ALL_TIME, Window(FEBRUARY), Window(FEBRUARY, FEBRUARY + 1)]),
         where=st.none() | st.just("x = 1, y"),
     )
 )

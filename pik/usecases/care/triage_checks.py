@@ -23,6 +23,7 @@ from pik.model.instant import (
     Window,
     day_text,
     format_duration,
+    format_instant,
     parse_instant,
 )
 from pik.model.metric import PromotionKind, Run, RunKind, RunState
@@ -98,10 +99,11 @@ def _skew(scope: Scope) -> Iterator[Finding]:
     scope.notes.update(_unknown("skew", unknown, "too few events or hours"))
     for shift in report.shifts:
         by, zone = format_duration(shift.shift), format_duration(shift.zone) if shift.zone else ""
+        until = "" if shift.until is None else f"; the last that is arrived at {format_instant(shift.until)}"
         near = (f", about {zone}" if zone not in ("", by) else "") + (": perhaps a time zone" if zone else "")
         yield Finding(
             "skew",
-            f"times from {shift.group} are off by {by}{near}",
+            f"times from {shift.group} are off by {by}{near}{until}",
             command("lag", "--skew", "--source", shift.group or "", *scope.options_of_one),
             scope=shift.group or "",
             since=shift.since,
@@ -121,9 +123,11 @@ def _gaps(scope: Scope) -> Iterator[Finding]:
 
 def _gap(scope: Scope, source: str, kind: str, start: int, end: int, expected: Decimal | None, events: int) -> Finding:
     usual = "" if expected is None else f", usually {expected}"
+    lost = any(start < (segment.day + 1) * DAY and segment.day * DAY < end for segment in scope.unreadable.values())
+    perhaps = "; perhaps only because raw of that time cannot be read" if lost else ""
     return Finding(
         "gaps",
-        f"{kind} of {source} for {format_duration(end - start)}: {events:,} events{usual}",
+        f"{kind} of {source} for {format_duration(end - start)}: {events:,} events{usual}{perhaps}",
         command("gaps", "--source", source, *scope.options_of_one),
         cause=kind,
         scope=source,
@@ -140,6 +144,10 @@ def _unknown(check: str, sources: int, why: str) -> dict[str, str]:
 def _batches(scope: Scope) -> Iterator[Finding]:
     """Yield the batches with rejects, and those that were not read to their end and are not withdrawn."""
     withdrawn = corrected_until(scope.store).withdrawn
+    if scope.entities:
+        scope.notes["rejects"] = (
+            "looks at batches with events of these entities; whose a rejected record is, is unknown"
+        )
     for batch in _batches_within(scope):
         since, of_batch, counts = batch.started_at, batch.batch_id, batch.counts
         if counts.rejected:

@@ -59,7 +59,8 @@ class PlannedCorrection:
     another delivery; the others stay as they are. `overlaps` are with corrections that hold, in the order of the log,
     then with those before it in the command. `collisions` counts moved events that are then equal to another one, by
     source, type, entity, time and payload; `partial` events that are hit in some of their deliveries only;
-    `repeated` events whose new delivery has the content of the accepted one, as the one that counts now has.
+    `repeated` events whose new delivery has the content of the accepted one, as the one that counts now has. `farther`
+    counts deliveries that are moved away from when they were received, where others are moved towards it.
     """
 
     assumption: Assumption
@@ -74,6 +75,7 @@ class PlannedCorrection:
     collisions: int
     partial: int
     repeated: int
+    farther: int
 
     @property
     def unchanged(self) -> int:
@@ -138,7 +140,17 @@ def planned(store: Store, assumption: Assumption, hit: Hits, until: int, earlier
         0,
         _partial(store, hit, until),
         _repeated(hit),
+        _farther(hit),
     )
+
+
+def _farther(hit: Hits) -> int:
+    if not hit.kind.moves:
+        return 0
+    then = "abs(lag_ns - (time_ns - event_ns))"
+    sql = f"SELECT count(*) FILTER ({then} > abs(lag_ns)), count(*) FILTER ({then} < abs(lag_ns)) FROM hit"
+    [[farther, nearer]] = hit.tables.rows(sql)
+    return int(farther) if nearer else 0
 
 
 _FACETS = {"source": "source", "type": "event_type", "entity": "entity_id"}

@@ -56,7 +56,8 @@ _TYPES = {
 }
 """The columns of `hit` that are those of `deliveries`, with their SQL types."""
 
-_SELECTED = f"SELECT {', '.join(_TYPES)}, NULL::BIGINT AS time_ns, NULL::BOOLEAN AS counts FROM deliveries"
+_COLUMNS = f"{', '.join(_TYPES)}, NULL::BIGINT AS time_ns, NULL::BOOLEAN AS counts"
+_SELECTED = f"SELECT {_COLUMNS} FROM deliveries"
 
 _OfEvents = Without | WithoutSuspects | CountedDelivery | CountedConflict
 
@@ -107,8 +108,9 @@ class Search:
         start = max(criteria.window.start + min(by, -reach), MIN_INSTANT)
         end = min(criteria.window.end + max(by, reach), MAX_INSTANT + 1)
         entities, more = (criteria.entity,) if criteria.entity else (), ("verdict",) if criteria.batch else ()
+        moved = ("lag_ns",) if isinstance(assumption, Shift | LocalTime) else ()
         with_out = isinstance(assumption, WithoutSelected)
-        with self._tables(Window(start, end), entities, more, with_out=with_out) as found:
+        with self._tables(Window(start, end), entities, (*more, *moved), with_out=with_out) as found:
             tables = found.tables
             condition = self._condition(tables, criteria)
             if isinstance(assumption, WithoutSelected):
@@ -116,7 +118,7 @@ class Search:
                 tables.keep("selected", f"{_SELECTED} WHERE event_id IN ({ids})")
                 self._add_elsewhere(tables)
             else:
-                tables.define("selected", f"{_SELECTED} WHERE {condition}")
+                tables.define("selected", f"SELECT {', '.join([*moved, _COLUMNS])} FROM deliveries WHERE {condition}")
             yield found
 
     @contextmanager
@@ -204,7 +206,7 @@ class Search:
     def _condition(self, tables: Tables, criteria: Criteria) -> str:
         """Return the criteria as a condition on a row of `deliveries` in their window. Raises UsageError."""
         bounds = f"event_ns >= {criteria.window.start} AND event_ns < {criteria.window.end}"
-        if criteria.where is None:
+        if criteria.condition is None:
             return f"{bounds} AND {criteria_sql(criteria)}"
         wanted = Filter(criteria.window, (criteria.entity,) if criteria.entity else ())
         moved = Corrected(self.store, self.corrected.moving)

@@ -36,8 +36,8 @@ def assumed_suspects(
     wanted = Filter(Window(start, end), chosen, criteria.source, criteria.event_type)
     rule = SuspectRule(assumed.within, tuple(EventPath(path, "same") for path in assumed.same))
     places = None
-    if criteria.where is not None:
-        check_where(engine, criteria.where)
+    if criteria.condition is not None:
+        check_where(engine, criteria.condition)
         try:
             places = selected(store, engine, wanted, criteria_sql(criteria), overrides)
         except EngineError as error:

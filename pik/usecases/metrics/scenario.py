@@ -293,8 +293,8 @@ class _Applied:
         """Return the deliveries with an idempotency key that meet the criteria."""
         entities = (criteria.entity,) if criteria.entity else ()
         try:
-            if criteria.where is not None:
-                check_where(self.engine, criteria.where)
+            if criteria.condition is not None:
+                check_where(self.engine, criteria.condition)
             wanted = Filter(criteria.window, entities)
             sql = f"idempotency_key IS NOT NULL AND {criteria_sql(criteria)}"
             return selected(self.store, self.engine, wanted, sql, Overrides(duplicates=True, corrected=self.corrected))
@@ -343,10 +343,10 @@ class _Applied:
         if not any(isinstance(one, With) for one in self.scenario.assumptions):
             return criteria
         where = f"batch_id <> '{ASSUMED_BATCH}'"
-        if criteria.where is not None:
-            check_where(self.engine, criteria.where)
-            where = f"CASE WHEN {where} THEN ({criteria.where}\n) END"
-        return replace(criteria, where=where)
+        if criteria.condition is not None:
+            check_where(self.engine, criteria.condition)
+            where = f"CASE WHEN {where} THEN ({criteria.condition}\n) END"
+        return replace(criteria, received=ALL_TIME, where=where)
 
     def _times(self, criteria: Criteria) -> Window:
         """Return the times for which offsets are needed: those of selected events that may fall into the window."""
@@ -396,7 +396,8 @@ def criteria_sql(criteria: Criteria) -> str:
     }
     texts = [(name, text.replace("'", "''")) for name, text in pairs.items() if text is not None]
     conditions = " AND ".join(f"{name} = '{text}'" for name, text in texts) or "true"
-    return conditions if criteria.where is None else f"CASE WHEN {conditions} THEN ({criteria.where}\n) END"
+    condition = criteria.condition
+    return conditions if condition is None else f"CASE WHEN {conditions} THEN ({condition}\n) END"
 
 
 def check_where(engine: Engine, where: str) -> None:

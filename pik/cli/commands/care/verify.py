@@ -227,7 +227,7 @@ def _of_value(name: str) -> Callable[[Problem], object]:
 def _lost_events(problem: Problem) -> Shown | None:
     ids, value = problem.lost_events, problem.value
     if not ids:
-        return Shown(None, f"some of {value.candidates:,}") if value is not None and value.candidates else None
+        return Shown(None, f"among {value.candidates:,}") if value is not None and value.candidates else None
     return Shown(list(ids), ids[0] if len(ids) == 1 else f"{len(ids):,}: {ids[0]}, …")
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from pik.cli import options
 from pik.cli.commands.inspect.corrected import EFFECTS, effects_finder, effects_note, effects_of, notes
-from pik.cli.commands.inspect.impact import failed_note, impact_parts
+from pik.cli.commands.inspect.impact import failed_note, impact_parts, summed_note
 from pik.cli.document import NOTE, TRUNCATED, Column, Field, Rows, Schema
 from pik.cli.options import first_rows
 from pik.cli.values import Count, Json
@@ -60,7 +60,11 @@ def show_effects(
         differing_values=values,
         truncated=is_truncated,
         corrected=lambda: effects_of(effects()),
-        note=lambda: notes(failed_note(found.impact), effects_note(effects(), shown="they hold on both sides")),
+        note=lambda: notes(
+            failed_note(found.impact),
+            summed_note(found.impact),
+            effects_note(effects(), shown="they hold on both sides"),
+        ),
     )
     return found.deliveries > 0, not found.impact.failed
 

@@ -57,3 +57,11 @@ def failed_note(impact: Impact) -> str | None:
     if not impact.failed:
         return None
     return f"{number_of(impact.failed, 'value')} cannot be computed; why: pik diff aggregates"
+
+
+def summed_note(impact: Impact) -> str | None:
+    """Return the note that a list of differing values is not one of all metrics, if that may be thought."""
+    summed = [one.metric.partition("@")[0] for one in impact.metrics if one.adds_up and one.differing]
+    if not impact.listed or not summed:
+        return None
+    return f"not listed, since they add up: the differing values of {', '.join(summed)}"

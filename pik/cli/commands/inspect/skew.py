@@ -10,7 +10,7 @@ from pik.cli.context import Context
 from pik.cli.document import NEXT, NOTE, Column, Field, Rows, Schema
 from pik.cli.values import Count, EventId, Lag, Moment
 from pik.errors import command, number_of
-from pik.model.instant import SECOND, Window, format_duration
+from pik.model.instant import ALL_TIME, SECOND, Window, format_duration
 from pik.model.scenario import Criteria, Shift
 
 if TYPE_CHECKING:
@@ -73,20 +73,18 @@ def _suggestion(one: LagShift, wanted: Filter, grouping: Grouping) -> str | None
     seconds = round((one.zone or one.shift) / SECOND)
     if one.group is None or not seconds:
         return None
-    by, arrival = grouping.by, "epoch_ns(coalesce(received_time, ingest_time))"
-    conditions = [f"{arrival} >= {one.since // 1000 * 1000}"]
-    if one.until is not None:
-        conditions.append(f"{arrival} <= {one.until}")
+    by, where = grouping.by, None
     if by not in ("source", "type", "batch"):
         quoted = one.group.replace("'", "''")
-        conditions.append(f"{grouping.sql} = '{quoted}'")
+        where = f"{grouping.sql} = '{quoted}'"
     criteria = Criteria(
         source=one.group if by == "source" else wanted.source,
         event_type=one.group if by == "type" else wanted.event_type,
         entity=wanted.entities[0] if wanted.entities else None,
         batch=one.group if by == "batch" else None,
         window=wanted.window,
-        where=" AND ".join(conditions),
+        received=Window(one.since, ALL_TIME.end if one.until is None else one.until + 1),
+        where=where,
     )
     return command("diff", "aggregates", "--assume", str(Shift(seconds * SECOND, criteria)))
 

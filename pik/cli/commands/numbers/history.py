@@ -44,8 +44,8 @@ def history(
     """List what changed numbers or could, newest first: when, who, what, why.
 
     These are batches, versions of metrics, runs, imports, promotions, rollbacks, corrections and their revocations,
-    rebuilds of the index, and what was republished to consumers. The window is when they happened. Requests to a
-    stack's API that follow one another are one entry for each actor and day.
+    rebuilds of the index, and what was republished to consumers. The window is when they happened, not the days of the
+    numbers. Requests to a stack's API that follow one another are one entry for each actor and day.
     --entity keeps the batches with its deliveries and the runs and republishes that include it, --metric the runs and
     versions of one metric; figures remain those of the whole run. On a terminal the first 50, without --limit.
 
@@ -113,7 +113,8 @@ def _subject(entry: Entry) -> str:
             of_file = f"{subject.request.file.name}, " if subject.request.file else ""
             return f"{of_file}{subject.state} {subject.effective}: {', '.join(parts) or 'no value'}{_standing(entry)}"
         case Promotion():
-            conflicts = f", {number_of(subject.conflicts, 'conflict')}" if subject.conflicts else ""
+            others = "left, since another promotion had changed them"
+            conflicts = f", {subject.conflicts:,} {others}" if subject.conflicts else ""
             return f"run {subject.run_id}: {subject.moved:,} moved{conflicts}{_standing(entry)}"
         case Correction():
             return f"{_corrected(subject)}{_values_under(entry)}"
@@ -146,7 +147,7 @@ def _standing(entry: Entry) -> str:
     if entry.standing is None:
         return ""
     now = "as it was before" if entry.what == "rollback" else "current"
-    right = "" if entry.right is None else f", {entry.right:,} right"
+    right = "" if entry.right is None or not entry.standing else f", {entry.right:,} right"
     right += f", {entry.failed:,} cannot be computed" if entry.failed else ""
     right += f", {entry.of_retired:,} of retired metrics" if entry.of_retired else ""
     lacked = f"; lacked {entry.lacked:,} batch{'' if entry.lacked == 1 else 'es'}" if entry.lacked else ""
@@ -262,7 +263,7 @@ HISTORY = Schema(
         Column("requests", Count | None, "how many requests", detail=True),
         Column("deliveries", Count | None, "of the entity, with `--entity`", detail=True),
         *map(_count_of, ("read", "accepted", "exact", "conflict", "rejected")),
-        empty="nothing has happened then; all of it: pik history",
+        empty="nothing has happened then (not: to the numbers of then); all of it: pik history",
     ),
     options.LEFT_OUT,
     TRUNCATED,

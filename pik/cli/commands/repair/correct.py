@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 from pik.cli import options
 from pik.cli.command import cli_command
-from pik.cli.commands.inspect.impact import failed_note, impact_parts
+from pik.cli.commands.inspect.impact import failed_note, impact_parts, summed_note
 from pik.cli.commands.repair.plan_words import impact_lines, planned_lines, remarks
 from pik.cli.context import Context
 from pik.cli.document import NEXT, NOTE, TRUNCATED, Column, Field, Object, Rows, Schema, or_null
@@ -134,8 +134,7 @@ def _note(plan: CorrectionPlan) -> str | None:
     ]
     if plan.changes_nothing:
         lines.append("no value of any metric changes")
-    if failed := failed_note(plan.impact):
-        lines.append(failed)
+    lines += filter(None, (failed_note(plan.impact), summed_note(plan.impact)))
     return "\n".join(lines) or None
 
 
@@ -228,6 +227,13 @@ CORRECT = Schema(
             Count | None,
             "events that are hit in some of their deliveries only; null: none",
             get=_of("partial"),
+            detail=True,
+        ),
+        Column(
+            "farther",
+            Count | None,
+            "deliveries moved away from when they were received, where others are moved towards it; null: none",
+            get=_of("farther"),
             detail=True,
         ),
         Column(

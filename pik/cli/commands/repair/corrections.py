@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from pik.cli import options
 from pik.cli.command import PARTLY, CommandGroup
-from pik.cli.commands.inspect.impact import failed_note, impact_parts
+from pik.cli.commands.inspect.corrected import notes
+from pik.cli.commands.inspect.impact import failed_note, impact_parts, summed_note
 from pik.cli.context import Context
 from pik.cli.document import NEXT, NOTE, TRUNCATED, Column, Field, Rows, Schema
 from pik.cli.options import argument, first_rows
@@ -118,7 +119,7 @@ def revoke(
         actor=cli.actor(store),
         differing_values=values,
         truncated=is_truncated,
-        note=failed_note(plan.impact),
+        note=notes(failed_note(plan.impact), summed_note(plan.impact)),
         next=made and command("replay", "--correction", made.correction_id, "--promote"),
     )
 

@@ -54,6 +54,9 @@ def remarks(one: PlannedCorrection) -> list[str]:
     if one.collisions:
         equal = "will equal another event (source, type, entity, time and payload); both count"
         found.append(f"{number_of(one.collisions, 'moved event')} {equal}")
+    if one.farther:
+        away = "would be moved away from when they were received, the others towards it"
+        found.append(f"{one.farther:,} of these deliveries {away}: does the selection reach too far?")
     if one.partial:
         found.append(f"of {number_of(one.partial, 'event')} only some deliveries are hit; the others keep their time")
     if one.repeated:

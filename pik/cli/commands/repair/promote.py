@@ -65,6 +65,8 @@ def move(
         cli.note(corrected_since(moved))
     if moved.kind == PromotionKind.ROLLBACK and counts.conflicts:
         cli.note("what was promoted later has to be rolled back first")
+    elif counts.conflicts:
+        cli.note("conflicts: another promotion has changed these values since this run was computed beside them")
     # What the run could not compute does not concern a rollback.
     failed = (
         {} if moved.kind == PromotionKind.PROMOTE else dict.fromkeys(("failed_tasks", "failed_aggregates", "failures"))
