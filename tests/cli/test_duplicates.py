@@ -237,3 +237,13 @@ def test_a_store_without_suspects_says_why(pik: Callable[..., Any]) -> None:
     pik("init", "--store", ".pik")
     result = pik("duplicates", "--class", "suspect")
     assert (result.code, "0 suspects match: the store has no events" in result.err) == (0, True)
+
+
+def test_accents_of_two_kinds_look_different(pik: Callable[..., Any]) -> None:
+    event = {"source": "s", "event_type": "t", "entity_id": "u", "event_time": "2026-01-01T00:00:00Z"}
+    for name in ("caf\u00e9", "cafe\u0301", "th\u00e9"):
+        Path("e").write_text(json.dumps({**event, "idempotency_key": "k", "payload": {"n": name}}, ensure_ascii=False))
+        assert pik("ingest", "e").code == 0
+    shown = pik("duplicates", "--show-payload-diff").out
+    assert r'payload.n: "caf\xe9" → "cafe\u0301"' in shown
+    assert 'payload.n: "caf\u00e9" → "th\u00e9"' in shown

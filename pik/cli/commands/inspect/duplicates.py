@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING, Annotated, Literal
+from unicodedata import normalize
 
 from pik.cli import options
 from pik.cli.command import FOUND, PARTLY, cli_command
@@ -241,8 +242,16 @@ _LONGEST = 40
 
 
 def _changes(row: DuplicateRow) -> str:
-    lines = (f"{one.path}: {_short(one.accepted)} → {_short(one.conflicting)}" for one in row.changes)
+    lines = (f"{one.path}: {' → '.join(_told_apart(one.accepted, one.conflicting))}" for one in row.changes)
     return "\n".join(map(visible, lines)) or "-"
+
+
+def _told_apart(*values: bytes | None) -> list[str]:
+    """Return values that differ as people see them: with escapes where they are letters with accents of two kinds."""
+    texts = [_short(value) for value in values]
+    if len(set(texts)) == len({normalize("NFC", text) for text in texts}):
+        return texts
+    return [text.encode("ascii", "backslashreplace").decode() for text in texts]
 
 
 def _short(value: bytes | None) -> str:
