@@ -12,7 +12,10 @@ from pathlib import Path
 import pytest
 
 from pik.__main__ import main
+from pik.runtime import SILENT
 from pik.usecases.care.triage import CHECKS, Triage, triage
+from pik.usecases.care.verify import verify
+from pik.usecases.care.verify_findings import ProblemKind
 from pik.usecases.metrics.causes import explained
 from pik.usecases.metrics.comparison import Op
 from pik.usecases.metrics.diff import diff_aggregates
@@ -169,6 +172,21 @@ def test_explain_says_what_cannot_be_read_and_never_more_of_the_right_value_than
         assert highest is None or highest >= (right[key] or ZERO), key
         assert (lowest is None) == (metric == "revenue")
         assert (highest is None) == (metric in ("revenue", "largest"))
+
+
+def test_verify_names_each_value_that_lacks_what_was_recorded_since_and_is_lost(broken: Month) -> None:
+    truth = broken.truth
+    problems = verify(broken.store, ENGINE, WINDOW, SILENT)
+    values = [one.value for one in problems if one.kind == ProblemKind.INCOMPLETE]
+    found = {(one.metric, one.bucket, one.entity_id): one.candidates for one in values if one is not None}
+    assert problems.summary.incomplete == len(values) == len(found)
+    assert problems.summary.damage == len(truth.lost)
+    lacking = {key: truth.unread(key, truth.known(key)) for key in truth.current}
+    assert found.keys() >= {key for key, events in lacking.items() if events}
+    for key, candidates in found.items():
+        assert candidates >= lacking[key]
+        explanation = explain(broken.store, ENGINE, key[0], key[2], key[1])
+        assert (explanation.is_complete, explanation.unread_since) == (False, candidates)
 
 
 def test_the_command_of_each_finding_shows_it(

@@ -38,6 +38,9 @@ from pik.usecases.metrics.computation import (
 from pik.usecases.metrics.scenario import applied
 from pik.usecases.metrics.winners import Winners
 
+_OF_VALUES = {ProblemKind.UNPROVEN, ProblemKind.UNCERTAIN, ProblemKind.INCOMPLETE}
+"""What is no damage of its own."""
+
 
 def verify(
     store: Store, engine: Engine, window: Window, progress: Progress, *, full: bool = True
@@ -53,7 +56,7 @@ def _verify(
     damage = [Problem(ProblemKind.INDEX, *found) for found in store.audit.damage()] if full else []
     with showing(progress, "verifying", None, "segments"):
         for problem in damage or _problems(run, engine):  # what a damaged index answers means nothing
-            if problem.kind not in (ProblemKind.UNPROVEN, ProblemKind.UNCERTAIN):
+            if problem.kind not in _OF_VALUES:
                 run.counts["damage"] += 1
                 run.kinds.add(problem.kind)
             yield problem
@@ -139,6 +142,23 @@ def aggregate_problems(run: Verification, engine: Engine) -> Iterator[Problem]:
             remaining = Remaining(run, winners)
             for stretch in stretches(Selection(run.store, whole), buckets, size=BYTES_AT_ONCE):
                 yield from _stretch_problems(run, engine, metrics, stretch, remaining)
+            yield from _incomplete(run, metrics, buckets, whole, remaining)
+
+
+def _incomplete(
+    run: Verification, metrics: Sequence[Metric], buckets: Buckets, window: Window, remaining: Remaining
+) -> Iterator[Problem]:
+    """Yield the current aggregates that lack deliveries which were recorded later and are lost."""
+    reached = window.start
+    for day in sorted({lost.segment.day for lost in run.lost.values()}):
+        part = buckets.widened(Window.of_day(day))
+        start, reached = max(part.start, reached), max(min(part.end, window.end), reached)
+        if start >= reached:
+            continue
+        for metric in metrics:
+            for current in run.store.aggregates.current(metric.name, Window(start, reached)):
+                if not current.is_imported and (problem := remaining.recorded_since(current, metric)) is not None:
+                    yield problem
 
 
 def _held(run: Verification, buckets: Buckets) -> Iterator[Window]:

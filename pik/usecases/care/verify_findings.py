@@ -43,6 +43,9 @@ class ProblemKind(StrEnum):
     UNCERTAIN = "not provable"
     """An aggregate of which it is not certain what it counted: others recorded while it was computed, or which of equal
     deliveries counted was lost with the index; not damage."""
+    INCOMPLETE = "incomplete"
+    """An aggregate that was computed before deliveries were recorded which raw has lost: what it should be is not
+    known; the damage is that of raw."""
     EXPIRED = "expired"
     """Gone as it should be, which matters to a pull only."""
 
@@ -51,7 +54,8 @@ class ProblemKind(StrEnum):
 class InQuestion:
     """A current value whose recorded inputs are not those that raw holds, and what those give by the same definition
     and knowledge. It may have counted so many lost deliveries, the `candidates`; where its digest tells which of them
-    it did count, the problem has their ids."""
+    it did count, the problem has their ids. One that is `incomplete` may lack so many candidates, which were recorded
+    after it was computed; what remains is not asked then."""
 
     metric: str
     entity_id: str
@@ -60,10 +64,13 @@ class InQuestion:
     recorded: Decimal | None
     remaining: Decimal | None
     candidates: int
+    incomplete: bool = False
 
     @property
-    def difference(self) -> Decimal:
-        """remaining - recorded; a missing value counts as 0."""
+    def difference(self) -> Decimal | None:
+        """remaining - recorded; a missing value counts as 0. None: of an incomplete one."""
+        if self.incomplete:
+            return None
         return Context(prec=200).subtract(self.remaining or Decimal(0), self.recorded or Decimal(0))
 
 
@@ -144,8 +151,8 @@ class VerifyReport:
     `aggregates` is None where none was checked: by a quick check, or where the index lacks events, which would make
     every aggregate of those look wrong. Aggregates of the `expired_days` are not checked either. Of those that were
     checked, `proven` ones counted exactly what raw still holds; of `unproven` ones raw has lost inputs; of `uncertain`
-    ones it cannot be said. Those that were imported are `not_provable`, which is not damage. Those of `retired` metrics
-    are not checked.
+    ones it cannot be said. Whichever they are, `incomplete` ones lack deliveries that were recorded later and are lost.
+    Those that were imported are `not_provable`, which is not damage. Those of `retired` metrics are not checked.
     """
 
     window: Window
@@ -165,6 +172,7 @@ class VerifyReport:
     proven: int | None
     unproven: int
     uncertain: int
+    incomplete: int
     damage: int
     kinds: frozenset[str]
     expired_days: int
@@ -271,6 +279,7 @@ class Verification:
             proven=None if self.aggregates is None else self.aggregates - self.counts["not_proven"],
             unproven=self.counts["unproven"],
             uncertain=self.counts["uncertain"],
+            incomplete=self.counts["incomplete"],
             kinds=frozenset(self.kinds),
             expired_days=len(self.expired_days),
             retired=self.retired,

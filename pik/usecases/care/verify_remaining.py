@@ -16,6 +16,7 @@ from functools import reduce
 from itertools import chain, islice
 from operator import xor
 
+from pik.errors import number_of
 from pik.model.batch import Frame, Verdict
 from pik.model.instant import ALL_TIME, DAY, SECOND, Window, day_text, display_instant
 from pik.model.metric import ALL_ENTITIES, Aggregate, Computed, Metric, entities_of, with_scale
@@ -48,6 +49,8 @@ class _LostSegment:
 
     frames: list[_LostFrame]
     lasts: list[str]
+    events: Window
+    """Which holds the times of all of its events."""
 
     def around(self, entity: str) -> Iterator[_LostFrame]:
         """Yield the frames that may hold the entity, by its first and last."""
@@ -168,18 +171,49 @@ class Remaining:
         lost = tuple(sorted(format(one, "032x") for one in counted))
         return Problem(kind, row.metric, detail, day, entities, value=value, lost_events=lost)
 
-    def _candidates(self, window: Window, entity: str, known_until: int) -> tuple[list[int], list[int]]:
-        """Return the ids of the lost deliveries that an aggregate may have counted: those of the entity, and others in
-        the same frames, which may be."""
+    def recorded_since(self, current: Aggregate, then: Metric) -> Problem | None:
+        """Return what is lost of the deliveries that were recorded after a current aggregate was computed, and may
+        belong to it; None: nothing."""
+        row, window = current.computed, then.buckets.around(current.computed.bucket)
+        certain, others = self._candidates(window, row.entity_id, current.known_until, since=True)
+        if not certain and not others:
+            return None
+        self.run.counts["incomplete"] += 1
+        count = len(certain) + len(others)
+        value = InQuestion(
+            metric=row.metric,
+            entity_id=row.entity_id,
+            bucket=row.bucket,
+            run_id=current.run_id,
+            recorded=None if row.value is None else with_scale(row.value, then.scale),
+            remaining=None,
+            candidates=count,
+            incomplete=True,
+        )
+        detail = f"raw has lost up to {number_of(count, 'event')} of it that were recorded since"
+        lost = () if others else tuple(sorted(format(one, "032x") for one in certain))
+        place = day_text(row.bucket // DAY), entities_of(row.entity_id)
+        return Problem(ProblemKind.INCOMPLETE, row.metric, detail, *place, value=value, lost_events=lost)
+
+    def _candidates(
+        self, window: Window, entity: str, known_until: int, *, since: bool = False
+    ) -> tuple[list[int], list[int]]:
+        """Return the ids of the lost deliveries that an aggregate may have counted, or with `since` of those recorded
+        later: those of the entity, and others in the same frames, which may be."""
         days = _days(window) if self.run.lost else ()
         self._by_day = {day: self._by_day[day] if day in self._by_day else list(self._lost_of(day)) for day in days}
         certain: dict[bytes, None] = {}
         others: dict[bytes, None] = {}
-        for lost in chain.from_iterable(one.around(entity) for one in chain.from_iterable(self._by_day.values())):
+        segments = [
+            one
+            for one in chain.from_iterable(self._by_day.values())
+            if not since or (one.events.start < window.end and window.start < one.events.end)
+        ]
+        for lost in chain.from_iterable(one.around(entity) for one in segments):
             frame = lost.frame
             is_its_own = entity == ALL_ENTITIES or frame.first == frame.last == entity
             names = frame.entities
-            if lost.recorded_at <= known_until and (is_its_own or (entity in names if names else True)):
+            if (lost.recorded_at > known_until) == since and (is_its_own or (entity in names if names else True)):
                 ids = (lost.ids[at : at + 16] for at in range(0, len(lost.ids), 16))
                 (certain if is_its_own else others).update(dict.fromkeys(ids))
         return _numbers(certain, self._heirs), _numbers((one for one in others if one not in certain), self._heirs)
@@ -188,7 +222,8 @@ class Remaining:
         for lost in self.run.lost.values():
             if lost.segment.day == day:
                 frames = list(self._frames_of(lost))
-                yield _LostSegment(frames, [one.frame.last for one in frames])
+                events = Window(lost.segment.first_event, lost.segment.last_event + 1)
+                yield _LostSegment(frames, [one.frame.last for one in frames], events)
 
     def _frames_of(self, lost: LostFrames) -> Iterator[_LostFrame]:
         store, segment = self.run.store, lost.segment

@@ -196,8 +196,9 @@ PROBLEMS = (
         "kind",
         str,
         "`missing`, `modified`, `index differs`, `unknown object`, `state damaged`, `aggregate differs`; in `pik pull`"
-        " also `expired`; in `pik verify` also `not proven` (raw has lost inputs of a current value; damage of raw) and"
-        " `not provable` (what it counted is not certain; not damage)",
+        " also `expired`; in `pik verify` also `not proven` (raw has lost inputs of a current value; damage of raw),"
+        " `incomplete` (raw has lost what was recorded after a current value was computed) and `not provable` (what it"
+        " counted is not certain; not damage)",
     ),
     Column(
         "what",
@@ -250,20 +251,34 @@ IN_QUESTION = (
         rare=True,
     ),
     Column("recorded", Decimal | None, "the value as it was computed", get=_of_value("recorded"), drop=4, rare=True),
-    Column("remaining", Decimal | None, "what raw still gives", get=_of_value("remaining"), drop=5, rare=True),
-    Column("difference", Decimal | None, "remaining - recorded", get=_of_value("difference"), drop=3, rare=True),
+    Column(
+        "remaining",
+        Decimal | None,
+        "what raw still gives of what it knew; null: nothing, or it is incomplete",
+        get=_of_value("remaining"),
+        drop=5,
+        rare=True,
+    ),
+    Column(
+        "difference",
+        Decimal | None,
+        "remaining - recorded; null: it is incomplete",
+        get=_of_value("difference"),
+        drop=3,
+        rare=True,
+    ),
     Column(
         "lost_candidates",
         int | None,
-        "how many lost deliveries the value may have counted",
+        "how many lost deliveries the value may have counted, or if it is incomplete may lack",
         get=_of_value("candidates"),
         detail=True,
     ),
     Column(
         "lost_events",
         list[str] | None,
-        "the ids of the deliveries that are lost, of an object or of those that the value counted; null: none, or it is"
-        " not known which",
+        "the ids of the deliveries that are lost, of an object, of those that the value counted, or of those that an"
+        " incomplete one lacks; null: none, or it is not known which",
         get=_lost_events,
         wrap=True,
         drop=9,
@@ -323,6 +338,12 @@ VERIFY = Schema(
         "of these: what it counted is not certain, because others recorded while it was computed, or because which of "
         "equal deliveries counted was lost with the index; not damage",
         get="uncertain",
+    ),
+    _found(
+        "incomplete_values",
+        "of these: raw has lost deliveries that were recorded after it was computed, so that what it should be is"
+        " not known; what it counted may be proven",
+        get="incomplete",
     ),
     Field(
         "metrics_retired",
