@@ -164,6 +164,9 @@ def test_an_option_of_aggregates_before_import_is_not_ignored(shop: Pik) -> None
     result = shop("aggregates", "--entity", "a", "import", "ledger.csv", *OF, "--yes")
     assert result.code == 2
     assert "--entity is an option of pik aggregates, not of pik aggregates import" in result.err
+
+
+def test_a_mistyped_command_of_aggregates_is_named(shop: Pik) -> None:
     assert shop("aggregates", "imports").err.startswith("error: pik aggregates has no command imports")
 
 

@@ -169,7 +169,7 @@ def test_what_show_prints_can_be_pasted(pik: Any, here: Path) -> None:
     assert pik(*words.split("\0")[1:-1], "--format", "json").json()["accepted"] == 2
 
 
-def test_mappings_are_listed(pik: Any, here: Path) -> None:
+def test_the_list_says_where_a_mapping_is_written_for_which_files_and_what_it_is(pik: Any, here: Path) -> None:
     (found,) = [one for one in pik("mappings", "list", "--format", "json").json()["mappings"] if one["name"] == "shop"]
     assert (found["from"], found["file_patterns"], found["description"]) == (
         "pik.toml",

@@ -187,7 +187,9 @@ def test_mistakes_are_named(shop: Pik, tmp_path: Path, options: tuple[str, ...],
     assert (result.code, message in result.err, result.out) == (code, True, ""), (result.code, result.err)
 
 
-def test_records_that_are_not_events_are_counted(shop: Pik, tmp_path: Path) -> None:
+def test_records_that_are_not_events_are_counted_and_the_hint_reads_them_by_the_same_options(
+    shop: Pik, tmp_path: Path
+) -> None:
     with open(tmp_path / "log.jsonl", "a") as file:
         file.write("{}\n")
     assert found(shop, "log.jsonl", code=3)["rejected"] == 1
