@@ -196,8 +196,8 @@ class Inspect(Opened):
         window, as dicts: `pik sql`. docs/sql.md lists the tables' columns.
 
         It is run at once. DECIMAL and integer columns are exact; those of type DOUBLE are named in `notes`. Times are
-        Instants, lists and structs JSON text. Raises UsageError for a statement that is not one
-        SELECT over those tables.
+        Instants, lists and structs JSON text. Raises UsageError for a statement that is not one SELECT over those
+        tables.
         """
         from pik.usecases.inspect.sql import SqlQuery
 

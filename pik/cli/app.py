@@ -104,7 +104,7 @@ class Root(Group):
         return list(self.entries)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002 - Typer's signature
-        """The command, imported now; None if there is none of that name."""
+        """Return the command, imported now; None if there is none of that name."""
         entry = self.entries.get(cmd_name)
         if entry is None:
             return None
@@ -121,7 +121,7 @@ class Root(Group):
 
 
 def root_command() -> Any:
-    """The click command of the whole program."""
+    """Return the click command of the whole program."""
     app = typer.Typer(cls=Root, **PLAIN | {"add_completion": True})
     settings = {"max_content_width": 100, "help_option_names": ["--help", "-h"]}
     app.callback(help=_HELP, epilog=_FIRST_STEPS, context_settings=settings)(with_globals(nothing))

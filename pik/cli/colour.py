@@ -82,7 +82,7 @@ def role_of(name: str, value: object) -> Role | None:
 
 
 def _is_something(value: object) -> bool:
-    """Whether the value is neither absent nor a zero."""
+    """Return whether the value is neither absent nor a zero."""
     if isinstance(value, Count):
         return value.number != 0
     if isinstance(value, Lag):

@@ -64,13 +64,13 @@ def _store(ctx: typer.Context) -> Store:
 
 @_silent
 def stores(ctx: typer.Context) -> Iterator[tuple[str, str]]:
-    """The named stores of pik.toml."""
+    """Yield the named stores of pik.toml."""
     yield from _context(ctx).settings.stores.items()
 
 
 @_silent
 def mappings(ctx: typer.Context) -> Iterator[str]:
-    """The mappings of pik.toml, and those that are shipped."""
+    """Yield the mappings of pik.toml, and those that are shipped."""
     from pik.inputs.named_mappings import shipped_mappings
 
     yield from _context(ctx).settings.mappings
@@ -79,13 +79,13 @@ def mappings(ctx: typer.Context) -> Iterator[str]:
 
 @_silent
 def metrics(ctx: typer.Context) -> Iterator[str]:
-    """The metrics of the store."""
+    """Yield the metrics of the store."""
     yield from (one.name for one in _store(ctx).metrics.latest())
 
 
 @_silent
 def runs(ctx: typer.Context) -> Iterator[tuple[str, str]]:
-    """The newest runs, with what they were."""
+    """Yield the newest runs, with what they were."""
     yield "latest", "the newest run"
     for one in islice(_store(ctx).runs.newest_first(), _MOST):
         yield one.run_id, f"{one.kind} {one.state}"
@@ -93,7 +93,7 @@ def runs(ctx: typer.Context) -> Iterator[tuple[str, str]]:
 
 @_silent
 def batches(ctx: typer.Context) -> Iterator[tuple[str, str]]:
-    """The newest batches, with where they came from."""
+    """Yield the newest batches, with where they came from."""
     yield "latest", "the newest batch"
     for one in islice(_store(ctx).index.batches(), _MOST):
         yield one.batch_id, re.sub(r"[^\w.-]", "_", one.origin.name.rpartition("/")[2])
@@ -101,7 +101,7 @@ def batches(ctx: typer.Context) -> Iterator[tuple[str, str]]:
 
 @_silent
 def corrections(ctx: typer.Context) -> Iterator[tuple[str, str]]:
-    """The newest corrections, with their kind."""
+    """Yield the newest corrections, with their kind."""
     yield "latest", "the newest correction"
     for one in islice(reversed(_store(ctx).corrections.recorded()), _MOST):
         yield one.correction_id, str(one.kind)
@@ -109,7 +109,7 @@ def corrections(ctx: typer.Context) -> Iterator[tuple[str, str]]:
 
 @_silent
 def sources(ctx: typer.Context) -> Iterator[str]:
-    """The sources of the newest batches."""
+    """Yield the sources of the newest batches."""
     yield from (name for one in islice(_store(ctx).index.batches(), _MOST) for name in one.sources)
 
 

@@ -98,8 +98,8 @@ class Context:
         return self.settings.display_zone if self.settings.format in (Format.TABLE, Format.MD) else None
 
     def actor(self, store: Store) -> str:
-        """Who is recorded with what this command changes in the store: the actor that is given, else the caller as the
-        store knows it, else the user and the host."""
+        """Return who is recorded with what this command changes in the store: the actor that is given, else the caller
+        as the store knows it, else the user and the host."""
         if self._actor is None:
             self._actor = config.actor_of(self.settings, store, self.note)
         return self._actor
@@ -117,7 +117,7 @@ class Context:
         Output(self.settings.format, self.close, self.advice, self._pager()).show(schema.document(source, **given))
 
     def _pager(self) -> str | None:
-        """The pager for a result of this command, if it may have one."""
+        """Return the pager for a result of this command, if it may have one."""
         if (
             not self.paged
             or self.command_path.split(" ")[-1] in _UNPAGED
@@ -137,7 +137,7 @@ class Context:
             note(self.advice(text))
 
     def advice(self, text: str) -> str:
-        """The text, the commands in it with the --store of this command line, so that they can be pasted."""
+        """Return the text, the commands in it with the --store of this command line, so that they can be pasted."""
         from pik.cli.app import COMMANDS
 
         return with_store(text, self.store_option, COMMANDS)
@@ -214,13 +214,13 @@ class Context:
         return self.sealed(opened.store, os.path.abspath(path))
 
     def sealed(self, store: Store, url: str) -> Store:
-        """The store under that name, without what writes to it."""
+        """Return the store under that name, without what writes to it."""
         from pik.stores.sealed import sealed
 
         return sealed(store, url)
 
     def make_copy(self, source: str, directory: Path) -> Store:
-        """An empty copy of the store of that name, in a new directory."""
+        """Return an empty copy of the store of that name, in a new directory."""
         from pik.stores.local import open_copy
 
         return open_copy(directory, source)
@@ -234,13 +234,13 @@ class Context:
         return f"did you mean {meant}? To create an empty one: {command('init', '--store', place)}" if near else ""
 
     def open_api(self) -> Api:
-        """The HTTP API of the settings' store. Raises UsageError for a local one."""
+        """Return the HTTP API of the settings' store. Raises UsageError for a local one."""
         from pik.stores import open_api
 
         return open_api(self.settings.store)
 
     def stack_health(self) -> StackHealth:
-        """The health of the deployed stack of the settings. Raises UsageError for a local store."""
+        """Return the health of the deployed stack of the settings. Raises UsageError for a local store."""
         from pik.stores import open_health
 
         return open_health(self.settings.store)
@@ -252,38 +252,38 @@ class Context:
         return open_foreign(self.settings.store)
 
     def open_copy(self, source: Store, path: str, *, create: bool) -> Store:
-        """The copy of a store in this directory. Raises NotFound when it is absent and `create` is false."""
+        """Return the copy of a store in this directory. Raises NotFound when it is absent and `create` is false."""
         from pik.stores import open_copy
 
         return open_copy(path, source, create=create)
 
     def engine(self) -> Engine:
-        """The engine that computes metrics."""
+        """Return the engine that computes metrics."""
         from pik.engine import DuckEngine
 
         return DuckEngine()
 
     def target(self, url: str, *, taken: int | None = None) -> Target:
-        """The target that events are sent to, which took so many in earlier attempts (None: there was none)."""
+        """Return the target that events are sent to, which took so many in earlier attempts (None: there was none)."""
         from pik.targets import target_of
 
         return target_of(url, taken=taken)
 
     def html_report(self) -> Renderer:
-        """What draws a report as one HTML file. Raises UsageError where it is not installed."""
+        """Return what draws a report as one HTML file. Raises UsageError where it is not installed."""
         from pik.reports import html_renderer
 
         return html_renderer()
 
     def exporter(self, layout: Layout) -> Exporter:
-        """The exporter that writes this layout."""
+        """Return the exporter that writes this layout."""
         from pik.exporters import exporter
 
         return exporter(layout)
 
 
 def with_store(text: str, store: str | None, names: Iterable[str]) -> str:
-    """The text with `--store STORE` in each command of pik that it suggests, unless that names a store itself.
+    """Return the text with `--store STORE` in each command of pik that it suggests, unless that names a store itself.
 
     `names` are pik's commands. Without a `store` the text is as it was: PIK_STORE, pik.toml and the default hold
     for what is pasted, too. Quoted words are data, whatever is in them, and help is the same for every store.

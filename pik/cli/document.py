@@ -57,7 +57,8 @@ class Field(msgspec.Struct, frozen=True, dict=True):
         return key_of(self.name, self.meaning)
 
     def value(self, source: Any) -> object:
-        """The value of this field in the result; an empty text or list is nothing where the field may be null."""
+        """Return the value of this field in the result; an empty text or list is nothing where the field may be
+        null."""
         return self.of(self._find(source), source)
 
     @cached_property
@@ -94,7 +95,7 @@ class Object:
         self.fields, self.many, self.null = fields, many, null
 
     def values(self, found: Any) -> object:
-        """The values of the fields, by name, in one object or in each of many."""
+        """Return the values of the fields, by name, in one object or in each of many."""
         if self.many:
             return [{field.name: field.value(one) for field in self.fields} for one in found]
         return {field.name: field.value(found) for field in self.fields}
@@ -120,7 +121,7 @@ class Column(Field, frozen=True, dict=True):
     label: str = ""
 
     def advising(self, advice: Advice) -> Column:
-        """The same column, its texts made ready by `advice` if it has such."""
+        """Return the same column, its texts made ready by `advice` if it has such."""
         if not self.advice:
             return self
 
@@ -161,33 +162,33 @@ class Rows:
         self.empty, self.absent, self.only, self.fold = empty, absent, only, fold
 
     def _with(self, columns: Iterable[Column]) -> Rows:
-        """The same with other columns."""
+        """Return the same with other columns."""
         kept = {name: getattr(self, name) for name in ("get", "empty", "absent", "only", "fold")}
         return Rows(self.name, self.about, *columns, **kept)
 
     def rows(self, source: Any) -> Iterable[Any] | None:
-        """The rows in the result; None where they are not known."""
+        """Return the rows in the result; None where they are not known."""
         found: Iterable[Any] | None = getattr(source, self.name) if self.get is None else self.get(source)
         return found
 
     def without(self, *names: str) -> Rows:
-        """The same without the columns that are named as `table.column`."""
+        """Return the same without the columns that are named as `table.column`."""
         columns = [column for column in self.columns if f"{self.name}.{column.name}" not in names]
         return self._with(columns)
 
     def replaced(self, name: str, *columns: Column) -> Rows:
-        """The same with these columns in the place of one."""
+        """Return the same with these columns in the place of one."""
         at = next(number for number, column in enumerate(self.columns) if column.name == name)
         kept = (*self.columns[:at], *columns, *self.columns[at + 1 :])
         return self._with(kept)
 
     def labelled(self, labels: Mapping[str, str]) -> Rows:
-        """The same with these headings of columns, by name."""
+        """Return the same with these headings of columns, by name."""
         columns = [msgspec.structs.replace(one, label=labels.get(one.name, one.label)) for one in self.columns]
         return self._with(columns)
 
     def table(self, source: Any, rows: Iterable[Any]) -> Table:
-        """The table with the rows of the result."""
+        """Return the table with the rows of the result."""
         empty = partial(self.empty, source) if callable(self.empty) else self.empty
         return Table(self.name, self.columns, rows, empty, self.fold)
 
@@ -202,14 +203,15 @@ class Schema:
         self.title, self.parts = title, parts
 
     def without(self, *names: str) -> Schema:
-        """The same without the parts of these names, and without the columns that are named as `table.column`."""
+        """Return the same without the parts of these names, and without the columns that are named as
+        `table.column`."""
         parts = [
             part.without(*names) if isinstance(part, Rows) else part for part in self.parts if part.name not in names
         ]
         return Schema(self.title, *parts)
 
     def replaced(self, name: str, *columns: Column) -> Schema:
-        """The same with these columns in the place of the one that is named as `table.column`."""
+        """Return the same with these columns in the place of the one that is named as `table.column`."""
         table, _, column = name.partition(".")
         parts = [
             part.replaced(column, *columns) if isinstance(part, Rows) and part.name == table else part
@@ -218,14 +220,14 @@ class Schema:
         return Schema(self.title, *parts)
 
     def labelled(self, table: str, labels: Mapping[str, str]) -> Schema:
-        """The same with these headings of columns of the table, by name."""
+        """Return the same with these headings of columns of the table, by name."""
         parts = [
             part.labelled(labels) if isinstance(part, Rows) and part.name == table else part for part in self.parts
         ]
         return Schema(self.title, *parts)
 
     def document(self, source: Any = None, /, **given: Any) -> Document:
-        """The result `source` as a document; `given` has the values of parts that are not in it.
+        """Return the result `source` as a document; `given` has the values of parts that are not in it.
 
         Fields after a table are asked for when all rows have been read, and a function given for one is called then.
         """
@@ -276,7 +278,7 @@ class Table(msgspec.Struct, frozen=True):
         return self.empty() if callable(self.empty) else self.empty
 
     def ready(self, advice: Advice) -> Table:
-        """The same table, its first row read already, and what it suggests made ready by `advice`."""
+        """Return the same table, its first row read already, and what it suggests made ready by `advice`."""
         rows = self.rows
         if not isinstance(rows, Sequence):
             remaining = iter(rows)
@@ -300,13 +302,13 @@ class Document(msgspec.Struct, frozen=True):
     tail: Mapping[str, object] | Callable[[], Mapping[str, object]] = {}
 
     def ready(self, advice: Advice) -> Document:
-        """The same, its tables' first rows read already, and what it suggests (`next`, `note`, columns, sentences about
-        empty tables) made ready by `advice`."""
+        """Return the same, its tables' first rows read already, and what it suggests (`next`, `note`, columns,
+        sentences about empty tables) made ready by `advice`."""
         tables = [table.ready(advice) for table in self.tables]
         return Document(_advised(self.head, advice), tables, lambda: _advised(self.end(), advice))
 
     def end(self) -> Mapping[str, object]:
-        """The fields of the tail."""
+        """Return the fields of the tail."""
         return self.tail() if callable(self.tail) else self.tail
 
 

@@ -174,7 +174,7 @@ def _counted(value: Any) -> Any:
 
 
 def _was_typed(param: Parameter, ctx: typer.Context) -> bool:
-    """Whether the value comes from the command line and is not the default."""
+    """Return whether the value comes from the command line and is not the default."""
     source = ctx.get_parameter_source(param.name or "")
     return source is not None and source.name == "COMMANDLINE"
 

@@ -31,14 +31,14 @@ _Row = TypeVar("_Row")
 
 
 def option(usage: str, help: str, **settings: Any) -> Any:  # noqa: A002 - Typer's word
-    """An option as its help shows it: `--limit N`, `--yes -y`; `settings` are Typer's."""
+    """Return an option as its help shows it: `--limit N`, `--yes -y`; `settings` are Typer's."""
     names = [word for word in usage.split() if word.startswith("-")]
     metavar = usage.removeprefix(" ".join(names)).strip() or None
     return typer.Option(*names, metavar=metavar, help=help, **{**completed(names[0]), **settings})
 
 
 def argument(metavar: str, help: str, **settings: Any) -> Any:  # noqa: A002 - Typer's word
-    """An argument as its help shows it; `settings` are Typer's."""
+    """Return an argument as its help shows it; `settings` are Typer's."""
     return typer.Argument(metavar=metavar, help=help, **{**completed(metavar.strip("[]")), **settings})
 
 
@@ -119,7 +119,7 @@ def note_left_out(cli: Context, names: Sequence[str]) -> None:
 
 
 def first_rows(rows: Iterator[_Row], limit: int | None) -> tuple[Iterator[_Row], Callable[[], bool]]:
-    """The first `limit` rows, and what tells, once they have been read, whether there are more."""
+    """Return the first `limit` rows, and what tells, once they have been read, whether there are more."""
     return islice(rows, limit), lambda: limit is not None and next(rows, None) is not None
 
 
@@ -221,7 +221,7 @@ def _is_duration(text: str) -> bool:
 
 
 def duration(name: str, text: str) -> int:
-    """The nanoseconds that the option gives. Raises UsageError naming it."""
+    """Return the nanoseconds that the option gives. Raises UsageError naming it."""
     return _parsed(name, parse_duration, text)
 
 

@@ -95,7 +95,7 @@ _encode = msgspec.json.Encoder(decimal_format="number").encode
 
 
 def _json_text(plain: object) -> str:
-    """What `data` made of a value, as JSON."""
+    """Return what `data` made of a value, as JSON."""
     try:
         return _encode(plain).decode()
     except UnicodeEncodeError:  # a file's name that is not UTF-8

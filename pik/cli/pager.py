@@ -40,7 +40,7 @@ def pager_command(environment: Mapping[str, str] = os.environ) -> str | None:
 
 
 def _is_for_a_shell(command: str) -> bool:
-    """Whether the command line is more than a program and its arguments."""
+    """Return whether the command line is more than a program and its arguments."""
     try:
         words = shlex.split(command)
     except ValueError:  # a quote is open; the shell will say so

@@ -124,8 +124,8 @@ class Bar(_Work):
 
 
 def _fitting_label(label: str, width: int) -> str:
-    """The label in that many columns: its first word, which says what is done, and its end, which tells the files of a
-    folder apart; nothing where that is too little."""
+    """Return the label in that many columns: its first word, which says what is done, and its end, which tells the
+    files of a folder apart; nothing where that is too little."""
     if cells(label) <= width:
         return label
     first, _, rest = label.partition(" ")

@@ -36,7 +36,7 @@ class Recorder(Context):
         self.progress = outer.progress
 
     def open_store(self, url: str | None = None, *, create: bool = False) -> Store:  # noqa: ARG002 - as in Context
-        """The store that it was made for."""
+        """Return the store that it was made for."""
         show_buckets_of(self.store.metrics)
         return self.store
 

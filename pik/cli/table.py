@@ -67,13 +67,14 @@ def _fields(fields: Mapping[str, object], out: Write) -> None:
 
 
 def _broken_field(value: object, line: str, width: int) -> list[str]:
-    """The line in lines that fit. A path or another long word stays in one piece: it may be something to paste."""
+    """Return the line in lines that fit. A path or another long word stays in one piece: it may be something to
+    paste."""
     is_text = not isinstance(value, (Mapping, list, tuple, Shown))
     return [line] if is_text and max(map(cells, line.split(" "))) > width else broken(line, width)
 
 
 def _painted_field(name: str, value: object, line: str) -> str:
-    """A line of the value's text in its colour, or in those of its parts."""
+    """Return a line of the value's text in its colour, or in those of its parts."""
     if not isinstance(value, Mapping):
         return painted(line, role_of(name, value))
     for key, one in value.items():
@@ -90,7 +91,8 @@ def _markdown_fields(fields: Mapping[str, object], out: Write) -> None:
 
 
 def markdown_text(text: str) -> str:
-    """The text without meaning in Markdown: it stays what it is in a table's cell, and is neither a link nor HTML."""
+    """Return the text without meaning in Markdown: it stays what it is in a table's cell, and is neither a link nor
+    HTML."""
     return re.sub(r"([\\|<*`]|(?<=\])\(|:(?=//)|(?<=\bwww)\.)", r"\\\1", text).replace("\n", "<br>")
 
 
@@ -115,7 +117,7 @@ class _Rows:
         return chain(self.sample, map(self._values, self._rest))
 
     def is_right(self, number: int) -> bool:
-        """Whether people read the column from its last digit."""
+        """Return whether people read the column from its last digit."""
         known = [values[number] for values in self.sample if values[number] is not None]
         return bool(known) and all(map(is_number, known))
 
@@ -158,7 +160,7 @@ class _Bars(msgspec.Struct, frozen=True):
     width: int
 
     def of(self, values: Sequence[object]) -> str:
-        """The bar of a row."""
+        """Return the bar of a row."""
         return bar(_count(values[self.number]), self.most, self.width)
 
     @property
@@ -172,8 +174,8 @@ def _count(value: object) -> int:
 
 
 def _bars(rows: _Rows, width: int) -> _Bars | None:
-    """The bars of several rows; None without a column of them, and where there are more rows than were looked at, so
-    that the scale is not known."""
+    """Return the bars of several rows; None without a column of them, and where there are more rows than were looked
+    at, so that the scale is not known."""
     number = next((number for number, column in enumerate(rows.columns) if column.bar), None)
     if number is None or width < NARROWEST or not 1 < len(rows.sample) < SAMPLE:
         return None
@@ -195,7 +197,7 @@ def _table(table: Table, out: Write) -> None:
 
 
 def _folded(table: Table, fold: Fold, names: list[str]) -> Table:
-    """The table without the rows that are folded, whose names are appended as it is read."""
+    """Return the table without the rows that are folded, whose names are appended as it is read."""
 
     def kept() -> Iterator[Any]:
         for row in table.rows:
@@ -244,7 +246,8 @@ def _write_rows(rows: _Rows, limit: int | None, out: Write, *, coloured: bool) -
 
 
 def _is_midnight(value: object) -> bool:
-    """Whether a bucket begins at midnight UTC, and is shown in UTC: then its date is enough, and can be pasted."""
+    """Return whether a bucket begins at midnight UTC, and is shown in UTC: then its date is enough, and can be
+    pasted."""
     if not isinstance(value, Bucket) or value.local is not None:
         return True
     return display_instant(value.nanos).endswith("T00:00:00Z")
@@ -256,13 +259,13 @@ def _sentence(text: str, limit: int | None, out: Write) -> None:
 
 
 def _cells(texts: Sequence[str], columns: Sequence[Column], layout: _Layout) -> list[list[str]]:
-    """The lines of each cell of a row."""
+    """Return the lines of each cell of a row."""
     parts = zip(layout.shown, texts, layout.widths, layout.narrowed, strict=False)
     return [_lines_of(columns[number], text, width if less else None) for number, text, width, less in parts]
 
 
 def _line(texts: Sequence[str], layout: _Layout, roles: Sequence[Role | None] = ()) -> str:
-    """The texts of the shown columns beside each other, each in the colour of its role."""
+    """Return the texts of the shown columns beside each other, each in the colour of its role."""
     columns = zip(texts, layout.widths, layout.right, strict=True)
     line = [padded(text, width, right=to_right) for text, width, to_right in columns]
     line[-1] = line[-1].rstrip()
@@ -281,7 +284,7 @@ _SHORT_ID = 16
 
 
 def _terse(value: object, *, days: bool) -> str:
-    """The value for people on a terminal; `days`: all buckets of its column begin at midnight."""
+    """Return the value for people on a terminal; `days`: all buckets of its column begin at midnight."""
     if isinstance(value, EventId):
         return words(value.text[:_SHORT_ID])
     if isinstance(value, Bucket) and value.local is None:
@@ -310,12 +313,13 @@ class _Layout(msgspec.Struct, frozen=True):
     left_out: Sequence[int]
 
     def with_last(self, width: int) -> _Layout:
-        """The layout with a further column at the end, which is none of the table's."""
+        """Return the layout with a further column at the end, which is none of the table's."""
         return msgspec.structs.replace(self, widths=[*self.widths, width], right=[*self.right, False])
 
 
 def _laid_out(rows: _Rows, texts: Sequence[Sequence[str]], limit: int | None) -> _Layout:
-    """The layout for a terminal of `limit` columns, None without one, by a sample of the rows: `texts` are theirs."""
+    """Return the layout for a terminal of `limit` columns, None without one, by a sample of the rows: `texts` are
+    theirs."""
     natural = [
         max(chain([cells(label)], (cells(line) for row in texts for line in row[number].split("\n"))))
         for number, label in enumerate(rows.labels)
@@ -342,7 +346,7 @@ def _laid_out(rows: _Rows, texts: Sequence[Sequence[str]], limit: int | None) ->
 
 
 def _shared(sample: Sequence[Sequence[object]]) -> list[int]:
-    """The columns that have one value in all of several rows; not all columns."""
+    """Return the columns that have one value in all of several rows; not all columns."""
     texts = [list(map(words, values)) for values in sample]
     if len(texts) < 2:
         return []
@@ -369,7 +373,7 @@ def _fitted(shown: Sequence[int], columns: Sequence[Column], natural: Sequence[i
 
 
 def _shared_out(widths: list[int], free: Sequence[int], room: int) -> list[int]:
-    """The widths with `room` shared by those that are free: none gets more than it needs."""
+    """Return the widths with `room` shared by those that are free: none gets more than it needs."""
     fitting = list(widths)
     for done, place in enumerate(sorted(free, key=lambda place: widths[place])):
         fitting[place] = min(widths[place], room // (len(free) - done))
@@ -378,7 +382,7 @@ def _shared_out(widths: list[int], free: Sequence[int], room: int) -> list[int]:
 
 
 def _lines_of(column: Column, text: str, width: int | None) -> list[str]:
-    """The text of a cell in lines that fit; None where there is room for it as it is."""
+    """Return the text of a cell in lines that fit; None where there is room for it as it is."""
     lines = text.split("\n")
     if width is None:
         return lines

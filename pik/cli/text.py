@@ -19,14 +19,14 @@ def cells(text: str) -> int:
 
 
 def padded(text: str, width: int, *, right: bool = False) -> str:
-    """The text filled with spaces to that many columns."""
+    """Return the text filled with spaces to that many columns."""
     gap = " " * (width - cells(text))
     return gap + text if right else text + gap
 
 
 def broken(text: str, width: int) -> list[str]:
-    """The text in lines of at most `width` columns, broken at spaces; inside of a word only if it fits no line, after
-    a comma if there is one. What stands between backticks is a word: it is a command to paste."""
+    """Return the text in lines of at most `width` columns, broken at spaces; inside of a word only if it fits no line,
+    after a comma if there is one. What stands between backticks is a word: it is a command to paste."""
     lines = []
     text = _QUOTED.sub(lambda quoted: quoted[0].replace(" ", _JOINT), text)
     while cells(text) > width:
@@ -46,7 +46,7 @@ _JOINT = "\ue000"
 
 
 def shortened(text: str, width: int) -> str:
-    """The beginning of the text, with … where it has more than `width` columns."""
+    """Return the beginning of the text, with … where it has more than `width` columns."""
     return text if cells(text) <= width else text[: _fitting(text, width - 1)] + "…"
 
 
@@ -99,7 +99,7 @@ def write_out(text: str) -> None:
 
 
 def terminal_width() -> int | None:
-    """The columns of the terminal; None where standard output is none, so that nothing has to fit."""
+    """Return the columns of the terminal; None where standard output is none, so that nothing has to fit."""
     if not sys.stdout.isatty():
         return None
     import shutil

@@ -77,7 +77,7 @@ MEANINGS = (Instant, Moment, Bucket, EventId, Entity, Lag, Count, Json)
 
 
 def key_of(name: str, kind: object) -> str:
-    """The name under which programs find a value of that kind."""
+    """Return the name under which programs find a value of that kind."""
     return f"{name}_ms" if kind is Lag or isinstance(kind, Lag) else name
 
 
@@ -88,7 +88,7 @@ def _milliseconds(nanos: int) -> str:
 
 
 def data(value: object) -> Any:
-    """The value as JSON has it: exact numbers as they are written, never through a double."""
+    """Return the value as JSON has it: exact numbers as they are written, never through a double."""
     match value:
         case None | bool() | str():
             return value
@@ -122,7 +122,7 @@ def data(value: object) -> Any:
 
 
 def words(value: object) -> str:
-    """The value for people, on one line unless it is Shown, with nothing in it that a terminal would obey."""
+    """Return the value for people, on one line unless it is Shown, with nothing in it that a terminal would obey."""
     match value:
         case None:
             return "-"
@@ -152,5 +152,5 @@ def words(value: object) -> str:
 
 
 def is_number(value: object) -> bool:
-    """Whether people read the value from its last digit."""
+    """Return whether people read the value from its last digit."""
     return isinstance(value, (int, float, Decimal, Lag, Count)) and not isinstance(value, bool)

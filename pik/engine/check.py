@@ -238,7 +238,8 @@ def _expressions(tree: Node, of_event: bool) -> Iterator[tuple[Node, Node, bool]
 
 
 def _is_interval(node: Node) -> bool:
-    """Whether it is INTERVAL 1 DAY, of which DuckDB's parser makes to_days(CAST(trunc(CAST(1 AS DOUBLE)) AS …))."""
+    """Return whether it is INTERVAL 1 DAY, of which DuckDB's parser makes to_days(CAST(trunc(CAST(1 AS DOUBLE)) AS
+    …))."""
     return (
         node.get("class") == "FUNCTION"
         and name_of(node).startswith("to_")

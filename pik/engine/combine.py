@@ -70,7 +70,7 @@ def _of_aggregate(reader: Reader, tree: Node) -> Combination:
 
 
 def _loses_digits(reader: Reader, cast: Node) -> bool:
-    """Whether a cast of an aggregate's result has fewer digits after the point."""
+    """Return whether a cast of an aggregate's result has fewer digits after the point."""
     inner, outer = (scale_of(each) for each in reader.types([reader.sql(cast["child"]), reader.sql(cast)]))
     return inner is None or outer is None or outer < inner
 

@@ -95,7 +95,7 @@ def _names(node: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _reads_all(node: Mapping[str, Any], rows: set[str]) -> bool:
-    """Whether a node stands for all columns: `*`, a row as a value, or a join by the names that tables share."""
+    """Return whether a node stands for all columns: `*`, a row as a value, or a join by the names that tables share."""
     if node.get("class") == "COLUMN_REF":
         return str(node["column_names"][-1]).lower() in rows
     return "STAR" in (node.get("class"), node.get("type")) or (

@@ -308,7 +308,7 @@ def _shown(node: Node) -> str:
 
 
 def is_aggregate(node: Node) -> bool:
-    """Whether the node is an aggregate."""
+    """Return whether the node is an aggregate."""
     return node.get("class") == "FUNCTION" and name_of(node) in AGGREGATES
 
 
@@ -324,7 +324,7 @@ def nodes(tree: Any) -> Iterator[Node]:
 
 
 def is_lambda(node: Node) -> bool:
-    """Whether the node is a lambda; to DuckDB's parser the arrow of payload->'$.a' is another kind of lambda."""
+    """Return whether the node is a lambda; to DuckDB's parser the arrow of payload->'$.a' is another kind of lambda."""
     return node.get("class") == "LAMBDA" and node["syntax_type"] == "LAMBDA_KEYWORD"
 
 

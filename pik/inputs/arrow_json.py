@@ -183,7 +183,8 @@ def _escaped(cells: pa.Array) -> pa.Array:
 
 
 def _has_special(texts: pa.Array) -> bool:
-    """Whether any text has a character that JSON escapes: one look at all of them is much faster than one at each."""
+    """Return whether any text has a character that JSON escapes: one look at all of them is much faster than one at
+    each."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -233,7 +234,7 @@ def _moments(cells: pa.Array) -> pa.Array:
 
 
 def _between(numbers: pa.Array, day: int) -> pa.Array:
-    """Whether times are in the years that texts can have; `day` is the length of one."""
+    """Return whether times are in the years that texts can have; `day` is the length of one."""
     first, end = (year * day for year in _YEARS)
     return within(numbers, first, end)
 

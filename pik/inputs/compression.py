@@ -112,7 +112,7 @@ class Codec:
 
 
 def _is_zstd(data: bytes) -> bool:
-    """Whether it begins with a frame, or with a skippable one, as parallel compressors write."""
+    """Return whether it begins with a frame, or with a skippable one, as parallel compressors write."""
     skippable = data[1:4] == b"\x2a\x4d\x18" and 0x50 <= data[0] < 0x60
     return skippable or data.startswith(b"\x28\xb5\x2f\xfd")
 

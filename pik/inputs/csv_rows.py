@@ -165,7 +165,7 @@ class _Rows:
         return b"".join(self._row).rstrip(b"\r\n") == self._delimiter.encode() * (len(cells) - 1)
 
     def _breaks_at_return(self) -> bool:
-        """Whether the current row is not CSV because of carriage returns alone."""
+        """Return whether the current row is not CSV because of carriage returns alone."""
         row = b"".join(self._row)
         lines = io.StringIO(_CR_ALONE.sub(b" ", row).decode(errors="replace"), newline="\n")
         with suppress(csv.Error):
@@ -228,8 +228,8 @@ def head_rows(text: str, delimiter: str, *, whole: bool) -> list[list[str]]:
 
 
 def is_header(cells: Sequence[str]) -> bool:
-    """Whether a row looks like the names of columns. The first may have none, as pandas and R write the numbers of
-    rows, or the last, where each row ends in a delimiter."""
+    """Return whether a row looks like the names of columns. The first may have none, as pandas and R write the numbers
+    of rows, or the last, where each row ends in a delimiter."""
     named = [cell.strip() for cell in cells]
     if len(named) > 1 and not (named[0] and named[-1]):
         named.pop(0 if named[-1] else -1)

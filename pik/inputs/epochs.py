@@ -92,7 +92,7 @@ def without_unit(number: Decimal, value: Any) -> Invalid:
 
 
 def _is_date(digits: str) -> bool:
-    """Whether a number is a date, and maybe a time of day, written without separators."""
+    """Return whether a number is a date, and maybe a time of day, written without separators."""
     if len(digits) not in (8, 10, 12, 14) or not digits.isdigit():
         return False
     try:

@@ -31,7 +31,7 @@ class Skipped:
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file of that name is not meant to be seen: `.DS_Store`, `.git/config`, `__MACOSX/._a.jsonl`."""
+    """Return whether a file of that name is not meant to be seen: `.DS_Store`, `.git/config`, `__MACOSX/._a.jsonl`."""
     parts = name.split("/")
     return "__MACOSX" in parts or any(part.startswith(".") and part not in (".", "..") for part in parts)
 

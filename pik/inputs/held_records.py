@@ -86,7 +86,7 @@ class HeldRecords:
         return bool(self._wanted)
 
     def wants(self, name: str) -> bool:
-        """Whether it is the name of a field that is wanted of the objects around records."""
+        """Return whether it is the name of a field that is wanted of the objects around records."""
         return name in self._wanted
 
     def set(self, name: str, value: bytes, line: int) -> None:

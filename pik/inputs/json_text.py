@@ -306,7 +306,7 @@ class JsonText:
                 return
 
     def _may_begin(self, at: int) -> bool:
-        """Whether JSON does not allow a bracket there, after what precedes it."""
+        """Return whether JSON does not allow a bracket there, after what precedes it."""
         return self._buffer[max(0, at - 256) : at].rstrip()[-1:] not in (b",", b":", b"[")
 
     def _unexpected(self, expected: str) -> Malformed:

@@ -147,7 +147,7 @@ class _Values:
         self._scanned, self._last, self._before = end, mark, mark
 
     def _is_next(self, start: int) -> bool:
-        """Whether a brace inside of a value begins the next one, as JSON does not allow it there."""
+        """Return whether a brace inside of a value begins the next one, as JSON does not allow it there."""
         gap = self._buffer[self._scanned : start]
         return (gap[-1:] or self._before) in b"\n}" and (gap.rstrip()[-1:] or self._last) not in b",:["
 

@@ -54,7 +54,7 @@ def _record(line: bytes) -> bytes:
 
 
 def _is_json(value: bytes) -> bool:
-    """Whether a value is JSON. Raises Invalid where it begins as an object and is none."""
+    """Return whether a value is JSON. Raises Invalid where it begins as an object and is none."""
     if not value or value[0] not in _FIRST:
         return False
     try:

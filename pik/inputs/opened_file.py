@@ -324,7 +324,7 @@ class OpenedFile(OpenedInput):
 
 
 def _state(file: BinaryIO) -> tuple[int, int]:
-    """What changes when a file is written to."""
+    """Return what changes when a file is written to."""
     state = os.fstat(file.fileno())
     return state.st_size, state.st_mtime_ns
 

@@ -99,7 +99,7 @@ class Source:
 
 
 def file_state(path: str) -> tuple[int, int, int] | None:
-    """What changes when a file is written to or replaced; None where it cannot be found."""
+    """Return what changes when a file is written to or replaced; None where it cannot be found."""
     try:
         state = os.stat(path)
     except OSError:

@@ -143,7 +143,7 @@ def _pattern(part: str, parts: list[str], number: int) -> str:
 
 
 def _is_digits(parts: list[str], number: int) -> bool:
-    """Whether that part matches digits."""
+    """Return whether that part matches digits."""
     part = parts[number] if 0 <= number < len(parts) else ""
     return part.isdigit() or (part[:1] == "%" and part[1:] in (*_WIDTHS, "f"))
 

@@ -32,7 +32,7 @@ class TarEntry(NamedTuple):
 
 
 def is_tar(head: bytes) -> bool:
-    """Whether an archive begins so: with a header whose checksum is right. NUL bytes fill up every header."""
+    """Return whether an archive begins so: with a header whose checksum is right. NUL bytes fill up every header."""
     if b"\0" not in head[:BLOCK]:
         return False
     with suppress(tarfile.TarError):

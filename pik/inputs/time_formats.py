@@ -36,11 +36,11 @@ class TimeFormat:
         self._read = _reader(name, zone, notes)
 
     def reads_text(self, value: Any) -> bool:
-        """Whether a value is a text of which `parse_event_time` knows all there is to know, if it reads it."""
+        """Return whether a value is a text of which `parse_event_time` knows all there is to know, if it reads it."""
         return self._reads_rfc3339 and isinstance(value, str) and value[4:5] == "-"
 
     def reads(self, value: Any) -> bool:
-        """Whether a value is a time in this format; faster than asking why it is not."""
+        """Return whether a value is a time in this format; faster than asking why it is not."""
         try:
             self._read(value, self._zone)
         except Invalid:
@@ -149,7 +149,7 @@ def advice(value: Any, zone: Zone | None = None) -> str:
 
 
 def _needs_zone(error: PikError, name: str, value: Any) -> bool:
-    """Whether a format did not read a value only because no time zone is known."""
+    """Return whether a format did not read a value only because no time zone is known."""
     if isinstance(error, Invalid):
         return error.option == "timezone"
     try:

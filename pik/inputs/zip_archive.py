@@ -33,7 +33,7 @@ class ZipEntry(NamedTuple):
 
 
 def is_zip(head: bytes) -> bool:
-    """Whether an archive begins so, also an empty one."""
+    """Return whether an archive begins so, also an empty one."""
     return head.startswith((b"PK\x03\x04", _END))
 
 

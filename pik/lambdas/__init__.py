@@ -58,7 +58,7 @@ def log_unexpected(message: str, error: Exception, **ids: str) -> None:
 
 
 def dry_run() -> bool:
-    """Whether the stack checks and counts everything, and writes and sends nothing."""
+    """Return whether the stack checks and counts everything, and writes and sends nothing."""
     return os.environ.get("DRY_RUN", "").lower() in ("true", "1")
 
 

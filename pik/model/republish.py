@@ -71,9 +71,8 @@ class Republish(msgspec.Struct, frozen=True, kw_only=True):
     that every attempt sends the same list: `events` messages about `entities` entities, of which corrections moved
     `moved`; they took `taken_out` others out, which are not sent. `list_digest` tells one list from another. Everything
     up to `cursor` was sent: `taken` were taken, `refused` were not; but for those `unanswered` (by batch and seq) whose
-    answer the last attempt did not wait for. The last attempt was sent at most `rate` messages
-    per second, and would have stopped after `stop_after` refusals; `stopped_because` is why it ended early, or who
-    cancelled it and why.
+    answer the last attempt did not wait for. The last attempt was sent at most `rate` messages per second, and would
+    have stopped after `stop_after` refusals; `stopped_because` is why it ended early, or who cancelled it and why.
     """
 
     republish_id: str

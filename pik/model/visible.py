@@ -32,7 +32,7 @@ def _escaped(character: str) -> str:
 
 
 def visible(text: str) -> str:
-    """The text on one line, with every character that would move, colour, reorder or hide shown as an escape."""
+    """Return the text on one line, with every character that would move, colour, reorder or hide shown as an escape."""
     return text if text.isascii() and text.isprintable() else _unseen(_CONTROLS).sub(_escape, text)
 
 
@@ -51,5 +51,5 @@ def visible_lines(text: str) -> str:
 
 
 def visible_json(text: str) -> str:
-    """The same JSON, with those characters as JSON's own escapes."""
+    """Return the same JSON, with those characters as JSON's own escapes."""
     return _unseen("").sub(lambda match: f"\\u{ord(match[0]):04x}", text)

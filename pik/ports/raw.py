@@ -133,8 +133,8 @@ class RawKey(NamedTuple):
 
 
 def keys_of(raw: Raw, kind: RawKind, batch_id: str = "") -> Iterator[RawKey]:
-    """Yield the keys of all objects of a kind (of one batch, unless it has a day), in order. Objects
-    with other names are skipped. The keys of lists follow those of their corrections."""
+    """Yield the keys of all objects of a kind (of one batch, unless it has a day), in order. Objects with other names
+    are skipped. The keys of lists follow those of their corrections."""
     prefix = RawKind.CORRECTION if kind is RawKind.LIST else kind
     for found in raw.objects(f"{prefix}{batch_id}"):
         if (key := RawKey.parse(found.key)) and key.kind is kind:

@@ -63,7 +63,8 @@ _DIGITS = re.compile(r"(\d\.\d\d)\d+")
 
 
 def _visible(part: Any) -> Any:
-    """The specification with every text made visible: one control character would end the process in vl-convert."""
+    """Return the specification with every text made visible: one control character would end the process in
+    vl-convert."""
     if isinstance(part, dict):
         return {name: _visible(one) for name, one in part.items()}
     if isinstance(part, list):
@@ -80,7 +81,7 @@ def _figures(chart: Chart) -> list[float]:
 
 
 def _finished(chart: Any, width: str) -> dict[str, Any]:
-    """The specification with what all charts share."""
+    """Return the specification with what all charts share."""
     text: dict[str, Any] = {"labelColor": _INK, "titleColor": _INK, "labelFontSize": 12, "titleFontSize": 12}
     lines = {"gridColor": _LINE, "domainColor": _LINE, "tickColor": _LINE}
     spec: dict[str, Any] = (
@@ -191,7 +192,7 @@ def _waterfall(chart: Waterfall, width: str) -> Any:
 
 
 def _roomy(low: float, high: float, width: str) -> Any:
-    """A scale with room for the labels on the right."""
+    """Return a scale with room for the labels on the right."""
     extent = (high - low) or abs(high) or 1.0
     room = extent * (0.25 if width == "wide" else 0.6)
     return alt.Scale(domain=[low - extent * 0.05, high + room], nice=False, zero=False)
@@ -219,7 +220,7 @@ def _rows(bars: Sequence[tuple[str, int]], unit: str, width: str) -> Any:
 
 
 def _named(names: Sequence[str], width: str) -> Any:
-    """A vertical axis of names, which may be equal, by their positions in `row`."""
+    """Return a vertical axis of names, which may be equal, by their positions in `row`."""
     labels = [_shortened(name, width) for name in names]
     # The width must not depend on fonts: those of the reader are not known here.
     extent = _CHARACTER * max(map(len, labels), default=0)
@@ -235,7 +236,7 @@ def _shortened(name: str, width: str) -> str:
 
 
 def _time(field: str, width: str) -> Any:
-    """A horizontal axis of time: dates, and hours between them."""
+    """Return a horizontal axis of time: dates, and hours between them."""
     label = "utchours(datum.value) == 0 ? utcFormat(datum.value, '%Y-%m-%d') : utcFormat(datum.value, '%H:%M')"
     axis = alt.Axis(
         tickCount=8 if width == "wide" else 2, labelExpr=label, labelOverlap="greedy", labelSeparation=12, grid=False
@@ -244,7 +245,7 @@ def _time(field: str, width: str) -> Any:
 
 
 def _counts(width: str = "wide") -> Any:
-    """An axis of whole numbers."""
+    """Return an axis of whole numbers."""
     return alt.Axis(format=",d", tickMinStep=1, tickCount=5 if width == "wide" else 3)
 
 

@@ -33,7 +33,7 @@ def _part(name: str) -> str:
 
 
 def _hash(text: str) -> str:
-    """The source expression of an inline element (https://www.w3.org/TR/CSP3/#grammardef-hash-source)."""
+    """Return the source expression of an inline element (https://www.w3.org/TR/CSP3/#grammardef-hash-source)."""
     return f"'sha256-{b64encode(sha256(text.encode()).digest()).decode()}'"
 
 
@@ -44,11 +44,11 @@ def _template() -> jinja2.Template:
 
 
 def _visible(value: object) -> object:
-    """A text of the page with what would hide or reorder others shown as escapes."""
+    """Return a text of the page with what would hide or reorder others shown as escapes."""
     return visible_lines(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _drawings(figure: Figure) -> dict[str, Markup]:
-    """The chart by its width, escaped by what drew it; nothing where it cannot be drawn."""
+    """Return the chart by its width, escaped by what drew it; nothing where it cannot be drawn."""
     drawn = {width: svg(figure.chart, width) for width in WIDTHS}
     return {width: Markup(drawing) for width, drawing in drawn.items() if drawing is not None}

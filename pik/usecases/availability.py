@@ -17,7 +17,7 @@ _LISTED = 5
 
 
 def has_expired(store: Store, created: int) -> bool:
-    """Whether a raw object that was created then may be gone, because the store keeps raw for some days only."""
+    """Return whether a raw object that was created then may be gone, because the store keeps raw for some days only."""
     return expired(created, store.retention_days, time_ns())
 
 

@@ -184,7 +184,8 @@ STDOUT = "-"
 
 
 def is_directory(out: str, *, partitioned: bool) -> bool:
-    """Whether `out` names a directory: it is one, has no extension, or ends in /. Raises UsageError if it cannot be."""
+    """Return whether `out` names a directory: it is one, has no extension, or ends in /. Raises UsageError if it cannot
+    be."""
     if out == STDOUT:
         if partitioned:
             raise UsageError("--partition-by makes a directory, and - is standard output", hint="--out DIR")

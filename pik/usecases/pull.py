@@ -291,7 +291,7 @@ class _Transfer:
             self.problems.append(problem)
 
     def is_recorded(self) -> bool:
-        """Whether the records of earlier pulls name all of this."""
+        """Return whether the records of earlier pulls name all of this."""
         before = self._before
         return (
             covered(parts(self._copy), self._part.window, self._part.entities)

@@ -156,7 +156,8 @@ class AwsQueue:
 
     @contextmanager
     def _dead(self) -> Iterator[dict[str, MessageTypeDef]]:
-        """The dead letters by message id, hidden from others meanwhile. What is left in it becomes visible again."""
+        """Provide the dead letters by message id, hidden from others meanwhile. What is left in it becomes visible
+        again."""
         found: dict[str, MessageTypeDef] = {}
         try:
             while some := self._receive(self.stack.dead_letter_queue_url, BATCH, _LOOKING, self.patience):

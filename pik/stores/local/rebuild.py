@@ -34,7 +34,7 @@ from pik.stores.local.sqlite import Database
 
 @contextmanager
 def rebuilding(path: Path) -> Iterator[LocalRebuild]:
-    """An empty index that takes the place of the one at `path`, which nothing may write to meanwhile."""
+    """Provide an empty index that takes the place of the one at `path`, which nothing may write to meanwhile."""
     beside = path.with_name(path.name + ".rebuild")
     _remove(beside)
     database = Database(beside, SCHEMA)

@@ -96,8 +96,8 @@ def make_bundle(
     """Write the bundle of a window.
 
     Raises UsageError where there is a file of that name, NotHeld if the source does not hold the window,
-    NothingSelected if nothing arrived in it, StoreError;
-    with a redaction, also for a window with what cannot be redacted.
+    NothingSelected if nothing arrived in it, StoreError; with a redaction, also for a window with what cannot be
+    redacted.
     """
     of_window = PullRequest(request.window, request.entities)
     effective_window(source, of_window)  # before anything is copied

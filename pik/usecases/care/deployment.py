@@ -130,7 +130,7 @@ def _same_version(deployment: Deployment) -> Setting:
 
 
 def policy_of(missing: Iterable[Permission]) -> dict[str, Any] | None:
-    """An IAM policy that allows these, with as few statements as there are sets of resources."""
+    """Return an IAM policy that allows these, with as few statements as there are sets of resources."""
     resources: dict[str, list[str]] = {}
     for one in missing:
         resources.setdefault(one.action, [])

@@ -257,7 +257,7 @@ def _batches_in_raw(raw: Raw, finished: Container[str]) -> dict[str, str]:
 
 
 def _is_dropped(restoration: Restoration, batch: Batch, rejects: Sequence[RejectFile]) -> bool:
-    """Whether a batch without an object in raw has nothing but its row: the index names none either."""
+    """Return whether a batch without an object in raw has nothing but its row: the index names none either."""
     if batch.next_seq == 1 or has_expired(restoration.store, batch.finished_at or batch.started_at):
         return False
     named = [file.key for file in rejects]
@@ -266,8 +266,8 @@ def _is_dropped(restoration: Restoration, batch: Batch, rejects: Sequence[Reject
 
 
 def _is_consistent(raw: Raw, batch: Batch, rejects: Sequence[RejectFile], of_request: str) -> bool:
-    """Whether the row of a batch agrees with raw, as far as raw knows. One that does not is made from raw. `of_request`
-    is an object of a request."""
+    """Return whether the row of a batch agrees with raw, as far as raw knows. One that does not is made from raw.
+    `of_request` is an object of a request."""
     counts = batch.counts
     if counts.rejected != sum(file.records for file in rejects):
         return False
@@ -285,7 +285,7 @@ def _is_consistent(raw: Raw, batch: Batch, rejects: Sequence[RejectFile], of_req
 
 
 def _follows_its_records(raw: Raw, batch: Batch) -> bool:
-    """Whether a batch begins as in its opening record, if it has one, and goes on after one of its blocks."""
+    """Return whether a batch begins as in its opening record, if it has one, and goes on after one of its blocks."""
     with suppress(Damaged):
         opening = read_opening(raw, RawKind.OPENING.key(batch.batch_id))
         if (opening.origin, opening.started_at, opening.actor) != (batch.origin, batch.started_at, batch.actor):
@@ -319,8 +319,8 @@ def _trusted_segment(restoration: Restoration, row: Segment) -> tuple[Segment, A
 
 
 def _is_object_of(restoration: Restoration, found: Segment, row: Segment, arrivals: Arrivals) -> bool:
-    """Whether a row that differs from an object is of this very object all the same: by its digest, or, where only the
-    digest differs, by the index's rows of each of its deliveries."""
+    """Return whether a row that differs from an object is of this very object all the same: by its digest, or, where
+    only the digest differs, by the index's rows of each of its deliveries."""
     if found.digest == row.digest:
         return True
     known = restoration.rebuild.rows(found, range(len(found.frames)))

@@ -158,7 +158,7 @@ class OrphanPass:
                 counts["superseded"] -= len(batch.segments)
 
     def _unacknowledged(self, batch: _Batch) -> bool:
-        """Whether it is a request that the replaced index, which could be read, does not name at all."""
+        """Return whether it is a request that the replaced index, which could be read, does not name at all."""
         if not batch.is_request or self.restoration.replaced.extent != ReplacedExtent.ALL:
             return False
         if batch.batch_id in self.restoration.unrecorded:
@@ -248,7 +248,7 @@ class OrphanPass:
         return listed | (self.restoration.mended & set(batch.segments))
 
     def _is_copy(self, span: _Span, others: Sequence[_Span]) -> bool:
-        """Whether some of the deliveries of a segment are in one of the others too."""
+        """Return whether some of the deliveries of a segment are in one of the others too."""
         mine = seqs(self._scan(span.key).arrivals)
         return any(
             other.first_seq <= span.last_seq
@@ -360,8 +360,8 @@ class OrphanPass:
 
 
 def _superseded(span: _Span, spans: Sequence[_Span]) -> bool:
-    """Whether a later attempt read the same records again. An attempt begins where the index had recorded the one
-    before it, so what that one left after this place was never recorded."""
+    """Return whether a later attempt read the same records again. An attempt begins where the index had recorded the
+    one before it, so what that one left after this place was never recorded."""
     return any(other.attempt > span.attempt and other.first_seq <= span.last_seq for other in spans)
 
 

@@ -206,7 +206,7 @@ def _by_batch(key: RawKey) -> tuple[str, str]:
 
 
 def _is_content(key: str) -> bool:
-    """Whether the object is a segment, a file of rejects or a list; others are records."""
+    """Return whether the object is a segment, a file of rejects or a list; others are records."""
     parsed = RawKey.parse(key)
     return parsed is not None and parsed.kind in (RawKind.SEGMENT, RawKind.REJECTS, RawKind.LIST)
 

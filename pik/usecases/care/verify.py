@@ -263,7 +263,8 @@ def _unexplained(
 
 
 def _is_explained(current: BucketDigest | None, now: BucketDigest, metric: Metric) -> bool:
-    """Whether the aggregates of a bucket are all what the latest definition makes of the events there are now."""
+    """Return whether the aggregates of a bucket are all what the latest definition makes of the events there are
+    now."""
     if current is None or current.without_value:  # digests leave those without a value out
         return False
     versions = current.lowest_version, current.highest_version

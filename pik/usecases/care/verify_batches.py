@@ -95,19 +95,20 @@ def _check(run: Verification, batch: Batch, holding: Holding) -> Iterator[Proble
 
 
 def _has_nothing(run: Verification, batch: Batch) -> bool:
-    """Whether a batch without a record has no segment and no file of rejects either."""
+    """Return whether a batch without a record has no segment and no file of rejects either."""
     is_empty = next(run.segments(batch.batch_id), None) is None
     return batch.next_seq > 1 and is_empty and not run.store.index.rejects(batch.batch_id)
 
 
 def _left_a_record(run: Verification, batch: Batch) -> bool:
-    """Whether an unfinished batch has a record: its writer died before the index knew, or the record is damaged."""
+    """Return whether an unfinished batch has a record: its writer died before the index knew, or the record is
+    damaged."""
     unfinished = batch.state == BatchState.INTERRUPTED and not batch.is_request
     return unfinished and run.store.raw.size(RawKind.BATCH.key(batch.batch_id)) is not None
 
 
 def _is_within(run: Verification, batch: Batch) -> bool:
-    """Whether all of the batch is in the window."""
+    """Return whether all of the batch is in the window."""
     times = [time for time in (batch.first_event, batch.last_event) if time is not None]
     return run.window == ALL_TIME or all(run.window.start <= time < run.window.end for time in times)
 

@@ -178,7 +178,7 @@ def _days_in(window: Window) -> range:
 
 
 def _may_concern(unreadable: UnreadableCorrection, current: Aggregate, winners: Winners) -> bool:
-    """Whether a value was computed with a correction, as far as can be told."""
+    """Return whether a value was computed with a correction, as far as can be told."""
     planned = winners.planned(current.run_id)
     if current.file_digest is not None or planned < unreadable.correction.recorded_at:
         return False

@@ -264,7 +264,7 @@ class Verification:
         return self.store.index.segments(ALL_TIME, batch_id=batch_id)
 
     def includes(self, day: int) -> bool:
-        """Whether the window touches this day."""
+        """Return whether the window touches this day."""
         first, last = self.window.days
         return first <= day <= last
 

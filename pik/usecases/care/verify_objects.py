@@ -183,8 +183,8 @@ def _row_problems(run: Verification) -> Iterator[Problem]:
 
 
 def _is_of_nothing(run: Verification, key: str) -> bool:
-    """Whether rows are of a segment in the window that neither raw nor the index has. Others that no sound segment
-    explains were recorded later, or have been reported."""
+    """Return whether rows are of a segment in the window that neither raw nor the index has. Others that no sound
+    segment explains were recorded later, or have been reported."""
     if not _in_window(run, key) or run.store.raw.size(key) is not None:
         return False
     match = RawKey.parse(key)
@@ -227,7 +227,7 @@ def _checked(store: Store, listed: _Listed, *, full: bool) -> tuple[Problem | No
 
 
 def _is_recorded(store: Store, found: Segment) -> bool:
-    """Whether the record of its batch describes this very object, so that the index is to blame."""
+    """Return whether the record of its batch describes this very object, so that the index is to blame."""
     key = RawKind.BATCH.key(found.batch_id)
     try:
         return store.raw.size(key) is not None and any(

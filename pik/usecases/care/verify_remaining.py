@@ -250,8 +250,8 @@ class Remaining:
         return self._forgotten[after]
 
     def _is_uncertain(self, window: Window, known_until: int) -> bool:
-        """Whether what was known then is not certain: in a deployed store a block of another writer was recorded at
-        about that time, or still is being recorded."""
+        """Return whether what was known then is not certain: in a deployed store a block of another writer was recorded
+        at about that time, or still is being recorded."""
         store = self.run.store
         if not store.deployed:
             return False

@@ -90,8 +90,8 @@ class CheckedInput:
     """An input: what is in it. `outcome` is what an ingest would do with it, where the store was looked at, and
     `batch_id` the batch of the same input there. `in_store` counts deliveries of events that the store has, `repeated`
     those that repeat an earlier record of the inputs, `times` how times were read, as in Chunk. `named` is the
-    mapping by which it is read, `otherwise` as in IngestReport. `cut`: it
-    could not be read further; what came before is counted, and an ingest would record it."""
+    mapping by which it is read, `otherwise` as in IngestReport. `cut`: it could not be read further; what came before
+    is counted, and an ingest would record it."""
 
     source: str
     layout: Layout

@@ -204,11 +204,11 @@ class _Sender:
             return read_event(line, _ANY_ZONE).entity_id, line
 
     def _stack_would_reject(self, line: bytes) -> bool:
-        """Whether an invalid record would arrive at the stack as it is, and be invalid there, too.
+        """Return whether an invalid record would arrive at the stack as it is, and be invalid there, too.
 
         One that cannot be mapped would not, nor one of several lines, nor bytes that are not UTF-8, which the gateway
-        would replace. What only
-        the time zone known here makes invalid, as its clocks skipped that time, may be valid in the stack's.
+        would replace. What only the time zone known here makes invalid, as its clocks skipped that time, may be valid
+        in the stack's.
         """
         if self._mapping is not None or b"\n" in line or line.decode(errors="ignore").encode() != line:
             return False

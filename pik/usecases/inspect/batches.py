@@ -235,8 +235,8 @@ def _event_ids(raw: Raw, segment: Segment, seqs: Sequence[int]) -> list[str]:
 
 
 def _is_repeated(store: Store, earlier: Batch, later: Batch) -> bool:
-    """Whether the later batch certainly holds every record of the earlier one. Where the raw of one is damaged nothing
-    is certain; that must not stop the later one, whose own records are durable, and `verify` reports it."""
+    """Return whether the later batch certainly holds every record of the earlier one. Where the raw of one is damaged
+    nothing is certain; that must not stop the later one, whose own records are durable, and `verify` reports it."""
     try:
         of_earlier, of_later = _records(store, earlier), _records(store, later)
         first = next(of_earlier, None)

@@ -144,7 +144,7 @@ def _row(found: RecordedDelivery, location: Location, state: EventState) -> Deli
 
 
 def _is_pulled(store: Store, found: Sequence[RecordedDelivery]) -> bool:
-    """Whether the store, if it is a copy, holds the day of the event's accepted delivery, which comes first.
+    """Return whether the store, if it is a copy, holds the day of the event's accepted delivery, which comes first.
 
     With any day of an event, all of its deliveries are pulled. Raises NotHeld if the event is only there because it
     shares a raw object with what was pulled.
@@ -254,7 +254,7 @@ def _moved(found: RecordedDelivery, time: int) -> RecordedDelivery:
 
 
 def _selects(engine: Engine, definition: Definition, found: RecordedDelivery) -> bool:
-    """Whether the filter of a definition selects the event; the engine computes it from this event alone."""
+    """Return whether the filter of a definition selects the event; the engine computes it from this event alone."""
     if definition.where is None:
         return True
     with scratch() as directory:

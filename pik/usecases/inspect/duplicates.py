@@ -263,8 +263,8 @@ class _DuplicateReader:
                 yield duplicate
 
     def _is_recorded(self, segment: Segment) -> bool:
-        """Whether the duplicates of the segment are recorded for certain. In a deployed store a writer that is running,
-        or died, may have claimed deliveries and not yet recorded the duplicates among them."""
+        """Return whether the duplicates of the segment are recorded for certain. In a deployed store a writer that is
+        running, or died, may have claimed deliveries and not yet recorded the duplicates among them."""
         return not self._store.deployed or bool(segment.inline) or self._is_finished(segment.batch_id)
 
     def delivery_counts(self, page: Sequence[_Duplicate]) -> list[int]:

@@ -92,8 +92,7 @@ class Reconciliation:
 
     Of the log's `read` records, `rejected` are not events, and `repeated` are deliveries of an event that it has
     already; `times` counts how its times were read, as in Chunk, and `mappings` has the named ones that read records.
-    `impact` is what the missing events would add to the
-    metrics; None: none is missing.
+    `impact` is what the missing events would add to the metrics; None: none is missing.
     """
 
     scope: Scope

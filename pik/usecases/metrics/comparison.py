@@ -66,7 +66,7 @@ class Tolerance:
     metric: str | None = None
 
     def covers(self, current: Decimal, delta: Decimal) -> bool:
-        """Whether a difference of `delta` from `current` does not matter."""
+        """Return whether a difference of `delta` from `current` does not matter."""
         if not self.relative:
             return delta.copy_abs() <= self.amount
         return _WIDE.multiply(delta.copy_abs(), Decimal(100)) <= _WIDE.multiply(self.amount, current.copy_abs())

@@ -59,8 +59,8 @@ class Part:
 
 
 def by_buckets(metrics: Iterable[Metric]) -> list[tuple[Buckets, list[Metric]]]:
-    """Return the metrics that are computed together, by their buckets, those over all entities
-    apart from the others; each group ordered by name."""
+    """Return the metrics that are computed together, by their buckets, those over all entities apart from the others;
+    each group ordered by name."""
     ordered = sorted(metrics, key=lambda metric: (metric.buckets.order, metric.is_over_all, metric.name))
     groups = groupby(ordered, key=lambda metric: (metric.buckets, metric.is_over_all))
     return [(buckets, list(group)) for (buckets, _), group in groups]

@@ -102,7 +102,7 @@ class Scope:
     left_out: tuple[str, ...] = ()
 
     def has(self, run: Run | None) -> bool:
-        """Whether a run concerns the metric and the entity; one that is lost may."""
+        """Return whether a run concerns the metric and the entity; one that is lost may."""
         if run is None:
             return True
         metrics, entities = run.request.metrics, run.request.entities

@@ -123,8 +123,8 @@ def enqueue_tasks(store: Store, run_id: str, tasks: Iterable[Task] | None = None
 
 
 def process_message(store: Store, engine: Engine, message: Message, run: Run | None = None) -> Outcome:
-    """Execute the message's task, of this `run`, if that is known. Raises StoreError where the store,
-    and so no task, is to blame."""
+    """Execute the message's task, of this `run`, if that is known. Raises StoreError where the store, and so no task,
+    is to blame."""
     with displayed_in(None):  # the outcome is recorded
         return _outcome(store, engine, message, run)
 

@@ -129,8 +129,7 @@ def replayable(store: Store, request: RunRequest) -> list[Metric]:
     """Return the metrics of the request, without those over all entities if it names some.
 
     Raises UsageError, Invalid for NAME@VERSION, NothingSelected for an unknown metric, NotFound for an unknown
-    correction, and NotHeld where raw of the
-    whole buckets has expired or was not pulled.
+    correction, and NotHeld where raw of the whole buckets has expired or was not pulled.
     """
     metrics, _ = _metrics(store, request)
     if request.correction is not None:

@@ -64,7 +64,7 @@ def _until_ended(run: Run, look: Callable[[Run], Run], poll: float, label: str, 
 
 
 def is_executing(store: Store, run: Run) -> bool:
-    """Whether a living process executes the run."""
+    """Return whether a living process executes the run."""
     if not run.is_active or (store.deployed and run.kind == RunKind.REPLAY):
         return run.state == RunState.RUNNING
     try:

@@ -61,8 +61,8 @@ def bundle(
 
     The file is a tar archive that also other programs read. What `pik pull` would copy is in it, the runs and
     promotions of the window's values, the report, and the results of triage, diff, explain, replay --dry-run,
-    duplicates, lag, history and verify, computed from what is in the file. --metric limits the diff,
-    the explanation, the plan and the report.
+    duplicates, lag, history and verify, computed from what is in the file. --metric limits the diff, the explanation,
+    the plan and the report.
 
     --redact replaces payload values, or entity ids, by hashes that no one can guess without the key; metrics that read
     them are left out. So is what may repeat a value: original records, unknown fields, keys, file names, rejects.

@@ -103,7 +103,7 @@ def _note(cli: Context, plan: ImportPlan) -> None:
 
 
 def _plan_text(plan: ImportPlan) -> str:
-    """What an import is about to do, in some lines."""
+    """Return what an import is about to do, in some lines."""
     extent, file = plan.numbers.extent, plan.run.request.file
     assert file is not None
     entities = f"of {number_of(extent.entities, 'entity')}, " if file.entity else ""

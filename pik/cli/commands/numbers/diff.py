@@ -222,8 +222,8 @@ def _shown(
 def _replay(
     store: Store, window: Window, entities: list[str] | None, metrics: list[str] | None, diff: Diff, rows: Shortened
 ) -> str:
-    """The command that recomputes what was compared, or what corrections changed of it: those that are its only cause,
-    or without causes those that alone were recorded since."""
+    """Return the command that recomputes what was compared, or what corrections changed of it: those that are its only
+    cause, or without causes those that alone were recorded since."""
     from pik.usecases.metrics.corrected_since import corrected_since
 
     request = RunRequest(

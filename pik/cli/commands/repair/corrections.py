@@ -125,7 +125,7 @@ def revoke(
 
 
 def _text(plan: RevocationPlan) -> str:
-    """What is about to be revoked, in some lines."""
+    """Return what is about to be revoked, in some lines."""
     one = plan.correction
     lines = [f"revoke correction {one.correction_id}: {one.statement}"]
     lines += [f"{each.correction_id} holds again: {each.statement}" for each in plan.restored]

@@ -112,7 +112,7 @@ PROMOTE = Schema(
 
 
 def plan_text(planned: Move) -> str:
-    """What a promote or rollback is about to do, in a sentence or two."""
+    """Return what a promote or rollback is about to do, in a sentence or two."""
     counts, run = planned.counts, planned.run
     text = f"{planned.kind} run {run.run_id}: {number_of(counts.moved, 'aggregate')} to move"
     if counts.already:

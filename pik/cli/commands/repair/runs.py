@@ -132,7 +132,7 @@ def next_command(run: Run) -> str | None:
 
 
 def replay_command(request: RunRequest) -> str:
-    """The command that computes the same again, or imports it again."""
+    """Return the command that computes the same again, or imports it again."""
     if request.file is not None:
         return import_command(request)
     words = ["replay"]
