@@ -155,7 +155,7 @@ class Numbers(Opened):
         from pik.usecases.metrics.chosen_sides import file_request
         from pik.usecases.metrics.explain import explain, named_bucket
         from pik.usecases.metrics.file_numbers import file_numbers
-        from pik.usecases.metrics.sides import LEFT, RIGHT, Recorded
+        from pik.usecases.metrics.sides import LEFT, RIGHT, RecordedSide
 
         sides = self._sides(left, right, run, timezone)
         scenario = self._scenario(as_of, assume, timezone, sides[1], run)
@@ -178,8 +178,8 @@ class Numbers(Opened):
                     )
                 )
             elif given is not None:
-                given = Recorded(self._store, given)
-            after = None if sides[1] == RIGHT else Recorded(self._store, sides[1])
+                given = RecordedSide(self._store, given)
+            after = None if sides[1] == RIGHT else RecordedSide(self._store, sides[1])
             found = explain(
                 *(self._store, self._engine, metric, whose, instant, scenario), left=given, right=after, events=True
             )

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 
 class Output:
-    """Shows results in one format. `make_way` is called before anything is written to a terminal, which `pager`, a
-    command line, may have for results that are longer."""
+    """Shows results in one format. `make_way` is called before anything is written to a terminal: it ends a progress
+    bar. `pager` is the command line of a pager for results longer than the terminal."""
 
     def __init__(
         self,
@@ -70,7 +70,7 @@ class _Stream:
         self._terminal = sys.stdout.isatty()
 
     def write(self, text: str) -> None:
-        """Write the text, sooner or later; on a terminal now."""
+        """Add text; it is written when there is enough, or on a terminal at once."""
         self._pieces.append(text)
         self._size += len(text)
         if self._terminal or self._size > _PIECE:
@@ -201,4 +201,4 @@ FORMATS: Mapping[Format, tuple[Callable[[Document, Write], None], Callable[[str]
     Format.CSV: (_write_csv, visible_lines),
     Format.MD: (partial(_write_table, markdown=True), str),
 }
-"""What writes each format, and what makes its text safe for a terminal, where not every value is made so."""
+"""What writes each format, and what escapes control characters in its text for a terminal (`str`: the writer did)."""

@@ -36,7 +36,16 @@ from pik.model.metric import (
     Definition,
     Per,
 )
-from pik.ports.engine import Computation, Counted, CountedDelivery, DeliveryFiles, Figures, Inputs, Tables, Touched
+from pik.ports.engine import (
+    Computation,
+    CountedDeliveries,
+    CountedDelivery,
+    DeliveryFiles,
+    Figures,
+    Inputs,
+    Tables,
+    TouchedBucket,
+)
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -105,7 +114,7 @@ class DuckEngine:
         event_type: str | None = None,
         among: Path | None = None,
         per: Per = Per.ENTITY,
-    ) -> Iterator[Touched]:
+    ) -> Iterator[TouchedBucket]:
         """See Engine.touched."""
         import duckdb
 
@@ -137,7 +146,7 @@ class DuckEngine:
 
         with self._computed([inputs], compute, [among] if among is not None else []) as db:
             for bucket, entity_id, events in grouped_rows(db, "_n0", "_n0 > 0"):
-                yield Touched(bucket * MICROSECOND, entity_id, events)
+                yield TouchedBucket(bucket * MICROSECOND, entity_id, events)
 
     def counted(
         self, inputs: Inputs, definition: Definition, window: Window, entities: Sequence[str] = ()
@@ -157,12 +166,12 @@ class DuckEngine:
     @contextmanager
     def compared(
         self, states: Sequence[tuple[Inputs, Definition]], bucket: int, entities: Sequence[str] = ()
-    ) -> Iterator[Counted]:
+    ) -> Iterator[CountedDeliveries]:
         """See Engine.compared."""
 
-        def compute(db: DuckDBPyConnection) -> Counted:
+        def compute(db: DuckDBPyConnection) -> CountedDeliveries:
             values = [_state(db, number, *state, bucket, entities) for number, state in enumerate(states)]
-            return Counted(values, DuckTables(db))
+            return CountedDeliveries(values, DuckTables(db))
 
         with self._computed([inputs for inputs, _ in states], compute) as counted:
             yield counted

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from pik.engine import sandbox
-from pik.engine.check import Checked, check_definition
+from pik.engine.check import CheckedDefinition, check_definition
 from pik.engine.corrected_sql import CorrectedLines
 from pik.engine.failure_sql import REASONS, data_errors, explanations, isolated
 from pik.engine.figures import digest_lines
@@ -146,7 +146,7 @@ def compute_groups(
     return GroupedComputation(db, measures, reasons)
 
 
-def _measures(names: Sequence[str], metrics: Sequence[Checked], inputs: Inputs) -> list[Measure]:
+def _measures(names: Sequence[str], metrics: Sequence[CheckedDefinition], inputs: Inputs) -> list[Measure]:
     """Return what to compute. Metrics with one condition count the same lines, which is done for the first of them."""
     measures: list[Measure] = []
     first: dict[tuple[str | None, bool], int] = {}

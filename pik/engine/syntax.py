@@ -105,7 +105,7 @@ class Reader:
     def where(self, text: str) -> Expression:
         """Return an expression without aggregates."""
         tree = self._parse(text)
-        self._walk(tree, frozenset())
+        self._check(tree, frozenset())
         for found in aggregates_of(tree):
             self.refuse(f"{_shown(found)} is an aggregate; where is evaluated for one event at a time")
         return Expression(self.sql(tree), {}, frozenset(self.columns), tree)
@@ -114,7 +114,7 @@ class Reader:
         """Return an expression of aggregates, constants and functions of them; its aggregates are called PREFIX0,
         PREFIX1, …"""
         tree = self._parse(text)
-        self._walk(tree, frozenset())
+        self._check(tree, frozenset())
         aggregates: dict[str, Aggregate] = {}
         whole, tree = tree, self._split(tree, prefix, aggregates)
         if not aggregates:
@@ -132,7 +132,8 @@ class Reader:
     def _parse(self, text: str) -> Node:
         if len(text) > LONGEST:
             self.refuse(f"it has {len(text):,} characters, more than {LONGEST:,}")
-        # The line break ends a trailing comment. All but one bare expression differs from `SELECT 1` elsewhere too.
+        # The line break ends a trailing comment. Whatever is more than one bare expression differs from `SELECT 1`
+        # elsewhere, too: it has a FROM, an alias, another statement.
         answer = self._serialized("SELECT\n" + text + "\n")
         if answer["error"]:
             reason = str(answer["error_message"]).split("\n", 1)[0]
@@ -183,8 +184,8 @@ class Reader:
         rows = self._fetch(f"DESCRIBE SELECT {', '.join(expressions)} FROM {source}")
         return [str(row[1]).strip('"') for row in rows]
 
-    def types_tried(self, expressions: Sequence[str], source: str = "event") -> list[str]:
-        """As `types`, after running the expressions over nothing, which finds what binding does not."""
+    def types_when_run(self, expressions: Sequence[str], source: str = "event") -> list[str]:
+        """Return the SQL types of the expressions, once they ran over no rows, which finds what binding does not."""
         types = self.types(expressions, source)
         self._fetch(f"SELECT {', '.join(expressions)} FROM {source} LIMIT 0")
         return types
@@ -197,11 +198,11 @@ class Reader:
         except duckdb.Error as error:
             self.refuse(first_line(error))
 
-    def _walk(self, node: Any, lambdas: frozenset[str]) -> None:
-        """Refuse what is not known to be harmless; collect the columns. `lambdas` are names that lambdas bind here."""
+    def _check(self, node: Any, lambdas: frozenset[str]) -> None:
+        """Refuse what is not known to be harmless; collect the columns. `lambdas` has the names that lambdas bind."""
         if isinstance(node, list):
             for item in node:
-                self._walk(item, lambdas)
+                self._check(item, lambdas)
             return
         if not isinstance(node, dict):
             return
@@ -217,14 +218,14 @@ class Reader:
         elif is_lambda(node):
             if lambdas:
                 self.refuse("a lambda inside a lambda may take unbounded time")
-            self._walk(node["expr"], lambdas | set(columns_of(node["lhs"])))
+            self._check(node["expr"], lambdas | set(columns_of(node["lhs"])))
             return
         elif kind is not None and kind not in _EXPRESSIONS:
             self.refuse(_REFUSED.get(kind, f"{kind.lower().replace('_', ' ')} is not allowed in a metric"))
         if node.get("type") == "GROUPING_FUNCTION":
             self.refuse("grouping() is not allowed in a metric")
         for child in node.values():
-            self._walk(child, lambdas)
+            self._check(child, lambdas)
 
     def _column(self, path: list[str], lambdas: frozenset[str]) -> None:
         name = path[0].lower()

@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 from pik.errors import InputError
 from pik.inputs.copies import IN_MEMORY, Opener, copy, part, reopened, seekable
-from pik.inputs.folders import Skipped
+from pik.inputs.folders import SkippedFiles
 from pik.inputs.opened_file import OpenedFile
 from pik.inputs.source import Input, Refuse, Source, stop
 from pik.inputs.tar_archive import BLOCK, is_tar, tar_entries
@@ -53,7 +53,7 @@ def _inputs(source: Source, note: Callable[[str], None], refuse: Refuse, depth: 
     if kind is None:
         yield archive.looked_at()
         return
-    skipped, found = Skipped(), False
+    skipped, found = SkippedFiles(), False
     for file in kind(skipped):
         found = True
         try:
@@ -86,7 +86,7 @@ class _Archive:
         """The bytes as they are stored."""
         return self._opened.stored
 
-    def kind(self) -> Callable[[Skipped], Iterator[Source]] | None:
+    def kind(self) -> Callable[[SkippedFiles], Iterator[Source]] | None:
         """Return what yields the files, if it is an archive."""
         head = self._opened.beginning(BLOCK)
         return self._of_zip if is_zip(head) else self._of_tar if is_tar(head) else None
@@ -95,7 +95,7 @@ class _Archive:
         """Raise InputError if the archive was written to since it was opened."""
         self._opened.expect_unchanged(hint or _HINT)
 
-    def _of_zip(self, skipped: Skipped) -> Iterator[Source]:
+    def _of_zip(self, skipped: SkippedFiles) -> Iterator[Source]:
         opened = self._open.enter_context(self._opened.repeatable())
         stream = opened.decompressed(_HINT)
         file = opened.stored if stream is opened.stored else self._open.enter_context(seekable(stream))
@@ -103,7 +103,7 @@ class _Archive:
             if skipped.is_read(entry.name, entry.what, entry.size):
                 yield self._file(entry.name, entry.size, reopened(entry.open, entry.size))
 
-    def _of_tar(self, skipped: Skipped) -> Iterator[Source]:
+    def _of_tar(self, skipped: SkippedFiles) -> Iterator[Source]:
         stream = self._opened.decompressed(_HINT)
         is_plain = self._source.path is not None and stream is self._opened.stored
         for entry in tar_entries(stream, self._source.name, _HINT):

@@ -10,7 +10,7 @@ from pik.errors import InputError
 from pik.inputs.source import Source, regular_file, shown_name
 
 
-class Skipped:
+class SkippedFiles:
     """Files of a folder or an archive that are not read, counted by what they are."""
 
     def __init__(self) -> None:
@@ -36,7 +36,7 @@ def is_hidden(name: str) -> bool:
     return "__MACOSX" in parts or any(part.startswith(".") and part not in (".", "..") for part in parts)
 
 
-def folder_sources(path: str, skipped: Skipped) -> list[Source]:
+def folder_sources(path: str, skipped: SkippedFiles) -> list[Source]:
     """Return the files of a folder and of the folders in it, ordered by name. Raises InputError where there are none,
     or one cannot be read."""
     found = list(_files(path, skipped))
@@ -45,7 +45,7 @@ def folder_sources(path: str, skipped: Skipped) -> list[Source]:
     return found
 
 
-def _files(folder: str, skipped: Skipped) -> Iterator[Source]:
+def _files(folder: str, skipped: SkippedFiles) -> Iterator[Source]:
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: os.fsencode(entry.name), reverse=True)
     except OSError as error:

@@ -12,7 +12,7 @@ from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Any, NamedTuple
 
 from pik.errors import Invalid
-from pik.inputs.epochs import counted, read_number
+from pik.inputs.epochs import instant_of, read_number
 from pik.inputs.strptime import DIRECTIVES, local_nanos
 from pik.model.identity import UNBOUNDED
 from pik.model.instant import DAY, HOUR, MAX_INSTANT, SECOND, Zone, checked_instant, offset_nanos, resolved, shown
@@ -63,12 +63,12 @@ def _serial(days: Decimal, first: date, value: Any, zone: Zone | None) -> int:
 
 
 def _ticks(value: Any, zone: Zone | None) -> int:
-    local = counted(read_number(value), 100, value, since=_days_since(date(1, 1, 1)) * DAY)
+    local = instant_of(read_number(value), 100, value, since=_days_since(date(1, 1, 1)) * DAY)
     return resolved(local, None, zone, str(value))
 
 
 def _filetime(value: Any, _zone: Zone | None) -> int:
-    return checked_instant(counted(read_number(value), 100, value, since=_days_since(date(1601, 1, 1)) * DAY), value)
+    return checked_instant(instant_of(read_number(value), 100, value, since=_days_since(date(1601, 1, 1)) * DAY), value)
 
 
 _DIRECTIVE = re.compile(r"%(\w)")

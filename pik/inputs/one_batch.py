@@ -122,17 +122,17 @@ class _OpenedFiles(OpenedInput):
     def blocks(self, layout: Layout, max_line: int, *, first_seq: int = 1, offset: int = 0) -> Iterator[Block]:  # noqa: ARG002
         """Yield the blocks from record `first_seq` on. All files are read again up to there."""
         self.position = 0
-        gathered = _Gathered()
+        joined = _JoinedBlocks()
         for source in self._files():
-            begin = gathered.next_seq
+            begin = joined.next_seq
             with source.open() as opened:
                 for block in map(partial(_moved, begin - 1), opened.blocks(layout, max_line)):
-                    if not gathered.has_room(block):
-                        yield from gathered.taken(first_seq)
-                    gathered.add(block, FilePart(self._short(source.name), begin, block.last_seq, opened.file))
+                    if not joined.has_room(block):
+                        yield from joined.take(first_seq)
+                    joined.add(block, FilePart(self._short(source.name), begin, block.last_seq, opened.file))
                 opened.expect_unchanged(_HINT)
             self.position += source.size or 0
-        yield from gathered.taken(first_seq)
+        yield from joined.take(first_seq)
 
     def expect_unchanged(self, hint: str = "") -> None:
         """Raise InputError where a file was written to, replaced or removed since the first one was opened."""
@@ -181,7 +181,7 @@ def _moved(by: int, block: Block) -> Block:
     )
 
 
-class _Gathered:
+class _JoinedBlocks:
     """Blocks of small files that become one."""
 
     def __init__(self) -> None:
@@ -204,7 +204,7 @@ class _Gathered:
         self._parts.append(part)
         self.next_seq = block.last_seq + 1
 
-    def taken(self, first_seq: int) -> Iterator[Block]:
+    def take(self, first_seq: int) -> Iterator[Block]:
         """Yield the block that they make, if it is not before that record, and begin the next one."""
         blocks, parts = self._blocks, self._parts
         self._offset += self._size

@@ -9,7 +9,7 @@ from glob import glob, has_magic
 from typing import TYPE_CHECKING
 
 from pik.errors import UsageError
-from pik.inputs.folders import Skipped, folder_sources
+from pik.inputs.folders import SkippedFiles, folder_sources
 from pik.inputs.source import Source, file_source, foreign_sources, shown_name
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def _file_or_folder(name: str, note: Callable[[str], None]) -> list[Source]:
     """Return the input that a path names, or the files of a folder."""
     if not os.path.isdir(name):
         return [file_source(name)]
-    skipped = Skipped()
+    skipped = SkippedFiles()
     found = folder_sources(name, skipped)
     if str(skipped):
         note(f"{shown_name(name)}: {skipped}")

@@ -14,6 +14,13 @@ from pik.usecases.ingest.api_request import EventResult, RequestReport, TooLarge
 _LOGGED = 100
 """Events of one request that the log names; it counts all of them."""
 
+_METRICS = {
+    "accepted": "IngestCount",
+    "duplicates": "DuplicateCount",
+    "conflicts": "ConflictCount",
+    "rejected": "RejectedCount",
+}
+
 
 @metrics.log_metrics
 @logger.inject_lambda_context(clear_state=True)
@@ -72,8 +79,7 @@ def _fields(result: EventResult) -> dict[str, Any]:
 
 def _log(recorded: RequestReport, counts: dict[str, int]) -> None:
     """Emit the metrics and one line of log, which has ids, never payloads."""
-    names = ("IngestCount", "DuplicateCount", "ConflictCount", "RejectedCount")
-    by_metric = dict(zip(names, counts.values(), strict=True))
+    by_metric = {_METRICS[name]: count for name, count in counts.items()}
     for metric, count in by_metric.items():
         metrics.add_metric(name=metric, unit=MetricUnit.Count, value=count)
     valid = [result for result in recorded.results if result.status != RecordStatus.REJECTED]

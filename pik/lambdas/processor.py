@@ -76,7 +76,7 @@ def _process(message: Message) -> bool:
         return False
     before, attempts = store.runs.get(task.run_id), lambdas.attempts()
     used_up = message.receives > attempts
-    is_open = any(each.number == task.number for each in store.runs.open_tasks(task.run_id)) if used_up else True
+    is_open = not used_up or any(each.number == task.number for each in store.runs.open_tasks(task.run_id))
     if before.state == RunState.CANCELLED or not is_open:
         finish_run(store, task.run_id)  # what finished the task may have been killed before this
         store.queue.acknowledge(message.receipt)

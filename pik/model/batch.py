@@ -145,7 +145,7 @@ class Arrivals:
 
     @property
     def count(self) -> int:
-        """Of the deliveries."""
+        """The number of deliveries."""
         return len(self.plain) // PLAIN.size + len(self.keyed) // KEYED.size
 
 
@@ -155,7 +155,7 @@ class Chunk:
 
     `first_seq` to `last_seq` are the records it covers, `offset` is the number of input bytes consumed by its end,
     `prefix_digest` the SHA-256 of all of them, empty where no stream is read. `lags` counts deliveries per lag
-    (see pik.model.batch), `sources` per source, in the order in which they came, `times` how many times were read in
+    (see EXACT_LAGS), `sources` per source, in the order in which they came, `times` how many times were read in
     which way, where they do not say it themselves (see TimeNotes); `longer` counts those that a mapping made of one
     element of a longer list, and is not recorded.
     """
@@ -245,8 +245,8 @@ class Batch:
     `actor` is who began it, empty where that is not known.
 
     An interrupted one goes on at `next_seq`, `offset` and `prefix_digest`. `attempt` counts its writers;
-    `recorded_at` is that of its last block; `lags` maps a lag to its number of deliveries, `sources` a source to its,
-    as far as pik.model.batch keeps them apart, `times` as in Chunk.
+    `recorded_at` is that of its last block. `lags` counts deliveries by lag (large batches: see EXACT_LAGS), `sources`
+    by source and `reasons` rejects by reason (at most NAMES each), `times` as in Chunk.
     """
 
     batch_id: str

@@ -12,7 +12,8 @@ from pik.model.instant import SECOND, load_zone
 
 _DAY = 86400
 _HEADER = Struct(">4sc15x6l")
-"""Of RFC 9636: how many there are of the UT and standard indicators, leap seconds, changes, types and characters."""
+"""The header of a file of RFC 9636: its version, and how many UT and standard indicators, leap seconds, changes, types
+and characters it has."""
 
 
 def offset_changes(zone: str, first: int, end: int) -> list[tuple[int, int]]:

@@ -107,7 +107,7 @@ class RefusalRow(msgspec.Struct, frozen=True, tag="refusal"):
 
 
 @dataclass(frozen=True, slots=True)
-class Omitted:
+class OmittedVersion:
     """A version that is not as it was written, and not current: it is left out."""
 
     metric: str
@@ -123,10 +123,10 @@ class StateBackup(Protocol):
     """The state of a store as rows: those of one kind together, in the order of `Row`; the tasks of a run ordered by
     number. Messages on the queue are not among them: resuming a run sends its open tasks again."""
 
-    def rows(self) -> AbstractContextManager[Iterator[Row | Omitted]]:
+    def rows(self) -> AbstractContextManager[Iterator[Row | OmittedVersion]]:
         """Provide all rows, of one moment or, where that is not possible, with no promotion in between.
 
-        A damaged version that is not current may come as Omitted, and what its run wrote without it; a damaged
+        A damaged version that is not current may come as OmittedVersion, and what its run wrote without it; a damaged
         definition or promotion comes from its copy, where that is whole. Raises Busy, here or while iterating, where
         promotions are under way; Damaged for any other row that is not as it was written.
         """

@@ -110,7 +110,7 @@ class DeliveryFiles:
 
 
 @dataclass(frozen=True, slots=True)
-class Touched:
+class TouchedBucket:
     """Bucket starts (nanoseconds) that matching events of an entity (or of ALL_ENTITIES) fall into, and how many."""
 
     bucket: int
@@ -218,7 +218,7 @@ class Tables(Protocol):
         """Write the rows of a query to the `output`, as Parquet. HUGEINTs become DECIMAL(38, 0)."""
 
 
-class Counted(NamedTuple):
+class CountedDeliveries(NamedTuple):
     """Values of one bucket, and the tables `counted_0`, `counted_1`, … of the deliveries that each counts: event_id,
     batch_id, seq, and event_time in microseconds (two times that differ by less are one moment there)."""
 
@@ -276,7 +276,7 @@ class Engine(Protocol):
         event_type: str | None = None,
         among: Path | None = None,
         per: Per = Per.ENTITY,
-    ) -> Iterator[Touched]:
+    ) -> Iterator[TouchedBucket]:
         """Yield the (bucket, entity) pairs with an event in `window` that matches, ordered by bucket and entity; per
         all entities, the buckets. `among` is a CSV file of `batch_id,seq` without a header, without a seq for all of a
         batch: other deliveries do not match."""
@@ -289,7 +289,7 @@ class Engine(Protocol):
 
     def compared(
         self, states: Sequence[tuple[Inputs, Definition]], bucket: int, entities: Sequence[str] = ()
-    ) -> AbstractContextManager[Counted]:
+    ) -> AbstractContextManager[CountedDeliveries]:
         """Compute the value of the bucket with this start from each of these inputs, by the definition beside it, which
         has its own buckets, and provide them with the deliveries that they count. Raises as `computation` does; a
         value that fails counts none."""

@@ -156,7 +156,7 @@ class RecordResult:
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
+class Answer:
     """A result for each record. `repeated` tells whether the request was sent before without an answer: then what that
     one recorded are duplicates now."""
 
@@ -175,7 +175,7 @@ class Api(Protocol):
     """May be called by several threads at once. Every call raises Unanswered, and StoreError where the caller is denied
     or what answers is not such an API."""
 
-    def ingest(self, records: Sequence[bytes]) -> Answered:
+    def ingest(self, records: Sequence[bytes]) -> Answer:
         """Record these lines, UTF-8 without a line break and not blank, in this order. A repeat records each once more,
         as a duplicate. Raises StoreError if the stack is in a dry run."""
 

@@ -205,7 +205,7 @@ class Aggregates(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Promoted:
+class PointerCounts:
     """How many aggregates a promotion or rollback moved, how many were so already, and how many others another run had
     moved."""
 
@@ -264,10 +264,10 @@ class Promotions(Protocol):
     """Moves what is current, atomically per aggregate. An interrupted move is finished by the next, and counts as
     one."""
 
-    def promote(self, run_id: str, at: int, reason: str, actor: str = "", *, dry_run: bool = False) -> Promoted:
+    def promote(self, run_id: str, at: int, reason: str, actor: str = "", *, dry_run: bool = False) -> PointerCounts:
         """Make each version of the run current where its base still is."""
 
-    def rollback(self, run_id: str, at: int, reason: str, actor: str = "", *, dry_run: bool = False) -> Promoted:
+    def rollback(self, run_id: str, at: int, reason: str, actor: str = "", *, dry_run: bool = False) -> PointerCounts:
         """Make each version's base current again (nothing, where it had none), where the run's version is current."""
 
     def newest_first(self) -> Iterator[Promotion]:

@@ -42,7 +42,7 @@ def scan_segment(raw: Raw, key: str, each: Callable[[Delivery], object] = lambda
 
 
 @dataclass(frozen=True, slots=True)
-class Salvaged:
+class Salvage:
     """What can be read of a damaged segment: the deliveries in the frames that are whole. `lost` are the numbers of the
     others. The segment has all frames, so that reading a damaged one raises."""
 
@@ -50,7 +50,7 @@ class Salvaged:
     lost: tuple[int, ...]
 
 
-def salvage_known(raw: Raw, segment: Segment) -> Salvaged:
+def salvage_known(raw: Raw, segment: Segment) -> Salvage:
     """Return the whole frames of a segment whose frames are known; none, where the object is not there."""
     rows = _Rows(segment.key)
     lost: list[int] = []
@@ -63,10 +63,10 @@ def salvage_known(raw: Raw, segment: Segment) -> Salvaged:
             rows.take(unpack_frame(segment, frame, data[frame.offset : frame.offset + frame.length]), number)
         except Damaged:
             lost.append(number)
-    return Salvaged(rows.packed(segment), tuple(lost))
+    return Salvage(rows.packed(segment), tuple(lost))
 
 
-def salvage_unknown(raw: Raw, key: str) -> Salvaged:
+def salvage_unknown(raw: Raw, key: str) -> Salvage:
     """Return the whole frames of a damaged segment of which nothing else is known. Raises Damaged if there is none."""
     rows = _Rows(key)
     data = raw.read(key)
@@ -88,11 +88,11 @@ def salvage_unknown(raw: Raw, key: str) -> Salvaged:
     for number in lost:
         entity = next((frame.first for frame in frames[number + 1 :] if frame.lines), "\U0010ffff")
         frames[number] = structs.replace(frames[number], last=entity)
-    return Salvaged(rows.arrivals(frames, len(data), UNKNOWN_DIGEST), tuple(lost))
+    return Salvage(rows.arrivals(frames, len(data), UNKNOWN_DIGEST), tuple(lost))
 
 
-def readable(raw: Raw, segment: Segment) -> Arrivals:
-    """Return the deliveries of a segment that can be read."""
+def salvage(raw: Raw, segment: Segment) -> Arrivals:
+    """Return those deliveries of a segment that can be read: all, or the ones in its whole frames."""
     try:
         return scan_segment(raw, segment.key)
     except Damaged:
@@ -147,7 +147,7 @@ class _Rows:
         return delivery
 
     def arrivals(self, frames: Sequence[Frame], size: int, digest: str) -> Arrivals:
-        """As a segment of which these frames are known. Raises Damaged unless it has one ingest_time."""
+        """Return the deliveries as a segment with these frames. Raises Damaged unless they have one ingest_time."""
         if len(self.ingest_times) != 1:
             raise damaged(self.key, "its deliveries do not have one ingest_time")
         segment = Segment(
@@ -165,12 +165,12 @@ class _Rows:
         return self.packed(segment)
 
     def packed(self, segment: Segment) -> Arrivals:
-        """As deliveries of this segment."""
+        """Return the deliveries as those of this segment."""
         in_order = "\n".join(self.entity_of[seq] for seq in sorted(self.entity_of))
         return Arrivals(segment, b"".join(sorted(self.plain)), b"".join(sorted(self.keyed)), in_order)
 
 
-def together(some: Arrivals, others: Arrivals) -> Arrivals:
+def merged(some: Arrivals, others: Arrivals) -> Arrivals:
     """Return the deliveries of both, which are of one segment and none in common."""
     entities = dict(_entities(some)) | dict(_entities(others))
     plain = sorted(row for each in (some, others) for row in _cut(each.plain, PLAIN.size))
@@ -207,13 +207,13 @@ def seqs(arrivals: Arrivals) -> set[int]:
 
 
 def ids_of(arrivals: Arrivals) -> Iterator[tuple[int, bytes]]:
-    """seq and event_id of each delivery."""
+    """Yield seq and event_id of each delivery."""
     for seq, event_id, _ in places_of(arrivals):
         yield seq, event_id
 
 
 def places_of(arrivals: Arrivals) -> Iterator[tuple[int, bytes, int]]:
-    """seq, event_id and number of the frame of each delivery."""
+    """Yield seq, event_id and number of the frame of each delivery."""
     for event_id, seq, frame in PLAIN.iter_unpack(arrivals.plain):
         yield seq, event_id, frame
     for seq, event_id, _, frame in KEYED.iter_unpack(arrivals.keyed):

@@ -28,7 +28,7 @@ from pik.usecases.ingest.api_request import record_request
 from pik.usecases.metrics.chain import Cause
 from pik.usecases.metrics.definitions import add_version
 from pik.usecases.metrics.explain import events_behind, explain
-from pik.usecases.metrics.sides import Recorded, Side, SideKind
+from pik.usecases.metrics.sides import RecordedSide, Side, SideKind
 from pik.usecases.metrics.trials import Question, try_scenarios
 from pik.usecases.replay.execute import finish_run
 from pik.usecases.replay.plan import plan_replay, start
@@ -186,7 +186,7 @@ def test_promise_10_any_two_sides_are_explained_alike_on_every_store(
         for left, right in product(sides, [None, *sides[1:]]):
             if left == right:
                 continue
-            before, after = Recorded(store, left), None if right is None else Recorded(store, right)
+            before, after = RecordedSide(store, left), None if right is None else RecordedSide(store, right)
             try:
                 one = explain(store, ENGINE, "total", "a", FIRST, left=before, right=after)
             except NothingSelected:

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pik.inputs.folders import Skipped, folder_sources
+from pik.inputs.folders import SkippedFiles, folder_sources
 from pik.inputs.one_batch import one_batch
 from pik.rawlog.segment_writer import Reading
 from pik.runtime import SILENT
@@ -767,7 +767,7 @@ def test_a_folder_that_changed_since_its_batch_was_interrupted_is_another_batch_
         (tmp_path / "logs" / f"{number}.jsonl").write_text(EVENT.replace("01-01", f"01-0{number}"))
     assert pik("init").code == 0
     monkeypatch.setattr("pik.inputs.blocks.LINES", 1)  # a block for each
-    source = one_batch(folder_sources("logs", Skipped()), "logs", "logs/", pytest.fail)
+    source = one_batch(folder_sources("logs", SkippedFiles()), "logs", "logs/", pytest.fail)
     store = wrapped(open_store(str(tmp_path / ".pik")), FailAt(6), "raw", "batches")
     with pytest.raises(Crash):
         ingest(store, source, IngestOptions(Reading(1 << 20), workers=0), SILENT)

@@ -20,7 +20,7 @@ from msgspec.structs import replace
 
 from pik.model.instant import ALL_TIME, Window
 from pik.model.metric import NO_INPUTS, Aggregate, BucketDigest, Computed, PromotionKind, Task, decimal_text
-from pik.ports.state import Change, Promoted
+from pik.ports.state import Change, PointerCounts
 
 from .conftest import State, aws_state, local_state
 from .test_runs import a_run
@@ -82,7 +82,7 @@ def test_a_written_version_is_not_current_until_it_is_promoted(state):
     written = Aggregate(row(value="10.5", inputs=3), "R1", 1, 5, "why", False)
     assert list(state.aggregates.versions("a", ALL_TIME)) == [written]
     assert list(state.aggregates.changes("R1")) == [Change(written, None)]
-    assert state.promotions.promote("R1", 9, "late events") == Promoted(1, 0, 0)
+    assert state.promotions.promote("R1", 9, "late events") == PointerCounts(1, 0, 0)
     current = Aggregate(row(value="10.5", inputs=3), "R1", 1, 5, "why", True)
     assert list(state.aggregates.current("a", ALL_TIME)) == [current]
     assert list(state.aggregates.changes("R1")) == [Change(current, None)]
@@ -243,33 +243,33 @@ def test_a_bucket_that_somebody_else_moved_is_a_conflict_and_is_left(state):
     rows = [row(entity="left", value="1"), row(entity="moved", value="1")]
     write(state, "R1", rows)
     promoted(state, "R2", [row(entity="left", value="2")])
-    assert state.promotions.promote("R1", 1, "") == Promoted(moved=1, already=0, conflicts=1)
+    assert state.promotions.promote("R1", 1, "") == PointerCounts(moved=1, already=0, conflicts=1)
     assert values(state) == [(0, "left", Decimal(2)), (0, "moved", Decimal(1))]
-    assert state.promotions.promote("R1", 1, "") == Promoted(moved=0, already=1, conflicts=1)
-    assert state.promotions.rollback("R1", 1, "") == Promoted(moved=1, already=0, conflicts=1)
+    assert state.promotions.promote("R1", 1, "") == PointerCounts(moved=0, already=1, conflicts=1)
+    assert state.promotions.rollback("R1", 1, "") == PointerCounts(moved=1, already=0, conflicts=1)
     assert values(state) == [(0, "left", Decimal(2))]
 
 
 def test_repeating_promote_or_rollback_changes_nothing(state):
     promoted(state, "R1", [row()])
-    assert state.promotions.promote("R1", 2, "") == Promoted(0, 1, 0)
-    assert state.promotions.rollback("R1", 3, "") == Promoted(1, 0, 0)
-    assert state.promotions.rollback("R1", 4, "") == Promoted(0, 1, 0)
+    assert state.promotions.promote("R1", 2, "") == PointerCounts(0, 1, 0)
+    assert state.promotions.rollback("R1", 3, "") == PointerCounts(1, 0, 0)
+    assert state.promotions.rollback("R1", 4, "") == PointerCounts(0, 1, 0)
     assert [(told.kind, told.at) for told in state.promotions.newest_first()] == [("rollback", 3), ("promote", 1)]
 
 
 def test_a_dry_run_counts_and_changes_nothing(state):
     write(state, "R1", [row()])
-    assert state.promotions.promote("R1", 1, "", dry_run=True) == Promoted(1, 0, 0)
+    assert state.promotions.promote("R1", 1, "", dry_run=True) == PointerCounts(1, 0, 0)
     assert values(state) == []
     state.promotions.promote("R1", 1, "")
-    assert state.promotions.rollback("R1", 1, "", dry_run=True) == Promoted(1, 0, 0)
+    assert state.promotions.rollback("R1", 1, "", dry_run=True) == PointerCounts(1, 0, 0)
     assert len(values(state)) == 1
     assert len(list(state.promotions.newest_first())) == 1
 
 
 def test_an_unknown_run_promotes_nothing(state):
-    assert state.promotions.promote("R9", 1, "") == Promoted(0, 0, 0)
+    assert state.promotions.promote("R9", 1, "") == PointerCounts(0, 0, 0)
     assert list(state.aggregates.changes("R9")) == []
 
 
@@ -360,7 +360,7 @@ class Model(RuleBasedStateMachine):
                 counts["moved" if now == old(key) else "already" if now == new(key) else "conflicts"] += 1
                 if now == old(key) and not dry:
                     self.current[key] = new(key)
-        expected = Promoted(counts["moved"], counts["already"], counts["conflicts"])
+        expected = PointerCounts(counts["moved"], counts["already"], counts["conflicts"])
         assert method(run, 1, "", dry_run=dry) == expected
 
     @invariant()

@@ -13,7 +13,7 @@ from pik.errors import Invalid, NotFound, StoreError
 from pik.model.batch import Verdict
 from pik.model.metric import RunRequest, RunState
 from pik.model.scenario import COUNTED_DUPLICATES
-from pik.ports.remote import Answered, RecordResult, Unanswered
+from pik.ports.remote import Answer, RecordResult, Unanswered
 from pik.stores import open_store
 from pik.stores.aws.clients import Clients
 from pik.stores.aws.http_api import BACKOFF, HttpApi, RetryingApi
@@ -136,11 +136,11 @@ class _Silent:
     def __init__(self) -> None:
         self.calls = 0
 
-    def ingest(self, records: Sequence[bytes]) -> Answered:
+    def ingest(self, records: Sequence[bytes]) -> Answer:
         self.calls += 1
         if self.calls % ATTEMPTS:
             raise Unanswered("no answer")
-        return Answered([RecordResult(Verdict.ACCEPTED)] * len(records))
+        return Answer([RecordResult(Verdict.ACCEPTED)] * len(records))
 
 
 def test_delays_are_random_parts_of_what_doubles() -> None:

@@ -19,7 +19,7 @@ from pik.engine import DuckEngine, duck, sandbox
 from pik.model.calendar import UTC_DAYS, FixedBuckets
 from pik.model.instant import ALL_TIME, DAY, HOUR, SECOND, Window, parse_instant
 from pik.model.metric import NO_INPUTS, Computed, Definition
-from pik.ports.engine import Inputs, Touched
+from pik.ports.engine import Inputs, TouchedBucket
 from tests.support.raw_files import BATCH, compute, event, frame, metric, raw, raw_lines, rows
 
 DAY_ONE = parse_instant("2026-01-01T00:00:00Z")
@@ -125,7 +125,7 @@ def test_a_window_is_half_open_to_the_nanosecond(tmp_path: Path) -> None:
     ragged = Window(window.start + 1, window.end - 1)
     assert list(DuckEngine().touched(inputs, FixedBuckets(HOUR), ragged)) == []
     assert list(DuckEngine().touched(inputs, FixedBuckets(HOUR), Window(window.start, window.end - 1))) == [
-        Touched(window.start, "e", 1)
+        TouchedBucket(window.start, "e", 1)
     ]
 
 
@@ -270,8 +270,13 @@ def test_touched_counts_the_events_that_match(tmp_path: Path) -> None:
     ]
     inputs = raw(tmp_path / "r.zst", events)
     engine = DuckEngine()
-    assert list(engine.touched(inputs, UTC_DAYS, ALL_TIME)) == [Touched(DAY_ONE, "x", 3), Touched(DAY_ONE, "y", 1)]
-    assert list(engine.touched(inputs, UTC_DAYS, ALL_TIME, source="web", event_type="a")) == [Touched(DAY_ONE, "x", 2)]
+    assert list(engine.touched(inputs, UTC_DAYS, ALL_TIME)) == [
+        TouchedBucket(DAY_ONE, "x", 3),
+        TouchedBucket(DAY_ONE, "y", 1),
+    ]
+    assert list(engine.touched(inputs, UTC_DAYS, ALL_TIME, source="web", event_type="a")) == [
+        TouchedBucket(DAY_ONE, "x", 2)
+    ]
     assert list(engine.touched(inputs, UTC_DAYS, ALL_TIME, source="' OR true --")) == []
 
 

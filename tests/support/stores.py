@@ -37,13 +37,13 @@ from pik.ports.engine import (
     NOTHING,
     Bucket,
     Computation,
-    Counted,
+    CountedDeliveries,
     CountedDelivery,
     DeliveryFiles,
     Figures,
     Inputs,
     Tables,
-    Touched,
+    TouchedBucket,
 )
 from pik.ports.store import Store
 from pik.rawlog.segment_writer import Reading
@@ -205,7 +205,7 @@ class PlainEngine:
 
     def compared(
         self, states: Sequence[tuple[Inputs, Definition]], bucket: int, entities: Sequence[str] = ()
-    ) -> AbstractContextManager[Counted]:
+    ) -> AbstractContextManager[CountedDeliveries]:
         return DuckEngine().compared(states, bucket, entities)
 
     def figures(self, path: Path) -> AbstractContextManager[Figures]:
@@ -263,7 +263,7 @@ class PlainEngine:
         event_type: str | None = None,
         among: Path | None = None,
         per: Per = Per.ENTITY,
-    ) -> Iterator[Touched]:
+    ) -> Iterator[TouchedBucket]:
         counts: dict[tuple[int, str], int] = defaultdict(int)
         some = None if among is None else {tuple(line.split(",")) for line in among.read_text().split()}
         for line, at in lines(inputs, window, entities):
@@ -272,7 +272,7 @@ class PlainEngine:
             if source in (None, line["source"]) and event_type in (None, line["event_type"]):
                 counts[buckets.start_of(at), line["entity_id"] if per == Per.ENTITY else ALL_ENTITIES] += 1
         for (bucket, entity), events in sorted(counts.items()):
-            yield Touched(bucket, entity, events)
+            yield TouchedBucket(bucket, entity, events)
 
 
 def lines(inputs: Inputs, window: Window, entities: Sequence[str]) -> Iterator[tuple[dict[str, Any], int]]:

@@ -20,7 +20,7 @@ import zstandard
 from pik.errors import InputError
 from pik.inputs import archives, copies
 from pik.inputs.archives import with_members
-from pik.inputs.folders import Skipped, folder_sources
+from pik.inputs.folders import SkippedFiles, folder_sources
 from pik.inputs.opened_file import OpenedFile
 from pik.inputs.source import Input, Source, file_source, stream_source
 from pik.model.layout import JSON_LINES, Layout
@@ -271,7 +271,7 @@ def test_a_folder_is_its_files_by_name_without_the_hidden_and_the_empty_ones(tmp
     (tmp_path / "loop").symlink_to(".")
     (tmp_path / "gone").symlink_to("nowhere")
     os.mkfifo(tmp_path / "pipe")
-    skipped = Skipped()
+    skipped = SkippedFiles()
     found = [source.name for source in folder_sources(str(tmp_path), skipped)]
     assert found == [f"{tmp_path}/{name}" for name in ("a/b/c.jsonl", "a/z.jsonl", "b.jsonl", "c", "d.jsonl")]
     assert str(skipped) == (
@@ -279,4 +279,4 @@ def test_a_folder_is_its_files_by_name_without_the_hidden_and_the_empty_ones(tmp
     )
     (tmp_path / "e" / "f").mkdir(parents=True)
     with pytest.raises(InputError, match=r"there is no file with content in .*/e"):
-        folder_sources(str(tmp_path / "e"), Skipped())
+        folder_sources(str(tmp_path / "e"), SkippedFiles())

@@ -23,7 +23,7 @@ from pik.usecases.metrics.definitions import add_version
 from pik.usecases.metrics.diff import diff_aggregates
 from pik.usecases.metrics.diff_recorded import diff_recorded
 from pik.usecases.metrics.explain import Explanation, events_behind, explain
-from pik.usecases.metrics.sides import Recorded, Side, SideKind
+from pik.usecases.metrics.sides import RecordedSide, Side, SideKind
 from pik.usecases.replay.promote import promote, rollback
 from tests.support.stores import event, ingest, replay, replayed, window
 
@@ -204,7 +204,7 @@ def test_of_a_damaged_object_only_the_frames_that_cannot_be_read_are_lost(
         assert [one.cause for one in events_behind(store, found)] == [Cause.LATE]
     assert shares(explain(store, ENGINE, "total", "b", DAY_ONE)) == {"unexplained": 0}
     # A diff has a right value of what cannot be read only where that is recorded.
-    left, right = (Recorded(store, Side(SideKind.CURRENT, at=at)) for at in (1, None))
+    left, right = (RecordedSide(store, Side(SideKind.CURRENT, at=at)) for at in (1, None))
     rows = diff_recorded(store, left, right, window(), metrics=["total"], entities=["a"]).rows
     [row] = explained(store, ENGINE, rows, metrics=["total"], sides=Sides(left, right=right))
     assert row.shares == {Cause.NOT_COMPUTED: 210 - held[1], Cause.LOST: held[1]}

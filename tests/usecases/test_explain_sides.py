@@ -30,7 +30,7 @@ from pik.usecases.metrics.diff_recorded import diff_recorded
 from pik.usecases.metrics.explain import events_behind, explain
 from pik.usecases.metrics.file_numbers import FileRequest, file_numbers
 from pik.usecases.metrics.imports import import_numbers, planned_import
-from pik.usecases.metrics.sides import Recorded, Side, SideKind
+from pik.usecases.metrics.sides import RecordedSide, Side, SideKind
 from pik.usecases.replay.promote import promote, rollback
 from tests.support.stores import FIRST, event, ingest, replay
 
@@ -244,7 +244,7 @@ def opened(made: History, stack: ExitStack, side: Side | None) -> Any:
     if side.kind == SideKind.FILE:
         request = FileRequest(file_source(side.name))
         return stack.enter_context(file_numbers(made.store, ENGINE, request, Window(), metrics=["total"]))
-    return Recorded(made.store, side)
+    return RecordedSide(made.store, side)
 
 
 def ledger(path: Path, numbers: Mapping[Key, Decimal]) -> Path:

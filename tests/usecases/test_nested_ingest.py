@@ -12,7 +12,7 @@ import pytest
 
 from pik.errors import InputError, UsageError
 from pik.inputs import held_records
-from pik.inputs.folders import Skipped, folder_sources
+from pik.inputs.folders import SkippedFiles, folder_sources
 from pik.inputs.one_batch import one_batch
 from pik.inputs.source import file_source
 from pik.model.batch import Batch, BatchState
@@ -123,7 +123,7 @@ def test_a_file_is_recorded_after_any_crash(store: Store, folder: Path) -> None:
 
 
 def test_so_are_the_files_of_one_batch(store: Store, folder: Path) -> None:
-    both = one_batch(folder_sources(str(folder), Skipped()), "logs", f"{folder}/", pytest.fail)
+    both = one_batch(folder_sources(str(folder), SkippedFiles()), "logs", f"{folder}/", pytest.fail)
     with crash_at(store, 5) as crashing:
         ingest(crashing, both, reading=READING)
     done = ingest(store, both, reading=READING)

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pik.errors import InputError, UsageError
-from pik.inputs.folders import Skipped, folder_sources
+from pik.inputs.folders import SkippedFiles, folder_sources
 from pik.inputs.one_batch import one_batch
 from pik.inputs.source import Input, file_source, stream_source
 from pik.model.batch import BatchState
@@ -59,7 +59,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def source_of(folder: Path) -> Input:
-    return one_batch(folder_sources(str(folder), Skipped()), "logs", f"{folder}/", pytest.fail)
+    return one_batch(folder_sources(str(folder), SkippedFiles()), "logs", f"{folder}/", pytest.fail)
 
 
 PLACES = {

@@ -12,7 +12,7 @@ import pytest
 
 from pik.errors import Invalid, UsageError
 from pik.inputs.archives import with_members
-from pik.inputs.folders import Skipped, folder_sources
+from pik.inputs.folders import SkippedFiles, folder_sources
 from pik.inputs.mapping import RecordMapping
 from pik.inputs.one_batch import one_batch
 from pik.inputs.source import file_source
@@ -76,7 +76,7 @@ def found(store: Store) -> set[tuple[Any, ...]]:
 def test_every_file_of_a_folder_and_of_an_archive_tells_its_name_its_folders_and_its_lines(
     store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for source in folder_sources(str(folder), Skipped()):
+    for source in folder_sources(str(folder), SkippedFiles()):
         with crash_at(store, 9) as crashing:
             ingest(crashing, source, reading=READING)
         assert ingest(store, source, reading=READING).outcome == Outcome.RESUMED
@@ -97,7 +97,7 @@ def test_every_file_of_a_folder_and_of_an_archive_tells_its_name_its_folders_and
 
 
 def test_so_do_the_files_of_one_batch(store: Store, folder: Path, tmp_path: Path) -> None:
-    sources = folder_sources(str(folder), Skipped())
+    sources = folder_sources(str(folder), SkippedFiles())
     with crash_at(store, 9) as crashing:
         ingest(crashing, one_batch(sources, "dt", f"{folder}/", pytest.fail), reading=READING)
     done = ingest(store, one_batch(sources, "dt", f"{folder}/", pytest.fail), reading=READING)
@@ -107,7 +107,7 @@ def test_so_do_the_files_of_one_batch(store: Store, folder: Path, tmp_path: Path
     (tmp_path / "x").mkdir()
     for name, outcome in (("x/dt=2026-01-31", Outcome.ALREADY), ("dt=2026-02-01", Outcome.NEW)):
         folder = folder.rename(tmp_path / name)
-        sources = folder_sources(str(folder), Skipped())
+        sources = folder_sources(str(folder), SkippedFiles())
         assert ingest(store, one_batch(sources, "dt", f"{folder}/", pytest.fail), reading=READING).outcome == outcome
 
 

@@ -15,7 +15,7 @@ from pik.errors import Invalid, NotFound, StoreError, UsageError
 from pik.model.batch import Verdict
 from pik.model.instant import format_instant
 from pik.model.metric import Run, RunRequest
-from pik.ports.remote import Answered, Api, PlannedReplay, PlannedRun, RecordResult, RecordStatus, RunView, Unanswered
+from pik.ports.remote import Answer, Api, PlannedReplay, PlannedRun, RecordResult, RecordStatus, RunView, Unanswered
 from pik.runtime.storage import Backoff, retry
 from pik.stores.aws.clients import CONNECTIONS, Clients, located
 from pik.stores.aws.stack import find_stack
@@ -51,10 +51,10 @@ class RetryingApi:
     backoff: Backoff = BACKOFF
     sleep: Callable[[float], None] = time.sleep
 
-    def ingest(self, records: Sequence[bytes]) -> Answered:
+    def ingest(self, records: Sequence[bytes]) -> Answer:
         repeated = False
 
-        def once() -> Answered:
+        def once() -> Answer:
             nonlocal repeated
             try:
                 return self.api.ingest(records)
@@ -63,7 +63,7 @@ class RetryingApi:
                 raise
 
         answered = self._retry(once)
-        return Answered(answered.results, repeated)
+        return Answer(answered.results, repeated)
 
     def replay(self, request: RunRequest, *, dry_run: bool = False) -> PlannedReplay:
         return self._retry(lambda: self.api.replay(request, dry_run=dry_run), twice=dry_run)
@@ -89,7 +89,7 @@ class HttpApi:
     key: str | None = None
     _session: Any = field(default=None, repr=False, compare=False)
 
-    def ingest(self, records: Sequence[bytes]) -> Answered:
+    def ingest(self, records: Sequence[bytes]) -> Answer:
         status, body = self._send("POST", "/ingest", b"\n".join(records), "application/x-ndjson")
         answer = _decoded(body, _Results) if status in (200, 400) else None
         if answer is None or len(answer.results) != len(records):
@@ -97,7 +97,7 @@ class HttpApi:
             raise problem if isinstance(problem, StoreError) else StoreError(f"the API refused: {problem.message}")
         if any(one.status == RecordStatus.VALID for one in answer.results):
             raise _dry_run()
-        return Answered([_result(one) for one in answer.results])
+        return Answer([_result(one) for one in answer.results])
 
     def replay(self, request: RunRequest, *, dry_run: bool = False) -> PlannedReplay:
         body = {

@@ -35,8 +35,8 @@ BATCH_BYTES = 256 * 1024
 PURGED: Partition[Item] = Partition("purged")
 """The partition of purged letters."""
 
-_LOOKING = 300  # seconds for which letters are hidden from others while they are listed
-_REASON = 4000  # characters of a reason that are kept with a letter
+_HIDDEN_WHILE_LISTED = 300  # seconds
+_LONGEST_REASON = 4000  # characters of a reason that are kept with a letter
 _GONE = {
     "ReceiptHandleIsInvalid",
     "InvalidParameterValue",  # what SQS calls a receipt handle that has expired
@@ -62,7 +62,9 @@ class AwsQueue:
     def send(self, tasks: Iterable[Task]) -> int:
         sent = 0
         for bodies in _batches(msgspec.json.encode(task).decode() for task in tasks):
-            self._all(self._sqs.send_message_batch, self.stack.queue_url, [{"MessageBody": body} for body in bodies])
+            self._call_batch(
+                self._sqs.send_message_batch, self.stack.queue_url, [{"MessageBody": body} for body in bodies]
+            )
             sent += len(bodies)
         return sent
 
@@ -81,12 +83,12 @@ class AwsQueue:
                 QueueUrl=self.stack.queue_url, ReceiptHandle=message.receipt, VisibilityTimeout=ceil(delay)
             )
         if reason:
-            self.table.update(state_key(message.task), "SET #reason = :reason", {"reason": _kept(reason)})
+            self.table.update(state_key(message.task), "SET #reason = :reason", {"reason": _shortened(reason)})
 
     def bury(self, message: Message, reason: str, failed_at: int, hint: str = "") -> None:
         task = message.task
         state = self.table.get(state_key(task))
-        kept = _kept(reason or (state.get("reason", UNSETTLED) if state else UNSETTLED))
+        kept = _shortened(reason or (state.get("reason", UNSETTLED) if state else UNSETTLED))
         # The table first: SQS may itself move the message to the dead letters before this does.
         self.table.update(
             state_key(task),
@@ -135,7 +137,7 @@ class AwsQueue:
             chosen = [name for name, message in found.items() if _letter_id(message) in unwanted]
             for names in batched(chosen, BATCH):
                 entries = [{"ReceiptHandle": found[name]["ReceiptHandle"]} for name in names]
-                self._all(self._sqs.delete_message_batch, self.stack.dead_letter_queue_url, entries)
+                self._call_batch(self._sqs.delete_message_batch, self.stack.dead_letter_queue_url, entries)
                 for name in names:
                     del found[name]
 
@@ -160,7 +162,7 @@ class AwsQueue:
         again."""
         found: dict[str, MessageTypeDef] = {}
         try:
-            while some := self._receive(self.stack.dead_letter_queue_url, BATCH, _LOOKING, self.patience):
+            while some := self._receive(self.stack.dead_letter_queue_url, BATCH, _HIDDEN_WHILE_LISTED, self.patience):
                 known = len(found)
                 found.update((message["MessageId"], message) for message in some)
                 if len(found) == known:
@@ -169,9 +171,9 @@ class AwsQueue:
         finally:
             for some in batched(found.values(), BATCH):
                 entries = [{"ReceiptHandle": each["ReceiptHandle"], "VisibilityTimeout": 0} for each in some]
-                self._all(self._sqs.change_message_visibility_batch, self.stack.dead_letter_queue_url, entries)
+                self._call_batch(self._sqs.change_message_visibility_batch, self.stack.dead_letter_queue_url, entries)
 
-    def _all(self, operation: Callable[..., Any], url: str, entries: Sequence[dict[str, Any]]) -> None:
+    def _call_batch(self, operation: Callable[..., Any], url: str, entries: Sequence[dict[str, Any]]) -> None:
         """Call a batch operation until it has taken every entry, or the entry's message is gone."""
         left = [{"Id": str(number), **entry} for number, entry in enumerate(entries)]
         for _ in attempts():
@@ -196,8 +198,8 @@ def _unless_gone() -> Iterator[None]:
             raise
 
 
-def _kept(reason: str) -> str:
-    return reason if len(reason) <= _REASON else reason[:_REASON] + " … (cut)"
+def _shortened(reason: str) -> str:
+    return reason if len(reason) <= _LONGEST_REASON else reason[:_LONGEST_REASON] + " … (cut)"
 
 
 def _batches(bodies: Iterable[str]) -> Iterator[list[str]]:

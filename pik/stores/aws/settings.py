@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pik.errors import StoreError
 from pik.ports.remote import Setting
@@ -26,19 +26,25 @@ _PUBLIC = ("BlockPublicAcls", "BlockPublicPolicy", "IgnorePublicAcls", "Restrict
 _Finding = tuple[bool, str]
 """Whether a setting is right, and how it was found."""
 
-_Check = tuple[str, str, str, Callable[[], _Finding]]
-"""A setting that the kit relies on: its name, what is expected, the command that makes it so, and what reads it."""
+
+class _Check(NamedTuple):
+    """A setting that the kit relies on: what is expected, the command that makes it so, and what reads it."""
+
+    name: str
+    expected: str
+    fix: str
+    read: Callable[[], _Finding]
 
 
 def settings(deployed: DeployedStack) -> Iterator[Setting]:
-    """Yield every setting, as it was found, in the order of the resources."""
-    for name, expected, fix, probe in _checks(deployed):
+    """Yield every setting as it was found, in the order of the resources."""
+    for check in _checks(deployed):
         right: bool | None
         try:
-            right, found = probe()
+            right, found = check.read()
         except StoreError as error:
             right, found = None, briefly(error)
-        yield Setting(name, right, found, expected, fix)
+        yield Setting(check.name, right, found, check.expected, check.fix)
 
 
 def _checks(deployed: DeployedStack) -> Iterator[_Check]:
@@ -47,12 +53,13 @@ def _checks(deployed: DeployedStack) -> Iterator[_Check]:
         recover = f"aws dynamodb update-continuous-backups --table-name {table} --point-in-time-recovery-specification"
         recover += " PointInTimeRecoveryEnabled=true"
         protect = f"aws dynamodb update-table --table-name {table} --deletion-protection-enabled"
-        yield f"point-in-time recovery of {table}", "on", recover, partial(_on, deployed.recovers, table)
-        yield f"deletion protection of {table}", "on", protect, partial(_on, deployed.is_protected, table)
+        recovers, is_protected = partial(_on, deployed.recovers, table), partial(_on, deployed.is_protected, table)
+        yield _Check(f"point-in-time recovery of {table}", "on", recover, recovers)
+        yield _Check(f"deletion protection of {table}", "on", protect, is_protected)
     yield from _Queue(deployed).checks()
     deploy = f"sam deploy --stack-name {deployed.stack.name}: the alarm is in template.yaml"
     for each in ALARMS:
-        yield f"alarm {each}", "there", deploy, partial(_alarm, deployed, each)
+        yield _Check(f"alarm {each}", "there", deploy, partial(_alarm, deployed, each))
 
 
 class _Bucket:
@@ -74,21 +81,21 @@ class _Bucket:
         rule = {"SSEAlgorithm": "aws:kms", "KMSMasterKeyID": self._key} if self._key else {"SSEAlgorithm": "AES256"}
         rules = json.dumps({"Rules": [{"ApplyServerSideEncryptionByDefault": rule}]})
         retention = {"Rule": {"DefaultRetention": self._lock_rule}} if self._lock_rule else {}
-        lock = json.dumps({"ObjectLockEnabled": "Enabled", **retention})
+        rule_of_lock = json.dumps({"ObjectLockEnabled": "Enabled", **retention})
         version = put("bucket-versioning", "versioning-configuration", "Status=Enabled")
         encrypt = put("bucket-encryption", "server-side-encryption-configuration", f"'{rules}'")
         public = "public-access-block"
         block = put(public, f"{public}-configuration", ",".join(f"{name}=true" for name in _PUBLIC))
-        lock = put("object-lock-configuration", "object-lock-configuration", f"'{lock}'")
+        lock = put("object-lock-configuration", "object-lock-configuration", f"'{rule_of_lock}'")
         denied = "a statement that denies it"
         return [
-            ("versioning of the bucket", "Enabled", version, self._versioning),
-            ("encryption of the bucket", self._key or "AES256 or aws:kms", encrypt, self._encryption),
-            ("public access to the bucket", "blocked in all four ways", block, self._public_access),
-            ("bucket policy: TLS only", denied, deny("DenyPlainHttp"), self._plain_http),
-            ("bucket policy: overwriting of raw", denied, deny("DenyOverwritingRaw"), self._overwriting),
-            ("bucket policy: deleting of raw", denied, deny("DenyDeletingRaw"), self._deleting),
-            ("Object Lock of the bucket", f"enabled, {_retention(self._lock_rule)}", lock, self._object_lock),
+            _Check("versioning of the bucket", "Enabled", version, self._versioning),
+            _Check("encryption of the bucket", self._key or "AES256 or aws:kms", encrypt, self._encryption),
+            _Check("public access to the bucket", "blocked in all four ways", block, self._public_access),
+            _Check("bucket policy: TLS only", denied, deny("DenyPlainHttp"), self._plain_http),
+            _Check("bucket policy: overwriting of raw", denied, deny("DenyOverwritingRaw"), self._overwriting),
+            _Check("bucket policy: deleting of raw", denied, deny("DenyDeletingRaw"), self._deleting),
+            _Check("Object Lock of the bucket", f"enabled, {_retention(self._lock_rule)}", lock, self._object_lock),
         ]
 
     def _versioning(self) -> _Finding:
@@ -192,10 +199,10 @@ class _Queue:
         report = f"{update} --function-response-types ReportBatchItemFailures"
         turn = f"{update} {'--enabled' if self._switch == 'Enabled' else '--no-enabled'}"
         return [
-            ("redrive of the replay queue", redrive, set_redrive, self._redrive),
-            ("visibility timeout of the replay queue", visible, set_visible, self._visibility),
-            ("answers of the processor", "ReportBatchItemFailures", report, self._reports),
-            ("the processor's switch", switch, turn, self._enabled),
+            _Check("redrive of the replay queue", redrive, set_redrive, self._redrive),
+            _Check("visibility timeout of the replay queue", visible, set_visible, self._visibility),
+            _Check("answers of the processor", "ReportBatchItemFailures", report, self._reports),
+            _Check("the processor's switch", switch, turn, self._enabled),
         ]
 
     def _attribute(self, name: QueueAttributeNameType) -> str:

@@ -32,7 +32,7 @@ from pik.model.metric import (
     joinable,
 )
 from pik.ports.backup import Written
-from pik.ports.state import Change, Promoted, Promotion, Standing
+from pik.ports.state import Change, PointerCounts, Promotion, Standing
 from pik.stores.local.sqlite import Database
 from pik.stores.local.state import (
     POINTER_DIGEST,
@@ -248,10 +248,10 @@ class LocalAggregates:
     def standing(self, run_id: str) -> Standing:
         return Standing(*self.database.read().execute(_STANDING, (run_id,)).fetchone())
 
-    def promote(self, run_id: str, at: int, reason: str, actor: str = "", *, dry_run: bool = False) -> Promoted:
+    def promote(self, run_id: str, at: int, reason: str, actor: str = "", *, dry_run: bool = False) -> PointerCounts:
         return self._move(PromotionKind.PROMOTE, run_id, (at, reason, actor), dry_run=dry_run)
 
-    def rollback(self, run_id: str, at: int, reason: str, actor: str = "", *, dry_run: bool = False) -> Promoted:
+    def rollback(self, run_id: str, at: int, reason: str, actor: str = "", *, dry_run: bool = False) -> PointerCounts:
         return self._move(PromotionKind.ROLLBACK, run_id, (at, reason, actor), dry_run=dry_run)
 
     def newest_first(self) -> Iterator[Promotion]:
@@ -264,14 +264,14 @@ class LocalAggregates:
                 raise damaged_row(f"promotion {columns[0]} of run {columns[1]}")
             yield Promotion(*columns)
 
-    def _move(self, kind: PromotionKind, run_id: str, why: tuple[int, str, str], *, dry_run: bool) -> Promoted:
+    def _move(self, kind: PromotionKind, run_id: str, why: tuple[int, str, str], *, dry_run: bool) -> PointerCounts:
         """Make the run's versions current where their bases are (promote), or the other way round. Raises Damaged where
         the run's versions, or the pointers that they would replace, are not as they were written."""
         old, new = ("base", "writer") if kind == PromotionKind.PROMOTE else ("writer", "base")
         with self.database.write() as connection:
             writer = connection.execute("SELECT number FROM writer WHERE run_id = ?", (run_id,)).fetchone()
             if writer is None:
-                return Promoted(0, 0, 0)
+                return PointerCounts(0, 0, 0)
             promoted = _count(connection, run_id, writer, old, new)
             if kind == PromotionKind.ROLLBACK and (lost := connection.execute(_BASE_LOST, writer).fetchone()):
                 raise Damaged(
@@ -331,7 +331,7 @@ def insert_promotion(connection: sqlite3.Connection, columns: tuple[Any, ...]) -
     )
 
 
-def _count(connection: sqlite3.Connection, run_id: str, writer: tuple[int], old: str, new: str) -> Promoted:
+def _count(connection: sqlite3.Connection, run_id: str, writer: tuple[int], old: str, new: str) -> PointerCounts:
     """Count what there is to move. Raises Damaged unless the run's versions are all there and as they were written, and
     so are the pointers."""
     expect_sound(connection, f"run {run_id}", WRITER_DIGEST, "writer WHERE number = ?", writer)
@@ -352,7 +352,7 @@ def _count(connection: sqlite3.Connection, run_id: str, writer: tuple[int], old:
         moved, already = moved + sum(are_old), already + sum(are_new)
     if (there, total) != written:
         raise versions_missing(run_id, written[0], there)
-    return Promoted(moved, already, there - moved - already)
+    return PointerCounts(moved, already, there - moved - already)
 
 
 def _point(connection: sqlite3.Connection, writer: tuple[int], old: str, new: str) -> tuple[int, bytes]:

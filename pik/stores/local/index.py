@@ -378,7 +378,7 @@ _DECODERS: dict[str, Callable[[str], Any]] = {
     "sources": msgspec.json.Decoder(dict[str, int]).decode,
     "times": msgspec.json.Decoder(dict[str, int]).decode,
 }
-"""Of the columns of a batch that are JSON."""
+"""The decoders of those columns of a batch that are JSON."""
 
 
 def _batch(values: tuple[Any, ...], locks: Path) -> Batch:

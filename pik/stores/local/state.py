@@ -159,7 +159,7 @@ _Values = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Copied:
+class FiledRow:
     """A kind of row that is also kept as a file: its table, the columns in the file, which are those of its digest, and
     the file's name."""
 
@@ -237,10 +237,10 @@ class Copied:
         return row_digest(self.table, *(values[name] for name in self.columns)).hex()
 
 
-METRIC = Copied(
+METRIC = FiledRow(
     "metric", ("name", "version", "definition", "applied_at", "scale", "actor", "reason", "retired"), "{name}-{version}"
 )
-PROMOTION = Copied(
+PROMOTION = FiledRow(
     "promotion",
     (
         *("number", "promotion_id", "run_id", "kind", "at", "reason", "actor"),

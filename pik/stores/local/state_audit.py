@@ -24,7 +24,7 @@ from pik.stores.local.state import (
     SCHEMA,
     TASK_DIGEST,
     WRITER_DIGEST,
-    Copied,
+    FiledRow,
 )
 from pik.stores.state_rows import Place, RowTally, row_digest, xor_of
 
@@ -134,7 +134,7 @@ class LocalStateAudit:
         if not self.copied and (rows.count, rows.xor) != expected:
             yield from _misplaced(connection, [(one["kind"], one["run_id"]) for one in moved])
 
-    def _copies(self, connection: sqlite3.Connection, kind: Copied) -> Iterator[StateProblem]:
+    def _copies(self, connection: sqlite3.Connection, kind: FiledRow) -> Iterator[StateProblem]:
         root = self.database.path.parent
         rows = {kind.key(values): values for values in kind.rows(connection)}
         altered = set(map(kind.key, kind.altered(connection)))

@@ -36,7 +36,7 @@ from pik.usecases.metrics.scenario import applied
 from pik.usecases.pull import PullReport
 
 Key = tuple[int, str]
-"""Of a value of one metric: its bucket, and its entity as the bundle has it."""
+"""The key of a value of one metric: its bucket, and its entity as the bundle has it."""
 
 
 def refuse_unredactable(pulled: Store, done: PullReport) -> None:
@@ -122,7 +122,8 @@ class RedactedValues:
 
     def recomputable(self) -> tuple[list[str], list[str]]:
         """Return the metrics that can be recomputed, and those that cannot."""
-        kept, withheld = list[str](), list[str]()
+        kept: list[str] = []
+        withheld: list[str] = []
         for metric in self.before.metrics.latest():
             versions = self.before.metrics.versions(metric.name)
             is_kept = not any(map(self._reads, versions)) and self._recomputed(metric, PLAIN) is not None
@@ -172,7 +173,8 @@ class RedactedValues:
         if before is not None and after is not None and _digests(before) == _digests(row):
             ids, contents = after.input_ids, after.input_contents
         elif row.inputs != 0:
-            ids, contents = (self.redaction.digest(kind, text.encode()) for kind, text in _labelled(ids, contents))
+            ids = self.redaction.digest("input ids", ids.encode())
+            contents = self.redaction.digest("input contents", contents.encode())
         return structs.replace(row, entity_id=entity, input_ids=ids, input_contents=contents)
 
     def _recomputed(self, metric: Metric, scenario: Scenario) -> dict[Key, tuple[Computed, Computed]] | None:
@@ -212,10 +214,6 @@ def _rows_of(part: Part) -> Iterator[Computed]:
 
 def _digests(row: Computed) -> tuple[int | None, str, str]:
     return row.inputs, row.input_ids, row.input_contents
-
-
-def _labelled(ids: str, contents: str) -> list[tuple[str, str]]:
-    return [("input ids", ids), ("input contents", contents)]
 
 
 def _order(row: Aggregate) -> tuple[int, str, str]:

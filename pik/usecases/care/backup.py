@@ -12,7 +12,7 @@ import msgspec
 
 from pik import __version__
 from pik.errors import InputError, StoreError, UsageError, command
-from pik.ports.backup import Omitted, Row
+from pik.ports.backup import OmittedVersion, Row
 from pik.ports.store import Store, expect_unsealed
 from pik.rawlog.objects import digest_of, read_sealed, write_sealed
 from pik.runtime import Progress, showing
@@ -52,7 +52,7 @@ class BackupReport:
     size: int
     digest: str
     rows: dict[str, int]
-    omitted: tuple[Omitted, ...] = ()
+    omitted: tuple[OmittedVersion, ...] = ()
     lacking: tuple[str, ...] = ()
 
 
@@ -71,12 +71,12 @@ def backup(store: Store, path: Path, progress: Progress) -> BackupReport:
         )
     header = Header(format=FORMAT, source=store.url, made_at=time_ns(), made_by=f"pik {__version__}")
     counts: Counter[str] = Counter()
-    omitted: list[Omitted] = []
+    omitted: list[OmittedVersion] = []
 
-    def lines(rows: Iterator[Row | Omitted]) -> Iterator[bytes]:
+    def lines(rows: Iterator[Row | OmittedVersion]) -> Iterator[bytes]:
         yield _encode(header) + b"\n"
         for row in rows:
-            if isinstance(row, Omitted):
+            if isinstance(row, OmittedVersion):
                 omitted.append(row)
                 continue
             counts[_kind(row)] += 1

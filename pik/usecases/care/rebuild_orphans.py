@@ -27,7 +27,7 @@ from pik.rawlog.sealed_records import (
     read_opening,
     recorded_blocks,
 )
-from pik.rawlog.segment_reader import Salvaged, ids_of, salvage_unknown, scan_segment, seqs
+from pik.rawlog.segment_reader import Salvage, ids_of, salvage_unknown, scan_segment, seqs
 from pik.runtime.storage import sort_bounded
 from pik.usecases.care.rebuild_segments import (
     ReplacedExtent,
@@ -330,9 +330,9 @@ class OrphanPass:
                 self.restoration.counts["superseded"] -= 1
                 yield span
 
-    def _scan(self, key: str) -> Salvaged:
+    def _scan(self, key: str) -> Salvage:
         try:
-            return Salvaged(scan_segment(self.restoration.store.raw, key), ())
+            return Salvage(scan_segment(self.restoration.store.raw, key), ())
         except Damaged:
             return salvage_unknown(self.restoration.store.raw, key)
 

@@ -17,7 +17,7 @@ from pik.model.instant import ALL_TIME, MIN_INSTANT
 from pik.ports.raw import Raw
 from pik.ports.store import Index, Rebuild, Store
 from pik.rawlog.objects import damaged, read_rejects
-from pik.rawlog.segment_reader import places_of, salvage_known, scan_segment, seqs, together
+from pik.rawlog.segment_reader import merged, places_of, salvage_known, scan_segment, seqs
 from pik.runtime import Progress
 from pik.usecases.availability import has_expired
 from pik.usecases.ingest.api_request import batch_statistics
@@ -176,7 +176,7 @@ class Restoration:
         self.damaged.append(error.message)
         salvaged = salvage_known(self.store.raw, segment)
         self.note_lost(segment, [segment.frames[number] for number in salvaged.lost])
-        return _without_unknown(together(salvaged.arrivals, self.rebuild.rows(segment, salvaged.lost)))
+        return _without_unknown(merged(salvaged.arrivals, self.rebuild.rows(segment, salvaged.lost)))
 
 
 def _without_unknown(arrivals: Arrivals) -> Arrivals:

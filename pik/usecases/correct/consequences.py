@@ -22,7 +22,7 @@ _SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Named:
+class NameCount:
     """How many of the deliveries have this name."""
 
     name: str
@@ -36,7 +36,7 @@ class Facet:
 
     by: str
     distinct: int
-    top: tuple[Named, ...]
+    top: tuple[NameCount, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,12 +159,12 @@ _FACETS = {"source": "source", "type": "event_type", "entity": "entity_id"}
 def _facet(tables: Tables, by: str, column: str) -> Facet:
     [[distinct]] = tables.rows(f"SELECT count(DISTINCT {column}) FROM hit")
     rows = tables.rows(f"SELECT {column}, count(*) AS n FROM hit GROUP BY 1 ORDER BY n DESC, 1 LIMIT {_SHOWN}")
-    return Facet(by, distinct, tuple(Named(name, count) for name, count in rows))
+    return Facet(by, distinct, tuple(NameCount(name, count) for name, count in rows))
 
 
 def _days(tables: Tables) -> Facet:
     rows = tables.rows(f"SELECT {day_sql('event_ns')}, count(*) FROM hit GROUP BY 1 ORDER BY 1")
-    days = tuple(Named(day_text(day), count) for day, count in rows)
+    days = tuple(NameCount(day_text(day), count) for day, count in rows)
     return Facet("day", len(days), days)
 
 

@@ -26,7 +26,7 @@ from pik.model.delivery import event_line, event_line_in
 from pik.model.event import read_event
 from pik.model.instant import NO_ZONES, Zones, load_zone
 from pik.model.place import Place
-from pik.ports.remote import Answered, Api
+from pik.ports.remote import Answer, Api
 from pik.rawlog.segment_writer import InvalidRecord, Reading, make_reject, reason_kind
 from pik.runtime import Progress, showing
 
@@ -108,7 +108,7 @@ class _Lane:
     records: _Request = field(default_factory=list)
     size: int = 0
     sent: _Request = field(default_factory=list)
-    answer: Future[Answered] | None = None
+    answer: Future[Answer] | None = None
 
 
 class _Sender:
@@ -272,9 +272,9 @@ _REJECTED = "rejected"
 _ANY_ZONE = Zones(load_zone("UTC"), load_zone("UTC"))
 
 
-def _start(api: Api, lines: list[bytes]) -> Future[Answered]:
+def _start(api: Api, lines: list[bytes]) -> Future[Answer]:
     """Start the call in a thread that does not keep the process alive."""
-    answer: Future[Answered] = Future()
+    answer: Future[Answer] = Future()
 
     def call() -> None:
         try:

@@ -27,7 +27,7 @@ from pik.ports.store import Store, Totals
 from pik.rawlog.corrected import corrected_until
 from pik.rawlog.objects import damaged, frame_lines, packed, parse, read_rejects, record_lines
 from pik.rawlog.sealed_records import parts
-from pik.rawlog.segment_reader import readable
+from pik.rawlog.segment_reader import salvage
 from pik.runtime.new_file import created_whole
 
 
@@ -266,7 +266,7 @@ def _records(store: Store, batch: Batch) -> Iterator[tuple[int, bytes]]:
 
 def _contents(raw: Raw, segment: Segment) -> Iterator[tuple[int, bytes]]:
     """Yield seq and content of each delivery: its event_id, with an idempotency key also its content_hash."""
-    arrivals = readable(raw, segment)
+    arrivals = salvage(raw, segment)
     for event_id, seq, _ in PLAIN.iter_unpack(arrivals.plain):
         yield seq, event_id
     for seq, event_id, content, _ in KEYED.iter_unpack(arrivals.keyed):

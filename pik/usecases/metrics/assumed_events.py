@@ -12,7 +12,7 @@ import zstandard
 from pik.errors import InputError, NothingSelected, UsageError, command
 from pik.inputs.archives import with_members
 from pik.inputs.compression import WINDOW
-from pik.inputs.folders import Skipped, folder_sources
+from pik.inputs.folders import SkippedFiles, folder_sources
 from pik.inputs.source import Input, file_source
 from pik.model.delivery import Delivery, read_delivery
 from pik.model.scenario import ASSUMED_BATCH, With
@@ -102,7 +102,9 @@ def _deliveries(assumed: With) -> Iterator[tuple[Delivery, bytes]]:
 
 def _sources(assumed: With) -> Iterator[Input]:
     """Yield the inputs in what the assumption names. Raises UsageError for one that can be read only once."""
-    sources = folder_sources(assumed.path, Skipped()) if os.path.isdir(assumed.path) else [file_source(assumed.path)]
+    sources = (
+        folder_sources(assumed.path, SkippedFiles()) if os.path.isdir(assumed.path) else [file_source(assumed.path)]
+    )
     if sources[0].is_stream:
         raise UsageError(f"{sources[0].name} can be read only once", hint="write it to a file")
     window = assumed.max_window or WINDOW

@@ -35,7 +35,7 @@ from pik.usecases.metrics.comparison import Basis, Difference, Op, Stats
 from pik.usecases.metrics.diff import Diff
 from pik.usecases.metrics.explain import other_buckets
 from pik.usecases.metrics.scenario import definitions
-from pik.usecases.metrics.sides import Recorded
+from pik.usecases.metrics.sides import RecordedSide
 from pik.usecases.metrics.totals import DiffTotals
 from pik.usecases.metrics.values import Key, values_under
 from pik.usecases.metrics.winners import Winners
@@ -76,9 +76,9 @@ class Sides:
     """What is compared: on the left what is current, another recorded side, or a file (`from_file`); on the right what
     is recomputed, or another recorded side."""
 
-    left: Recorded | None = None
+    left: RecordedSide | None = None
     from_file: bool = False
-    right: Recorded | None = None
+    right: RecordedSide | None = None
 
 
 _USUAL = Sides()
@@ -276,7 +276,7 @@ class _OfMetric:
         states = [left, *(known for _, known in between)]
         return _Path(states, [cause for cause, _ in between], True, in_row and bool(between))
 
-    def _knowledge(self, version: Aggregate | None, side: Recorded | None) -> Knowledge | None:
+    def _knowledge(self, version: Aggregate | None, side: RecordedSide | None) -> Knowledge | None:
         if version is None or version.is_imported:
             return None
         return knowledge_of(version, self.definitions[version.metric_version], side, self.winners)
@@ -344,7 +344,7 @@ class _OfMetric:
         version = self.left.get((one.bucket, one.entity_id))
         return ExplainedDifference(one, found, proven, version, late, rebuilt or None, corrections)
 
-    def _versions(self, side: Recorded) -> dict[Key, Aggregate]:
+    def _versions(self, side: RecordedSide) -> dict[Key, Aggregate]:
         """Return the versions of a recorded side."""
         found: dict[Key, Aggregate] = {}
         for bucket, group in groupby(sorted(self.keys), key=lambda key: key[0]):

@@ -9,7 +9,7 @@ from enum import StrEnum
 
 from pik.model.metric import Aggregate, Computed, Metric
 from pik.model.scenario import CountedDuplicates, Scenario
-from pik.usecases.metrics.sides import Recorded
+from pik.usecases.metrics.sides import RecordedSide
 from pik.usecases.metrics.winners import Winners
 
 EXACT = Context(prec=200)
@@ -50,7 +50,7 @@ class Knowledge:
         return Scenario(self.until, assumptions, self.corrected, self.corrections)
 
 
-def knowledge_of(version: Aggregate, metric: Metric, side: Recorded | None, winners: Winners) -> Knowledge:
+def knowledge_of(version: Aggregate, metric: Metric, side: RecordedSide | None, winners: Winners) -> Knowledge:
     """Return what a version of a side (None: of what is current) was computed from, by this definition."""
     counts = side is not None and side.run is not None and side.run.request.counts_duplicates
     run_id = version.run_id

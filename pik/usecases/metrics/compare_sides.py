@@ -16,7 +16,7 @@ from pik.usecases.metrics.comparison import Tolerance
 from pik.usecases.metrics.diff import Diff, diff_aggregates
 from pik.usecases.metrics.diff_recorded import diff_recorded, run_window
 from pik.usecases.metrics.file_numbers import FileRequest, file_numbers
-from pik.usecases.metrics.sides import LEFT, RIGHT, Recorded, Side, SideKind
+from pik.usecases.metrics.sides import LEFT, RIGHT, RecordedSide, Side, SideKind
 from pik.usecases.metrics.totals import DiffTotals
 
 
@@ -44,15 +44,15 @@ def compare_sides(stack: ExitStack, store: Store, engine: Engine, asked: Compari
     compared: dict[str, Any] = {"tolerances": asked.tolerances, "changed_only": asked.changed_only}
     if asked.totals is not None:
         compared["totals"] = asked.totals
-    after = None if asked.right.kind == SideKind.RECOMPUTED else Recorded(store, asked.right)
-    before = Recorded(store, asked.left) if asked.request is None else None
+    after = None if asked.right.kind == SideKind.RECOMPUTED else RecordedSide(store, asked.right)
+    before = RecordedSide(store, asked.left) if asked.request is None else None
     within = window or run_window(before, after) or Window()
     file = None
     if asked.request is not None:
         numbers = file_numbers(store, engine, asked.request, within, scenario=asked.scenario, **chosen)
         file = stack.enter_context(numbers)
     if after is not None:
-        found = diff_recorded(store, file or before or Recorded(store, LEFT), after, window, **chosen, **compared)
+        found = diff_recorded(store, file or before or RecordedSide(store, LEFT), after, window, **chosen, **compared)
     else:
         recorded = None if asked.left == LEFT else before
         if recorded is not None and recorded.run is not None:

@@ -39,7 +39,7 @@ from pik.usecases.metrics.computation import (
 )
 from pik.usecases.metrics.definitions import Scales, chosen
 from pik.usecases.metrics.file_numbers import FileNumbers
-from pik.usecases.metrics.sides import Recorded
+from pik.usecases.metrics.sides import RecordedSide
 from pik.usecases.metrics.totals import DiffTotals, Outcome
 
 NOTHING = "nothing to compare"
@@ -163,7 +163,7 @@ class Comparison:
     versions: set[str]
     without_value: set[str]
     file: FileNumbers | None = None
-    left: Recorded | None = None
+    left: RecordedSide | None = None
     totals: DiffTotals | None = None
     sums: dict[str, Decimal] | None = None
     known_until: int = 0

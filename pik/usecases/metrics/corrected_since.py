@@ -1,5 +1,5 @@
-"""Which corrections alone were recorded since values were computed, so that nothing else explains why they differ from
-what raw says now."""
+"""The corrections recorded since values were computed, if nothing else was: they alone explain why the values differ
+from what raw says now."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from pik.usecases.metrics.comparison import Difference
 
 
 @dataclass(slots=True)
-class Compared:
-    """What differing values were compared with: runs, each with the NAME@VERSIONs that computed their values, and the
+class DifferingValues:
+    """What was compared where values differ: runs, each with the NAME@VERSIONs that computed their values, and the
     metrics and buckets that have no value."""
 
     runs: dict[str, set[str]] = field(default_factory=dict)
@@ -33,11 +33,11 @@ class Compared:
 
 
 def corrected_since(
-    store: Store, window: Window, entities: Sequence[str], compared: Compared, versions: Collection[str]
+    store: Store, window: Window, entities: Sequence[str], compared: DifferingValues, versions: Collection[str]
 ) -> list[str]:
     """Return the ids of the corrections that were recorded since these values were computed, if nothing else was that
-    concerns the window: no delivery, and no other than these versions of the metrics. None where something was, or that
-    is not known. Lost raw is not looked for."""
+    concerns the window: no delivery, and no other than these versions of the metrics. Empty if something was, or if
+    that is not known. Lost raw is not looked for."""
     log = store.corrections.recorded()
     if not log or store.copy is not None:
         return []

@@ -28,7 +28,7 @@ from pik.usecases.metrics.computation import (
 from pik.usecases.metrics.definitions import of_entities, pin
 from pik.usecases.metrics.file_numbers import FileNumbers
 from pik.usecases.metrics.scenario import applied, definitions, refuse_empty_selections, resolved
-from pik.usecases.metrics.sides import Recorded
+from pik.usecases.metrics.sides import RecordedSide
 from pik.usecases.metrics.totals import DiffTotals
 
 _ORDER = attrgetter("metric", "bucket", "entity_id")
@@ -52,8 +52,8 @@ class Diff:
     unlisted: int = 0
     scenario: Scenario = PLAIN
     file: FileNumbers | None = None
-    left: Recorded | None = None
-    right: Recorded | None = None
+    left: RecordedSide | None = None
+    right: RecordedSide | None = None
     left_out: tuple[str, ...] = ()
     tolerated: Iterable[Difference] = ()
 
@@ -79,7 +79,7 @@ def diff_aggregates(
     changed_only: bool = False,
     scenario: Scenario = PLAIN,
     file: FileNumbers | None = None,
-    left: Recorded | None = None,
+    left: RecordedSide | None = None,
     totals: DiffTotals | None = None,
     sums: dict[str, Decimal] | None = None,
 ) -> Diff:

@@ -15,7 +15,7 @@ from pik.usecases.metrics.computation import compare, current_rows, widest
 from pik.usecases.metrics.definitions import comparable, of_entities
 from pik.usecases.metrics.diff import Diff
 from pik.usecases.metrics.file_numbers import FileNumbers
-from pik.usecases.metrics.sides import LEFT, Recorded, Side, SideKind
+from pik.usecases.metrics.sides import LEFT, RecordedSide, Side, SideKind
 from pik.usecases.metrics.totals import DiffTotals
 
 
@@ -30,7 +30,7 @@ def diff_run(
 ) -> Diff:
     """Compare what a run wrote with what is current now; what failed in it is a row, too. Raises NotFound, and as
     diff_aggregates does."""
-    left, right = Recorded(store, LEFT), Recorded(store, Side(SideKind.RUN, run_id))
+    left, right = RecordedSide(store, LEFT), RecordedSide(store, Side(SideKind.RUN, run_id))
     return diff_recorded(
         *(store, left, right),
         metrics=metrics,
@@ -40,12 +40,12 @@ def diff_run(
     )
 
 
-def runs_of(*sides: Recorded | FileNumbers | None) -> list[Run]:
+def runs_of(*sides: RecordedSide | FileNumbers | None) -> list[Run]:
     """Return the runs among the sides."""
-    return [side.run for side in sides if isinstance(side, Recorded) and side.run is not None]
+    return [side.run for side in sides if isinstance(side, RecordedSide) and side.run is not None]
 
 
-def run_window(*sides: Recorded | FileNumbers | None) -> Window | None:
+def run_window(*sides: RecordedSide | FileNumbers | None) -> Window | None:
     """Return the window of the runs among the sides, None without any."""
     runs = runs_of(*sides)
     if not runs:
@@ -55,8 +55,8 @@ def run_window(*sides: Recorded | FileNumbers | None) -> Window | None:
 
 def diff_recorded(
     store: Store,
-    left: Recorded | FileNumbers,
-    right: Recorded,
+    left: RecordedSide | FileNumbers,
+    right: RecordedSide,
     window: Window | None = None,
     *,
     metrics: Sequence[str] = (),
@@ -114,7 +114,7 @@ def diff_recorded(
 
     listing = Listing(comparison.listed(comparison.differences(rows()), nothing, changed_only))
     unlisted = right.run.failed_aggregates - len(right.run.failures) if right.run is not None else 0
-    recorded = left if isinstance(left, Recorded) else None
+    recorded = left if isinstance(left, RecordedSide) else None
     return Diff(
         *(window, effective, listing, right.run, unlisted),
         file=file,

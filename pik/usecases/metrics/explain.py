@@ -43,7 +43,7 @@ from pik.usecases.metrics.definitions import pin
 from pik.usecases.metrics.file_numbers import FileNumbers
 from pik.usecases.metrics.scenario import definitions, resolved
 from pik.usecases.metrics.side_values import SideValue, side_value
-from pik.usecases.metrics.sides import LEFT, Recorded
+from pik.usecases.metrics.sides import LEFT, RecordedSide
 from pik.usecases.metrics.states import NOTHING, Change, State, States, computed_states, options_of
 from pik.usecases.metrics.unread import NO_BOUNDS, NOTHING_UNREAD, Bounds, Unread, bounds
 from pik.usecases.metrics.winners import Winners
@@ -129,8 +129,8 @@ def explain(
     instant: int,
     scenario: Scenario = PLAIN,
     *,
-    left: Recorded | FileNumbers | None = None,
-    right: Recorded | None = None,
+    left: RecordedSide | FileNumbers | None = None,
+    right: RecordedSide | None = None,
     events: bool = False,
 ) -> Explanation:
     """Explain the value of the bucket that holds the instant (nanoseconds): on the left what is current, or the side
@@ -145,7 +145,7 @@ def explain(
     [metric] = definitions(store, engine, replace(scenario, assumptions=()), [name])
     window = metric.buckets.around(instant)
     if instant != window.start and right is None and not scenario:
-        gone = side_value(store, Winners(store), left or Recorded(store, LEFT), metric, instant, entity)
+        gone = side_value(store, Winners(store), left or RecordedSide(store, LEFT), metric, instant, entity)
         if gone.version is not None and (moved := MovedZones(store).of(gone.run_id, metric, instant)):
             return _without_bucket(metric, entity, instant, scenario, gone, moved)
     _expect_entity(metric, entity, window.start)
@@ -153,7 +153,7 @@ def explain(
     place = metric, window.start, entity
     others = [one.buckets for one in store.metrics.versions(metric.name)]  # what was current may have other buckets
     winners = Winners(store, covering(window, others))
-    before = side_value(store, winners, left or Recorded(store, LEFT), *place)
+    before = side_value(store, winners, left or RecordedSide(store, LEFT), *place)
     after = None if right is None else side_value(store, winners, right, *place)
     target = knowledge_at(metric, scenario.as_of, winners)
     target = target if after is None or after.knowledge is None else after.knowledge

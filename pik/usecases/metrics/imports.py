@@ -21,7 +21,7 @@ from pik.model.ids import new_id
 from pik.model.instant import Window
 from pik.model.metric import Computed, ImportedFile, Metric, Run, RunRequest, RunState, Task, TaskState
 from pik.ports.engine import Engine
-from pik.ports.state import Promoted
+from pik.ports.state import PointerCounts
 from pik.ports.store import Store
 from pik.usecases.metrics.computation import compare, sound
 from pik.usecases.metrics.definitions import pin
@@ -53,7 +53,7 @@ class ImportReport:
     """An import that is done: its run, and what of it became current."""
 
     run: Run
-    moved: Promoted
+    moved: PointerCounts
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from pik.ports.store import Store
 from pik.usecases.metrics.chain import Knowledge, knowledge_of, value_of
 from pik.usecases.metrics.definitions import Scales, pinned
 from pik.usecases.metrics.file_numbers import FileNumbers
-from pik.usecases.metrics.sides import Recorded
+from pik.usecases.metrics.sides import RecordedSide
 from pik.usecases.metrics.winners import Winners
 
 
@@ -55,7 +55,7 @@ class SideValue:
 
 
 def side_value(
-    store: Store, winners: Winners, side: Recorded | FileNumbers, metric: Metric, bucket: int, entity: str
+    store: Store, winners: Winners, side: RecordedSide | FileNumbers, metric: Metric, bucket: int, entity: str
 ) -> SideValue:
     """Return what the side has of the metric's bucket (its start, nanoseconds) of an entity."""
     window = Window(bucket, bucket + 1)
@@ -86,7 +86,9 @@ def _moves(store: Store, run_id: str, at: int | None) -> Iterator[Promotion]:
             yield one
 
 
-def _without(store: Store, side: Recorded, metric: Metric, window: Window, entity: str) -> tuple[Promotion | None, str]:
+def _without(
+    store: Store, side: RecordedSide, metric: Metric, window: Window, entity: str
+) -> tuple[Promotion | None, str]:
     """Return why a side has no version, and the rollback to blame for it, if there is one."""
     if side.run is not None:
         return None, f"run {side.run.run_id} wrote no value of it"

@@ -62,7 +62,7 @@ def read_side(option: str, text: str, kinds: Sequence[SideKind], zone: Zone | No
     raise UsageError(f"{option}: invalid side {text!r}", hint=", ".join(usage.get(one, str(one)) for one in kinds))
 
 
-class Recorded:
+class RecordedSide:
     """Values that the store has recorded: those that are current, were so at `at`, or were written by `run`."""
 
     def __init__(self, store: Store, side: Side) -> None:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from pik.errors import Damaged, EngineError, command
 from pik.model.metric import Computed, Definition, Metric, entities_of
 from pik.model.scenario import Scenario
-from pik.ports.engine import Counted, Engine, Tables
+from pik.ports.engine import CountedDeliveries, Engine, Tables
 from pik.ports.store import Store
 from pik.rawlog.gathering import gather_together, unreadable_frames
 from pik.rawlog.selection import Selection
@@ -168,7 +168,7 @@ def _counted(
     selections: Sequence[Selection],
     bucket: int,
     entities: Sequence[str],
-) -> Iterator[Counted]:
+) -> Iterator[CountedDeliveries]:
     with gather_together(selections) as raws:
         states = [(raw.inputs, definition) for raw, definition in zip(raws, definitions, strict=True)]
         with engine.compared(states, bucket, entities) as counted:

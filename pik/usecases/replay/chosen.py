@@ -16,7 +16,7 @@ from pik.errors import ambiguous_id
 from pik.model.calendar import Buckets
 from pik.model.correction import Correction, CorrectionKind
 from pik.model.metric import Per, RunRequest
-from pik.ports.engine import Engine, Touched
+from pik.ports.engine import Engine, TouchedBucket
 from pik.ports.raw import RawKind
 from pik.ports.store import Store
 from pik.rawlog.corrected import Corrected
@@ -41,7 +41,7 @@ def chosen_buckets(
     buckets: Buckets,
     at_most: int | None = None,
     per: Per = Per.ENTITY,
-) -> Iterator[Touched]:
+) -> Iterator[TouchedBucket]:
     """Yield the (bucket, entity) pairs of the selection that the request's filters choose, each with how many events
     they let through count there now; per all entities, the buckets. Raises as `gather` does."""
     with _deliveries(selection.store, request) as among:
@@ -50,15 +50,15 @@ def chosen_buckets(
         if not others:
             yield from found
             return
-        pairs = Sorter[Touched](_PLACE)
+        pairs = Sorter[TouchedBucket](_PLACE)
         for pair in found:
             pairs.add(pair)
         for overrides in others:
             elsewhere = Selection(selection.store, selection.window, selection.entities, overrides)
             for pair in _touched(elsewhere, engine, request, buckets, among, at_most, per):
-                pairs.add(Touched(pair.bucket, pair.entity_id, 0))
+                pairs.add(TouchedBucket(pair.bucket, pair.entity_id, 0))
         for (bucket, entity_id), same in groupby(pairs, key=_PLACE):
-            yield Touched(bucket, entity_id, sum(pair.events for pair in same))
+            yield TouchedBucket(bucket, entity_id, sum(pair.events for pair in same))
 
 
 def _touched(
@@ -69,7 +69,7 @@ def _touched(
     among: Path | None,
     at_most: int | None,
     per: Per,
-) -> Iterator[Touched]:
+) -> Iterator[TouchedBucket]:
     with gather(selection, at_most=at_most) as raw:
         yield from engine.touched(
             raw.inputs,

@@ -23,7 +23,7 @@ from pik.model.metric import (
     RunState,
     Task,
 )
-from pik.ports.engine import Engine, Touched
+from pik.ports.engine import Engine, TouchedBucket
 from pik.ports.store import Store
 from pik.rawlog.selection import Selection
 from pik.runtime.storage import Spool
@@ -77,9 +77,9 @@ def plan_replay(
 ) -> Plan:
     """Plan the replay that `actor` requests, writing nothing; `run_id` is the run's, where it was given one already.
 
-    Without `count` it is not counted what an unfiltered request chooses, which is what takes long. Where raw is damaged
-    that is not known, and every bucket is planned. Raises as `replayable` does, NothingSelected where the store holds
-    no events, and TooMuch where more than `at_most` lines would have to be read for counting.
+    Without `count` the events that an unfiltered request chooses are not counted, which is what takes long. Where raw
+    is damaged their number is not known, and every bucket is planned. Raises as `replayable` does, NothingSelected
+    where the store holds no events, and TooMuch where more than `at_most` lines would have to be read for counting.
     """
     metrics = replayable(store, request)
     effective = widest(request.window, metrics)
@@ -232,10 +232,10 @@ class _Planner:
     entities: set[str] = field(default_factory=set)
 
     def rectangles(self, buckets: Buckets, metrics: int, per: Per) -> Iterator[tuple[Window, Sequence[str]]]:
-        """Yield what the tasks of so many metrics with these buckets cover; no entities are all of them."""
+        """Yield what the tasks of so many metrics with these buckets cover; an empty list stands for all entities."""
         request = self.request
         windows = self._windows(buckets)
-        pairs: Iterator[Touched] | None = None
+        pairs: Iterator[TouchedBucket] | None = None
         try:
             if request.chooses_buckets:
                 touched = self._touched(request.window, buckets, None, per)
@@ -261,7 +261,7 @@ class _Planner:
         deliveries = 0 if entities else self.size.deliveries
         return stretches(self.selection.within(effective), buckets, days=self.size.days, deliveries=deliveries)
 
-    def _touched(self, window: Window, buckets: Buckets, at_most: int | None, per: Per) -> Iterator[Touched]:
+    def _touched(self, window: Window, buckets: Buckets, at_most: int | None, per: Per) -> Iterator[TouchedBucket]:
         return chosen_buckets(self.selection.within(window), self.engine, self.request, buckets, at_most, per)
 
     def _count(self, buckets: Buckets, metrics: int, per: Per) -> None:
@@ -272,7 +272,7 @@ class _Planner:
         if whole != window:
             self.events = sum(pair.events for pair in self._touched(window, buckets, self.at_most, per))
 
-    def _counted(self, pairs: Iterable[Touched], metrics: int) -> Iterator[Touched]:
+    def _counted(self, pairs: Iterable[TouchedBucket], metrics: int) -> Iterator[TouchedBucket]:
         for pair in pairs:
             self.events += pair.events
             self.buckets += metrics
@@ -280,7 +280,7 @@ class _Planner:
                 self.entities.add(pair.entity_id)
             yield pair
 
-    def _named(self, pairs: Iterable[Touched]) -> Sequence[str]:
+    def _named(self, pairs: Iterable[TouchedBucket]) -> Sequence[str]:
         """Return the entities of the pairs, in order, or those of the request where there are too many to name, or the
         pairs are of all together."""
         entities: set[str] = set()

@@ -11,7 +11,7 @@ from pik.model.metric import (
     RunKind,
     RunState,
 )
-from pik.ports.state import Promoted
+from pik.ports.state import PointerCounts
 from pik.ports.store import Store
 from pik.rawlog.corrected import concerning
 from pik.usecases.replay.wait import resume_command
@@ -25,7 +25,7 @@ class Move:
 
     kind: PromotionKind
     run: Run
-    counts: Promoted
+    counts: PointerCounts
     dry_run: bool
     corrections: tuple[str, ...] = ()
 

@@ -29,7 +29,7 @@ from pik.usecases.metrics.history import Entry, Scope, history, scope_of
 from pik.usecases.metrics.zones import programs
 from pik.usecases.report.arrivals import Arrivals, read_arrivals
 from pik.usecases.report.kept import ROWS, Kept, kept, kept_listing
-from pik.usecases.report.numbers import Listed, Shown, Sums, compare_sums, compare_values, shown_metrics
+from pik.usecases.report.numbers import NonAdditiveMetrics, Shown, Sums, compare_sums, compare_values, shown_metrics
 
 Value = TypeVar("Value", covariant=True)
 
@@ -68,7 +68,7 @@ class Report:
     triage: Triage
     arrivals: Part[Arrivals]
     sums: Part[Sums]
-    values: Part[Listed]
+    values: Part[NonAdditiveMetrics]
     duplicates: Part[Kept[GroupRow, GroupTotals]]
     history: Part[Kept[Entry, Scope]]
     corrections: Part[Kept[Standing, None]]

@@ -174,7 +174,7 @@ def _sum(values: Iterable[Decimal | None]) -> Decimal | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
+class NonAdditiveMetrics:
     """Metrics that do not add up: the first of the `rows` that differ, of which there are `different`, and those that
     cannot be computed, `failed`. `courses` are those with one value for each bucket: over all entities, or of the only
     entity asked for."""
@@ -188,7 +188,7 @@ class Listed:
 
 def compare_values(
     store: Store, engine: Engine, window: Window, metrics: Sequence[Metric], entities: Sequence[str], limit: int
-) -> Listed:
+) -> NonAdditiveMetrics:
     """Compare the values of these metrics and keep the first rows. Raises as `compare_sums` does."""
     names = [metric.name for metric in metrics]
     diff = diff_aggregates(store, engine, window, metrics=names, entities=entities)
@@ -208,7 +208,7 @@ def compare_values(
         _course(store, scales, metric, metric.buckets.widened(window), entities, changed[name])
         for name, metric in single.items()
     )
-    return Listed(diff, tuple(kept), different, failed, courses)
+    return NonAdditiveMetrics(diff, tuple(kept), different, failed, courses)
 
 
 def _course(

@@ -47,7 +47,7 @@ def show_as_recorded(
     while limit is None or limit > 0:
         found = follower.new()
         for first in found:
-            shown = Counted(chain([first], islice(found, None if limit is None else limit - 1)))
+            shown = CountedRows(chain([first], islice(found, None if limit is None else limit - 1)))
             cli.show(rows, {}, events=shown)
             sys.stdout.flush()
             limit = None if limit is None else limit - shown.number
@@ -56,7 +56,7 @@ def show_as_recorded(
         time.sleep(SECONDS)
 
 
-class Counted:
+class CountedRows:
     """Rows, of which `number` were read."""
 
     def __init__(self, rows: Iterable[EventRow]) -> None:

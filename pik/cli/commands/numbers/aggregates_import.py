@@ -19,7 +19,7 @@ from pik.model.instant import Window, display_instant
 
 if TYPE_CHECKING:
     from pik.model.metric import Run
-    from pik.ports.state import Promoted
+    from pik.ports.state import PointerCounts
     from pik.usecases.metrics.imports import ImportPlan
 
 __all__ = ["aggregates"]
@@ -116,7 +116,7 @@ def _plan_text(plan: ImportPlan) -> str:
     )
 
 
-def _show(cli: Context, plan: ImportPlan, run: Run | None, moved: Promoted | None, *, dry_run: bool) -> None:
+def _show(cli: Context, plan: ImportPlan, run: Run | None, moved: PointerCounts | None, *, dry_run: bool) -> None:
     cli.show(
         IMPORT,
         plan,
@@ -129,7 +129,7 @@ def _show(cli: Context, plan: ImportPlan, run: Run | None, moved: Promoted | Non
     )
 
 
-def _outcome(plan: ImportPlan, *, dry_run: bool, moved: Promoted | None) -> str | None:
+def _outcome(plan: ImportPlan, *, dry_run: bool, moved: PointerCounts | None) -> str | None:
     if plan.is_done:
         return f"nothing to import: {number_of(plan.same, 'number')} of {plan.numbers.name} are current already"
     if dry_run or moved is None:
@@ -139,7 +139,7 @@ def _outcome(plan: ImportPlan, *, dry_run: bool, moved: Promoted | None) -> str 
     return f"to undo: {command('rollback', plan.run.run_id)}"
 
 
-def _next(plan: ImportPlan, moved: Promoted | None) -> str | None:
+def _next(plan: ImportPlan, moved: PointerCounts | None) -> str | None:
     from pik.cli.commands.repair.runs import import_command
 
     return import_command(plan.run.request) if moved and moved.conflicts else None

@@ -18,7 +18,7 @@ from pik.cli.commands.numbers.diff_rows import (
     DIFFERENCES,
     REMEDIES,
     TOTALS,
-    Shortened,
+    ShortenedRows,
     compared_runs,
     file_notes,
     not_compared,
@@ -170,7 +170,7 @@ def aggregates(
     )
     with ExitStack() as stack:
         diff = compare_sides(stack, store, engine, asked, window)
-        repair: Callable[[Shortened], str | None] = lambda _: None  # noqa: E731
+        repair: Callable[[ShortenedRows], str | None] = lambda _: None  # noqa: E731
         if scenario:
             repair = lambda _: for_good(scenario, assume or ())  # noqa: E731
         elif sides == (LEFT, RIGHT) and not any("@" in one for one in metric or ()):
@@ -184,7 +184,7 @@ def _shown(
     cli: Context,
     store: Store,
     diff: Diff,
-    repair: Callable[[Shortened], str | None],
+    repair: Callable[[ShortenedRows], str | None],
     stats: bool,
     limit: int | None,
     totals: DiffTotals | None,
@@ -192,7 +192,7 @@ def _shown(
     """Show the differences, or totals, and return the exit code."""
     from pik.usecases.inspect.events import without_value
 
-    shown = Shortened(diff.rows, limit, diff.file.extent if diff.file else None)
+    shown = ShortenedRows(diff.rows, limit, diff.file.extent if diff.file else None)
     counted = {name: partial(getattr, shown, name) for name in ("different", "failed", "truncated")}
     line = lambda: _next(repair, diff, shown)  # noqa: E731
     if totals is None:
@@ -220,7 +220,7 @@ def _shown(
 
 
 def _replay(
-    store: Store, window: Window, entities: list[str] | None, metrics: list[str] | None, diff: Diff, rows: Shortened
+    store: Store, window: Window, entities: list[str] | None, metrics: list[str] | None, diff: Diff, rows: ShortenedRows
 ) -> str:
     """Return the command that recomputes what was compared, or what corrections changed of it: those that are its only
     cause, or without causes those that alone were recorded since."""
@@ -236,7 +236,7 @@ def _replay(
     return "\n".join(map(replay_command, by_correction if len(found) <= REMEDIES and found else [request]))
 
 
-def _after_run(store: Store, run_id: str, _: Shortened) -> str | None:
+def _after_run(store: Store, run_id: str, _: ShortenedRows) -> str | None:
     """Return the command that makes the run's values current: promote, or replay where all of it is out of date."""
     from pik.usecases.replay.promote import promote
 
@@ -249,7 +249,7 @@ def _after_run(store: Store, run_id: str, _: Shortened) -> str | None:
     return command("promote", run.run_id) if moved else replay_command(run.request)
 
 
-def _next(repair: Callable[[Shortened], str | None], diff: Diff, rows: Shortened) -> str | None:
+def _next(repair: Callable[[ShortenedRows], str | None], diff: Diff, rows: ShortenedRows) -> str | None:
     """Return what to type next. Where values would be removed, raw must be whole first."""
     if not rows.different:
         return rows.remedy

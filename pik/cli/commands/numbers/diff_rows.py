@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 REMEDIES = 3
 
 
-class Shortened:
+class ShortenedRows:
     """The first rows, `limit` of them; `number` counts all, once they are read, and `failed` those that could not be
     computed; `remedy` is what to type about those, for each metric, the most frequent first, REMEDIES at most.
     `outside` counts those before and after the buckets of a file, in its `extent`. `corrections` are those behind all
@@ -38,7 +38,7 @@ class Shortened:
     compared with: the versions, by run, and buckets without one."""
 
     def __init__(self, rows: Iterable[Difference], limit: int | None, extent: Extent | None = None) -> None:
-        from pik.usecases.metrics.corrected_since import Compared
+        from pik.usecases.metrics.corrected_since import DifferingValues
 
         self._rows, self._limit, self._extent = rows, limit, extent
         self.number = self.failed = self.outside = 0
@@ -46,7 +46,7 @@ class Shortened:
         self._commands: dict[tuple[str, bool, bool], str] = {}
         self._corrections: dict[str, None] = {}
         self._has_other_causes = self.explained = False
-        self.before = Compared()
+        self.before = DifferingValues()
 
     def __iter__(self) -> Iterator[Difference]:
         for row in self._rows:

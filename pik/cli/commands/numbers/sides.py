@@ -13,7 +13,7 @@ from pik.config import ingest_defaults
 if TYPE_CHECKING:
     from pik.model.scenario import Scenario
     from pik.ports.store import Store
-    from pik.usecases.metrics.sides import Recorded, Side
+    from pik.usecases.metrics.sides import RecordedSide, Side
 
 
 AgainstFile = Annotated[
@@ -55,7 +55,7 @@ def scenario_of(cli: Context, as_of: str | None, assume: Sequence[str] | None, t
     return named(known, assume or (), lambda: ingest_defaults(cli.settings), cli.note)
 
 
-def uncertain(*sides: Recorded | None) -> Iterator[str]:
+def uncertain(*sides: RecordedSide | None) -> Iterator[str]:
     """Yield a note on each run of which more may have been written after the moment of a side."""
     for side in sides:
         for run_id in sorted(side.uncertain) if side is not None else ():

@@ -27,7 +27,7 @@ from pik.model.metric import (
     digest_line,
 )
 from pik.ports.backup import VersionRow, Written
-from pik.ports.state import Change, Promoted, Promotion, Standing
+from pik.ports.state import Change, PointerCounts, Promotion, Standing
 from pik.runtime.storage import Spool
 from pik.stores.aws.clients import Flow
 from pik.stores.aws.state import layout
@@ -142,10 +142,10 @@ class AwsAggregates:
             versions += len(items)
         return Standing(versions, current, restored, known_until)
 
-    def promote(self, run_id: str, at: int, reason: str, actor: str = "", *, dry_run: bool = False) -> Promoted:
+    def promote(self, run_id: str, at: int, reason: str, actor: str = "", *, dry_run: bool = False) -> PointerCounts:
         return PointerMove(self.table, PromotionKind.PROMOTE, run_id).move(at, reason, actor, dry_run=dry_run)
 
-    def rollback(self, run_id: str, at: int, reason: str, actor: str = "", *, dry_run: bool = False) -> Promoted:
+    def rollback(self, run_id: str, at: int, reason: str, actor: str = "", *, dry_run: bool = False) -> PointerCounts:
         return PointerMove(self.table, PromotionKind.ROLLBACK, run_id).move(at, reason, actor, dry_run=dry_run)
 
     def newest_first(self) -> Iterator[Promotion]:

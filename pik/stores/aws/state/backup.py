@@ -15,7 +15,7 @@ from pik.model.metric import EVENT_COUNT, NO_FAILURES, DeadLetter, Run, TaskStat
 from pik.ports.backup import (
     LetterRow,
     MetricRow,
-    Omitted,
+    OmittedVersion,
     PointerRow,
     RefusalRow,
     RepublishRow,
@@ -55,7 +55,7 @@ class AwsBackup:
     letters: DeadLetters
 
     @contextmanager
-    def rows(self) -> Iterator[Iterator[Row | Omitted]]:
+    def rows(self) -> Iterator[Iterator[Row | OmittedVersion]]:
         yield self._rows()
 
     def has_state(self, resuming: str = "") -> bool:

@@ -17,7 +17,7 @@ from msgspec import structs
 from pik.errors import Busy
 from pik.model.ids import new_id
 from pik.model.metric import PromotionKind
-from pik.ports.state import Promoted, Promotion
+from pik.ports.state import PointerCounts, Promotion
 from pik.stores.aws.state import layout
 from pik.stores.aws.state.layout import MoveItem, PointerItem, PromotionItem, VersionItem
 from pik.stores.aws.table import READS, Change, Item, Key, Table, batched
@@ -59,8 +59,8 @@ class _Survey:
             self.pointers_xor = xor_of(both, self.pointers_xor)
 
     @property
-    def counts(self) -> Promoted:
-        return Promoted(self.moved, self.already, self.conflicts)
+    def counts(self) -> PointerCounts:
+        return PointerCounts(self.moved, self.already, self.conflicts)
 
 
 class _Interrupted(Exception):
@@ -75,7 +75,7 @@ class PointerMove:
     kind: str
     run_id: str
 
-    def move(self, at: int, reason: str, actor: str, *, dry_run: bool) -> Promoted:
+    def move(self, at: int, reason: str, actor: str, *, dry_run: bool) -> PointerCounts:
         """Move each pointer that is where it was when the run wrote its version or, for a rollback, that the run has
         moved."""
         if dry_run:
@@ -122,7 +122,7 @@ class PointerMove:
             raise Busy(f"another pik process moves the versions of run {self.run_id}", hint="run this again")
         return there
 
-    def _finish(self, move: MoveItem, found: _Survey) -> Promoted:
+    def _finish(self, move: MoveItem, found: _Survey) -> PointerCounts:
         """Record the move, among the run's items and in the history of all."""
         moved, conflicts = max(0, found.already - move["already"]), found.moved + found.conflicts
         row = Promotion(
@@ -139,13 +139,13 @@ class PointerMove:
         )
         self.table.write_many(promotion_items(row))
         self.table.delete(self._under_way, condition="id = :id", values={"id": move["id"]})
-        return Promoted(moved, move["already"], conflicts)
+        return PointerCounts(moved, move["already"], conflicts)
 
-    def _recorded(self, move: MoveItem) -> Promoted:
+    def _recorded(self, move: MoveItem) -> PointerCounts:
         key: Key[PromotionItem] = Key((layout.PROMOTIONS, move["id"]))
         record = self.table.get(key)
         moved, conflicts = (record["moved"], record["conflicts"]) if record else (0, 0)
-        return Promoted(moved, move["already"], conflicts)
+        return PointerCounts(moved, move["already"], conflicts)
 
     def _pointers(self) -> Iterator[list[_Pointer]]:
         for items in batched(self.table.query(layout.versions_pk(self.run_id)), _CHUNK):
