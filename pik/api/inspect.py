@@ -60,8 +60,8 @@ class Inspect(Opened):
         Recorded corrections hold, unless `as_received` asks for what came. Raises UsageError for a wrong argument,
         NotFound for an unknown batch; while iterating NotHeld and Damaged.
         """
-        from pik.usecases.inspect.conditions import matching
         from pik.usecases.inspect.events import list_events
+        from pik.usecases.inspect.where import matching
 
         if not_counted is not None and as_received:
             raise UsageError(

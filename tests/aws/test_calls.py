@@ -27,11 +27,12 @@ from pik.stores.aws.stack import stack_of
 from pik.usecases.care.triage import triage
 from pik.usecases.care.verify import verify
 from pik.usecases.ingest.api_request import record_request
-from pik.usecases.inspect.conditions import Conditions, matching
+from pik.usecases.inspect.conditions import Conditions
 from pik.usecases.inspect.count_events import count_events
 from pik.usecases.inspect.events import list_events
 from pik.usecases.inspect.follow import Follower
 from pik.usecases.inspect.sql import SqlQuery
+from pik.usecases.inspect.where import matching
 from pik.usecases.replay.execute import Pace, run_locally
 from pik.usecases.replay.plan import plan_replay, start
 from pik.usecases.replay.promote import promote, rollback

@@ -38,8 +38,8 @@ from pik.rawlog.gathering import gather_deliveries
 from pik.rawlog.selection import Overrides, RecordedDelivery, Selection
 from pik.runtime.storage import Spool
 from pik.usecases.availability import expect_held
-from pik.usecases.inspect.conditions import Places, selected
 from pik.usecases.inspect.deliveries import read_locations
+from pik.usecases.inspect.where import Places, selected
 from pik.usecases.metrics.assumed_suspects import assumed_suspects
 from pik.usecases.metrics.scenario import criteria_sql
 

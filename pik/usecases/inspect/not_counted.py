@@ -15,7 +15,7 @@ from pik.ports.store import Store
 from pik.rawlog.corrected_reader import CorrectedReader
 from pik.rawlog.corrections import Place
 from pik.rawlog.selection import Overrides, RecordedDelivery, Selection
-from pik.usecases.inspect.conditions import Places, selected
+from pik.usecases.inspect.where import Places, selected
 from pik.usecases.metrics.computation import sound
 from pik.usecases.metrics.definitions import chosen
 from pik.usecases.metrics.winners import Winners

@@ -56,7 +56,7 @@ from pik.rawlog.gathering import gather
 from pik.rawlog.selection import NO_OVERRIDES, Overrides, Selection
 from pik.runtime.storage import scratch
 from pik.usecases.availability import expect_held
-from pik.usecases.inspect.conditions import Places, selected
+from pik.usecases.inspect.where import Places, selected
 from pik.usecases.metrics.definitions import computed_by, expect_computed, some
 from pik.usecases.metrics.offsets import shift_offsets, zone_offsets
 from pik.usecases.metrics.winners import Winners

@@ -32,8 +32,8 @@ from pik.rawlog.selection import Overrides, Selection
 from pik.runtime import Progress, showing
 from pik.runtime.storage import Sorter, scratch
 from pik.usecases.availability import expect_held
-from pik.usecases.inspect.conditions import Places, matching
 from pik.usecases.inspect.effects import EFFECT_COLUMNS
+from pik.usecases.inspect.where import Places, matching
 
 ID = 26
 """Bytes of a batch's id: a ULID."""

@@ -21,7 +21,7 @@ from pik.ports.engine import Engine
 from pik.ports.store import Store
 from pik.ports.target import Message, Target, one_line
 from pik.runtime import Progress, showing
-from pik.usecases.inspect.conditions import Places
+from pik.usecases.inspect.where import Places
 from pik.usecases.republish.messages import message_of
 from pik.usecases.republish.order import Known, OrderedDeliveries, SentDelivery, order_deliveries
 

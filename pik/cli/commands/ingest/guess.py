@@ -13,6 +13,7 @@ from pik.cli.reading import ReadingOptions
 from pik.cli.values import Count, Json
 from pik.config import ingest_defaults
 from pik.errors import UsageError, command, number_of
+from pik.model.layout import InputFormat
 
 if TYPE_CHECKING:
     from pik.inputs.source import Source
@@ -135,7 +136,7 @@ def _words(found: Guess, options: ReadingOptions, *, none: bool) -> list[str]:
     words: list[str] = []
     layout: Mapping[str, str] = found.layout.given
     for name, text in layout.items():
-        if name == "input" and (text in ("jsonl", "json", "csv", "tsv", "parquet", "kcat") and options.input is None):
+        if name == "input" and text != InputFormat.TEXT and options.input is None:
             continue  # it is recognized again
         if name == "delimiter" and options.delimiter is None:
             continue

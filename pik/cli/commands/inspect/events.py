@@ -221,7 +221,8 @@ def _conditions(
     from pik.model.batch import Verdict
     from pik.ports.store import batch_of
     from pik.rawlog.selection import AS_RECEIVED, NO_OVERRIDES
-    from pik.usecases.inspect.conditions import Conditions, matching, within_batch
+    from pik.usecases.inspect.conditions import Conditions, within_batch
+    from pik.usecases.inspect.where import matching
 
     batch_id = None
     if batch is not None:
