@@ -99,7 +99,7 @@ def settings(
     environment: Mapping[str, str] = os.environ,
     directory: Path | None = None,
 ) -> Settings:
-    """The settings of one command. Raises UsageError naming the file or variable that is wrong."""
+    """Return the settings of one command. Raises UsageError naming the file or variable that is wrong."""
     here = directory or _current_directory()
     path = find(here)
     config = Config() if path is None else read(path)
@@ -137,7 +137,7 @@ def _mappings(path: Path, tables: Mapping[str, object]) -> Mapping[str, NamedMap
 
 
 def _actor(option: str | None, environment: Mapping[str, str]) -> str | None:
-    """Who is recorded with what this command changes, if that is given."""
+    """Return who is recorded with what this command changes, if that is given."""
     variable = environment.get("PIK_ACTOR")
     given = option if option is not None else variable or None
     if given is None:
@@ -169,7 +169,7 @@ def ingest_defaults(settings: Settings) -> IngestDefaults:
 
 
 def user_and_host() -> str:
-    """Who gives this command, as the system names the user and the host."""
+    """Return who gives this command, as the system names the user and the host."""
     import pwd
 
     try:
@@ -180,8 +180,8 @@ def user_and_host() -> str:
 
 
 def actor_of(settings: Settings, store: Store, note: Callable[[str], None]) -> str:
-    """Who is recorded with what is changed in the store: the actor that is given, else the caller as the store knows
-    it, else the user and the host; `note` is told where the store cannot say who the caller is."""
+    """Return who is recorded with what is changed in the store: the actor that is given, else the caller as the store
+    knows it, else the user and the host; `note` is told where the store cannot say who the caller is."""
     if settings.actor is not None:
         return settings.actor
     try:
@@ -207,13 +207,14 @@ def near_stores(url: str, stores: Mapping[str, str]) -> list[str]:
 
 
 def _located(stores: Mapping[str, str], chosen: str, base: Path) -> str:
-    """The URL or path that `chosen`, maybe a name, stands for; a relative path starts at `base`."""
+    """Return the URL or path that `chosen`, maybe a name, stands for; a relative path starts at `base`."""
     url = stores.get(chosen, chosen)
     return url if "://" in url else str(base / Path(url).expanduser())
 
 
 def _nearest_store(directory: Path) -> str | None:
-    """The default store of the nearest parent directory that has one; None where this directory has it, or none has."""
+    """Return the default store of the nearest parent directory that has one; None where this directory has it, or none
+    has."""
     for place in (directory, *directory.parents):
         if os.path.exists(place / DEFAULT_STORE / STORE_MARKER):
             return None if place == directory else str(place / DEFAULT_STORE)
@@ -228,7 +229,7 @@ def _format(option: str | None, config: Config, environment: Mapping[str, str]) 
 
 
 def _display_zone(option: str | None, environment: Mapping[str, str], config: Config, path: Path | None) -> Zone | None:
-    """The zone in which people read times; None is UTC."""
+    """Return the zone in which people read times; None is UTC."""
     given = {
         "--display-timezone": option,
         "PIK_DISPLAY_TIMEZONE": environment.get("PIK_DISPLAY_TIMEZONE") or None,
@@ -248,7 +249,7 @@ def _invalid_choice(value: object) -> str:
 
 
 def find(directory: Path) -> Path | None:
-    """The pik.toml of this directory or of the nearest one above it."""
+    """Return the pik.toml of this directory or of the nearest one above it."""
     for place in (directory, *directory.parents):
         if os.path.isfile(place / FILE):  # false, not an error, where we may not look
             return place / FILE
@@ -256,7 +257,7 @@ def find(directory: Path) -> Path | None:
 
 
 def read(path: Path) -> Config:
-    """The configuration in a file. Raises UsageError naming the file and the key."""
+    """Return the configuration in a file. Raises UsageError naming the file and the key."""
     import tomllib
 
     try:

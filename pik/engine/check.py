@@ -62,7 +62,7 @@ _QUOTIENT = "a quotient is written (x / y)::DECIMAL(p, s), with / outermost unde
 
 
 @dataclass(frozen=True, slots=True)
-class Checked:
+class CheckedDefinition:
     """A definition that may be computed. `where` is SQL, None for every event; `value` is SQL over the results of
     `aggregates`, by their names; `columns` are all that they read; `scale` is how many digits its values have after the
     point. `denominator` is SQL: where it is 0, it is why a value fails."""
@@ -76,11 +76,11 @@ class Checked:
 
 
 _CACHED = 1000
-_cache: dict[tuple[Definition, str], Checked] = {}
+_cache: dict[tuple[Definition, str], CheckedDefinition] = {}
 """What was checked in this process: a check takes tens of milliseconds, and a replay has one task after the other."""
 
 
-def check_definition(db: DuckDBPyConnection, definition: Definition, prefix: str = "_") -> Checked:
+def check_definition(db: DuckDBPyConnection, definition: Definition, prefix: str = "_") -> CheckedDefinition:
     """Return the definition, ready to be computed; the results of its aggregates are called PREFIX0, PREFIX1, …
 
     Raises Invalid with the reason, and where there is one the exact alternative.
@@ -93,7 +93,7 @@ def check_definition(db: DuckDBPyConnection, definition: Definition, prefix: str
     return _cache[key]
 
 
-def _uncached(db: DuckDBPyConnection, definition: Definition, prefix: str) -> Checked:
+def _uncached(db: DuckDBPyConnection, definition: Definition, prefix: str) -> CheckedDefinition:
     columns = ", ".join(f"{name} {sql_type}" for name, sql_type in {**COLUMN_TYPES, AS_SENT: "JSON"}.items())
     db.execute(f"CREATE TEMP TABLE IF NOT EXISTS event ({columns})")
     try:
@@ -110,12 +110,12 @@ def _uncached(db: DuckDBPyConnection, definition: Definition, prefix: str) -> Ch
         raise Invalid(message, field=error.field, hint=error.hint) from None
     read = value.columns | (where.columns if where else frozenset())
     denominator = value.quotient[1] if value.quotient else None
-    return Checked(where.sql if where else None, sql, aggregates, read, scale, denominator)
+    return CheckedDefinition(where.sql if where else None, sql, aggregates, read, scale, denominator)
 
 
 def _checked_where(reader: Reader, text: str) -> Expression:
     where = reader.where(text)
-    [sql_type] = reader.types_tried([where.sql])
+    [sql_type] = reader.types_when_run([where.sql])
     if sql_type != "BOOLEAN":
         reader.refuse(f"it is {sql_type}, not BOOLEAN", "where is a condition such as event_type = 'purchase'")
     _check_exact(reader, where.tree)
@@ -124,11 +124,11 @@ def _checked_where(reader: Reader, text: str) -> Expression:
 
 def _checked_aggregate(reader: Reader, aggregate: Aggregate) -> Aggregate:
     """Return the aggregate with the type of its argument. Raises Invalid where its result depends on the order."""
-    if aggregate.condition and (condition := reader.types_tried([aggregate.condition])[0]) != "BOOLEAN":
+    if aggregate.condition and (condition := reader.types_when_run([aggregate.condition])[0]) != "BOOLEAN":
         reader.refuse(f"the FILTER of {aggregate.function} is {condition}, not BOOLEAN")
     if aggregate.argument is None:
         return aggregate
-    [sql_type] = reader.types_tried([aggregate.argument])
+    [sql_type] = reader.types_when_run([aggregate.argument])
     name, exact = aggregate.function, scale_of(sql_type) is not None
     if name == "sum" and (not (exact or sql_type == "BOOLEAN") or sql_type == "UHUGEINT"):
         floating = sql_type in _FLOATS
@@ -148,7 +148,7 @@ def _exact(reader: Reader, argument: str) -> str:
     """Return the argument as a DECIMAL: by its own casts where they make it a float, for there digits are lost."""
     for wide in _FLOATS:
         argument = argument.replace(f" AS {wide})", " AS DECIMAL(18, 6))")
-    exact = scale_of(reader.types_tried([argument])[0]) is not None
+    exact = scale_of(reader.types_when_run([argument])[0]) is not None
     return argument if exact else f"CAST({argument} AS DECIMAL(18, 6))"
 
 
@@ -157,16 +157,16 @@ def _checked_result(reader: Reader, text: str, value: Expression) -> tuple[str, 
     results = ", ".join(f"{aggregate.over(None)} AS {name}" for name, aggregate in value.aggregates.items())
     source = f"(SELECT {results} FROM event)"
     sql = value.sql
-    [sql_type] = reader.types_tried([sql], source)
+    [sql_type] = reader.types_when_run([sql], source)
     if value.quotient is not None:
         x, y = value.quotient
-        x_type, y_type = reader.types_tried([x, y], source)
+        x_type, y_type = reader.types_when_run([x, y], source)
         for each in (x_type, y_type, sql_type):
             if (scale_of(each) or 0) > _MAX_SCALE:
                 why = f"a quotient and its sides have at most {_MAX_SCALE} digits after the point, not {each}"
                 reader.refuse(why, f"cast it to at most DECIMAL(38, {_MAX_SCALE})")
         sql = _quotient_sql(x, x_type, y, y_type, sql_type)
-        [sql_type] = reader.types_tried([sql], source)
+        [sql_type] = reader.types_when_run([sql], source)
     scale = scale_of(sql_type)
     if scale is None:
         tree = value.tree

@@ -303,7 +303,7 @@ def unbounded(name: str, arguments: Sequence[dict[str, Any]], in_lambda: bool) -
 
 
 def deep_path(node: dict[str, Any]) -> bool:
-    """Whether a constant is a JSON path that searches at any depth more than once."""
+    """Return whether a constant is a JSON path that searches at any depth more than once."""
     text = constant_text(node) or ""
     return text.startswith("$") and text.count("..") + text.count("**") > 1
 

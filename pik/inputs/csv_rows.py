@@ -159,7 +159,7 @@ class _Rows:
         return Problem(f"{reason} (line {line})", b"".join(self._row).rstrip(b"\r\n"))
 
     def is_blank(self, cells: Sequence[str]) -> bool:
-        """Whether the current row, which has these cells, is of delimiters alone."""
+        """Return whether the current row, which has these cells, is of delimiters alone."""
         if len(cells) < 2 or any(cells):
             return False
         return b"".join(self._row).rstrip(b"\r\n") == self._delimiter.encode() * (len(cells) - 1)

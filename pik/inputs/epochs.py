@@ -36,12 +36,11 @@ def read_epoch(value: Any, unit: int) -> int:
     number = read_number(value)
     if number == -1:
         raise Invalid(f"'{value!s:.60}' stands for an unknown time, of Kafka and of C, not for the last of 1969")
-    return checked_instant(counted(number, unit, value), value)
+    return checked_instant(instant_of(number, unit, value), value)
 
 
-def counted(number: Decimal, unit: int, value: Any, since: int = 0) -> int:
-    """Return a number of units of so many nanoseconds, counted from `since`, in nanoseconds. Raises Invalid naming
-    `value`."""
+def instant_of(number: Decimal, unit: int, value: Any, since: int = 0) -> int:
+    """Return the instant that is `number` units of so many nanoseconds after `since`. Raises Invalid naming `value`."""
     if number.copy_abs() > MAX_INSTANT:
         return checked_instant(MAX_INSTANT + 1, value)  # which no unit makes smaller
     nanos = UNBOUNDED.multiply(number, unit)
@@ -70,17 +69,17 @@ COUNTS = {
     "dotnet_ticks": (630_822_816_000_000_000, 641_293_632_000_000_000),
     "filetime": (125_911_584_000_000_000, 136_386_720_000_000_000),
 }
-"""Numbers that formats with another beginning and unit have for these years, first and end. They are suggested, not
-read without being asked for: a small number can be anything."""
+"""The range of numbers, first and end, that formats with another epoch or unit have for these years. They are only
+suggested: a small number can be anything."""
 
 
 def evident_count(number: Decimal) -> str | None:
-    """Return the format in COUNTS of which a number is."""
+    """Return the format in COUNTS whose range has the number."""
     return next((name for name, (first, end) in COUNTS.items() if first <= number < end), None)
 
 
-def without_unit(number: Decimal, value: Any) -> Invalid:
-    """Return why a number is not read where its unit is not evident."""
+def ambiguous_number(number: Decimal, value: Any) -> Invalid:
+    """Return the error for a number whose unit is not evident."""
     # Only the value is quoted: counts of reasons leave out what is in quotes.
     digits = canonical_number(str(number))
     other = f"%Y%m%d{'%H%M%S'[: len(digits) - 8]}" if _is_date(digits) else evident_count(number) or "a strptime format"

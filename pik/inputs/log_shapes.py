@@ -85,8 +85,8 @@ def fields_line(filled: Sequence[str]) -> tuple[str, str] | None:
 
 
 def is_spaced_table(filled: Sequence[str]) -> bool:
-    """Whether each line has as many words as the first one, which has names where others have numbers, as VPC flow
-    logs."""
+    """Return whether each line has as many words as the first one, which has names where others have numbers, as VPC
+    flow logs."""
     header, *rows = [line.split() for line in filled[: _ROWS + 1]] or [[]]
     return (
         len(header) >= _CELLS

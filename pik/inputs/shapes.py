@@ -134,7 +134,7 @@ def recognize(head: bytes, name: str, *, whole: bool, mapped: bool) -> Layout | 
 
 
 def _before_comma(line: str) -> bool:
-    """Whether a line is an object and a comma, as inside of an array."""
+    """Return whether a line is an object and a comma, as inside of an array."""
     return line.rstrip().endswith("},") and _object(line.rstrip()[:-1]) is not None
 
 

@@ -11,7 +11,16 @@ from typing import Any
 import msgspec
 
 from pik.errors import Invalid, PikError, UsageError
-from pik.inputs.epochs import NUMBER, UNITS, counted, evident_count, evident_unit, read_epoch, read_number, without_unit
+from pik.inputs.epochs import (
+    NUMBER,
+    UNITS,
+    ambiguous_number,
+    evident_count,
+    evident_unit,
+    instant_of,
+    read_epoch,
+    read_number,
+)
 from pik.inputs.iso8601 import read_iso8601
 from pik.inputs.named_formats import NAMED, Read
 from pik.inputs.strptime import Strptime, without_zone
@@ -92,8 +101,8 @@ def _auto(notes: TimeNotes | None) -> Read:
         number = read_number(value)
         unit = evident_unit(number)
         if unit is None:
-            raise without_unit(number, value)
-        instant = counted(number, UNITS[unit], value)
+            raise ambiguous_number(number, value)
+        instant = instant_of(number, UNITS[unit], value)
         if notes is not None:
             notes.add(unit)
         return instant

@@ -18,7 +18,7 @@ from pik.errors import StoreError
 from pik.ports.backup import (
     LetterRow,
     MetricRow,
-    Omitted,
+    OmittedVersion,
     PointerRow,
     RefusalRow,
     RepublishRow,
@@ -44,7 +44,7 @@ from pik.stores.local.state import (
     TASK_DIGEST,
     VERSION_DIGEST,
     WRITER_DIGEST,
-    Copied,
+    FiledRow,
     copy_rows,
     foreign_copies,
     insert_metric,
@@ -89,7 +89,7 @@ class LocalBackup:
     database: Database
 
     @contextmanager
-    def rows(self) -> Iterator[Iterator[Row | Omitted]]:
+    def rows(self) -> Iterator[Iterator[Row | OmittedVersion]]:
         with self.database.snapshot() as connection:
             yield _rows(connection, self.database.path.parent)
 
@@ -100,8 +100,8 @@ class LocalBackup:
         return self.database.path.exists() and _has_rows(self.database.read())
 
     def restore(self, rows: Iterable[Row], name: str) -> tuple[str, ...]:
-        """The rows come in one transaction. From before it until the copies agree with the rows a mark says that the
-        same call goes on."""
+        """Return the rows come in one transaction. From before it until the copies agree with the rows a mark says that
+        the same call goes on."""
         self.database.create()
         resumed = self._under_way()
         under_way = resumed if resumed is not None and resumed.name == name else UnderWay(name)
@@ -164,10 +164,10 @@ def _has_all(connection: sqlite3.Connection, rows: Iterable[Row]) -> bool:
     )
 
 
-def _rows(connection: sqlite3.Connection, root: Path) -> Iterator[Row | Omitted]:
+def _rows(connection: sqlite3.Connection, root: Path) -> Iterator[Row | OmittedVersion]:
     # Versions that are not as they were written, and not current: nothing shows them but history.
     omitted = [
-        Omitted(*row)
+        OmittedVersion(*row)
         for row in connection.execute(
             "SELECT v.metric, v.bucket, v.entity, w.run_id FROM version v JOIN writer w ON w.number = v.writer"
             f" WHERE v.digest IS NOT {VERSION_DIGEST} AND NOT {_IS_CURRENT}"
@@ -197,7 +197,7 @@ def _sound(rows: Iterable[tuple[Any, ...]], what: str) -> Iterator[tuple[Any, ..
         yield tuple(columns)
 
 
-def _written_rows(connection: sqlite3.Connection, root: Path, kind: Copied) -> Iterator[dict[str, Any]]:
+def _written_rows(connection: sqlite3.Connection, root: Path, kind: FiledRow) -> Iterator[dict[str, Any]]:
     for row, whole in kind.with_content(connection, root):
         if whole is None:
             raise damaged_row(f"{kind.table} {row[kind.columns[0]]}")

@@ -12,8 +12,8 @@ from pik.model.scenario import WithoutSuspects
 from pik.ports.engine import Engine
 from pik.ports.store import Store
 from pik.rawlog.selection import Overrides
-from pik.usecases.inspect.conditions import selected
 from pik.usecases.inspect.suspects import SuspectRow, SuspectRule, list_suspects
+from pik.usecases.inspect.where import selected
 from pik.usecases.metrics.scenario import check_where, criteria_sql
 
 

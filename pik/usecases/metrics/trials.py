@@ -31,7 +31,7 @@ from pik.usecases.metrics.chain import EXACT, value_of
 from pik.usecases.metrics.comparison import Tolerance
 from pik.usecases.metrics.definitions import pin
 from pik.usecases.metrics.scenario import applied
-from pik.usecases.metrics.sides import Recorded, Side, SideKind
+from pik.usecases.metrics.sides import RecordedSide, Side, SideKind
 from pik.usecases.metrics.states import computed_states
 from pik.usecases.metrics.winners import Winners
 
@@ -262,7 +262,7 @@ def _value(store: Store, engine: Engine, asked: Question, trial: Trial) -> Compu
     """Return what a trial gives, a failed value included. Raises Damaged, EngineError and UsageError."""
     window, entities = asked.window, entities_of(asked.entity)
     if trial.at is not None:
-        side = Recorded(store, Side(SideKind.CURRENT, at=trial.at))
+        side = RecordedSide(store, Side(SideKind.CURRENT, at=trial.at))
         found = side.named(asked.metric.name, Window(asked.bucket, asked.bucket + 1), (asked.entity,))
         version = next(found, None)
         return None if version is None else version.computed

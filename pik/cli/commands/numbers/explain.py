@@ -125,7 +125,7 @@ def explain(
     from pik.usecases.metrics.explain import events_behind, named_bucket
     from pik.usecases.metrics.explain import explain as explain_value
     from pik.usecases.metrics.file_numbers import file_numbers
-    from pik.usecases.metrics.sides import LEFT, RIGHT, Recorded
+    from pik.usecases.metrics.sides import LEFT, RIGHT, RecordedSide
     from pik.usecases.metrics.trials import read_number
 
     if column and not events:
@@ -164,8 +164,8 @@ def explain(
             within = Window(instant, instant + 1)
             numbers = file_numbers(store, engine, request, within, metrics=[metric], entities=entities_of(entity))
             file = stack.enter_context(numbers)
-        before = Recorded(store, sides[0]) if file is None and sides[0] != LEFT else None
-        after = Recorded(store, sides[1]) if sides[1] != RIGHT else None
+        before = RecordedSide(store, sides[0]) if file is None and sides[0] != LEFT else None
+        after = RecordedSide(store, sides[1]) if sides[1] != RIGHT else None
         found = explain_value(
             *(store, engine, metric, entity, instant, scenario), left=file or before, right=after, events=events
         )
