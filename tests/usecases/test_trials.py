@@ -12,7 +12,7 @@ import pytest
 
 from pik.engine import DuckEngine
 from pik.errors import NotHeld
-from pik.model.instant import DAY, HOUR, Window
+from pik.model.instant import DAY, HOUR, SECOND, Window, format_instant
 from pik.model.metric import Definition
 from pik.model.scenario import PLAIN, CountedDuplicates, Criteria, Scenario, Shift
 from pik.ports.store import Store
@@ -166,3 +166,36 @@ def test_what_producers_sent_wrong_is_tried_alone_and_together_and_what_changes_
         320: [(both, 3)],
         321: [],
     }
+
+
+def test_clocks_that_are_off_are_righted_for_the_arrivals_that_have_it_alone_and_together_with_retries(
+    tmp_path: Path,
+) -> None:
+    """The app's clock is an hour ahead on the evening of the second day; a retry was stamped anew at noon."""
+    store = open_store(str(tmp_path / "store"), create=True)
+    add_version(store.metrics, ONCE, 1)
+    sent = []
+    for number in range(3 * 6 * 8):
+        day, rest = divmod(number, 6 * 8)
+        hour, part = divmod(rest, 8)
+        true = BUCKET + (day - 1) * DAY + (18 + hour) * HOUR + part * HOUR // 9
+        sent.append(
+            {
+                **event(number, "a", "01T00:00"),
+                "source": "app",
+                "event_time": format_instant(true + (HOUR if day == 1 else 0)),
+                "received_time": format_instant(true + 2 * SECOND),
+            }
+        )
+    noon = {**event(1000, "a", "02T12:00"), "received_time": "2026-01-02T12:00:02Z"}
+    ingest(store, tmp_path, [*sent, noon, {**noon, "event_time": "2026-01-02T12:00:01Z"}])
+    [metric] = [one for one in store.metrics.latest() if one.name == "total"]
+    before = sum(range(48, 88)) + 2000
+    for number, added in ((sum(range(48, 96)) + 2000, ""), (sum(range(48, 96)) + 1000, "without=suspects and ")):
+        asked = Question(Decimal(number), Decimal(before), metric, "a", BUCKET, PLAIN)
+        [found] = try_scenarios(store, ENGINE, asked).met
+        since, until = (sent[at]["received_time"] for at in (48, 95))
+        assert (
+            found.scenario == f"{added}shift=-1h,source=app,received-from={since},received-to={until[:-1]}.000000001Z"
+        )
+        assert (found.is_correctable, found.events) == (True, 48 + bool(added))

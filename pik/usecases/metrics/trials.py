@@ -8,7 +8,17 @@ from decimal import Decimal
 from itertools import combinations, islice
 
 from pik.errors import Damaged, EngineError, Invalid, NotHeld, UsageError
-from pik.model.instant import HOUR, Window, display_instant, format_instant
+from pik.model.delivery import Filter
+from pik.model.instant import (
+    DAY,
+    HOUR,
+    MAX_INSTANT,
+    MIN_INSTANT,
+    Window,
+    display_instant,
+    format_duration,
+    format_instant,
+)
 from pik.model.metric import ALL_ENTITIES, Computed, Metric, PromotionKind, entities_of
 from pik.model.scenario import (
     Assumption,
@@ -34,9 +44,19 @@ from pik.usecases.metrics.scenario import applied
 from pik.usecases.metrics.sides import RecordedSide, Side, SideKind
 from pik.usecases.metrics.states import computed_states
 from pik.usecases.metrics.winners import Winners
+from pik.usecases.timing.grouping import read_grouping
+from pik.usecases.timing.skew import LagShift, find_skew, righting
 
 MOST = 100
 """Batches, and promotions, that are tried at most."""
+
+AROUND = 7 * DAY
+"""How far from the bucket clocks that are off are looked for."""
+
+MOST_SHIFTS = 5
+"""Shifts of clocks that are tried at most."""
+
+_BY_SOURCE = read_grouping("source", ("source",))
 
 OFFSETS = range(-24, 29)
 """Offsets of other zones, in half hours: from UTC-12 to UTC+14."""
@@ -69,7 +89,7 @@ class Trial:
 
 
 TOGETHER = "together"
-_CORRECTABLE = ("conflicts", "suspects", TOGETHER, "without-batch")
+_CORRECTABLE = ("conflicts", "suspects", "skew", TOGETHER, "without-batch")
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,11 +131,12 @@ class Question:
 def try_scenarios(store: Store, engine: Engine, asked: Question) -> Trials:
     """Try single scenarios: an earlier definition, duplicates counted, conflicts last, without suspects, each batch
     missing, as of each promotion of the value, what was current then, and days of other zones; and together those of
-    conflicts and suspects that move the value."""
+    conflicts, suspects and clocks that move the value."""
     not_tried = ["others together", "zones at quarter hours, and changes of clocks within the bucket"]
     wrong = [
         _assuming(asked, "conflicts", CountedConflict(Which.LAST, Criteria()), "the last of conflicting deliveries"),
         _assuming(asked, "suspects", WithoutSuspects(Criteria()), "retries that were stamped anew do not count"),
+        *_clocks(store, engine, asked, not_tried),
     ]
     work = _Work(store, engine, asked)
     for trial in (
@@ -178,6 +199,42 @@ def read_number(option: str, text: str) -> Decimal:
 def _assuming(asked: Question, kind: str, assumption: Assumption, detail: str) -> Trial:
     scenario = replace(asked.scenario, assumptions=(*asked.scenario.assumptions, assumption))
     return Trial(kind, (str(assumption),), detail, asked.metric, scenario)
+
+
+def _clocks(store: Store, engine: Engine, asked: Question, not_tried: list[str]) -> Iterator[Trial]:
+    """Yield the right times of sources whose clocks are off around the bucket."""
+    near = Window(max(asked.window.start - AROUND, MIN_INSTANT), min(asked.window.end + AROUND, MAX_INSTANT + 1))
+    try:
+        found = _shifts(store, engine, near)
+    except (Damaged, NotHeld):
+        not_tried.append(f"clocks that are off, since not all raw of {near} can be read")
+        return
+    if len(found) > MOST_SHIFTS:
+        not_tried.append(f"{len(found) - MOST_SHIFTS:,} more shifts of clocks")
+    for one, wanted in found[:MOST_SHIFTS]:
+        if (shift := righting(one, wanted, _BY_SOURCE)) is not None:
+            detail = f"times from {one.group} are off by {format_duration(one.shift)}, as lag --skew finds"
+            yield _assuming(asked, "skew", shift, detail)
+
+
+def _shifts(store: Store, engine: Engine, near: Window) -> list[tuple[LagShift, Filter]]:
+    """Return the shifts of sources in a window, each with where it was looked for: everywhere, if it begins or ends at
+    the edge of the window. Raises Damaged and NotHeld."""
+    found: list[tuple[LagShift, Filter]] = []
+    last = store.index.totals().last_event or 0
+    sources = set[str | None]()
+    for one in find_skew(store, engine, Filter(near), _BY_SOURCE).shifts:
+        is_whole = one.since >= near.start + DAY and (one.until is not None or last < near.end)
+        if is_whole:
+            found.append((one, Filter()))
+        elif one.group not in sources:
+            sources.add(one.group)
+            wanted = Filter(source=one.group)
+            try:
+                found += [(each, wanted) for each in find_skew(store, engine, wanted, _BY_SOURCE).shifts]
+            except NotHeld:
+                found.append((one, Filter(near)))
+    return list(dict.fromkeys(found))
 
 
 def _together(asked: Question, wrong: Sequence[Trial]) -> Iterator[Trial]:

@@ -10,7 +10,8 @@ from operator import attrgetter
 from statistics import median_low
 
 from pik.model.delivery import Filter
-from pik.model.instant import HOUR, MINUTE, SECOND
+from pik.model.instant import ALL_TIME, HOUR, MINUTE, SECOND, Window
+from pik.model.scenario import Criteria, Shift
 from pik.ports.engine import Engine, Tables
 from pik.ports.store import Store
 from pik.rawlog.gathering import gather_deliveries
@@ -293,3 +294,25 @@ def _negative(tables: Tables, shifts: Iterable[tuple[_Candidate, LagShift]]) -> 
     ):
         found.add(NegativeLags(group, events, *least))
     return found
+
+
+def righting(found: LagShift, wanted: Filter, grouping: Grouping) -> Shift | None:
+    """Return the assumption that gives the events of a shift, which was found where the filter looked, their right
+    times; None for one of less than a second, or of events that have no group."""
+    seconds = round((found.zone or found.shift) / SECOND)
+    if found.group is None or not seconds:
+        return None
+    by, where = grouping.by, None
+    if by not in ("source", "type", "batch"):
+        quoted = found.group.replace("'", "''")
+        where = f"{grouping.sql} = '{quoted}'"
+    criteria = Criteria(
+        source=found.group if by == "source" else wanted.source,
+        event_type=found.group if by == "type" else wanted.event_type,
+        entity=wanted.entities[0] if wanted.entities else None,
+        batch=found.group if by == "batch" else None,
+        window=wanted.window,
+        received=Window(found.since, ALL_TIME.end if found.until is None else found.until + 1),
+        where=where,
+    )
+    return Shift(seconds * SECOND, criteria)

@@ -10,8 +10,7 @@ from pik.cli.context import Context
 from pik.cli.document import NEXT, NOTE, Column, Field, Rows, Schema
 from pik.cli.values import Count, EventId, Lag, Moment
 from pik.errors import command, number_of
-from pik.model.instant import ALL_TIME, SECOND, Window, format_duration
-from pik.model.scenario import Criteria, Shift
+from pik.model.instant import Window, format_duration
 
 if TYPE_CHECKING:
     from pik.model.delivery import Filter
@@ -70,23 +69,10 @@ def _note(unknown: int, *, has_next: bool) -> str | None:
 
 def _suggestion(one: LagShift, wanted: Filter, grouping: Grouping) -> str | None:
     """Return the command that computes with the right times of those events that were looked at."""
-    seconds = round((one.zone or one.shift) / SECOND)
-    if one.group is None or not seconds:
-        return None
-    by, where = grouping.by, None
-    if by not in ("source", "type", "batch"):
-        quoted = one.group.replace("'", "''")
-        where = f"{grouping.sql} = '{quoted}'"
-    criteria = Criteria(
-        source=one.group if by == "source" else wanted.source,
-        event_type=one.group if by == "type" else wanted.event_type,
-        entity=wanted.entities[0] if wanted.entities else None,
-        batch=one.group if by == "batch" else None,
-        window=wanted.window,
-        received=Window(one.since, ALL_TIME.end if one.until is None else one.until + 1),
-        where=where,
-    )
-    return command("diff", "aggregates", "--assume", str(Shift(seconds * SECOND, criteria)))
+    from pik.usecases.timing.skew import righting
+
+    shift = righting(one, wanted, grouping)
+    return None if shift is None else command("diff", "aggregates", "--assume", str(shift))
 
 
 def _looks_like(one: LagShift) -> str | None:

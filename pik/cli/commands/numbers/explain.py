@@ -112,9 +112,9 @@ def explain(
     follows from what was known then; the right value is not known, at best within bounds.
 
     With --expect, or a file on the left, scenarios are tried as well: an earlier definition, duplicates counted, the
-    last of conflicting deliveries, without suspects (or both of these), each batch missing, as of each promotion of the
-    value and what was current then, and days of other zones. Those that give the number exactly, or within --tolerance,
-    are listed.
+    last of conflicting deliveries, without suspects, the right times of sources whose clocks are off, several of these
+    three together, each batch missing, as of each promotion of the value and what was current then, and days of other
+    zones. Those that give the number exactly, or within --tolerance, are listed.
 
     Exit codes: 0 both sides are equal, 1 they or the expected number differ, 3 the right value is not
     known, 2 there is nothing to explain.
