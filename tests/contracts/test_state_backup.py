@@ -16,7 +16,7 @@ import pytest
 import zstandard
 from msgspec import structs
 
-from pik.errors import Damaged, InputError, StoreError, UsageError
+from pik.errors import Busy, Damaged, InputError, StoreError, UsageError
 from pik.model.instant import ALL_TIME
 from pik.model.metric import Definition, FailedAggregate, Failures, RunState, TaskState
 from pik.ports.backup import PointerRow, VersionRow
@@ -408,3 +408,22 @@ def test_a_state_that_went_on_is_not_taken_for_an_interrupted_restore(tmp_path: 
     for said in ("holds state already", "already has state"):
         with pytest.raises(StoreError, match=said):
             restore(store, file, QUIET)
+
+
+def test_of_two_restores_at_once_one_is_told_of_the_other(tmp_path: Path) -> None:
+    store, file = local_store(tmp_path / "one"), tmp_path / "state.backup"
+    live(store)
+    before = answers(store)
+    backup(store, file, QUIET)
+    with store.backup.rows() as rows:
+        taken = list(rows)
+    drop_state(store)
+
+    def while_another(rows: Iterator[Any]) -> Iterator[Any]:
+        yield next(rows)
+        with pytest.raises(Busy, match="another pik process is working on a restore"):
+            restore(store, file, QUIET)
+        yield from rows
+
+    store.backup.restore(while_another(iter(taken)), "one")
+    assert answers(store) == before

@@ -145,7 +145,7 @@ def _assemble(path: Path, marker: Marker) -> Store:
         aggregates=aggregates,
         promotions=aggregates,
         republishes=LocalRepublishes(state, locks),
-        backup=LocalBackup(state),
+        backup=LocalBackup(state, locks),
         state_audit=LocalStateAudit(state, copied=marker.copy_of is not None),
         copy=LocalCopy(marker.copy_of, state, locks) if marker.copy_of else None,
     )

@@ -33,6 +33,7 @@ from pik.runtime.new_file import created_whole
 from pik.runtime.storage import sync_directory
 from pik.stores.local.access import make_directory
 from pik.stores.local.aggregates import insert_promotion, note_written
+from pik.stores.local.lock import holding
 from pik.stores.local.republishes import all_refusals, all_republishes, refusal_row, republish_row
 from pik.stores.local.runs import all_letters, all_runs, insert_run, insert_tasks, letter_row, task_columns
 from pik.stores.local.sqlite import Database
@@ -87,6 +88,7 @@ class LocalBackup:
     """Implements the port."""
 
     database: Database
+    locks: Path
 
     @contextmanager
     def rows(self) -> Iterator[Iterator[Row | OmittedVersion]]:
@@ -100,8 +102,12 @@ class LocalBackup:
         return self.database.path.exists() and _has_rows(self.database.read())
 
     def restore(self, rows: Iterable[Row], name: str) -> tuple[str, ...]:
-        """Return the rows come in one transaction. From before it until the copies agree with the rows a mark says that
-        the same call goes on."""
+        """Restore the rows in one transaction. From before it until the copies agree with the rows a mark says that the
+        same call goes on."""
+        with holding(self.locks, "a restore"):
+            return self._restore(rows, name)
+
+    def _restore(self, rows: Iterable[Row], name: str) -> tuple[str, ...]:
         self.database.create()
         resumed = self._under_way()
         under_way = resumed if resumed is not None and resumed.name == name else UnderWay(name)
