@@ -36,7 +36,7 @@ from pik.stores.local.aggregates import insert_promotion, note_written
 from pik.stores.local.lock import holding
 from pik.stores.local.republishes import all_refusals, all_republishes, refusal_row, republish_row
 from pik.stores.local.runs import all_letters, all_runs, insert_run, insert_tasks, letter_row, task_columns
-from pik.stores.local.sqlite import Database
+from pik.stores.local.sqlite import Database, EmptyDatabase
 from pik.stores.local.state import (
     COPIES,
     METRIC,
@@ -99,7 +99,10 @@ class LocalBackup:
         under_way = self._under_way()
         if under_way is not None and under_way.name == resuming:
             return False
-        return self.database.path.exists() and _has_rows(self.database.read())
+        try:
+            return self.database.path.exists() and _has_rows(self.database.read())
+        except EmptyDatabase:
+            return False
 
     def restore(self, rows: Iterable[Row], name: str) -> tuple[str, ...]:
         """Restore the rows in one transaction. From before it until the copies agree with the rows a mark says that the

@@ -36,6 +36,10 @@ _Done = TypeVar("_Done")
 _Connection = TypeVar("_Connection", bound=sqlite3.Connection)
 
 
+class EmptyDatabase(StoreError):
+    """A database has no tables: a process was killed while it made them, or the file was cut."""
+
+
 class Database:
     """One database file. Each process and thread opens its own connections when it first uses it; pickled as its path.
 
@@ -214,7 +218,7 @@ class Database:
         connection.execute("PRAGMA checkpoint_fullfsync = ON")
         connection.execute(f"PRAGMA cache_size = -{cache_kib:d}")
         if connection.execute("PRAGMA user_version").fetchone()[0] == 0:
-            raise StoreError(f"{self.path} is empty", hint=self.repair)
+            raise EmptyDatabase(f"{self.path} is empty", hint=self.repair)
 
     def _store_error(self, error: sqlite3.DatabaseError) -> PikError:
         name, code = self.path.name, _code(error)
