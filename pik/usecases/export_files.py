@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import re
@@ -310,13 +311,15 @@ def _unpublish(path: Path, target: Path) -> None:
 
 def publish(hidden: Path, visible: Path) -> None:
     """Rename what is hidden. Raises UsageError if another file has got that name meanwhile, OSError."""
-    if hidden.is_dir():
-        hidden.rename(visible)  # which replaces an empty directory and nothing else
-        return
     try:
-        take_name(hidden, visible)
-    except FileExistsError:
-        raise exists_already(visible) from None
+        if hidden.is_dir():
+            hidden.rename(visible)  # which replaces an empty directory and nothing else
+        else:
+            take_name(hidden, visible)
+    except OSError as error:
+        if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
+            raise exists_already(visible) from None
+        raise
 
 
 def exists_already(path: Path) -> UsageError:

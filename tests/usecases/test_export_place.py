@@ -113,6 +113,17 @@ def test_a_file_that_appears_meanwhile_is_not_overwritten(
     assert os.listdir(target.parent) == [name]
 
 
+def test_a_directory_that_fills_meanwhile_is_not_replaced(filled: Store, tmp_path: Path) -> None:
+    class Meanwhile(Progress):
+        def stop(self) -> None:
+            (tmp_path / "out").mkdir()
+            (tmp_path / "out" / "mine").write_text("mine")
+
+    with pytest.raises(UsageError, match="exists already"):
+        export(filled, exporter(LAYOUT), tmp_path / "out", Meanwhile(), directory=True)
+    assert os.listdir(tmp_path / "out") == ["mine"]
+
+
 def test_a_file_system_without_links(filled: Store, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "link", no_links)
     run(filled, target)

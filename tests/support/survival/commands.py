@@ -1,7 +1,9 @@
-"""Every command that writes into a store or a file, and a process in which one ends at its n-th durable step."""
+"""Every command that writes into a store or a file, and a process in which one is killed, or the disk is full, from its
+n-th durable step on."""
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 import sys
@@ -28,7 +30,7 @@ COMMANDS = {
     "ingest an archive": Writing("ingest archive.tar.gz"),
     "ingest --one-batch": Writing("ingest folder --one-batch"),
     "ingest a table": Writing(
-        "ingest table.csv --map source='shop' --map event_type='paid' --map entity_id=who --map event_time=at"
+        """ingest table.csv --map "source='shop'" --map "event_type='paid'" --map entity_id=who --map event_time=at"""
         " --map payload=@"
     ),
     "metrics apply": Writing("metrics apply metrics.toml --reason x"),
@@ -59,12 +61,15 @@ COMMANDS = {
 STEPS = ("fsync", "link", "unlink", "chmod", "mkdir", "rename", "replace")
 """Calls of the system that change what is on the disk. A COMMIT of SQLite is a step, too."""
 
+COMMIT = "COMMIT"
+
 KILLED = 9
+COULD_NOT = 4
 
 
-def run(words: list[str], directory: str, end_at: int, count: str) -> None:
-    """Be `pik` with these arguments, in a process of its own: it is killed before the step, or after it if that is an
-    even one; the number of steps goes into a file."""
+def run(words: list[str], directory: str, end_at: int, is_full: bool, count: str) -> None:
+    """Be `pik` with these arguments, in a process of its own. From step `end_at` on the disk is full; or it is killed
+    there, before the step, or after it if that is an even one. The number of steps goes into a file."""
     os.chdir(directory)
     for name in [name for name in os.environ if name.startswith("PIK_")]:
         del os.environ[name]
@@ -72,9 +77,9 @@ def run(words: list[str], directory: str, end_at: int, count: str) -> None:
     for descriptor in range(3):
         os.dup2(nowhere, descriptor)
     small_blocks(1500)
-    steps = _Steps(end_at)
+    steps = _Steps(end_at, is_full)
     for name in STEPS:
-        setattr(os, name, steps.around(getattr(os, name)))
+        setattr(os, name, steps.around(name, getattr(os, name)))
     _count_commits(steps)
     sys.argv = ["pik", *words]
     from pik.__main__ import main
@@ -85,15 +90,17 @@ def run(words: list[str], directory: str, end_at: int, count: str) -> None:
 
 
 class _Steps:
-    def __init__(self, end_at: int) -> None:
-        self.made, self.end_at, self.process = 0, end_at, os.getpid()
+    def __init__(self, end_at: int, is_full: bool) -> None:
+        self.made, self.end_at, self.is_full, self.process = 0, end_at, is_full, os.getpid()
 
-    def around(self, real: Callable[..., Any]) -> Callable[..., Any]:
+    def around(self, name: str, real: Callable[..., Any]) -> Callable[..., Any]:
         def call(*arguments: Any, **options: Any) -> Any:
             if os.getpid() != self.process:  # of a worker
                 return real(*arguments, **options)
             self.made += 1
-            if self.made == self.end_at:
+            if self.end_at and self.is_full and self.made >= self.end_at:
+                _fail(name)
+            elif self.made == self.end_at:
                 if self.made % 2 == 0:
                     real(*arguments, **options)
                 os._exit(KILLED)
@@ -102,11 +109,21 @@ class _Steps:
         return call
 
 
+def _fail(step: str) -> None:
+    """Fail as a full disk does; what needs no room goes on."""
+    if step == COMMIT:
+        error = sqlite3.OperationalError("database or disk is full")
+        error.sqlite_errorcode = sqlite3.SQLITE_FULL
+        raise error
+    if step not in ("unlink", "chmod", "rename", "replace"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
 def _count_commits(steps: _Steps) -> None:
     class Counting(sqlite3.Connection):
         def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
             call: Callable[..., sqlite3.Cursor] = super().execute
-            return (steps.around(call) if sql == "COMMIT" else call)(sql, parameters)
+            return (steps.around(COMMIT, call) if sql == COMMIT else call)(sql, parameters)
 
     connect = sqlite3.connect
     setattr(sqlite3, "Connection", Counting)  # noqa: B010 - a type to mypy, which must not be assigned to
