@@ -57,12 +57,21 @@ def created_whole(path: Path, option: str = "", *, replace: bool = False) -> Ite
                 sync(file.fileno())
                 if replace:
                     os.replace(beside, path)
+                    sync_directory(path.parent)
                 else:
-                    take_name(beside, path)
-                sync_directory(path.parent)
+                    _publish(beside, path)
     finally:
         with suppress(FileNotFoundError):
             os.unlink(beside)
+
+
+def _publish(beside: Path, path: Path) -> None:
+    take_name(beside, path)
+    try:
+        sync_directory(path.parent)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
 
 
 def take_name(hidden: Path, visible: Path) -> None:

@@ -52,13 +52,14 @@ def failing(monkeypatch: pytest.MonkeyPatch, name: str, number: int) -> None:
     def fail(*_: Any, **__: Any) -> None:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(os, name, fail)
+    monkeypatch.setattr(name, fail)
 
 
+@pytest.mark.parametrize("call", ["os.fsync", "os.link", "pik.runtime.new_file.sync_directory"])
 def test_a_full_disk_is_named_with_what_to_do_and_nothing_is_left(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
-    failing(monkeypatch, "fsync", errno.ENOSPC)
+    failing(monkeypatch, call, errno.ENOSPC)
     with pytest.raises(StoreError, match="No space left on device") as error, created_whole(tmp_path / "out") as file:
         file.write(b"much")
     assert (error.value.exit_code, names(tmp_path)) == (4, [])
@@ -72,7 +73,7 @@ def test_an_error_of_another_file_is_not_blamed_on_it(tmp_path: Path) -> None:
 
 
 def test_file_systems_without_links_have_it_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    failing(monkeypatch, "link", errno.EPERM)
+    failing(monkeypatch, "os.link", errno.EPERM)
     with created_whole(tmp_path / "out") as file:
         file.write(b"whole")
     assert (names(tmp_path), (tmp_path / "out").read_bytes()) == (["out"], b"whole")
