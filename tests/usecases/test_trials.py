@@ -159,9 +159,9 @@ def test_what_producers_sent_wrong_is_tried_alone_and_together_and_what_changes_
         ]
         for number in (120, 340, 320, 321)
     }
-    both = "conflicts=last and without=suspects"
+    both = "conflicts=last and without=suspects,source=web"
     assert found == {
-        120: [("without=suspects", 1)],
+        120: [("without=suspects,source=web", 1)],
         340: [("conflicts=last", 2)],
         320: [(both, 3)],
         321: [],
@@ -191,7 +191,10 @@ def test_clocks_that_are_off_are_righted_for_the_arrivals_that_have_it_alone_and
     ingest(store, tmp_path, [*sent, noon, {**noon, "event_time": "2026-01-02T12:00:01Z"}])
     [metric] = [one for one in store.metrics.latest() if one.name == "total"]
     before = sum(range(48, 88)) + 2000
-    for number, added in ((sum(range(48, 96)) + 2000, ""), (sum(range(48, 96)) + 1000, "without=suspects and ")):
+    for number, added in (
+        (sum(range(48, 96)) + 2000, ""),
+        (sum(range(48, 96)) + 1000, "without=suspects,source=web and "),
+    ):
         asked = Question(Decimal(number), Decimal(before), metric, "a", BUCKET, PLAIN)
         [found] = try_scenarios(store, ENGINE, asked).met
         since, until = (sent[at]["received_time"] for at in (48, 95))

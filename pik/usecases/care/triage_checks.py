@@ -62,16 +62,23 @@ def _by_source(found: Iterable[tuple[str, int]]) -> list[tuple[str, _OfSource]]:
     return sorted(sources.items())
 
 
+def _only_one(sources: Sequence[tuple[str, _OfSource]]) -> list[str]:
+    """Return the option that selects the source if there is one: what several have may have one cause, so one command
+    shows it."""
+    return ["--source", sources[0][0]] if len(sources) == 1 else []
+
+
 def _conflicts(scope: Scope) -> Iterator[Finding]:
     wanted = DuplicateFilter(Filter(scope.window, scope.entities), Verdict.CONFLICT)
     found = selected_duplicates(scope.readable("conflicts"), wanted, scope.progress)
-    words = ("duplicates", "--class", "conflict", "--show-payload-diff", "--source")
-    for source, one in _by_source((delivery.source, delivery.event_instant) for delivery, _ in found):
+    sources = _by_source((delivery.source, delivery.event_instant) for delivery, _ in found)
+    words = ["duplicates", "--class", "conflict", "--show-payload-diff", *_only_one(sources), *scope.options_of_one]
+    for source, one in sources:
         number = number_of(one.events, "delivery")
         yield Finding(
             "conflicts",
             f"{number} from {source} repeat{'s' if one.events == 1 else ''} an idempotency key with other content",
-            command(*words, source, *scope.options_of_one),
+            command(*words),
             scope=source,
             since=one.since,
             events=one.events,
@@ -80,13 +87,15 @@ def _conflicts(scope: Scope) -> Iterator[Finding]:
 
 def _suspects(scope: Scope) -> Iterator[Finding]:
     found = list_suspects(scope.readable("suspects"), scope.engine, Filter(scope.window, scope.entities), _RETRY)
-    for source, one in _by_source((row.source, row.event_time) for row in found):
+    sources = _by_source((row.source, row.event_time) for row in found)
+    words = ["duplicates", "--class", "suspect", *_only_one(sources), *scope.options_of_one]
+    for source, one in sources:
         yield Finding(
             "suspects",
             f"1 event from {source} may be a retry that was stamped anew"
             if one.events == 1
             else f"{one.events:,} events from {source} may be retries that were stamped anew",
-            command("duplicates", "--class", "suspect", "--source", source, *scope.options_of_one),
+            command(*words),
             scope=source,
             since=one.since,
             events=one.events,

@@ -35,8 +35,9 @@ from pik.model.scenario import (
 from pik.ports.engine import Engine
 from pik.ports.store import Store
 from pik.rawlog.gathering import gather
-from pik.rawlog.selection import Selection
+from pik.rawlog.selection import Overrides, Selection
 from pik.usecases.availability import expect_held
+from pik.usecases.metrics.assumed_suspects import assumed_suspects
 from pik.usecases.metrics.chain import EXACT, value_of
 from pik.usecases.metrics.comparison import Tolerance
 from pik.usecases.metrics.definitions import pin
@@ -135,7 +136,7 @@ def try_scenarios(store: Store, engine: Engine, asked: Question) -> Trials:
     not_tried = ["others together", "zones at quarter hours, and changes of clocks within the bucket"]
     wrong = [
         _assuming(asked, "conflicts", CountedConflict(Which.LAST, Criteria()), "the last of conflicting deliveries"),
-        _assuming(asked, "suspects", WithoutSuspects(Criteria()), "retries that were stamped anew do not count"),
+        _suspects(store, engine, asked),
         *_clocks(store, engine, asked, not_tried),
     ]
     work = _Work(store, engine, asked)
@@ -199,6 +200,21 @@ def read_number(option: str, text: str) -> Decimal:
 def _assuming(asked: Question, kind: str, assumption: Assumption, detail: str) -> Trial:
     scenario = replace(asked.scenario, assumptions=(*asked.scenario.assumptions, assumption))
     return Trial(kind, (str(assumption),), detail, asked.metric, scenario)
+
+
+def _suspects(store: Store, engine: Engine, asked: Question) -> Trial:
+    """Return the trial without suspects: if those of the value are of one source, without its suspects."""
+    assumed = WithoutSuspects(Criteria())
+    shown = Overrides(until=asked.scenario.as_of)
+    sources = set[str]()
+    try:
+        found = assumed_suspects(store, engine, assumed, shown, asked.window, entities_of(asked.entity))
+        sources = {row.source for row in found}
+    except Damaged:
+        pass  # the trial says so
+    if len(sources) == 1:
+        assumed = WithoutSuspects(Criteria(source=sources.pop()))
+    return _assuming(asked, "suspects", assumed, "retries that were stamped anew do not count")
 
 
 def _clocks(store: Store, engine: Engine, asked: Question, not_tried: list[str]) -> Iterator[Trial]:

@@ -77,7 +77,10 @@ def _schema(cli: Context, columns: Sequence[EventPath]) -> Schema:
             schema = schema.replaced(f"suspects.{name}", Column(name, Json, get=partial(_found, names, name)))
         return schema
     each = (Column(path.text, get=partial(_both, at), cut=30) for at, path in enumerate(columns))
-    return SUSPECTS.without("suspects.earlier_values").replaced("suspects.values", *each)
+    schema = SUSPECTS.without("suspects.earlier_values").replaced("suspects.values", *each)
+    for drop, column in ((1, _ENTITY), (2, _LOOKS_LIKE)):  # the columns asked for need the room
+        schema = schema.replaced(f"suspects.{column.name}", msgspec.structs.replace(column, drop=drop))
+    return schema
 
 
 def _found(names: list[str], which: str, row: SuspectRow) -> bytes:
@@ -112,6 +115,10 @@ def _note(found: SuspectTotals, rule: SuspectRule, limit: int | None) -> str | N
 
 _RULE = Field("rule", str, "what makes an event a suspect. A guess: suspects are not counted as duplicates")
 
+_LOOKS_LIKE = Column("looks_like", EventId, "the earlier event", get="earlier_event_id")
+
+_ENTITY = Column("entity_id", str, cut=24)
+
 SUSPECTS = Schema(
     "pik duplicates --class suspect",
     Field("window", Window),
@@ -123,11 +130,11 @@ SUSPECTS = Schema(
         Column("event_id", EventId),
         Column("event_time", Instant),
         Column("distance", Lag, "how long after the earlier one"),
-        Column("looks_like", EventId, "the earlier event", get="earlier_event_id"),
+        _LOOKS_LIKE,
         Column("earlier_time", Instant, "its `event_time`", detail=True),
         Column("source", str, cut=16, drop=2),
         Column("event_type", str, cut=20, drop=1),
-        Column("entity_id", str, cut=24),
+        _ENTITY,
         Column("values", Json, "what `--column` finds in the suspect", only="with `--column`"),
         Column("earlier_values", Json, "and in the earlier event", only="with `--column`"),
         Column("batch_id", str, "of the suspect's accepted delivery", drop=3),

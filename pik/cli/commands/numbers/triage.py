@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,7 +15,7 @@ from pik.cli.context import Context
 from pik.cli.document import NEXT, Column, Field, Fold, Rows, Schema
 from pik.cli.options import option
 from pik.cli.values import Count, Moment
-from pik.errors import InputError, number_of
+from pik.errors import InputError, command, number_of
 from pik.model.instant import Window
 
 if TYPE_CHECKING:
@@ -64,9 +65,10 @@ def triage(
 
     Findings are ranked by how much they move a metric: the difference over the window, divided by the recomputed total
     (a total of 0 first), then by the numbers of values and of events. Findings that move no number come last, damage
-    first among them. The commands that show the findings follow as next, in the same order. The rule of every check is
-    listed, whether or not it found anything. Exit codes: 0 nothing found, 1 something found, 2 there is nothing in the
-    window, 3 a check could not look at everything.
+    first among them. The commands that show the findings follow as next, in the same order, then those that compute by
+    how much conflicts and suspects move numbers. The rule of every check is listed, whether or not it found anything.
+    Exit codes: 0 nothing found, 1 something found, 2 there is nothing in the window, 3 a check could not look at
+    everything.
     """
     from pik.usecases.care.triage import triage as run_triage
 
@@ -74,11 +76,23 @@ def triage(
     window = period.window()
     found = run_triage(cli.open_store(), cli.engine(), window, entity or (), known, cli.progress)
     schema = TRIAGE if baseline else TRIAGE.without("known")
-    commands = dict.fromkeys(one.command for one in found.findings)
+    commands = dict.fromkeys([*(one.command for one in found.findings), *_impacts(found)])
     cli.show(schema, found, next="\n".join(commands) or None)
     if any(check.failure for check in found.checks):
         return PARTLY
     return FOUND if found.findings else None
+
+
+def _impacts(found: Triage) -> Iterator[str]:
+    """Yield the commands that compute by how much conflicts and suspects move numbers."""
+    pairs = [("--entity", one) for one in found.entities] if len(found.entities) == 1 else []
+    pairs += [
+        (name, text) for name, text in (("--from", found.window.from_text), ("--to", found.window.to_text)) if text
+    ]
+    scope = [word for pair in pairs for word in pair]
+    for check, kind in (("conflicts", "conflict"), ("suspects", "suspect")):
+        if any(one.check == check for one in found.findings):
+            yield command("duplicates", "--class", kind, "--impact", *scope)
 
 
 def _known(path: Path) -> list[tuple[str, str, str, str]]:
