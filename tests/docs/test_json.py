@@ -268,6 +268,7 @@ def _suspect(pik: Journey) -> None:
     times = ("2026-03-09T00:00:00Z", "2026-03-09T00:00:02Z")
     Path("suspect.jsonl").write_text("".join(json.dumps(event | {"event_time": one}) + "\n" for one in times))
     pik("", "ingest", "suspect.jsonl")
+    pik("pik explain", "explain", "event_count", "customer-17", "2026-03-09", code=1)
     of = ("duplicates", "--class", "suspect")
     pik("pik duplicates --class suspect", *of)
     pik("pik duplicates --class suspect", *of, "--column", "payload.amount")

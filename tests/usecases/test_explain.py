@@ -178,6 +178,16 @@ def test_events_behind_causes_are_listed_though_other_raw_is_lost(store: Store, 
     assert [one.cause for one in events_behind(store, found)] == [Cause.LATE]
 
 
+def test_a_value_of_which_nothing_can_be_read_is_not_said_to_have_no_events(store: Store, tmp_path: Path) -> None:
+    ingest(store, tmp_path, [event(8, "b", "02T12:00")])
+    [path] = (tmp_path / "store" / "raw").glob("event_date=2026-01-02/*")
+    path.unlink()
+    found = explain(store, ENGINE, "total", "b", DAY_ONE + DAY)
+    assert (found.recomputed, found.is_complete, found.unread.events(), found.unread_since) == (None, False, 1, None)
+    with pytest.raises(NothingSelected):
+        explain(store, ENGINE, "total", "nobody", DAY_ONE + DAY)
+
+
 def test_of_a_damaged_object_only_the_frames_that_cannot_be_read_are_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,6 +19,7 @@ from pik.usecases.care.verify_findings import ProblemKind
 from pik.usecases.metrics.causes import explained
 from pik.usecases.metrics.comparison import Op
 from pik.usecases.metrics.diff import diff_aggregates
+from pik.usecases.metrics.disputed import disputes
 from pik.usecases.metrics.explain import explain
 from tests.support.month import month as faults
 from tests.support.month.events import ENTITIES
@@ -148,6 +149,26 @@ def test_explain_has_the_same_shares_also_where_raw_is_lost(broken: Month) -> No
         metric, bucket, entity = key
         explanation = explain(broken.store, ENGINE, metric, entity, bucket)
         assert {str(one.cause): one.share for one in explanation.shares if one.share} == shares[key].causes, key
+
+
+def test_explain_names_the_conflicts_and_suspects_that_would_change_the_value_and_no_others(month: Month) -> None:
+    truth, shares, seen = month.truth, month.truth.shares(), set[str]()
+    changed = [
+        key
+        for key, one in sorted(shares.items())
+        if any((truth.otherwise(key, kind) or ZERO) != (one.right or ZERO) for kind in ("conflicts", "suspects"))
+    ]
+    for metric, bucket, entity in [*month.producer.chance.sample(changed, 8), *sorted(shares)[:2]]:
+        key = metric, bucket, entity
+        found = disputes(month.store, ENGINE, explain(month.store, ENGINE, metric, entity, bucket))
+        right = shares[key].right or ZERO
+        expected = {kind: truth.otherwise(key, kind) for kind in ("conflicts", "suspects")}
+        assert {one.kind: one.value for one in found} == {
+            kind: value for kind, value in expected.items() if (value or ZERO) != right
+        }, key
+        assert all(one.delta == (one.value or ZERO) - right for one in found)
+        seen |= {one.kind for one in found}
+    assert seen == {"conflicts", "suspects"}
 
 
 def test_explain_says_what_cannot_be_read_and_never_more_of_the_right_value_than_follows(broken: Month) -> None:

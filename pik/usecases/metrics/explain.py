@@ -171,7 +171,8 @@ def explain(
     if not found.is_complete:
         within = bounds(engine, metric.definition, found.recomputed, found.unread.events())
         found = replace(found, bounds=within)
-    if found.left.version is None and found.recomputed is None and not any(one.share for one in found.shares):
+    has_no_value = found.left.version is None and found.recomputed is None
+    if has_no_value and found.is_complete and not any(one.share for one in found.shares):
         lacking = "no value on either side" if left or right else "neither a current value nor events"
         values = command("aggregates", "--metric", metric.name, *options_of(entity))
         raise NothingSelected(

@@ -157,6 +157,28 @@ class Truth:
         """The truth if all of raw could be read."""
         return replace(self, lost=set())
 
+    def otherwise(self, key: Key, kind: str) -> Decimal | None:
+        """What the value would be with the last of conflicting deliveries, or without events that repeat an earlier
+        one's payload."""
+        rule, counted = self.rules[key[0]][max(self.rules[key[0]])], self.accepted()
+        if kind == "conflicts":
+            counted = list({one.identity: one for one in self.deliveries}.values())
+        elif kind == "suspects":
+            first: dict[str, Delivery] = {}
+            for one in sorted(counted, key=lambda one: one.at):
+                first.setdefault(
+                    json.dumps([{**one.event, "event_time": "", "received_time": ""}], sort_keys=True), one
+                )
+            counted = list(first.values())
+        events = [
+            one.event
+            for one in counted
+            if rule.counts(one.event)
+            and (rule.over_all or one.event["entity_id"] == key[2])
+            and key[1] <= one.at < key[1] + rule.size
+        ]
+        return rule.value(events) if events else None
+
     def known(self, key: Key) -> int:
         """How many batches the current value knew; 0 where there is none."""
         return self.versions[key][self.current[key]].known if key in self.current else 0

@@ -12,6 +12,7 @@ import msgspec
 from pik.cli import options
 from pik.cli.command import FOUND, PARTLY, cli_command
 from pik.cli.commands.numbers.assumed import for_good, not_recorded
+from pik.cli.commands.numbers.disputed import DISPUTED, commands_of, shown
 from pik.cli.commands.numbers.not_read import NOT_READ, proven_text
 from pik.cli.commands.numbers.sides import (
     AgainstFile,
@@ -111,6 +112,8 @@ def explain(
     Where raw that may count cannot be read, the value is recomputed without it. What was recorded is still proven if it
     follows from what was known then; the right value is not known, at best within bounds.
 
+    Conflicts and suspects that would change the recomputed value are named as disputed, with what it would be.
+
     With --expect, or a file on the left, scenarios are tried as well: an earlier definition, duplicates counted, the
     last of conflicting deliveries, without suspects, the right times of sources whose clocks are off, several of these
     three together, each batch missing, as of each promotion of the value and what was current then, and days of other
@@ -122,6 +125,7 @@ def explain(
     from pik.model.path import EventPath
     from pik.usecases.metrics.chosen_sides import file_request, read_sides, refuse_scenario
     from pik.usecases.metrics.comparison import read_tolerances
+    from pik.usecases.metrics.disputed import disputes
     from pik.usecases.metrics.explain import events_behind, named_bucket
     from pik.usecases.metrics.explain import explain as explain_value
     from pik.usecases.metrics.file_numbers import file_numbers
@@ -171,6 +175,7 @@ def explain(
         )
         number = expected if file is None or found.left.version is None else found.left.value
         trials = try_number(store, engine, found, number, tolerances)
+        disputed = disputes(store, engine, found)
     names = [] if expect is not None else [field.name for field in EXPECTED]
     names += [] if events else ["events"]
     names += [] if expect is not None or file is not None else [field.name for field in TRIED]
@@ -180,10 +185,11 @@ def explain(
         found,
         expected_value=expected,
         off_by=off_by(found, expected),
+        disputed=shown(disputed),
         events=behind,
         trials=None if trials is None else trials.met,
         **{name: getattr(trials, name, None) for name in ("tried", "failed", "not_tried")},
-        next=_next(found, metric, trials, assume or ()),
+        next=_lines(_next(found, metric, trials, assume or ()), commands_of(found, disputed)),
     )
     if note := trials_note(trials):
         cli.note(note)
@@ -212,6 +218,10 @@ def _next(found: Explanation, metric: str, trials: Trials | None, assume: Sequen
     day = format_instant(found.bucket)
     whose = options_of(found.entity_id) or ["--all"]
     return command("replay", *whose, "--metric", found.metric.name, "--from", day, "--to", _end(found))
+
+
+def _lines(first: str | None, others: Sequence[str]) -> str | None:
+    return "\n".join([*([first] if first else []), *others]) or None
 
 
 def _end(found: Explanation) -> str:
@@ -324,6 +334,7 @@ EXPLANATION = Schema(
     ),
     Field("delta", Decimal, "recomputed - current, a missing value counted as 0: the sum of the shares"),
     NOT_READ,
+    DISPUTED,
     *EXPECTED,
     Field("run_id", str | None, "that wrote the left version", get=_of("left", "version.run_id")),
     Field("run_actor", str | None, "who asked for that run; null: not known", get=_of("left", "version.actor")),
