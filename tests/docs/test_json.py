@@ -367,7 +367,8 @@ def _repair(pik: Journey) -> None:
     pik("pik diff aggregates", "diff", "aggregates", "--run", run, code=1)
     pik("pik promote, pik rollback", "promote", run, "--dry-run")
     pik("pik promote, pik rollback", "promote", run, "--yes", "--reason", "late")
-    pik("pik promote, pik rollback", "rollback", run, "--yes")
+    pik("pik promote, pik rollback", "rollback", run, "--yes", "--reason", "too early")
+    pik("pik explain", "explain", *late, code=1)
     pik("pik promote, pik rollback", "promote", run, "--yes")
     pik("pik promote, pik rollback", "promote", other, code=3)
     counted = pik("pik replay", "replay", "--all", *DAY, *COUNTED)["run_id"]

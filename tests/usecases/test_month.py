@@ -21,6 +21,7 @@ from pik.usecases.metrics.comparison import Op
 from pik.usecases.metrics.diff import diff_aggregates
 from pik.usecases.metrics.disputed import disputes
 from pik.usecases.metrics.explain import explain
+from pik.usecases.metrics.passed_over import passed_over
 from tests.support.month import month as faults
 from tests.support.month.events import ENTITIES
 from tests.support.month.month import ENGINE, WINDOW, Month, clean, days, faulty, planted
@@ -169,6 +170,22 @@ def test_explain_names_the_conflicts_and_suspects_that_would_change_the_value_an
         assert all(one.delta == (one.value or ZERO) - right for one in found)
         seen |= {one.kind for one in found}
     assert seen == {"conflicts", "suspects"}
+
+
+def test_explain_names_the_run_whose_value_is_nearer_to_the_right_one(month: Month) -> None:
+    shares = month.truth.shares()
+    different = sorted(key for key, one in shares.items() if (one.current or ZERO) != (one.right or ZERO))
+    nearer = {key: month.truth.nearer(key, shares[key]) for key in different}
+    kinds = ("rolled back", "promoted in part", None)
+    some = [[key for key in different if (nearer[key] or (None,))[0] == kind] for kind in kinds]
+    for key in (key for keys in some for key in keys[:2]):
+        metric, bucket, entity = key
+        found = passed_over(month.store, explain(month.store, ENGINE, metric, entity, bucket))
+        expected = nearer[key]
+        assert (found and (found.what, found.run_id)) == expected, key
+        if found is not None:
+            assert found.value == month.truth.versions[key][found.run_id].value
+    assert all(some)
 
 
 def test_explain_says_what_cannot_be_read_and_never_more_of_the_right_value_than_follows(broken: Month) -> None:

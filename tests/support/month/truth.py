@@ -236,8 +236,6 @@ class Truth:
     def left_behind(self, entity: str | None = None) -> dict[tuple[str, str, str], tuple[int, Decimal]]:
         """By metric, what was done and the run: how many values (of an entity) would be nearer to the right ones if the
         run's were current, and by how much that would move them."""
-        last = {run: (place, kind, conflicts) for place, (kind, run, conflicts) in enumerate(self.moves)}
-        promoted = {run: place for place, (kind, run, _) in enumerate(self.moves) if kind == "promote"}
         found: dict[tuple[str, str, str], tuple[int, Decimal]] = {}
         for key, shares in self.shares().items():
             if (
@@ -246,21 +244,30 @@ class Truth:
                 or (shares.current or ZERO) == (shares.right or ZERO)
             ):
                 continue
-            right, current = shares.right or ZERO, shares.current or ZERO
-            better = [
-                (abs((version.value or ZERO) - right), -last[run][0], run)
-                for run, version in self.versions[key].items()
-                if run in last
-                and (last[run][1] == "rollback" or last[run][2])
-                and last[run][0] > promoted.get(self.current.get(key, ""), -1)
-                and run != self.current.get(key)
-            ]
-            if better and min(better)[0] < abs(current - right):
-                run = min(better)[2]
-                what = "rolled back" if last[run][1] == "rollback" else "promoted in part"
+            if (nearer := self.nearer(key, shares)) is not None:
+                what, run = nearer
                 count, moved = found.get((key[0], what, run), (0, ZERO))
-                found[key[0], what, run] = count + 1, moved + (self.versions[key][run].value or ZERO) - current
+                value = self.versions[key][run].value or ZERO
+                found[key[0], what, run] = count + 1, moved + value - (shares.current or ZERO)
         return found
+
+    def nearer(self, key: Key, shares: Shares) -> tuple[str, str] | None:
+        """What was done to the run whose value of this is nearer to the right one than the current, and the run."""
+        last = {run: (place, kind, conflicts) for place, (kind, run, conflicts) in enumerate(self.moves)}
+        promoted = {run: place for place, (kind, run, _) in enumerate(self.moves) if kind == "promote"}
+        right, current = shares.right or ZERO, shares.current or ZERO
+        better = [
+            (abs((version.value or ZERO) - right), -last[run][0], run)
+            for run, version in self.versions[key].items()
+            if run in last
+            and (last[run][1] == "rollback" or last[run][2])
+            and last[run][0] > promoted.get(self.current.get(key, ""), -1)
+            and run != self.current.get(key)
+        ]
+        if not better or min(better)[0] >= abs(current - right):
+            return None
+        run = min(better)[2]
+        return ("rolled back" if last[run][1] == "rollback" else "promoted in part"), run
 
 
 def identity(event: Event) -> str:

@@ -14,6 +14,8 @@ from pik.cli.command import FOUND, PARTLY, cli_command
 from pik.cli.commands.numbers.assumed import for_good, not_recorded
 from pik.cli.commands.numbers.disputed import DISPUTED, commands_of, shown
 from pik.cli.commands.numbers.not_read import NOT_READ, proven_text
+from pik.cli.commands.numbers.passed_over import PASSED_OVER
+from pik.cli.commands.numbers.passed_over import shown as shown_run
 from pik.cli.commands.numbers.sides import (
     AgainstFile,
     Key,
@@ -129,6 +131,7 @@ def explain(
     from pik.usecases.metrics.explain import events_behind, named_bucket
     from pik.usecases.metrics.explain import explain as explain_value
     from pik.usecases.metrics.file_numbers import file_numbers
+    from pik.usecases.metrics.passed_over import passed_over
     from pik.usecases.metrics.sides import LEFT, RIGHT, RecordedSide
     from pik.usecases.metrics.trials import read_number
 
@@ -176,6 +179,7 @@ def explain(
         number = expected if file is None or found.left.version is None else found.left.value
         trials = try_number(store, engine, found, number, tolerances)
         disputed = disputes(store, engine, found)
+        better = passed_over(store, found)
     names = [] if expect is not None else [field.name for field in EXPECTED]
     names += [] if events else ["events"]
     names += [] if expect is not None or file is not None else [field.name for field in TRIED]
@@ -186,6 +190,7 @@ def explain(
         expected_value=expected,
         off_by=off_by(found, expected),
         disputed=shown(disputed),
+        passed_over=shown_run(better),
         events=behind,
         trials=None if trials is None else trials.met,
         **{name: getattr(trials, name, None) for name in ("tried", "failed", "not_tried")},
@@ -335,6 +340,7 @@ EXPLANATION = Schema(
     Field("delta", Decimal, "recomputed - current, a missing value counted as 0: the sum of the shares"),
     NOT_READ,
     DISPUTED,
+    PASSED_OVER,
     *EXPECTED,
     Field("run_id", str | None, "that wrote the left version", get=_of("left", "version.run_id")),
     Field("run_actor", str | None, "who asked for that run; null: not known", get=_of("left", "version.actor")),
