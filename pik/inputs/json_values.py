@@ -243,7 +243,8 @@ class _Elements(_Values):
 
     def _expect_end(self) -> None:
         if not self._closed:
-            raise InputError(f"{self._name} ends inside its JSON array, before the closing ]")
+            hint = "an ingest records what is before that; get a whole copy of the file, and ingest it"
+            raise InputError(f"{self._name} ends inside its JSON array, before the closing ]", hint=hint)
         rest = self._buffer[self._scanned :]
         while not rest.strip() and (data := self._stream.read(READ)):
             rest = data

@@ -204,6 +204,26 @@ def test_a_dry_run_names_inputs_that_it_counts_in_part_as_an_ingest_records_them
     assert recorded == {"cut.jsonl.gz": read, "whole.jsonl": 1}
 
 
+def test_what_is_before_the_place_where_a_single_input_is_cut_is_recorded_and_counted(pik, tmp_path):
+    """Whether there is a store yet or not, and each time until a whole copy comes."""
+    whole = "[" + ",\n".join(EVENT.replace("01-01", f"01-0{day}").strip() for day in (1, 2, 3, 4)) + "]"
+    (tmp_path / "cut.json").write_text(whole[:-60])
+    tried = pik("ingest", "--dry-run", "cut.json", "--format", "json")
+    assert (tried.code, tried.json()["read"], tried.json()["sources"][0]["cut"]) == (3, 3, True)
+    for _ in range(2):
+        done = pik("ingest", "cut.json", "--format", "json")
+        [batch], [refused] = done.json()["batches"], done.json()["refused_inputs"]
+        assert (done.code, batch["outcome"], batch["read"], batch["accepted"]) == (3, "interrupted", 3, 3)
+        assert refused["error"] == "cut.json ends inside its JSON array, before the closing ]"
+    [kept] = pik("batches", "--format", "json").json()["batches"]
+    assert (kept["batch_id"], kept["state"]) == (batch["batch_id"], "INTERRUPTED")
+    stopped = pik("ingest", "cut.json", "--on-invalid", "stop")
+    assert (stopped.code, stopped.out) == (2, "")
+    (tmp_path / "whole.json").write_text(whole)
+    done = pik("ingest", "whole.json", "--format", "json")
+    assert (done.code, done.json()["accepted"], done.json()["duplicates"]["exact"]) == (0, 1, 3)
+
+
 def test_where_one_of_several_inputs_cannot_be_read_the_others_are_and_it_is_named_with_its_reason(pik, tmp_path):
     """In a folder, in archives of it, and in each of these as a file that is cut."""
     logs = tmp_path / "logs"

@@ -44,6 +44,7 @@ class Outcome(StrEnum):
     NEW = "ingested"
     RESUMED = "resumed"
     ALREADY = "already ingested"
+    CUT = "interrupted"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +80,20 @@ class IngestReport:
     otherwise: ReadOtherwise | None = None
 
 
+class PartlyRead(InputError):
+    """An input cannot be read to its end. `report` has the batch of the records before, which stands."""
+
+    exit_code = 3
+
+    def __init__(self, message: str, *, hint: str, report: IngestReport) -> None:
+        super().__init__(message, hint=hint)
+        self.report = report
+
+
 def ingest(store: Store, source: Input, options: IngestOptions, progress: Progress) -> IngestReport:
     """Ingest one input, or resume it, or find that it was ingested before.
 
-    Raises InputError (the input cannot be read to its end, or has an invalid record where none may be), ConflictFound,
+    Raises InputError (the input cannot be read, or has an invalid record where none may be), PartlyRead, ConflictFound,
     Busy (another process ingests this very input), UsageError (the store is a copy), StoreError. What was recorded
     before stands, and the same call resumes.
     """
@@ -115,14 +126,20 @@ def ingest(store: Store, source: Input, options: IngestOptions, progress: Progre
                 following = blocks_of(opened, options, batch)
             log = BlockLog(store, batch)
             following = log.opened(following, is_stream=opened.is_stream)
-            with showing(progress, f"ingesting {source.name}", source.size, "bytes"):
-                for number, chunk in _numbered(batch, build_blocks(pool, opened, following, batch, progress)):
-                    log.add(chunk, number)
-                    longer.update(chunk.longer)
-                    try:
+            try:
+                with showing(progress, f"ingesting {source.name}", source.size, "bytes"):
+                    for number, chunk in _numbered(batch, build_blocks(pool, opened, following, batch, progress)):
+                        log.add(chunk, number)
+                        longer.update(chunk.longer)
                         store.batches.record(chunk, refuse_conflicts=options.refuse_conflicts)
-                    except ConflictFound as error:
-                        raise ConflictFound(f"{source.name}: {error.message}", hint=error.hint) from None
+            except ConflictFound as error:
+                raise ConflictFound(f"{source.name}: {error.message}", hint=error.hint) from None
+            except InputError as error:
+                before = batch_of(store.index, batch.batch_id)
+                if options.reading.stop or not before.counts.read:
+                    raise
+                part = IngestReport(source.name, Outcome.CUT, before, None, monotonic() - began, longer=longer)
+                raise PartlyRead(error.message, hint=error.hint, report=part) from None
             recorded = batch_of(store.index, batch.batch_id)
             finished_at = write_record(store, recorded, time_ns(), close_replaced(store, recorded))
             done = store.batches.finish(batch.batch_id, finished_at)
@@ -141,9 +158,10 @@ def expect_none_invalid(source: Input, options: IngestOptions, found: Batch) -> 
 
 
 def probe(source: Input, options: IngestOptions) -> None:
-    """Read the beginning of a file as `ingest` would, all of a short one, and store nothing. Raises as it does.
+    """Read the beginning of a file as `ingest` would, and store nothing. Raises as it does.
 
-    A stream is left alone: it can be read only once. Records are looked at only where an invalid one would stop it.
+    A stream is left alone: it can be read only once. Records are looked at only where an invalid one would stop it, and
+    then all of a short file.
     """
     if source.is_stream:
         return
@@ -152,8 +170,8 @@ def probe(source: Input, options: IngestOptions) -> None:
         blocks = blocks_of(opened, options, None)
         here: Pool[Work, Chunk] = Pool(partial(checking, options.reading), 0)
         chunks = build_blocks(here, opened, blocks, None, SILENT)
-        # Reading the second block of a short file shows how it ends.
-        deque(islice(chunks if options.reading.stop else blocks, 2), maxlen=0)
+        # Reading the second block of a short file shows how it ends. What is before a cut is recorded otherwise.
+        deque(islice(chunks, 2) if options.reading.stop else islice(blocks, 1), maxlen=0)
 
 
 def content_of(opened: OpenedInput, options: IngestOptions) -> str:

@@ -21,7 +21,7 @@ from pik.cli.commands.ingest.refusals import Refusals
 from pik.cli.context import Context
 from pik.cli.options import argument, option
 from pik.cli.reading import ReadingOptions
-from pik.errors import NotFound, UsageError, number_of
+from pik.errors import NotFound, PikError, UsageError, number_of
 
 if TYPE_CHECKING:
     from pik.inputs.source import Input, Source
@@ -211,8 +211,8 @@ def _check(
             with refusals.of(source.name):
                 run.check(source, cli.progress, write)
                 whole += 1
-        refusals.expect_some(whole)
         checked = run.report()
+        refusals.expect_some(whole + sum(one.cut for one in checked.inputs))
     show_dry_run(cli, checked, refusals.rows(), chosen, partial(report.known_mapping, inputs), via=via is not None)
     return PARTLY if checked.reasons or refusals.rows() else None
 
@@ -260,11 +260,18 @@ def _record(
 ) -> list[IngestReport]:
     """Ingest one after the other; where one fails, report what became of those before it."""
     from pik.inputs.archives import with_members
+    from pik.usecases.ingest.batch_ingest import PartlyRead
     from pik.usecases.ingest.many_inputs import ingest_all
 
     done: list[IngestReport] = []
+
+    def refuse(name: str, error: PikError) -> None:
+        if isinstance(error, PartlyRead):
+            done.append(error.report)
+        refusals.add(name, error)
+
     try:
-        for one in ingest_all(store, with_members(inputs, cli.note, refusals.add), chosen, cli.progress, refusals.add):
+        for one in ingest_all(store, with_members(inputs, cli.note, refusals.add), chosen, cli.progress, refuse):
             done.append(one)  # noqa: PERF402 - those before an error are reported
         refusals.expect_some(len(done))
     except BaseException:
