@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from decimal import Decimal, InvalidOperation
 from difflib import get_close_matches
 from enum import StrEnum
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -15,7 +16,7 @@ import typer
 from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
 from pik.cli.failure import wants_json
-from pik.errors import UsageError
+from pik.errors import UsageError, command
 
 GLOBAL = "Global options"
 """The heading of the options that every command takes."""
@@ -62,7 +63,13 @@ class Command(TyperCommand):
     format_epilog = _format_epilog
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        return _parsed(super().parse_args, ctx, _with_counts(args, self.params))
+        given = list(args)  # which parsing takes words from
+        try:
+            return _parsed(super().parse_args, ctx, _with_counts(args, self.params))
+        except UsageError as error:
+            if not error.message.startswith(f"{ctx.command_path} has no option "):
+                raise
+            raise _naming_entities(error, given, self.params, ctx.command_path) from None
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         """[OPTIONS], then the arguments."""
@@ -247,6 +254,24 @@ def _in_range(value: Any, param: Parameter) -> Any:
     if param.max is not None and value > param.max:
         raise ValueError(f"{value} is more than {param.max}")
     return value
+
+
+def _naming_entities(error: UsageError, args: Sequence[str], params: Sequence[Any], path: str) -> UsageError:
+    """Return the error with the line to type if the word is an entity, where the command takes one as an argument."""
+    if "--" in args or not any("ENTITY" in argument_name(one) for one in params if one.param_type_name == "argument"):
+        return error
+    kinds = {name: getattr(one, "is_flag", False) for one in params for name in one.opts}
+    options: list[str] = []
+    arguments: list[str] = []
+    words = iter(args)
+    for word in words:
+        is_flag = kinds.get(word.partition("=")[0])
+        if is_flag is None:
+            arguments.append(word)
+        else:
+            options += [word] if is_flag or "=" in word else [word, *islice(words, 1)]
+    line = command(*path.split(" ")[1:], *options, "--", *arguments)
+    return UsageError(error.message, hint=f"{error.hint}; an entity with such a name stands after --: {line}")
 
 
 def _unknown(what: str, name: str, known: Sequence[str], path: str) -> UsageError:

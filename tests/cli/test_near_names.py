@@ -54,6 +54,28 @@ def test_errors_about_nothing_ask_likewise(shop: Pik) -> None:
     assert shop("gaps", "--source", "warehose").err.endswith("\nhint: did you mean --source warehouse?\n")
 
 
+def test_a_name_in_another_unicode_form_is_asked_about(shop: Pik, tmp_path: Path) -> None:
+    line = {
+        "source": "s",
+        "event_type": "t",
+        "entity_id": "d\u00e9",
+        "event_time": "2026-01-01T00:00:00Z",
+        "payload": {},
+    }
+    (tmp_path / "e.jsonl").write_text(json.dumps(line) + "\n")
+    shop("ingest", "e.jsonl")
+    error = shop("explain", "event_count", "de\u0301", "2026-01-01").err
+    assert error.endswith(
+        "hint: did you mean 'd\u00e9'? (its letters look the same, and are in another Unicode form)\n"
+    )
+
+
+def test_an_entity_that_looks_like_an_option_is_named_with_the_line_to_type(shop: Pik) -> None:
+    error = shop("explain", "revenue", "--events", "--bo", "2026-01-03", "--as-of", "2026-01-05").err
+    assert error.endswith("after --: pik explain --events --as-of 2026-01-05 -- revenue --bo 2026-01-03\n")
+    assert "after --" not in shop("events", "--bo").err
+
+
 def test_the_look_at_the_store_is_bounded(shop: Pik, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[Any] = []
 

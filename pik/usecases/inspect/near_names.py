@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from itertools import islice
+from unicodedata import normalize
 
 import msgspec
 
@@ -110,14 +111,19 @@ def did_you_mean(store: Store, entities: Sequence[str], window: Window = ALL_TIM
         known = _sample(store, window).entities if entities else set()
         unknown = [entity for entity in entities if entity not in known]
         similar = [found for entity in unknown for found in _misspelt(entity, known, _ENTITIES_ALIKE)]
-    return f"{before}did you mean {' or '.join(map(repr, similar))}?" if similar else ""
+    if not similar:
+        return ""
+    forms = {normalize("NFC", entity) for entity in entities} & {normalize("NFC", one) for one in similar}
+    note = " (its letters look the same, and are in another Unicode form)" if forms else ""
+    return f"{before}did you mean {' or '.join(map(repr, similar))}?{note}"
 
 
 def _similar_names(store: Store, entity: str, window: Window) -> list[str]:
-    """Return entities with events in the days of the window whose names differ from this one only in case or in white
-    space around them. The index is asked once, and only a few frames are read."""
+    """Return entities with events in the days of the window whose names differ from this one only in case, in white
+    space around them, or in the Unicode form of their letters. The index is asked once, and few frames are read."""
     bare = entity.strip()
     forms = {bare, bare.lower(), bare.upper(), bare.title(), bare.capitalize(), f"{bare} ", f" {bare}"}
+    forms |= {normalize("NFC", bare), normalize("NFD", bare)}
     marks = {form: entity_mark(form) for form in sorted(forms - {entity, ""})}
     frames = (
         (segment, frame)
