@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from pik.engine.sandbox import AS_SENT, COLUMN_TYPES, constant_text
+from pik.engine.sandbox import AS_SENT, COLUMN_TYPES
 from pik.engine.syntax import (
     Aggregate,
     Expression,
@@ -27,6 +27,7 @@ from pik.engine.syntax import (
     nodes,
     quotient_of,
 )
+from pik.engine.text_order import BY_ORDER, as_numbers, check_cast_of_texts, check_text_order
 from pik.errors import Invalid
 from pik.model.metric import Definition
 
@@ -42,12 +43,6 @@ _ORDERED = _TIMES | {"BOOLEAN", *_TEXTS, *_FLOATS}
 _NOT_NUMBERS = _TIMES | {"NULL", "BOOLEAN", "INTERVAL", *_TEXTS}
 _MIXING = frozenset("+ - * / // % & | << >> greatest least if ifnull nullif mod abs round trunc".split())
 """Functions whose arguments DuckDB casts to one type."""
-_BY_ORDER = frozenset("min max greatest least list_min list_max".split())
-_CHOICES = frozenset("if ifnull nullif trim".split())
-"""Functions whose result is one of their arguments."""
-_ORDERS = frozenset(f"COMPARE_{which}THAN{equal}" for which in ("LESS", "GREATER") for equal in ("", "OREQUALTO"))
-_FIELDS = frozenset("->> json_extract_string json_extract_path_text json_value".split())
-_FIGURES = re.compile(r"[+-]?\d+(?:\.\d*)?")
 _INSTEAD = {
     "floor": "an integer needs none; floor(x::DECIMAL(38, 0)) stays exact",
     "ceil": "an integer needs none; ceil(x::DECIMAL(38, 0)) stays exact",
@@ -100,6 +95,7 @@ def _uncached(db: DuckDBPyConnection, definition: Definition, prefix: str) -> Ch
         where = None if definition.where is None else _checked_where(Reader(db, "where"), definition.where)
         reader = Reader(db, "value")
         value = reader.value(definition.value, prefix)
+        check_text_order(reader, value.tree)
         aggregates = {name: _checked_aggregate(reader, aggregate) for name, aggregate in value.aggregates.items()}
         _check_exact(reader, value.tree)
         sql, scale = _checked_result(reader, definition.value, value)
@@ -115,6 +111,7 @@ def _uncached(db: DuckDBPyConnection, definition: Definition, prefix: str) -> Ch
 
 def _checked_where(reader: Reader, text: str) -> Expression:
     where = reader.where(text)
+    check_text_order(reader, where.tree)
     [sql_type] = reader.types_when_run([where.sql])
     if sql_type != "BOOLEAN":
         reader.refuse(f"it is {sql_type}, not BOOLEAN", "where is a condition such as event_type = 'purchase'")
@@ -170,8 +167,8 @@ def _checked_result(reader: Reader, text: str, value: Expression) -> tuple[str, 
     scale = scale_of(sql_type)
     if scale is None:
         tree = value.tree
-        extreme = tree.get("class") == "FUNCTION" and name_of(tree) in _BY_ORDER
-        as_number = _of_numbers(reader, tree) if extreme else f"({text})::DECIMAL(18, 6)"
+        extreme = tree.get("class") == "FUNCTION" and name_of(tree) in BY_ORDER
+        as_number = as_numbers(reader, tree) if extreme else f"({text})::DECIMAL(18, 6)"
         hints = {
             "BOOLEAN": f"as a number it is ({text})::INTEGER",
             "VARCHAR": f"as a number it is {as_number}",
@@ -212,7 +209,6 @@ def _check_exact(reader: Reader, tree: Node) -> None:
         _check_type(reader, node, types[id(node)])
     for node, _ in single + grouped:
         _check_mixing(reader, node, types)
-        _check_text_order(reader, node, types)
         _check_cast(reader, node, types)
     for side in quotient or ():
         if scale_of(types[id(side)]) is None:
@@ -278,39 +274,8 @@ def _check_mixing(reader: Reader, node: Node, types: dict[int, str]) -> None:
     if text is not None and number is not None:
         reader.refuse(
             f"{reader.shown(node)} takes a text for a number, which would be rounded to {number}",
-            f"cast it to what it holds, such as CAST({reader.shown(text)} AS DECIMAL(18, 6))",
+            f"cast it to what it holds, such as {as_numbers(reader, text)}",
         )
-
-
-def _check_text_order(reader: Reader, node: Node, types: dict[int, str]) -> None:
-    """Refuse a field of the payload that is compared, as a text, with a text that is a number: '10' is before '9'."""
-    if node.get("class") != "BETWEEN" and node.get("type") not in _ORDERS:
-        return
-    sides = list(children(node))
-    number = next((side for side in sides if _FIGURES.fullmatch(constant_text(side) or "")), None)
-    field = next((side for side in sides if side.get("class") == "FUNCTION" and name_of(side) in _FIELDS), None)
-    if number is not None and field is not None and types.get(id(field)) == "VARCHAR":
-        as_number = f"CAST({reader.shown(field)} AS DECIMAL(18, 6))"
-        reader.refuse(
-            f"{reader.shown(node)} compares texts, and as a text '10' is less than '9'",
-            f"compare numbers: {as_number}, and {constant_text(number)} without quotes",
-        )
-
-
-def _text_by_order(node: Node, types: dict[int, str]) -> Node | None:
-    """Return what takes the first or the last of texts, where that is what the node passes on."""
-    name = name_of(node) if node.get("class") == "FUNCTION" else ""
-    if name in _BY_ORDER and types.get(id(node)) in _TEXTS:
-        return node
-    if name in _CHOICES or node.get("class") == "CASE" or node.get("type") == "OPERATOR_COALESCE":
-        return next((found for child in children(node) if (found := _text_by_order(child, types))), None)
-    return None
-
-
-def _of_numbers(reader: Reader, node: Node, sql_type: str = "DECIMAL(18, 6)") -> str:
-    """Return a call that compares texts, comparing numbers instead."""
-    arguments = [f"CAST({reader.shown(each['expression'])} AS {sql_type})" for each in node["arguments"]]
-    return f"{name_of(node)}({', '.join(arguments)})"
 
 
 def _check_cast(reader: Reader, node: Node, types: dict[int, str]) -> None:
@@ -321,9 +286,7 @@ def _check_cast(reader: Reader, node: Node, types: dict[int, str]) -> None:
     source, target = (types[id(one)].rstrip("[]") for one in (node["child"], node))
     if scale_of(target) is None or source not in _TEXTS:
         return
-    if ordered := _text_by_order(node["child"], types):
-        why = f"{reader.shown(ordered)} compares texts, and as a text '10' is less than '9'"
-        reader.refuse(why, f"compare numbers: {_of_numbers(reader, ordered, target.replace(',', ', '))}")
+    check_cast_of_texts(reader, node["child"], types, target)
     if source == "JSON":
         reader.refuse(
             f"{reader.shown(node)} reads a JSON number through floating point",

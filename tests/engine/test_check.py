@@ -173,6 +173,15 @@ REFUSED_WHERES = [
     ("read_blob('/etc/passwd') IS NULL", "read_blob returns rows"),
     ("seq > sum(seq) OVER ()", "window function"),
     ("event_time > 5", "Cannot compare values of type TIMESTAMP"),
+    ("(payload->'$.a') > '5'", "compares texts, and as a text '10' is less than '9'"),
+    ("json_extract(payload, '$.a') <= '.5e1'", "compares texts"),
+    ("coalesce(trim(payload->>'$.a'), '0') > ' 5'", "compares texts"),
+    ("payload->>'$.a' > payload->>'$.b'", "compares texts"),
+    ("payload->>'$.a' > 5", "((payload ->> '$.a') > 5) takes a text for a number"),
+    ("payload->>'$.a' BETWEEN 1 AND 2.5", "takes a text for a number"),
+    ("(payload->>'$.a') + 1 = 2", "takes a text for a number"),
+    ("payload->>'$.a' + 1 = '2'", "->> binds after the operator to the right of it"),
+    ("payload->'$.a' > '5'", "-> binds after the operator to the right of it"),
 ]
 
 
@@ -190,6 +199,8 @@ def test_an_accepted_value_computes(value: str, tmp_path: Path) -> None:
     [
         "event_type = 'a' AND payload->>'$.x' IS NOT NULL",
         "(payload->>'$.b')::BOOLEAN",
+        "(payload->>'$.x')::VARCHAR <= (payload->>'$.x')::VARCHAR",
+        "payload->>'$.x' <> payload->>'$.y' OR payload->>'$.x' > '2026-01-01' OR true",
         "source SIMILAR TO 'a.*' OR source LIKE 'b%' OR event_type IN ('c', 'd')",
         "event_time >= TIMESTAMP '2026-01-01' AND date_trunc('day', event_time) <> DATE '2026-01-02'",
         "true",
@@ -227,6 +238,11 @@ def test_refused_wheres(where: str, reason: str) -> None:
         ("sum((payload->>'$.a')::DOUBLE * 2)", "sum((CAST((payload ->> '$.a') AS DECIMAL(18, 6)) * 2))"),
         ("max(payload->>'$.a')", "max(CAST((payload ->> '$.a') AS DECIMAL(18, 6)))"),
         ("max(payload->>'$.a')::HUGEINT", "max(CAST((payload ->> '$.a') AS HUGEINT))"),
+        ("max(payload->'$.a')::BIGINT", "max(CAST(payload ->> '$.a' AS BIGINT))"),
+        (
+            "max(greatest(payload->>'$.a', '5'))::BIGINT",
+            "max(greatest(CAST((payload ->> '$.a') AS BIGINT), CAST('5' AS BIGINT)))",
+        ),
         ("max(event_time)", "epoch_us(max(event_time))"),
         ("sum(seq) / 2", "(sum(seq) / 2)::DECIMAL(18, 6)"),
         ("bool_or(seq > 1)", "(bool_or(seq > 1))::INTEGER"),
