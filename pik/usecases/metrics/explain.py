@@ -307,6 +307,8 @@ class _Chain:
                 detail = _duplicates(self.states, at, after, left, self.right)
             elif cause == Cause.DEFINITION:
                 detail = f"computed with {pin(knowledge.metric)}; {self._defined(known.metric)}"
+                if at.value != after.value and not self.states.changed(at, after):
+                    detail += f", from the same {number_of(inputs_of(after.computed), 'event')}"
             elif at.value == after.value and not self.states.changed(at, after):
                 detail = ""
             elif cause == Cause.VERDICT:
