@@ -235,7 +235,9 @@ def conflicting(month: Month) -> None:
 
 
 def rejected(month: Month) -> None:
-    batch = month.ingest([*month.producer.some((5, 6), 4), {**month.producer.event("", day_start(5)), "source": ""}])
+    """A batch with a record that is no event, beside one event of each entity."""
+    some = [{**one, "entity_id": entity} for one, entity in zip(month.producer.some((5, 6), 4), ENTITIES, strict=True)]
+    batch = month.ingest([*some, {**month.producer.event("", day_start(5)), "source": ""}])
     month.planted.add(("rejects", "", "", batch))
 
 
