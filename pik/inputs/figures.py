@@ -1,33 +1,21 @@
-"""Numbers from outside: tables of a warehouse, a ledger or a dashboard, as CSV, TSV, Parquet or JSON lines.
-
-A number counts as it is written: its digits never pass through floating point. A Parquet column of DOUBLEs has no
-digits as written; each is the shortest decimal that reads back as the same double.
-"""
+"""Numbers from outside: tables of a warehouse, a ledger or a dashboard, whatever the format of their files."""
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
-from itertools import chain, islice
-from operator import itemgetter
-from typing import Any, BinaryIO, NamedTuple, cast
+from typing import Any, NamedTuple
 
 from pik.errors import InputError, Invalid, UsageError
-from pik.inputs.copies import seekable
-from pik.inputs.parquet_rows import MAGIC, open_parquet
-from pik.inputs.source import Source
+from pik.inputs.shapes import Shape, recognize
 from pik.model.calendar import Buckets
 from pik.model.identity import canonical_number
 from pik.model.instant import format_instant
 from pik.model.metric import ALL_ENTITIES, decimal_text
 
-READS = "what can be read: CSV, TSV, Parquet, and JSON with one object per line, plain or compressed"
+READS = "what can be read: CSV, TSV, Parquet, and JSON objects, one per line or in an array, plain or compressed"
 
 BUCKETS = ("bucket", "day", "date", "hour", "time", "timestamp", "period", "bucket_start", "event_date", "ds", "dt")
 ENTITIES = (
@@ -38,11 +26,10 @@ VALUES = ("value", "amount", "total", "sum", "count", "number")
 """Usual names of columns, the first that a file has is taken."""
 
 _METRIC = "metric"
-_PEEKED = 100  # records of JSON lines whose fields are the columns
-_BATCH = 8192  # rows of Parquet
 _DIGITS = 100  # of a number, at most; a DECIMAL holds 38
 _NUMBER = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d{1,2})?", re.ASCII)
-_UTF_16 = b"\xff\xfe", b"\xfe\xff"
+_MISSING = frozenset(("null", "\\n", "na", "n/a", "#n/a", "nan", "none", "nil", "-"))
+HEAD = 4096  # bytes by which a format is recognized
 _UNPRINTABLE = re.compile("[\0-\x1f\x7f\ud800-\udfff]")
 
 
@@ -78,7 +65,7 @@ class Columns:
 class Table:
     """An open file with a header. `read` yields the number of each row and its cells in these columns; what one row is
     called is `unit`. `digest` is the SHA-256 of the file, in hex. `approximate` are columns of floating point that have
-    been read, `other_metrics` counts the rows of metrics that were not asked for."""
+    been read, `other_metrics` counts the rows of metrics that were not asked for. `head` is the beginning of a text."""
 
     name: str
     header: Sequence[str]
@@ -87,6 +74,7 @@ class Table:
     digest: str = ""
     approximate: list[str] = field(default_factory=list)
     other_metrics: int = 0
+    head: bytes = b""
 
     def columns(
         self,
@@ -179,8 +167,8 @@ class Table:
             raise InputError(f"{self.name} has a header and no rows")
 
     def _entity(self, line: int, column: str | None, cell: Any) -> str:
-        if isinstance(cell, int | Decimal) and not isinstance(cell, bool) and cell == int(cell):
-            return canonical_number(str(cell))  # as events have it: 501 of 501.0
+        if isinstance(cell, int | Decimal | float) and not isinstance(cell, bool) and Decimal(cell).is_finite():
+            return canonical_number(repr(cell) if isinstance(cell, float) else str(cell))  # as events have it
         why = "the entity is empty" if cell in (None, "") else f"{str(cell)[:40]!r} cannot be an entity"
         if isinstance(cell, str) and (shown := cell.encode(errors="surrogateescape")) != cell.encode(errors="replace"):
             why = f"'{shown.decode(errors='backslashreplace')[:40]}' is not UTF-8"
@@ -196,10 +184,17 @@ class Table:
     def _column(self, what: str, named: str | None, usual: Sequence[str]) -> str:
         column = self._find((named,) if named else usual)
         if column is None:
+            self.expect_table()
             lacks = f"column {named!r} ({what})" if named else f"column with a usual name of the {what}"
             hint = "" if not usual else f"--key {what}=COLUMN names it"
             raise UsageError(f"{self.name} has no {lacks}; it has {self._shown}", hint=hint)
         return column
+
+    def expect_table(self) -> None:
+        """Raise InputError where the text looks like something else than a table."""
+        shape = recognize(self.head, self.name, whole=len(self.head) < HEAD, mapped=True) if self.head else None
+        if isinstance(shape, Shape):
+            raise shape.error(self.name, READS)
 
     def _find(self, names: Sequence[str]) -> str | None:
         """Return the column with the first of these names that there is, whatever its case. Raises UsageError where
@@ -224,7 +219,8 @@ def number_text(cell: Any) -> str | None:
         if not cell:
             return None
         if not _NUMBER.fullmatch(cell):
-            raise Invalid(f"{cell[:40]!r} is not a number such as -1234.50")
+            missing = "; the cell is empty where there is none" if cell.casefold() in _MISSING else ""
+            raise Invalid(f"'{cell[:40]}' is not a number such as -1234.50{missing}")
     elif isinstance(cell, bool) or not isinstance(cell, int | Decimal | float):
         raise Invalid(f"{str(cell)[:40]!r} is not a number")
     value = Decimal(repr(cell) if isinstance(cell, float) else cell)
@@ -251,142 +247,3 @@ def _bucket(cell: Any, metric: str, buckets: Buckets) -> int:
         why = f"{format_instant(instant)} is not the start of a bucket of {metric}; that is {that}"
         raise Invalid(why, field="bucket")
     return instant
-
-
-@contextmanager
-def open_table(source: Source) -> Iterator[Table]:
-    """Open a file of numbers, whatever its format. Raises InputError where it is none, or empty, and at the end where
-    it changed while it was read."""
-    with source.open() as first, first.repeatable() as opened:
-        digest = opened.digest()
-        with _table(opened.decompressed(), source) as table:
-            table.digest = digest
-            yield table
-        opened.expect_unchanged("run this again when nothing writes to it")
-
-
-@contextmanager
-def _table(stream: io.BufferedReader, source: Source) -> Iterator[Table]:
-    """Provide the table of an uncompressed stream."""
-    head = stream.peek(4096)[:4096]
-    if not head:
-        raise InputError(f"{source.name} is empty", hint=READS)
-    if head.startswith(MAGIC):
-        with seekable(stream) as file:
-            yield _parquet(file, source.name)
-        return
-    if head.startswith(_UTF_16):
-        raise InputError(f"{source.name} is UTF-16", hint="iconv -f UTF-16 -t UTF-8 makes UTF-8 of it")
-    if b"\0" in head or head.startswith((b"PK\x03\x04", b"Obj\x01", b"ORC")):
-        raise InputError(f"{source.name} is a binary file, not a table of numbers", hint=READS)
-    text = io.TextIOWrapper(cast(BinaryIO, stream), encoding="utf-8-sig", errors="surrogateescape", newline="")
-    try:
-        begin = head.removeprefix(b"\xef\xbb\xbf").lstrip()
-        if begin.startswith(b"["):
-            raise InputError(f"{source.name} is a JSON array", hint=f"jq -c '.[]' makes JSON lines of it; {READS}")
-        yield _json_lines(text, source.name) if begin.startswith(b"{") else _csv(text, source.name)
-    finally:
-        text.detach()
-
-
-def _csv(text: io.TextIOWrapper, name: str) -> Table:
-    line = next((line for line in text if line.strip()), "")
-    outside = re.sub(r'"[^"]*"', "", line)
-    delimiter = max("\t,;|", key=outside.count)
-    lines = csv.reader(chain([line], text), delimiter=delimiter, strict=True)
-    skipped = 0
-
-    def rows() -> Iterator[tuple[int, list[str]]]:
-        try:
-            for row in lines:
-                yield lines.line_num + skipped, row
-        except csv.Error as error:
-            raise InputError(f"{name}, line {lines.line_num:,}: it is not CSV: {error}") from None
-
-    found = rows()
-    header = [column.strip() for column in next(found, (0, []))[1]]
-    if not header:
-        raise InputError(f"{name} is empty", hint=READS)
-
-    def read(columns: Sequence[str]) -> Iterator[tuple[int, Sequence[str]]]:
-        cells = itemgetter(*map(header.index, columns))
-        width = len(header)
-        for number, row in found:
-            if len(row) == width:
-                yield number, cells(row)
-            elif row:
-                raise InputError(f"{name}, line {number:,}: it has {len(row)} cells, the header has {width}")
-
-    return Table(name, header, read)
-
-
-def _json_lines(text: io.TextIOWrapper, name: str) -> Table:
-    decoder = json.JSONDecoder(parse_float=Decimal, parse_int=Decimal, parse_constant=Decimal)
-
-    def records() -> Iterator[tuple[int, dict[str, Any]]]:
-        for number, line in enumerate(text, start=1):
-            if line.strip():
-                try:
-                    record = decoder.decode(line)
-                except (ValueError, ArithmeticError, RecursionError) as error:
-                    raise InputError(f"{name}, line {number:,}: it is not JSON: {error}") from None
-                if not isinstance(record, dict):
-                    raise InputError(f"{name}, line {number:,}: it is not a JSON object", hint=READS)
-                yield number, record
-
-    found = records()
-    first = list(islice(found, _PEEKED))
-    header = list(dict.fromkeys(key for _, record in first for key in record))
-
-    def read(columns: Sequence[str]) -> Iterator[tuple[int, Sequence[Any]]]:
-        for number, record in chain(first, found):
-            yield number, [record.get(column) for column in columns]
-
-    return Table(name, header, read)
-
-
-def _parquet(file: BinaryIO, name: str) -> Table:
-    import pyarrow as pa
-
-    opened = open_parquet(file, name, coerce_int96_timestamp_unit="us")  # as nanoseconds the year 9999 is 1816
-    schema = opened.schema_arrow
-    table = Table(name, schema.names, lambda _: iter(()), unit="row")
-
-    def cells(column: str, values: Any, is_bucket: bool) -> list[Any]:
-        kind = values.type
-        if pa.types.is_dictionary(kind):
-            values, kind = values.cast(kind.value_type), kind.value_type
-        text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
-        if is_bucket and pa.types.is_date(kind):
-            values = values.cast(pa.date32()).cast(pa.string())
-        elif is_bucket and pa.types.is_timestamp(kind):
-            try:
-                values = values.cast(pa.timestamp("ns", getattr(kind, "tz", None))).cast(pa.int64())
-            except pa.ArrowInvalid:  # one does not fit: the error about its text names the row
-                values = values.cast(pa.string())
-        elif is_bucket and not text:
-            raise InputError(f"{name}: column {column} is {kind}, not a date, a timestamp or a text")
-        elif pa.types.is_float64(kind):
-            if column not in table.approximate:
-                table.approximate.append(column)
-        elif not (text or pa.types.is_integer(kind) or pa.types.is_decimal(kind) or pa.types.is_null(kind)):
-            raise InputError(
-                f"{name}: column {column} is {kind}, whose digits are not exact numbers",
-                hint="cast it to DECIMAL, BIGINT or text where the file is written",
-            )
-        found: list[Any] = values.to_pylist()
-        return found
-
-    def read(columns: Sequence[str]) -> Iterator[tuple[int, Sequence[Any]]]:
-        number = 0
-        try:
-            for batch in opened.iter_batches(_BATCH, columns=list(dict.fromkeys(columns))):
-                parts = [cells(column, batch.column(column), place == 0) for place, column in enumerate(columns)]
-                for row in zip(*parts, strict=True):
-                    number += 1
-                    yield number, row
-        except (pa.ArrowException, OSError) as error:
-            raise InputError(f"{name}, after row {number:,}: it cannot be read as Parquet: {error}") from None
-
-    table.read = read
-    return table

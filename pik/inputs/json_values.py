@@ -248,9 +248,11 @@ class _Elements(_Values):
         rest = self._buffer[self._scanned :]
         while not rest.strip() and (data := self._stream.read(READ)):
             rest = data
-        if rest.strip():
-            hint = "one array per file, or one value after the other"
-            raise InputError(f"{self._name} continues after its JSON array", hint=hint)
+        if rest := rest.strip():
+            shown = rest.partition(b"\n")[0][:40].decode(errors="replace")
+            several = "an ingest with --records '[]' reads arrays that follow each other"
+            what = f"{self._name} continues after its JSON array with {shown}"
+            raise InputError(what, hint=several if rest.startswith(b"[") else READS)
 
 
 def _patterns(parts: tuple[bytes, bytes]) -> tuple[re.Pattern[bytes], re.Pattern[bytes]]:

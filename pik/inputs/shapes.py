@@ -62,13 +62,18 @@ class Shape:
     what: str
     hint: str
 
-    def error(self, name: str) -> InputError:
-        """Return the error for the input of that name."""
+    def error(self, name: str, otherwise: str = "") -> InputError:
+        """Return the error for the input of that name. For one that is not to be ingested, the hint is the command that
+        converts it, or `otherwise`."""
         typed = typed_name(name)
         unpacked = _UNPACKED.get(name.rpartition(".")[2].lower())
         if unpacked and "pik ingest {file}" not in self.hint:  # another program reads it first
             typed = f"<({unpacked} {typed})"
         hint = self.hint.replace("{file}", typed)
+        if otherwise:
+            before, ingested, _ = hint.partition(" | pik ")
+            is_of_ingest = any(option in hint for option in ("pik ingest", "--map", "--encoding"))
+            hint = before if ingested else otherwise if is_of_ingest else hint
         return InputError(f"{name} cannot be read: it looks like {self.what}", hint=hint)
 
 

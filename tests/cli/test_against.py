@@ -193,6 +193,10 @@ def test_an_entity_that_is_a_number_has_the_text_that_events_have(pik: Callable[
     ledger = "".join(f'{{"day":"2026-01-01","id":{one}.0,"event_count":1}}\n' for one in numbers)
     result, found = against(pik, ledger, "--metric", "event_count", name="l.jsonl")
     assert (result.code, found["compared"]) == (0, 2)
+    columns = {"day": ["2026-01-01"], "id": pa.array([501], pa.float64()), "event_count": [1]}
+    parquet.write_table(pa.table(columns), "l.parquet")
+    result, found = against(pik, Path("l.parquet").read_bytes(), "--entity", "501", name="l.parquet")
+    assert (result.code, found["compared"]) == (0, 1)
 
 
 @pytest.mark.parametrize("old", [False, True], ids=["64 bits", "96 bits"])
@@ -267,8 +271,14 @@ hour,entity,total
         ("day,entity,revenue\n2026-01-01,caf\udce9,1\n", "line 2: entity: 'caf\\xe9' is not UTF-8"),
         ("PK\x03\x04rest", "is a binary file"),
         ("\udcff\udcfed\0a\0", "is UTF-16"),
-        ('[{"day": 1}]', "is a JSON array"),
-        ('{"day": "2026-01-01", "entity": "a", "revenue": 1}\n{"day": \n', "line 2: it is not JSON"),
+        ('[{"entity": 1}]', "has no column with a usual name of the bucket"),
+        ('[{"day": "2026-01-01", "entity": "a", "revenue": 1}, {"day" 1}]', "record 2: the record is not JSON"),
+        ('[{"day": "2026-01-01", "entity": "a", "revenue": 1},', "ends inside its JSON array"),
+        ('{"day": "2026-01-01", "entity": "a", "revenue": 1}\n{"day": \n', "line 2: the line is not JSON"),
+        ('{"day": "2026-01-01", "entity": "a", "revenue": 1},\n' * 2, "JSON lines with a comma after each"),
+        ("day,entity,revenue\n2026-01-01,a,N/A\n", "'N/A' is not a number such as -1234.50; the cell is empty where"),
+        ("sep=,\nday,entity,revenue\n2026-01-01,a,1\n", "looks like CSV after 1 other line"),
+        (" day | entity | revenue \n-----+--------+---------\n 1 | a | 1\n", "looks like a table drawn for people"),
         ('{"day": "2026-01-01", "entity": "a", "revenue": true}\n', "line 1: revenue: 'True' is not a number"),
     ],
 )  # fmt: skip
@@ -278,9 +288,21 @@ def test_what_cannot_be_read_is_an_error_that_names_the_line(shop: Callable[...,
         text = text.replace("1,1,1", "1,1")
     result, _ = against(shop, text)
     assert (result.code, result.out) == (2, "")
-    error = json.loads(result.err)["error"]
-    assert message in error
-    assert "ledger.csv" in error
+    error = json.loads(result.err)
+    assert message in error["error"]
+    assert "ledger.csv" in error["error"]
+    assert "pik ingest" not in (error.get("hint") or "")  # it is not to be ingested
+
+
+@pytest.mark.parametrize(("around", "between"), [("[]", ",\n"), ("", " "), ("", "\n\n")])
+def test_json_is_read_however_it_is_laid_out(shop: Callable[..., Any], around: str, between: str) -> None:
+    record = '{"day":\n"2026-01-01", "entity": ENTITY, "revenue": 1234567890123456789.125}'
+    rows = [record.replace("ENTITY", entity) for entity in ('"a"', "1.10", "5.0")]
+    result, _ = against(shop, around[:1] + between.join(rows) + around[1:], name="ledger.json")
+    assert result.code == 1
+    listed = json.loads(result.out, parse_float=str)["differences"]
+    found = {row["entity_id"]: row["current"] for row in listed if row["current"] is not None}
+    assert found == dict.fromkeys(("a", "1.1", "5"), "1234567890123456789.125")
 
 
 def test_wrong_options_are_usage_errors(shop: Callable[..., Any]) -> None:

@@ -89,7 +89,7 @@ def file_numbers(
     NothingSelected where nothing is in scope, NotFound for an unknown metric. Rows of metrics over all entities have
     none; with `entities` they are left out.
     """
-    from pik.inputs.figures import open_table  # imports csv, gzip and what reads inputs
+    from pik.inputs.figure_files import open_table  # imports csv, gzip and what reads inputs
 
     known = {one.name: one for one in definitions(store, engine, scenario, metrics or list(request.values))}
     of_entities(list(known.values()), entities)

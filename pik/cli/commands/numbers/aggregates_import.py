@@ -38,7 +38,7 @@ __all__ = ["aggregates"]
 )
 def import_(
     cli: Context,
-    file: Annotated[str, argument("FILE", "CSV, TSV, Parquet or JSON lines, plain or compressed; - is stdin.")],
+    file: Annotated[str, argument("FILE", "CSV, TSV, Parquet or JSON, plain or compressed; - is stdin.")],
     metric: Annotated[str, option("--metric NAME", "The metric whose values the numbers are.")],
     key: Annotated[
         list[str] | None,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 AgainstFile = Annotated[
     str | None,
-    option("--against FILE", "Compare with the numbers of this file (CSV, TSV, Parquet, JSON lines; - is stdin)."),
+    option("--against FILE", "Compare with the numbers of this file (CSV, TSV, Parquet, JSON; - is stdin)."),
 ]
 Key = Annotated[
     list[str] | None,
