@@ -280,7 +280,25 @@ def _prefixed(filled: list[str]) -> Layout | Shape | None:
     parts = [line.partition("\t") for line in filled]
     if all(tab and (value.strip() in _NO_VALUE or _object(value) is not None) for _, tab, value in parts):
         return Layout(InputFormat.KCAT)
-    return Shape("a key or a time and then JSON on each line", "sed 's/^[^{]*//' {file} | pik ingest -")
+    return Shape("a key or a time and then JSON on each line", _of_prefixed(filled))
+
+
+def _of_prefixed(filled: list[str]) -> str:
+    """Return the command that reads what is before the JSON too, unless the JSON has all that an event needs."""
+    first, before = _object(filled[0][filled[0].find("{") :]) or {}, ""
+    if first.keys() >= set(REQUIRED):
+        return "sed 's/^[^{]*//' {file} | pik ingest -"
+    has_time = all(_TIMED.match(line) for line in filled)
+    if has_time:
+        before = r"(?P<time>\d{4}-\d\d-\d\d[T ]\S+)\s+"
+    words = ["--pattern", before + r"(?P<before>[^{]*)(?P<value>.*)"]
+    known = {"event_time": "time" if has_time else "COLUMN", "payload": "parse_json(value)"}
+    for field in REQUIRED:
+        words += ["--map", f"{field}={f'parse_json(value).{field}' if field in first else known.get(field, 'COLUMN')}"]
+    return command("ingest", *words) + " {file}"
+
+
+_TIMED = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\S+\s")
 
 
 _CONSUMED = re.compile(r"(CreateTime|LogAppendTime):-?\d+\t")
@@ -296,8 +314,9 @@ _NO_VALUE = frozenset(("", "null", "NULL"))
 def _table(text: str, name: str, whole: bool) -> Layout | Shape | None:
     """Recognize rows of as many cells: a header and a row, or three rows; and any text that is named .csv or .tsv."""
     delimiter = None if text.startswith(_SEP) else delimiter_of(text, whole=whole)
-    if delimiter is not None:
-        first, *others = head_rows(text, delimiter, whole=whole)
+    rows = head_rows(text, delimiter, whole=whole) if delimiter else []
+    if delimiter is not None and any(any(row[1:]) for row in rows):  # others are statements, of SQL or of C
+        first, *others = rows
         if "\n" not in text and "\r" in text.rstrip():
             return Shape(f"{_format(delimiter)} whose lines end in a carriage return alone", WITH_LINE_FEEDS + _MAPS)
         if is_header(first):
@@ -347,11 +366,15 @@ def _log(filled: list[str]) -> Layout | Shape | None:
     """Recognize lines of text: of logs, of words in columns, and plain ones."""
     if len(filled) > 1 and all(_LOGFMT.fullmatch(line.strip()) for line in filled[:20]):
         return Shape("logfmt", f"jq -Rc '{_PAIRS}' {{file}} | pik ingest -" + _MAPS)
+    if len(filled) > 1 and all(_GRON.fullmatch(line.strip()) for line in filled[:20]):
+        return Shape("what gron prints", "gron --ungron {file} | pik ingest -")
     if is_spaced_table(filled):
         return table(" ")
     found = log_shape(filled) or plain_lines(filled)
     return found and Shape(*found)
 
+
+_GRON = re.compile(r"json[.\[\w\]\"-]* = .*;")
 
 _LOGFMT = re.compile(r'[^\s="{]+=(?:"(?:[^"\\]|\\.)*"|[^\s"]*)(?:\s+[^\s="{]+=(?:"(?:[^"\\]|\\.)*"|[^\s"]*))+')
 

@@ -32,9 +32,18 @@ SORTED_IN_MEMORY = 50_000
 
 def remedy(error: OSError, otherwise: str) -> str:
     """Return the hint for an error of the system: `otherwise`, unless its number tells what is the matter."""
-    if error.errno in (errno.EMFILE, errno.ENFILE):
-        return "allow more open files, then run the same command again: ulimit -n 1024"
-    return otherwise
+    return _REMEDIES.get(error.errno or 0, otherwise)
+
+
+_REMEDIES = {
+    **dict.fromkeys(
+        (errno.EMFILE, errno.ENFILE), "allow more open files, then run the same command again: ulimit -n 1024"
+    ),
+    errno.ELOOP: "a link in that path leads back to itself",
+    errno.ENAMETOOLONG: "a name in that path is too long for the file system",
+    errno.ENOTDIR: "a part of that path is a file, not a directory",
+    errno.EIO: "the disk, or the connection to it, does not work",
+}
 
 
 class Spool(Generic[Item]):

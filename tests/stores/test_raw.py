@@ -86,3 +86,14 @@ def test_a_limit_of_open_files_is_not_taken_for_a_full_disk(tmp_path: Path, monk
     with pytest.raises(StoreError, match="Too many open files") as error:
         LocalRaw(tmp_path).create("raw/x", b"x")
     assert error.value.hint == "allow more open files, then run the same command again: ulimit -n 1024"
+
+
+def test_a_path_that_cannot_be_followed_is_not_taken_for_missing_access_or_room(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "file").touch()
+    with pytest.raises(StoreError, match="cannot read") as error:
+        open_local(tmp_path / "loop")
+    assert error.value.hint == "a link in that path leads back to itself"
+    with pytest.raises(StoreError, match="cannot create a store") as error:
+        open_local(tmp_path / "file" / "store", create=True)
+    assert error.value.hint == "a part of that path is a file, not a directory"

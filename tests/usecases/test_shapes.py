@@ -93,6 +93,22 @@ def table(delimiter: str = ",") -> str:
         ('level=info msg="a b" n=1\nlevel=warn msg=c\n', "logfmt", "jq -Rc"),
         ("".join(f"2026-03-02 INFO {json.dumps(event)}\n" for event in EVENTS), "a key or a time and then JSON", "sed"),
         (
+            '2026-03-02T10:00:00.5Z {"user": "a"}\n2026-03-02T10:00:01Z {"user": "b"}\n',
+            "a key or a time and then JSON",
+            """--map event_time=time --map 'payload=parse_json(value)' """,
+        ),
+        (
+            'k-1 {"entity_id": "a"}\nk-2 {"entity_id": "b"}\n',
+            "a key or a time and then JSON",
+            """--pattern '(?P<before>[^{{]*)(?P<value>.*)' --map source=COLUMN""",
+        ),
+        ('json[0].id = "a";\njson[0].at = "b";\njson[1].id = "c";\n', "what gron prints", "gron --ungron"),
+        (
+            "INSERT INTO t VALUES (1);\nUPDATE t SET a = 2;\nUPDATE t SET a = 1;\n",
+            "lines of text, not JSON",
+            "--pattern",
+        ),
+        (
             "".join(f"CreateTime:177243930412{n}\tu-7\t{json.dumps(event)}\n" for n, event in enumerate(EVENTS)),
             "what kafka-console-consumer prints",
             "--map entity_id=key --map event_time=ts --time-format epoch_ms ",

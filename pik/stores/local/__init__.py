@@ -20,7 +20,7 @@ import msgspec
 from pik.errors import NotFound, StoreError, command
 from pik.ports.store import Store
 from pik.rawlog.replacements import ReplacingRaw
-from pik.runtime.storage import sync, sync_directory
+from pik.runtime.storage import remedy, sync, sync_directory
 from pik.stores import FORMAT, expect_format
 from pik.stores.local.access import inherit, make_directory
 from pik.stores.local.aggregates import LocalAggregates
@@ -80,7 +80,7 @@ def _marker(path: Path, created: Marker | None) -> Marker:
         ) from None
     except OSError as error:
         raise StoreError(
-            f"cannot read {file}: {error.strerror}", hint="look at the permissions of its directory"
+            f"cannot read {file}: {error.strerror}", hint=remedy(error, "look at the permissions of its directory")
         ) from None
     except (msgspec.MsgspecError, UnicodeDecodeError):
         raise StoreError(
@@ -118,7 +118,7 @@ def _create(path: Path, marker: Marker) -> None:
     except OSError as error:
         raise StoreError(
             f"cannot create a store at {path}: {error.strerror}",
-            hint=f"make room or get write access to {path.parent}, or: --store DIR, somewhere else",
+            hint=remedy(error, f"make room or get write access to {path.parent}, or: --store DIR, somewhere else"),
         ) from None
 
 

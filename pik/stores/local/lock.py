@@ -17,6 +17,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from pik.errors import Busy, StoreError
+from pik.runtime.storage import remedy
 from pik.stores.local.access import make_file, read_only_error
 
 _PATIENCE = 0.3  # seconds; testing whether a lock is held holds it for a moment
@@ -101,7 +102,7 @@ def _handle(path: Path) -> int:
             if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM) or not os.access(path, os.R_OK):
                 raise StoreError(
                     f"cannot use the lock file {path}: {error.strerror}",
-                    hint="look at the permissions of its directory",
+                    hint=remedy(error, "look at the permissions of its directory"),
                 ) from None
             _handles[path] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     return _handles[path]
