@@ -283,3 +283,23 @@ def test_a_wrong_side_of_an_explanation_is_an_error(
 ) -> None:
     result = shop("explain", *PLACE, *options)
     assert (result.code, message in result.err) == (code, True), result.err
+
+
+def test_a_correction_that_gives_the_number_and_reaches_further_says_how_to_narrow_it(
+    pik: Callable[..., Any], tmp_path: Path
+) -> None:
+    again = line("2", 1).replace(":00:00Z", ":00:02Z")
+    (tmp_path / "all.jsonl").write_text(
+        line("2", 1) + again + line("5", 3) + (line("2", 1) + again).replace("-01T", "-02T")
+    )
+    (tmp_path / "m.toml").write_text(METRIC)
+    pik("ingest", "all.jsonl")
+    pik("metrics", "apply", "m.toml")
+    pik("replay", "--all", "--promote", "--yes")
+    result = pik("explain", *PLACE, "--expect", "7")
+    narrowed = "entity=a,from=2026-01-01T00:00:00Z,to=2026-01-02T00:00:00Z"
+    assert f"for this value alone append ,{narrowed}\n" in result.err
+    assert "pik correct --assume without=suspects,source=web --reason" in " ".join(result.out.split())
+    for appended, events in (("", 2), (f",{narrowed}", 1)):
+        words = ("--assume", f"without=suspects,source=web{appended}", "--reason", "r", "--dry-run", "--format", "json")
+        assert json.loads(pik("correct", *words).out)["corrections"][0]["events"] == events

@@ -27,7 +27,7 @@ from pik.cli.commands.numbers.sides import (
     scenario_of,
     uncertain,
 )
-from pik.cli.commands.numbers.tried import EXPECTED, TRIED, Expect, next_of, off_by, trials_note, try_number
+from pik.cli.commands.numbers.tried import EXPECTED, TRIED, Expect, next_of, off_by, trials_notes, try_number
 from pik.cli.context import Context
 from pik.cli.document import NEXT, Column, Field, Object, Rows, Schema, or_null
 from pik.cli.options import argument, option
@@ -196,7 +196,7 @@ def explain(
         **{name: getattr(trials, name, None) for name in ("tried", "failed", "not_tried")},
         next=_lines(_next(found, metric, trials, assume or ()), commands_of(found, disputed)),
     )
-    if note := trials_note(trials):
+    for note in trials_notes(found, trials):
         cli.note(note)
     for missing in (*uncertain(before, after), *not_recorded(found.scenario.assumptions)):
         cli.note(missing)

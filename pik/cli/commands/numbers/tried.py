@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +12,7 @@ from pik.cli.options import option
 from pik.cli.values import Count
 from pik.errors import command
 from pik.model.instant import format_instant
+from pik.model.scenario import CountedConflict, Criteria, WithoutSuspects
 
 if TYPE_CHECKING:
     from pik.ports.engine import Engine
@@ -62,11 +63,19 @@ def next_of(found: Explanation, trials: Trials, assume: Sequence[str]) -> str | 
     return for_good(first.assumed, [*assume, *first.typed]) if first.is_correctable else None
 
 
-def trials_note(trials: Trials | None) -> str | None:
-    """Return what is to be said of several scenarios that give the number."""
-    if trials is None or len(trials.met) < 2:
-        return None
-    return f"{len(trials.met)} scenarios give the number; raw cannot tell which one is true, the producer can"
+def trials_notes(found: Explanation, trials: Trials | None) -> Iterator[str]:
+    """Yield what is to be said of several scenarios that give the number, and of a correction that reaches further than
+    the value that was asked about."""
+    if trials is None or not trials.met:
+        return
+    if len(trials.met) > 1:
+        yield f"{len(trials.met)} scenarios give the number; raw cannot tell which one is true, the producer can"
+    first = trials.met[0]
+    if first.is_correctable and any(
+        isinstance(one, CountedConflict | WithoutSuspects) for one in first.assumed.assumptions
+    ):
+        only = Criteria(entity=found.entity_id or None, window=found.metric.buckets.around(found.bucket))
+        yield f"the correction reaches further than this value, see its plan; for this value alone append ,{only}"
 
 
 _ONLY = "with `--expect`, or a file on the left"
