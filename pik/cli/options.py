@@ -91,9 +91,6 @@ Via = Annotated[
 ]
 
 
-API_KNOWS_THE_CALLER = "the stack records the caller of its API; leave it out"
-
-
 LEFT_OUT = Field(
     "metrics_left_out",
     list[str] | None,
@@ -121,6 +118,16 @@ def note_left_out(cli: Context, names: Sequence[str]) -> None:
 def first_rows(rows: Iterator[_Row], limit: int | None) -> tuple[Iterator[_Row], Callable[[], bool]]:
     """Return the first `limit` rows, and what tells, once they have been read, whether there are more."""
     return islice(rows, limit), lambda: limit is not None and next(rows, None) is not None
+
+
+def no_actor(cli: Context) -> Mapping[str, tuple[bool, str]]:
+    """Return, for `unknown_to_the_api`, that `--via api` takes no actor, from wherever it is given."""
+    caller = "the stack records the caller of its API"
+    given = cli.actor_option is not None
+    return {
+        "--actor": (given, f"{caller}; leave it out"),
+        "PIK_ACTOR": (not given and cli.settings.actor is not None, f"{caller}; unset PIK_ACTOR for this command"),
+    }
 
 
 def unknown_to_the_api(given: Mapping[str, tuple[bool, str]]) -> None:

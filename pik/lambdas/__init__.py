@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from aws_lambda_powertools import Logger, Metrics
 
-from pik.errors import Invalid, NotFound, PikError
+from pik.errors import Invalid, NotFound, NotHeld, PikError
 from pik.ports.remote import ApiError
 
 if TYPE_CHECKING:
@@ -123,6 +123,16 @@ def respond(status: int, document: Any) -> Response:
     }
 
 
+def _status(error: PikError) -> int:
+    match error:
+        case NotHeld():
+            return 410
+        case NotFound():
+            return 404
+        case _:
+            return 400 if error.exit_code == 2 else 503
+
+
 def http_handler(handler: Handler) -> Handler:
     """Decorate a handler so that its errors become responses; an unexpected one becomes 500, and is logged."""
 
@@ -131,7 +141,7 @@ def http_handler(handler: Handler) -> Handler:
         try:
             return handler(event, context)
         except PikError as error:
-            status = 404 if isinstance(error, NotFound) else 400 if error.exit_code == 2 else 503
+            status = _status(error)
             if status >= 500:
                 logger.error("refused", extra={"reason": error.message})
             return respond(status, ApiError(error.message, error.field if isinstance(error, Invalid) else ""))

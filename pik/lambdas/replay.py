@@ -27,7 +27,15 @@ from pik.ports.store import Store
 from pik.rawlog.gathering import TooMuch
 from pik.usecases.metrics.computation import widest
 from pik.usecases.replay.execute import enqueue_tasks
-from pik.usecases.replay.plan import expect_events, left_out_of, limited, plan_replay, replayable, start
+from pik.usecases.replay.plan import (
+    expect_possible_work,
+    expect_work,
+    left_out_of,
+    limited,
+    plan_replay,
+    replayable,
+    start,
+)
 
 COUNTED_AT_MOST = 200_000
 """Raw lines that are read to count what a request selects. More would take longer than API Gateway waits."""
@@ -184,7 +192,7 @@ class Later(msgspec.Struct, forbid_unknown_fields=True):
 @metrics.log_metrics
 @logger.inject_lambda_context(clear_state=True)
 def handler(event: Event, context: Any) -> Response | None:
-    """Return 200 with a planned run, 202 with one that another call of this function plans, 400, or 404."""
+    """Return 200 with a planned run, 202 with one that another call of this function plans, or 400, 404 or 410."""
     if LATER in event:
         _plan(msgspec.convert(event[LATER], Later))
         return None
@@ -215,14 +223,16 @@ def _plan_now(store: Store, request: RunRequest, limit: int | None, actor: str, 
         request = limited(store, engine, request, limit, COUNTED_AT_MOST)
     plan = plan_replay(store, engine, request, time.time_ns(), actor=actor, at_most=COUNTED_AT_MOST)
     run, sent = plan.run, 0
+    run_id = None if dry_run else run.run_id
+    expect_work(store, run)
     if not dry_run:
         start(store, plan)
         sent = _enqueue(store, run.run_id, plan.tasks)
-    logger.info("replay", extra={"run_id": run.run_id, "entity_id": request.entities[0], "sent": sent})
+    logger.info("replay", extra={"run_id": run_id, "entity_id": request.entities[0], "sent": sent})
     return respond(
         200,
         _planned(
-            run.run_id,
+            run_id,
             request,
             run.effective,
             left_out=left_out_of(store, request),
@@ -242,9 +252,9 @@ def _plan_later(store: Store, request: RunRequest, limit: int | None, actor: str
             field="limit",
         )
     effective = widest(request.window, replayable(store, request))
-    expect_events(store)
-    run_id = new_id()
-    if not dry_run:
+    expect_possible_work(store, request)
+    run_id = None if dry_run else new_id()
+    if run_id is not None:
         lambdas.call_again(msgspec.to_builtins({LATER: Later(run_id, request, actor)}))
     logger.info("replay later", extra={"run_id": run_id, "entity_id": request.entities[0]})
     return respond(
@@ -277,7 +287,7 @@ def _enqueue(store: Store, run_id: str, tasks: Iterable[Task] | None = None) -> 
 
 
 def _planned(
-    run_id: str,
+    run_id: str | None,
     request: RunRequest,
     effective: Window,
     *,

@@ -205,7 +205,7 @@ class ApiError(msgspec.Struct, frozen=True, omit_defaults=True):
 class PlannedRun(msgspec.Struct, frozen=True, kw_only=True):
     """A run that was begun; its counts are null where it is planned later."""
 
-    run_id: Ulid
+    run_id: Annotated[Ulid | None, Meta(description="null in a dry run, which begins none")]
     entity_id: str
     start_time: Time
     end_time: Annotated[Time, Meta(description="As requested, or with truncated where the limit cut")]
@@ -224,7 +224,7 @@ class PlannedRun(msgspec.Struct, frozen=True, kw_only=True):
     def run(self, request: RunRequest, created_at: int) -> Run:
         """Return the run of this request as it was planned."""
         return Run(
-            run_id=self.run_id,
+            run_id=self.run_id or "",
             request=request,
             state=RunState.PLANNED,
             created_at=created_at,

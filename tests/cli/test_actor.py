@@ -93,7 +93,11 @@ def test_an_actor_that_is_no_name_is_refused_and_nothing_is_done(pik, tmp_path, 
 
 
 @pytest.mark.parametrize("command", [("ingest", "events.jsonl"), ("replay", "--entity", "a", "--since", "1d")])
-def test_the_api_takes_no_actor(pik, tmp_path, command):
+def test_the_api_takes_no_actor(pik, tmp_path, monkeypatch, command):
     (tmp_path / "events.jsonl").write_text(json.dumps({**EVENT, "payload": {"v": 1}}))
     refused = pik(*command, "--via", "api", "--store", "aws://pik", "--actor", "ana")
     assert (refused.code, "--actor does not go with --via api" in refused.err) == (2, True)
+    monkeypatch.setenv("PIK_ACTOR", "ana")
+    refused = pik(*command, "--via", "api", "--store", "aws://pik")
+    assert (refused.code, "PIK_ACTOR does not go with --via api" in refused.err) == (2, True)
+    assert "unset PIK_ACTOR" in refused.err

@@ -520,7 +520,8 @@ def test_a_dry_run_of_a_replay_begins_none(pik, gateway, some_days, tmp_path, mo
     direct = pik("replay", "--entity", "e", *WINDOW, "--dry-run", "--store", tmp_path / "deployed", "--format", "json")
     expected = direct.json()
     del expected["entities_without_value"]  # only who reads the store can tell
-    assert {**said, "run_id": ""} == {**expected, "run_id": "", "actor": None}
+    assert said == {**expected, "actor": None}
+    assert "run_id" not in said
     assert list(gateway.store.runs.newest_first()) == []
     monkeypatch.setattr(replaying, "COUNTED_AT_MOST", 1)
     assert_an_error_with_a_hint(
@@ -566,11 +567,27 @@ def test_looking_at_a_run_is_tried_again(pik, gateway, some_days) -> None:
     assert pik("replay", "--entity", "e", *WINDOW, *VIA).json()["state"] == "COMPLETED"
 
 
-@pytest.mark.parametrize(("options", "said"), [(("--metric", "none"), "there is no metric 'none'")])
-def test_what_the_api_refuses_is_reported(pik, gateway, some_days, options, said) -> None:
-    result = pik("replay", "--entity", "e", *WINDOW, *options, *VIA)
-    assert result.code == 4
-    assert said in result.err
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--entity", "e", "--metric", "none"), "there is no metric 'none'"),
+        (("--entity", "E"), "nothing to replay: there is neither an event nor a current value of 'E' in [2026-01-30"),
+        (("--entity", "E", "--dry-run"), "nothing to replay: there is neither an event nor a current value of 'E'"),
+    ],
+)
+def test_what_selects_nothing_is_refused_like_by_a_direct_replay(pik, gateway, some_days, options, said) -> None:
+    for store in (VIA, ("--store", gateway.store.url)):
+        result = pik("replay", *WINDOW, *options, *store)
+        assert (result.code, said in result.err) == (2, True), result.err
+    assert list(gateway.store.runs.newest_first()) == []
+
+
+def test_a_run_planned_later_that_found_nothing_is_no_success(pik, gateway, some_days, monkeypatch) -> None:
+    monkeypatch.setattr(replaying, "DAYS_AT_MOST", 1)
+    monkeypatch.setattr(replaying, "expect_possible_work", lambda *_: None)  # as where a frame spans the name
+    monkeypatch.setattr(lambdas, "call_again", lambda later: replaying.handler(json.loads(json.dumps(later)), CONTEXT))
+    result = pik("replay", "--entity", "E", *WINDOW, *VIA)
+    assert (result.code, "computed no value: there is neither a current one nor" in result.err) == (2, True)
 
 
 def test_promise_3_what_came_through_the_api_is_rebuilt(pik, gateway, some_days) -> None:

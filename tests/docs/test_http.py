@@ -21,8 +21,8 @@ def test_the_commands_print_what_it_says(tmp_path: Path, monkeypatch: pytest.Mon
     (tmp_path / "shell").mkdir()
     with serving(store) as gateway:
         environment = {
-            "API_URL": gateway.url,
             "PIK_API_URL": gateway.url,
+            "PIK_ACTOR": "",
             "AWS_REGION": REGION,
             "AWS_ACCESS_KEY_ID": str(CREDENTIALS.access_key),
             "AWS_SECRET_ACCESS_KEY": str(CREDENTIALS.secret_key),

@@ -136,8 +136,29 @@ def test_a_large_window_that_is_tried_only_runs_not(store, later, monkeypatch) -
 def test_a_replay_that_is_tried_only_sends_nothing(store) -> None:
     some_days(store)
     answer = post(replay.handler, asked(dry_run=True))[1]
-    assert (answer["scanned"], answer["tasks"], answer["sent"]) == (6, 1, 0)
-    assert get(answer["run_id"])[0] == 404
+    assert (answer["scanned"], answer["tasks"], answer["sent"], answer["run_id"]) == (6, 1, 0, None)
+
+
+@pytest.mark.parametrize(
+    "nothing", [{"entity_id": "nobody"}, {"end_time": "2026-01-30T00:30:00Z", "start_time": "2026-01-29"}]
+)
+@pytest.mark.parametrize("more", [{}, {"dry_run": True}, {"limit": 1}, {"start_time": "1900-01-01"}])
+def test_a_replay_that_selects_nothing_is_refused(store, later, nothing, more) -> None:
+    some_days(store)
+    status, answer = post(replay.handler, asked(**more | nothing))
+    assert status == 404, answer
+    assert "nothing to replay: there is neither an event nor a current value of" in answer["error"]
+    assert (list(store.runs.newest_first()), later) == ([], [])
+
+
+def test_a_replay_of_a_value_without_events_is_not_refused(store) -> None:
+    some_days(store)
+    run_id = post(replay.handler, asked())[1]["run_id"]
+    processor.handler({"Records": list(messages(store, run_id))}, CONTEXT)
+    promote(store, run_id, 1, "")
+    before = {"start_time": "2026-01-30T05:00:00Z", "end_time": "2026-01-30T06:00:00Z"}
+    status, answer = post(replay.handler, asked(**before))
+    assert (status, answer["scanned"], answer["buckets"]) == (200, 0, 1)
 
 
 @pytest.mark.parametrize(

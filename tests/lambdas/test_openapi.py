@@ -26,7 +26,7 @@ from schemathesis.checks import (
 )
 
 from pik import lambdas
-from pik.errors import StoreError
+from pik.errors import NotHeld, StoreError
 from pik.lambdas import ingest
 from pik.model.event import FIELDS, REQUIRED
 from pik.stores import open_store
@@ -141,6 +141,9 @@ def test_what_is_documented_and_not_fuzzed_is_so(gateway: Gateway, monkeypatch) 
     check("/replay/none", "GET", None, 404)
     check("/replay", "POST", json.dumps(asked(metrics=["none"])).encode(), 404)
     check("/replay", "POST", json.dumps(asked(start_time="1900-01-01")).encode(), 202)
+    assert check("/replay", "POST", json.dumps(asked(dry_run=True)).encode(), 200)["run_id"] is None
+    monkeypatch.setattr(lambdas, "store", _fail(NotHeld("raw has expired")))
+    check("/replay", "POST", json.dumps(asked()).encode(), 410)
     monkeypatch.setattr(lambdas, "store", _fail(StoreError("the disk is full")))
     check("/ingest", "POST", b"{}", 503)
     check("/replay", "POST", json.dumps(asked()).encode(), 503)

@@ -11,7 +11,7 @@ from urllib.parse import quote, urlsplit
 
 import msgspec
 
-from pik.errors import Invalid, NotFound, StoreError, UsageError
+from pik.errors import Invalid, NotFound, NotHeld, NothingSelected, StoreError, UsageError, command
 from pik.model.batch import Verdict
 from pik.model.instant import format_instant
 from pik.model.metric import Run, RunRequest
@@ -112,7 +112,11 @@ class HttpApi:
         status, content = self._send("POST", "/replay", msgspec.json.encode(body), "application/json")
         planned = _decoded(content, PlannedRun) if status in (200, 202) else None
         if planned is None:
-            raise self._refused(status, content)
+            refused = self._refused(status, content)
+            if status == 404 and isinstance(refused, NotFound):
+                hint = f"its events of all time: {command('events', '--entity', request.entities[0])}"
+                raise NothingSelected(refused.message, hint=hint)
+            raise refused
         if planned.dry_run and not dry_run:
             raise _dry_run()
         return PlannedReplay(planned.run(request, time.time_ns()), planned.metrics_left_out)
@@ -184,6 +188,8 @@ class HttpApi:
             )
         if status == 404:
             return NotFound(message)
+        if status == 410:
+            return NotHeld(message)
         if status == 400:
             return Invalid(message, field=refusal.field)
         return StoreError(f"the API at {self.url} refused the request ({status}): {message}")

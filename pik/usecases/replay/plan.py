@@ -199,6 +199,16 @@ def expect_work(store: Store, run: Run) -> None:
             raise nothing_selected(store, "nothing to replay", request.window, request.entities)
 
 
+def expect_possible_work(store: Store, request: RunRequest) -> None:
+    """Raise NothingSelected where the index alone shows that the request chooses nothing: there is no part of raw that
+    may hold its entities, and no current value. Raw is not read. Raises as `replayable` does."""
+    metrics = replayable(store, request)
+    expect_events(store)
+    selection = Selection(store, widest(request.window, metrics), request.entities, overrides_of(request))
+    if next(selection.needed(), None) is None and not any(_with_value(store, request, metrics, request.entities)):
+        raise nothing_selected(store, "nothing to replay", request.window, request.entities)
+
+
 def _with_value(store: Store, request: RunRequest, metrics: Iterable[Metric], entities: Sequence[str]) -> Iterator[str]:
     """Yield the entities that have a current value in the request's buckets, once per value."""
     for metric in metrics:

@@ -342,7 +342,7 @@ def _expect_possible(cli: Context, chosen: IngestOptions, *, one_batch: bool) ->
             "--again": (chosen.again, batches),
             "--on-conflict fail": (chosen.refuse_conflicts, "the API records conflicts; the summary counts them"),
             "--max-line": (longest, f"the API takes records of {MAX_LINE} bytes; leave it out"),
-            "--actor": (cli.actor_option is not None, options.API_KNOWS_THE_CALLER),
+            **options.no_actor(cli),
         }
     )
 

@@ -215,7 +215,7 @@ def _expect_possible(cli: Context, request: RunRequest, rate: float | None, prom
             "more than one --entity": (len(request.entities) > 1, "call it once for each entity"),
             "--rate": (rate is not None, "the stack's parameter ProcessorConcurrency limits its processors"),
             "--promote": (promote, "the API promotes nothing; when the run has ended: pik promote RUN"),
-            "--actor": (cli.actor_option is not None, options.API_KNOWS_THE_CALLER),
+            **options.no_actor(cli),
             "a window without two ends": (not request.window.bounded, "--from TIME --to TIME"),
         }
     )
@@ -228,33 +228,28 @@ def _replay_via_api(cli: Context, request: RunRequest, *, dry_run: bool, wait: b
     api = cli.open_api()
     planned, left_out = api.replay(request, dry_run=dry_run)
     options.note_left_out(cli, left_out)
-    if planned.events_matched == 0 and dry_run:
-        raise _nothing(planned)
     if dry_run:
         if planned.events_matched is None:
             raise UsageError(
                 f"{request.window} is too large for the API to count in one call",
                 hint="leave --dry-run out to replay it, --via api to count it, or ask for less",
             )
+        if planned.events_matched == 0:
+            cli.note(nothing_matched(request.window))
         cli.show(REPLAY_DRY_RUN.without(_WITHOUT_VALUE.name), planned, metrics_left_out=left_out, dry_run=True)
         return None
     waits = command("runs", "wait", planned.run_id)
     cli.note(f"run {planned.run_id} started; it continues without this command, and {waits} waits for it")
     run = follow(api, planned, cli.progress, to_its_end=wait)
-    if run.state == RunState.COMPLETED and run.events_matched == 0 and not run.values:
-        raise _nothing(run)
+    if run.state == RunState.COMPLETED and not run.events_matched and not run.values:  # one that was planned later
+        raise NothingSelected(
+            f"run {run.run_id} computed no value: there is neither a current one nor an event that a metric counts"
+            f" of {request.entities[0]!r} {request.window.within}",
+            hint=f"its events of all time: {command('events', '--entity', request.entities[0])}",
+        )
     schema = REPLAY.without(_WITHOUT_VALUE.name, "metric_versions", "known_until", "promotion")
     cli.show(schema, run, metrics_left_out=left_out, resumed=False)
     return None if run.state in (RunState.PLANNED, RunState.RUNNING) else exit_code(run)
-
-
-def _nothing(run: Run) -> NothingSelected:
-    entities = run.request.entities
-    whose = f" of {', '.join(map(repr, entities))}" if entities else ""
-    return NothingSelected(
-        f"nothing to replay: there is no such event{whose} {run.request.window.within}",
-        hint="its events of all time: pik events --entity ID" if entities else "when there are any: pik status",
-    )
 
 
 _STORAGE = "without `--via api`"
@@ -266,7 +261,10 @@ _WITHOUT_VALUE = Field(
     only=_STORAGE,
 )
 
-REPLAY_DRY_RUN = Schema("pik replay --dry-run", *PLAN, _WITHOUT_VALUE, options.LEFT_OUT, Field("dry_run", bool, "true"))
+REPLAY_DRY_RUN = Schema(
+    "pik replay --dry-run", *PLAN, _WITHOUT_VALUE, options.LEFT_OUT, Field("dry_run", bool, "true")
+).without("run_id")
+"""A dry run plans no run that has an id: the one of a later replay is another one."""
 
 REPLAY = Schema(
     "pik replay",

@@ -203,7 +203,7 @@ def _matched_text(run: Run) -> str | None:
 
 
 PLAN = (
-    Field("run_id", str, "in a dry run, the one that it would have"),
+    Field("run_id", str),
     Field("requested", Window, get="request.window"),
     Field("effective", Window, "the whole buckets that the requested window touches"),
     Field("entities", list[str] | None, "as requested; null: all", get="request.entities"),
