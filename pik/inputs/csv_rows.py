@@ -30,12 +30,12 @@ _DELIMITERS = ("\t", ",", ";", "|")
 _ROWS = 20
 """Rows that are compared to recognize a table."""
 
-_NAME = re.compile(r"(?:[^\W\d]|\ufffd)[\w .:/()%#$@&+*?'\[\]€£¥°²³\ufffd-]*")
+_NAME = re.compile(r"(?:[@$]?[^\W\d]|\ufffd)[\w .:/()%#$@&+*?'\[\]€£¥°²³\ufffd-]*")
 """What names a column; U+FFFD stands for a letter of another encoding than UTF-8."""
 
 _CR_ALONE = re.compile(rb"\r(?!\n|\Z)")
 
-WITH_LINE_FEEDS = "tr '\\r' '\\n' < {file} | pik ingest -"
+WITH_LINE_FEEDS = "tr '\\r' '\\n' < {file}"
 """What to type where lines end in a carriage return alone."""
 
 _encode = msgspec.json.Encoder().encode
@@ -96,7 +96,11 @@ def _header(rows: Iterator[tuple[Sequence[str], Problem | None]], name: str) -> 
     """Return the names that the first row gives. Raises InputError."""
     for cells, problem in rows:
         if problem is not None:
-            hint = WITH_LINE_FEEDS.format(file="FILE") if _CR_ALONE.search(problem.record) else "--columns names them"
+            hint = (
+                f"{WITH_LINE_FEEDS} | pik ingest -".format(file="FILE")
+                if _CR_ALONE.search(problem.record)
+                else "--columns names them"
+            )
             raise InputError(f"{name}: the header is not a row of CSV: {problem.reason}", hint=hint)
         if repeated := [cell for cell in cells if cells.count(cell) > 1]:
             what = f"{name}: two columns have the same name, {repeated[0]!r}"

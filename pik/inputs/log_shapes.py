@@ -10,6 +10,8 @@ from collections.abc import Sequence
 
 from pik.errors import command
 
+GUESS = "pik ingest --guess -"
+
 _PLACES = {"source": "COLUMN", "event_type": "COLUMN", "entity_id": "COLUMN", "event_time": "COLUMN", "payload": "@"}
 
 _REQUEST = r'"(?P<request>(?:[^"\\]|\\.)*)" (?P<status>\d+) (?P<bytes>\S+)'
@@ -64,6 +66,25 @@ def log_shape(filled: Sequence[str]) -> tuple[str, str] | None:
     return None
 
 
+def named_values(filled: Sequence[str]) -> tuple[str, str] | None:
+    """Recognize logfmt, and the assignments that gron prints."""
+    if len(filled) > 1 and all(_LOGFMT.fullmatch(line.strip()) for line in filled[:_ROWS]):
+        return "logfmt", f"jq -Rc '{_PAIRS}' {{file}} | {GUESS}"
+    if len(filled) > 1 and all(_GRON.fullmatch(line.strip()) for line in filled[:_ROWS]):
+        return "what gron prints", "gron --ungron {file} | pik ingest -"
+    return None
+
+
+_GRON = re.compile(r"json[.\[\w\]\"-]* = .*;")
+
+_LOGFMT = re.compile(r'[^\s="{]+=(?:"(?:[^"\\]|\\.)*"|[^\s"]*)(?:\s+[^\s="{]+=(?:"(?:[^"\\]|\\.)*"|[^\s"]*))+')
+
+_PAIRS = (
+    r"""[scan("([^ =]+)=(\"(?:[^\"\\\\]|\\\\.)*\"|[^ ]*)")"""
+    r""" | {(.[0]): (.[1] | if startswith("\"") then fromjson else . end)}] | add"""
+)
+
+
 def drawn_table(filled: Sequence[str]) -> tuple[str, str] | None:
     """Recognize a table as the shells of databases draw it."""
     if filled and (filled[0].startswith(_BOX) or any(_RULED.fullmatch(line.rstrip()) for line in filled[:2])):
@@ -98,12 +119,54 @@ def is_spaced_table(filled: Sequence[str]) -> bool:
     )
 
 
-def plain_lines(filled: Sequence[str]) -> tuple[str, str] | None:
-    """Recognize lines of words, none of which has anything of JSON."""
-    if len(filled) < 2 or any(re.search(r'[{}\[\]"]', line) or " " not in line.strip() for line in filled):
+def line_protocol(filled: Sequence[str]) -> tuple[str, str] | None:
+    """Recognize the line protocol of InfluxDB, whose lines end in a time."""
+    points = [line.rstrip("\r") for line in filled[:_ROWS] if not line.startswith("#")]
+    if len(points) < 2 or not all(re.fullmatch(_POINT, line, re.ASCII) for line in points):
         return None
-    named = _ingest("--pattern", "(?P<NAME>REGEX) (?P<text>.*)", *_words(_PLACES))
+    maps = {**_PLACES, "event_type": "measurement", "entity_id": "tags", "event_time": "time"}
+    unit = "epoch_ns" if all(re.search(r" \d{19}$", line) for line in points) else "auto"
+    named = _ingest("--pattern", _POINT, *_words(maps), "--time-format", unit)
+    return "the line protocol of InfluxDB", f"name the parts of a line: {named}"
+
+
+_POINT = r"(?P<measurement>[^\s,]+),(?P<tags>\S+=\S+) (?P<fields>[^\s=]+=.*) (?P<time>\d{10,19})"
+
+_PYTHON = "import ast, json, sys; [print(json.dumps(ast.literal_eval(line))) for line in sys.stdin]"
+
+
+def written_otherwise(filled: Sequence[str]) -> tuple[str, str] | None:
+    """Recognize objects that are not written as JSON, and statements of SQL."""
+    begin = filled[:_ROWS]
+    if begin and all(re.fullmatch(r"\{'[^']*': .*\}\s*", line) for line in begin):
+        return "objects as Python prints them, not JSON", f"python3 -c '{_PYTHON}' < {{file}} | {GUESS}"
+    if len(begin) > 1 and re.fullmatch(r"(---|- [\w-]+:( .*)?|[\w-]+:)\s*", begin[0]) and _keys(begin[1:]):
+        return "YAML", f"yq -o json -I 0 '.[]' {{file}} | {GUESS}"
+    if any(re.match(r"(INSERT INTO|CREATE TABLE|COPY \S+ .*FROM stdin;)", line, re.IGNORECASE) for line in begin):
+        return "SQL statements", "let the database export rows: psql --csv, mysql --batch, sqlite3 -csv or duckdb -csv"
+    return None
+
+
+def commented(filled: Sequence[str]) -> tuple[str, str] | None:
+    """Recognize JSON that begins with a comment."""
+    if not filled or not re.match(r"\s*(//|/\*)", filled[0]) or not any(re.match(r"\s*[{\[]", one) for one in filled):
+        return None
+    return "JSON with comments", f"without those on lines of their own: grep -v '^ *//' {{file}} | {GUESS}"
+
+
+def _keys(lines: Sequence[str]) -> bool:
+    return all(re.match(r"\s*(- )*[\w-]+:(\s|$)|\s*- |\s*#|---$", line) for line in lines)
+
+
+def plain_lines(filled: Sequence[str]) -> tuple[str, str] | None:
+    """Recognize lines none of which is a value of JSON or looks like an object or a list."""
+    if len(filled) < 2 or any(map(_SOME_JSON.search, filled)):
+        return None
+    named = "pik ingest --guess {file} --pattern '(?P<NAME>REGEX) (?P<text>.*)'"
     return "lines of text, not JSON", f"name the parts of a line: {named}"
+
+
+_SOME_JSON = re.compile(r'^\s*[{\["]|[{,]\s*"|^\s*(-?\d[\d.eE+-]*|true|false|null)\s*$|[\]}]\s*$')
 
 
 def _words(maps: dict[str, str]) -> Sequence[str]:

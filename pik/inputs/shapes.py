@@ -12,23 +12,36 @@ import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import chain
+from types import NoneType
 
 from pik.errors import InputError, command, number_of
 from pik.inputs.csv_rows import WITH_LINE_FEEDS, delimiter_of, head_rows, is_header, table
-from pik.inputs.log_shapes import drawn_table, fields_line, is_spaced_table, log_shape, plain_lines
+from pik.inputs.log_shapes import (
+    GUESS,
+    commented,
+    drawn_table,
+    fields_line,
+    is_spaced_table,
+    line_protocol,
+    log_shape,
+    named_values,
+    plain_lines,
+    written_otherwise,
+)
 from pik.model.event import FIELDS, REQUIRED
 from pik.model.layout import JSON_LINES, JSON_VALUES, READS, InputFormat, Layout
 from pik.model.log_lines import PATTERNS
 from pik.model.record_path import EACH, RecordPath, path_text
 
-_MAPS = " --map source=COLUMN --map event_type=COLUMN --map entity_id=COLUMN --map event_time=COLUMN --map payload=@"
 _MAGIC = {
     b"Obj\x01": ("an Avro file", "avro-tools tojson {file} | pik ingest -"),
     b"ORC": ("an ORC file", "orc-contents {file} | pik ingest -"),
     b"PK\x03\x04": ("a zip archive or a spreadsheet", "unzip -p {file} | pik ingest -"),
     b"\x04\x22\x4d\x18": ("compressed with lz4", "lz4 -dc {file} | pik ingest -"),
     b"7z\xbc\xaf\x27\x1c": ("a 7z archive", "7z x -so {file} | pik ingest -"),
-    b"SQLite format 3\0": ("a SQLite database", "sqlite3 -json {file} 'SELECT * FROM TABLE' | pik ingest -" + _MAPS),
+    b"SQLite format 3\0": ("a SQLite database", "sqlite3 -json {file} 'SELECT * FROM TABLE' | " + GUESS),
+    b"Rar!\x1a\x07": ("a RAR archive", "unrar p -inul {file} | pik ingest -"),
+    b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1": ("an old Excel workbook or another office document", "save its table as CSV"),
     b"ARROW1": ("an Arrow file", "duckdb, or Python with pyarrow, writes it as JSON lines"),
     b"\xff\xfe": ("UTF-16", "--encoding utf-16 reads it"),
     b"\xfe\xff": ("UTF-16", "--encoding utf-16 reads it"),
@@ -38,13 +51,15 @@ _MAGICS = tuple(_MAGIC)
 _UNPACKED = {"gz": "gzip -dc", "zst": "zstd -dc", "bz2": "bzip2 -dc", "xz": "xz -dc"}
 """What unpacks a file, by the end of its name."""
 
+_READ_BY_PIK = re.compile(r"pik ingest( --guess)? \{file\}")
+
 _PREAMBLE = 10
 """Lines before a table that are looked past, at most."""
 
 _SEP = "sep="
 """How Excel's line about the delimiter begins."""
 
-_BEFORE = _SEP, "#"
+_BEFORE = _SEP, "#", '"'
 """How such lines begin, whatever the file's name."""
 
 _raw_decode = json.JSONDecoder().raw_decode
@@ -67,7 +82,7 @@ class Shape:
         converts it, or `otherwise`."""
         typed = typed_name(name)
         unpacked = _UNPACKED.get(name.rpartition(".")[2].lower())
-        if unpacked and "pik ingest {file}" not in self.hint:  # another program reads it first
+        if unpacked and not _READ_BY_PIK.search(self.hint):  # another program reads it first
             typed = f"<({unpacked} {typed})"
         hint = self.hint.replace("{file}", typed)
         if otherwise:
@@ -124,15 +139,20 @@ def recognize(head: bytes, name: str, *, whole: bool, mapped: bool) -> Layout | 
         return Shape(*syslog) if syslog else _markup(start) or JSON_LINES
     if start.startswith("{") and (found := _values(text.strip(), filled, whole=whole, mapped=mapped)) is not None:
         return found
+    if (comments := commented(filled)) is not None:
+        return Shape(*comments)
     if len(filled) > 1 and all(map(_before_comma, filled[:-1])):
         return Shape("JSON lines with a comma after each", "sed 's/,[[:space:]]*$//' {file} | pik ingest -")
     objects = (record for line in filled if (record := _object(line)) is not None)
     first = next(objects, None)
+    if first is not None and _is_action(first) and (first := next(objects, None)) is not None and not _is_action(first):
+        return Shape("the body of a bulk request of Elasticsearch", _DOCUMENTS)
     if first is not None:
         return (None if mapped else _wrapped(first, objects, filled, whole)) or JSON_LINES
-    if start.startswith("{"):
+    around = written_otherwise(filled)
+    if around is None and start.startswith("{"):
         return JSON_LINES
-    around = drawn_table(filled) or fields_line(filled)
+    around = around or drawn_table(filled) or fields_line(filled) or line_protocol(filled)
     if around is not None:
         return Shape(*around)
     return _prefixed(filled) or _usual(filled) or _table(text, name, whole) or _log(filled) or JSON_LINES
@@ -151,11 +171,23 @@ def _object(line: str) -> dict[str, object] | None:
     return found if isinstance(found, dict) else None
 
 
+_ACTIONS = ["index", "create", "update", "delete"]
+_DOCUMENTS = (
+    f"its documents without the actions: jq -c 'select(keys - {json.dumps(_ACTIONS)} != [])' {{file}} | {GUESS}"
+)
+
+
+def _is_action(found: dict[str, object]) -> bool:
+    """Return whether an object says what to do with the document on the next line."""
+    [of] = found.values() if len(found) == 1 else [None]
+    return found.keys() <= set(_ACTIONS) and isinstance(of, dict) and any(name.startswith("_") for name in of)
+
+
 def _markup(start: str) -> Shape | None:
     if re.match(r"<(!doctype html|html)\b", start, re.IGNORECASE):
         return Shape("an HTML page", "perhaps an error page in place of the data: head {file}")
     if re.match(r"<(\?xml|!DOCTYPE|!--|[A-Za-z_][\w:.-]*[\s/>])", start):
-        return Shape("XML", "turn its elements into JSON lines: xq -c '.ROOT.ELEMENT[]' {file} | pik ingest -" + _MAPS)
+        return Shape("XML", "turn its elements into JSON lines: xq -c '.ROOT.ELEMENT[]' {file} | " + GUESS)
     return None
 
 
@@ -196,7 +228,7 @@ def lists_in(found: object, depth: int = 3) -> Iterator[RecordPath]:
     lists and objects are around others."""
     if isinstance(found, list):
         if found and isinstance(found[0], dict) and not found[0].keys() <= _PAIR:
-            around = sum(not isinstance(value, (dict, list)) for value in found[0].values()) < 2
+            around = sum(not isinstance(value, (dict, list, NoneType)) for value in found[0].values()) < 2
             inner = list(lists_in(found[0], depth)) if around else []
             yield from ((EACH, *path) for path in inner) if inner else [(EACH,)]
     elif isinstance(found, dict) and depth:
@@ -318,7 +350,9 @@ def _table(text: str, name: str, whole: bool) -> Layout | Shape | None:
     if delimiter is not None and any(any(row[1:]) for row in rows):  # others are statements, of SQL or of C
         first, *others = rows
         if "\n" not in text and "\r" in text.rstrip():
-            return Shape(f"{_format(delimiter)} whose lines end in a carriage return alone", WITH_LINE_FEEDS + _MAPS)
+            return Shape(
+                f"{_format(delimiter)} whose lines end in a carriage return alone", f"{WITH_LINE_FEEDS} | {GUESS}"
+            )
         if is_header(first):
             return table(delimiter)
         if len(others) > 1:
@@ -337,7 +371,7 @@ def _after_lines(text: str, whole: bool) -> Shape | None:
         if delimiter is not None and is_header(head_rows(text, delimiter, whole=whole)[0]):
             what = f"{_format(delimiter)} after {number_of(number, 'other line')}"
             given = [word for option, text in table(delimiter).given.items() for word in (f"--{option}", text)]
-            rest = f"tail -n +{number + 1} {{file}} | " + command("ingest", "-", *given) + _MAPS
+            rest = f"tail -n +{number + 1} {{file}} | " + command("ingest", "--guess", "-", *given)
             return Shape(what, f"cut off what is not of the table: {rest}")
     return None
 
@@ -347,11 +381,10 @@ def _format(delimiter: str) -> str:
 
 
 def _without_header(delimiter: str, cells: int) -> Shape:
-    columns = tuple(f"c{number}" for number in range(1, cells + 1))
-    return Shape(
-        f"{_format(delimiter)} without a header",
-        f"name its columns: {replace(table(delimiter), columns=columns)}{_MAPS}",
-    )
+    layout = replace(table(delimiter), columns=tuple(f"c{number}" for number in range(1, cells + 1)))
+    given = [word for option, text in layout.given.items() for word in (f"--{option}", text)]
+    guess = command("ingest", "--guess", "FILE", *given).replace("FILE", "{file}", 1)
+    return Shape(f"{_format(delimiter)} without a header", f"name its columns: {guess}")
 
 
 def _usual(filled: list[str]) -> Layout | None:
@@ -364,21 +397,7 @@ def _usual(filled: list[str]) -> Layout | None:
 
 def _log(filled: list[str]) -> Layout | Shape | None:
     """Recognize lines of text: of logs, of words in columns, and plain ones."""
-    if len(filled) > 1 and all(_LOGFMT.fullmatch(line.strip()) for line in filled[:20]):
-        return Shape("logfmt", f"jq -Rc '{_PAIRS}' {{file}} | pik ingest -" + _MAPS)
-    if len(filled) > 1 and all(_GRON.fullmatch(line.strip()) for line in filled[:20]):
-        return Shape("what gron prints", "gron --ungron {file} | pik ingest -")
     if is_spaced_table(filled):
         return table(" ")
-    found = log_shape(filled) or plain_lines(filled)
+    found = named_values(filled) or log_shape(filled) or plain_lines(filled)
     return found and Shape(*found)
-
-
-_GRON = re.compile(r"json[.\[\w\]\"-]* = .*;")
-
-_LOGFMT = re.compile(r'[^\s="{]+=(?:"(?:[^"\\]|\\.)*"|[^\s"]*)(?:\s+[^\s="{]+=(?:"(?:[^"\\]|\\.)*"|[^\s"]*))+')
-
-_PAIRS = (
-    r"""[scan("([^ =]+)=(\"(?:[^\"\\\\]|\\\\.)*\"|[^ ]*)")"""
-    r""" | {(.[0]): (.[1] | if startswith("\"") then fromjson else . end)}] | add"""
-)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import tempfile
+from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -445,3 +446,51 @@ def test_a_day_and_a_time_of_day_in_two_fields_are_one_time(tmp_path: Path) -> N
         tmp_path / "two.csv", "Date,From,To,user", [f"2026-03-02,10:{n},11:{n},k{n % 3}" for n in range(10, 40)]
     )
     assert guess(path).expressions["event_time"] == "Date"
+
+
+def at(second: int) -> str:
+    return f"2026-03-02T10:15:{second:02}Z"
+
+
+def lines_of(path: Path, records: Sequence[object]) -> Path:
+    path.write_text("".join(json.dumps(one) + "\n" for one in records))
+    return path
+
+
+def test_lists_in_a_list_are_records_and_so_are_those_in_the_only_list_of_documents(tmp_path: Path) -> None:
+    spans = [{"id": f"s{n}", "user": f"u{n % 3}", "timestamp": 1772439304000000 + n} for n in range(8)]
+    (tmp_path / "zipkin.json").write_text(json.dumps([spans[:4], spans[4:]]))
+    traces = [{"traceID": "t", "spans": spans, "processes": {"p": {"name": "shop"}}, "warnings": None}]
+    (tmp_path / "jaeger.json").write_text(json.dumps({"data": traces, "errors": None}))
+    for name, records in (("zipkin.json", "[][]"), ("jaeger.json", "data[].spans[]")):
+        found = guess(tmp_path / name)
+        assert found.layout.records == records
+        assert accepted(tmp_path / name, found) == (8, 0)
+
+
+def test_an_object_with_little_of_the_record_is_not_its_payload_nor_its_type_that_of_a_device(tmp_path: Path) -> None:
+    """An identity made of it would leave out what events differ in."""
+    records = [
+        {"internal": {"data": {"id": f"i{n}"}}, "device": {"type": "PC"}, "user": f"u{n % 3}", "eur": n, "at": at(n)}
+        for n in range(8)
+    ]
+    path = lines_of(tmp_path / "records", records)
+    found = {one.field: one for one in guess(path).mapping}
+    assert found["payload"].expression == "@"
+    assert (found["event_type"].expression, found["event_type"].confidence) == ("device.type", Confidence.UNSURE)
+
+
+def test_an_event_in_base64_is_looked_into(tmp_path: Path) -> None:
+    """As Kinesis and Pub/Sub give the data of a message."""
+    events = [{"customer": f"u{n % 3}", "type": "paid", "at": at(n)} for n in range(8)]
+    records = [
+        {"Data": b64encode(json.dumps(event).encode()).decode(), "PartitionKey": f"k{n}", "note": "eyes"}
+        for n, event in enumerate(events)
+    ]
+    path = lines_of(tmp_path / "records", records)
+    found = guess(path)
+    inner = "parse_json(base64_decode(Data))"
+    assert found.expressions["entity_id"] == f"{inner}.customer"
+    assert found.expressions["event_time"] == f"{inner}.at"
+    assert found.expressions["payload"] == inner
+    assert accepted(path, found) == (8, 0)

@@ -56,19 +56,23 @@ def table(delimiter: str = ",") -> str:
 @pytest.mark.parametrize(
     ("text", "looks_like", "hint"),
     [
-        ("1,2,a\n3,4,b\n5,6,c\n", "CSV without a header", "--input csv --columns c1,c2,c3"),
+        ("1,2,a\n3,4,b\n5,6,c\n", "CSV without a header", "pik ingest --guess {name} --input csv --columns c1,c2,c3"),
         ("1;2;a\n3;4;b\n5;6;c\n", "CSV without a header", "--input csv --delimiter ';' --columns c1,c2,c3"),
         ("1\t2\n3\t4\n5\t6\n", "TSV without a header", "--input tsv --columns c1,c2"),
         (
             "sep=;\nid;at\n1;2\n3;4\n",
             "CSV after 1 other line",
-            "tail -n +2 {name} | pik ingest - --input csv --delimiter ';'",
+            "tail -n +2 {name} | pik ingest --guess - --input csv --delimiter ';'",
         ),
-        ("# of, 2026\n#\nid\tat\n1\t2\n", "TSV after 2 other lines", "tail -n +3 {name} | pik ingest - --input tsv"),
+        (
+            "# of, 2026\n#\nid\tat\n1\t2\n",
+            "TSV after 2 other lines",
+            "tail -n +3 {name} | pik ingest --guess - --input tsv",
+        ),
         (
             "id,at\r1,2\r3,4\r",
             "CSV whose lines end in a carriage return alone",
-            "tr '\\r' '\\n' < {name} | pik ingest -",
+            "tr '\\r' '\\n' < {name} | pik ingest --guess -",
         ),
         (LINES.replace("}\n", "},\n"), "JSON lines with a comma after each", "sed 's/,[[:space:]]*$//' {name} | pik"),
         (LINES.replace("}\n{", "}, \n{"), "JSON lines with a comma after each", "sed"),
@@ -148,6 +152,27 @@ def table(delimiter: str = ",") -> str:
         ("+----+------+\n| id | at   |\n+----+------+\n|  1 | 2026 |\n", "a table drawn for people", "mysql --batch"),
         ("1\tx\t{}\n2\ty\t{}\n3\tz\t{}\n", "TSV without a header", "--columns c1,c2,c3"),
         ("it began\nit went on\nit ended\n", "lines of text, not JSON", "--pattern"),
+        ("Sid=1&Status=sent\nSid=2&Status=sent\n", "lines of text, not JSON", "pik ingest --guess {name} --pattern"),
+        ('# TYPE n counter\nn{code="200"} 7\nn{code="500"} 1\n', "lines of text, not JSON", "--pattern"),
+        (
+            't,at=Ulm v=1,s="a b" 1772439304120000000\nt,at=Ulm v=2 1772439304120000000\n',
+            "the line protocol of InfluxDB",
+            "--map entity_id=tags --map event_time=time --map payload=@ --time-format epoch_ns",
+        ),
+        (
+            '"TOA5","CR1"\n"TIMESTAMP","RECORD","T"\n"TS","RN","C"\n"2026-03-02 10:00:00",1,7\n"2026-03-02",2,7\n',
+            "CSV after 1 other line",
+            "tail -n +2 {name} | pik ingest --guess - --input csv",
+        ),
+        ("{'id': 'a', 'ok': True}\n{'id': 'b', 'x': None}\n", "objects as Python prints them", "python3 -c"),
+        ('// of March\n[\n {"id": 1}, // a\n {"id": 2}\n]\n', "JSON with comments", "grep -v"),
+        ("- id: a\n  at: 2026-03-02\n- id: b\n  at: 2026-03-03\n", "YAML", "yq"),
+        ("-- a dump\nCREATE TABLE t (id int);\nINSERT INTO t VALUES (1,'a');\n", "SQL statements", "psql --csv"),
+        (
+            "".join(f'{{"index":{{"_index":"o","_id":"{n}"}}}}\n{{"at":"2026-03-0{n}","eur":{n}}}\n' for n in (1, 2)),
+            "the body of a bulk request of Elasticsearch",
+            'jq -c \'select(keys - ["index", "create", "update", "delete"] != [])\' {name} | pik ingest --guess -',
+        ),
     ],
 )
 def test_what_a_text_looks_like(tmp_path: Path, text: str, looks_like: str, hint: str) -> None:
@@ -158,6 +183,13 @@ def test_what_a_text_looks_like(tmp_path: Path, text: str, looks_like: str, hint
             examine(file_source(str(tmp_path / name)), None)
         assert looks_like in error.value.message
         assert hint.format(name=tmp_path / name) in error.value.hint
+
+
+def test_names_of_columns_may_begin_with_a_sign(tmp_path: Path) -> None:
+    """As those of CloudWatch Logs Insights do."""
+    (tmp_path / "file").write_text("@timestamp,@message\n2026-03-02 10:00:00,a\n2026-03-02 11:00:00,b\n")
+    with file_source(str(tmp_path / "file")).open() as opened:
+        assert opened.recognize(AUTO, mapped=True) == Layout(InputFormat.CSV)
 
 
 def test_a_hint_for_another_program_unpacks_the_file_first(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from pik.inputs.mapping import RecordMapping
 from pik.inputs.opened import OpenedInput, SampledRecord
 from pik.inputs.shapes import lists_in, record_count
 from pik.model.event import REQUIRED, read_event
-from pik.model.layout import WRITTEN_AS_JSON, InputFormat, Layout
+from pik.model.layout import JSON_VALUES, WRITTEN_AS_JSON, InputFormat, Layout
 from pik.model.named_mapping import SHIPPED, NamedMapping
 from pik.model.record_path import path_text
 from pik.model.times import AS_EVENTS, FIELDS, Times
@@ -109,6 +109,10 @@ def guess(
         if (found := _without_fields(samples, layout, times, named, certain)) is not None:
             return found
     sample = samples.of(layout, RecordMapping(given, times).parents)
+    if sample.size and not sample.records and sample.layout == JSON_VALUES and not opened.is_stream:
+        with suppress(InputError):
+            lists = samples.of(replace(sample.layout, records=_LISTS))
+            sample = lists if lists.records else sample
     if sample.layout.format in WRITTEN_AS_JSON and sample.layout.records is None and not opened.is_stream:
         path = _records_in(sample.records) if len(sample.records) == sample.size else None
         if path is not None:
@@ -140,6 +144,10 @@ def _records_in(documents: Sequence[SampledRecord]) -> str | None:
 
 _MUCH_MORE = 4
 """How many times as long as all other lists the records' is."""
+
+
+_LISTS = "[][]"
+"""Where records lie in lists in a list, such as Zipkin's spans in traces."""
 
 
 def _without_fields(
@@ -422,7 +430,15 @@ class _Guesser:
         )
 
     def _payload(self, name: str) -> FieldGuess:
-        best = self._everywhere(name, lambda one: all(isinstance(value, dict) for value in one.values.values()))
+        leaves = [one.path for one in self._columns if not isinstance(one.first, dict)]
+
+        def is_most(one: Column) -> bool:
+            if not all(isinstance(value, dict) for value in one.values.values()):
+                return False
+            inside = sum(path[: len(one.path)] == one.path for path in leaves)
+            return len(one.path) == 1 or one.enveloped > 0 or 2 * inside >= len(leaves)
+
+        best = self._everywhere(name, is_most)
         if best is None:
             return FieldGuess(name, "@", Confidence.CERTAIN, "the whole record")
         return FieldGuess(name, best[1].expression, Confidence.LIKELY, "an object in each record")
@@ -435,7 +451,7 @@ class _Guesser:
         for name, whose in ((own, "the file's name"), *((one, "the name of what it is in") for one in others)):
             if len(name) > _SHORT and name.lower() not in _NUMBERED:
                 return name, whose
-        return own or "input", "the file's name"
+        return (own, "the file's name") if own else ("input", "there is no name to take it from")
 
 
 def _by_rank(scored: tuple[int, Column]) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from base64 import b64decode
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -38,6 +39,37 @@ _WHO = "user|customer|account|device|client|member|subscriber|sensor|tenant|play
 
 _DONE = "created|ordered|paid|placed|sent|logged|published|requested|started|begin|start"
 _UNIT = "(unix|epoch|seconds|ms|millis|us|micros|ns|nano|nanos)"
+
+_AROUND = {
+    "event",
+    "event data",
+    "data",
+    "body",
+    "message",
+    "detail",
+    "payload",
+    "record",
+    "attributes",
+    "value",
+    "after",
+}
+_AROUND |= {
+    "properties",
+    "metadata",
+    "meta",
+    "header",
+    "headers",
+    "log",
+    "source",
+    "fields",
+    "params",
+    "context",
+    "action",
+}
+"""Names of objects whose field `type` is the event's, not that of a device or a user."""
+
+_BARE = {"type", "kind", "name"}
+"""Names that say of the object that has the field what it is."""
 
 _NAMES: Mapping[str, Sequence[tuple[int, str]]] = {
     "event_time": (
@@ -129,7 +161,10 @@ class Column:
 
     def score(self, event_field: str) -> int:
         """Return how much its name speaks for that field of events."""
-        best = max(_score(event_field, name) for name in self.names)
+        own, *outer = self.names
+        is_named = event_field != "event_type" or own not in _BARE or not outer
+        is_of_another = not is_named and outer[0].removesuffix(f" {own}") not in _AROUND
+        best = max(_score(event_field, name) for name in (outer if is_of_another else self.names))
         return max(0, best - 3 * (len(self.path) - 1))
 
 
@@ -144,11 +179,14 @@ def _score(event_field: str, name: str) -> int:
 
 def columns_of(lines: Iterable[bytes]) -> list[Column]:
     """Return the fields of records, those in objects too, without null values and empty texts; a list is a value, and
-    a text that is a JSON object is that object."""
+    a text that is a JSON object is that object, in base64 too."""
     found: dict[str, Column] = {}
 
     def add(number: int, path: Path, expression: str, enveloped: int, value: Any) -> None:
-        if path and (parsed := _object_in(value)) is not None:
+        if path and (encoded := _base64_object_in(value)) is not None:
+            expression, value = f"parse_json(base64_decode({expression}))", encoded
+            enveloped += 1
+        elif path and (parsed := _object_in(value)) is not None:
             expression, value = f"parse_json({expression})", parsed
             enveloped += _words(path[-1]) in ENVELOPED
         if path and value not in (None, "") and (expression in found or len(found) < PATHS):
@@ -172,6 +210,20 @@ def _object_in(value: Any) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return found or None
+
+
+def _base64_object_in(value: Any) -> dict[str, Any] | None:
+    """Return the JSON object that a text is the base64 of, as Kinesis and Pub/Sub give the data of a message."""
+    if not isinstance(value, str) or not value.startswith(_BASE64_OBJECT):
+        return None
+    try:
+        return _object_in(b64decode(value, validate=True).decode())
+    except ValueError:
+        return None
+
+
+_BASE64_OBJECT = "ey", "ew"
+"""How the base64 of a brace begins, with what may follow it."""
 
 
 def described(one: Column) -> FoundField:

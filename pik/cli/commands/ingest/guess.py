@@ -13,7 +13,7 @@ from pik.cli.reading import ReadingOptions
 from pik.cli.values import Count, Json
 from pik.config import ingest_defaults
 from pik.errors import UsageError, command, number_of
-from pik.model.layout import InputFormat
+from pik.model.layout import READS, InputFormat
 
 if TYPE_CHECKING:
     from pik.inputs.source import Source
@@ -85,7 +85,7 @@ def guess_mapping(cli: Context, files: list[str], sources: list[Source], options
         found = guess(opened, asked.layout, asked.max_line, asked.mapping, asked.times, named)
     if not found.records:
         why = f": {found.problem}" if found.problem else ""
-        hint = command("ingest", "--dry-run", *files)
+        hint = READS if found.problem else command("ingest", "--dry-run", *files)
         raise UsageError(f"there is no record in the beginning of {source.name}{why}", hint=hint)
     words = _words(found, options, none=any(one.files for one in own.values()))
     left_out = [name for name, rows in (("proposed", found.mapping), ("found_fields", found.found)) if not rows]
