@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 import zstandard
 
+from pik.usecases.metrics.event_ids import read_event_ids
+
 METRIC = 'name = "revenue"\nvalue = "sum((payload->>\'v\')::BIGINT)"\n'
 
 
@@ -101,9 +103,23 @@ def test_another_definition_can_be_named_or_given_as_a_file(shop: Callable[..., 
 def test_ids_of_events_to_leave_out_come_from_any_listing(shop: Callable[..., Any], tmp_path: Path) -> None:
     (tmp_path / "ids.json").write_text(shop("events", "--source", "app", "--format", "json").out)
     assert diff(shop, "--assume", "without=@ids.json")[0] == 0
+    for form in ("jsonl", "csv"):
+        (tmp_path / "ids").write_text(shop("events", "--source", "app", "--format", form).out, encoding="utf-8-sig")
+        columns = shop("sql", "SELECT event_id FROM events WHERE source = 'app'", "--format", form).out
+        (tmp_path / "column").write_text(columns.upper().replace("EVENT_ID", "event_id"))
+        assert form == "csv" or diff(shop, "--assume", "without=@ids")[0] == 0
+        assert diff(shop, "--assume", "without=@column")[0] == 0
     (tmp_path / "empty.txt").write_text("")
     assert "has no event_ids" in shop("diff", "aggregates", "--assume", "without=@empty.txt").err
     assert "cannot read absent" in shop("diff", "aggregates", "--assume", "without=@absent").err
+
+
+def test_ids_in_a_payload_are_not_those_of_events(tmp_path: Path) -> None:
+    """Whatever the payload is: one of numbers that no double holds was not read as JSON."""
+    row = '{"event_id": "%s", "payload": {"event_id": "%s", "n": 1e400}, "seq": 1}'
+    for text in (row, f"[{row}]", f"{row}\n"):
+        (tmp_path / "ids").write_text(text.replace("%s", "a" * 32, 1).replace("%s", "b" * 32))
+        assert read_event_ids(str(tmp_path / "ids")) == ("a" * 32,)
 
 
 @pytest.mark.parametrize(

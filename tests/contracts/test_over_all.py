@@ -24,9 +24,9 @@ from pik.usecases.metrics.chain import Cause
 from pik.usecases.metrics.definitions import apply, list_aggregates
 from pik.usecases.metrics.diff import diff_aggregates
 from pik.usecases.metrics.diff_recorded import diff_run
+from pik.usecases.metrics.event_ids import read_event_ids
 from pik.usecases.metrics.explain import explain
 from pik.usecases.metrics.impact import impact
-from pik.usecases.metrics.scenario import read_event_ids
 from pik.usecases.replay.plan import TaskSize, plan_replay, start
 from pik.usecases.replay.promote import promote, rollback
 from pik.usecases.replay.tasks import execute_task

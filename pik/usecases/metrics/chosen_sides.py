@@ -13,8 +13,8 @@ from pik.model.scenario import Scenario, With, read_scenario
 from pik.rawlog.segment_writer import Reading
 from pik.usecases.ingest.reading import resolve_reading
 from pik.usecases.metrics.assumed_events import reading_for_all, refused
+from pik.usecases.metrics.event_ids import read_event_ids
 from pik.usecases.metrics.file_numbers import FileRequest, read_names
-from pik.usecases.metrics.scenario import read_event_ids
 from pik.usecases.metrics.sides import LEFT, RIGHT, Side, SideKind, read_side
 
 

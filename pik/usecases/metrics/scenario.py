@@ -6,19 +6,14 @@ each event counts; which events are out and which are added; which times move; t
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
-
-import msgspec
 
 from pik.errors import (
     Damaged,
     EngineError,
-    InputError,
     Invalid,
     NotFound,
     NothingSelected,
@@ -65,37 +60,6 @@ _Selecting = WithoutSelected | WithoutSuspects | CountedConflict | Shift | Local
 
 FROM_FILE = 0
 """The version of a definition that is only assumed."""
-
-
-def read_event_ids(path: str) -> tuple[str, ...]:
-    """Return the event_ids in a file: one per line, or those of the rows in a JSON result of pik. Raises InputError."""
-    try:
-        text = Path(path).read_bytes()
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from None
-    try:
-        document = msgspec.json.decode(text)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        ids = text.decode("utf-8", "replace").split()
-    else:
-        ids = list(_ids_in(document))
-    wrong = next((each for each in ids if not re.fullmatch("[0-9a-f]{32}", each)), None)
-    if wrong is not None or not ids:
-        what = "has no event_ids" if wrong is None else f"has {wrong[:40]!r}, which is not an event_id"
-        raise InputError(f"{path} {what}", hint="event_ids of 32 hex digits, one per line, or `pik duplicates` as JSON")
-    return tuple(dict.fromkeys(ids))
-
-
-def _ids_in(document: Any) -> Iterator[str]:
-    """Yield each event_id in a JSON document, in whatever rows."""
-    if isinstance(document, dict):
-        if isinstance(found := document.get("event_id"), str):
-            yield found
-        for value in document.values():
-            yield from _ids_in(value)
-    elif isinstance(document, list):
-        for value in document:
-            yield from _ids_in(value)
 
 
 def definitions(store: Store, engine: Engine, scenario: Scenario, names: Sequence[str]) -> list[Metric]:

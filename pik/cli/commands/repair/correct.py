@@ -95,7 +95,7 @@ def correct(
 
 def _read(texts: list[str]) -> list[Assumption]:
     from pik.model.scenario import read_scenario
-    from pik.usecases.metrics.scenario import read_event_ids
+    from pik.usecases.metrics.event_ids import read_event_ids
 
     return list(read_scenario(None, texts, read_event_ids).assumptions)
 

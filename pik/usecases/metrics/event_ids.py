@@ -1,0 +1,52 @@
+"""Event ids of a file, which an assumption or a correction names as @FILE."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from pik.errors import InputError
+
+
+def read_event_ids(path: str) -> tuple[str, ...]:
+    """Return the event_ids in a file: one per line, or those of the rows in a result of pik as JSON or JSON lines.
+    Raises InputError."""
+    try:
+        text = Path(path).read_bytes()
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from None
+    ids = [each.lower() for each in _ids(text.decode("utf-8-sig", "replace"))]
+    wrong = next((each for each in ids if not re.fullmatch("[0-9a-f]{32}", each)), None)
+    if wrong is not None or not ids:
+        what = "has no event_ids" if wrong is None else f"has {wrong[:40]!r}, which is not an event_id"
+        raise InputError(f"{path} {what}", hint="event_ids of 32 hex digits, one per line, or JSON of `pik duplicates`")
+    return tuple(dict.fromkeys(ids))
+
+
+def _ids(text: str) -> list[str]:
+    read = partial(json.loads, parse_float=str, parse_int=str)  # a payload may have numbers that no double holds
+    try:
+        return list(_ids_in(read(text)))
+    except (ValueError, RecursionError):
+        pass
+    try:
+        return [found for line in text.splitlines() if line.strip() for found in _ids_in(read(line))]
+    except (ValueError, RecursionError):
+        first, *others = text.split() or [""]
+        return others if first == "event_id" else text.split()  # a column of CSV has a header
+
+
+def _ids_in(document: Any) -> Iterator[str]:
+    """Yield each event_id in a JSON document, in whatever rows; a payload may have one that is not pik's."""
+    if isinstance(document, dict):
+        if isinstance(found := document.get("event_id"), str):
+            yield found
+        for name, value in document.items():
+            yield from _ids_in(value) if name not in ("payload", "extra") else ()
+    elif isinstance(document, list):
+        for value in document:
+            yield from _ids_in(value)
