@@ -94,6 +94,13 @@ def _deliveries(assumed: With) -> Iterator[tuple[Delivery, bytes]]:
                         path.unlink()
         except UsageError as error:
             raise refused(assumed, error.message, error.hint) from None
+        except InputError as error:
+            converts, records, _ = error.hint.partition(" | pik ingest")
+            if records:  # the file that it writes can be named
+                error.hint = converts
+            elif "pik ingest" in error.hint and "--guess" not in error.hint:
+                error.hint += " --dry-run"
+            raise
     if not read:
         raise NothingSelected(f"{assumed}: the file has no event")
     if wrong:
