@@ -229,6 +229,7 @@ def test_an_expected_number_is_tried_as_that_of_a_file_is_and_next_goes_on_with_
     assert found["next"] == f"pik correct --assume {late} --reason REASON --dry-run"
     result = shop("explain", *PLACE, "--expect", "3.5")
     assert "3 scenarios give the number; raw cannot tell which one is true" in result.err
+    assert "expected value  3.50\n" in shop("explain", *PLACE, "--expect", " 3.50").out
     result = shop("explain", *PLACE, "--expect", "9", "--format", "json")
     day = ("--from", "2026-01-01T00:00:00Z", "--to", "2026-01-02T00:00:00Z")
     assert (result.code, json.loads(result.out)["next"]) == (1, f"pik triage --entity a {' '.join(day)}")

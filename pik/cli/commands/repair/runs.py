@@ -199,6 +199,8 @@ def _matched_text(run: Run) -> str | None:
     """Return for people what the number is of a run that a correction chose: its events may count no more."""
     if run.request.correction is None or run.events_matched is None:
         return None
+    if not run.events_matched:
+        return "0, since those of the correction do not count any more"
     return f"{run.events_matched:,}, those of the correction's events that count now"
 
 
