@@ -109,8 +109,8 @@ def table(delimiter: str = ",") -> str:
         ('json[0].id = "a";\njson[0].at = "b";\njson[1].id = "c";\n', "what gron prints", "gron --ungron"),
         (
             "INSERT INTO t VALUES (1);\nUPDATE t SET a = 2;\nUPDATE t SET a = 1;\n",
-            "lines of text, not JSON",
-            "--pattern",
+            "SQL statements",
+            "mysql --batch",
         ),
         (
             "".join(f"CreateTime:177243930412{n}\tu-7\t{json.dumps(event)}\n" for n, event in enumerate(EVENTS)),
