@@ -111,8 +111,9 @@ MOST_WITHIN = HOUR
 
 @dataclass(frozen=True, slots=True)
 class WithoutSuspects:
-    """The selected events that look like an earlier one, at most `within` nanoseconds before, are out: it has the same
-    source, type and entity, and the same payload or, where there are paths, the same values there."""
+    """The selected events that look like an earlier one, at most `within` nanoseconds before or at the same time, are
+    out: it has the same source, type and entity, and the same payload or, where there are paths, the same values
+    there."""
 
     criteria: Criteria
     within: int = RETRIED_WITHIN

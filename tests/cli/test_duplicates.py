@@ -40,7 +40,7 @@ def test_a_suspect_is_shown_with_the_event_that_it_looks_like(shop: Callable[...
     assert (row["event_time"], row["earlier_time"]) == ("2026-01-01T00:00:03Z", "2026-01-01T00:00:00Z")
     assert (row["distance_ms"], row["seq"], row["earlier_seq"], said["matched"]) == (3000, 1, 1, 1)
     assert row["batch_id"] != row["earlier_batch_id"]
-    assert said["rule"] == "same source, type, entity and payload (as JSON values), at another time within 5s"
+    assert said["rule"] == "same source, type, entity and payload (as JSON values), 0s to 5s apart"
     assert found(shop, "--class", "suspect", "--within", "2s")["suspects"] == []
 
 

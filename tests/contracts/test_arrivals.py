@@ -33,19 +33,19 @@ def test_what_came_twice_changed_or_is_missing_is_found_in_every_store(store: St
     engine, rule = DuckEngine(), SuspectRule(5 * SECOND)
     add_version(store.metrics, TOTAL, 1)
     ingest(store, tmp_path, [made(0, 1), made(3, 1), made(20, 2), made(40, 4, idempotency_key="k")])
-    ingest(store, tmp_path, [made(20, 2), made(40, 8, idempotency_key="k")])
-    [suspect] = list_suspects(store, engine, Filter(), rule)
-    assert (suspect.distance, suspect.seq, suspect.earlier_seq) == (3 * SECOND, 2, 1)
+    ingest(store, tmp_path, [made(20, 2), made(40, 8, idempotency_key="k"), made(40, 4, idempotency_key="a-new-one")])
+    found = list(list_suspects(store, engine, Filter(), rule))
+    assert [(one.distance, one.seq, one.earlier_seq) for one in found] == [(3 * SECOND, 2, 1), (0, 3, 4)]
     effects = [
         suspect_impact(store, engine, Filter(), rule),
         *(duplicate_impact(store, engine, DuplicateFilter(Filter(), kind)) for kind in (None, "exact", "conflict")),
     ]
     totals = [[one.total, one.assumed] for found in effects for one in found.impact.metrics if one.metric == "total@1"]
-    assert totals == [[8, 7], [8, 18], [8, 10], [8, 12]]
+    assert totals == [[12, 7], [12, 22], [12, 14], [12, 16]]
     log = tmp_path / "log.jsonl"
     events = [made(0, 1), made(1, 16), made(41, 4, idempotency_key="k")]
     log.write_text("".join(json.dumps(one) + "\n" for one in events))
     found = reconcile(store, engine, [file_source(str(log))], Reading(1 << 20), Scope())
-    assert (found.both, found.missing, found.unexpected, found.different) == (1, 1, 2, 1)
+    assert (found.both, found.missing, found.unexpected, found.different) == (1, 1, 3, 1)
     assert found.impact is not None
     assert [one.delta for one in found.impact.metrics if one.metric == "total@1"] == [16]

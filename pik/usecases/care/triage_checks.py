@@ -92,9 +92,9 @@ def _suspects(scope: Scope) -> Iterator[Finding]:
     for source, one in sources:
         yield Finding(
             "suspects",
-            f"1 event from {source} may be a retry that was stamped anew"
+            f"1 event from {source} may be a retry with a new time or key"
             if one.events == 1
-            else f"{one.events:,} events from {source} may be retries that were stamped anew",
+            else f"{one.events:,} events from {source} may be retries with a new time or key",
             command(*words),
             scope=source,
             since=one.since,

@@ -1,8 +1,10 @@
-"""Suspects: events that say what an earlier one said, a moment later. Perhaps retries that were stamped anew.
+"""Suspects: events that say what an earlier one said, a moment later or at the same time under another idempotency key.
+Perhaps retries with a new time or key.
 
 That is a guess about what a producer did, so suspects are listed and never counted as duplicates. DuckDB finds the
 events that have a neighbour in time; of those alone the payloads are read, and compared as identity compares them: by
-their canonical JSON, so that key order, white space and how a number is written do not matter.
+their canonical JSON, so that key order, white space and how a number is written do not matter. Of events at the same
+time the one that was recorded first is the earlier one: what comes later never makes it a suspect.
 """
 
 from __future__ import annotations
@@ -11,7 +13,8 @@ from collections import defaultdict
 from collections.abc import Collection, Container, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
-from itertools import pairwise
+from itertools import groupby, pairwise
+from operator import itemgetter
 from typing import Any
 
 from pik.errors import Damaged, NotHeld
@@ -39,8 +42,12 @@ _COLUMNS = ("event_id", "source", "event_type", "entity_id", "event_ns", "batch_
 
 @dataclass(frozen=True, slots=True)
 class SuspectRule:
-    """What makes an event a suspect: another one of the same source, type and entity, at another time at most `within`
-    nanoseconds before it, with the same payload, or where there are paths with the same values there."""
+    """What makes an event a suspect: another one of the same source, type and entity, at most `within` nanoseconds
+    before it or at the same time and recorded before it, with the same payload, or where there are paths with the same
+    values there.
+
+    Two events with the same time and payload differ in their idempotency keys: without, they are one event.
+    """
 
     within: int = RETRIED_WITHIN
     same: tuple[EventPath, ...] = ()
@@ -48,7 +55,7 @@ class SuspectRule:
     def __str__(self) -> str:
         same = ", ".join(path.text for path in self.same)
         equal = f"entity and {same}" if same else "entity and payload (as JSON values)"
-        return f"same source, type, {equal}, at another time within {format_duration(self.within)}"
+        return f"same source, type, {equal}, 0s to {format_duration(self.within)} apart"
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,10 +180,12 @@ def _group(row: SuspectRow, by: str | EventPath) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Content:
-    """What is compared of an event (None: it cannot be), and what the paths find in it."""
+    """What is compared of an event (None: it cannot be), what the paths find in it, and its block, by batch and
+    ingest_time."""
 
     key: bytes | None
     values: tuple[bytes, ...]
+    block: tuple[str, str]
 
 
 @dataclass(slots=True)
@@ -204,11 +213,11 @@ class _Search:
                 contents = self._contents(tables, files, where, bounds, part)
                 columns = ", ".join(_COLUMNS)
                 rows = tables.rows(
-                    f"SELECT {columns} FROM neighbour WHERE {where} "
-                    "ORDER BY source, event_type, entity_id, event_ns, event_id",
+                    f"SELECT {columns} FROM neighbour WHERE {where} ORDER BY source, event_type, entity_id, event_ns",
                     bounds,
                 )
-                yield from sort_bounded(self._pairs(rows, contents, part), lambda row: (row.event_time, row.event_id))
+                pairs = self._pairs(_in_order(rows, contents, files), contents, part)
+                yield from sort_bounded(pairs, lambda row: (row.event_time, row.event_id))
 
     def _contents(
         self, tables: Tables, files: DeliveryFiles, where: str, bounds: list[int], part: Window
@@ -228,8 +237,9 @@ class _Search:
         for line in _lines(files, entities, places) if places else ():
             delivery = read_delivery(line)
             if places[delivery.event_id.encode()] == (delivery.batch_id, delivery.seq):
+                key = self._key(delivery, times[delivery.event_id] in part)
                 values = tuple(value_at(path, delivery) for path in self.paths)
-                contents[delivery.event_id] = _Content(self._key(delivery, times[delivery.event_id] in part), values)
+                contents[delivery.event_id] = _Content(key, values, (delivery.batch_id, delivery.ingest_time))
         if len(contents) < len(places):
             raise Damaged(f"raw has {len(contents):,} of {len(places):,} events", hint="pik verify --full")
         return contents
@@ -249,9 +259,9 @@ class _Search:
         self, rows: Iterable[tuple[Any, ...]], contents: dict[str, _Content], part: Window
     ) -> Iterator[SuspectRow]:
         """Yield each event in this part that has an earlier one of the same content within reach; the rows come in
-        order of owner (source, type and entity) and time. Of several earlier ones it is the latest."""
+        order of owner (source, type and entity), time, and recording. Of several earlier ones it is the latest."""
         owner: tuple[str, ...] | None = None
-        latest: dict[bytes, tuple[tuple[Any, ...], tuple[Any, ...] | None]] = {}
+        latest: dict[bytes, tuple[Any, ...]] = {}
         last = 0
         for row in rows:
             event_id, source, event_type, entity_id, time, batch_id, seq = row
@@ -261,16 +271,35 @@ class _Search:
             content = contents[event_id]
             if content.key is None:
                 continue
-            # Beside the latest event the one before it at another time: several may have the same time.
-            other, before = latest.get(content.key, (None, None))
-            if other is not None and other[4] < time:
-                before = other
-            latest[content.key] = row, before
+            before = latest.get(content.key)
+            latest[content.key] = row
             if before is None or time - before[4] > self.rule.within or time not in part:
                 continue
             values = content.values, contents[before[0]].values
             earlier = before[0], before[4], before[5], before[6]
             yield SuspectRow(event_id, time, source, event_type, entity_id, batch_id, seq, *earlier, *values)
+
+
+def _in_order(
+    rows: Iterable[tuple[Any, ...]], contents: Mapping[str, _Content], files: DeliveryFiles
+) -> Iterator[tuple[Any, ...]]:
+    """Yield the rows, which come by owner and time, with those of the same owner and time in recording order."""
+    recorded: dict[tuple[str, str], int] | None = None
+    for _, group in groupby(rows, key=itemgetter(1, 2, 3, 4)):
+        tied = list(group)
+        if len(tied) > 1:
+            if recorded is None:
+                recorded = _recorded(files, {content.block for content in contents.values()})
+            moments = recorded
+            tied.sort(key=lambda row: (moments[contents[row[0]].block], row[5], row[6]))
+        yield from tied
+
+
+def _recorded(files: DeliveryFiles, blocks: Container[tuple[str, str]]) -> dict[tuple[str, str], int]:
+    """Return when the index recorded these blocks."""
+    with open(files.blocks, encoding="ascii") as lines:
+        every = (line.split(",") for line in lines)
+        return {(batch, ingested): int(at) for batch, ingested, at in every if (batch, ingested) in blocks}
 
 
 def _lines(

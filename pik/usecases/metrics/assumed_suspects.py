@@ -1,4 +1,4 @@
-"""The suspects that an assumption selects: events that look like retries which were stamped anew."""
+"""The suspects that an assumption selects: events that may be retries with a new time or key."""
 
 from __future__ import annotations
 

@@ -214,7 +214,7 @@ def _suspects(store: Store, engine: Engine, asked: Question) -> Trial:
         pass  # the trial says so
     if len(sources) == 1:
         assumed = WithoutSuspects(Criteria(source=sources.pop()))
-    return _assuming(asked, "suspects", assumed, "retries that were stamped anew do not count")
+    return _assuming(asked, "suspects", assumed, "retries with a new time or key do not count")
 
 
 def _clocks(store: Store, engine: Engine, asked: Question, not_tried: list[str]) -> Iterator[Trial]:

@@ -46,8 +46,8 @@ if TYPE_CHECKING:
     pik duplicates --class conflict --changes payload.amount
     pik duplicates --class conflict --impact
 
-    # events that look like retries which were stamped anew: are they the same payment, and which app sent them?
-    pik duplicates --class suspect --column payload.order --column payload.amount
+    # events that may be retries with a new time or key: are they the same payment, and which app sent them?
+    pik duplicates --class suspect --column payload.order --column idempotency_key
     pik duplicates --class suspect --within 10s --by payload.app
 
     # in a runbook: exit code 1 if there is any
@@ -65,8 +65,8 @@ def duplicates(
         Literal["exact", "conflict", "suspect"] | None,
         option(
             "--class CLASS",
-            "exact: the same content. conflict: same key, other content. suspect: an event like another one a moment "
-            "earlier.",
+            "exact: the same content. conflict: same key, other content. suspect: the content of another event, with "
+            "another key or a moment later.",
         ),
     ] = None,
     within: Annotated[
@@ -109,8 +109,9 @@ def duplicates(
     JMESPath on the event, such as payload.app. Recorded corrections hold: a duplicate is listed when it happened
     according to these, unless it counts, or its event is out, or its batch withdrawn. --as-received shows what came.
 
-    A suspect is an event with the source, type, entity and payload of another one, shortly after it: perhaps a retry
-    that was stamped anew. That is a guess: suspects are listed only with --class suspect, and numbers count them.
+    A suspect is an event with the source, type, entity and payload of another one, shortly after it, or at the same
+    time under another idempotency key: perhaps a retry. That is a guess: suspects are listed only with --class suspect,
+    and numbers count them.
     """
     from pik.cli.commands.inspect.duplicate_effects import show_effects
     from pik.cli.commands.inspect.suspects import show_suspects

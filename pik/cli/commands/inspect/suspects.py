@@ -1,4 +1,4 @@
-"""`pik duplicates --class suspect`: events that may be retries which were stamped anew."""
+"""`pik duplicates --class suspect`: events that may be retries with a new time or key."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ SUSPECTS = Schema(
         "each event that looks like an earlier one, by `event_time`, `event_id`",
         Column("event_id", EventId),
         Column("event_time", Instant),
-        Column("distance", Lag, "how long after the earlier one"),
+        Column("distance", Lag, "how long after the earlier one; 0: at the same time, and recorded later"),
         _LOOKS_LIKE,
         Column("earlier_time", Instant, "its `event_time`", detail=True),
         Column("source", str, cut=16, drop=2),
