@@ -69,7 +69,8 @@ class Command(TyperCommand):
         except UsageError as error:
             if not error.message.startswith(f"{ctx.command_path} has no option "):
                 raise
-            raise _naming_entities(error, given, self.params, ctx.command_path) from None
+            error = _naming_entities(error, given, self.params, ctx.command_path)
+            raise _naming_files(error, given, self.params, ctx.command_path) from None
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         """[OPTIONS], then the arguments."""
@@ -272,6 +273,17 @@ def _naming_entities(error: UsageError, args: Sequence[str], params: Sequence[An
             options += [word] if is_flag or "=" in word else [word, *islice(words, 1)]
     line = command(*path.split(" ")[1:], *options, "--", *arguments)
     return UsageError(error.message, hint=f"{error.hint}; an entity with such a name stands after --: {line}")
+
+
+def _naming_files(error: UsageError, args: Sequence[str], params: Sequence[Any], path: str) -> UsageError:
+    """Return the error with the line to type if a word is a file, where the command takes one as an argument."""
+    names = [argument_name(one) for one in params if one.param_type_name == "argument"]
+    known = {"-", *(name for one in params for name in one.opts)}
+    files = [word for word in args if word.startswith("-") and word not in known and Path(word).exists()]
+    if not files or "--" in args or not any(kind in name for name in names for kind in ("FILE", "BUNDLE")):
+        return error
+    line = command(*path.split(" ")[1:], *(f"./{word}" if word in files else word for word in args))
+    return UsageError(error.message, hint=f"the file {files[0]}: {line}")
 
 
 def _unknown(what: str, name: str, known: Sequence[str], path: str) -> UsageError:

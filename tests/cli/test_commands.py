@@ -14,6 +14,11 @@ from tests.support.cli.entries import ENTRIES
 
 Pik = Callable[..., Result]
 
+FULL = """\
+error: /data/x: No space left on device
+hint: make room (df shows which disk is full), then run the same command again
+"""
+
 
 @pytest.fixture(autouse=True)
 def _fake_commands(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,7 +125,7 @@ def test_a_wrong_command_line_is_one_sentence_and_a_hint(pik: Pik, line: list[st
     ("way", "code", "said"),
     [
         ("absent", 4, "error: there is no store ./x\nhint: pik ingest FILE makes one\n"),
-        ("full", 4, "error: /data/x: No space left on device\n"),
+        ("full", 4, FULL),
         ("memory", 4, "error: there is not enough memory\n"),
         ("interrupt", 130, "interrupted; run the same command again to go on\n"),
         (

@@ -863,3 +863,13 @@ def test_a_guess_of_what_has_no_records_is_refused(pik, tmp_path, content):
         (tmp_path / "file").write_bytes(content)
     refused = pik("ingest", "--guess", "file")
     assert (refused.code, refused.out) == (2, "")
+
+
+def test_a_file_whose_name_begins_with_a_minus_is_named_as_it_must_be_typed(pik, tmp_path):
+    (tmp_path / "-dash.jsonl").write_text("")
+    for before, after in (("ingest", "--dry-run"), ("diff", "events"), ("metrics", "apply")):
+        words = [before, after, "-dash.jsonl"] if after[0] != "-" else [before, "-dash.jsonl", after]
+        said = pik(*words)
+        line = " ".join(["pik", *words]).replace("-dash", "./-dash")
+        assert (said.code, said.err.splitlines()[1:]) == (2, [f"hint: the file -dash.jsonl: {line}"])
+    assert "`pik ingest --help` lists them" in pik("ingest", "-other.jsonl").err
