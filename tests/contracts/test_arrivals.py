@@ -34,8 +34,8 @@ def test_what_came_twice_changed_or_is_missing_is_found_in_every_store(store: St
     add_version(store.metrics, TOTAL, 1)
     ingest(store, tmp_path, [made(0, 1), made(3, 1), made(20, 2), made(40, 4, idempotency_key="k")])
     ingest(store, tmp_path, [made(20, 2), made(40, 8, idempotency_key="k"), made(40, 4, idempotency_key="a-new-one")])
-    found = list(list_suspects(store, engine, Filter(), rule))
-    assert [(one.distance, one.seq, one.earlier_seq) for one in found] == [(3 * SECOND, 2, 1), (0, 3, 4)]
+    alike = list(list_suspects(store, engine, Filter(), rule))
+    assert [(one.distance, one.seq, one.earlier_seq) for one in alike] == [(3 * SECOND, 2, 1), (0, 3, 4)]
     effects = [
         suspect_impact(store, engine, Filter(), rule),
         *(duplicate_impact(store, engine, DuplicateFilter(Filter(), kind)) for kind in (None, "exact", "conflict")),
