@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from pik.errors import UsageError
@@ -16,9 +17,9 @@ _OBJECTS = ("payload", "extra")
 
 class EventPath:
     """A JMESPath expression on an event. Raises UsageError, which names `option`, for one that is none, and for the
-    path to a field that no event has."""
+    path to a field that no event has; the hint has the `names` that the option takes beside paths."""
 
-    def __init__(self, text: str, option: str) -> None:
+    def __init__(self, text: str, option: str, names: Sequence[str] = ()) -> None:
         from pik.model.jmes import Expression  # imports jmespath
 
         self.text = text
@@ -27,7 +28,8 @@ class EventPath:
         if path is not None and path[0] not in (*_FIELDS, *_OBJECTS):
             raise UsageError(
                 f"{option} {text}: events have no field {path[0]}",
-                hint=f"payload.{text} if it is in the payload, extra.{text} if it is an unknown field beside it",
+                hint=(f"{', '.join(names)}, or a path: " if names else "")
+                + f"payload.{text} if it is in the payload, extra.{text} if it is an unknown field beside it",
             )
 
     def __str__(self) -> str:

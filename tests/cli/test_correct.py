@@ -183,6 +183,14 @@ def test_two_that_move_the_same_deliveries_are_recorded_again_together(shop: Pik
     assert [one["event_time"] for one in moved] == ["2026-01-02T10:00:00Z", "2026-01-03T10:00:00Z"]
 
 
+def test_one_replay_repairs_what_two_corrections_change(shop: Pik) -> None:
+    found = said(shop, "correct", *LATE, "--assume", "without=selected,source=web", *WHY)
+    assert found["next"] == "pik replay --all --from 2026-01-01T00:00:00Z --to 2026-01-03T00:00:00Z --promote"
+    assert "one replay of [2026-01-01T00:00:00Z, 2026-01-03T00:00:00Z) computes what the 2" in found["note"]
+    assert said(shop, *found["next"].split()[1:], "--yes")["promotion"]["conflicts"] == 0
+    assert said(shop, "diff", "aggregates")["differences"] == []
+
+
 def test_the_plan_says_in_words_what_else_is_about_the_same(shop: Pik) -> None:
     [first] = said(shop, "correct", *LATE, *WHY, "--actor", "ana")["corrections"]
     texts = ("shift=-1h,source=till", "without=selected,source=till,to=2026-01-02", "shift=1s,entity=a")

@@ -224,7 +224,7 @@ def test_changes_are_counted(shop: Callable[..., Any], tmp_path: Path) -> None:
         (("--class", "suspect", "--column", "payload.v", "--impact"), "--column and --impact show different things"),
         (("--class", "suspect", "--column", "v"), "payload.v if it is in the payload"),
         (("--by", "length(payload.id)"), "length() takes"),
-        (("--by", "app"), "payload.app if it is in the payload"),
+        (("--by", "day"), "source, type, entity, batch, hour, or a path: payload.day if it is in the payload"),
     ],
 )
 def test_mistakes_are_named(shop: Callable[..., Any], options: tuple[str, ...], message: str) -> None:

@@ -415,6 +415,18 @@ def test_a_conflict_is_left_and_is_exit_code_3(late, tmp_path):
     replayed(late, "--entity", "a", *DAY, "--promote", "--yes")
     result = late("promote", mine, "--yes", "--format", "json")
     assert (result.code, result.json()["moved"], result.json()["conflicts"]) == (3, 2, 2)
+    assert (result.json()["next"], "later runs have computed these values since" in result.err) == (None, True)
+
+
+def test_after_a_conflict_with_an_earlier_run_the_next_step_is_a_replay(late, tmp_path):
+    earlier = replayed(late, "--entity", "a", *DAY)["run_id"]
+    (tmp_path / "more.jsonl").write_text(line(6, "a", 1))
+    late("ingest", "more.jsonl")
+    later = replayed(late, "--all", *DAY)["run_id"]
+    late("promote", earlier, "--yes")
+    result = late("promote", later, "--dry-run", "--format", "json")
+    assert (result.code, result.json()["conflicts"]) == (3, 2)
+    assert result.json()["next"].startswith("pik replay --all")
 
 
 def test_after_a_no_to_its_promotion_a_replay_names_the_run_that_it_wrote(late, monkeypatch):

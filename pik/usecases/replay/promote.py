@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import groupby
 
 from pik.errors import UsageError, command
 from pik.model.metric import (
+    Aggregate,
     PromotionKind,
     Run,
     RunKind,
@@ -21,13 +23,15 @@ from pik.usecases.replay.wait import resume_command
 class Move:
     """A promote or rollback, done or, of a dry run, what it would do. Conflicts are aggregates that others have moved
     since the run wrote its version; they are left as they are. `corrections` are those that may change what counts in
-    the run's buckets and were recorded after it had been planned: the promoted values are without them."""
+    the run's buckets and were recorded after it had been planned: the promoted values are without them. With
+    `superseded`, all of its conflicts are with values that runs computed which were planned later."""
 
     kind: PromotionKind
     run: Run
     counts: PointerCounts
     dry_run: bool
     corrections: tuple[str, ...] = ()
+    superseded: bool = False
 
 
 def promote(store: Store, run_id: str, at: int, reason: str, actor: str = "", *, dry_run: bool = False) -> Move:
@@ -50,7 +54,32 @@ def promote(store: Store, run_id: str, at: int, reason: str, actor: str = "", *,
     counts = store.promotions.promote(run.run_id, at, reason, actor, dry_run=dry_run)
     unknown = concerning(store, store.corrections.recorded(), run.effective) if run.kind == RunKind.REPLAY else []
     since = tuple(one.correction_id for one in unknown if one.recorded_at > run.corrections_until)
-    return Move(PromotionKind.PROMOTE, store.runs.get(run.run_id), counts, dry_run, since)
+    superseded = counts.conflicts > 0 and _is_superseded(store, run)
+    return Move(PromotionKind.PROMOTE, store.runs.get(run.run_id), counts, dry_run, since, superseded)
+
+
+def _is_superseded(store: Store, run: Run) -> bool:
+    """Return whether what is current in the place of the run's versions, but for what it found, is of later replays."""
+    window, entities = run.effective, run.request.entities
+    for metric, changes in groupby(store.aggregates.changes(run.run_id), key=lambda one: one.written.computed.metric):
+        current = iter(store.aggregates.current(metric, window, entities))
+        standing = next(current, None)
+        for change in changes:
+            place = _place(change.written)
+            while standing is not None and _place(standing) < place:
+                standing = next(current, None)
+            if standing is None or _place(standing) != place:
+                if change.base is not None:
+                    return False  # a rollback has left none
+                continue
+            is_base = change.base is not None and standing.run_id == change.base.run_id
+            if not is_base and (standing.run_id < run.run_id or standing.is_imported):
+                return False
+    return True
+
+
+def _place(one: Aggregate) -> tuple[int, str]:
+    return one.computed.bucket, one.computed.entity_id
 
 
 def rollback(store: Store, run_id: str, at: int, reason: str, actor: str = "", *, dry_run: bool = False) -> Move:

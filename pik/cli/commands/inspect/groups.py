@@ -69,7 +69,7 @@ def read_by(text: str) -> str | EventPath:
     """Return what --by names: one of NAMES, or a path. Raises UsageError."""
     from pik.model.path import EventPath
 
-    return text if text in NAMES else EventPath(text, "--by")
+    return text if text in NAMES else EventPath(text, "--by", NAMES)
 
 
 def shown_group(schema: Schema, by: str | EventPath) -> Schema:

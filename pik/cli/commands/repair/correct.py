@@ -119,12 +119,12 @@ def _show(
         corrections=[_Row(number, *row) for number, row in enumerate(zip(plan.corrections, ids, strict=True), start=1)],
         differing_values=values,
         truncated=is_truncated,
-        note=_note(plan),
+        note=_note(plan, recorded),
         next=_next(plan, recorded, record),
     )
 
 
-def _note(plan: CorrectionPlan) -> str | None:
+def _note(plan: CorrectionPlan, recorded: list[Correction]) -> str | None:
     """Return what may surprise, a line each."""
     several = len(plan.corrections) > 1
     lines = [
@@ -134,6 +134,8 @@ def _note(plan: CorrectionPlan) -> str | None:
     ]
     if plan.changes_nothing:
         lines.append("no value of any metric changes")
+    elif len(recorded) > 1:
+        lines.append(f"one replay of {plan.impact.effective} computes what the {len(recorded)} corrections change")
     lines += filter(None, (failed_note(plan.impact), summed_note(plan.impact)))
     return "\n".join(lines) or None
 
@@ -143,7 +145,12 @@ def _next(plan: CorrectionPlan, recorded: list[Correction], record: str) -> str 
         return None
     if not recorded:
         return record
-    return "\n".join(command("replay", "--correction", one.correction_id, "--promote") for one in recorded)
+    if len(recorded) == 1:
+        return command("replay", "--correction", recorded[0].correction_id, "--promote")
+    window = plan.impact.effective
+    times = {"--from": window.from_text, "--to": window.to_text}
+    words = [word for option, text in times.items() if text for word in (option, text)]
+    return command("replay", "--all", *words, "--promote")
 
 
 def _text(plan: CorrectionPlan) -> str:

@@ -65,6 +65,8 @@ def move(
         cli.note(corrected_since(moved))
     if moved.kind == PromotionKind.ROLLBACK and counts.conflicts:
         cli.note("what was promoted later has to be rolled back first")
+    elif moved.superseded:
+        cli.note("conflicts: later runs have computed these values since, and theirs are current")
     elif counts.conflicts:
         cli.note("conflicts: another promotion has changed these values since this run was computed beside them")
     # What the run could not compute does not concern a rollback.
@@ -77,8 +79,9 @@ def move(
 
 
 def _next(moved: Move) -> str | None:
-    """Return what to type next. After a conflict that is another replay: what this run found is out of date."""
-    if not moved.counts.conflicts:
+    """Return what to type next. After a conflict that is another replay: what this run found is out of date. Nothing is
+    to be done where later runs have computed what is current."""
+    if not moved.counts.conflicts or moved.superseded:
         return None
     return replay_command(moved.run.request) if moved.kind == PromotionKind.PROMOTE else "pik runs list"
 
