@@ -93,8 +93,10 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="No such file"):
         read(path)
     path.write_bytes(b"\xff")
-    with pytest.raises(UsageError, match="is not TOML"):
+    with pytest.raises(UsageError, match="is not TOML: it is not UTF-8"):
         read(path)
+    path.write_bytes(b"\xef\xbb\xbfformat = 'json'\r\n")  # as editors of Windows write it
+    assert read(path).format == "json"
 
 
 def test_times_are_shown_in_the_zone_of_the_option_else_of_the_environment_else_of_the_file(below: Path) -> None:

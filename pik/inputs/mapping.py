@@ -246,7 +246,7 @@ class RecordMapping:
 
     def _expect_times(self, field: str, records: Sequence[Mapping[str, Any]], name: str, file: str) -> None:
         read, search = self._times[field], self._expressions[field].search_slowly
-        in_utc, local, problem = TimeFormat(read.name, load_zone("UTC")), None, None
+        in_utc, local, problem, is_empty = TimeFormat(read.name, load_zone("UTC")), None, None, True
         for place, record in enumerate(records, 1):
             with suppress(Invalid):
                 value = search(record, MAX_MADE, Place(file, place))
@@ -256,6 +256,7 @@ class RecordMapping:
                     read(value)
                 except Invalid as error:
                     problem = problem or error
+                    is_empty = is_empty and value == ""
                 else:
                     return
                 in_utc(value)
@@ -266,7 +267,8 @@ class RecordMapping:
             raise UsageError(f"the times of {name} have no offset from UTC: {local!r:.60}", hint=hint)
         if problem is not None:
             what = f"no time can be read in the first records of {name}: {field} {problem.message}"
-            raise UsageError(what, hint=MIXED)
+            empty = "where an empty cell of CSV is a missing value, add --null ''"
+            raise UsageError(what, hint=empty if is_empty else MIXED)
 
     def expect_names(self, records: Sequence[Mapping[str, Any]], name: str) -> None:
         """Raise UsageError where none of the records, nor what functions make of them, has a field that is needed."""

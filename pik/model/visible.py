@@ -10,6 +10,7 @@ from functools import cache
 _HIDDEN = (
     "\x7f-\x9f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ufffe\uffff\ud800-\udfff"
 )
+_LIKE_A_SPACE = re.compile("[\xa0\u1680\u2000-\u200a\u202f\u205f]")
 _CONTROLS = "\x00-\x1f"
 _CONTROLS_IN_LINES = "\x00-\x08\x0b\x0c\x0e-\x1f"
 
@@ -37,8 +38,9 @@ def visible(text: str) -> str:
 
 
 def visible_value(text: str) -> str:
-    """Return a value as `visible` does, with escapes for the white space at its ends, which tells `u-4 ` from `u-4`."""
-    text = visible(text)
+    """Return a value as `visible` does, with escapes for white space at its ends, which tells `u-4 ` from `u-4`, and
+    for spaces that look like the usual one."""
+    text = _LIKE_A_SPACE.sub(_escape, visible(text))
     begin, end = len(text) - len(text.lstrip()), len(text.rstrip())
     if begin >= end:
         return "".join(map(_escaped, text))

@@ -8,12 +8,14 @@ import re
 from collections.abc import Iterable, Iterator
 from decimal import Decimal
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pik.cli.colour import ROLES, When, use_colours
+from pik.cli.commands.inspect.groups import GROUPED
 from pik.cli.document import Column, Document, Field, Rows, Table
 from pik.cli.output import Output
 from pik.cli.text import broken, cells
@@ -46,12 +48,13 @@ def test_visible_text_is_one_line_without_controls(text: str) -> None:
         ("u-4 ", r"u-4\x20"),
         ("  u-4", r"\x20\x20u-4"),
         ("u-4\xa0", r"u-4\xa0"),
+        ("u\xa04\u2009", r"u\xa04\u2009"),
         ("\u3000u-4\u200b", r"\u3000u-4\u200b"),
         (" ", r"\x20"),
         ("", ""),
     ],
 )
-def test_values_that_differ_in_white_space_at_their_ends_look_different(value: str, shown: str) -> None:
+def test_values_that_differ_in_white_space_look_different(value: str, shown: str) -> None:
     assert words(value) == shown
     assert words(Entity(value)) == (shown or "(all)")
 
@@ -170,3 +173,10 @@ def test_a_sentence_is_broken_at_spaces_and_a_path_is_not(monkeypatch: pytest.Mo
     rule, path = "the same source and the same entity at another time", "/a/very/long/path/with/many/more/names"
     lines = shown(Document(head={"rule": rule, "file": path}), monkeypatch, width=30).splitlines()
     assert lines == ["rule  the same source and the", "      same entity at another", "      time", f"file  {path}"]
+
+
+@pytest.mark.parametrize(("group", "shown"), [('"u-4 "', r"u-4\x20"), ('"u\u00a04"', r"u\xa04"), ("4.0", "4.0")])
+def test_groups_by_a_path_do_so_too(group: str, shown: str) -> None:
+    [column] = (column for column in GROUPED if column.name == "value")
+    assert column.text is not None
+    assert column.text(SimpleNamespace(group=group)) == shown

@@ -29,6 +29,7 @@ def test_a_file_has_one_definition_or_several(tmp_path):
     assert (one.name, one.bucket, one.where) == ("revenue", "1h", "event_type = 'paid'")
     several = read(tmp_path, f"[[metric]]{ONE}\n[[metric]]\nname = 'n'\nvalue = 'count(*)'")
     assert several == [one, Definition(name="n", value="count(*)")]
+    assert read(tmp_path, f"\ufeff{ONE}") == [one]  # as editors of Windows write it
 
 
 @pytest.mark.parametrize(

@@ -47,10 +47,12 @@ class _Table(BaseModel):
 def read_definitions(path: Path) -> list[Definition]:
     """Return the definitions in a TOML file: one, or several as [[metric]] tables. Raises InputError and Invalid."""
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        document = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError:
+        raise InputError(f"{path} is not TOML: it is not UTF-8") from None
+    except tomllib.TOMLDecodeError as error:
         raise InputError(f"{path} is not TOML: {error}") from None
     if "metric" not in document:
         return [read_definition(document, str(path))]

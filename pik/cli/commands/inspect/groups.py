@@ -10,6 +10,7 @@ import msgspec
 from pik.cli.document import Column, Schema
 from pik.cli.values import Instant, Json
 from pik.model.instant import HOUR, format_instant, parse_instant
+from pik.model.visible import visible_value
 
 if TYPE_CHECKING:
     from pik.model.path import EventPath
@@ -58,7 +59,7 @@ GROUPED = (
         Json,
         "what the path finds; null: nothing",
         get=lambda row: row.group.encode(),
-        text=lambda row: msgspec.json.decode(row.group) if row.group.startswith('"') else row.group,
+        text=lambda row: visible_value(msgspec.json.decode(row.group) if row.group.startswith('"') else row.group),
         only="with `--by PATH`",
     ),
 )

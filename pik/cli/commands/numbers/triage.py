@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from codecs import BOM_UTF8
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -98,7 +99,7 @@ def _impacts(found: Triage) -> Iterator[str]:
 def _known(path: Path) -> list[tuple[str, str, str, str]]:
     """Return the identities of the findings in an earlier triage. Raises InputError."""
     try:
-        read = msgspec.json.decode(path.read_bytes(), type=_Baseline)
+        read = msgspec.json.decode(path.read_bytes().removeprefix(BOM_UTF8), type=_Baseline)
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from None
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
