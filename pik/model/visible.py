@@ -10,7 +10,8 @@ from functools import cache
 _HIDDEN = (
     "\x7f-\x9f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ufffe\uffff\ud800-\udfff"
 )
-_LIKE_A_SPACE = re.compile("[\xa0\u1680\u2000-\u200a\u202f\u205f]")
+# White space, but for the ideographic space, which is as wide as a letter; and letters that are blank.
+_LIKE_A_SPACE = re.compile("[\xa0\u034f\u115f\u1160\u1680\u2000-\u200a\u202f\u205f\u2800\u3164\uffa0]")
 _CONTROLS = "\x00-\x1f"
 _CONTROLS_IN_LINES = "\x00-\x08\x0b\x0c\x0e-\x1f"
 
