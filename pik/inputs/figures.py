@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from pik.errors import InputError, Invalid, UsageError
 from pik.inputs.shapes import Shape, recognize
 from pik.model.calendar import Buckets
-from pik.model.identity import canonical_number
+from pik.model.identity import name_of_number
 from pik.model.instant import format_instant
 from pik.model.metric import ALL_ENTITIES, decimal_text
 
@@ -168,7 +168,7 @@ class Table:
 
     def _entity(self, line: int, column: str | None, cell: Any) -> str:
         if isinstance(cell, int | Decimal | float) and not isinstance(cell, bool) and Decimal(cell).is_finite():
-            return canonical_number(repr(cell) if isinstance(cell, float) else str(cell))  # as events have it
+            return name_of_number(repr(cell) if isinstance(cell, float) else str(cell))  # as events have it
         why = "the entity is empty" if cell in (None, "") else f"{str(cell)[:40]!r} cannot be an entity"
         if isinstance(cell, str) and (shown := cell.encode(errors="surrogateescape")) != cell.encode(errors="replace"):
             why = f"'{shown.decode(errors='backslashreplace')[:40]}' is not UTF-8"

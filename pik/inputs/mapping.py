@@ -30,7 +30,7 @@ from pik.model.event import (
     read_event_slowly,
 )
 from pik.model.functions import OF_PLACE, USAGE
-from pik.model.identity import canonical_number, check_json, exact_number, has_plain_numbers, plain_canonical
+from pik.model.identity import check_json, exact_number, has_plain_numbers, name_of_number, plain_canonical
 from pik.model.instant import full_instant, is_canonical, load_zone
 from pik.model.jmes import MAX_MADE, Expression, applied, quoted, shell_option
 from pik.model.place import NOWHERE, Place, partitions
@@ -331,7 +331,7 @@ def _unless_canonical(value: Any) -> str | None:
 
 
 def _text(value: Any) -> str:
-    return value if isinstance(value, str) else canonical_number(str(value))
+    return value if isinstance(value, str) else name_of_number(str(value))
 
 
 def _record(line: bytes) -> dict[str, Any]:

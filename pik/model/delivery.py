@@ -15,7 +15,7 @@ import msgspec
 
 from pik.errors import Invalid, UsageError, command
 from pik.model.event import Event, one_line
-from pik.model.identity import canonical_number, exact_number
+from pik.model.identity import exact_number, name_of_number
 from pik.model.instant import ALL_TIME, Window, Zones, full_instant, parse_event_time, parse_instant
 
 if TYPE_CHECKING:
@@ -329,7 +329,7 @@ def _convert(found: Any, column: ExtractedColumn) -> Any:
         return found if isinstance(found, str) else str(found).lower()
     number = _number(found)
     if kind == "string":
-        return canonical_number(str(number))
+        return name_of_number(str(number))
     if kind == "double":
         value = float(number)
         # 0.1 is the double that prints as 0.1; of 9007199254740993 there is none.

@@ -23,7 +23,7 @@ import msgspec
 from jmespath.functions import Functions, signature
 
 from pik.errors import Invalid, UsageError
-from pik.model.identity import MAX_DEPTH, canonical_number, check_json, exact_number, has_plain_numbers
+from pik.model.identity import MAX_DEPTH, check_json, exact_number, has_plain_numbers, name_of_number
 from pik.model.instant import Zone, load_zone, parse_local, resolved
 from pik.model.place import NOWHERE, Place
 
@@ -105,7 +105,7 @@ class ValueFunctions(Functions):
         if isinstance(value, str):
             return value
         if _is_number(value):
-            return canonical_number(str(value))
+            return name_of_number(str(value))
         text = _encode(value)
         return (text if b".0" not in text else _encode(_exactly(text.decode()))).decode()
 

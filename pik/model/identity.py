@@ -31,6 +31,9 @@ from pik.errors import Invalid
 MAX_DEPTH = 100
 """Arrays and objects nested deeper than this, the payload itself being the first level, are refused."""
 
+MAX_DIGITS = 256
+"""An integer with more digits fits into no name."""
+
 _BRACKET = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\]]')
 # The shape of a JSON text: what numbers are made of as 0, both letters e as e, what may stand before a number as a
 # colon, all else as x.
@@ -72,6 +75,17 @@ def canonical_number(text: str) -> str:
         return f"{minus}0.{'0' * -point}{figures}"
     mantissa = figures[0] + ("." + figures[1:] if len(figures) > 1 else "")
     return f"{minus}{mantissa}e{'+' if point > 0 else '-'}{abs(point - 1)}"
+
+
+def name_of_number(text: str) -> str:
+    """Return a JSON number as the text of a name or id: an integer's digits, up to MAX_DIGITS of them, and of any other
+    number, or a longer one, the canonical text."""
+    canonical = canonical_number(text)
+    mantissa, _, exponent = canonical.partition("e+")
+    whole, _, fraction = mantissa.partition(".")
+    if not exponent or not len(fraction) <= int(exponent) < MAX_DIGITS:
+        return canonical
+    return whole + fraction.ljust(int(exponent), "0")
 
 
 def is_machine_number(canonical: str) -> bool:

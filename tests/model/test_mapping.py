@@ -14,6 +14,7 @@ from pik.errors import Invalid, UsageError
 from pik.inputs.mapping import RecordMapping
 from pik.model.delivery import raw_line, read_delivery, stamp
 from pik.model.event import Event, read_event
+from pik.model.identity import name_of_number
 from pik.model.instant import MAX_INSTANT, MIN_INSTANT, full_instant
 from pik.model.times import Times
 from tests.support.model import oracle, texts
@@ -190,10 +191,28 @@ def test_a_time_that_is_not_canonical_is_kept_as_it_came(time_format: str, at: A
     assert (delivery.event_time_original, delivery.received_time_original) == (kept, kept)
 
 
-@pytest.mark.parametrize("text", ["0", "-0", "7", "-12", "9" * 17, "9" * 18, "-" + "9" * 18, "9" * 19])
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("1234567890123456789012", "1234567890123456789012"),
+        ("1.5e22", "15000000000000000000000"),
+        ("1e255", "1" + "0" * 255),
+        ("1e256", "1e+256"),
+        ("1234567890123456789012.5", "1.2345678901234567890125e+21"),
+        ("1e-7", "1e-7"),
+        ("10.0", "10"),
+    ],
+)
+def test_a_number_as_a_name_is_an_integers_digits_however_it_is_written(text: str, name: str) -> None:
+    assert name_of_number(text) == name
+
+
+@pytest.mark.parametrize("text", ["0", "-0", "7", "-12", "9" * 17, "9" * 18, "-" + "9" * 18, "9" * 19, "9" * 30])
 def test_whole_numbers_are_exact_whichever_way_they_are_read(text: str) -> None:
     line = f'{{"s":"x","n":{text},"at":"2026-01-01T00:00:00Z"}}'.encode()
     fields = {"source": "s", "event_type": "s", "entity_id": "n", "event_time": "at", "payload": "{n: n}"}
     event, _ = RecordMapping(fields).read(line)
     assert event.entity_id == str(int(text))
+    fields["entity_id"] = "to_string(n)"
+    assert RecordMapping(fields).read(line)[0].entity_id == str(int(text))
     assert event.payload.replace(b" ", b"") == b'{"n":%d}' % int(text)
