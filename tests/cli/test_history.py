@@ -58,6 +58,9 @@ def test_values_of_damaged_raw_are_neither_right_nor_wrong(shop, tmp_path):
     segment.write_bytes(segment.read_bytes()[:-1])
     run = next(row for row in entries(shop, "--check")["history"] if row["what"] == "run")
     assert (run["as_left"], run["right_today"], run["failed"]) == (7, 2, 5)
+    of_entity = shop("history", "--entity", "b")
+    assert (of_entity.code, "those of one cannot be told" in of_entity.err) == (3, True)
+    assert of_entity.out.count("batch") >= 2
 
 
 def test_on_80_columns_everything_of_importance_is_there(shop):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import lru_cache, partial
@@ -94,12 +94,17 @@ class Entry:
 @dataclass(frozen=True, slots=True)
 class Scope:
     """Which entries are asked for: those that happened in the window, and that concern the metric and the entity.
-    `left_out` are metrics over all entities, where one is named."""
+    `left_out` are metrics over all entities, where one is named; `deliveries` counts those of the entity by batch.
+
+    That is None where no entity is named, or where `unread` says why it cannot be counted; all batches are listed then.
+    """
 
     window: Window = ALL_TIME
     metric: str | None = None
     entity: str | None = None
     left_out: tuple[str, ...] = ()
+    deliveries: Mapping[str, int] | None = None
+    unread: str | None = None
 
     def has(self, run: Run | None) -> bool:
         """Return whether a run concerns the metric and the entity; one that is lost may."""
@@ -115,9 +120,18 @@ class Scope:
 
 def scope_of(store: Store, window: Window, metric: str | None = None, entity: str | None = None) -> Scope:
     """Return the scope. Raises NothingSelected for an unknown metric, UsageError for an entity and a metric over
-    all."""
+    all, NotHeld."""
     metrics = known(store.metrics, [metric] if metric else ()) if metric or entity else []
-    return Scope(window, metric, entity, of_entities(metrics, (entity,) if entity else ())[1])
+    scope = Scope(window, metric, entity, of_entities(metrics, (entity,) if entity else ())[1])
+    if entity is None:
+        return scope
+    if store.copy is None:
+        expect_held(store, ALL_TIME, (entity,))
+    try:
+        found = Counter(one.delivery.batch_id for one in deliveries(store, Filter(ALL_TIME, (entity,))))
+    except Damaged as error:
+        return replace(scope, unread=error.message)
+    return replace(scope, deliveries=found)
 
 
 def history(store: Store, scope: Scope, checking: Engine | None = None) -> Iterator[Entry]:
@@ -152,15 +166,8 @@ def _within(entries: Iterator[Entry], window: Window) -> Iterator[Entry]:
 
 
 def _batches(store: Store, scope: Scope) -> Iterator[Entry]:
-    of_entity: Counter[str] | None = None
-    if scope.entity is not None:
-        if store.copy is None:
-            expect_held(store, ALL_TIME, (scope.entity,))
-        found = deliveries(store, Filter(ALL_TIME, (scope.entity,)))
-        of_entity = Counter(one.delivery.batch_id for one in found)
-
     def entry(batch: Batch) -> Entry:
-        of_batch = None if of_entity is None else of_entity[batch.batch_id]
+        of_batch = None if scope.deliveries is None else scope.deliveries.get(batch.batch_id, 0)
         return Entry(
             batch.started_at,
             What.BATCH,

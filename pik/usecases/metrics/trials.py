@@ -229,7 +229,7 @@ def _clocks(store: Store, engine: Engine, asked: Question, not_tried: list[str])
         not_tried.append(f"{len(found) - MOST_SHIFTS:,} more shifts of clocks")
     for one, wanted in found[:MOST_SHIFTS]:
         if (shift := righting(one, wanted, _BY_SOURCE)) is not None:
-            detail = f"times from {one.group} are off by {format_duration(one.shift)}, as lag --skew finds"
+            detail = f"times from {one.group} are off by {format_duration(one.zone or one.shift)}, as lag --skew finds"
             yield _assuming(asked, "skew", shift, detail)
 
 

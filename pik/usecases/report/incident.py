@@ -147,6 +147,8 @@ def _history(store: Store, asked: Question) -> Kept[Entry, Scope]:
     """Return what happened since the window began, newest first. What became of a run is counted for each entry that is
     read, so the others are not counted."""
     scope = scope_of(store, history_window(asked.window), only(asked.metrics), only(asked.entities))
+    if scope.unread is not None:
+        raise Damaged(scope.unread)
     each = history(store, scope)
     first = tuple(islice(each, ROWS))
     return Kept(first, 0 if next(each, None) is None else None, scope)

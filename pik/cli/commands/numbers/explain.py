@@ -13,7 +13,7 @@ from pik.cli import options
 from pik.cli.command import FOUND, PARTLY, cli_command
 from pik.cli.commands.numbers.assumed import for_good, not_recorded
 from pik.cli.commands.numbers.disputed import DISPUTED, commands_of, shown
-from pik.cli.commands.numbers.not_read import NOT_READ, proven_text
+from pik.cli.commands.numbers.not_read import NOT_READ, partial_text, proven_text
 from pik.cli.commands.numbers.passed_over import PASSED_OVER
 from pik.cli.commands.numbers.passed_over import shown as shown_run
 from pik.cli.commands.numbers.sides import (
@@ -335,9 +335,14 @@ EXPLANATION = Schema(
         Decimal | None,
         "the right side",
         get=lambda found: _value(found.recomputed),
-        text=lambda found: "no value" if _value(found.recomputed) is None else None,
+        text=lambda found: partial_text(found, _value(found.recomputed)),
     ),
-    Field("delta", Decimal, "recomputed - current, a missing value counted as 0: the sum of the shares"),
+    Field(
+        "delta",
+        Decimal,
+        "recomputed - current, a missing value counted as 0: the sum of the shares",
+        text=lambda found: partial_text(found, found.delta),
+    ),
     NOT_READ,
     DISPUTED,
     PASSED_OVER,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated
 
 from pik.cli import options
-from pik.cli.command import cli_command
+from pik.cli.command import PARTLY, cli_command
 from pik.cli.context import Context
 from pik.cli.document import NOTE, TRUNCATED, Column, Field, Rows, Schema
 from pik.cli.options import option
@@ -40,7 +40,7 @@ def history(
     period: options.WindowOptions,
     check: Annotated[bool, option("--check", "Recompute, and count the values that are right today.")] = False,
     limit: options.Limit = None,
-) -> None:
+) -> int | None:
     """List what changed numbers or could, newest first: when, who, what, why.
 
     These are batches, versions of metrics, runs, imports, promotions, rollbacks, corrections and their revocations,
@@ -71,6 +71,10 @@ def history(
         truncated=truncated,
         note=history_note(store),
     )
+    if scope.unread is None:
+        return None
+    cli.note(f"batches of all entities are listed, since those of one cannot be told: {scope.unread}")
+    return PARTLY
 
 
 def history_note(store: Store) -> str | None:

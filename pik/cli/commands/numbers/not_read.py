@@ -18,6 +18,13 @@ def proven_text(found: Explanation) -> str | None:
     return "yes, of what was known then" if found.proven and not found.is_complete else None
 
 
+def partial_text(found: Explanation, number: Decimal | None) -> str | None:
+    """Return the words for a number of the right side that is none, or of what can be read alone."""
+    if number is None:
+        return "no value"
+    return None if found.is_complete else f"{number:f}, of what can be read"
+
+
 def _not_read(found: Explanation) -> str | None:
     return None if found.is_complete else f"{_events(found)}: {_right_value(found)}"
 

@@ -91,7 +91,7 @@ TRIED = (
         "scenarios that give the number, first those that change the fewest deliveries; null: the right side gives it,"
         " or a file has none",
         Column("kind", str),
-        Column("scenario", str, "as it is typed"),
+        Column("scenario", str, "as it is typed", wrap=True),
         Column("value", Decimal | None, drop=1),
         Column("events", Count | None, "deliveries that count otherwise than recomputed; null: not known", drop=2),
         Column("detail", str, wrap=True),
