@@ -90,6 +90,38 @@ def test_statistical_findings_come_last(shop: Pik) -> None:
     assert shop(*shlex.split(findings[-1]["command"])[1:]).code == 0
 
 
+@pytest.mark.parametrize(
+    ("fails", "failed", "times"),
+    [("", set[str](), 1), ("neighbour", {"suspects"}, 2), ("hours", {"skew", "gaps"}, 2)],
+    ids=["none", "suspects", "skew and gaps"],
+)
+def test_deliveries_are_loaded_once_and_a_statistical_check_that_fails_does_not_stop_the_others(
+    shop: Pik, monkeypatch: pytest.MonkeyPatch, fails: str, failed: set[str], times: int
+) -> None:
+    import duckdb
+
+    from pik.engine import tables
+
+    loads, load, keep = list[object](), tables._load, tables.DuckTables.keep
+
+    def counted(*arguments: Any) -> None:
+        loads.append(arguments)
+        load(*arguments)
+
+    def failing(self: tables.DuckTables, name: str, *arguments: Any) -> None:
+        if name == fails:
+            raise duckdb.OutOfMemoryException("no room")
+        keep(self, name, *arguments)
+
+    monkeypatch.setattr(tables, "_load", counted)
+    monkeypatch.setattr(tables.DuckTables, "keep", failing)
+    _, _, found = triage(shop)
+    failures = {one["check"]: one["failure"] for one in found["checks"] if one["failure"]}
+    assert failures.keys() == failed
+    assert all("no room" in text for text in failures.values())
+    assert len(loads) == times
+
+
 def test_differences_are_split_by_cause_and_ranked_by_their_effect(shop: Pik, tmp_path: Path) -> None:
     ingest(shop, "late.jsonl", line("a", 5, 1, 2))
     thrice = " + ".join(["sum((payload->>'v')::BIGINT)"] * 3)

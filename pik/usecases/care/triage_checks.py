@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from decimal import Decimal
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
 from time import time_ns
 
@@ -22,57 +20,23 @@ from pik.model.instant import (
     SECOND,
     Window,
     day_text,
-    format_duration,
-    format_instant,
     parse_instant,
 )
 from pik.model.metric import PromotionKind, Run, RunKind, RunState
 from pik.model.republish import Republish, RepublishRequest, RepublishState
 from pik.rawlog.corrected import corrected_until
 from pik.rawlog.selection import Selection
-from pik.usecases.care import triage_corrections
-from pik.usecases.care.triage_findings import Finding, Scope
+from pik.usecases.care import triage_corrections, triage_statistics
+from pik.usecases.care.triage_findings import Finding, Scope, by_source, only_one
 from pik.usecases.inspect.batches import with_closing
 from pik.usecases.inspect.duplicates import DuplicateFilter, selected_duplicates
-from pik.usecases.inspect.suspects import SuspectRule, list_suspects
-from pik.usecases.timing.gaps import Question, find_gaps
-from pik.usecases.timing.grouping import read_grouping
-from pik.usecases.timing.skew import Verdict as SkewVerdict
-from pik.usecases.timing.skew import find_skew
-
-_RETRY = SuspectRule()
-_BY_SOURCE = read_grouping("source", ("source",))
-
-
-@dataclass(slots=True)
-class _OfSource:
-    """Events of a source, and the time of the first."""
-
-    events: int = 0
-    since: int | None = None
-
-
-def _by_source(found: Iterable[tuple[str, int]]) -> list[tuple[str, _OfSource]]:
-    """Return by source what was found, given as sources and times."""
-    sources: dict[str, _OfSource] = {}
-    for source, time in found:
-        one = sources.setdefault(source, _OfSource())
-        one.events += 1
-        one.since = time if one.since is None else min(one.since, time)
-    return sorted(sources.items())
-
-
-def _only_one(sources: Sequence[tuple[str, _OfSource]]) -> list[str]:
-    """Return the option that selects the source if there is one: what several have may have one cause, so one command
-    shows it."""
-    return ["--source", sources[0][0]] if len(sources) == 1 else []
 
 
 def _conflicts(scope: Scope) -> Iterator[Finding]:
     wanted = DuplicateFilter(Filter(scope.window, scope.entities), Verdict.CONFLICT)
     found = selected_duplicates(scope.readable("conflicts"), wanted, scope.progress)
-    sources = _by_source((delivery.source, delivery.event_instant) for delivery, _ in found)
-    words = ["duplicates", "--class", "conflict", "--show-payload-diff", *_only_one(sources), *scope.options_of_one]
+    sources = by_source((delivery.source, delivery.event_instant) for delivery, _ in found)
+    words = ["duplicates", "--class", "conflict", "--show-payload-diff", *only_one(sources), *scope.options_of_one]
     for source, one in sources:
         number = number_of(one.events, "delivery")
         yield Finding(
@@ -83,71 +47,6 @@ def _conflicts(scope: Scope) -> Iterator[Finding]:
             since=one.since,
             events=one.events,
         )
-
-
-def _suspects(scope: Scope) -> Iterator[Finding]:
-    found = list_suspects(scope.readable("suspects"), scope.engine, Filter(scope.window, scope.entities), _RETRY)
-    sources = _by_source((row.source, row.event_time) for row in found)
-    words = ["duplicates", "--class", "suspect", *_only_one(sources), *scope.options_of_one]
-    for source, one in sources:
-        yield Finding(
-            "suspects",
-            f"1 event from {source} may be a retry with a new time or key"
-            if one.events == 1
-            else f"{one.events:,} events from {source} may be retries with a new time or key",
-            command(*words),
-            scope=source,
-            since=one.since,
-            events=one.events,
-        )
-
-
-def _skew(scope: Scope) -> Iterator[Finding]:
-    report = find_skew(scope.readable("skew"), scope.engine, Filter(scope.window, scope.entities), _BY_SOURCE)
-    unknown = sum(group.verdict == SkewVerdict.UNKNOWN for group in report.groups)
-    scope.notes.update(_unknown("skew", unknown, "too few events or hours"))
-    for shift in report.shifts:
-        by, zone = format_duration(shift.shift), format_duration(shift.zone) if shift.zone else ""
-        until = "" if shift.until is None else f"; the last that is arrived at {format_instant(shift.until)}"
-        near = (f", about {zone}" if zone not in ("", by) else "") + (": perhaps a time zone" if zone else "")
-        yield Finding(
-            "skew",
-            f"times from {shift.group} are off by {by}{near}{until}",
-            command("lag", "--skew", "--source", shift.group or "", *scope.options_of_one),
-            scope=shift.group or "",
-            since=shift.since,
-            events=shift.events,
-        )
-
-
-def _gaps(scope: Scope) -> Iterator[Finding]:
-    report = find_gaps(scope.readable("gaps"), scope.engine, Question(Filter(scope.window, scope.entities), _BY_SOURCE))
-    unknown = sum(group.learned_from is None for group in report.groups)
-    scope.notes.update(_unknown("gaps", unknown, "too few earlier days to learn from"))
-    for silence in report.silences:
-        yield _gap(scope, silence.group or "", "silence", silence.start, silence.end, silence.expected, 0)
-    for one in report.changes:
-        yield _gap(scope, one.group or "", one.kind, one.start, one.end, one.expected, one.events)
-
-
-def _gap(scope: Scope, source: str, kind: str, start: int, end: int, expected: Decimal | None, events: int) -> Finding:
-    usual = "" if expected is None else f", usually {expected}"
-    lost = any(start < (segment.day + 1) * DAY and segment.day * DAY < end for segment in scope.unreadable.values())
-    perhaps = "; perhaps only because raw of that time cannot be read" if lost else ""
-    return Finding(
-        "gaps",
-        f"{kind} of {source} for {format_duration(end - start)}: {events:,} events{usual}{perhaps}",
-        command("gaps", "--source", source, *scope.options_of_one),
-        cause=kind,
-        scope=source,
-        since=start,
-        events=events,
-    )
-
-
-def _unknown(check: str, sources: int, why: str) -> dict[str, str]:
-    """Return the note of a check that cannot judge some sources."""
-    return {check: f"cannot know for {number_of(sources, 'source')}: {why}"} if sources else {}
 
 
 def _batches(scope: Scope) -> Iterator[Finding]:
@@ -365,9 +264,7 @@ Search = tuple[Mapping[str, str], Callable[[Scope], Iterator[Finding]]]
 
 SEARCHES: tuple[Search, ...] = (
     ({"conflicts": "deliveries with the idempotency key of an earlier one and other content"}, _conflicts),
-    ({"suspects": f"{_RETRY} (statistical)"}, _suspects),
-    ({"skew": "times of a source that are off by a constant, as lag --skew finds them (statistical)"}, _skew),
-    ({"gaps": "silences, drops and spikes of a source against earlier days, as gaps finds them (statistical)"}, _gaps),
+    (triage_statistics.RULES, triage_statistics.search),
     (
         {
             "rejects": "batches with records that are not valid events",

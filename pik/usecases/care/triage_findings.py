@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 
@@ -42,6 +42,30 @@ class Finding:
     def identity(self) -> tuple[str, str, str, str]:
         """What makes it the same finding in two triages: figures, times and counts do not matter."""
         return self.check, self.metric, self.cause, self.scope
+
+
+@dataclass(slots=True)
+class OfSource:
+    """Events of a source, and the time of the first."""
+
+    events: int = 0
+    since: int | None = None
+
+
+def by_source(found: Iterable[tuple[str, int]]) -> list[tuple[str, OfSource]]:
+    """Return by source what was found, given as sources and times."""
+    sources: dict[str, OfSource] = {}
+    for source, time in found:
+        one = sources.setdefault(source, OfSource())
+        one.events += 1
+        one.since = time if one.since is None else min(one.since, time)
+    return sorted(sources.items())
+
+
+def only_one(sources: Sequence[tuple[str, OfSource]]) -> list[str]:
+    """Return the option that selects the source if there is one: what several have may have one cause, so one command
+    shows it."""
+    return ["--source", sources[0][0]] if len(sources) == 1 else []
 
 
 @dataclass(frozen=True, slots=True)

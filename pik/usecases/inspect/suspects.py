@@ -39,6 +39,9 @@ HELD = 100_000
 
 _COLUMNS = ("event_id", "source", "event_type", "entity_id", "event_ns", "batch_id", "seq")
 
+SUSPECT_COLUMNS = (*_COLUMNS, "received_ns")
+"""The columns that `suspects_in` reads."""
+
 
 @dataclass(frozen=True, slots=True)
 class SuspectRule:
@@ -114,23 +117,41 @@ def list_suspects(
 
     Raises NotHeld, and while iterating Damaged, and UsageError for a path that cannot be evaluated.
     """
+    reached = suspects_reach(store, wanted, rule)
+    search = _Search(wanted, rule, tuple(paths))
+    cut = reached == wanted.window and wanted.window.start > MIN_INSTANT
+
+    def listed() -> Generator[SuspectRow, None, SuspectTotals]:
+        count = 0
+        with (
+            gather_deliveries(Selection(store, reached, wanted.entities, overrides)) as files,
+            engine.tables(files, SUSPECT_COLUMNS, reached, wanted.entities) as tables,
+        ):
+            for row in search.suspects(files, tables):
+                count += 1
+                if limit is None or count <= limit:
+                    yield row
+        return SuspectTotals(count, limit is not None and count > limit, search.incomparable, cut)
+
+    return Listing(listed())
+
+
+def suspects_reach(store: Store, wanted: Filter, rule: SuspectRule) -> Window:
+    """Return the filter's window with the events before it that those at its beginning are compared with, as far as the
+    store holds them. Raises NotHeld."""
     expect_held(store, wanted.window, wanted.entities)
     reached = Window(max(wanted.window.start - rule.within, MIN_INSTANT), wanted.window.end)
     try:
         expect_held(store, reached, wanted.entities)
     except NotHeld:
-        reached = wanted.window
-    cut = reached == wanted.window and wanted.window.start > MIN_INSTANT
-    return Listing(_listed(_Search(store, engine, wanted, reached, rule, tuple(paths), overrides), limit, cut))
+        return wanted.window
+    return reached
 
 
-def _listed(search: _Search, limit: int | None, cut: bool) -> Generator[SuspectRow, None, SuspectTotals]:
-    count = 0
-    for row in search.suspects():
-        count += 1
-        if limit is None or count <= limit:
-            yield row
-    return SuspectTotals(count, limit is not None and count > limit, search.incomparable, cut)
+def suspects_in(files: DeliveryFiles, tables: Tables, wanted: Filter, rule: SuspectRule) -> Iterator[SuspectRow]:
+    """Yield the suspects by event_time and event_id among the events of these files, which are in the tables with the
+    SUSPECT_COLUMNS, for the `suspects_reach` and the filter's entities. Raises Damaged."""
+    return _Search(wanted, rule).suspects(files, tables)
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,34 +211,25 @@ class _Content:
 
 @dataclass(slots=True)
 class _Search:
-    store: Store
-    engine: Engine
     wanted: Filter
-    reached: Window
     rule: SuspectRule
-    paths: tuple[EventPath, ...]
-    overrides: Overrides
+    paths: tuple[EventPath, ...] = ()
     incomparable: int = 0
 
-    def suspects(self) -> Iterator[SuspectRow]:
+    def suspects(self, files: DeliveryFiles, tables: Tables) -> Iterator[SuspectRow]:
         """Yield them by time and event_id."""
-        window, entities = self.reached, self.wanted.entities
-        with (
-            gather_deliveries(Selection(self.store, window, entities, self.overrides)) as files,
-            self.engine.tables(files, (*_COLUMNS, "received_ns"), window, entities) as tables,
-        ):
-            tables.keep("neighbour", *_neighbours(self.wanted, self.rule.within))
-            for part in _parts(tables, self.wanted.window):
-                where = "event_ns >= ? AND event_ns < ?"
-                bounds = [part.start - self.rule.within, part.end]
-                contents = self._contents(tables, files, where, bounds, part)
-                columns = ", ".join(_COLUMNS)
-                rows = tables.rows(
-                    f"SELECT {columns} FROM neighbour WHERE {where} ORDER BY source, event_type, entity_id, event_ns",
-                    bounds,
-                )
-                pairs = self._pairs(_in_order(rows, contents, files), contents, part)
-                yield from sort_bounded(pairs, lambda row: (row.event_time, row.event_id))
+        tables.keep("neighbour", *_neighbours(self.wanted, self.rule.within))
+        for part in _parts(tables, self.wanted.window):
+            where = "event_ns >= ? AND event_ns < ?"
+            bounds = [part.start - self.rule.within, part.end]
+            contents = self._contents(tables, files, where, bounds, part)
+            columns = ", ".join(_COLUMNS)
+            rows = tables.rows(
+                f"SELECT {columns} FROM neighbour WHERE {where} ORDER BY source, event_type, entity_id, event_ns",
+                bounds,
+            )
+            pairs = self._pairs(_in_order(rows, contents, files), contents, part)
+            yield from sort_bounded(pairs, lambda row: (row.event_time, row.event_id))
 
     def _contents(
         self, tables: Tables, files: DeliveryFiles, where: str, bounds: list[int], part: Window

@@ -129,38 +129,49 @@ def find_gaps(store: Store, engine: Engine, question: Question, overrides: Overr
     where there are no events, NotHeld and Damaged."""
     wanted = question.wanted
     expect_held(store, wanted.window, wanted.entities)
-    learned = _learned_window(store, question)
+    learned = learned_window(store, question)
     read = learned or wanted.window
     if question.sequence:
         read = Window(max(read.start - MARGIN, MIN_INSTANT), min(read.end + MARGIN, MAX_INSTANT + 1))
-    columns = {"event_ns", *filtered(wanted), *question.grouping.columns}
-    columns |= {"payload"} if question.sequence else set()
     with (
         gather_deliveries(Selection(store, read, wanted.entities, overrides)) as files,
-        engine.tables(files, columns, read, wanted.entities) as tables,
+        engine.tables(files, gaps_columns(question), read, wanted.entities) as tables,
     ):
-        condition, parameters = filter_sql(wanted)
-        tables.keep(
-            "measured",
-            f"SELECT {question.grouping.sql} AS grp, event_ns AS instant, {HOUR_OF_EVENT} AS hour"
-            f" {f', {question.sequence} AS number' if question.sequence else ''} FROM events WHERE {condition}",
-            parameters,
-        )
-        scope = _scope(tables, wanted.window, (learned or wanted.window).start)
-        if scope is None:
-            return _empty(store, question)
-        report = GapsReport(scope, learned, _rule(question), *_sorters())
-        search = _Search(question, report)
-        for group, hours, gaps in _groups(tables, question, learned or wanted.window, scope):
-            search.look_at(group, hours, gaps)
-        if question.sequence:
-            report.missing_ranges, report.sequences = missing_numbers(tables, wanted.window)
-            report.found += sum(1 for one in report.sequences if one.missing)
-        return report
+        return gaps_in(store, tables, question, learned)
 
 
-def _learned_window(store: Store, question: Question) -> Window | None:
-    """Return the window with the history before it, as far as the store holds it."""
+def gaps_columns(question: Question) -> set[str]:
+    """Return the columns that `gaps_in` reads."""
+    columns = {"event_ns", *filtered(question.wanted), *question.grouping.columns}
+    return columns | {"payload"} if question.sequence else columns
+
+
+def gaps_in(store: Store, tables: Tables, question: Question, learned: Window | None) -> GapsReport:
+    """Find them in these tables, of the filter's entities, with the `gaps_columns`, for the window that is `learned`
+    from (None: for the filter's; for a sequence the MARGIN around it as well). Raises NothingSelected."""
+    wanted = question.wanted
+    condition, parameters = filter_sql(wanted)
+    tables.keep(
+        "measured",
+        f"SELECT {question.grouping.sql} AS grp, event_ns AS instant, {HOUR_OF_EVENT} AS hour"
+        f" {f', {question.sequence} AS number' if question.sequence else ''} FROM events WHERE {condition}",
+        parameters,
+    )
+    scope = _scope(tables, wanted.window, (learned or wanted.window).start)
+    if scope is None:
+        return _empty(store, question)
+    report = GapsReport(scope, learned, _rule(question), *_sorters())
+    search = _Search(question, report)
+    for group, hours, gaps in _groups(tables, question, learned or wanted.window, scope):
+        search.look_at(group, hours, gaps)
+    if question.sequence:
+        report.missing_ranges, report.sequences = missing_numbers(tables, wanted.window)
+        report.found += sum(1 for one in report.sequences if one.missing)
+    return report
+
+
+def learned_window(store: Store, question: Question) -> Window | None:
+    """Return the window with the history before it, as far as the store holds it; None where nothing is learned."""
     window = question.wanted.window
     if question.history is None:
         return None

@@ -157,35 +157,50 @@ def find_skew(
 ) -> SkewReport:
     """Find constant shifts and negative lags of the events that the filter selects. Raises NotHeld and Damaged."""
     expect_held(store, wanted.window, wanted.entities)
-    columns = {"event_id", "event_ns", "lag_ns", *filtered(wanted), *grouping.columns}
     with (
         gather_deliveries(Selection(store, wanted.window, wanted.entities, overrides)) as files,
-        engine.tables(files, columns, wanted.window, wanted.entities) as tables,
+        engine.tables(files, skew_columns(wanted, grouping), wanted.window, wanted.entities) as tables,
     ):
-        condition, parameters = filter_sql(wanted)
-        tables.keep(
-            "measured",
-            f"SELECT {grouping.sql} AS grp, lag_ns AS lag, event_ns, event_ns + lag_ns AS arrival, event_id,"
-            f" arrival - ((arrival % {HOUR}) + {HOUR}) % {HOUR} AS hour FROM events WHERE {condition}",
-            parameters,
-        )
-        groups: Sorter[CheckedGroup] = Sorter(lambda one: (one.group is None, one.group or ""))
-        candidates: list[_Candidate] = []
-        for group, hours in _hours(tables):
-            checked, shifted = _checked(group, hours)
-            groups.add(checked)
-            candidates += shifted
-        located = [(one, found) for one in candidates if (found := _located(tables, one)) is not None]
-        return SkewReport(tuple(shift for _, shift in located), _negative(tables, located), groups)
+        return skew_in(tables, wanted, grouping)
 
 
-def _hours(tables: Tables) -> Iterator[tuple[str | None, list[_Hour]]]:
-    """Yield the hours of each group."""
-    tables.keep("hours", "SELECT grp, hour, count(*) AS n, quantile_disc(lag, 0.5) AS mid FROM measured GROUP BY 1, 2")
+def skew_columns(wanted: Filter, grouping: Grouping) -> set[str]:
+    """Return the columns that `skew_in` reads."""
+    return {"event_id", "event_ns", "lag_ns", *filtered(wanted), *grouping.columns}
+
+
+def skew_in(tables: Tables, wanted: Filter, grouping: Grouping) -> SkewReport:
+    """Find shifts and negative lags in these tables, which are those of the filter's window and entities, with the
+    `skew_columns`."""
+    condition, parameters = filter_sql(wanted)
+    measured = (
+        f"(SELECT {grouping.sql} AS grp, lag_ns AS lag, event_ns, event_ns + lag_ns AS arrival, event_id,"
+        f" arrival - ((arrival % {HOUR}) + {HOUR}) % {HOUR} AS hour FROM events WHERE {condition})"
+    )
+    groups: Sorter[CheckedGroup] = Sorter(lambda one: (one.group is None, one.group or ""))
+    candidates: list[_Candidate] = []
+    for group, hours in _hours(tables, measured, parameters):
+        checked, shifted = _checked(group, hours)
+        groups.add(checked)
+        candidates += shifted
+    # Only to locate shifts are all events kept: it takes as much memory as the tables themselves.
+    tables.keep("measured", f"FROM {measured} WHERE {'true' if candidates else 'lag < 0'}", parameters)
+    located = [(one, found) for one in candidates if (found := _located(tables, one)) is not None]
+    return SkewReport(tuple(shift for _, shift in located), _negative(tables, located), groups)
+
+
+def _hours(tables: Tables, measured: str, parameters: Sequence[object]) -> Iterator[tuple[str | None, list[_Hour]]]:
+    """Yield the hours of each group of what is measured, which is SQL that is read again for each question."""
+    tables.keep(
+        "hours",
+        f"SELECT grp, hour, count(*) AS n, quantile_disc(lag, 0.5) AS mid FROM {measured} GROUP BY 1, 2",
+        parameters,
+    )
     rows = tables.rows(
-        "SELECT hours.grp, hours.hour, any_value(n), any_value(mid), quantile_disc(abs(lag - mid), 0.5) FROM measured"
-        " JOIN hours ON hours.grp IS NOT DISTINCT FROM measured.grp AND hours.hour = measured.hour"
-        " GROUP BY 1, 2 ORDER BY 1, 2"
+        "SELECT hours.grp, hours.hour, any_value(n), any_value(mid), quantile_disc(abs(lag - mid), 0.5)"
+        f" FROM {measured} AS measured JOIN hours"
+        " ON hours.grp IS NOT DISTINCT FROM measured.grp AND hours.hour = measured.hour GROUP BY 1, 2 ORDER BY 1, 2",
+        parameters,
     )
     for group, of_group in groupby(rows, key=lambda row: row[0]):
         yield group, [_Hour(number, *row[1:]) for number, row in enumerate(of_group)]
