@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from pik.engine.sandbox import AS_SENT, COLUMN_TYPES
+from pik.engine.sandbox import AS_SENT, COLUMN_TYPES, path_hint
 from pik.engine.syntax import (
     Aggregate,
     Expression,
@@ -103,7 +103,8 @@ def _uncached(db: DuckDBPyConnection, definition: Definition, prefix: str) -> Ch
         raise Invalid(f"metric {definition.name}: it is nested too deeply", field="value") from None
     except Invalid as error:
         message = f"metric {definition.name}, {error.field}: {error.message}"
-        raise Invalid(message, field=error.field, hint=error.hint) from None
+        text = definition.where if error.field == "where" else definition.value
+        raise Invalid(message, field=error.field, hint=error.hint or path_hint(text or "")) from None
     read = value.columns | (where.columns if where else frozenset())
     denominator = value.quotient[1] if value.quotient else None
     return CheckedDefinition(where.sql if where else None, sql, aggregates, read, scale, denominator)

@@ -9,6 +9,7 @@ its arguments.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -156,6 +157,12 @@ def bounded(db: DuckDBPyConnection, seconds: float, what: str) -> Iterator[None]
     finally:
         done.set()
         watcher.join()
+
+
+def path_hint(text: str) -> str:
+    """Return how a name such as MongoDB's $date is written in a path, if the text of SQL has one as it stands."""
+    found = re.search(r"->>?\s*'(\$[A-Za-z_]\w*)'", text)
+    return f"""a name that begins with $ has quotes in a path: '$."{found[1]}"'""" if found else ""
 
 
 def first_line(error: Exception) -> str:

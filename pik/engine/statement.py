@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from pik.engine.sandbox import first_line, session
+from pik.engine.sandbox import first_line, path_hint, session
 from pik.engine.syntax import nodes
 from pik.errors import Invalid
 
@@ -110,4 +110,4 @@ def _expect_types(db: DuckDBPyConnection, text: str) -> None:
     try:
         db.execute(f"DESCRIBE {text}")
     except duckdb.Error as error:
-        raise Invalid(first_line(error)) from None
+        raise Invalid(first_line(error), hint=path_hint(text)) from None

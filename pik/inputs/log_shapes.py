@@ -163,7 +163,7 @@ def plain_lines(filled: Sequence[str]) -> tuple[str, str] | None:
     if len(filled) < 2 or any(map(_SOME_JSON.search, filled)):
         return None
     named = "pik ingest --guess {file} --pattern '(?P<NAME>REGEX) (?P<text>.*)'"
-    return "lines of text, not JSON", f"name the parts of a line: {named}"
+    return "lines of text, not JSON", f"if JSON lines follow, --input jsonl; else name the parts of a line: {named}"
 
 
 _SOME_JSON = re.compile(r'^\s*[{\["]|[{,]\s*"|^\s*(-?\d[\d.eE+-]*|true|false|null)\s*$|[\]}]\s*$')

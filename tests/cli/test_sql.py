@@ -206,6 +206,15 @@ def test_what_is_not_a_select_over_the_tables_is_refused(shop: Callable[..., Any
     assert "hint: tables: events, deliveries, batches, aggregates, differences" in result.err
 
 
+def test_a_name_that_begins_with_a_dollar_is_written_as_the_hint_says(shop: Callable[..., Any]) -> None:
+    """As MongoDB exports them; DuckDB takes it for a path."""
+    refused = shop("sql", "SELECT payload->'at'->>'$date' FROM events")
+    assert refused.code == 2
+    path = refused.err.partition("has quotes in a path: ")[2].strip()
+    assert path == """'$."$date"'"""
+    assert shop("sql", f"SELECT payload->'at'->>{path} FROM events").code == 0
+
+
 def test_a_statement_comes_from_a_file_or_from_stdin(
     shop: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -270,6 +270,14 @@ def test_the_scale_of_the_values_is_reported(value: str, scale: int) -> None:
     assert DuckEngine().check(metric(value)) == scale
 
 
+def test_a_name_that_begins_with_a_dollar_is_written_as_the_hint_says() -> None:
+    for wrong in (metric("sum((payload->>'$n')::INTEGER)"), metric(where="payload->>'$n' = '1'")):
+        with pytest.raises(Invalid) as caught:
+            DuckEngine().check(wrong)
+        assert caught.value.hint == """a name that begins with $ has quotes in a path: '$."$n"'"""
+    DuckEngine().check(metric("""sum((payload->>'$."$n"')::INTEGER)"""))
+
+
 def test_an_unknown_column_is_reported_with_the_known_ones() -> None:
     with pytest.raises(Invalid) as caught:
         DuckEngine().check(metric("sum(amount)"))

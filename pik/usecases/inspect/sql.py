@@ -323,7 +323,8 @@ def _usage() -> Iterator[None]:
     try:
         yield
     except Invalid as error:
-        raise UsageError(f"SQL: {error.message}", hint=f"tables: {', '.join(TABLES)}; docs/sql.md") from None
+        hint = error.hint or f"tables: {', '.join(TABLES)}; docs/sql.md"
+        raise UsageError(f"SQL: {error.message}", hint=hint) from None
 
 
 _PLAIN = frozenset(
