@@ -40,6 +40,8 @@ class Repair(Numbers):
         delimiter: str | None = None,
         columns: str | None = None,
         null: str | None = None,
+        quote: str | None = None,
+        escape: str | None = None,
         encoding: str | None = None,
         mapping: str | None = None,
         map: Mapping[str, str] | None = None,  # noqa: A002 - the option's name
@@ -75,6 +77,8 @@ class Repair(Numbers):
             "delimiter": delimiter,
             "columns": columns,
             "null": null,
+            "quote": quote,
+            "escape": escape,
             "encoding": encoding,
         }
         times = {

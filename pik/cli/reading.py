@@ -50,6 +50,12 @@ class ReadingOptions:
     null: Annotated[
         str | None, option("--null TEXT", "CSV: cells with exactly this text are missing ('' is the empty one).")
     ] = None
+    quote: Annotated[
+        str | None, option("--quote CHARACTER", "CSV: '\"' (default) encloses cells; none: it is a character.")
+    ] = None
+    escape: Annotated[
+        str | None, option("--escape CHARACTER", "CSV: '\\', as databases write it (\\N, \\t), or none.")
+    ] = None
     encoding: Annotated[
         str | None, option("--encoding NAME", "The encoding of the text: utf-16, cp1252. [default: utf-8]")
     ] = None

@@ -4,6 +4,9 @@ The grammar is RFC 4180's, with any delimiter and any line end: a quoted cell ma
 doubled quotes, and after a closing quote the cell ends. A blank line is not a row, and neither is one of delimiters
 alone, as spreadsheets leave them at the end. Nothing is interpreted: `007`,
 `NULL` and ` x` are the texts that they are.
+
+Where the layout says that backslashes escape, or that quotes are characters like all others, the rows are those of
+`divided_rows`; where it says nothing, a row that may be a part of one, or several, is a problem.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import io
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from functools import cache
 from itertools import islice
 from typing import BinaryIO
 
@@ -21,8 +25,9 @@ import msgspec
 
 from pik.errors import InputError, number_of
 from pik.inputs.blocks import BLOCK, LINES, Block, Problem, UntilError
+from pik.inputs.divided_rows import NULL, DividedRows, is_divided
 from pik.model.event import one_line
-from pik.model.layout import InputFormat, Layout
+from pik.model.layout import AUTO, InputFormat, Layout
 
 _DELIMITERS = ("\t", ",", ";", "|")
 """What is tried, in this order."""
@@ -53,6 +58,7 @@ def blocks(
     rows = _Rows(stream, layout, max_line)
     following = iter(rows)
     header = layout.columns or _header(following, name)
+    rows.expect(header)
     rows.continue_at(offset)
     lines: list[bytes] = []
     problems: dict[int, Problem] = {}
@@ -61,12 +67,14 @@ def blocks(
     for row, problem in found:
         cells = () if rows.is_blank(row) else row
         if problem is None and len(cells) not in (0, len(header)):
-            problem = rows.problem(f"the row has {number_of(len(cells), 'cell')}, the header {len(header)}")
+            problem = rows.problem(rows.other_number(cells))
+        elif problem is None and (reason := rows.doubt()):
+            problem = rows.problem(reason)
         if problem is not None:
             problems[seq] = problem
             lines.append(one_line(problem.record))
         else:
-            lines.append(_record(header, cells, layout.null) if cells else b"")
+            lines.append(_record(header, cells, rows.missing) if cells else b"")
         size += len(lines[-1])
         seq += 1
         if size >= BLOCK or len(lines) == LINES:
@@ -77,9 +85,12 @@ def blocks(
     found.raise_error()
 
 
-def _record(header: Sequence[str], cells: Sequence[str], null: str | None) -> bytes:
+_Cells = Sequence[str | None]
+
+
+def _record(header: Sequence[str], cells: _Cells, missing: frozenset[str | None]) -> bytes:
     pairs = zip(header, cells, strict=True)
-    return _encode(dict(pairs) if null is None else {name: cell for name, cell in pairs if cell != null})
+    return _encode({name: cell for name, cell in pairs if cell not in missing} if missing else dict(pairs))
 
 
 def _block(lines: list[bytes], first_seq: int, offset: int, problems: dict[int, Problem]) -> Block:
@@ -92,9 +103,10 @@ def names_of(stream: BinaryIO, name: str, layout: Layout) -> Sequence[str]:
     return layout.columns or _header(iter(_Rows(stream, layout, BLOCK)), name)
 
 
-def _header(rows: Iterator[tuple[Sequence[str], Problem | None]], name: str) -> Sequence[str]:
+def _header(rows: Iterator[tuple[_Cells, Problem | None]], name: str) -> Sequence[str]:
     """Return the names that the first row gives. Raises InputError."""
-    for cells, problem in rows:
+    for found, problem in rows:
+        cells = [NULL if cell is None else cell for cell in found]
         if problem is not None:
             hint = (
                 f"{WITH_LINE_FEEDS} | pik ingest -".format(file="FILE")
@@ -121,6 +133,9 @@ class _Rows:
         self._row: list[bytes] = []  # lines of the current row
         self._row_size = 0
         self._ended = False
+        self._layout = layout
+        self._divided = DividedRows(self._delimiter, layout) if is_divided(layout) else None
+        self._width = 0
         csv.field_size_limit(max(max_line, csv.field_size_limit()))
 
     @property
@@ -128,16 +143,45 @@ class _Rows:
         """Return the number of bytes up to the end of the current row."""
         return self._read - sum(map(len, self._again))
 
+    @property
+    def missing(self) -> frozenset[str | None]:
+        """What stands in a row in the place of a cell that is missing."""
+        if self._divided is not None:
+            return frozenset([None])
+        return frozenset() if self._layout.null is None else frozenset([self._layout.null])
+
+    def expect(self, header: Sequence[str]) -> None:
+        """Expect rows under a header: with as many cells, some of which may be missing."""
+        self._width = len(header)
+        if self._divided is not None:
+            self._divided.null = self._layout.null
+
     def continue_at(self, offset: int) -> None:
         """Skip to that offset, if it is further on."""
-        while self._read < offset and (data := self._stream.read(min(BLOCK, offset - self._read))):
+        while self._read < offset:
+            first = self._divided is not None and self._divided.line_end is None
+            read = self._stream.readline if first else self._stream.read
+            data = read(min(BLOCK, offset - self._read))
+            if not data:
+                return
+            if first:
+                self._know_line_end(data)
             self._read += len(data)
             self._lines_read += data.count(b"\n")
 
-    def __iter__(self) -> Iterator[tuple[Sequence[str], Problem | None]]:
+    def _know_line_end(self, line: bytes) -> None:
+        if self._divided is not None and self._divided.line_end is None and line.endswith(b"\n"):
+            self._divided.line_end = "\r\n" if line.endswith(b"\r\n") else "\n"
+
+    def _cells(self) -> Iterator[_Cells]:
+        if self._divided is not None:
+            return self._divided.rows(self._lines())
+        return csv.reader(self._lines(), delimiter=self._delimiter, strict=True)
+
+    def __iter__(self) -> Iterator[tuple[_Cells, Problem | None]]:
         while True:
             try:
-                for cells in csv.reader(self._lines(), delimiter=self._delimiter, strict=True):
+                for cells in self._cells():
                     yield cells, None
                     self._row, self._row_size = [], 0
             except UnicodeDecodeError:
@@ -150,9 +194,7 @@ class _Rows:
                 elif self._breaks_at_return():
                     yield (), self.problem("the row has a carriage return without a line feed, outside of quotes")
                 else:
-                    escaped = b'\\"' in b"".join(self._row)
-                    how = '; a quote in a cell is doubled, not written as \\"' if escaped else ""
-                    yield (), self.problem(f"the row is not CSV: {error}{how}")
+                    yield (), self.problem(f"the row is not {self._name}: {error}{self._other_reading()}")
             else:
                 return
             self._row, self._row_size = [], 0
@@ -162,7 +204,36 @@ class _Rows:
         line = self._lines_read - len(self._again) - len(self._row) + 1
         return Problem(f"{reason} (line {line})", b"".join(self._row).rstrip(b"\r\n"))
 
-    def is_blank(self, cells: Sequence[str]) -> bool:
+    @property
+    def _name(self) -> str:
+        return str(self._layout.format or InputFormat.CSV).upper()
+
+    def _other_reading(self) -> str:
+        """Return which option reads what may be in the current row, which is not of this table as it is read."""
+        row = b"".join(self._row)
+        if self._layout.escape is None and (b'\\"' in row or escaped_border(self._delimiter).search(row)):
+            return f"; {_ESCAPES}"
+        is_quoted = self._layout.quote is None and self._delimiter == "\t" and b'"' in row
+        return "; --quote none reads quotes as characters" if is_quoted else ""
+
+    def other_number(self, cells: _Cells) -> str:
+        """Return the problem of a row with other than the header's number of cells."""
+        reason = f"the row has {number_of(len(cells), 'cell')}, the header {self._width}"
+        return reason + self._other_reading()
+
+    def doubt(self) -> str:
+        """Return why the current row, which has the right number of cells, may be cut, or several: then an option must
+        say how it is read."""
+        if self._layout.escape is None and any(map(_ends_in_escape, self._row)):
+            return f"a line ends in a backslash: {_ESCAPES}, --escape none as a character"
+        if len(self._row) > 1 and self._layout.quote is None and self._layout.format == InputFormat.TSV:
+            first, last = self._row[0], self._row[-1]
+            if first.count(b"\t") == last.count(b"\t") == self._width - 1:
+                each = f"a quoted cell goes over {len(self._row)} lines, the first and last of which are rows"
+                return f"{each}: --quote none reads them so, --quote '\"' as one row"
+        return ""
+
+    def is_blank(self, cells: _Cells) -> bool:
         """Return whether the current row, which has these cells, is of delimiters alone."""
         if len(cells) < 2 or any(cells):
             return False
@@ -170,6 +241,8 @@ class _Rows:
 
     def _breaks_at_return(self) -> bool:
         """Return whether the current row is not CSV because of carriage returns alone."""
+        if self._divided is not None:
+            return False
         row = b"".join(self._row)
         lines = io.StringIO(_CR_ALONE.sub(b" ", row).decode(errors="replace"), newline="\n")
         with suppress(csv.Error):
@@ -182,6 +255,7 @@ class _Rows:
             line = self._again.pop() if self._again else b""
             if not line.endswith(b"\n"):
                 more = self._stream.readline(self._max_line + 2 - len(line))
+                self._know_line_end(more)
                 self._lines_read += not line and bool(more)
                 line, self._read = line + more, self._read + len(more)
             if not line:
@@ -196,6 +270,8 @@ class _Rows:
     def _first_line(self) -> Problem:
         """Return the problem of a row that is too long, or that the input's end cuts: it ends with its first line."""
         first, *others = self._row
+        if others and self._divided is not None and not self._divided.in_quotes and not self._ended:
+            return self._without_end()
         self._row, self._again = [first], others[::-1]
         if others:
             where = "before the input does" if self._ended else f"within {self._max_line} bytes"
@@ -205,29 +281,64 @@ class _Rows:
         self._row = [self._row[0][: self._max_line + 1]]
         return self.problem(f"the line is longer than {self._max_line} bytes")
 
+    def _without_end(self) -> Problem:
+        """Return the problem of a row that is too long, with its escaped line breaks; all of it is read."""
+        found = self.problem(f"the row is longer than {self._max_line} bytes")
+        line = self._row[-1]
+        while _ends_in_escape(line) or not line.endswith(b"\n"):
+            begins = line.endswith(b"\n")
+            line = self._stream.readline(BLOCK)
+            if not line:
+                break
+            self._read += len(line)
+            self._lines_read += begins
+        return Problem(found.reason, found.record[: self._max_line + 1])
+
+
+_ESCAPES = "--escape '\\' reads it as an escape"
+_AFTER_BACKSLASH = (b"\\\n", b"\\\r\n")
+
+
+def _ends_in_escape(line: bytes) -> bool:
+    """Return whether a line ends in an odd number of backslashes, each two of which may stand for one."""
+    if not line.endswith(_AFTER_BACKSLASH):
+        return False
+    text = line.rstrip(b"\r\n")
+    return (len(text) - len(text.rstrip(b"\\"))) % 2 == 1
+
+
+@cache
+def escaped_border(delimiter: str) -> re.Pattern[bytes]:
+    """Return what finds a backslash before a delimiter or a line end."""
+    return re.compile(rb"(?<!\\)(?:\\\\)*\\(?:" + re.escape(delimiter.encode()) + rb"|\r?\n)")
+
 
 class _TooLong(Exception):
     """A row has more bytes than a record may have."""
 
 
-def delimiter_of(text: str, *, whole: bool) -> str | None:
+def delimiter_of(text: str, layout: Layout = AUTO, *, whole: bool) -> str | None:
     """Return the delimiter of a text: the one that divides most of its first rows into as many cells as the first row,
     and that into more than one; None if no delimiter does."""
     best: tuple[float, int, str] | None = None
     for delimiter in _DELIMITERS:
-        first, *others = [len(row) for row in head_rows(text, delimiter, whole=whole)] or [0]
+        first, *others = [len(row) for row in head_rows(text, delimiter, layout, whole=whole)] or [0]
         alike = others.count(first) / max(1, len(others))
         if first > 1 and alike > 0.5 and (best is None or (alike, first) > best[:2]):
             best = alike, first, delimiter
     return best and best[2]
 
 
-def head_rows(text: str, delimiter: str, *, whole: bool) -> list[list[str]]:
+def head_rows(text: str, delimiter: str, layout: Layout = AUTO, *, whole: bool) -> list[list[str]]:
     """Return the first rows of a text, as far as they are CSV; without the last one where it may be cut."""
     rows: list[list[str]] = []
     with suppress(csv.Error):
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-        rows += islice(filter(None, reader), _ROWS + 1)
+        if is_divided(layout):
+            divided = DividedRows(delimiter, layout).rows(io.StringIO(text, newline="\n"))
+            rows += ([cell or "" for cell in row] for row in islice(filter(None, divided), _ROWS + 1))
+        else:
+            reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+            rows += islice(filter(None, reader), _ROWS + 1)
     return rows if whole or text.endswith("\n") or len(rows) > _ROWS else rows[:-1]
 
 

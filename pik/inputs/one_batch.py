@@ -74,6 +74,11 @@ class _OpenedFiles(OpenedInput):
             self._layout = opened.recognize(layout, mapped=mapped)
         return self._layout
 
+    def with_dialect(self, layout: Layout) -> Layout:
+        """Return the layout of a table with the quotes and the escape that the first file shows, where it has none."""
+        with self._first() as opened:
+            return opened.with_dialect(layout)
+
     def known_mapping(self, layout: Layout) -> str | None:
         """Return the name of the shipped mapping that is certainly for the first file, if there is one."""
         with self._first() as opened:

@@ -51,6 +51,10 @@ class OpenedInput(ABC):
         input is certainly not of that format, or of none that can be read. `mapped`: any JSON object is a record."""
 
     @abstractmethod
+    def with_dialect(self, layout: Layout) -> Layout:
+        """Return the layout of a table with the quotes and the escape that its first rows show, where it has none."""
+
+    @abstractmethod
     def known_mapping(self, layout: Layout) -> str | None:
         """Return the name of the shipped mapping that is certainly for the input, if there is one."""
 

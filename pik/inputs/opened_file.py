@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, cast
 
 from pik.errors import InputError, UsageError
 from pik.inputs import blocks as json_lines
-from pik.inputs import csv_rows, json_values, kcat_lines, nested_records, parquet_rows, text_lines
+from pik.inputs import csv_rows, dialect, json_values, kcat_lines, nested_records, parquet_rows, text_lines
 from pik.inputs.blocks import BLOCK, Block, NulRuns
 from pik.inputs.compression import WINDOW, beginning, codec_of, decompressed, uncompressed
 from pik.inputs.copies import copied
@@ -108,11 +108,16 @@ class OpenedFile(OpenedInput):
                 raise found.error(self.name)
             return found if layout.encoding is None else replace(found, encoding=layout.encoding)
         if layout.is_table and layout.format != InputFormat.TSV:
-            delimiter = layout.delimiter or delimiter_of(head.decode(errors="replace"), whole=whole) or ","
+            delimiter = layout.delimiter or delimiter_of(head.decode(errors="replace"), layout, whole=whole) or ","
             return replace(layout, format=table(delimiter).format, delimiter=table(delimiter).delimiter)
         if layout.format == InputFormat.TEXT:
             text_lines.compiled(layout)  # complains before anything is recorded
         return layout
+
+    def with_dialect(self, layout: Layout) -> Layout:
+        """Return the layout of a table with the quotes and the escape that its first rows show, where it has none."""
+        head, whole = self._head(layout)
+        return dialect.with_dialect(layout, head, whole) if layout.is_table else layout
 
     def known_mapping(self, layout: Layout) -> str | None:
         """Return the name of the shipped mapping that is certainly for the input, if there is one."""
@@ -128,6 +133,8 @@ class OpenedFile(OpenedInput):
                 mapping.expect_fields(parquet_rows.first_records(self.stored, self.name), self.name, self.file)
             return
         records = list(islice(self._first_records(layout), _RECORDS))
+        if layout.is_table:
+            dialect.expect_dialect(layout, *self._head(layout), self.name)
         try:
             mapping.expect_fields(records, self.name, self.file)
         except UsageError:

@@ -16,6 +16,8 @@ from types import NoneType
 
 from pik.errors import InputError, command, number_of
 from pik.inputs.csv_rows import WITH_LINE_FEEDS, delimiter_of, head_rows, is_header, table
+from pik.inputs.dialect import with_dialect
+from pik.inputs.divided_rows import ESCAPE
 from pik.inputs.log_shapes import (
     GUESS,
     commented,
@@ -29,7 +31,7 @@ from pik.inputs.log_shapes import (
     written_otherwise,
 )
 from pik.model.event import FIELDS, REQUIRED
-from pik.model.layout import JSON_LINES, JSON_VALUES, READS, InputFormat, Layout
+from pik.model.layout import AUTO, JSON_LINES, JSON_VALUES, NONE, READS, InputFormat, Layout
 from pik.model.log_lines import PATTERNS
 from pik.model.record_path import EACH, RecordPath, path_text
 
@@ -345,8 +347,7 @@ _NO_VALUE = frozenset(("", "null", "NULL"))
 
 def _table(text: str, name: str, whole: bool) -> Layout | Shape | None:
     """Recognize rows of as many cells: a header and a row, or three rows; and any text that is named .csv or .tsv."""
-    delimiter = None if text.startswith(_SEP) else delimiter_of(text, whole=whole)
-    rows = head_rows(text, delimiter, whole=whole) if delimiter else []
+    delimiter, rows = (None, []) if text.startswith(_SEP) else _rows(text, whole)
     if delimiter is not None and any(any(row[1:]) for row in rows):  # others are statements, of SQL or of C
         first, *others = rows
         if "\n" not in text and "\r" in text.rstrip():
@@ -356,7 +357,7 @@ def _table(text: str, name: str, whole: bool) -> Layout | Shape | None:
         if is_header(first):
             return table(delimiter)
         if len(others) > 1:
-            return _without_header(delimiter, len(first))
+            return _without_header(delimiter, len(first), text, whole)
     named = re.search(r"\.(csv|tsv)(\.\w+)?$", name.lower())
     if delimiter is None and (named or text.startswith(_BEFORE)) and (later := _after_lines(text, whole)) is not None:
         return later
@@ -380,9 +381,25 @@ def _format(delimiter: str) -> str:
     return str(table(delimiter).format).upper()
 
 
-def _without_header(delimiter: str, cells: int) -> Shape:
+def _rows(text: str, whole: bool) -> tuple[str | None, list[list[str]]]:
+    """Return the delimiter of a table and its first rows, which may have escapes; None where it is not one."""
+    for layout in (AUTO, _UNQUOTED, _ENCLOSED):
+        delimiter = delimiter_of(text, layout, whole=whole)
+        if delimiter is None or (layout == _UNQUOTED and delimiter != "\t"):
+            continue
+        rows = head_rows(text, delimiter, layout, whole=whole)
+        if layout != _ENCLOSED or ('\\"' in text and is_header(rows[0])):
+            return delimiter, rows
+    return None, []
+
+
+_UNQUOTED, _ENCLOSED = Layout(quote=NONE, escape=ESCAPE), Layout(escape=ESCAPE)
+
+
+def _without_header(delimiter: str, cells: int, text: str, whole: bool) -> Shape:
     layout = replace(table(delimiter), columns=tuple(f"c{number}" for number in range(1, cells + 1)))
-    given = [word for option, text in layout.given.items() for word in (f"--{option}", text)]
+    shown = with_dialect(layout, text.encode(), whole)
+    given = [word for option, text in shown.given.items() for word in (f"--{option}", text)]
     guess = command("ingest", "--guess", "FILE", *given).replace("FILE", "{file}", 1)
     return Shape(f"{_format(delimiter)} without a header", f"name its columns: {guess}")
 

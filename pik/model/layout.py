@@ -32,8 +32,12 @@ WRITTEN_AS_JSON = frozenset({InputFormat.JSONL, InputFormat.JSON})
 
 READS = "what can be read: JSON lines, other JSON, CSV, TSV, Parquet, text by a --pattern, plain or compressed"
 
-OPTIONS = ("input", "records", "pattern", "delimiter", "columns", "null", "encoding")
+OPTIONS = ("input", "records", "pattern", "delimiter", "columns", "null", "quote", "escape", "encoding")
 """The options that describe a layout."""
+
+
+NONE = "none"
+"""Says that quotes, or backslashes, are characters like all others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +45,11 @@ class Layout:
     """How records lie in an input; a `format` of None is recognized by the input's content and name.
 
     Of a table: `delimiter` stands between cells (None: the first rows tell), `columns` are the names of all where no
-    header gives them, and a cell with just the text `null` is missing. `pattern` is the regular expression of a line of
-    text, or the name of one. `encoding` is that of the text. `records` is the path to the records in documents of JSON;
-    `parents` are the fields of the objects around them that the mapping uses.
+    header gives them, and a cell with just the text `null` is missing. `quote` is what cells may be enclosed in, a
+    double quote or NONE (None: a double quote), `escape` what gives the next character another meaning, a backslash or
+    NONE (None: nothing, but a line that ends in a backslash is not read). `pattern` is the regular expression of a line
+    of text, or the name of one. `encoding` is that of the text. `records` is the path to the records in documents of
+    JSON; `parents` are the fields of the objects around them that the mapping uses.
     """
 
     format: InputFormat | None = None
@@ -52,20 +58,24 @@ class Layout:
     delimiter: str | None = None
     columns: tuple[str, ...] = ()
     null: str | None = None
+    quote: str | None = None
+    escape: str | None = None
     encoding: str | None = None
     parents: frozenset[str] = frozenset()
 
     @property
     def is_table(self) -> bool:
         """Whether its format or one of its options says that it is a table."""
-        return self.format in TABLES or self.delimiter is not None or any(self.columns) or self.null is not None
+        said = (self.delimiter, self.null, self.quote, self.escape)
+        return self.format in TABLES or any(self.columns) or any(one is not None for one in said)
 
     @property
     def given(self) -> dict[str, str]:
         """The options that say the same, by their names."""
         columns = ",".join(self.columns) or None
-        texts = (self.format, self.records, self.pattern, self.delimiter, columns, self.null, self.encoding)
-        return {name: str(text) for name, text in zip(OPTIONS, texts, strict=True) if text is not None}
+        texts = (self.format, self.records, self.pattern, self.delimiter, columns, self.null, self.quote, self.escape)
+        pairs = zip(OPTIONS, (*texts, self.encoding), strict=True)
+        return {name: str(text) for name, text in pairs if text is not None}
 
     @property
     def recorded(self) -> dict[str, str]:
@@ -82,7 +92,7 @@ PARQUET = Layout(InputFormat.PARQUET)
 JSON_LINES = Layout(InputFormat.JSONL)
 JSON_VALUES = Layout(InputFormat.JSON)
 
-_OF_A_TABLE = ("delimiter", "columns", "null")
+_OF_A_TABLE = ("delimiter", "columns", "null", "quote", "escape")
 
 
 def read_layout(given: Mapping[str, str]) -> Layout:
@@ -97,6 +107,8 @@ def read_layout(given: Mapping[str, str]) -> Layout:
         given.get("delimiter"),
         tuple(given["columns"].split(",")) if "columns" in given else (),
         given.get("null"),
+        given.get("quote"),
+        given.get("escape"),
         given.get("encoding"),
     )
     if layout.records is not None and layout.format != InputFormat.JSON:
@@ -108,6 +120,7 @@ def read_layout(given: Mapping[str, str]) -> Layout:
         raise Invalid("input text: no pattern tells what is on a line", hint=hint)
     if layout.format not in (None, *TABLES) and (wrong := [one for one in _OF_A_TABLE if one in given]):
         raise Invalid(f"{wrong[0]} is for tables, not for {layout.format}", hint="leave one of them out")
+    _expect_quote_and_escape(layout)
     if layout.delimiter is not None and (len(layout.delimiter) != 1 or layout.delimiter in '"\r\n'):
         hint = "a semicolon: ';'; tabs: input tsv"
         raise Invalid(f"delimiter {layout.delimiter!r}: expected a character that is not a quote", hint=hint)
@@ -120,6 +133,14 @@ def read_layout(given: Mapping[str, str]) -> Layout:
             raise Invalid("encoding is for text, not for parquet", hint="leave it out")
         _expect_encoding(layout.encoding)
     return layout
+
+
+def _expect_quote_and_escape(layout: Layout) -> None:
+    for name, text, character in (("quote", layout.quote, '"'), ("escape", layout.escape, "\\")):
+        if text not in (None, NONE, character):
+            raise Invalid(f"{name} {text!r}: unknown", hint=f"{name} {shlex.quote(character)}, or {name} {NONE}")
+    if layout.escape == "\\" and layout.delimiter and (layout.delimiter == "\\" or layout.delimiter.isalnum()):
+        raise Invalid(f"delimiter {layout.delimiter!r} does not go with an escape", hint="leave one of them out")
 
 
 def _format(name: str, given: Mapping[str, str]) -> InputFormat | None:

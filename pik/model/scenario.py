@@ -450,8 +450,8 @@ def _without_batch(value: str, _: ReadIds) -> Assumption:
 
 
 def _with(value: str, _: ReadIds) -> Assumption:
-    hint = "mapping=NAME, map=FIELD=JMESPATH (repeatable), input=, records=, delimiter=, columns=, null=, encoding=,"
-    hint += " time-format=, timezone=, ambiguous=, max-line=, max-window=, as in `pik ingest`"
+    hint = "mapping=NAME, map=FIELD=JMESPATH (repeatable), input=, records=, delimiter=, columns=, null=, quote=,"
+    hint += " escape=, encoding=, time-format=, timezone=, ambiguous=, max-line=, max-window=, as in `pik ingest`"
     pairs = _pairs(f"with={value}", _INPUT, "an option of how files are read", hint)
     given = dict(pairs)
     longest, window = given.get("max-line", str(MAX_LINE)), given.get("max-window")

@@ -114,7 +114,7 @@ def test_a_carriage_return_alone_does_not_end_a_row_and_the_reason_says_so() -> 
 
 def test_a_quote_that_is_escaped_as_mysql_does_is_named() -> None:
     (problem,) = read(b'a,b\n1,"say \\"hi\\", ok"\n')[0].problems.values()
-    assert problem.reason.endswith('; a quote in a cell is doubled, not written as \\" (line 2)')
+    assert problem.reason.endswith("; --escape '\\' reads it as an escape (line 2)")
     assert records(read(b"a,b\n2,C:\\x\n")) == [{"a": "2", "b": "C:\\x"}]
 
 

@@ -104,11 +104,12 @@ def guess(
     expressions, `named` mappings are tried first.
     """
     samples = Samples(opened, max_line)
-    if not given:
+    shown = _with_dialect(opened, layout)
+    if not given and (shown == layout or not opened.is_stream):  # a stream is read once, as it is proposed
         certain = None if opened.is_stream else opened.known_mapping(layout)
         if (found := _without_fields(samples, layout, times, named, certain)) is not None:
             return found
-    sample = samples.of(layout, RecordMapping(given, times).parents)
+    sample = samples.of(shown, RecordMapping(given, times).parents)
     if sample.size and not sample.records and sample.layout == JSON_VALUES and not opened.is_stream:
         with suppress(InputError):
             lists = samples.of(replace(sample.layout, records=_LISTS))
@@ -126,6 +127,15 @@ def guess(
         if not sample.records
         else _Guesser(sample.records, found, "" if opened.is_stream else opened.name, given).result()
     )
+
+
+def _with_dialect(opened: OpenedInput, layout: Layout) -> Layout:
+    """Return the layout with the quotes and the escape that its first rows show, if it is recognized as a table."""
+    with suppress(InputError):
+        recognized = opened.recognize(layout, mapped=True)
+        shown = opened.with_dialect(recognized)
+        return layout if shown == recognized else replace(layout, quote=shown.quote, escape=shown.escape)
+    return layout
 
 
 def _records_in(documents: Sequence[SampledRecord]) -> str | None:

@@ -106,6 +106,8 @@ def _notes(found: Guess, source: str, inputs: list[str]) -> Iterator[str]:
         yield f"only {source} was looked at, of {number_of(len(inputs), 'input')}"
     elif source not in inputs:
         yield f"only {source} was looked at, the first file of the archive"
+    if found.named is None and (found.layout.quote or found.layout.escape):
+        yield "quotes and backslashes are read as the first rows show them, unless you say it: --quote, --escape"
     if found.problem and found.missing:
         yield f"there are records that cannot be read, such as: {found.problem}"
     elif found.problem:
