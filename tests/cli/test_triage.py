@@ -254,6 +254,23 @@ def test_the_command_of_a_finding_can_be_typed_whatever_the_entity_is_called(sho
     assert shop(*shlex.split(row["command"])[1:]).code == 1, row["command"]
 
 
+def test_what_counts_by_a_correction_is_not_late_too_and_a_long_reason_is_cut_in_tables(shop: Pik) -> None:
+    ingest(shop, "corrected.jsonl", line("a", 35, 2, idempotency_key="k"))
+    reason = "INC-42: " + "the corrected amounts count, as the bank has them" * 4
+    assert shop("correct", "--assume", "conflicts=last,entity=a", "--reason", reason, "--yes").code == 0
+    code, findings, document = triage(shop)
+    found = [(one["check"], one["metric"], one["delta"]) for one in findings]
+    assert (code, found) == (1, [("differences", "revenue", 5)])
+    assert findings[0]["what"].endswith(f"({reason})")
+    [note] = [one["note"] for one in document["checks"] if one["check"] == "late events"]
+    assert note.startswith("those that move nothing are left out in 2 values: a correction was recorded since")
+    shown = shop("triage").out
+    assert ("(INC-42: the corrected amounts count, as the bank has" in shown, reason in shown) == (True, False)
+    shop("replay", "--all", "--promote", "--yes")
+    ingest(shop, "late.jsonl", line("a", 0, 2, 3))
+    assert ("late events", "revenue", 0) in [(one["check"], one["metric"], one["delta"]) for one in triage(shop)[1]]
+
+
 def test_late_events_that_move_nothing_and_equal_values_of_an_old_definition_are_found(
     shop: Pik, tmp_path: Path
 ) -> None:

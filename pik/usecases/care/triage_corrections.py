@@ -1,4 +1,5 @@
-"""The check of a triage that looks for what came since a correction, and that its selection would hit too."""
+"""The check of a triage that looks for what came since a correction, and that its selection would hit too; and whether
+a correction came since a value was computed."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from pik.errors import NothingSelected, UsageError, command, number_of
+from pik.model.calendar import Buckets
 from pik.model.correction import Correction, active
 from pik.model.instant import Window
 from pik.model.scenario import (
@@ -18,13 +20,33 @@ from pik.model.scenario import (
     WithoutSuspects,
     read_assumption,
 )
+from pik.ports.store import Store
+from pik.rawlog.corrected import concerning
 from pik.rawlog.selection import Selection
 from pik.usecases.care.triage_findings import Finding, Scope
 from pik.usecases.correct.hits import hits
+from pik.usecases.metrics.winners import Winners
 
 CHECK = "uncorrected"
 
 RULE = "deliveries that came after a correction that holds, and that its selection hits as well"
+
+
+class LastCorrections:
+    """Tells whether a correction was recorded since a value was computed that may change what counts in its bucket: by
+    it, a delivery that was recorded later may count, of an event that the value knows."""
+
+    def __init__(self, store: Store) -> None:
+        self._store, self._winners = store, Winners(store)
+        self._last: dict[Window, int] = {}
+
+    def since(self, buckets: Buckets, bucket: int, run_id: str) -> bool:
+        """Return whether there is one since the run was planned."""
+        window = buckets.widened(Window(bucket, bucket + 1))
+        if window not in self._last:
+            log = concerning(self._store, self._store.corrections.recorded(), window)
+            self._last[window] = max((one.recorded_at for one in log), default=0)
+        return self._last[window] > self._winners.corrections_known_to(run_id)
 
 
 def uncorrected(scope: Scope) -> Iterator[Finding]:
@@ -78,6 +100,7 @@ def _of_correction(scope: Scope, correction: Correction) -> Iterator[Finding]:
             scope=correction.correction_id,
             since=since,
             events=None if problem else events,
+            reason=correction.reason,
         )
 
 

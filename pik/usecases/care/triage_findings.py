@@ -23,7 +23,8 @@ class Finding:
     """Something that may be wrong. `scope` is where: a source, a batch, a run, an object; `since` nanoseconds.
 
     `delta` is by how much it moves the metric, over all its values in the window; `effect` that, without its sign,
-    divided by the metric's recomputed total (None: that is 0, or there is no delta). `command` shows it.
+    divided by the metric's recomputed total (None: that is 0, or there is no delta). `command` shows it. `reason` is
+    that of a correction, which `what` ends with, in parentheses.
     """
 
     check: str
@@ -37,6 +38,7 @@ class Finding:
     buckets: int | None = None
     delta: Decimal | None = None
     effect: Decimal | None = None
+    reason: str = ""
 
     @property
     def identity(self) -> tuple[str, str, str, str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from functools import reduce
 from itertools import groupby
@@ -21,6 +21,7 @@ from pik.model.correction import Correction
 from pik.model.instant import SECOND, Window, display_instant, format_instant
 from pik.model.metric import Aggregate, Metric, PromotionKind, entities_of
 from pik.ports.state import Promotion
+from pik.usecases.care.triage_corrections import LastCorrections
 from pik.usecases.care.triage_findings import Finding, Scope
 from pik.usecases.metrics.causes import ExplainedDifference, explained
 from pik.usecases.metrics.chain import EXACT, Cause
@@ -266,7 +267,7 @@ def _corrected(values: _Values, key: _Key, of_cause: _Sum, correction: Correctio
         f" {correction.statement} ({correction.reason})"
     )
     shown = command("replay", "--correction", correction.correction_id, "--dry-run")
-    return values.finding("differences", what, shown, key, of_cause, None)
+    return replace(values.finding("differences", what, shown, key, of_cause, None), reason=correction.reason)
 
 
 def _not_computable(scope: Scope, metric: str, what: str, cause: str, count: int | None, since: int) -> Finding:
@@ -343,11 +344,19 @@ def _late_events(values: _Values) -> Iterator[Finding]:
     try:
         store = scope.readable("late events") if values.has_unmoved else scope.store
         late = find_late(store, scope.engine, scope.window, scope.entities).buckets if values.has_unmoved else ()
+        corrected, metrics, left_out = LastCorrections(store), values.metrics, 0
         for one in late:
-            if one.delta == 0:
+            if one.delta == 0 and corrected.since(metrics[one.metric].buckets, one.bucket, one.run_id):
+                left_out += 1
+            elif one.delta == 0:
                 of_metric = unmoved.setdefault(one.metric, _Sum(since=one.bucket))
                 of_metric.values += 1
                 of_metric.events += one.late
+        if left_out:
+            scope.notes["late events"] = (
+                f"those that move nothing are left out in {number_of(left_out, 'value')}: a correction was recorded"
+                " since, which may be why they count"
+            )
     except Damaged as error:  # what is moved is known all the same
         scope.failures["late events"] = error.message
     for metric in values.metrics:

@@ -15,12 +15,14 @@ from pik.cli.command import FOUND, PARTLY, cli_command
 from pik.cli.context import Context
 from pik.cli.document import NEXT, Column, Field, Fold, Rows, Schema
 from pik.cli.options import option
+from pik.cli.text import shortened
 from pik.cli.values import Count, Moment
 from pik.errors import InputError, command, number_of
 from pik.model.instant import Window
 
 if TYPE_CHECKING:
     from pik.usecases.care.triage import CheckResult, Triage
+    from pik.usecases.care.triage_findings import Finding
 
 
 class _Finding(msgspec.Struct):
@@ -119,9 +121,18 @@ def _name_of_clean(check: CheckResult) -> str | None:
     return None if check.findings or check.note or check.failure else check.check
 
 
+_REASON = 60
+"""Columns of a correction's reason in a table, which may have many rows about one. Programs get all of it."""
+
+
+def _what(found: Finding) -> str:
+    whole = f"({found.reason})"
+    return found.what.removesuffix(whole) + f"({shortened(found.reason, _REASON)})" if found.reason else found.what
+
+
 _COLUMNS = (
     Column("check", str),
-    Column("what", str, wrap=True),
+    Column("what", str, wrap=True, text=_what),
     Column("metric", str | None, detail=True),
     Column("cause", str | None, detail=True),
     Column("scope", str | None, "a source, batch, run, correction, metric version, dead letter or object", detail=True),
