@@ -6,6 +6,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -108,7 +109,8 @@ class OpenedFile(OpenedInput):
                 raise found.error(self.name)
             return found if layout.encoding is None else replace(found, encoding=layout.encoding)
         if layout.is_table and layout.format != InputFormat.TSV:
-            delimiter = layout.delimiter or delimiter_of(head.decode(errors="replace"), layout, whole=whole) or ","
+            by_name = "\t" if re.search(r"\.tsv(\.\w+)?$", self.name.lower()) else ","
+            delimiter = layout.delimiter or delimiter_of(head.decode(errors="replace"), layout, whole=whole) or by_name
             return replace(layout, format=table(delimiter).format, delimiter=table(delimiter).delimiter)
         if layout.format == InputFormat.TEXT:
             text_lines.compiled(layout)  # complains before anything is recorded

@@ -435,6 +435,27 @@ def test_a_table_is_read_by_every_command_that_reads_records(pik, tmp_path):
     assert (wrong.code, "--delimiter 'ab': expected a character" in wrong.err) == (2, True)
 
 
+def test_a_table_with_escapes_is_read_alike_by_every_command_and_the_batch_records_how(pik, tmp_path):
+    (tmp_path / "t.tsv").write_text('id\tnote\tat\na\t"x\\\ny\t2026-01-01T00:00:00Z\nb\t\\N\t2026-01-01T00:00:00Z\n')
+    mapped = maps(entity_id="id", event_time="at", payload="{n: note}")
+    refused = pik("ingest", "t.tsv", *mapped)
+    assert (refused.code, r"hint: --quote none --escape '\' reads them" in refused.err) == (2, True)
+    given = ["--quote", "none", "--escape", "\\"]
+    done = pik("ingest", "t.tsv", *mapped, *given, "--format", "json").json()
+    assert (done["accepted"], done["rejected"]) == (2, 0)
+    query = "SELECT entity_id, payload->>'$.n' AS n FROM events ORDER BY entity_id"
+    found = [(one["entity_id"], one["n"]) for one in pik("sql", query, "--format", "json").json()["rows"]]
+    assert found == [("a", '"x\ny'), ("b", None)]
+    assert pik("diff", "events", "t.tsv", *mapped, *given, "--format", "json").json()["both"] == 2
+    assumed = "with=@t.tsv,quote=none,escape=\\," + ",".join(
+        f"map={one}" for one in mapped[1::2] if "payload" not in one
+    )
+    found = pik("diff", "aggregates", "--assume", f"{assumed},map=payload=@", "--format", "json").json()
+    assert [(row["entity_id"], row["recomputed"]) for row in found["differences"]] == [("a", 2), ("b", 2)]
+    other = pik("ingest", "t.tsv", *mapped, "--quote", "none", "--escape", "none")
+    assert "read with other options (escape" in other.out
+
+
 def maps(**fields: str) -> list[str]:
     constants = {"source": "'s'", "event_type": "'t'"}
     return [word for name, value in {**constants, **fields}.items() for word in ("--map", f"{name}={value}")]
