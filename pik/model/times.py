@@ -7,8 +7,17 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from pik.errors import Invalid, UsageError, number_of
-from pik.model.instant import NO_ZONES, TimeNotes, Zone, Zones, load_zone
+from pik.errors import Invalid, UsageError, command, number_of
+from pik.model.instant import (
+    NO_ZONES,
+    SECOND,
+    TimeNotes,
+    Zone,
+    Zones,
+    format_instant,
+    load_zone,
+    parse_instant,
+)
 
 TIME_FORMAT, TIMEZONE, AMBIGUOUS = "time-format", "timezone", "ambiguous"
 OPTIONS = (TIME_FORMAT, TIMEZONE, AMBIGUOUS)
@@ -154,6 +163,19 @@ def described(counts: Mapping[str, int]) -> list[str]:
     found = [f"{number_of(n, 'time')} existed twice in {zone}, read as the {kind}" for (kind, zone), n in twice.items()]
     one_unit = [f"{field}: {_units(units)}" for field, units in _by_field(counts).items() if len(units) == 1]
     return found + one_unit + mixed_units(counts)
+
+
+def unknown_time(first_event: int | None) -> list[str]:
+    """Return a note where the first event is at an instant that many programs write for a time that they do not know:
+    zero of Unix, of SQL Server and of spreadsheets."""
+    if first_event is None or first_event not in _ZEROS:
+        return []
+    shown = format_instant(first_event)
+    end = format_instant(first_event + SECOND)
+    return [f"events at {shown}, which many programs write for an unknown time: `{command('events', '--to', end)}`"]
+
+
+_ZEROS = frozenset(map(parse_instant, ("1970-01-01T00:00:00Z", "1900-01-01T00:00:00Z", "1899-12-30T00:00:00Z")))
 
 
 def mixed_units(counts: Mapping[str, int]) -> list[str]:

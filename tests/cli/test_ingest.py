@@ -335,6 +335,17 @@ def test_times_that_existed_twice_and_units_that_were_told_are_counted_wherever_
     assert (wrong.code, wrong.err) == (2, "error: --ambiguous 'first' is neither earlier nor later\n")
 
 
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_time_that_programs_write_for_none_is_noted(pik, first):
+    Path("e.jsonl").write_text("".join(f'{{"at": {json.dumps(at)}, "id": "a"}}\n' for at in (first, 1767225600)))
+    fields = "source='s'", "event_type='t'", "entity_id=id", "event_time=at", "payload=@"
+    given = [word for field in fields for word in ("--map", field)]
+    for dry in ("--dry-run", "--quiet"):
+        found = pik("ingest", "e.jsonl", *given, "--time-format", "epoch", dry, "--format", "json")
+        note = found.json()["note"]
+        assert ("which many programs write for an unknown time" in (note or "")) == (first == 0)
+
+
 def test_each_time_of_a_record_may_have_its_own_format_and_zone(pik, tmp_path):
     """The same options hold for an assumed file and for another log, and pik.toml has them as a list."""
     record = {"who": "a", "at": "01.07.2026 12:00", "got": "2026-07-01 10:00:30"}

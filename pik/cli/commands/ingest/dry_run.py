@@ -28,6 +28,7 @@ from pik.cli.values import Count, Instant, Json, Shown
 from pik.errors import number_of
 from pik.model.batch import OTHERS, Verdict
 from pik.model.instant import day_text, display_instant, parse_instant
+from pik.model.times import unknown_time
 from pik.model.visible import visible
 
 if TYPE_CHECKING:
@@ -327,6 +328,7 @@ def _note(
     if chosen.refuse_conflicts and conflicts:
         notes.append(f"an ingest would stop at the first conflict (--on-conflict fail): {conflicts:,}")
     notes += mixed_notes((one.source, one.times) for one in found.inputs)
+    notes += unknown_time(found.first_event)
     return "; ".join(notes + encoding_needed(list(found.reasons)))
 
 

@@ -16,7 +16,7 @@ from pik.cli.values import Count, Instant, Lag, Shown, words
 from pik.errors import command, number_of
 from pik.model.batch import Counts
 from pik.model.layout import InputFormat, Layout
-from pik.model.times import described, mixed_units
+from pik.model.times import described, mixed_units, unknown_time
 from pik.model.visible import visible
 
 if TYPE_CHECKING:
@@ -271,6 +271,8 @@ def _next(done: list[IngestReport], reading: Reading, known_mapping: Callable[[]
     notes += islice(chain.from_iterable(same_content(one.source, one.otherwise) for one in done), NOTED)
     notes += taken_of_longer(sum((Counter(one.longer) for one in done), Counter()), reading.layout)
     notes += mixed_notes((one.source, one.batch.times) for one in done)
+    first = [one.batch.first_event for one in done if one.batch.first_event is not None]
+    notes += unknown_time(min(first, default=None))
     notes += encoding_needed(reasons)
     return {
         "note": "; ".join(notes) or None,
