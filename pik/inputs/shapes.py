@@ -229,7 +229,7 @@ def lists_in(found: object, depth: int = 3) -> Iterator[RecordPath]:
     """Yield the paths to lists of objects in an object or a list, so many names deep. Objects with hardly a field but
     lists and objects are around others."""
     if isinstance(found, list):
-        if found and isinstance(found[0], dict) and not found[0].keys() <= _PAIR:
+        if found and isinstance(found[0], dict) and not (found[0] and found[0].keys() <= _PAIR):
             around = sum(not isinstance(value, (dict, list, NoneType)) for value in found[0].values()) < 2
             inner = list(lists_in(found[0], depth)) if around else []
             yield from ((EACH, *path) for path in inner) if inner else [(EACH,)]
