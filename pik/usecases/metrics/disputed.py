@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from decimal import Decimal
 
@@ -41,21 +42,34 @@ def disputes(store: Store, engine: Engine, found: Explanation) -> tuple[Dispute,
     assumptions, which are someone's answer already."""
     if found.right is not None or found.scenario.assumptions:
         return ()
-    each = (_dispute(store, engine, found, kind, assumption) for kind, assumption in _OTHERWISE.items())
-    return tuple(one for one in each if one is not None)
-
-
-def _dispute(store: Store, engine: Engine, found: Explanation, kind: str, assumption: Assumption) -> Dispute | None:
-    plain = found.metric, found.scenario
-    other = found.metric, replace(found.scenario, assumptions=(assumption,))
-    place = found.bucket, found.entity_id, Winners(store)
     try:
-        with computed_states(store, engine, [plain, other], *place) as states:
-            before, after = (states.at(*one) for one in (plain, other))
-            delta = EXACT.subtract(after.value, before.value)
-            if not delta:
-                return None
-            value = None if after.computed is None else after.computed.value
-            return Dispute(kind, str(assumption), states.changed_events(before, after), value, delta)
-    except (Damaged, NotHeld, EngineError, UsageError) as error:
-        return Dispute(kind, str(assumption), failure=error.message)
+        return tuple(_disputes(store, engine, found, _OTHERWISE))
+    except _FAILURES:
+        return tuple(one for kind in _OTHERWISE for one in _alone(store, engine, found, kind))
+
+
+_FAILURES = Damaged, NotHeld, EngineError, UsageError
+
+
+def _alone(store: Store, engine: Engine, found: Explanation, kind: str) -> list[Dispute]:
+    """Return what one assumption would change, or why that cannot be told."""
+    assumption = _OTHERWISE[kind]
+    try:
+        return list(_disputes(store, engine, found, {kind: assumption}))
+    except _FAILURES as error:
+        return [Dispute(kind, str(assumption), failure=error.message)]
+
+
+def _disputes(
+    store: Store, engine: Engine, found: Explanation, otherwise: Mapping[str, Assumption]
+) -> Iterator[Dispute]:
+    plain = found.metric, found.scenario
+    others = [(found.metric, replace(found.scenario, assumptions=(one,))) for one in otherwise.values()]
+    place = found.bucket, found.entity_id, Winners(store)
+    with computed_states(store, engine, [plain, *others], *place) as states:
+        before = states.at(*plain)
+        for (kind, assumption), other in zip(otherwise.items(), others, strict=True):
+            after = states.at(*other)
+            if delta := EXACT.subtract(after.value, before.value):
+                value = None if after.computed is None else after.computed.value
+                yield Dispute(kind, str(assumption), states.changed_events(before, after), value, delta)
