@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from hashlib import sha256
 from itertools import islice
+from types import NoneType
 from typing import Any, BinaryIO, cast
 
 from pik.errors import InputError, UsageError
@@ -154,9 +155,14 @@ class OpenedFile(OpenedInput):
             _expect_records_themselves(cut_object(head), mapping, self.name)
 
     def expect_events(self, layout: Layout) -> None:
-        """Raise UsageError where none of the input's first records has a field that each event has."""
+        """Raise UsageError where none of the input's first records is an object, or has a field that each event has."""
         names: dict[str, None] = {}
-        for record in islice(self._first_records(layout), _RECORDS):
+        found = list(islice(self._first_records(layout), _RECORDS))
+        records = [one for one in found if isinstance(one, dict)]
+        if found and not records:
+            what = f"the first records of {self.name} are {_KINDS[type(found[0])]}, not objects with names"
+            raise UsageError(what, hint=f"names for their places: {_NAMING}")
+        for record in records:
             if not record.keys().isdisjoint(REQUIRED):
                 return
             names |= dict.fromkeys(record)
@@ -165,7 +171,7 @@ class OpenedFile(OpenedInput):
             known = f"they have {', '.join(name[:60] for name in islice(names, 12))}{', …' if len(names) > 12 else ''}"
             raise UsageError(what, hint=f"{known}: `pik ingest --guess FILE` proposes a mapping; {MIXED}")
 
-    def _first_records(self, layout: Layout) -> Iterator[dict[str, Any]]:
+    def _first_records(self, layout: Layout) -> Iterator[Any]:
         """Yield the records in the input's head. Raises UsageError for a text of which no line is one."""
         head, whole = self._head(layout)
         none = Block(1, 0, b"", 0)
@@ -360,7 +366,12 @@ def _expect_records_themselves(first: Mapping[str, Any] | None, mapping: RecordM
             raise InputError(what, hint=f"--records {shlex.quote(path_text(path))} reads them; {MIXED}")
 
 
-def _json_lines(block: Block) -> Iterator[dict[str, Any]]:
+_KINDS = {list: "lists", str: "texts", int: "numbers", float: "numbers", bool: "true or false", NoneType: "null"}
+
+_NAMING = "`jq -c '.[] | {at: .[0], line: .[1]}' FILE | pik ingest --guess -`"
+
+
+def _json_lines(block: Block) -> Iterator[Any]:
     for seq, line in enumerate(block.data.split(b"\n"), block.first_seq):
         if line and seq not in block.problems:
             yield json.loads(line)

@@ -7,6 +7,7 @@ import json
 import tracemalloc
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from pik.inputs import blocks as limits
 from pik.inputs import held_records, json_text
 from pik.inputs.blocks import Block, Problem
 from pik.inputs.nested_records import blocks, expect_lists
+from pik.inputs.source import file_source
 from pik.model.layout import Layout, read_layout
 from pik.model.record_path import EACH, RecordPath, path_text, read_path
 
@@ -359,3 +361,15 @@ def test_a_path_is_for_json() -> None:
     for other in ({"input": "csv"}, {"input": "parquet"}, {"delimiter": ";"}, {"pattern": "common"}):
         with pytest.raises(Invalid):
             read_layout({"records": "a[]", **other})
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "what"), [(b'["x","y"]\n', "[]", "texts"), (b'{"a":[[1,2],[3,4]]}\n', "a[]", "lists")]
+)
+def test_records_that_are_not_objects_are_refused_with_how_their_places_get_names(
+    tmp_path: Path, text: bytes, path: str, what: str
+) -> None:
+    (tmp_path / "a.json").write_bytes(text)
+    with file_source(str(tmp_path / "a.json")).open() as opened, pytest.raises(UsageError, match=what) as error:
+        opened.expect_events(layout_of(path))
+    assert "jq" in error.value.hint
