@@ -20,6 +20,11 @@ _FIELDS = frozenset("->> json_extract_string json_extract_path_text json_value".
 _AS_JSON = frozenset("json_extract json_extract_path".split())
 _CHOICES = frozenset("if ifnull nullif trim ltrim rtrim".split())
 """Functions whose result is the text of one of their arguments."""
+_TEXT_FUNCTIONS = frozenset(
+    "|| concat replace regexp_replace regexp_extract translate substr substring left right upper ucase lower lcase"
+    " split_part lpad rpad reverse strip_accents".split()
+)
+"""Functions that make another text of a text."""
 _CALCULATIONS = frozenset("+ - * / // %".split())
 _FIGURES = re.compile(r"\s*[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?\s*")
 _WHY = "compares texts, and as a text '10' is less than '9'"
@@ -35,10 +40,10 @@ def check_text_order(reader: Reader, tree: Node) -> None:
         if node.get("class") != "BETWEEN" and node.get("type") not in _ORDERS:
             continue
         sides = list(children(node))
-        fields = [side for side in sides if is_field(side)]
-        if not fields:
+        texts = [side for side in sides if _is_text(side)]
+        if not texts:
             continue
-        as_number = as_numbers(reader, fields[0])
+        as_number, fields = as_numbers(reader, texts[0]), [side for side in texts if is_field(side)]
         literal = next((side for side in sides if _FIGURES.fullmatch(constant_text(side) or "")), None)
         if literal is not None:
             without = f"{(constant_text(literal) or '').strip()} without quotes"
@@ -91,6 +96,13 @@ def is_field(node: Node) -> bool:
     return (node.get("class") == "CASE" or node.get("type") == "OPERATOR_COALESCE") and any(
         map(is_field, children(node))
     )
+
+
+def _is_text(node: Node) -> bool:
+    """Return whether the node is a field's text, or made of one."""
+    if node.get("class") == "FUNCTION" and name_of(node) in _TEXT_FUNCTIONS | _CHOICES:
+        return any(_is_text(argument["expression"]) for argument in node["arguments"])
+    return is_field(node)
 
 
 def _is_one(path: Node) -> bool:

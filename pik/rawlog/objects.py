@@ -125,6 +125,13 @@ def _expect_sealed(file: IO[bytes], path: Path, what: str) -> None:
     raise InputError(f"{str(path)!r} is not {what}, or it is cut", hint="to make one: pik backup FILE")
 
 
+def is_sealed(path: Path) -> bool:
+    """Return whether a file ends in a seal, as a backup does."""
+    with open(path, "rb") as file:
+        left = file.seek(0, os.SEEK_END) - _SEAL_SIZE
+        return left > 0 and file.seek(left) == left and file.read(len(SEAL)) == SEAL
+
+
 def digest_of(path: Path) -> str:
     """Return the digest in the seal of a file."""
     with open(path, "rb") as file:

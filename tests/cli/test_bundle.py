@@ -260,6 +260,13 @@ def test_refusals_name_the_thing(pik, bundled, line, code, said):
     assert not (bundled / "c").exists()
 
 
+def test_a_backup_is_told_from_a_damaged_bundle(pik, bundled):
+    assert pik("backup", "state.backup").code == 0
+    refused = pik("verify", "state.backup")
+    assert (refused.code, "'state.backup' is a backup, not an evidence bundle" in refused.err) == (2, True), refused.err
+    assert "pik restore state.backup --dry-run" in refused.err
+
+
 def test_a_dry_run_writes_nothing(pik, bundled):
     plan = pik(*MAKE, "--out", "c.tar.zst", "--dry-run", "--format", "json").json()
     assert (plan["dry_run"], plan["segments"], (bundled / "c.tar.zst").exists()) == (True, 3, False)

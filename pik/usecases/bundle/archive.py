@@ -20,7 +20,8 @@ from typing import IO
 import msgspec
 import zstandard
 
-from pik.errors import Damaged, InputError, StoreError
+from pik.errors import Damaged, InputError, StoreError, command
+from pik.rawlog.objects import is_sealed
 from pik.runtime import Progress
 from pik.runtime.new_file import created_whole
 
@@ -256,6 +257,9 @@ def _read_list(file: IO[bytes], size: int, path: Path) -> list[Frame]:
     length = int.from_bytes(end[-8:], "little")
     is_there = len(_LIST) < length <= min(size - _END_SIZE, _LARGEST_LIST)
     if not end.startswith(_END):
+        if is_sealed(path):
+            hint = f"to check it: {command('restore', str(path), '--dry-run')}"
+            raise InputError(f"{str(path)!r} is a backup, not an evidence bundle", hint=hint)
         file.seek(0)
         raise changed if file.read(4) == zstandard.FRAME_HEADER and b"*M\x18" in end else not_one
     if not is_there:
