@@ -287,7 +287,10 @@ def test_ctrl_c_stops_a_statement_that_would_run_for_hours(tmp_path: Path) -> No
             assert process.poll() is None
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=60)
+        try:
+            out, err = process.communicate(timeout=60)
+        finally:
+            process.kill()  # or the test would wait for hours where it went on
     assert (process.returncode, out, "interrupted" in err) == (130, "", True)
 
 
