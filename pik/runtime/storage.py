@@ -32,7 +32,8 @@ SORTED_IN_MEMORY = 50_000
 
 def remedy(error: OSError, otherwise: str) -> str:
     """Return the hint for an error of the system: `otherwise`, unless its number tells what is the matter."""
-    return _REMEDIES.get(error.errno or 0, otherwise)
+    found = _REMEDIES.get(error.errno or 0, otherwise)
+    return found.replace("that path", repr(error.filename)) if isinstance(error.filename, str) else found
 
 
 _REMEDIES = {

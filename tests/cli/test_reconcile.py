@@ -215,6 +215,6 @@ def test_no_hint_about_the_log_records_it(shop: Callable[..., Any]) -> None:
         assumed = json.loads(shop("diff", "aggregates", "--assume", f"with=@{name}", "--format", "json").err)["hint"]
         assert hint in compared
         assert hint in assumed
-        assert "pik diff events" in compared
-        assert "ingest" not in compared
-        assert "ingest" not in assumed or assumed.endswith(" --dry-run")
+        assert "pik diff events" in compared or "pik ingest --guess" in compared
+        assert "ingest" not in compared.replace("ingest --guess", "")
+        assert "ingest" not in assumed.replace("ingest --guess", "") or assumed.endswith(" --dry-run")

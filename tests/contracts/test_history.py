@@ -7,14 +7,14 @@ import json
 from msgspec import structs
 
 from pik.model.correction import Correction, CorrectionKind
-from pik.model.instant import DAY, Window
+from pik.model.instant import ALL_TIME, DAY, Window
 from pik.model.metric import Definition
 from pik.rawlog.corrections import record
 from pik.runtime import SILENT
 from pik.usecases.care.rebuild import rebuild_index
 from pik.usecases.ingest.api_request import record_request
 from pik.usecases.metrics.definitions import add_version
-from pik.usecases.metrics.history import Scope, What, history
+from pik.usecases.metrics.history import Scope, What, history, scope_of
 from pik.usecases.replay.execute import process_message
 from pik.usecases.replay.plan import plan_replay, start
 from pik.usecases.replay.promote import promote, rollback
@@ -100,12 +100,12 @@ def test_the_timeline_of_a_store(store) -> None:
     # Only what happened in a window, what concerns an entity, what concerns a metric.
     within = list(history(store, Scope(Window(now + 2, now + 4))))
     assert [one.what for one in within if one.what is not What.REQUESTS] == [What.PROMOTE, What.RUN]
-    of_b = list(history(store, Scope(entity="b")))
+    of_b = list(history(store, scope_of(store, ALL_TIME, entity="b")))
     assert {(one.what, one.deliveries) for one in of_b} == {
         *(("revocation", None), ("correction", None), ("rebuild", None), ("metric", None), ("requests", 1)),
         ("republish", None),
     }
-    assert What.REPUBLISH not in {one.what for one in history(store, Scope(entity="a"))}
+    assert What.REPUBLISH not in {one.what for one in history(store, scope_of(store, ALL_TIME, entity="a"))}
     of_count = list(history(store, Scope(metric="event_count")))
     assert {one.what for one in of_count} == {"revocation", "correction", "rebuild", "requests"}
     assert list(history(store, Scope(Window(now - DAY, now - DAY + 1)))) == []
