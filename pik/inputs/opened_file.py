@@ -368,7 +368,7 @@ def _expect_records_themselves(first: Mapping[str, Any] | None, mapping: RecordM
 
 _KINDS = {list: "lists", str: "texts", int: "numbers", float: "numbers", bool: "true or false", NoneType: "null"}
 
-_NAMING = "`jq -c '.[] | {at: .[0], line: .[1]}' FILE | pik ingest --guess -`"
+_NAMING = "jq -c '.[] | {at: .[0], line: .[1]}' FILE | pik ingest --guess -"
 
 
 def _json_lines(block: Block) -> Iterator[Any]:
