@@ -170,7 +170,7 @@ def test_a_correction_that_reaches_beyond_a_shift_says_how_many_right_times_it_w
         assert ("reach too far?" in str(planned["remarks"])) == (farther is not None)
     findings = json.loads(skewed("triage", "--format", "json").out)["findings"]
     [found] = [one for one in findings if one["check"] == "skew"]
-    assert found["what"].endswith(f"; the last that is arrived at {shift['until']}")
+    assert found["what"].endswith(f"; the last such event arrived at {shift['until']}")
 
 
 def test_the_rule_has_its_figures_and_negative_lags_alone_are_exit_0(shop: Callable[..., Any]) -> None:

@@ -111,7 +111,7 @@ def _skew(scope: Scope, deliveries: _Deliveries) -> Iterator[Finding]:
     scope.notes.update(_unknown("skew", unknown, "too few events or hours"))
     for shift in report.shifts:
         by, zone = format_duration(shift.shift), format_duration(shift.zone) if shift.zone else ""
-        until = "" if shift.until is None else f"; the last that is arrived at {format_instant(shift.until)}"
+        until = "" if shift.until is None else f"; the last such event arrived at {format_instant(shift.until)}"
         near = (f", about {zone}" if zone not in ("", by) else "") + (": perhaps a time zone" if zone else "")
         yield Finding(
             "skew",

@@ -64,8 +64,8 @@ def next_of(found: Explanation, trials: Trials, assume: Sequence[str]) -> str | 
 
 
 def trials_notes(found: Explanation, trials: Trials | None) -> Iterator[str]:
-    """Yield what is to be said of several scenarios that give the number, and of a correction that reaches further than
-    the value that was asked about."""
+    """Yield what is to be said of several scenarios that give the number, and of a correction that may reach further
+    than the value that was asked about."""
     if trials is None or not trials.met:
         return
     if len(trials.met) > 1:
@@ -75,7 +75,8 @@ def trials_notes(found: Explanation, trials: Trials | None) -> Iterator[str]:
         isinstance(one, CountedConflict | WithoutSuspects) for one in first.assumed.assumptions
     ):
         only = Criteria(entity=found.entity_id or None, window=found.metric.buckets.around(found.bucket))
-        yield f"the correction reaches further than this value, see its plan; for this value alone append ,{only}"
+        append = "append to each --assume" if len(first.typed) > 1 else "append"
+        yield f"the correction may reach further than this value, see its plan; for this value alone {append} ,{only}"
 
 
 _ONLY = "with `--expect`, or a file on the left"

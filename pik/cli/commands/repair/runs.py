@@ -200,7 +200,7 @@ def _matched_text(run: Run) -> str | None:
     if run.request.correction is None or run.events_matched is None:
         return None
     if not run.events_matched:
-        return "0, since those of the correction do not count any more"
+        return "0: none of the correction's events counts now"
     return f"{run.events_matched:,}, those of the correction's events that count now"
 
 
