@@ -35,9 +35,6 @@ _DELIMITERS = ("\t", ",", ";", "|")
 _ROWS = 20
 """Rows that are compared to recognize a table."""
 
-_NAME = re.compile(r"(?:[@$]?[^\W\d]|\ufffd)[\w .:/()%#$@&+*?'\[\]€£¥°²³\ufffd-]*")
-"""What names a column; U+FFFD stands for a letter of another encoding than UTF-8."""
-
 _CR_ALONE = re.compile(rb"\r(?!\n|\Z)")
 
 WITH_LINE_FEEDS = "tr '\\r' '\\n' < {file}"
@@ -340,15 +337,6 @@ def head_rows(text: str, delimiter: str, layout: Layout = AUTO, *, whole: bool) 
             reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
             rows += islice(filter(None, reader), _ROWS + 1)
     return rows if whole or text.endswith("\n") or len(rows) > _ROWS else rows[:-1]
-
-
-def is_header(cells: Sequence[str]) -> bool:
-    """Return whether a row looks like the names of columns. The first may have none, as pandas and R write the numbers
-    of rows, or the last, where each row ends in a delimiter."""
-    named = [cell.strip() for cell in cells]
-    if len(named) > 1 and not (named[0] and named[-1]):
-        named.pop(0 if named[-1] else -1)
-    return all(map(_NAME.fullmatch, named))
 
 
 def table(delimiter: str) -> Layout:

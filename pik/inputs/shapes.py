@@ -15,9 +15,10 @@ from itertools import chain
 from types import NoneType
 
 from pik.errors import InputError, command, number_of
-from pik.inputs.csv_rows import WITH_LINE_FEEDS, delimiter_of, head_rows, is_header, table
+from pik.inputs.csv_rows import WITH_LINE_FEEDS, delimiter_of, head_rows, table
 from pik.inputs.dialect import with_dialect
 from pik.inputs.divided_rows import ESCAPE
+from pik.inputs.header import is_header
 from pik.inputs.log_shapes import (
     GUESS,
     commented,
@@ -354,7 +355,7 @@ def _table(text: str, name: str, whole: bool) -> Layout | Shape | None:
             return Shape(
                 f"{_format(delimiter)} whose lines end in a carriage return alone", f"{WITH_LINE_FEEDS} | {GUESS}"
             )
-        if is_header(first):
+        if is_header(first, others):
             return table(delimiter)
         if len(others) > 1:
             return _without_header(delimiter, len(first), text, whole)
@@ -369,7 +370,8 @@ def _after_lines(text: str, whole: bool) -> Shape | None:
     for number in range(1, _PREAMBLE + 1):
         text = text.partition("\n")[2]
         delimiter = delimiter_of(text, whole=whole)
-        if delimiter is not None and is_header(head_rows(text, delimiter, whole=whole)[0]):
+        first, *others = head_rows(text, delimiter, whole=whole) if delimiter is not None else [[]]
+        if delimiter is not None and is_header(first, others):
             what = f"{_format(delimiter)} after {number_of(number, 'other line')}"
             given = [word for option, text in table(delimiter).given.items() for word in (f"--{option}", text)]
             rest = f"tail -n +{number + 1} {{file}} | " + command("ingest", "--guess", "-", *given)
@@ -388,7 +390,7 @@ def _rows(text: str, whole: bool) -> tuple[str | None, list[list[str]]]:
         if delimiter is None or (layout == _UNQUOTED and delimiter != "\t"):
             continue
         rows = head_rows(text, delimiter, layout, whole=whole)
-        if layout != _ENCLOSED or ('\\"' in text and is_header(rows[0])):
+        if layout != _ENCLOSED or ('\\"' in text and is_header(rows[0], rows[1:])):
             return delimiter, rows
     return None, []
 

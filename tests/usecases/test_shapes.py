@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from pik.errors import InputError, UsageError
 from pik.inputs.archives import with_members
 from pik.inputs.mapping import RecordMapping
-from pik.inputs.shapes import recognize
+from pik.inputs.shapes import Shape, recognize
 from pik.inputs.source import Source, file_source
 from pik.model.event import REQUIRED
 from pik.model.layout import AUTO, JSON_LINES, JSON_VALUES, InputFormat, Layout, read_layout
@@ -51,6 +51,41 @@ def table(delimiter: str = ",") -> str:
     writer = csv.writer(rows, delimiter=delimiter, lineterminator="\n")
     writer.writerows([["id", "Start time", "note"], [1, "2026-03-02", 'a "b", c'], [2, "2026-03-02", ""]])
     return rows.getvalue()
+
+
+HEADERS = """
+Order Id,Sent Date,# of Guests,% of total,$ Amount|1,3/27/26 7:12 AM,2,5.5%,$12.50|2,3/28/26 7:12 AM,4,7%,$1.00
+entity;2026|a;5|b;6
+country,2024,2025,2026|DE,1.5,2,3|FR,2,3,4
+hour,0,1,2,3|2026-01-01,5,5,5,5|2026-01-02,1,9,3,4
+,2026-01-01,2026-01-02|a,5,6|b,6,7
+2026-01-01,day|5,2026-01-01|7,2026-01-02
+Name,1st contact,Notes|Anna,Bert,x|Ida,Carl,y
+24h volume,7d change %|123.5,4.5%|4,3%
+Full name – Rufname,Age > 30,“Score”,~x|Anna,1,5,2|Bo,2,4,3
+№,Имя,Сумма|1,Анна,5|2,Борис,6
+"(in %)",=total,-|5,4,a b|6,7,c
+"""
+ROWS = """
+1,2,3|4,5,6|7,8,9
+2024,2025,2026|2024,2025,2026|2025,2026,2027
+2025,a,5|2026,b,7|2026,c,8
+A12,2026-01-01,5|123,2026-01-02,6|124,2026-01-02,6
+a@x.com,5,27/Mar/26|b@x.com,6,28/Mar/26|c@x.com,7,29/Mar/26
+3f2a-1,click,5|b12c-2,view,6|44aa,view,7
+10.0.0.1,GET,200|10.0.0.2,GET,200|10.0.0.3,POST,404
+N/A,5,2026-01-01|7,6,2026-01-02|8,6,2026-01-03
+2026-03-27,a,|2026-03-28,b,5|2026-03-29,c,6
+"""
+
+
+@pytest.mark.parametrize(("tables", "named"), [(HEADERS, True), (ROWS, False)], ids=["names", "none"])
+def test_a_row_unlike_those_below_has_names_and_one_like_them_has_none(tables: str, named: bool) -> None:
+    """Names may be numbers, dates, or begin with signs; a row that is taken for names wrongly would be lost."""
+    for text in filter(None, tables.split("\n")):
+        found = recognize((text.replace("|", "\n") + "\n").encode(), "file", whole=True, mapped=True)
+        assert isinstance(found, Shape) is not named, text
+        assert named or str(getattr(found, "what", "")) == "CSV without a header", text
 
 
 @pytest.mark.parametrize(
