@@ -25,8 +25,8 @@ from pik.model.named_mapping import NamedMapping
 from pik.model.times import AS_EVENTS, Times
 from pik.rawlog.segment_writer import Reading
 from pik.usecases.ingest import guess_fields, guess_times
-from pik.usecases.ingest.guess import Confidence, Guess
 from pik.usecases.ingest.guess import guess as guess_of
+from pik.usecases.ingest.guess_result import Confidence, Guess
 from tests.usecases.test_dry_run import checked
 
 LONGEST = 1 << 20

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 
-from pik.errors import InputError
+from pik.errors import InputError, Invalid
+from pik.inputs.mapping import RecordMapping
 from pik.inputs.opened import OpenedInput, SampledRecord
 from pik.model.layout import Layout
 
@@ -64,3 +65,19 @@ def _problem(line: bytes) -> str:
     except (ValueError, RecursionError):
         return "the line is not JSON"
     return "" if isinstance(found, dict) else "the record is not a JSON object"
+
+
+def reading(mapping: RecordMapping) -> Callable[[SampledRecord], object]:
+    return lambda one: mapping.read(one.line, one.place)
+
+
+def count_read(sample: Sequence[SampledRecord], read: Callable[[SampledRecord], object]) -> tuple[int, str]:
+    """Return how many records can be read so, and why the first other one cannot."""
+    count, problem = 0, ""
+    for one in sample:
+        try:
+            read(one)
+            count += 1
+        except Invalid as error:
+            problem = problem or error.message
+    return count, problem

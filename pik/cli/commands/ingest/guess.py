@@ -17,7 +17,7 @@ from pik.model.layout import READS, InputFormat
 
 if TYPE_CHECKING:
     from pik.inputs.source import Source
-    from pik.usecases.ingest.guess import Guess
+    from pik.usecases.ingest.guess_result import Guess
 
 _WITH_IT = {"guess", "files", *(one.name for one in fields(ReadingOptions))} - {"mapping"}
 """What a guess can take into account."""

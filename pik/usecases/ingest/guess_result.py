@@ -1,0 +1,60 @@
+"""What a guess proposes: an expression for each field of events, and what is left to a person."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from pik.model.layout import Layout
+from pik.model.named_mapping import NamedMapping
+from pik.model.times import AS_EVENTS, Times
+from pik.usecases.ingest.guess_fields import FoundField
+
+MISSING = "FIELD"
+"""Stands for an expression that a person has to put there."""
+
+
+class Confidence(StrEnum):
+    """How much speaks for a choice."""
+
+    CERTAIN = "certain"
+    LIKELY = "likely"
+    UNSURE = "unsure"
+
+
+@dataclass(frozen=True, slots=True)
+class FieldGuess:
+    """What is proposed for a field of events, and why."""
+
+    field: str
+    expression: str
+    confidence: Confidence
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Guess:
+    """What is proposed for records. `mapping` has the fields, none where records are events as they stand; `times` says
+    how their times are written. `named` is a mapping that reads all of them as it is. `undecided` says what is still to
+    be put in the place of ZONE, FORMAT or FIELD; `accepted` is how many of the `records` become events then, and
+    `problem` why the first other one does not. `found` has all fields, where one is missing."""
+
+    layout: Layout
+    records: int
+    mapping: tuple[FieldGuess, ...] = ()
+    times: Times = AS_EVENTS
+    named: NamedMapping | None = None
+    undecided: tuple[str, ...] = ()
+    accepted: int = 0
+    problem: str = ""
+    found: tuple[FoundField, ...] = ()
+
+    @property
+    def expressions(self) -> dict[str, str]:
+        """The expressions, by field."""
+        return {one.field: one.expression for one in self.mapping}
+
+    @property
+    def missing(self) -> list[str]:
+        """The fields for which there is no expression yet."""
+        return [one.field for one in self.mapping if one.expression == MISSING]
