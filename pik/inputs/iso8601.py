@@ -1,4 +1,4 @@
-"""All of ISO 8601 that producers write, and zones in brackets (RFC 9557, Java's ZonedDateTime).
+"""What producers write of ISO 8601, with zones in brackets (RFC 9557, Java's ZonedDateTime) or after a space (Trino).
 
 Beside what `parse_event_time` reads: week and ordinal dates, 24:00, fractions of minutes and hours, hours alone. What
 has no single instant is refused with the reason: a date alone, leap seconds, expanded years.
@@ -29,7 +29,7 @@ from pik.model.instant import (
 )
 
 _FRACTION = r"(?:[.,](?P<fraction>\d+))?"
-_END = rf"(?: ?(?P<offset>{IN_WORDS}|{OFFSET}|\u2212\d\d(?::?\d\d)?))?(?P<zones>(?:\[[^\[\]]+\])*)"
+_END = rf"(?: ?(?P<offset>{IN_WORDS}|{OFFSET}|\u2212\d\d(?::?\d\d)?))?(?P<zones>(?:\[[^\[\]]+\])*| [a-z]+(?:/[\w+-]+)+)"
 _EXTENDED = re.compile(
     r"(?P<year>\d{4})-(?:(?P<month>\d\d)-(?P<day>\d\d)|W(?P<week>\d\d)-(?P<weekday>\d)|(?P<ordinal>\d{3}))"
     rf"(?:[T ](?P<hour>\d\d)(?::(?P<minute>\d\d)(?::(?P<second>\d\d))?)?{_FRACTION}{_END})?",
@@ -45,7 +45,7 @@ _EXPANDED = re.compile(r"[+\-\u2212]\d{5,}-?\d\d-?\d\d.*", re.ASCII)
 
 def read_iso8601(text: str, zone: Zone | None, notes: TimeNotes | None = None) -> int:
     """Return the instant of a text; without an offset it is a local time of `zone`. `notes` are those of a zone in
-    brackets. Raises Invalid."""
+    the text. Raises Invalid."""
     match = _EXTENDED.fullmatch(text) or _BASIC.fullmatch(text)
     if match is None:
         if _EXPANDED.fullmatch(text):
@@ -60,7 +60,7 @@ def read_iso8601(text: str, zone: Zone | None, notes: TimeNotes | None = None) -
         raise Invalid(f"{shown(text)} is a date without a time of day{reads}", option="time-format" if reads else "")
     local = day * DAY + _clock(found, text)
     offset = offset_nanos((found["offset"] or "").replace("\u2212", "-"), text)
-    if names := [name for name in found["zones"][1:-1].split("][") if name and "=" not in name]:
+    if names := [name for name in re.findall(r"[^\[\] ]+", found["zones"]) if "=" not in name]:
         return _in_zone(local, offset, found["offset"] or "", names, text, notes)
     return resolved(local, offset, zone, text)
 

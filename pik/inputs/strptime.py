@@ -19,9 +19,10 @@ _EXAMPLE = "rfc3339, epoch_ms, auto, or a strptime format with a date, such as '
 _MONTHS = "january february march april may june july august september october november december".split()
 _DAYS = "monday tuesday wednesday thursday friday saturday sunday".split()
 
-_WIDTHS = {"Y": 4, "j": 3} | dict.fromkeys("mdHIMS", 2)
+_WIDTHS = {"Y": 4, "j": 3} | dict.fromkeys("ymdHIMS", 2)
 DIRECTIVES = {letter: rf"\d{{1,{width}}}" for letter, width in _WIDTHS.items()} | {
     "Y": r"\d{4}",
+    "y": r"\d{2}",
     "f": r"\d+",
     "p": "AM|PM",
     "z": OFFSET,
@@ -31,8 +32,10 @@ DIRECTIVES = {letter: rf"\d{{1,{width}}}" for letter, width in _WIDTHS.items()} 
     "A": "|".join(_DAYS),
 }
 
+_FIRST_SHORT = 69
+"""The first year of two digits that is of the 20th century, as POSIX has it; 68 is 2068."""
+
 _REFUSED = {
-    "y": ("%y has no century", "only years of four digits are read: %Y"),
     "Z": (
         "%Z, the name of a zone, is not an offset",
         "write the name as it is, such as EST, in the place of %Z, and add --timezone ZONE",
@@ -41,9 +44,9 @@ _REFUSED = {
         "UWVGuw", ("weeks and their days are not read", "a date is %Y with %m and %d, or with %j, the day of the year")
     ),
     "c": ("%c depends on the locale", "write it out: '%a %b %d %H:%M:%S %Y'"),
-    "x": ("%x depends on the locale", "write it out: %m/%d/%Y, say"),
+    "x": ("%x depends on the locale", "write it out: %m/%d/%y, say"),
     "X": ("%X depends on the locale", "write it out: %H:%M:%S"),
-    "D": ("unknown directive %D", "write it out: %m/%d/%Y has four digits of the year"),
+    "D": ("unknown directive %D", "write it out: %m/%d/%y, the year of two digits"),
     "F": ("unknown directive %F", "write it out: %Y-%m-%d"),
     "T": ("unknown directive %T", "write it out: %H:%M:%S"),
     "R": ("unknown directive %R", "write it out: %H:%M"),
@@ -111,7 +114,8 @@ def _expect_unambiguous(name: str, used: list[str]) -> None:
     month = given & set("mbB")
     rules = [
         (len(used) > len(given), "a directive comes twice", "each value once"),
-        ("Y" not in given, "it has no year", "a date has %Y"),
+        (not given & set("Yy"), "it has no year", "a date has %Y, or %y of two digits"),
+        (given >= set("Yy"), "it has the year twice", "%Y, or %y of two digits"),
         (bool(given & set("j")) and bool(month | given & {"d"}), "%j beside a month or a day", "one of them"),
         (len(month) > 1, "it has the month twice", "one of %m, %b and %B"),
         (len(given & set("aA")) > 1, "it has the day of the week twice", "one of %a and %A"),
@@ -150,7 +154,9 @@ def _is_digits(parts: list[str], number: int) -> bool:
 
 def _day(found: Mapping[str, str | None], text: str) -> int:
     """Return the number of the day since 1970. Raises Invalid."""
-    year = int(found["Y"] or 0)
+    year = int(found.get("Y") or 0)
+    if short := found.get("y"):
+        year = int(short) + (1900 if int(short) >= _FIRST_SHORT else 2000)
     try:
         if ordinal := found.get("j"):
             day = date(year, 1, 1) + timedelta(days=int(ordinal) - 1)

@@ -111,11 +111,12 @@ def _auto(notes: TimeNotes | None) -> Read:
 
 
 _PATTERN = re.compile(
-    r"(y{4}|u{4}|M{1,4}|d{1,2}|D{3}|H{1,2}|h{1,2}|m{1,2}|s{1,2}|S+|f+|a|tt|E{1,4}|X{1,3}|x{1,3}|Z|zzz)"
+    r"(y{4}|u{4}|yy|M{1,4}|d{1,2}|D{3}|H{1,2}|h{1,2}|m{1,2}|s{1,2}|S+|f+|a|tt|E{1,4}|X{1,3}|x{1,3}|Z|zzz)"
     r"|'([^']+)'|([^A-Za-z'%])"
 )
 _DIRECTIVES = {
     **dict.fromkeys(("yyyy", "uuuu"), "%Y"),
+    "yy": "%y",
     **dict.fromkeys(("M", "MM"), "%m"),
     "MMM": "%b",
     "MMMM": "%B",
@@ -131,7 +132,7 @@ _DIRECTIVES = {
 
 def _translated(name: str) -> str:
     """Return a pattern of Java or .NET, such as `yyyy-MM-dd HH:mm:ss`, as a strptime format; nothing if it is none."""
-    if "yyyy" not in name and "uuuu" not in name:
+    if "yy" not in name and "uuuu" not in name:
         return ""
     parts: list[str] = []
     position = 0

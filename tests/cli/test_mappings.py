@@ -147,7 +147,7 @@ def test_an_unknown_name_is_answered_with_near_ones(pik: Any, here: Path) -> Non
         ("mapping = 1", "mapping: expected a table, not 1"),
         ("[mapping.a.map]\nentity_id = 'a-b'", "mapping.a.map.entity_id: a-b is not a JMESPath expression"),
         ("[mapping.a]\ntime_format = 'iso'", "mapping.a.time_format: unknown time format 'iso'"),
-        ("[mapping.a]\ntime_format = '%d.%m.%y'", "mapping.a.time_format: "),
+        ("[mapping.a]\ntime_format = '%d.%m'", "mapping.a.time_format: "),
     ],
 )
 def test_a_mistake_names_the_file_the_mapping_and_the_key(pik: Any, here: Path, table: str, said: str) -> None:

@@ -38,6 +38,8 @@ BERLIN = load_zone("Europe/Berlin")
         ("2026-10-25T02:30+01:00[Europe/Berlin]", "2026-10-25T01:30:00Z"),  # shown twice: the offset tells which
         ("2026-07-31T23:59:59[!Europe/Berlin][u-ca=gregory]", "2026-07-31T21:59:59Z"),
         ("2026-01-31T23:59:59Z[Europe/Berlin]", "2026-01-31T23:59:59Z"),
+        ("2026-07-31 23:59:59.123 Europe/Berlin", "2026-07-31T21:59:59.123Z"),
+        ("2026-01-31 23:59:59 America/Argentina/Buenos_Aires", "2026-02-01T02:59:59Z"),
         ("2026-01-31T23:59:59Z[UTC]", "2026-01-31T23:59:59Z"),
         ("2026-01-31T23:59:59", "2026-01-31T22:59:59Z"),
     ],
@@ -65,6 +67,7 @@ def test_what_producers_write_is_read(text: str, instant: str) -> None:
         ("-0044-03-15T12:00:00Z", "is not an ISO 8601 time"),
         ("2026-01-31T12:00+02:00[Europe/Berlin]", "an offset that is not its zone's"),
         ("2026-10-25T02:30[Europe/Berlin]", "exists twice in Europe/Berlin"),
+        ("2026-01-31 12:00 Europe/Nowhere", "names a zone that is not known"),
         ("2026-01-31T12:00Z[Europe/Mars]", "names a zone that is not known"),
         ("2026-01-31T12:00Z[UTC][UTC]", "names a zone that is not known"),
         ("2026-01-31T1200Z", "is not an ISO 8601 time"),

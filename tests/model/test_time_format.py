@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pik.errors import Invalid, UsageError
 from pik.inputs.epochs import PLAUSIBLE
 from pik.inputs.time_formats import TimeFormat
-from pik.model.instant import SECOND, load_zone, parse_instant
+from pik.model.instant import DAY, SECOND, load_zone, parse_instant
 from tests.support.model.texts import from_datetime
 
 UTC_ZONE = load_zone("UTC")
@@ -47,6 +47,9 @@ NEW_YEAR = parse_instant("2026-01-01T00:00:00Z")
         ("%Y%m%d%H%M%S%f%z", "20260101000000123456789Z", NEW_YEAR + 123456789),
         ("%a, %d %B %Y %H:%M %z", "thu,  1 JANUARY 2026 00:00 +00:00", NEW_YEAR),
         ("%Y-%j %I:%M %p %z", "2026-001 12:00 am +00", NEW_YEAR),
+        ("%d-%b-%y %I.%M.%S.%f %p%z", "01-JAN-26 12.00.00.123456 AMZ", NEW_YEAR + 123_456_000),
+        ("%m/%d/%y%z", "1/1/69Z", -365 * DAY),
+        ("%y%m%d%z", "680101Z", parse_instant("2068-01-01T00:00:00Z")),
         ("100%% %Y%m%dT%z", "100% 20260101T+0000", NEW_YEAR),
     ],
 )
@@ -82,6 +85,7 @@ def test_what_a_format_reads(time_format: str, value: Any, instant: int) -> None
         ("%Y%m%d %z", "12026", "does not match %Y%m%d %z"),
         ("%Y%m%d %z", 20260101, "is not a text"),
         ("%Y%m%d%z", "2026011+0000", "does not match"),  # 1 January, or 11 January without its last digit
+        ("%m/%d/%y%z", "1/1/2026Z", "does not match"),
         ("%Y-%m-%d%z", "2026-02-30Z", "impossible date"),
         ("%Y-%j%z", "2026-366Z", "impossible date"),
         ("%Y-%j%z", "9999-366Z", "impossible date"),
@@ -201,11 +205,11 @@ def test_a_pattern_of_java_is_refused_with_the_strptime_format_that_it_is(patter
         ("%Y-%j %m", "%j beside a month or a day", "one of them"),
         ("%Y-%m %b-%d", "it has the month twice", "one of"),
         ("%a %A %Y-%m-%d", "the day of the week twice", "one of"),
-        ("%y%m%d", "%y has no century", "%Y"),
+        ("%y%m%d %Y", "it has the year twice", "%y of two digits"),
         ("%Y-W%W-%w", "weeks and their days are not read", "%j"),
         ("%G-W%V-%u", "weeks and their days are not read", "%j"),
         ("%c", "%c depends on the locale", "%a %b %d %H:%M:%S %Y"),
-        ("%x %X", "%x depends on the locale", "%m/%d/%Y"),
+        ("%x %X", "%x depends on the locale", "%m/%d/%y"),
         ("%Y-%m-%dT%T", "unknown directive %T", "%H:%M:%S"),
         ("%Y-%m-%d %H:%M:%S", "its times have no offset from UTC", "--timezone ZONE"),
     ],

@@ -63,6 +63,7 @@ TIMES: dict[str, Callable[[datetime], Any]] = {
     "java_date": local("%a %b %d %H:%M:%S UTC %Y"),
     "%d.%m.%Y %H:%M": local("%d.%m.%Y %H:%M"),
     "%Y/%m/%d %H:%M:%S": local("%Y/%m/%d %H:%M:%S"),
+    "%m/%d/%y %I:%M %p": local("%m/%d/%y %I:%M %p"),
 }
 """How a time is written in each format, here in UTC; the day of the month is past the twelfth."""
 

@@ -38,6 +38,11 @@ _STRPTIME = (
 )
 
 
+_SHORT_DATES = ("%d/%b/%y", "%d/%m/%y", "%m/%d/%y", "%d.%m.%y", "%d-%m-%y", "%m-%d-%y", "%d-%b-%y", "%d %b %y")
+_SHORT_YEAR = re.compile(r"\d\d?([-/. ])(?:\d\d?|[a-z]{3})\1\d\d(?!\d)", re.ASCII | re.IGNORECASE)
+_WITH_SHORT_YEARS = tuple(map("".join, product(_SHORT_DATES, (*_CLOCKS, " %I.%M.%S.%f %p"), _OFFSETS)))
+
+
 @dataclass(frozen=True, slots=True)
 class Written:
     """How times are written: in a format of that name, and in the zone of that name; ZONE where they have no offset and
@@ -58,9 +63,10 @@ class Written:
         if self.format in TEXTS:
             name = "RFC 3339" if self.format == "rfc3339" else "ISO 8601"
             return f"{name} times" + ("" if self.zone is None else " without an offset")
+        years = ", where years 69 to 99 are 1969 to 1999, others from 2000 on" if "%y" in self.format else ""
         if self.is_day:
-            return f"days without a time of day, in the format {self.format}"
-        return f"times in the format {self.format}"
+            return f"days without a time of day, in the format {self.format}{years}"
+        return f"times in the format {self.format}{years}"
 
     @property
     def is_day(self) -> bool:
@@ -77,6 +83,8 @@ def formats_of(values: Sequence[Any]) -> list[Written]:
         return [_written(unit, values)]
     if len(units) > 1 and units <= _UNITS.keys():
         return [Written(AUTO)]
+    if all(isinstance(value, str) and _SHORT_YEAR.match(value) for value in values):
+        return [_written(name, values) for name in _WITH_SHORT_YEARS if _reads(name, values)]
     if not all(isinstance(value, str) and _LIKE_A_TIME.match(value) for value in values):
         return []
     for name in _SPELLED:
