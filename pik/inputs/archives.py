@@ -96,9 +96,9 @@ class _Archive:
         self._opened.expect_unchanged(hint or _HINT)
 
     def _of_zip(self, skipped: SkippedFiles) -> Iterator[Source]:
-        opened = self._open.enter_context(self._opened.repeatable())
-        stream = opened.decompressed(_HINT)
-        file = opened.stored if stream is opened.stored else self._open.enter_context(seekable(stream))
+        stream = self._opened.decompressed(_HINT)
+        is_plain = stream is self._opened.stored and not self._source.is_stream
+        file = stream if is_plain else self._open.enter_context(seekable(stream))
         for entry in zip_entries(file, self._source.name, _HINT):
             if skipped.is_read(entry.name, entry.what, entry.size):
                 yield self._file(entry.name, entry.size, reopened(entry.open, entry.size))

@@ -6,7 +6,7 @@ import io
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from tempfile import TemporaryFile
+from tempfile import SpooledTemporaryFile, TemporaryFile
 from typing import IO, Any, BinaryIO, Protocol, cast
 
 import zstandard
@@ -97,6 +97,14 @@ def copied(stream: BinaryIO) -> Iterator[BinaryIO]:
         yield file
 
 
+@contextmanager
+def kept(stream: BinaryIO) -> Iterator[io.BufferedReader]:
+    """Provide the stream so that it can be read again from its beginning: what has been read of it is kept, in memory
+    or in a temporary file. It is never read further than asked for, so it need not end."""
+    with SpooledTemporaryFile(IN_MEMORY) as file:
+        yield io.BufferedReader(_Kept(stream, file))
+
+
 def _expect(is_whole: bool, name: str) -> None:
     if not is_whole:
         raise InputError(f"{name} is not whole: the archive is cut")
@@ -156,3 +164,32 @@ class Reread(_Seekable):
         data = self._stream.read(size)
         self._read += len(data)
         return data
+
+
+class _Kept(io.RawIOBase):
+    """A stream of which all that was read is kept in a file. Raises StoreError if there is no room."""
+
+    def __init__(self, stream: BinaryIO, file: IO[bytes]) -> None:
+        self._stream, self._file, self._read = stream, file, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        if whence == io.SEEK_END or offset + (self._file.tell() if whence == io.SEEK_CUR else 0) > self._read:
+            raise io.UnsupportedOperation("a stream cannot be read from a place that was not reached yet")
+        return self._file.seek(offset, whence)
+
+    def readinto(self, buffer: Any, /) -> int:
+        if self._file.tell() == self._read:
+            data = self._stream.read(len(buffer))
+            with temporary_files():
+                self._file.write(data)
+            self._read += len(data)
+        else:
+            data = self._file.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import islice
 from typing import NamedTuple, TypeVar
 
@@ -44,6 +45,11 @@ class OpenedInput(ABC):
     def chosen(self, by_file: Callable[[str], Chosen]) -> Chosen:
         """Return what is chosen for the input by the path of its file."""
         return by_file(self.file)
+
+    @contextmanager
+    def repeatable(self) -> Iterator[OpenedInput]:
+        """Provide the input so that it can be read more than once: what is read of a stream is kept meanwhile."""
+        yield self
 
     @abstractmethod
     def recognize(self, layout: Layout, *, mapped: bool) -> Layout:

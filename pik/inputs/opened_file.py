@@ -21,7 +21,7 @@ from pik.inputs import blocks as json_lines
 from pik.inputs import csv_rows, dialect, json_values, kcat_lines, nested_records, parquet_rows, text_lines
 from pik.inputs.blocks import BLOCK, Block, NulRuns
 from pik.inputs.compression import WINDOW, beginning, codec_of, decompressed, uncompressed
-from pik.inputs.copies import copied
+from pik.inputs.copies import kept
 from pik.inputs.csv_rows import delimiter_of, names_of, table
 from pik.inputs.encoding import as_utf8, expect_utf8
 from pik.inputs.mapping import MIXED, RecordMapping
@@ -76,8 +76,8 @@ _RECORDS = 100
 
 
 class OpenedFile(OpenedInput):
-    """One file, stream or object. `is_file`: it is on a disk, where it may be written to meanwhile; S3 itself notices
-    that. `unchanged` raises InputError where what it is a part of was written to."""
+    """One file, stream or object, of that size where it is known. `is_file`: it is on a disk, where it may be written
+    to meanwhile; S3 itself notices that. `unchanged` raises InputError where what it is a part of was written to."""
 
     def __init__(
         self,
@@ -87,13 +87,14 @@ class OpenedFile(OpenedInput):
         file: str = "",
         is_stream: bool = False,
         is_file: bool = False,
+        size: int | None = None,
         unchanged: Callable[[str], None] | None = None,
         window: int = WINDOW,
     ) -> None:
         super().__init__(name, file=file, is_stream=is_stream)
         self.stored = cast(io.BufferedReader, stored)
         """The bytes as they are stored."""
-        self._unchanged, self._window = unchanged, window
+        self._unchanged, self._window, self._size = unchanged, window, size
         self._file = stored if is_file else None
         self._state = _state(stored) if self._file else None
         self._start: bytes | None = None
@@ -279,12 +280,12 @@ class OpenedFile(OpenedInput):
 
     @contextmanager
     def repeatable(self) -> Iterator[OpenedFile]:
-        """Provide the input so that it can be read more than once: a stream is copied to a temporary file first."""
+        """As in OpenedInput."""
         if not self.is_stream:
             yield self
             return
-        with copied(self.stored) as file, open(file.fileno(), "rb", closefd=False) as opened:
-            yield OpenedFile(self.name, opened, window=self._window)
+        with kept(self.stored) as stored:
+            yield OpenedFile(self.name, stored, window=self._window)
 
     def blocks(self, layout: Layout, max_line: int, *, first_seq: int = 1, offset: int = 0) -> Iterator[Block]:
         """Yield the blocks from record `first_seq` on, which starts `offset` uncompressed bytes into the input.
@@ -315,10 +316,8 @@ class OpenedFile(OpenedInput):
             self._expect_utf8(layout, head if whole else head[: head.rfind(b"\n") + 1])
         found = super().sample(layout, max_line)
         in_lines = layout.format in (InputFormat.JSONL, InputFormat.TEXT, InputFormat.KCAT) and layout.encoding is None
-        if self.is_stream or not in_lines or codec_of(self.stored_beginning(HEAD)) is not None:
-            return found
-        size = self.stored.seek(0, io.SEEK_END)
-        if size > 2 * SAMPLE_BLOCKS * BLOCK:
+        size = self._size or 0
+        if size > 2 * SAMPLE_BLOCKS * BLOCK and in_lines and codec_of(self.stored_beginning(HEAD)) is None:
             self.stored.seek(size // 2)
             _, _, lines = self.stored.read(BEGINNING).partition(b"\n")
             middle = io.BytesIO(lines[: lines.rfind(b"\n") + 1])

@@ -84,6 +84,7 @@ class Source:
                 file=self.file,
                 is_stream=self.is_stream,
                 is_file=self.path is not None,
+                size=self.size,
                 unchanged=self.unchanged,
                 window=self.window,
             )

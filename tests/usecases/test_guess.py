@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import random
 import tempfile
@@ -15,10 +16,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pik.errors import InputError
 from pik.inputs import blocks as blocks_module
 from pik.inputs import opened_file as opened_module
 from pik.inputs.named_mappings import shipped_mappings
-from pik.inputs.source import file_source
+from pik.inputs.source import Source, file_source
 from pik.model.jmes import quoted
 from pik.model.layout import AUTO, Layout
 from pik.model.named_mapping import NamedMapping
@@ -298,6 +300,35 @@ def test_events_and_records_of_a_named_mapping_need_no_other(tmp_path: Path) -> 
     )
     found = guess(path, named=[fitting])
     assert (found.mapping, found.named, found.accepted, found.records) == ((), None, 3, 5)
+
+
+STREAMED = {
+    "text, whose shape is said": (b"<?xml version='1.0'?><a><b/></a>", "it looks like XML"),
+    "a document": (
+        b'{"next": null, "tickets": [' + b",".join([b'{"id": 1, "at": 1767225600}'] * 9) + b"]}",
+        "tickets[]",
+    ),
+    "a table with a dialect": (b'at,who\n2026-01-01,a\n2026-01-02,"b \\" c"\n', "\\"),
+    "lists in a list": (b'[[{"id": "a", "at": 1767225600}], [{"id": "b", "at": 1767225601}]]', "[][]"),
+}
+
+
+@pytest.mark.parametrize("name", STREAMED)
+def test_a_stream_is_guessed_as_a_file_is(name: str, tmp_path: Path) -> None:
+    content, expected = STREAMED[name]
+    (tmp_path / "it").write_bytes(content)
+    stream = Source("it", None, lambda: io.BufferedReader(io.BytesIO(content)), is_stream=True)
+
+    def found(source: Source) -> object:
+        try:
+            with source.open() as once, once.repeatable() as opened:
+                made = guess_of(opened, AUTO, LONGEST, {"event_type": "'t'"})
+                return made.layout, made.expressions | {"source": ""}, made.accepted, made.records
+        except InputError as error:
+            return error.message.replace(str(tmp_path / "it"), "it")
+
+    assert found(stream) == found(file_source(str(tmp_path / "it")))
+    assert expected in repr(found(stream)).replace("\\\\", "\\")
 
 
 def test_a_sample_is_bounded_and_has_records_of_the_middle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,20 +37,18 @@ def guess(
     """Return what is proposed for an input, by some of its records. Raises InputError if it cannot be read.
 
     `given` are expressions that hold in any case, `layout` and `times` say what is known of these; where there are no
-    expressions, `named` mappings are tried first.
+    expressions, `named` mappings are tried first. The input is read several times: `OpenedFile.repeatable`.
     """
     samples = Samples(opened, max_line)
     shown = _with_dialect(opened, layout)
-    if not given and (shown == layout or not opened.is_stream):  # a stream is read once, as it is proposed
-        certain = None if opened.is_stream else opened.known_mapping(layout)
-        if (found := _without_fields(samples, layout, times, named, certain)) is not None:
-            return found
+    if not given and (found := _without_fields(samples, layout, times, named, opened.known_mapping(layout))):
+        return found
     sample = samples.of(shown, RecordMapping(given, times).parents)
-    if sample.size and not sample.records and sample.layout == JSON_VALUES and not opened.is_stream:
+    if sample.size and not sample.records and sample.layout == JSON_VALUES:
         with suppress(InputError):
             lists = samples.of(replace(sample.layout, records=_LISTS))
             sample = lists if lists.records else sample
-    if sample.layout.format in WRITTEN_AS_JSON and sample.layout.records is None and not opened.is_stream:
+    if sample.layout.format in WRITTEN_AS_JSON and sample.layout.records is None:
         path = _records_in(sample.records) if len(sample.records) == sample.size else None
         if path is not None:
             inside = replace(sample.layout, format=InputFormat.JSON, records=path)
@@ -58,11 +56,9 @@ def guess(
                 return found
             sample = samples.of(inside)
     found = Guess(sample.layout, sample.size if sample.records else 0, times=times, problem=sample.problem)
-    return (
-        found
-        if not sample.records
-        else MappingGuesser(sample.records, found, "" if opened.is_stream else opened.name, given).result()
-    )
+    if not sample.records:
+        return found
+    return MappingGuesser(sample.records, found, opened.name if opened.file else "", given).result()
 
 
 def _with_dialect(opened: OpenedInput, layout: Layout) -> Layout:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 
-from pik.errors import InputError, Invalid
+from pik.errors import Invalid
 from pik.inputs.mapping import RecordMapping
 from pik.inputs.opened import OpenedInput, SampledRecord
 from pik.model.layout import Layout
@@ -29,7 +29,7 @@ class Sample:
 
 
 class Samples:
-    """Takes samples of an input; of a stream one."""
+    """Takes samples of an input, which can be read again."""
 
     def __init__(self, opened: OpenedInput, max_line: int) -> None:
         self._opened, self._max_line = opened, max_line
@@ -45,8 +45,6 @@ class Samples:
         InputError."""
         asked = replace(layout, parents=parents)
         if asked not in self._known:
-            if self._opened.is_stream and self._known:
-                raise InputError(f"{self._opened.name} can be read only once")
             recognized = replace(self._opened.recognize(layout, mapped=True), parents=parents)
             every = self._opened.sample(recognized, self._max_line)
             problems = [one.problem or _problem(one.line) for one in every]

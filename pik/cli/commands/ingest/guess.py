@@ -81,7 +81,7 @@ def guess_mapping(cli: Context, files: list[str], sources: list[Source], options
     source = next(members, None)
     if source is None:
         raise UsageError("there is no file to look at", hint="name one that is not empty or hidden")
-    with source.open() as opened:
+    with source.open() as once, once.repeatable() as opened:
         found = guess(opened, asked.layout, asked.max_line, asked.mapping, asked.times, named)
     if not found.records:
         why = f": {found.problem}" if found.problem else ""
