@@ -76,11 +76,11 @@ def recognized(text: str, pattern: str | None = None) -> str | None:
     shipped = shipped_mappings().values()
     if pattern is not None:
         return next((one.name for one in shipped if pattern in one.given.get("pattern", ())), None)
-    found = [one.name for one in shipped if one.recognized_by and _recognizes(one, text)]
+    found = [one.name for one in shipped if one.recognized_by and _recognizes_first(one, text)]
     return found[0] if len(found) == 1 else None
 
 
-def _recognizes(mapping: NamedMapping, text: str) -> bool:
+def _recognizes_first(mapping: NamedMapping, text: str) -> bool:
     """Return whether the first record of a text is certainly one of those that the mapping is for."""
     record: object = first_object(text)
     for pattern in mapping.given.get("pattern", ()):
@@ -92,8 +92,11 @@ def _recognizes(mapping: NamedMapping, text: str) -> bool:
                 record = record[0] if isinstance(record, list) and record else None
             else:
                 record = record.get(step) if isinstance(record, dict) else None
-    if not isinstance(record, dict):
-        return False
+    return isinstance(record, dict) and recognizes(mapping, record)
+
+
+def recognizes(mapping: NamedMapping, record: dict[str, object]) -> bool:
+    """Return whether a record is certainly one of those that the mapping is for."""
     try:
         return bool(Expression(mapping.recognized_by, "recognized_by").search_slowly(record))
     except Invalid:

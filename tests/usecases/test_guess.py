@@ -22,7 +22,7 @@ from pik.inputs import opened_file as opened_module
 from pik.inputs.named_mappings import shipped_mappings
 from pik.inputs.source import Source, file_source
 from pik.model.jmes import quoted
-from pik.model.layout import AUTO, Layout
+from pik.model.layout import AUTO, InputFormat, Layout
 from pik.model.named_mapping import NamedMapping
 from pik.model.times import AS_EVENTS, Times
 from pik.rawlog.segment_writer import Reading
@@ -329,6 +329,19 @@ def test_a_stream_is_guessed_as_a_file_is(name: str, tmp_path: Path) -> None:
 
     assert found(stream) == found(file_source(str(tmp_path / "it")))
     assert expected in repr(found(stream)).replace("\\\\", "\\")
+
+
+def test_a_shipped_mapping_is_not_for_records_that_only_have_fields_of_such_names(tmp_path: Path) -> None:
+    shipped = [*shipped_mappings().values()]
+    log = tmp_path / "heroku.log"
+    log.write_text("2026-03-27T07:12:04.1+00:00 a\n2026-03-27T07:12:05.2+00:00 b\n")
+    lines = guess(log, layout=Layout(InputFormat.TEXT, pattern=r"(?P<time>\S+) (?P<text>.*)"), named=shipped)
+    assert (lines.named, lines.missing) == (None, ["entity_id"])
+    path = tmp_path / "orders.jsonl"  # CloudEvents' names, without its specversion
+    path.write_text('{"source": "s", "type": "t", "id": "1", "subject": "c", "time": "2026-03-27T07:12:04Z"}\n')
+    assert guess(path, named=shipped).named is None
+    path.write_text(path.read_text().replace("{", '{"specversion": "1.0", '))
+    assert str(guess(path, named=shipped).named) == "cloudevents (shipped)"
 
 
 def test_a_sample_is_bounded_and_has_records_of_the_middle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

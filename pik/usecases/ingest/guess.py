@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
 from pik.errors import InputError, Invalid, UsageError
 from pik.inputs.mapping import RecordMapping
+from pik.inputs.named_mappings import recognizes
 from pik.inputs.opened import OpenedInput, SampledRecord
 from pik.inputs.shapes import lists_in, record_count
 from pik.model.event import read_event
@@ -96,7 +97,7 @@ def _without_fields(
     samples: Samples, layout: Layout, times: Times, named: Iterable[NamedMapping], certain: str | None
 ) -> Guess | None:
     """Return the guess for records that are events, or that a named mapping reads: all of them, or some where it is
-    `certain` that they are of that mapping. None if they are neither."""
+    `certain` that they are of that mapping. None if they are neither. A shipped mapping must recognize them, too."""
     with suppress(InputError, UsageError):  # a named mapping may know how to read it
         sample = samples.of(layout)
         events, _ = count_read(sample.records, lambda one: read_event(one.line, times.zones()))
@@ -106,16 +107,34 @@ def _without_fields(
     made: Guess | None = None
     for mapping in named:
         with suppress(InputError, UsageError, Invalid):
-            is_general = mapping.origin == SHIPPED and not mapping.recognized_by
-            if is_general and mapping.layout_under(layout).pattern not in patterns:
-                continue  # it reads lines of others, too
+            if mapping.name != certain and not _is_tried(mapping, layout, patterns):
+                continue
             compiled = RecordMapping(mapping.fields, times.over(mapping.times))
             sample = samples.of(mapping.layout_under(layout), compiled.parents)
             accepted, problem = count_read(sample.records, reading(compiled))
             problem = problem or sample.problem
             found = Guess(sample.layout, sample.size, times=times, named=mapping, accepted=accepted, problem=problem)
-            if accepted and accepted == sample.size:
-                return found
             if accepted and mapping.name == certain:
                 made = found
+            if accepted and accepted == sample.size and _recognizes_all(mapping, sample.records):
+                return found
     return made
+
+
+def _is_tried(mapping: NamedMapping, layout: Layout, patterns: Collection[str | None]) -> bool:
+    """Return whether a mapping may be for an input that lies so: one's own is. A shipped one is for lines of its
+    pattern, or for records that need no other layout than they have."""
+    if mapping.origin != SHIPPED:
+        return True
+    if mapping.recognized_by:
+        return mapping.layout_under(layout) == layout
+    return any(pattern in patterns for pattern in mapping.given.get("pattern", ()))
+
+
+def _recognizes_all(mapping: NamedMapping, records: Sequence[SampledRecord]) -> bool:
+    """Return whether the records are certainly those that a shipped mapping is for; one's own need not say it."""
+    return (
+        mapping.origin != SHIPPED
+        or not mapping.recognized_by
+        or all(recognizes(mapping, json.loads(one.line)) for one in records)
+    )
