@@ -25,7 +25,7 @@ import msgspec
 
 from pik.errors import InputError, number_of
 from pik.inputs.blocks import BLOCK, LINES, Block, Problem, UntilError
-from pik.inputs.divided_rows import NULL, DividedRows, is_divided
+from pik.inputs.divided_rows import AFTER_QUOTES, NOT_ENDED, NULL, DividedRows, is_divided
 from pik.model.event import one_line
 from pik.model.layout import AUTO, InputFormat, Layout
 
@@ -62,11 +62,7 @@ def blocks(
     size, seq = 0, first_seq
     found = UntilError(following)
     for row, problem in found:
-        cells = () if rows.is_blank(row) else row
-        if problem is None and len(cells) not in (0, len(header)):
-            problem = rows.problem(rows.other_number(cells))
-        elif problem is None and (reason := rows.doubt()):
-            problem = rows.problem(reason)
+        cells, problem = rows.checked(row, problem)
         if problem is not None:
             problems[seq] = problem
             lines.append(one_line(problem.record))
@@ -83,6 +79,21 @@ def blocks(
 
 
 _Cells = Sequence[str | None]
+
+
+def rows(stream: BinaryIO, layout: Layout, *, max_line: int) -> Iterator[tuple[int, _Cells, str]]:
+    """Yield the rows that are not blank, the header first: the line on which each begins, its cells, None where one is
+    missing, and why it cannot be read, nothing if it can."""
+    found = _Rows(stream, layout, max_line)
+    has_header = False
+    for row, problem in found:
+        if has_header:
+            row, problem = found.checked(row, problem)
+        elif row:
+            found.expect([cell or "" for cell in row])
+            has_header = True
+        if row or problem is not None:
+            yield found.line, row, "" if problem is None else problem.reason
 
 
 def _record(header: Sequence[str], cells: _Cells, missing: frozenset[str | None]) -> bytes:
@@ -191,15 +202,31 @@ class _Rows:
                 elif self._breaks_at_return():
                     yield (), self.problem("the row has a carriage return without a line feed, outside of quotes")
                 else:
-                    yield (), self.problem(f"the row is not {self._name}: {error}{self._other_reading()}")
+                    own = NOT_ENDED if self._ended else AFTER_QUOTES
+                    what = own if self._divided is None else str(error)
+                    yield (), self.problem(f"the row is not {self._name}: {what}{self._other_reading()}")
             else:
                 return
             self._row, self._row_size = [], 0
 
+    @property
+    def line(self) -> int:
+        """The line on which the current row begins."""
+        return self._lines_read - len(self._again) - len(self._row) + 1
+
     def problem(self, reason: str) -> Problem:
         """Return the problem of the current row."""
-        line = self._lines_read - len(self._again) - len(self._row) + 1
-        return Problem(f"{reason} (line {line})", b"".join(self._row).rstrip(b"\r\n"))
+        return Problem(f"{reason} (line {self.line})", b"".join(self._row).rstrip(b"\r\n"))
+
+    def checked(self, row: _Cells, problem: Problem | None) -> tuple[_Cells, Problem | None]:
+        """Return the cells of the current row, none of a blank one, and its problem: also one that it has under the
+        header."""
+        cells = () if self.is_blank(row) else row
+        if problem is None and len(cells) not in (0, self._width):
+            problem = self.problem(self._other_number(cells))
+        elif problem is None and (reason := self._doubt()):
+            problem = self.problem(reason)
+        return cells, problem
 
     @property
     def _name(self) -> str:
@@ -213,12 +240,12 @@ class _Rows:
         is_quoted = self._layout.quote is None and self._delimiter == "\t" and b'"' in row
         return "; --quote none reads quotes as characters" if is_quoted else ""
 
-    def other_number(self, cells: _Cells) -> str:
+    def _other_number(self, cells: _Cells) -> str:
         """Return the problem of a row with other than the header's number of cells."""
         reason = f"the row has {number_of(len(cells), 'cell')}, the header {self._width}"
         return reason + self._other_reading()
 
-    def doubt(self) -> str:
+    def _doubt(self) -> str:
         """Return why the current row, which has the right number of cells, may be cut, or several: then an option must
         say how it is read."""
         if self._layout.escape is None and any(map(_ends_in_escape, self._row)):

@@ -39,6 +39,10 @@ _NUL = {"0": "\0"}
 _LETTERS = _NUL | {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v", "Z": "\x1a"}
 
 
+NOT_ENDED, AFTER_QUOTES = "a quoted cell does not end", "text follows a quoted cell"
+"""What is wrong with quotes."""
+
+
 def is_divided(layout: Layout) -> bool:
     """Return whether `DividedRows` reads such a table, and not the csv module."""
     return layout.quote == NONE or layout.escape == ESCAPE
@@ -98,13 +102,13 @@ class DividedRows:
         text = True
         for token in self._special.split(line):
             if text:
-                row.add_text(token, self.delimiter)
+                row.add_text(token)
             elif self._escapes and token.startswith(ESCAPE):
                 row.add_escaped(token, self._meaning(token[1:]))
             elif token == '"':
                 row.add_quote()
             elif row.state == _QUOTED:
-                row.add_text(token, self.delimiter)
+                row.add_text(token)
             elif token == self.delimiter:
                 row.end_cell()
             else:
@@ -117,7 +121,7 @@ class DividedRows:
     def _expect_end(self, row: _Row) -> None:
         """Raise csv.Error where the input may not end in a row, which it does."""
         if row.state == _QUOTED:
-            raise csv.Error("unexpected end of data")
+            raise csv.Error(NOT_ENDED)
         if self._escapes and "".join(row.written[-1:]) in (ESCAPE, "\\\n", "\\\r\n"):
             row.problem = row.problem or "the input ends after an escape"
 
@@ -141,9 +145,9 @@ class _Row:
         self._holds_null = False
         self._missing, self._null = missing, null
 
-    def add_text(self, text: str, delimiter: str) -> None:
+    def add_text(self, text: str) -> None:
         if text and self.state == _CLOSED:
-            self.problem = self.problem or f"{delimiter!r} expected after '\"'"
+            self.problem = self.problem or AFTER_QUOTES
         if text:
             self.written.append(text)
             self._means.append(text)
@@ -166,7 +170,7 @@ class _Row:
             self.written += ['"'] * (self.state == _CLOSED)
             self.state = _QUOTED
         else:
-            self.add_text('"', "")
+            self.add_text('"')
 
     def end_cell(self) -> None:
         written, means = "".join(self.written), "".join(self._means)

@@ -19,28 +19,47 @@ def as_utf8(stream: BinaryIO, encoding: str, name: str) -> io.BufferedReader:
 
 
 def expect_utf8(lines: Iterable[bytes], name: str) -> None:
-    """Raise UsageError where the first lines are in another encoding: of those that are not ASCII, none is UTF-8."""
-    wrong = None
-    for number, line in enumerate(lines, 1):
-        try:
-            if not line.decode().isascii():
-                return
-        except UnicodeDecodeError:
-            wrong = wrong or (number, line.strip())
-    if wrong is not None:
-        number, line = wrong
-        encoding, text = next(_decoded(line))
+    """Raise UsageError where the first lines are in another encoding."""
+    if found := not_utf8(lines):
+        number, encoding, text = found
         raise UsageError(
             f"{name} is not UTF-8: line {number:,}",
             hint=f"--encoding {encoding} reads it as {text[:60]!r}; if it is damaged instead, add --on-invalid reject",
         )
 
 
+def not_utf8(lines: Iterable[bytes]) -> tuple[int, str, str] | None:
+    """Return the number of a line that is in another encoding, the usual one that has its bytes, and its text. Of lines
+    that are not ASCII, none is UTF-8."""
+    wrong = None
+    for number, line in enumerate(lines, 1):
+        try:
+            if not line.decode().isascii():
+                return None
+        except UnicodeDecodeError:
+            wrong = wrong or (number, line.strip())
+    if wrong is None:
+        return None
+    encoding, text = next(_decoded(wrong[1]))
+    return wrong[0], encoding, text
+
+
 def _decoded(line: bytes) -> Iterator[tuple[str, str]]:
     """Yield the usual encodings that have all bytes of a line, and its text."""
-    for encoding in ("cp1252", "latin-1"):
+    for encoding in ("cp1252", "latin1"):
         with suppress(UnicodeDecodeError):
             yield encoding, line.decode(encoding)
+
+
+def shown_encoding(head: bytes) -> str | None:
+    """Return the encoding of a text that its first bytes show, if they do: UTF-16, by its mark or by its zeros."""
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+    for first, encoding in ((1, "utf-16-le"), (0, "utf-16-be")):
+        high, low = head[first:1024:2], head[1 - first : 1024 : 2]
+        if len(low) > 1 and high.count(0) > 0.8 * len(high) and low.count(0) < 0.2 * len(low):
+            return encoding
+    return None
 
 
 class _Recoded(io.RawIOBase):

@@ -1,4 +1,4 @@
-"""Opens files of numbers: CSV, TSV, Parquet or JSON.
+"""Opens files of numbers: whatever an ingest would open and recognize as a table, JSON or Parquet.
 
 A number counts as it is written: its digits never pass through floating point. A Parquet column of DOUBLEs has no
 digits as written; each is the shortest decimal that reads back as the same double.
@@ -6,117 +6,166 @@ digits as written; each is the shortest decimal that reads back as the same doub
 
 from __future__ import annotations
 
-import csv
 import io
 import json
-import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from decimal import Decimal
 from itertools import chain, islice
 from operator import itemgetter
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO
 
 from pik.errors import InputError, Invalid
-from pik.inputs.blocks import blocks as line_blocks
+from pik.inputs import csv_rows
+from pik.inputs.archives import is_archive, with_members
 from pik.inputs.copies import seekable
-from pik.inputs.figures import HEAD, READS, Table
-from pik.inputs.json_values import blocks as json_blocks
-from pik.inputs.parquet_rows import MAGIC, open_parquet
-from pik.inputs.shapes import Shape, recognize
+from pik.inputs.encoding import as_utf8, not_utf8, shown_encoding
+from pik.inputs.figures import BUCKETS, READS, Table
+from pik.inputs.opened_file import HEAD, OpenedFile
+from pik.inputs.parquet_rows import open_parquet
+from pik.inputs.shapes import first_object, lists_in, typed_name
 from pik.inputs.source import Source
+from pik.model import layout as inputs
 from pik.model.identity import check_json
-from pik.model.layout import JSON_VALUES
+from pik.model.layout import PARQUET, TABLES, WRITTEN_AS_JSON, InputFormat, Layout
+from pik.model.record_path import path_text
 
-_PEEKED = 100  # records of JSON lines whose fields are the columns
+_PEEKED = 100  # records of JSON whose fields are the columns
 _BATCH = 8192  # rows of Parquet
-_MAX_RECORD = 1 << 20  # bytes of one JSON value
-_UTF_16 = b"\xff\xfe", b"\xfe\xff"
+_MAX_RECORD = 1 << 20  # bytes of one JSON value, or row
 
 
 @contextmanager
 def open_table(source: Source) -> Iterator[Table]:
-    """Open a file of numbers, whatever its format. Raises InputError where it is none, or empty, and at the end where
-    it changed while it was read."""
-    with source.open() as first, first.repeatable() as opened:
-        digest = opened.digest()
-        with _table(opened.decompressed(), source) as table:
-            table.digest = digest
-            yield table
-        opened.expect_unchanged("run this again when nothing writes to it")
+    """Open a file of numbers, whatever its format, plain, compressed or in an archive. Raises InputError where it is
+    none, or empty, and at the end where it changed while it was read."""
+    with source.open() as first, first.repeatable() as stored:
+        digest = stored.digest()
+        try:
+            with _only_file(source, stored).open() as opened, _table(opened) as table:
+                table.name, table.digest = source.name, digest
+                yield table
+        except InputError as error:
+            error.hint = _for_numbers(error.hint)
+            raise
+        stored.expect_unchanged("run this again when nothing writes to it")
+
+
+def _only_file(source: Source, stored: OpenedFile) -> Source:
+    """Return the input, or the file in it where it is an archive of one. Raises InputError."""
+
+    def opener() -> nullcontext[BinaryIO]:
+        stored.stored.seek(0)
+        return nullcontext(stored.stored)
+
+    again = replace(source, opener=opener, path=None, is_stream=False)
+    if not is_archive(stored):
+        return again
+    one, *others = islice(with_members([again], lambda _skipped: None), 2)
+    if others:
+        what = f"{source.name} has several files, such as {one.name} and {others[0].name}"
+        raise InputError(what, hint="unpack it, and name the one that has the numbers")
+    assert isinstance(one, Source)
+    return one
+
+
+def _for_numbers(hint: str) -> str:
+    """Return the hint of a reader for a file that is not to be ingested: what converts it, or what can be read."""
+    before, ingested, _ = hint.partition(" | pik ")
+    of_ingest = ("ingest", "--map", "--encoding", "--records", "--input", "--on-invalid", "--columns")
+    if ingested:
+        return before
+    return READS if hint == inputs.READS or any(word in hint for word in of_ingest) else hint
 
 
 @contextmanager
-def _table(stream: io.BufferedReader, source: Source) -> Iterator[Table]:
-    """Provide the table of an uncompressed stream."""
-    head = stream.peek(HEAD)[:HEAD]
-    if not head:
-        raise InputError(f"{source.name} is empty", hint=READS)
-    if head.startswith(MAGIC):
-        with seekable(stream) as file:
-            yield _parquet(file, source.name)
-        return
-    if head.startswith(_UTF_16):
-        raise InputError(f"{source.name} is UTF-16", hint="iconv -f UTF-16 -t UTF-8 makes UTF-8 of it")
-    if b"\0" in head or head.startswith((b"PK\x03\x04", b"Obj\x01", b"ORC")):
-        raise InputError(f"{source.name} is a binary file, not a table of numbers", hint=READS)
-    text = io.TextIOWrapper(cast(BinaryIO, stream), encoding="utf-8-sig", errors="surrogateescape", newline="")
-    try:
-        begin = head.removeprefix(b"\xef\xbb\xbf").lstrip()
-        if begin.startswith((b"{", b"[")):
-            yield _json(stream, source.name, head)
-        else:
-            yield _csv(text, source.name, head)
-    finally:
-        text.detach()
+def _table(opened: OpenedFile) -> Iterator[Table]:
+    """Provide the table of an open file."""
+    layout = _layout(opened)
+    if layout == PARQUET:
+        with seekable(opened.decompressed()) as file:
+            yield _parquet(file, opened.name)
+    elif layout.format in WRITTEN_AS_JSON:
+        yield _json(opened, layout)
+    else:
+        yield _csv(opened, layout)
 
 
-def _csv(text: io.TextIOWrapper, name: str, head: bytes) -> Table:
-    line = next((line for line in text if line.strip()), "")
-    outside = re.sub(r'"[^"]*"', "", line)
-    delimiter = max("\t,;|", key=outside.count)
-    lines = csv.reader(chain([line], text), delimiter=delimiter, strict=True)
-    skipped = 0
+def _layout(opened: OpenedFile) -> Layout:
+    """Return how the rows lie in a file. Raises InputError where it is not a table of numbers, or empty."""
+    head = opened.beginning(HEAD)
+    encoding = shown_encoding(head)
+    layout = opened.recognize(Layout(encoding=encoding), mapped=True)
+    if layout == PARQUET:
+        return layout
+    text = head.decode(encoding or "utf-8", errors="replace").strip("\ufeff \t\r\n")
+    if not text:
+        raise InputError(f"{opened.name} is empty", hint=READS)
+    if layout.format in WRITTEN_AS_JSON and text.startswith(("{", "[", "\x1e")):
+        path = _around(text, opened.name)
+        return replace(layout, format=InputFormat.JSON, records=path) if path else layout
+    if layout.format in WRITTEN_AS_JSON:  # a header alone, perhaps
+        first = text.partition("\n")[0]
+        layout = replace(csv_rows.table(max("\t,;|", key=first.count)), encoding=encoding)
+    if layout.format not in TABLES:
+        what = f"the lines of a log, {layout.pattern}" if layout.pattern else "a key and JSON on each line"
+        raise InputError(f"{opened.name} cannot be read: it looks like {what}", hint=READS)
+    return opened.with_dialect(layout)
 
-    def rows() -> Iterator[tuple[int, list[str]]]:
-        try:
-            for row in lines:
-                yield lines.line_num + skipped, row
-        except csv.Error as error:
-            raise InputError(f"{name}, line {lines.line_num:,}: it is not CSV: {error}") from None
+
+def _around(text: str, name: str) -> str:
+    """Return the path to the list of rows in the object that is around all of them, if a text is one. Raises InputError
+    where it has several lists."""
+    found = first_object(text) if text.startswith("{") else None
+    if found is None or any(key.strip().casefold() in BUCKETS for key in found):
+        return ""
+    first, _, rest = text.partition("\n")
+    if first.rstrip().endswith("}") and rest.lstrip().startswith("{"):
+        return ""  # the first of several
+    paths = list(map(path_text, lists_in(found)))
+    if len(paths) > 1:
+        hint = f"the rows alone: jq -c '.{paths[0]}' {typed_name(name)}"
+        raise InputError(f"{name} is an object with several lists: {', '.join(paths[:5])}", hint=hint)
+    return paths[0] if paths else ""
+
+
+def _csv(opened: OpenedFile, layout: Layout) -> Table:
+    stream: BinaryIO = opened.decompressed()
+    if layout.encoding is not None:
+        stream = as_utf8(stream, layout.encoding, opened.name)
+    elif wrong := not_utf8(islice(io.BytesIO(opened.beginning(HEAD)), _PEEKED)):
+        line, encoding, text = wrong
+        hint = f"iconv -f {encoding} -t UTF-8 {typed_name(opened.name)} makes UTF-8 of it, where this is {text[:60]!r}"
+        raise InputError(f"{opened.name} is not UTF-8: line {line:,}", hint=hint)
+
+    def rows() -> Iterator[tuple[int, Sequence[str | None]]]:
+        for number, cells, problem in csv_rows.rows(stream, layout, max_line=_MAX_RECORD):
+            if problem:
+                raise InputError(f"{opened.name}: {problem}")
+            yield number, cells
 
     found = rows()
-    header = [column.strip() for column in next(found, (0, []))[1]]
-    if not header:
-        raise InputError(f"{name} is empty", hint=READS)
+    header = [(column or "").strip() for column in next(found)[1]]
 
-    def read(columns: Sequence[str]) -> Iterator[tuple[int, Sequence[str]]]:
+    def read(columns: Sequence[str]) -> Iterator[tuple[int, Sequence[Any]]]:
         cells = itemgetter(*map(header.index, columns))
-        width = len(header)
         for number, row in found:
-            if len(row) == width:
-                yield number, cells(row)
-            elif row:
-                table.expect_table()
-                raise InputError(f"{name}, line {number:,}: it has {len(row)} cells, the header has {width}")
+            yield number, cells(row)
 
-    table = Table(name, header, read, head=head)
-    return table
+    return Table(opened.name, header, read)
 
 
-def _json(stream: io.BufferedReader, name: str, head: bytes) -> Table:
-    """Return the table of JSON lines, of an array, or of values that follow each other."""
+def _json(opened: OpenedFile, layout: Layout) -> Table:
+    """Return the table of JSON lines, of an array, of values that follow each other, or of a list in an object."""
+    unit = "line" if layout.format == InputFormat.JSONL else "record"
     decoder = json.JSONDecoder(parse_float=Decimal, parse_int=Decimal, parse_constant=Decimal)
-    form = recognize(head, name, whole=len(head) < HEAD, mapped=True)
-    if isinstance(form, Shape):
-        raise form.error(name, READS)
-    unit, blocks = ("record", json_blocks) if form == JSON_VALUES else ("line", line_blocks)
 
     def records() -> Iterator[tuple[int, dict[str, Any]]]:
-        for block in blocks(stream, name, max_line=_MAX_RECORD):
-            for number, record in enumerate(block.data.splitlines(), start=block.first_seq):
+        for block in opened.blocks(layout, _MAX_RECORD):
+            for number, record in enumerate(block.data.split(b"\n"), start=block.first_seq):
                 if problem := block.problems.get(number):
-                    raise InputError(f"{name}, {unit} {number:,}: {problem.reason}")
+                    raise InputError(f"{opened.name}, {unit} {number:,}: {problem.reason}")
                 if record.strip():
                     yield number, decoded(number, record)
 
@@ -126,9 +175,9 @@ def _json(stream: io.BufferedReader, name: str, head: bytes) -> Table:
             found = decoder.decode(record.decode())
         except (Invalid, ValueError, ArithmeticError) as error:
             why = error.message if isinstance(error, Invalid) else f"the {unit} has a number out of range"
-            raise InputError(f"{name}, {unit} {number:,}: {why}") from None
+            raise InputError(f"{opened.name}, {unit} {number:,}: {why}") from None
         if not isinstance(found, dict):
-            raise InputError(f"{name}, {unit} {number:,}: it is not a JSON object", hint=READS)
+            raise InputError(f"{opened.name}, {unit} {number:,}: it is not a JSON object", hint=READS)
         return found
 
     rows = records()
@@ -139,7 +188,7 @@ def _json(stream: io.BufferedReader, name: str, head: bytes) -> Table:
         for number, record in chain(first, rows):
             yield number, [record.get(column) for column in columns]
 
-    return Table(name, header, read, unit)
+    return Table(opened.name, header, read, unit)
 
 
 def _parquet(file: BinaryIO, name: str) -> Table:

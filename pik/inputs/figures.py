@@ -9,13 +9,12 @@ from decimal import Decimal
 from typing import Any, NamedTuple
 
 from pik.errors import InputError, Invalid, UsageError
-from pik.inputs.shapes import Shape, recognize
 from pik.model.calendar import Buckets
 from pik.model.identity import name_of_number
 from pik.model.instant import format_instant
 from pik.model.metric import ALL_ENTITIES, decimal_text
 
-READS = "what can be read: CSV, TSV, Parquet, and JSON objects, one per line or in an array, plain or compressed"
+READS = "what can be read: CSV, TSV, Parquet, JSON objects, one per line or in an array, also compressed or zipped"
 
 BUCKETS = ("bucket", "day", "date", "hour", "time", "timestamp", "period", "bucket_start", "event_date", "ds", "dt")
 ENTITIES = (
@@ -29,7 +28,6 @@ _METRIC = "metric"
 _DIGITS = 100  # of a number, at most; a DECIMAL holds 38
 _NUMBER = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d{1,2})?", re.ASCII)
 _MISSING = frozenset(("null", "\\n", "na", "n/a", "#n/a", "nan", "none", "nil", "-"))
-HEAD = 4096  # bytes by which a format is recognized
 _UNPRINTABLE = re.compile("[\0-\x1f\x7f\ud800-\udfff]")
 
 
@@ -65,7 +63,7 @@ class Columns:
 class Table:
     """An open file with a header. `read` yields the number of each row and its cells in these columns; what one row is
     called is `unit`. `digest` is the SHA-256 of the file, in hex. `approximate` are columns of floating point that have
-    been read, `other_metrics` counts the rows of metrics that were not asked for. `head` is the beginning of a text."""
+    been read, `other_metrics` counts the rows of metrics that were not asked for."""
 
     name: str
     header: Sequence[str]
@@ -74,7 +72,6 @@ class Table:
     digest: str = ""
     approximate: list[str] = field(default_factory=list)
     other_metrics: int = 0
-    head: bytes = b""
 
     def columns(
         self,
@@ -184,17 +181,10 @@ class Table:
     def _column(self, what: str, named: str | None, usual: Sequence[str]) -> str:
         column = self._find((named,) if named else usual)
         if column is None:
-            self.expect_table()
             lacks = f"column {named!r} ({what})" if named else f"column with a usual name of the {what}"
             hint = "" if not usual else f"--key {what}=COLUMN names it"
             raise UsageError(f"{self.name} has no {lacks}; it has {self._shown}", hint=hint)
         return column
-
-    def expect_table(self) -> None:
-        """Raise InputError where the text looks like something else than a table."""
-        shape = recognize(self.head, self.name, whole=len(self.head) < HEAD, mapped=True) if self.head else None
-        if isinstance(shape, Shape):
-            raise shape.error(self.name, READS)
 
     def _find(self, names: Sequence[str]) -> str | None:
         """Return the column with the first of these names that there is, whatever its case. Raises UsageError where

@@ -82,7 +82,13 @@ def open_parquet(file: BinaryIO, name: str, **options: Any) -> ParquetFile:
     try:
         return parquet.ParquetFile(file, pre_buffer=False, buffer_size=_BUFFER, **options)
     except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{name} cannot be read as Parquet: {error}") from None
+        file.seek(max(0, file.seek(0, 2) - len(MAGIC)))
+        why = (
+            error
+            if file.read() == MAGIC
+            else "it begins with PAR1, and does not end with it, so it is cut or no such file"
+        )
+        raise InputError(f"{name} cannot be read as Parquet: {why}") from None
 
 
 class _Rows:

@@ -18,6 +18,7 @@ from pik.errors import InputError, command, number_of
 from pik.inputs.csv_rows import WITH_LINE_FEEDS, delimiter_of, head_rows, table
 from pik.inputs.dialect import with_dialect
 from pik.inputs.divided_rows import ESCAPE
+from pik.inputs.encoding import shown_encoding
 from pik.inputs.header import is_header
 from pik.inputs.log_shapes import (
     GUESS,
@@ -103,11 +104,9 @@ def refuse_binary(head: bytes, name: str) -> None:
         raise Shape(what, hint).error(name)
     if b"\0" not in head and head[257:262] != b"ustar":
         return
-    for first, encoding in ((1, "utf-16-le"), (0, "utf-16-be")):
-        high, low = head[first:1024:2], head[1 - first : 1024 : 2]
-        if len(low) > 1 and high.count(0) > 0.8 * len(high) and low.count(0) < 0.2 * len(low):
-            what = f"{encoding.upper()} without a byte order mark"
-            raise Shape(what, f"--encoding {encoding} reads it").error(name)
+    if (encoding := shown_encoding(head)) is not None:
+        what = f"{encoding.upper()} without a byte order mark"
+        raise Shape(what, f"--encoding {encoding} reads it").error(name)
     if head[257:262] == b"ustar":
         raise Shape("a tar archive", "tar -xOf {file} | pik ingest -").error(name)
     text = head.replace(b"\0", b"")

@@ -45,8 +45,8 @@ def zip_entries(file: BinaryIO, name: str, hint: str) -> Iterator[ZipEntry]:
     try:
         _expect_directory(file, name)
         archive = zipfile.ZipFile(cast(Any, file))
-    except _DAMAGED as error:
-        raise InputError(f"{name} cannot be read, it is cut or damaged: {error}", hint=hint) from None
+    except _DAMAGED:
+        raise InputError(f"{name} cannot be read as a zip archive: it is cut or damaged", hint=hint) from None
     entries = archive.infolist()
     if any(entry.filename == "[Content_Types].xml" for entry in entries):
         raise InputError(f"{name} is a spreadsheet or another office document", hint="save its table as CSV")

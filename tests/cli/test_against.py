@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import os
 import sys
+import zipfile
 from collections import defaultdict
 from collections.abc import Callable
 from decimal import Decimal
@@ -166,6 +168,15 @@ def test_every_format_gives_the_same_result(shop: Callable[..., Any], monkeypatc
     assert rows(against(shop, "\ufeff" + tsv, name="l.tsv")[1]) == expected
     assert rows(against(shop, jsonl, name="l.jsonl")[1]) == expected
     assert rows(against(shop, gzip.compress(jsonl.encode()), name="l.gz")[1]) == expected
+    for encoding in ("utf-16", "utf-16-be"):
+        assert rows(against(shop, tsv.encode(encoding), name="l.txt")[1]) == expected
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as members:
+        members.writestr("ledger/l.csv", wrong)
+    found = against(shop, archive.getvalue(), name="l.zip")[1]
+    assert (rows(found), found["against"]["file"]) == (expected, "l.zip")
+    inside = ",\n".join(jsonl.splitlines())
+    assert rows(against(shop, f'{{"count": 4, "data": [{inside}]}}', name="l.json")[1]) == expected
     days = pa.array([row[0] for row in table]).cast(pa.date32())
     for bucket in (days, days.cast(pa.timestamp("us")), days.cast(pa.timestamp("ns", "Europe/Berlin"))):
         values = pa.array([Decimal(row[2]) for row in table], pa.decimal128(20, 4))
@@ -256,7 +267,7 @@ hour,entity,total
         ('day,entity,revenue\n2026-01-01,a,3.75\n2026-01-02,a,"1,234"\n', "line 3: revenue: '1,234' is not a number"),
         ("day,entity,revenue\n2026-01-01,a,NaN\n", "line 2: revenue: 'NaN' is not a number"),
         ("day,entity,revenue\n2026-01-01,a,1e99\n2026-01-01,b,1_0\n", "line 3: revenue: '1_0' is not a number"),
-        ("day,entity,revenue\n2026-01-01,a\n", "line 2: it has 2 cells, the header has 3"),
+        ("day,entity,revenue\n2026-01-01,a\n", "the row has 2 cells, the header 3 (line 2)"),
         ("day,entity,revenue\n31.01.2026,a,1\n", "line 2: day: "),
         ("day,entity,revenue\n,a,1\n", "line 2: day: the bucket is empty"),
         ("day,entity,revenue\n2026-02-30,a,1\n", "line 2: day: '2026-02-30' is not a date"),
@@ -268,9 +279,12 @@ hour,entity,total
         ("when,entity,revenue\n2026-01-01,a,1\n", "has no column with a usual name of the bucket"),
         ("day,entity,Net\n2026-01-01,a,1\n", "has no column named as a metric"),
         ("day,entity,revenue,Revenue,REVENUE\n2026-01-01,a,1,1,1\n", "has no column"),
-        ("day,entity,revenue\n2026-01-01,caf\udce9,1\n", "line 2: entity: 'caf\\xe9' is not UTF-8"),
-        ("PK\x03\x04rest", "is a binary file"),
-        ("\udcff\udcfed\0a\0", "is UTF-16"),
+        ("day,entity,revenue\n2026-01-01,caf\udce9,1\n", "is not UTF-8: line 2"),
+        ("PK\x03\x04rest", "it is cut or damaged"),
+        ("a\0b\x01", "is a binary file"),
+        ("SQLite format 3\0", "looks like a SQLite database"),
+        ('day,entity,revenue\n2026-01-01,"a,1\n', "a quoted cell does not end"),
+        ('{"data": [{"day": 1}], "meta": [{"a": 1}]}', "several lists: data[], meta[]"),
         ('[{"entity": 1}]', "has no column with a usual name of the bucket"),
         ('[{"day": "2026-01-01", "entity": "a", "revenue": 1}, {"day" 1}]', "record 2: the record is not JSON"),
         ('[{"day": "2026-01-01", "entity": "a", "revenue": 1},', "ends inside its JSON array"),

@@ -135,7 +135,7 @@ def test_it_asks_and_a_no_writes_nothing(shop: Pik, monkeypatch: pytest.MonkeyPa
         ("day,customer,net\n2026-01-01,a,1.5e\n", "line 2: net: '1.5e' is not a number"),
         ("day,customer,net\n2026-01-01,a,1\n2026-01-01,a,2\n", "line 3: revenue of 'a'"),
         ("", "ledger.csv is empty"),
-        ("PK\x03\x04", "is a binary file"),
+        ("PK\x03\x04", "it is cut or damaged"),
         ("day,customer,net\n", "has a header and no rows"),
         ("customer,net\na,1\n", "has no column with a usual name of the bucket"),
     ],

@@ -210,7 +210,7 @@ DAMAGED = {
     "wrong sum at the end": (flipped(ARCHIVES["l.tar.gz"], -6), 4, "cannot be decompressed to its end: "),
     "padded": (TAR + b"\0" * 5000, 4, ""),
     "garbage": (TAR + b"garbage".ljust(512, b"."), 4, "cannot be read to its end: something else follows it; "),
-    "cut zip": (cut("l.zip", 0.5), 0, "cannot be read, it is cut or damaged: "),
+    "cut zip": (cut("l.zip", 0.5), 0, "cannot be read as a zip archive: it is cut or damaged"),
     "damaged zip": (flipped(ARCHIVES["stored.zip"], 1000), 2, "a/large.jsonl cannot be decompressed to its end: "),
     "encrypted": (WHOLE[: LAST + 8] + b"\1" + WHOLE[LAST + 9 :], 3, "c.jsonl is encrypted; unzip -d FOLDER"),
     "method 97": (WHOLE[: LAST + 10] + b"\x61" + WHOLE[LAST + 11 :], 3, "c.jsonl cannot be read: "),

@@ -72,7 +72,7 @@ def test_a_row_that_is_not_like_the_header_is_kept_with_its_reason_its_line_and_
         ("the row has 1 cell, the header 2 (line 3)", "3"),
         None,
         ("the row has 3 cells, the header 2 (line 5)", '4,"x\ny",5'),
-        ("the row is not CSV: ',' expected after '\"' (line 7)", '6,"7"8'),
+        ("the row is not CSV: text follows a quoted cell (line 7)", '6,"7"8'),
         {"a": "9", "b": "8"},
         {"a": "10", "b": "11\r\n12"},
         ("a quoted cell does not end before the input does (line 11)", '13,"14'),
@@ -105,7 +105,7 @@ def test_a_carriage_return_alone_does_not_end_a_row_and_the_reason_says_so() -> 
     assert records(read(b'a,b\n1,x\ry\n2,"x\ry"\n3,"x\r"y\n')) == [
         (returned, "1,x\ry"),
         {"a": "2", "b": "x\ry"},
-        ("the row is not CSV: ',' expected after '\"' (line 4)", '3,"x\r"y'),
+        ("the row is not CSV: text follows a quoted cell (line 4)", '3,"x\r"y'),
     ]
     with pytest.raises(InputError, match="the header is not a row of CSV: the row has a carriage return") as error:
         read(b"a,b\r1,2\r")

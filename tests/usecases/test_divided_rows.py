@@ -114,7 +114,7 @@ def test_a_row_that_no_database_writes_is_a_problem_of_its_own() -> None:
         (b'1,"C:\\new",x\n', r"\n is not an escape that is known"),
         (b"1,a\\tb,x\n", r"\t is not an escape that is known"),
         (b'1,"\\N",x\n', r"\N is only a part of a cell"),
-        (b'1,"a"b,x\n', "',' expected after '\"'"),
+        (b'1,"a"b,x\n', "text follows a quoted cell"),
     ):
         assert notes(row, ENCLOSED) == [f"the row is not CSV: {reason} (line 1)"]
     unclosed = "a quoted cell does not end before the input does (line 1)"
