@@ -205,7 +205,7 @@ def number_text(cell: Any) -> str | None:
     if cell is None:
         return None
     if isinstance(cell, str):
-        cell = cell.strip()
+        cell = cell.strip().replace("\u2212", "-")  # the minus of typographers, of spreadsheets in some languages
         if not cell:
             return None
         if not _NUMBER.fullmatch(cell):
@@ -229,8 +229,8 @@ def _bucket(cell: Any, metric: str, buckets: Buckets) -> int:
         else:
             instant = buckets.named(str(cell or "").strip())
     except Invalid as error:
-        why = f"{error.message}, nor a date such as 2026-01-31" if cell else "the bucket is empty"
-        raise Invalid(why, field="bucket") from None
+        why = f"{error.message}; a bucket is a date such as 2026-01-31, or the time when it begins" if cell else ""
+        raise Invalid(why or "the bucket is empty", field="bucket") from None
     if (begin := buckets.start_of(instant)) != instant:
         local = buckets.local_text(begin)
         that = f"{local} ({format_instant(begin)})" if local else format_instant(begin)

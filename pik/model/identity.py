@@ -34,7 +34,8 @@ MAX_DEPTH = 100
 MAX_DIGITS = 256
 """An integer with more digits fits into no name."""
 
-_BRACKET = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\]]')
+_STRING = r'"[^"\\]*(?:\\.[^"\\]*)*"'
+_BRACKET = re.compile(rf"{_STRING}|[{{}}\[\]]")
 # The shape of a JSON text: what numbers are made of as 0, both letters e as e, what may stand before a number as a
 # colon, all else as x.
 _SHAPE = bytearray(b"x" * 256)
@@ -292,10 +293,22 @@ def read_json_slowly(raw: bytes, what: str) -> Any:
             text, parse_float=_Number, parse_int=_Number, parse_constant=no_constant, object_pairs_hook=_Object
         )
     except json.JSONDecodeError as error:
-        raise Invalid(f"{what} is not JSON: {error.msg} (character {error.pos + 1})") from None
+        raise Invalid(f"{what} is not JSON: {_fault(text, error.pos)}") from None
     if "\\u" in text:
         _refuse_surrogates(value, what)
     return value
+
+
+def _fault(text: str, at: int) -> str:
+    """Return what is wrong with a text at the place where it stops being JSON."""
+    rest = text[at:]
+    if not rest.strip():
+        return "it ends too early"
+    if rest[0] < " ":
+        return f"{rest[0]!r} is not escaped (character {at + 1})"
+    if rest[0] == '"' and not re.match(_STRING, rest):
+        return f"a string does not end (character {at + 1})"
+    return f"unexpected {rest[0]!r} (character {at + 1})"
 
 
 class _Number(str):

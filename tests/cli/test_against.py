@@ -138,7 +138,7 @@ def test_an_unchanged_file_differs_exactly_where_the_scenario_does(
 def test_tolerances_hold_for_the_numbers_of_a_file(shop: Callable[..., Any]) -> None:
     text = LEDGER.replace("0.30", "0.31").replace("10.00", "10.02")
     assert against(shop, text, "--tolerance", "0.01")[1]["different"] == 1
-    assert against(shop, text, "--tolerance", "0.02")[0].code == 0
+    assert against(shop, text, "--tolerance", "2e-2")[0].code == 0
     assert against(shop, text, "--tolerance", "revenue=5%")[0].code == 0
 
 
@@ -269,6 +269,7 @@ hour,entity,total
         ("day,entity,revenue\n2026-01-01,a,1e99\n2026-01-01,b,1_0\n", "line 3: revenue: '1_0' is not a number"),
         ("day,entity,revenue\n2026-01-01,a\n", "the row has 2 cells, the header 3 (line 2)"),
         ("day,entity,revenue\n31.01.2026,a,1\n", "line 2: day: "),
+        ("day,entity,revenue\n2026-01-01T24:00:00Z,a,1\n", "impossible time of day; a bucket is a date such as"),
         ("day,entity,revenue\n,a,1\n", "line 2: day: the bucket is empty"),
         ("day,entity,revenue\n2026-02-30,a,1\n", "line 2: day: '2026-02-30' is not a date"),
         ("day,entity,revenue\n2026-01-01,,1\n", "line 2: entity: the entity is empty"),
@@ -317,6 +318,16 @@ def test_json_is_read_however_it_is_laid_out(shop: Callable[..., Any], around: s
     listed = json.loads(result.out, parse_float=str)["differences"]
     found = {row["entity_id"]: row["current"] for row in listed if row["current"] is not None}
     assert found == dict.fromkeys(("a", "1.1", "5"), "1234567890123456789.125")
+
+
+def test_a_minus_of_typographers_is_read_and_entities_that_look_the_same_are_named(shop: Callable[..., Any]) -> None:
+    result, found = against(shop, LEDGER.replace("3.75", "\u22123.75").replace("ç", "c\u0327"))
+    assert [row[4] for row in rows(found)] == [Decimal("-3.75"), Decimal("99999999999999.99"), None]
+    assert "looks the same and is two entities: 'c\\u0327,x' and '\\xe7,x'" in result.err
+    result, _ = against(shop, LEDGER.replace("ç", "c\u0327"), "--entity", "c\u0327,x", "--entity", "ç,x")
+    assert (result.code, ", in another Unicode form" in result.err) == (2, True)
+    tried = [shop("explain", "revenue", "a", "2026-01-02", "--expect", f"{minus}10.00").out for minus in "\u2212-"]
+    assert tried[0] == tried[1] != ""
 
 
 def test_wrong_options_are_usage_errors(shop: Callable[..., Any]) -> None:

@@ -502,7 +502,7 @@ FORMATS: dict[str, tuple[bytes, bytes, list[str], list[str], str, str]] = {
             idempotency_key="sha256(payload)",
         ),
         kcat("cut {").decode().strip(),
-        "parse_json(): the text is not JSON: Expecting value (character 1): 'cut {'",
+        "parse_json(): the text is not JSON: unexpected 'c' (character 1): 'cut {'",
     ),
     "json": (
         pretty("a", "b") + b'\n{"id": "c",\n "at" 1}\n',
@@ -510,7 +510,7 @@ FORMATS: dict[str, tuple[bytes, bytes, list[str], list[str], str, str]] = {
         [],
         maps(entity_id="id", event_time="at", payload="@"),
         '{"id": "c",\n "at" 1}',
-        "Expecting ':' delimiter (character 19) (line 11)",
+        "unexpected '1' (character 19) (line 11)",
     ),
     "json in documents": (
         b'{"ids":[{"id":"a"},{"id":"b"}],"at":"2026-01-01T00:00:00Z"}{"none":1}',

@@ -189,7 +189,7 @@ def test_a_malformed_value_of_several_lines_is_rejected_here_and_not_sent_as_sev
     result = pik("ingest", "f", *VIA)
     said = result.json()
     assert (result.code, said["accepted"], said["rejected"]) == (3, 1, 1)
-    assert (said["rejects"][0]["seq"], "Invalid control character" in said["rejects"][0]["reason"]) == (2, True)
+    assert (said["rejects"][0]["seq"], "is not escaped" in said["rejects"][0]["reason"]) == (2, True)
 
 
 LOCAL = "2026-03-02T10:00:00"

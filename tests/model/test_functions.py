@@ -87,7 +87,7 @@ CUT = b64encode(gzip.compress(b"abc", mtime=0)[:-3]).decode()
     ("expression", "value", "reason"),
     [
         ("parse_json(a)", '{"a":NaN}', "parse_json(): the text has NaN, which JSON does not: '{\"a\":NaN}'"),
-        ("parse_json(a)", "x" * 99, f"the text is not JSON: Expecting value (character 1): '{'x' * 40}'"),
+        ("parse_json(a)", "x" * 99, f"the text is not JSON: unexpected 'x' (character 1): '{'x' * 40}'"),
         ("parse_json(a)", "[" * 200 + "]" * 200, "the text is nested deeper than 100 levels"),
         ("parse_json(a)", '"\\ud800"', "half of a surrogate pair"),
         ("parse_json(a)", "1e9999999999999999999", "the exponent of the number '1e9999999999999999999'"),

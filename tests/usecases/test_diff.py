@@ -342,7 +342,7 @@ def test_tolerances_are_exact(tolerance, current, delta, covered):
     assert tolerance.covers(current, delta) is covered
 
 
-@pytest.mark.parametrize("text", ["", "x", "1e3", "-1", "revenue=", "=1", "revenue=1%%", "Revenue=1", "1 %", "NaN"])
+@pytest.mark.parametrize("text", ["", "x", "1e333", "-1", "revenue=", "=1", "revenue=1%%", "Revenue=1", "1 %", "NaN"])
 def test_an_invalid_tolerance_is_refused(text):
     with pytest.raises(UsageError, match="--tolerance"):
         read_tolerances([text])

@@ -191,7 +191,7 @@ def test_elements_that_begin_alike_are_told_apart(elements: list[str], comma: st
     [
         # an element that is not JSON
         ('{"a":[{"n":1},{"n":tru},{"n":1.50}]}', ['{"n":1}', "the record is not JSON", '{"n":1.50}']),
-        ('{"a":[{"n":1},\n{"t":"x\ny"},2]}', ['{"n":1}', "the record is not JSON: Invalid control character", "2"]),
+        ('{"a":[{"n":1},\n{"t":"x\ny"},2]}', ['{"n":1}', "the record is not JSON: '\\n' is not escaped", "2"]),
         ('{"a":[1,{]},3]}\n{"a":[4]}', ["1", "the record is not JSON", "expected a comma or ] at '},3]}'", "4"]),
         # documents without the list
         ('{"a":[1]}\n{"b":1,"c":2}\n{"a":[2]}', ["1", "no list a in this document; it has: b, c (line 2)", "2"]),

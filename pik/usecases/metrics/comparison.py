@@ -9,7 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from decimal import Context, Decimal
 from enum import StrEnum
@@ -18,7 +18,7 @@ from operator import attrgetter
 
 import msgspec
 
-from pik.errors import Damaged, NothingSelected, UsageError
+from pik.errors import Damaged, Invalid, NothingSelected, UsageError
 from pik.model.instant import display_instant
 from pik.model.metric import ALL_ENTITIES, NO_INPUTS, Aggregate, Computed, Failure, Metric, Run, entity_text
 from pik.ports.engine import Engine
@@ -26,6 +26,7 @@ from pik.ports.store import Store
 from pik.rawlog.selection import Selection
 from pik.runtime.storage import Spool
 from pik.usecases.inspect.events import null_values
+from pik.usecases.metrics.alike import look
 from pik.usecases.metrics.computation import (
     NO_LINES,
     Values,
@@ -49,7 +50,7 @@ _WIDE = Context(prec=200)
 
 _PERCENT = Context(prec=6)
 
-_TOLERANCE = re.compile(r"(?:([a-z][a-z0-9_]*)=)?(\d+(?:\.\d+)?)(%?)")
+_TOLERANCE = re.compile(r"(?:([a-z][a-z0-9_]*)=)?([^=%\s]+)(%?)")
 
 _ORDER = attrgetter("metric", "bucket", "entity_id")
 
@@ -74,12 +75,17 @@ class Tolerance:
 
 def read_tolerances(texts: Iterable[str]) -> list[Tolerance]:
     """Return the tolerances written as `[METRIC=]ABS` or `[METRIC=]REL%`. Raises UsageError."""
+    from pik.inputs.figures import number_text  # imports csv
+
     tolerances: list[Tolerance] = []
     for text in texts:
         match = _TOLERANCE.fullmatch(text)
-        if match is None:
+        number = None
+        with suppress(Invalid):
+            number = number_text(match[2]) if match else None
+        if match is None or number is None or number.startswith("-"):
             raise UsageError(f"--tolerance: invalid tolerance {text!r}", hint="such as 0.01, 1%, revenue=0.5%")
-        tolerances.append(Tolerance(Decimal(match[2]), relative=bool(match[3]), metric=match[1]))
+        tolerances.append(Tolerance(Decimal(number), relative=bool(match[3]), metric=match[1]))
     return tolerances
 
 
@@ -203,8 +209,10 @@ class Comparison:
                 break
         if not self._found_common_key():
             here = examples.get(_ADDED, "no value of it at all")
+            is_alike = look(here) == look(examples[_REMOVED])
             raise NothingSelected(
-                f"no number of {name} is one that the store has: the file has {examples[_REMOVED]}, the store {here}",
+                f"no number of {name} is one that the store has: the file has {examples[_REMOVED]}, the store {here}"
+                + (", in another Unicode form" if is_alike else ""),
                 hint="--key bucket=COLUMN,entity=COLUMN names other columns; buckets begin in UTC",
             )
         yield from held

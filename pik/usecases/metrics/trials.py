@@ -189,12 +189,12 @@ def read_number(option: str, text: str) -> Decimal:
     from pik.inputs.figures import number_text  # imports csv
 
     try:
-        is_empty = number_text(text) is None
+        number = number_text(text)
     except Invalid as error:
         raise UsageError(f"{option}: {error.message}", hint=f"digits and a point: {option} 1234.50") from None
-    if is_empty:
+    if number is None:
         raise UsageError(f"{option} is empty", hint=f"{option} 1234.50")
-    return Decimal(text.strip())  # with the digits that were typed
+    return Decimal(text.strip().replace("\u2212", "-"))  # with the digits that were typed
 
 
 def _assuming(asked: Question, kind: str, assumption: Assumption, detail: str) -> Trial:

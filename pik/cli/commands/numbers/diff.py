@@ -210,7 +210,7 @@ def _shown(
         cli.note(without_value(store, diff.basis.without_value, diff.effective))
     for missing in not_compared(diff):
         cli.note(missing)
-    for missing in file_notes(diff.file, shown.outside) if diff.file else ():
+    for missing in filter(None, (*file_notes(diff.file, shown.outside), str(shown.alike))) if diff.file else ():
         cli.note(missing)
     for missing in (*uncertain(diff.left, diff.right), *not_recorded(diff.scenario.assumptions)):
         cli.note(missing)

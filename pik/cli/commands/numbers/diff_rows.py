@@ -35,9 +35,11 @@ class ShortenedRows:
     computed; `remedy` is what to type about those, for each metric, the most frequent first, REMEDIES at most.
     `outside` counts those before and after the buckets of a file, in its `extent`. `corrections` are those behind all
     differences, where these have been `explained` and have no other cause, REMEDIES at most. `before` is what is
-    compared with: the versions, by run, and buckets without one."""
+    compared with: the versions, by run, and buckets without one. `alike` are two entities that look the
+    same, where a file is compared."""
 
     def __init__(self, rows: Iterable[Difference], limit: int | None, extent: Extent | None = None) -> None:
+        from pik.usecases.metrics.alike import AlikeEntities
         from pik.usecases.metrics.corrected_since import DifferingValues
 
         self._rows, self._limit, self._extent = rows, limit, extent
@@ -47,6 +49,7 @@ class ShortenedRows:
         self._corrections: dict[str, None] = {}
         self._has_other_causes = self.explained = False
         self.before = DifferingValues()
+        self.alike = AlikeEntities()
 
     def __iter__(self) -> Iterator[Difference]:
         for row in self._rows:
@@ -55,6 +58,8 @@ class ShortenedRows:
             self.before.add(row)
             if self._extent is not None and not self._extent.first <= row.bucket <= self._extent.last:
                 self.outside += 1
+            if self._extent is not None and None in (row.current, row.recomputed):
+                self.alike.add(row.entity_id)
             if row.failure is not None:
                 self.failed += 1
                 kind = row.metric, bool(row.failure.event_ids), row.failure.damage
