@@ -20,11 +20,12 @@ from pik.errors import InputError, Invalid
 from pik.inputs import csv_rows
 from pik.inputs.archives import is_archive, with_members
 from pik.inputs.copies import seekable
+from pik.inputs.document_lists import lists_in
 from pik.inputs.encoding import as_utf8, not_utf8, shown_encoding
 from pik.inputs.figures import BUCKETS, READS, Table
 from pik.inputs.opened_file import HEAD, OpenedFile
 from pik.inputs.parquet_rows import open_parquet
-from pik.inputs.shapes import first_object, lists_in, typed_name
+from pik.inputs.shapes import first_object, typed_name
 from pik.inputs.source import Source
 from pik.model import layout as inputs
 from pik.model.identity import check_json

@@ -16,11 +16,11 @@ from typing import BinaryIO
 from pik.errors import InputError, UsageError
 from pik.inputs import blocks as limits
 from pik.inputs.blocks import UTF8_BOM, Block, Problem
+from pik.inputs.document_lists import lists_in
 from pik.inputs.held_records import HeldRecords
 from pik.inputs.json_text import JsonText, Malformed
 from pik.inputs.json_values import problem_of
 from pik.inputs.mapping import MIXED
-from pik.inputs.shapes import lists_in
 from pik.model.event import one_line
 from pik.model.layout import Layout
 from pik.model.record_path import EACH, RecordPath, path_text, read_path

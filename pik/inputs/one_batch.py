@@ -12,6 +12,7 @@ from pik.errors import InputError, UsageError
 from pik.inputs import blocks as limits
 from pik.inputs.archives import is_archive, with_members
 from pik.inputs.blocks import Block, FilePart, ParentPart
+from pik.inputs.document_lists import DocumentList
 from pik.inputs.mapping import RecordMapping
 from pik.inputs.opened import Chosen, OpenedInput
 from pik.inputs.source import Input, Source, file_state, shown_name
@@ -93,6 +94,11 @@ class _OpenedFiles(OpenedInput):
         """Raise UsageError where none of the first file's first records has a field that each event has."""
         with self._first() as opened:
             opened.expect_events(layout)
+
+    def lists(self, layout: Layout) -> Sequence[DocumentList]:
+        """Return the lists in the first file."""
+        with self._first() as opened:
+            return opened.lists(layout)
 
     def expect_records(self, layout: Layout, max_line: int) -> None:
         """Raise UsageError where the path to records finds no list in the first file."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from typing import NamedTuple, TypeVar
 
 from pik.inputs.blocks import Block
+from pik.inputs.document_lists import DocumentList
 from pik.inputs.mapping import RecordMapping
 from pik.inputs.parents import Parents
 from pik.model.layout import Layout
@@ -63,6 +64,10 @@ class OpenedInput(ABC):
     @abstractmethod
     def known_mapping(self, layout: Layout) -> str | None:
         """Return the name of the shipped mapping that is certainly for the input, if there is one."""
+
+    @abstractmethod
+    def lists(self, layout: Layout) -> Sequence[DocumentList]:
+        """Return the lists in the document that the input begins with, the longest first."""
 
     @abstractmethod
     def expect_fields(self, layout: Layout, mapping: RecordMapping) -> None:

@@ -8,7 +8,7 @@ import json
 import os
 import re
 import shlex
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from hashlib import sha256
@@ -23,13 +23,15 @@ from pik.inputs.blocks import BLOCK, Block, NulRuns
 from pik.inputs.compression import WINDOW, beginning, codec_of, decompressed, uncompressed
 from pik.inputs.copies import kept
 from pik.inputs.csv_rows import delimiter_of, names_of, table
+from pik.inputs.document_lists import DocumentList, lists_in, lists_of
 from pik.inputs.encoding import as_utf8, expect_utf8
+from pik.inputs.list_records import naming
 from pik.inputs.mapping import MIXED, RecordMapping
 from pik.inputs.named_mappings import recognized
 from pik.inputs.opened import SAMPLE_BLOCKS, OpenedInput, SampledRecord, sample_block
-from pik.inputs.shapes import Shape, cut_object, lists_in, recognize, refuse_binary
+from pik.inputs.shapes import Shape, cut_object, recognize, refuse_binary, typed_name
 from pik.model.event import REQUIRED
-from pik.model.layout import JSON_LINES, PARQUET, TABLES, WRITTEN_AS_JSON, InputFormat, Layout
+from pik.model.layout import JSON_LINES, PARQUET, READS, TABLES, WRITTEN_AS_JSON, InputFormat, Layout
 from pik.model.record_path import EACH, path_text
 
 HEAD = 1 << 16
@@ -129,6 +131,12 @@ class OpenedFile(OpenedInput):
             return recognized(self._head(layout)[0].decode(errors="replace"), layout.pattern)
         return None
 
+    def lists(self, layout: Layout) -> Sequence[DocumentList]:
+        """As in OpenedInput."""
+        with suppress(InputError):  # damaged: what is read of it says so
+            return lists_of(self._text(layout, self._at_beginning(in_place=False)))
+        return ()
+
     def expect_fields(self, layout: Layout, mapping: RecordMapping) -> None:
         """Raise UsageError where the mapping fits none of the input's first records."""
         mapping.expect_place(self.file, self.name)
@@ -136,7 +144,7 @@ class OpenedFile(OpenedInput):
             if not self.is_stream and self.stored_beginning(4) == parquet_rows.MAGIC:
                 mapping.expect_fields(parquet_rows.first_records(self.stored, self.name), self.name, self.file)
             return
-        records = list(islice(self._first_records(layout), _RECORDS))
+        records = [one for one in islice(self._first_records(layout), _RECORDS) if isinstance(one, dict)]
         if layout.is_table:
             dialect.expect_dialect(layout, *self._head(layout), self.name)
         try:
@@ -162,7 +170,8 @@ class OpenedFile(OpenedInput):
         records = [one for one in found if isinstance(one, dict)]
         if found and not records:
             what = f"the first records of {self.name} are {_KINDS[type(found[0])]}, not objects with names"
-            raise UsageError(what, hint=f"names for their places: {_NAMING}")
+            hint = naming(layout.records, found[0]) if isinstance(found[0], list) else READS
+            raise UsageError(what, hint=hint.replace("{file}", typed_name(self.name)))
         for record in records:
             if not record.keys().isdisjoint(REQUIRED):
                 return
@@ -300,13 +309,17 @@ class OpenedFile(OpenedInput):
         is_parquet = layout.format == InputFormat.PARQUET
         stored = self._at_beginning(in_place=is_parquet)
         self.position = 0
-        as_text = layout.encoding is None and not is_parquet
-        stream = (uncompressed if as_text else decompressed)(stored, self.name, window=self._window)
-        text = stream if layout.encoding is None else as_utf8(stream, layout.encoding, self.name)
+        text = self._text(layout, stored)
         for block in _reader(layout)(text, self.name, layout, max_line=max_line, first_seq=first_seq, offset=offset):
             at = stored.tell() if stored.seekable() else self.position + len(block.data)
             self.position = max(self.position, at)  # what is not read in order does not go back
             yield block
+
+    def _text(self, layout: Layout, stored: BinaryIO) -> BinaryIO:
+        """Return the text in UTF-8, or Parquet, without the compression."""
+        as_text = layout.encoding is None and layout.format != InputFormat.PARQUET
+        stream = (uncompressed if as_text else decompressed)(stored, self.name, window=self._window)
+        return stream if layout.encoding is None else as_utf8(stream, layout.encoding, self.name)
 
     def sample(self, layout: Layout, max_line: int) -> list[SampledRecord]:
         """Return records as any input does, and of a large file of lines some in its middle, too. Raises UsageError for
@@ -367,8 +380,6 @@ def _expect_records_themselves(first: Mapping[str, Any] | None, mapping: RecordM
 
 _KINDS = {list: "lists", str: "texts", int: "numbers", float: "numbers", bool: "true or false", NoneType: "null"}
 
-_NAMING = "jq -c '.[] | {at: .[0], line: .[1]}' FILE | pik ingest --guess -"
-
 
 def _json_lines(block: Block) -> Iterator[Any]:
     for seq, line in enumerate(block.data.split(b"\n"), block.first_seq):
@@ -376,13 +387,13 @@ def _json_lines(block: Block) -> Iterator[Any]:
             yield json.loads(line)
 
 
-def _records(text: str) -> Iterator[dict[str, Any]]:
-    """Yield the objects that a text begins with, one per line or in an array, up to one that is cut."""
+def _records(text: str) -> Iterator[Any]:
+    """Yield the objects and lists that a text begins with, one per line or in an array, up to one that is cut."""
     read, text = json.JSONDecoder().raw_decode, text.removeprefix("[")
     with suppress(ValueError, RecursionError):
         while True:
             text = text.lstrip(_BETWEEN)
             found, end = read(text)
             text = text[end:]
-            if isinstance(found, dict):
+            if isinstance(found, (dict, list)):
                 yield found

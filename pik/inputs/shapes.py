@@ -12,14 +12,15 @@ import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import chain
-from types import NoneType
 
 from pik.errors import InputError, command, number_of
 from pik.inputs.csv_rows import WITH_LINE_FEEDS, delimiter_of, head_rows, table
 from pik.inputs.dialect import with_dialect
 from pik.inputs.divided_rows import ESCAPE
+from pik.inputs.document_lists import lists_in
 from pik.inputs.encoding import shown_encoding
 from pik.inputs.header import is_header
+from pik.inputs.list_records import rows, rows_in
 from pik.inputs.log_shapes import (
     GUESS,
     commented,
@@ -35,7 +36,7 @@ from pik.inputs.log_shapes import (
 from pik.model.event import FIELDS, REQUIRED
 from pik.model.layout import AUTO, JSON_LINES, JSON_VALUES, NONE, READS, InputFormat, Layout
 from pik.model.log_lines import PATTERNS
-from pik.model.record_path import EACH, RecordPath, path_text
+from pik.model.record_path import path_text
 
 _MAGIC = {
     b"Obj\x01": ("an Avro file", "avro-tools tojson {file} | pik ingest -"),
@@ -134,6 +135,8 @@ def recognize(head: bytes, name: str, *, whole: bool, mapped: bool) -> Layout | 
     start = text.lstrip()
     if not start:
         return JSON_LINES
+    if start[0] == "[" and (listed := rows(start, filled)) is not None:
+        return Shape(*listed)
     if start[0] == "[" or text.lstrip(" \t\r\n")[0] == "\x1e":
         return JSON_VALUES  # an array is read, or complained about, element by element
     if start.startswith("<"):
@@ -219,36 +222,19 @@ def _of_kcat(sent: dict[str, object]) -> str:
 def _around(found: dict[str, object], what: str) -> Shape | None:
     if any(name in found for name in REQUIRED):
         return None
+    if (listed := rows_in(found)) is not None:
+        return Shape(*listed)
     lists = list(lists_in(found))
-    if len(lists) != 1:
+    if len(lists) > 1:
+        paths = ", ".join(map(path_text, lists[:_LISTS]))
+        return Shape(what, f"it has {number_of(len(lists), 'list')}, {paths}: pik ingest --guess {{file}} proposes one")
+    if not lists:
         return None
     return Shape(what, command("ingest", "FILE", "--records", path_text(lists[0])).replace("FILE", "{file}", 1))
 
 
-def lists_in(found: object, depth: int = 3) -> Iterator[RecordPath]:
-    """Yield the paths to lists of objects in an object or a list, so many names deep. Objects with hardly a field but
-    lists and objects are around others."""
-    if isinstance(found, list):
-        if found and isinstance(found[0], dict) and not (found[0] and found[0].keys() <= _PAIR):
-            around = sum(not isinstance(value, (dict, list, NoneType)) for value in found[0].values()) < 2
-            inner = list(lists_in(found[0], depth)) if around else []
-            yield from ((EACH, *path) for path in inner) if inner else [(EACH,)]
-    elif isinstance(found, dict) and depth:
-        for name, value in found.items():
-            yield from ((name, *path) for path in lists_in(value, depth - 1))
-
-
-_PAIR = {"key", "value"}
-"""The fields of attributes, such as those of OpenTelemetry: a list of them belongs to what is around it."""
-
-
-def record_count(found: object, path: RecordPath) -> int:
-    """Return how many records an object has on a path of `lists_in`."""
-    if not path:
-        return 1
-    if path[0] == EACH:
-        return sum(record_count(one, path[1:]) for one in found) if isinstance(found, list) else 0
-    return record_count(found.get(path[0]), path[1:]) if isinstance(found, dict) else 0
+_LISTS = 5
+"""Lists that are named, at most."""
 
 
 def cut_object(text: str) -> dict[str, object] | None:

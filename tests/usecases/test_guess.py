@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pik.errors import InputError
+from pik.errors import InputError, UsageError
 from pik.inputs import blocks as blocks_module
 from pik.inputs import opened_file as opened_module
 from pik.inputs.named_mappings import shipped_mappings
@@ -458,6 +458,30 @@ def test_the_records_of_a_document_are_its_long_list_and_a_named_mapping_may_rea
     path.write_text(json.dumps({"object": "list", "data": rows}))
     found = guess(path, named=[named])
     assert (found.named, found.layout.records, found.accepted) == (named, "data[]", 20)
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+def test_a_document_of_any_size_is_read_by_the_likely_list_and_names_the_others(
+    tmp_path: Path, indent: int | None
+) -> None:
+    path = tmp_path / "export.json"
+    rows = [{"id": f"r{n}", "user_id": f"u{n % 3}", "at": f"2026-03-02T10:15:{n:02d}Z", "no": [n]} for n in range(20)]
+    path.write_text(json.dumps({"signals": [{"wifi": n} for n in range(30)], "data": {"rows": rows}}, indent=indent))
+    for longest in (LONGEST, 200):  # bytes of a record: the document is one, or is longer
+        with file_source(str(path)).open() as opened:
+            found = guess_of(opened, AUTO, longest, {})
+        assert (found.layout.records, found.accepted) == ("data.rows[]", 20)
+        assert list(map(str, found.lists)) == ["signals[] (30)", "data.rows[] (20)"]
+    order = {"id": "o", "user_id": "u", "at": "2026-03-02T10:15:00Z", "items": [{"n": 1}], "paid": [{"eur": 2}]}
+    path.write_text(json.dumps(order))
+    found = guess(path)
+    assert (found.layout.records, found.accepted, len(found.lists)) == (None, 1, 2)
+    path.write_text(json.dumps({"meta": [{"name": "a"}], "data": [[1, 2]] * 20}))
+    with pytest.raises(InputError, match=r"records, in data\[\], are lists of values"):
+        guess(path)
+    with pytest.raises(UsageError, match="are lists, not objects with names") as error:
+        guess(path, layout=Layout(InputFormat.JSON, records="data[]"))
+    assert "jq -c '.data[] | " in str(error.value.hint)
 
 
 def test_a_type_around_a_value_is_not_its_name(tmp_path: Path) -> None:

@@ -129,6 +129,23 @@ def test_a_row_unlike_those_below_has_names_and_one_like_them_has_none(tables: s
             "one object around the records",
             "pik ingest {name} --records 'data.records[]'",
         ),
+        (
+            json.dumps({"Records": EVENTS, "users": EVENTS[:2]}),
+            "one object around the records",
+            "it has 2 lists, Records[], users[]: pik ingest --guess {name} proposes one",
+        ),
+        (
+            json.dumps({"meta": [{"name": "a"}, {"name": "b"}], "data": [[1, 2]]}, indent=1),
+            "a document whose records, in data[], are lists of values, not objects",
+            "jq -c '[.meta[].name] as $names | .data[] | ",
+        ),
+        (
+            '["id", "at"]\n["String", "Date"]\n["a", "2026-03-02"]\n',
+            "lists of values, one on each line, and names on the first",
+            "jq -cn 'input as $names | inputs |",
+        ),
+        ("[1, 2]\n[3, 4]\n", "lists of values without names, one on each line", "jq -c 'to_entries | "),
+        ('[["1-0", ["user", "u"]], ["2-0", ["user", "v"]]]', "an array of lists of values", "jq -c '.[] | "),
         ('level=info msg="a b" n=1\nlevel=warn msg=c\n', "logfmt", "jq -Rc"),
         ("".join(f"2026-03-02 INFO {json.dumps(event)}\n" for event in EVENTS), "a key or a time and then JSON", "sed"),
         (
@@ -401,14 +418,24 @@ def test_an_object_around_more_records_than_are_looked_at_is_recognized(tmp_path
         examine(source, fits)
 
 
-def test_what_the_hint_for_logfmt_suggests_works(tmp_path: Path) -> None:
-    (tmp_path / "input").write_text('time=2026-03-02T10:00:00Z msg="say \\"a b\\"" n=1\n' * 2)
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('time=Mon msg="say \\"a b\\"" n=1\n' * 2, {"time": "Mon", "msg": 'say "a b"', "n": "1"}),
+        ('{"columns": ["a", "b"], "rows": [[1, "x"], [2, null]]}', {"a": 1, "b": "x"}),
+        ('["a", "b"]\n[1, "x"]\n', {"a": 1, "b": "x"}),
+        ('[["1-0", ["user", "u", "n", "7"]]]', {"c1": "1-0", "user": "u", "n": "7"}),
+        ("[1, [2.5]]\n[3, 4]\n", {"c1": 1, "c2": [2.5]}),
+    ],
+    ids=["logfmt", "columns", "names", "pairs", "places"],
+)
+def test_what_the_hint_for_values_without_names_suggests_works(tmp_path: Path, text: str, expected: object) -> None:
+    (tmp_path / "input").write_text(text)
     with pytest.raises(InputError) as error:
         examine(file_source(str(tmp_path / "input")), None)
-    line = error.value.hint.partition(" | pik ingest")[0]
+    line = error.value.hint.partition(" | pik ingest")[0].removeprefix("give the values names: ")
     done = subprocess.run(["bash", "-c", line], capture_output=True, check=True, text=True)
-    row = json.loads(done.stdout.splitlines()[0])
-    assert (row["time"], row["msg"], str(row["n"])) == ("2026-03-02T10:00:00Z", 'say "a b"', "1")
+    assert json.loads(done.stdout.splitlines()[0]) == expected
 
 
 def test_zstd_that_looks_back_further_than_memory_allows_is_refused_with_what_works(tmp_path: Path) -> None:

@@ -11,20 +11,23 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 
 from pik.errors import InputError, Invalid, UsageError
+from pik.inputs.document_lists import DocumentList, lists_in, record_count
+from pik.inputs.list_records import rows_of
 from pik.inputs.mapping import RecordMapping
 from pik.inputs.named_mappings import recognizes
 from pik.inputs.opened import OpenedInput, SampledRecord
-from pik.inputs.shapes import lists_in, record_count
+from pik.inputs.shapes import Shape
 from pik.model.event import read_event
 from pik.model.layout import JSON_VALUES, WRITTEN_AS_JSON, InputFormat, Layout
 from pik.model.named_mapping import SHIPPED, NamedMapping
-from pik.model.record_path import path_text
+from pik.model.record_path import RecordPath, path_text
 from pik.model.times import AS_EVENTS, Times
 from pik.usecases.ingest.guess_mapping import MappingGuesser
 from pik.usecases.ingest.guess_result import Guess
-from pik.usecases.ingest.guess_sample import Samples, count_read, reading
+from pik.usecases.ingest.guess_sample import Sample, Samples, count_read, reading
 
 
 def guess(
@@ -47,17 +50,27 @@ def guess(
     sample = samples.of(shown, RecordMapping(given, times).parents)
     if sample.size and not sample.records and sample.layout == JSON_VALUES:
         with suppress(InputError):
-            lists = samples.of(replace(sample.layout, records=_LISTS))
-            sample = lists if lists.records else sample
+            elements = samples.of(replace(sample.layout, records=_LISTS))
+            sample = elements if elements.records else sample
+    guesser = partial(_guessed, opened=opened, given=given, times=times)
     if sample.layout.format in WRITTEN_AS_JSON and sample.layout.records is None:
-        path = _records_in(sample.records) if len(sample.records) == sample.size else None
-        if path is not None:
-            inside = replace(sample.layout, format=InputFormat.JSON, records=path)
+        lists = _lists_of(opened, sample)
+        tried = [guesser(sample)] if sample.records and max((one.records for one in lists), default=0) < _SOME else []
+        for one in _likely(lists):
+            inside = replace(sample.layout, format=InputFormat.JSON, records=path_text(one.path))
             if not given and (found := _without_fields(samples, inside, times, named, None)) is not None:
-                return found
-            sample = samples.of(inside)
+                return replace(found, lists=tuple(lists))
+            tried.append(guesser(samples.of(inside)))
+        if tried:
+            return replace(min(tried, key=lambda made: len(made.missing)), lists=tuple(lists))
+    return guesser(sample)
+
+
+def _guessed(sample: Sample, opened: OpenedInput, given: Mapping[str, str], times: Times) -> Guess:
+    """Return what is proposed for the records of a sample. Raises UsageError where they are lists."""
     found = Guess(sample.layout, sample.size if sample.records else 0, times=times, problem=sample.problem)
     if not sample.records:
+        opened.expect_events(sample.layout)
         return found
     return MappingGuesser(sample.records, found, opened.name if opened.file else "", given).result()
 
@@ -71,22 +84,33 @@ def _with_dialect(opened: OpenedInput, layout: Layout) -> Layout:
     return layout
 
 
-def _records_in(documents: Sequence[SampledRecord]) -> str | None:
-    """Return where records lie in documents: in the list of objects of one, much longer than all others of it, or in
-    that of several with nothing else."""
-    found = [json.loads(one.line) for one in documents]
-    if len(found) > 1 and any(len(one) > 1 for one in found):
-        return None
-    paths = Counter[str]()
+def _lists_of(opened: OpenedInput, sample: Sample) -> Sequence[DocumentList]:
+    """Return the lists of objects in a document, the longest first, or those in several with nothing else. Raises
+    InputError for a document whose records are lists."""
+    if sample.size == 1 or not sample.records:
+        lists = opened.lists(sample.layout)
+        if (listed := rows_of(lists)) is not None:
+            raise Shape(*listed).error(opened.name)
+        return [one for one in lists if one.has_objects]
+    found = [json.loads(one.line) for one in sample.records]
+    if sample.unread or any(len(one) > 1 for one in found):
+        return []
+    counts = Counter[RecordPath]()
     for one in found:
-        for path in lists_in(one):
-            paths[path_text(path)] += record_count(one, path)
-    (most, count), *others = paths.most_common() or [("", 0)]
-    return most if count > _MUCH_MORE * sum(number for _, number in others) else None
+        counts.update({path: record_count(one, path) for path in lists_in(one)})
+    return [DocumentList(path, count, {}) for path, count in counts.most_common()]
 
 
-_MUCH_MORE = 4
-"""How many times as long as all other lists the records' is."""
+def _likely(lists: Sequence[DocumentList]) -> Sequence[DocumentList]:
+    """Return those of the lists that may have the records: the longest one, and others that are not much shorter."""
+    return [one for one in lists[:_TRIED] if _MUCH_MORE * one.records >= lists[0].records]
+
+
+_SOME = 10
+"""Records from which on a list of a document has these, and the document is not one."""
+
+_MUCH_MORE, _TRIED = 4, 5
+"""How many times as long as another one a list of records is, at least, and how many lists are tried."""
 
 
 _LISTS = "[][]"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from pik.inputs.document_lists import DocumentList
 from pik.model.layout import Layout
 from pik.model.named_mapping import NamedMapping
 from pik.model.times import AS_EVENTS, Times
@@ -37,7 +38,8 @@ class Guess:
     """What is proposed for records. `mapping` has the fields, none where records are events as they stand; `times` says
     how their times are written. `named` is a mapping that reads all of them as it is. `undecided` says what is still to
     be put in the place of ZONE, FORMAT or FIELD; `accepted` is how many of the `records` become events then, and
-    `problem` why the first other one does not. `found` has all fields, where one is missing."""
+    `problem` why the first other one does not. `found` has all fields, where one is missing. `lists` are
+    those of a document that may have its records, the longest first."""
 
     layout: Layout
     records: int
@@ -48,6 +50,7 @@ class Guess:
     accepted: int = 0
     problem: str = ""
     found: tuple[FoundField, ...] = ()
+    lists: tuple[DocumentList, ...] = ()
 
     @property
     def expressions(self) -> dict[str, str]:

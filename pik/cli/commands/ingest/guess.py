@@ -25,6 +25,9 @@ _WITH_IT = {"guess", "files", *(one.name for one in fields(ReadingOptions))} - {
 _EXAMPLE = 60
 """Characters of a value that are shown."""
 
+_LISTS = 8
+"""Lists of a document that are named."""
+
 _FIELDS = 40
 """Fields of the records that are shown."""
 
@@ -113,6 +116,10 @@ def _notes(found: Guess, source: str, inputs: list[str]) -> Iterator[str]:
     elif found.problem:
         others = number_of(found.records - found.accepted, "record")
         yield f"{others} of {found.records:,} would be rejected, such as: {found.problem}"
+    if len(found.lists) > 1:
+        names = ", ".join(map(str, found.lists[:_LISTS])) + (", …" if len(found.lists) > _LISTS else "")
+        whole = "" if found.layout.records else ", which is taken for one record"
+        yield f"the document has several lists{whole}: {names}; --records PATH takes the records from another one"
     if len(found.found) > _FIELDS:
         yield f"the records have {len(found.found) - _FIELDS:,} more fields"
 

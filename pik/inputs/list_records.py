@@ -1,0 +1,143 @@
+"""Records that are lists: rows without names, as `JSONCompact` of ClickHouse and Redis write them, and what to type to
+give their values names."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+from pik.inputs.document_lists import DocumentList
+from pik.inputs.log_shapes import GUESS
+from pik.model.record_path import EACH, RecordPath, path_text, read_path
+
+_LOOKED_AT = 20
+"""Records that are looked at, at most."""
+
+_WITH_NAMES = "[$names, .] | transpose | map({(.[0]): .[1]}) | add"
+
+_raw_decode = json.JSONDecoder().raw_decode
+
+
+def rows(start: str, filled: Sequence[str]) -> tuple[str, str] | None:
+    """Recognize a text that begins with a bracket, of which each line, or each element of the array, is a list of
+    values: in a sentence, and with what to type."""
+    lists = [_read(line) for line in filled[:_LOOKED_AT]]
+    if len(lists) > 1 and all(map(_is_row, lists)):
+        if _are_names(lists[0]) and len(lists[0]) == len(lists[-1]):
+            return "lists of values, one on each line, and names on the first", _piped("-cn", _of_first())
+        return "lists of values without names, one on each line", _piped("-c", _numbered(lists[-1]))
+    elements = _elements(start)
+    if elements and all(map(_is_row, elements)):
+        return "an array of lists of values without names", _piped("-c", f".[] | {_numbered(elements[0])}")
+    return None
+
+
+def rows_of(lists: Sequence[DocumentList]) -> tuple[str, str] | None:
+    """Recognize a document with a list of lists of values, if that is its longest list, or another one has their names:
+    in a sentence, and with what to type."""
+    listed = max(filter(_has_rows, lists), key=_length, default=None)
+    if listed is None:
+        return None
+    what = f"a document whose records, in {path_text(listed.path)}, are lists of values, not objects"
+    for one in lists:
+        is_named = isinstance(one.first, dict) and isinstance(one.first.get("name"), str)
+        if one.records == len(listed.first) and (is_named or isinstance(one.first, str)):
+            names = f"[{_jq(one.path)}{'.name' if is_named else ''}] as $names | {_jq(listed.path)}"
+            return what, _piped("-c", f"{names} | {_WITH_NAMES}")
+    if max(map(_length, lists)) > listed.records:
+        return None
+    return what, _piped("-c", f"{_jq(listed.path)} | {_numbered(listed.first)}")
+
+
+def _has_rows(one: DocumentList) -> bool:
+    return _is_row(one.first)
+
+
+def _length(one: DocumentList) -> int:
+    return one.records
+
+
+def rows_in(document: dict[str, object]) -> tuple[str, str] | None:
+    """As `rows_of`, of the lists that are fields of a document."""
+    found = {name: value for name, value in document.items() if isinstance(value, list) and value}
+    return rows_of([DocumentList((name, EACH), len(value), value[0]) for name, value in found.items()])
+
+
+def naming(records: str | None, row: Sequence[Any]) -> str:
+    """Return what to type where the records on that path, or of an array, are lists such as this one."""
+    path = (EACH,) if records is None else read_path(records)
+    return _piped("-c", f"{_jq(path)} | {_numbered(row)}")
+
+
+def _of_first() -> str:
+    return f"input as $names | inputs | {_WITH_NAMES}"
+
+
+def _numbered(row: Sequence[Any]) -> str:
+    """Return the program that names values by their places, and takes a list of names and values for a part."""
+    if any(map(_are_pairs, row)):
+        pairs = "reduce range(0; length; 2) as $n ({}; . + {($names[$n]): $names[$n + 1]})"
+        return (
+            f'to_entries | map(if .value | type == "array" then .value | . as $names | {pairs} else {_PLACE} end) | add'
+        )
+    return f"to_entries | map({_PLACE}) | add"
+
+
+_PLACE = '{("c\\(.key + 1)"): .value}'
+
+
+def _piped(option: str, program: str) -> str:
+    return f"give the values names: jq {option} '{program}' {{file}} | {GUESS}"
+
+
+def _jq(path: RecordPath) -> str:
+    """Return a path as jq reads it."""
+    steps = ("[]" if step is EACH else f".{step}" if _plain(step) else f".{json.dumps(step)}" for step in path)
+    return "".join(steps) if path[0] is not EACH else "." + "".join(steps)
+
+
+def _plain(name: str) -> bool:
+    return re.fullmatch(r"[A-Za-z_]\w*", name, re.ASCII) is not None
+
+
+def _is_row(found: object) -> bool:
+    """Return whether it is a list with values, none of them an object or a list of objects."""
+    return (
+        isinstance(found, list)
+        and bool(found)
+        and not any(isinstance(inner, dict) for one in found for inner in (one if isinstance(one, list) else [one]))
+    )
+
+
+def _are_names(row: Sequence[object]) -> bool:
+    return len(set(map(str, row))) == len(row) and all(isinstance(one, str) and _NAME.fullmatch(one) for one in row)
+
+
+_NAME = re.compile(r"[^\W\d][\w .-]*")
+
+
+def _are_pairs(found: object) -> bool:
+    return isinstance(found, list) and len(found) > 1 and len(found) % 2 == 0 and _are_names(found[::2])
+
+
+def _elements(start: str) -> Sequence[Any]:
+    """Return the first elements of the array that a text begins with, as far as they are whole."""
+    text, found = start.removeprefix("["), list[Any]()
+    with suppress(ValueError, RecursionError):
+        while len(found) < _LOOKED_AT:
+            one, end = _raw_decode(text.lstrip())
+            found.append(one)
+            text = text.lstrip()[end:].lstrip()
+            if not text.startswith(","):
+                break
+            text = text[1:]
+    return found
+
+
+def _read(line: str) -> Any:
+    with suppress(ValueError, RecursionError):
+        return json.loads(line)
+    return None
