@@ -162,6 +162,15 @@ class Damaged(StoreError):
     """Raw does not hold what was written. Nothing is computed from it."""
 
 
+class Unreadable(Damaged):
+    """Something of raw is there, and cannot be read at present: no permission, a disk that fails. Whether it is what
+    was written is not known, so nothing may be given up because of it."""
+
+    def __init__(self, what: str, reason: str, *, hint: str = "") -> None:
+        super().__init__(f"{what} cannot be read: {reason}", hint=hint)
+        self.reason = reason
+
+
 class NotHeld(NotFound):
     """The store is not meant to hold that: it has expired, or was not pulled into this copy."""
 

@@ -57,7 +57,8 @@ ROLES: Mapping[str, Role] = {
     **dict.fromkeys(
         (
             *("failed", "failed_aggregates", "failed_tasks", "failure", "error", "rejected", "refused", "above_error"),
-            *("missing", "modified", "damage", "problem", "lost", "lost_deliveries", "unhealthy", "not_restored"),
+            *("missing", "modified", "unreadable", "damage", "problem", "lost", "lost_deliveries"),
+            *("unhealthy", "not_restored"),
         ),
         Role.FAILURE,
     ),

@@ -14,7 +14,7 @@ from pik.engine.corrected_sql import CorrectedLines
 from pik.engine.failure_sql import REASONS, data_errors, explanations, isolated
 from pik.engine.figures import digest_lines
 from pik.engine.rules import NO_RULES, read_rules
-from pik.engine.sandbox import FETCH, OutOfMemory, bounded, first_line
+from pik.engine.sandbox import FETCH, OutOfMemory, bounded, damaged_file, first_line
 from pik.engine.scan_sql import MICROSECOND, Measure, Scan, load_spans, refuse_unknown_times
 from pik.errors import Damaged, EngineError, PikError, UsageError, command
 from pik.model.instant import Window
@@ -209,7 +209,7 @@ def failure_of(db: DuckDBPyConnection, scan: Scan, error: Exception, measures: S
         except duckdb.Error as damage:
             if "maximum_object_size" in str(damage):
                 return EngineError(f"raw file {file.name} has a line of more than 16 MiB, too long for DuckDB")
-            return damaged(f"raw file {file.name} cannot be read: {first_line(damage)}")
+            return damaged_file(file, damage)
     try:
         db.execute(read.format(scan.lines()))
     except duckdb.Error as failure:

@@ -16,9 +16,11 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import TYPE_CHECKING, Any
 
-from pik.errors import EngineError
+from zstandard import ZstdDecompressor, ZstdError
+
+from pik.errors import Damaged, EngineError
 from pik.model.event import ENVELOPE, FieldType
-from pik.runtime.storage import temporary_directory
+from pik.runtime.storage import reading_failure, temporary_directory
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -169,6 +171,22 @@ def first_line(error: Exception) -> str:
     """Return the first line of DuckDB's message, without its picture of the statement."""
     return str(error).split("\n", 1)[0].strip()
 
+
+def damaged_file(file: Path, error: Exception) -> Damaged:
+    """Return the error for a file of raw that DuckDB cannot read: in plain words where the file itself shows why."""
+    try:
+        with open(file, "rb") as opened, ZstdDecompressor().stream_reader(opened, read_across_frames=True) as reader:
+            while reader.read(_CHUNK):
+                pass
+        what = first_line(error)
+    except OSError as failure:
+        what, _ = reading_failure(file, failure)
+    except ZstdError:
+        what = "it does not decompress: its bytes are not as they were written"
+    return Damaged(f"raw file {file.name} cannot be read: {what}", hint="what is affected: pik verify --full")
+
+
+_CHUNK = 1 << 20
 
 _SQL_TYPES = {
     FieldType.TEXT: "VARCHAR",

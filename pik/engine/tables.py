@@ -14,6 +14,7 @@ from pik.engine.corrected_sql import CorrectedLines, load_corrections, load_list
 from pik.engine.sandbox import (
     OutOfMemory,
     column_sql,
+    damaged_file,
     file_list,
     first_line,
     literal,
@@ -309,7 +310,7 @@ def _unreadable(db: DuckDBPyConnection, files: DeliveryFiles, error: Exception) 
                 "compression = 'zstd', records = true, columns = {event_id: 'VARCHAR'})"
             )
         except duckdb.Error as damage:
-            return _damaged(f"raw file {file.name} cannot be read: {first_line(damage)}")
+            return damaged_file(file, damage)
     return EngineError(f"raw cannot be read: {first_line(error)}")
 
 

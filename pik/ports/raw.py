@@ -34,7 +34,7 @@ class ObjectReader(Protocol):
 
     def read(self, key: str, offset: int = 0, length: int | None = None) -> bytes:
         """Return the bytes of the object from `offset`, `length` of them (None: to the end). Raises Damaged if it is
-        missing or shorter than that."""
+        missing or shorter than that; Unreadable, which is a Damaged, if it is there and cannot be read at present."""
 
 
 class Raw(ObjectReader, Protocol):
@@ -49,13 +49,15 @@ class Raw(ObjectReader, Protocol):
         Raises as `create` does; then some of them are stored, each of these whole, and others are not."""
 
     def size(self, key: str) -> int | None:
-        """Return the object's size in bytes; None if it is missing."""
+        """Return the object's size in bytes; None if it is missing. Raises Unreadable where that cannot be told."""
 
     def objects(self, prefix: str) -> Iterator[RawObject]:
-        """Yield every object whose key starts with `prefix`, ordered by key."""
+        """Yield every object whose key starts with `prefix`, ordered by key. Raises Unreadable for a part of
+        raw that cannot be listed."""
 
     def files(self, keys: Sequence[str]) -> AbstractContextManager[list[Path]]:
-        """Whole objects as local files, for as long as the context lasts. Raises Damaged if one is missing."""
+        """Whole objects as local files, for as long as the context lasts. Raises as `read` does, for
+        those of which it shows."""
 
 
 class RawKind(StrEnum):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from pik.errors import Damaged, UsageError
+from pik.errors import Damaged, Unreadable, UsageError
 from pik.model.batch import Frame, Segment, Verdict
 from pik.model.correction import Correction, CorrectionList
 from pik.model.instant import Window, full_instant
@@ -306,6 +306,8 @@ def _damaged_offsets(selection: Selection, segment: Segment) -> frozenset[int]:
     for frame in frames:
         try:
             frame_lines(raw, segment, frame)
+        except Unreadable:
+            return frozenset(each.offset for each in frames)
         except Damaged:
             if not offsets and raw.size(segment.key) is None:
                 return frozenset(each.offset for each in frames)

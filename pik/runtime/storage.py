@@ -8,6 +8,7 @@ import heapq
 import os
 import pickle
 import random
+import shlex
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -45,6 +46,29 @@ _REMEDIES = {
     errno.ENOTDIR: "a part of that path is a file, not a directory",
     errno.EIO: "the disk, or the connection to it, does not work",
 }
+
+
+_EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+
+
+def is_exhausted(error: OSError) -> bool:
+    """Return whether the process or the system lacks something, so that the error says nothing about the file."""
+    return error.errno in _EXHAUSTED
+
+
+def reading_failure(path: Path, error: OSError) -> tuple[str, str]:
+    """Return why a file or directory cannot be read, in plain words, and the hint."""
+    if error.errno in (errno.EACCES, errno.EPERM):
+        closed = next((one for one in reversed(path.parents) if one.is_dir() and not os.access(one, os.X_OK)), path)
+        place, letters = shlex.quote(str(closed)), "rx" if closed.is_dir() else "r"
+        is_own = os.stat(closed).st_uid == os.geteuid()
+        hint = f"chmod u+{letters} {place}" if is_own else f"ask its owner for the right to read: ls -ld {place}"
+        return f"no permission to read {'it' if closed == path else closed}", hint
+    if error.errno == errno.EISDIR:
+        return "it is a directory, not a file", f"look at what is in it: ls -la {shlex.quote(str(path))}"
+    if error.errno == errno.ENOENT:
+        return f"it is a link to {str(path.readlink())!r}, which is not there", "put the file there again"
+    return (error.strerror or str(error)).lower(), remedy(error, "")
 
 
 class Spool(Generic[Item]):

@@ -23,7 +23,7 @@ from time import time_ns
 
 from msgspec import structs
 
-from pik.errors import AlreadyExists, Damaged, UsageError
+from pik.errors import AlreadyExists, Damaged, Unreadable, UsageError
 from pik.model.batch import (
     KEYED,
     Arrivals,
@@ -346,6 +346,8 @@ def copy_object(
         inline = wanted.inline if isinstance(wanted, Segment) else b""
         try:
             data = inline if matches(inline) else source.raw.read(wanted.key)
+        except Unreadable as error:
+            return failed(ProblemKind.UNREADABLE, f"not copied: {error.reason}")
         except Damaged as error:
             detail = f"the source does not have it: {error.message}"
             if source.raw.size(wanted.key) is not None:

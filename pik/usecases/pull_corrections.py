@@ -40,7 +40,7 @@ class PulledCorrections:
                     self._known.append(with_frames(self.source.raw, one))
             except Damaged as error:
                 key = RawKind.CORRECTION.key(one.correction_id)
-                self.problems.append(Problem(ProblemKind.MODIFIED, key, error.message))
+                self.problems.append(Problem(ProblemKind.of(error), key, error.message))
 
     @property
     def headers(self) -> list[str]:

@@ -7,21 +7,24 @@ import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pik.errors import StoreError
+from pik.errors import Damaged, StoreError, Unreadable
 from pik.model.delivery import Filter
 from pik.model.instant import ALL_TIME
+from pik.ports.raw import Raw
 from pik.ports.store import Store
 from pik.rawlog.deliveries import deliveries
 from pik.runtime import SILENT
 from pik.stores import open_store
 from pik.usecases.care.rebuild import rebuild_index
 from pik.usecases.care.verify import verify
+from pik.usecases.care.verify_findings import ProblemKind
 from pik.usecases.inspect.events import list_events
 from tests.support.contracts.harm import IMMATERIAL, PARTS, Harm, fill
 from tests.support.stores import PlainEngine
@@ -79,6 +82,39 @@ def test_whatever_is_changed_is_found(filled: Store) -> None:
             missed.append(str(harm))
         harm.undo()
     assert missed == []
+    assert problems(filled) == []
+
+
+@dataclass
+class Closed:
+    """Raw of which one object cannot be read."""
+
+    raw: Raw
+    key: str
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.raw, name)
+
+    def read(self, key: str, offset: int = 0, length: int | None = None) -> bytes:
+        if key == self.key:
+            raise Unreadable(f"raw object {key}", "no permission to read it")
+        return self.raw.read(key, offset, length)
+
+
+@pytest.mark.parametrize("kind", ["local"])
+def test_what_cannot_be_read_is_named_and_the_rest_is_checked(filled: Store) -> None:
+    """Of every kind of object; and a rebuild, which would give up what it holds, refuses."""
+    kept = [key.key for key in filled.index.segments(ALL_TIME)]
+    for key in [found.key for prefix in ("raw/", "corrections/") for found in filled.raw.objects(prefix)]:
+        store = replace(filled, raw=Closed(filled.raw, key))
+        found = list(verify(store, PlainEngine(), ALL_TIME, SILENT))
+        assert [(one.kind, one.what) for one in found if one.kind != ProblemKind.INDEX][:1] == [
+            (ProblemKind.UNREADABLE, key)
+        ]
+        assert key not in kept or found[0].lost_events == ()
+    with pytest.raises(StoreError, match="no permission") as raised:
+        rebuild_index(replace(filled, raw=Closed(filled.raw, kept[0])), SILENT)
+    assert not isinstance(raised.value, Damaged)
     assert problems(filled) == []
 
 

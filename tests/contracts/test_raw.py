@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
 from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
 
 import pytest
+from botocore.awsrequest import AWSResponse
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from urllib3 import HTTPResponse
 
-from pik.errors import AlreadyExists, Damaged
+from pik.errors import AlreadyExists, Damaged, Unreadable
 from pik.ports.raw import Raw
 from pik.stores.aws.s3 import AwsRaw
 from tests.contracts.conftest import STORES, WITH_MOTO, local_store
@@ -124,6 +130,61 @@ def test_an_object_that_is_missing(raw: Raw) -> None:
         raw.read(KEY)
     with pytest.raises(Damaged, match=f"{KEY} is missing"), raw.files([KEY]):
         pass
+
+
+class Denied:
+    """S3, which answers every GET and HEAD of an object with an error."""
+
+    def __init__(self, code: str) -> None:
+        self.body = f"<Error><Code>{code}</Code><Message>no</Message></Error>".encode()
+
+    def __call__(self, request: Any, event_name: str, **_: Any) -> AWSResponse | None:
+        if event_name.rpartition(".")[2] not in ("GetObject", "HeadObject"):
+            return None
+        raw: Any = HTTPResponse(BytesIO(self.body), preload_content=False)
+        headers: Any = {}
+        return AWSResponse(request.url, 403, headers, raw)
+
+
+@pytest.mark.parametrize("reason", ["denied", "broken"])
+def test_an_object_that_is_there_and_cannot_be_read(raw: Raw, monkeypatch: pytest.MonkeyPatch, reason: str) -> None:
+    """It is unreadable, which is a kind of damage, and has its size."""
+    raw.create(KEY, b"0123456789")
+    if isinstance(raw, AwsRaw):
+        answer: Any = Denied("AccessDenied" if reason == "denied" else "InvalidObjectState")
+        raw.clients.client("s3").meta.events.register_first("before-send.s3", answer)
+    else:
+        number = errno.EACCES if reason == "denied" else errno.EIO
+        opened = Mock(side_effect=OSError(number, os.strerror(number)))
+        monkeypatch.setattr("pik.stores.local.raw.open", opened, raising=False)
+    try:
+        for read in (lambda: raw.read(KEY), lambda: raw.read(KEY, 2, 3), lambda: raw.files([KEY]).__enter__()):
+            with pytest.raises(Unreadable, match=f"raw object {KEY} cannot be read: "):
+                read()
+        assert raw.size(KEY) == 10 if reason == "denied" else True
+    finally:
+        if isinstance(raw, AwsRaw):
+            raw.clients.client("s3").meta.events.unregister("before-send.s3", answer)
+    assert [found.size for found in raw.objects("raw/")] == [10]
+
+
+def test_what_stands_in_the_place_of_an_object_is_named(tmp_path: Path) -> None:
+    raw = local_store(tmp_path / "local").raw
+    path = tmp_path / "local" / "store" / KEY
+    path.mkdir(parents=True)
+    with pytest.raises(Unreadable, match="it is a directory, not a file"):
+        raw.read(KEY)
+    path.rmdir()
+    path.symlink_to("nowhere")
+    with pytest.raises(Unreadable, match="it is a link to 'nowhere', which is not there"):
+        raw.read(KEY)
+    assert (raw.size(KEY), keys(raw)) == (None, [KEY])
+    path.unlink()
+    path.symlink_to(path.name)
+    with pytest.raises(Unreadable, match="symbolic links") as raised:
+        raw.read(KEY)
+    assert raw.size(KEY) == len(path.name)
+    assert (keys(raw), raised.value.hint) == ([KEY], f"a link in {str(path)!r} leads back to itself")
 
 
 SEGMENT = st.text("ab-.=", min_size=1, max_size=3).filter(lambda name: set(name) != {"."})

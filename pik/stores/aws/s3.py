@@ -11,7 +11,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pik.errors import AlreadyExists, Damaged, InputError, PikError, StoreError, UsageError, command
+from pik.errors import AlreadyExists, Damaged, InputError, PikError, StoreError, Unreadable, UsageError, command
 from pik.ports.raw import Object, RawObject
 from pik.ports.remote import ForeignFile
 from pik.runtime.storage import attempts, scratch
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from mypy_boto3_s3.type_defs import GetObjectOutputTypeDef, ObjectTypeDef
 
 _DOWNLOADS = 8
+_ARCHIVED = {"InvalidObjectState"}
 _ABSENT = {"404", "NoSuchKey", "NotFound"}
 
 
@@ -71,6 +72,8 @@ class AwsRaw:
                 raise _short(key, offset, length) from None
             if error.code in ("NoSuchKey", "404"):
                 raise missing(key) from None
+            if denied(error) or error.code in _ARCHIVED or error.code.startswith("KMS."):
+                raise Unreadable(f"raw object {key}", error.message, hint=error.hint) from None
             raise
         data, reason = _body(answer)
         if data is None:
@@ -84,9 +87,11 @@ class AwsRaw:
             with translated("s3"):
                 return self._s3.head_object(Bucket=self.bucket, Key=key)["ContentLength"]
         except Refused as error:
-            if error.code not in _ABSENT:
+            if error.code in _ABSENT:
+                return None
+            if not denied(error):
                 raise
-            return None
+            return next((found.size for found in self.objects(key) if found.key == key), None)  # needs another right
 
     def objects(self, prefix: str) -> Iterator[RawObject]:
         with translated("s3"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from collections import deque
@@ -11,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import TypeVar
 
-from pik.errors import AlreadyExists, Damaged, StoreError
+from pik.errors import AlreadyExists, Damaged, StoreError, Unreadable
 from pik.ports.raw import Object, RawObject
-from pik.runtime.storage import remedy, scratch, sync, sync_directory
+from pik.runtime.storage import is_exhausted, reading_failure, remedy, scratch, sync, sync_directory
 from pik.stores import missing
 from pik.stores.local.access import inherit, make_directory
 
@@ -81,39 +82,81 @@ class LocalRaw:
                 file.seek(offset)
                 data = file.read() if length is None else file.read(length)
                 short = len(data) < length if length is not None else os.fstat(file.fileno()).st_size < offset
-        except FileNotFoundError:
-            raise missing(key) from None
         except OSError as error:
-            raise StoreError(f"cannot read raw object {key}: {error.strerror}") from error
+            raise self._failure(key, error) from None
         if short:
             raise Damaged(f"raw object {key} ends before byte {offset + (length or 0)}", hint="pik verify --full")
         return data
 
     def size(self, key: str) -> int | None:
         try:
-            return os.stat(self.root / key).st_size
-        except FileNotFoundError:
-            return None
+            try:
+                return os.stat(self.root / key).st_size
+            except FileNotFoundError:
+                return None
+            except OSError:  # a link that leads back to itself
+                return os.lstat(self.root / key).st_size
+        except OSError as error:
+            raise self._failure(key, error) from None
 
     def objects(self, prefix: str) -> Iterator[RawObject]:
         directory = self.root / prefix.rpartition("/")[0]
-        entries = os.scandir(directory) if directory.is_dir() else ()
-        for entry in sorted(entries, key=lambda entry: entry.name + "/" * entry.is_dir()):
+        with _listing(directory):
+            entries = list(os.scandir(directory)) if directory.is_dir() else []
+        for entry in sorted(entries, key=lambda entry: entry.name + "/" * _is_directory(entry)):
             key = os.path.relpath(entry.path, self.root)
-            if entry.is_dir():
+            if _is_directory(entry):
                 if (key + "/").startswith(prefix) or prefix.startswith(key + "/"):
                     yield from self.objects(key + "/")
             elif key.startswith(prefix):
-                yield RawObject(key, entry.stat().st_size)
+                with _listing(directory):
+                    size = _size(entry)
+                yield RawObject(key, size)
 
     @contextmanager
     def files(self, keys: Sequence[str]) -> Iterator[list[Path]]:
         with _named_in_utf8(self.root) as root:
             paths = [root / key for key in keys]
             for key, path in zip(keys, paths, strict=True):
-                if not path.exists():
-                    raise missing(key)
+                try:
+                    open(path, "rb").close()
+                except OSError as error:  # which DuckDB would tell in its own words
+                    raise self._failure(key, error) from None
             yield paths
+
+    def _failure(self, key: str, error: OSError) -> StoreError:
+        """Return the error for an object that cannot be opened or read."""
+        path = self.root / key
+        if error.errno == errno.ENOENT and not path.is_symlink():
+            return missing(key)
+        reason, hint = reading_failure(path, error)
+        if is_exhausted(error):  # which says nothing about the object
+            return StoreError(f"cannot read raw object {key}: {reason}", hint=hint)
+        return Unreadable(f"raw object {key}", reason, hint=hint)
+
+
+@contextmanager
+def _listing(directory: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        reason, hint = reading_failure(directory, error)
+        raise Unreadable(f"directory {directory}", reason, hint=hint) from None
+
+
+def _is_directory(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads back to itself
+        return False
+
+
+def _size(entry: os.DirEntry[str]) -> int:
+    """Return the size of an object; of a link that leads nowhere, its own."""
+    try:
+        return entry.stat().st_size
+    except OSError:
+        return entry.stat(follow_symlinks=False).st_size
 
 
 @contextmanager

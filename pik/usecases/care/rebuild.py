@@ -32,6 +32,7 @@ from pik.rawlog.corrections import (
     read_winners,
     write_winners,
 )
+from pik.rawlog.required import RequiredRaw
 from pik.rawlog.sealed_records import (
     BatchLine,
     SegmentLine,
@@ -91,9 +92,10 @@ class RebuildReport:
 def rebuild_index(store: Store, progress: Progress, actor: str = "") -> RebuildReport:
     """Rebuild the index from raw, and replace the old one when it is whole. Raises Busy, StoreError.
 
-    Each rebuild leaves a correction, in a copy excepted: before the new index takes its place if winners changed, else
-    after that.
+    What is there and cannot be read ends it, as its deliveries would be given up. Each rebuild leaves a correction, in
+    a copy excepted: before the new index takes its place if winners changed, else after that.
     """
+    store = replace(store, raw=RequiredRaw(store.raw))
     if store.copy is not None:
         return _rebuild_copy(store, store.copy, progress)
     with (

@@ -40,7 +40,7 @@ from pik.runtime import Progress, showing
 from pik.usecases.care.restore_source import RestoreSource
 from pik.usecases.care.verify import raw_problems
 from pik.usecases.care.verify_batches import differing_fields
-from pik.usecases.care.verify_findings import ProblemKind, Verification
+from pik.usecases.care.verify_findings import DAMAGE, ProblemKind, Verification
 from pik.usecases.inspect.batches import read_closing
 
 
@@ -134,11 +134,7 @@ class _Restoring:
     def restore_some(self, run: Verification) -> bool:
         """Restore what is found to be lost or damaged, records first; return whether there is now a record that was not
         there before."""
-        found = {
-            one.what: one.kind
-            for one in raw_problems(run)
-            if one.kind in (ProblemKind.MISSING, ProblemKind.MODIFIED) and one.what not in self.objects
-        }
+        found = {one.what: one.kind for one in raw_problems(run) if one.kind in DAMAGE and one.what not in self.objects}
         keys = sorted(found, key=lambda key: (_is_content(key), key))
         records = [key for key in keys if not _is_content(key)]
         self.source.expect(dict.fromkeys(records))

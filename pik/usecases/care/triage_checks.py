@@ -220,9 +220,9 @@ def _damage(scope: Scope) -> Iterator[Finding]:
     for one in _damaged_objects(scope) if scope.entities else _quick_problems(scope):
         found.add(one.scope)
         yield one
-    for key, segment in scope.unreadable.items():
+    for key, (segment, damage) in scope.unreadable.items():
         if key not in found:
-            yield _damaged(segment, "its bytes are not as they were written")
+            yield _damaged(segment, damage)
 
 
 def _quick_problems(scope: Scope) -> Iterator[Finding]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 
-from pik.errors import Damaged
+from pik.errors import Damaged, Unreadable
 from pik.model.batch import Batch, Location, RejectFile, Segment, Verdict
 from pik.model.instant import DAY, MIN_INSTANT, Window
 from pik.model.metric import PromotionKind
@@ -125,8 +125,8 @@ class Scope:
     progress: Progress
     notes: dict[str, str] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
-    unreadable: dict[str, Segment] = field(default_factory=dict)
-    """Segments that cannot be read, as far as computing values has shown that, by key."""
+    unreadable: dict[str, tuple[Segment, str]] = field(default_factory=dict)
+    """Segments that cannot be read, as far as computing values has shown that, by key; and why."""
     _moves: Moves | None = None
 
     @property
@@ -167,8 +167,8 @@ class Scope:
         """Note the segments because of which the buckets of the window cannot be computed."""
         selection = Selection(self.store, window, self.entities)
         for segment in selection.segments():
-            if segment.key not in self.unreadable and not _is_readable(selection, segment):
-                self.unreadable[segment.key] = segment
+            if segment.key not in self.unreadable and (damage := _damage_of(selection, segment)):
+                self.unreadable[segment.key] = segment, damage
 
     def readable(self, check: str) -> Store:
         """Return the store without the segments that cannot be read; where there are any, the check cannot look at
@@ -186,10 +186,13 @@ class Scope:
         return is_of_entities and window.start < self.window.end and window.end > self.window.start
 
 
-def _is_readable(selection: Selection, segment: Segment) -> bool:
+def _damage_of(selection: Selection, segment: Segment) -> str:
+    """Return what is wrong with the frames of a segment that the selection needs; the empty text if nothing is."""
     try:
         for frame in frames_of(segment, selection.entities):
             frame_lines(selection.store.raw, segment, frame)
+    except Unreadable as error:
+        return f"it cannot be read: {error.reason}"
     except Damaged:
-        return False
-    return True
+        return "its bytes are not as they were written"
+    return ""

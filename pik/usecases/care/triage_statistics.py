@@ -139,7 +139,7 @@ def _gaps(scope: Scope, deliveries: _Deliveries) -> Iterator[Finding]:
 
 def _gap(scope: Scope, source: str, kind: str, start: int, end: int, expected: Decimal | None, events: int) -> Finding:
     usual = "" if expected is None else f", usually {expected}"
-    lost = any(start < (segment.day + 1) * DAY and segment.day * DAY < end for segment in scope.unreadable.values())
+    lost = any(start < (segment.day + 1) * DAY and segment.day * DAY < end for segment, _ in scope.unreadable.values())
     perhaps = "; perhaps only because raw of that time cannot be read" if lost else ""
     return Finding(
         "gaps",

@@ -127,8 +127,12 @@ def _rejects(run: Verification, batch: Batch) -> Iterator[Problem]:
                 yield Problem(ProblemKind.MISSING, file.key, "the file of rejects is not there")
         elif size != file.size:
             yield Problem(ProblemKind.MODIFIED, file.key, f"{size} bytes, not {file.size}")
-        elif run.full and sha256(raw.read(file.key)).hexdigest() != file.digest:
-            yield Problem(ProblemKind.MODIFIED, file.key, "its SHA-256 is not the recorded one")
+        elif run.full:
+            try:
+                if sha256(raw.read(file.key)).hexdigest() != file.digest:
+                    yield Problem(ProblemKind.MODIFIED, file.key, "its SHA-256 is not the recorded one")
+            except Damaged as error:
+                yield Problem(ProblemKind.of(error), file.key, error.message)
 
 
 def _record(run: Verification, batch: Batch) -> Iterator[Problem]:
@@ -156,7 +160,7 @@ def _record(run: Verification, batch: Batch) -> Iterator[Problem]:
             elif run.includes(line.segment.day):
                 yield from _check_segment(run, key, line.segment, listed.pop(line.segment.key, None))
     except Damaged as error:
-        yield Problem(ProblemKind.MODIFIED, key, error.message)
+        yield Problem(ProblemKind.of(error), key, error.message)
         return
     for name in [*listed, *rejects]:
         yield Problem(ProblemKind.INDEX, name, f"the index lists it, {key} does not name it")
@@ -279,7 +283,7 @@ def _check_pulls(run: Verification) -> Iterator[Problem]:
                     if all(one.key != segment.key for one in listed):
                         yield from _check_segment(run, record, segment, None)
         except Damaged as error:
-            yield Problem(ProblemKind.MODIFIED, record, error.message)
+            yield Problem(ProblemKind.of(error), record, error.message)
 
 
 def differing_fields(batch: Batch, recorded: Batch) -> str:

@@ -85,7 +85,7 @@ def _checked(
                 pass
     except Damaged as error:
         under = f": {_described(row)}; {_NOT_PROVABLE}" if row else ""
-        return None, Problem(ProblemKind.MODIFIED, key, f"{error.message}{under}")
+        return None, Problem(ProblemKind.of(error), key, f"{error.message}{under}")
     if row is not None and without_frames(found) != row:
         detail = f"the index follows something else in its place: {_described(row)}; it says {_described(found)}"
         return found, Problem(ProblemKind.INDEX, key, detail)
@@ -103,8 +103,8 @@ def _list_problems(
         kind, detail = ProblemKind.MISSING, "it is not there"
     elif size != listed.size:
         kind, detail = ProblemKind.MODIFIED, f"it has {size} bytes instead of {listed.size}"
-    elif run.full and _digest(run, listed) != listed.digest:
-        kind, detail = ProblemKind.MODIFIED, "its digest is another one"
+    elif run.full and (found := _damage_of(run, listed)) is not None:
+        kind, detail = found
     else:
         return
     run.unreadable.append(UnreadableCorrection(correction, _days_of(listed), listed.frames))
@@ -115,11 +115,13 @@ def _list_problems(
     yield Problem(kind, listed.key, f"{detail}; it lists {under}; {_NOT_PROVABLE}", day_text(listed.day), entities)
 
 
-def _digest(run: Verification, listed: CorrectionList) -> str:
+def _damage_of(run: Verification, listed: CorrectionList) -> tuple[ProblemKind, str] | None:
+    """Return what is wrong with the bytes of a list; None: nothing."""
     try:
-        return sha256(run.store.raw.read(listed.key)).hexdigest()
-    except Damaged:
-        return ""
+        is_same = sha256(run.store.raw.read(listed.key)).hexdigest() == listed.digest
+    except Damaged as error:
+        return ProblemKind.of(error), error.message
+    return None if is_same else (ProblemKind.MODIFIED, "its digest is another one")
 
 
 def _described(correction: Correction) -> str:

@@ -14,7 +14,7 @@ from itertools import groupby
 from operator import itemgetter
 from typing import TypeVar
 
-from pik.errors import NotFound
+from pik.errors import Damaged, NotFound, Unreadable
 from pik.model.batch import Batch, Counts, Frame, Segment, Verdict
 from pik.model.correction import Correction
 from pik.model.instant import ALL_TIME, Window, day_text
@@ -34,6 +34,8 @@ class ProblemKind(StrEnum):
 
     MISSING = "missing"
     MODIFIED = "modified"
+    UNREADABLE = "unreadable"
+    """It is there, and could not be read: no permission, a disk that fails. Whether it is damaged is not known."""
     INDEX = "index differs"
     AGGREGATE = "aggregate differs"
     UNKNOWN = "unknown object"
@@ -48,6 +50,15 @@ class ProblemKind(StrEnum):
     known; the damage is that of raw."""
     EXPIRED = "expired"
     """Gone as it should be, which matters to a pull only."""
+
+    @classmethod
+    def of(cls, error: Damaged) -> ProblemKind:
+        """Return the kind of an object that is there and gave this error."""
+        return cls.UNREADABLE if isinstance(error, Unreadable) else cls.MODIFIED
+
+
+DAMAGE = frozenset({ProblemKind.MISSING, ProblemKind.MODIFIED, ProblemKind.UNREADABLE})
+"""What a whole copy of the object mends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +151,8 @@ class NotProvable:
 class VerifyReport:
     """The result of a verification.
 
+    `unreadable` segments are there and could not be read: whether they are damaged is not known.
+
     Objects in raw that are not damage: `superseded` ones are copies of deliveries that the index lists elsewhere, left
     by a crash; `unacknowledged` ones hold deliveries that were never reported as recorded (a refused request, what an
     interrupted batch had not recorded yet), or are parts of corrections that were not; `in_progress` ones belong to a
@@ -162,6 +175,7 @@ class VerifyReport:
     missing: int
     expired: int
     modified: int
+    unreadable: int
     not_indexed: int
     superseded: int
     unacknowledged: int
@@ -270,7 +284,7 @@ class Verification:
 
     def report(self) -> VerifyReport:
         """Return the report so far."""
-        names = ("segments", "valid", "missing", "expired", "modified", "not_indexed", "superseded", "unacknowledged")
+        names = ("segments", "valid", "missing", "expired", "modified", "unreadable", "not_indexed", "superseded")
         return VerifyReport(
             window=self.window,
             full=self.full,
@@ -284,7 +298,7 @@ class Verification:
             expired_days=len(self.expired_days),
             retired=self.retired,
             not_provable=tuple(one for _, one in sorted(self.not_provable.items())),
-            **{name: self.counts[name] for name in (*names, "in_progress", "deliveries", "damage")},
+            **{name: self.counts[name] for name in (*names, "unacknowledged", "in_progress", "deliveries", "damage")},
         )
 
 

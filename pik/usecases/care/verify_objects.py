@@ -13,7 +13,7 @@ from hashlib import sha256
 from itertools import chain, groupby
 from operator import attrgetter, itemgetter
 
-from pik.errors import Damaged
+from pik.errors import Damaged, Unreadable
 from pik.model.batch import OF_REQUEST, Arrivals, Batch, BatchState, Frame, Segment
 from pik.model.delivery import Delivery
 from pik.model.instant import Window, day_text
@@ -138,7 +138,7 @@ def _segment_problems(run: Verification, listed: Sequence[_Listed]) -> Iterator[
                 if segment.unknown_frames:
                     run.note_lost(segment, segment.unknown_frames)
             else:
-                run.counts["missing" if is_gone else "modified"] += 1
+                run.counts[problem.kind] += 1
                 problem = _with_lost(run, segment, problem)
             yield problem
         elif read is not None:
@@ -195,8 +195,10 @@ def _is_of_nothing(run: Verification, key: str) -> bool:
 def _checked(store: Store, listed: _Listed, *, full: bool) -> tuple[Problem | None, _Read | None]:
     """Return what is wrong with a segment's object, or if nothing is and it was read, what it holds."""
     segment, size = listed
-    if size is None:  # not there when raw was listed
-        size = store.raw.size(segment.key)
+    try:
+        size = store.raw.size(segment.key) if size is None else size  # None: not there when raw was listed
+    except Unreadable as error:
+        return segment_problem(ProblemKind.UNREADABLE, segment, error.reason, segment.frames), None
     if size is None:
         return segment_problem(ProblemKind.MISSING, segment, "the object is not there", segment.frames), None
     if not full and (size != segment.size or not segment.unknown_frames):
@@ -206,6 +208,8 @@ def _checked(store: Store, listed: _Listed, *, full: bool) -> tuple[Problem | No
     is_request = key is not None and key.number == OF_REQUEST
     try:
         arrivals = scan_segment(store.raw, segment.key, deliveries.append if is_request else lambda _: None)
+    except Unreadable as error:
+        return segment_problem(ProblemKind.UNREADABLE, segment, error.reason, segment.frames), None
     except Damaged:
         return _modified(store, segment, size), None
     found = arrivals.segment
@@ -240,7 +244,13 @@ def _is_recorded(store: Store, found: Segment) -> bool:
 
 
 def _modified(store: Store, segment: Segment, size: int) -> Problem:
-    """Return the problem of an object that is not the recorded one."""
+    """Return the problem of an object that is not the recorded one, or cannot be read."""
+    try:
+        store.raw.read(segment.key, 0, 1)
+    except Unreadable as error:
+        return segment_problem(ProblemKind.UNREADABLE, segment, error.reason, segment.frames)
+    except Damaged:
+        pass
     detail = f"{size} bytes, not {segment.size}" if size != segment.size else "its SHA-256 is not the recorded one"
     return segment_problem(ProblemKind.MODIFIED, segment, detail, _damaged_frames(store, segment))
 
@@ -264,7 +274,7 @@ def _with_lost(run: Verification, segment: Segment, problem: Problem) -> Problem
     still knows."""
     is_gone = problem.kind == ProblemKind.MISSING
     lost = run.note_lost(segment, segment.frames if is_gone else _damaged_frames(run.store, segment))
-    if not run.full:
+    if not run.full or problem.kind == ProblemKind.UNREADABLE:  # which may not be lost
         return problem
     ids = {event_id.hex() for _, event_id in ids_of(run.store.audit.deliveries(segment, lost.frames))}
     return replace(problem, lost_events=tuple(sorted(ids)))
@@ -307,7 +317,7 @@ def _replacement_problems(run: Verification, key: str) -> Iterator[Problem]:
             if run.full:
                 read_replacement(run.store.raw, key)
         except Damaged as error:
-            yield Problem(ProblemKind.MODIFIED, key, error.message)
+            yield Problem(ProblemKind.of(error), key, error.message)
     elif name[0] == COPIES and run.store.raw.size(f"{RECORDS}{name[1]}/{name[2]}") is None:
         run.counts["superseded"] += 1  # left by a restore that was interrupted
 
@@ -360,7 +370,7 @@ def _left_over(run: Verification, batch: Batch, keys: Iterable[str], listed: Ite
             left[key] = _content(raw, key)
         except Damaged as error:
             detail = f"the index does not list it, and it cannot be read: {error.message}"
-            yield Problem(ProblemKind.MODIFIED, key, detail)
+            yield Problem(ProblemKind.of(error), key, detail)
     elsewhere: set[int] = set()
     for key in listed:
         try:
@@ -394,7 +404,7 @@ def record_problems(run: Verification) -> Iterator[Problem]:
         try:
             line = read_closing(raw, found.key)
         except Damaged as error:
-            yield Problem(ProblemKind.MODIFIED, found.key, error.message)
+            yield Problem(ProblemKind.of(error), found.key, error.message)
             continue
         for batch_id in (line.batch_id, line.replaced_by):
             if run.find_batch(batch_id) is None:
@@ -408,7 +418,7 @@ def _log_problems(run: Verification, kind: RawKind, read: Callable[[Raw, str], o
             try:
                 read(run.store.raw, key)
             except Damaged as error:
-                yield Problem(ProblemKind.MODIFIED, key, error.message)
+                yield Problem(ProblemKind.of(error), key, error.message)
                 continue
             if not is_known:
                 yield Problem(ProblemKind.INDEX, key, "the index does not know this batch")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from pik.cli import options
 from pik.cli.buckets import shown_bucket
-from pik.cli.command import FOUND, cli_command
+from pik.cli.command import FOUND, PARTLY, cli_command
 from pik.cli.commands.care.verify_rebuild import rebuild
 from pik.cli.commands.care.verify_restore import restore as restore_objects
 from pik.cli.context import Context
@@ -120,6 +120,8 @@ def verify(
     if found.full and found.expired_days:
         days = number_of(found.expired_days, "day")
         cli.note(f"aggregates of {days} were not checked: raw that they were made of has expired")
+    if "unreadable" in found.kinds:
+        return PARTLY
     return FOUND if found.damage else None
 
 
@@ -148,7 +150,10 @@ def next_steps(found: VerifyReport, remedies: Iterable[str], copy_of: str | None
     from pik.usecases.care.verify_findings import ProblemKind
 
     note, line = None, None
-    if copy_of and found.kinds & {ProblemKind.MISSING, ProblemKind.MODIFIED}:
+    if ProblemKind.UNREADABLE in found.kinds:
+        note = "objects are there and could not be read: give this user the right to, or restore them from a copy"
+        line = command("verify")
+    elif copy_of and found.kinds & {ProblemKind.MISSING, ProblemKind.MODIFIED}:
         note = "pull the same window again, into a new directory if objects of this one are modified"
         line = command("pull", "--store", copy_of, "--into", "DIR")
     elif found.kinds & {ProblemKind.MISSING, ProblemKind.MODIFIED}:
@@ -179,7 +184,9 @@ def _no_problem(problems: Listing[Problem, VerifyReport]) -> str:
 def _result(problems: Listing[Problem, VerifyReport]) -> str:
     found = problems.summary
     text = f"{found.valid} of {found.segments} segments valid, {found.missing} missing, {found.modified} modified"
-    return f"{text}, {found.not_indexed} not indexed" + (f", {found.expired} expired" if found.expired else "")
+    unreadable = f", {found.unreadable} unreadable" if found.unreadable else ""
+    expired = f", {found.expired} expired" if found.expired else ""
+    return f"{text}{unreadable}, {found.not_indexed} not indexed{expired}"
 
 
 def _not_provable(problems: Listing[Problem, VerifyReport]) -> str | None:
@@ -195,10 +202,10 @@ PROBLEMS = (
     Column(
         "kind",
         str,
-        "`missing`, `modified`, `index differs`, `unknown object`, `state damaged`, `aggregate differs`; in `pik pull`"
-        " also `expired`; in `pik verify` also `not proven` (raw has lost inputs of a current value; damage of raw),"
-        " `incomplete` (raw has lost what was recorded after a current value was computed) and `not provable` (what it"
-        " counted is not certain; not damage)",
+        "`missing`, `modified`, `unreadable` (it is there and could not be read), `index differs`, `unknown object`,"
+        " `state damaged`, `aggregate differs`; in `pik pull` also `expired`; in `pik verify` also `not proven` (raw"
+        " has lost inputs of a current value; damage of raw), `incomplete` (raw has lost what was recorded after a"
+        " current value was computed) and `not provable` (what it counted is not certain; not damage)",
     ),
     Column(
         "what",
@@ -304,6 +311,7 @@ VERIFY = Schema(
     _found("missing"),
     _found("expired", "expired, because the store keeps raw for a limited number of days; not damage"),
     _found("modified"),
+    _found("unreadable", "there, but could not be read: no permission, a disk that fails"),
     _found("not_indexed", "raw objects that the index has lost"),
     _found("superseded", "objects that a crash left, whose deliveries are all indexed elsewhere; harmless"),
     _found(

@@ -45,9 +45,9 @@ RESTORED = Schema(
     Field("dry_run", bool, "whether nothing was written, and the outcomes are what would become of the objects"),
     Rows(
         "objects",
-        "the missing and modified objects",
+        "the missing, modified and unreadable objects",
         Column("object", str, wrap=True, get="key"),
-        Column("problem", str, "`missing` or `modified`", get="damage"),
+        Column("problem", str, "`missing`, `modified` or `unreadable`", get="damage"),
         Column(
             "outcome",
             str,

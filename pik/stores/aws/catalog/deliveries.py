@@ -22,7 +22,7 @@ import zstandard
 from pik.errors import Damaged, NotFound, StoreError
 from pik.model.batch import KEYED, OF_REQUEST, PLAIN, Arrivals, Location, RejectFile, Segment, Verdict, duplicate_kind
 from pik.model.instant import day_text
-from pik.ports.raw import RawKind, number_of
+from pik.ports.raw import ObjectReader, RawKind, number_of
 from pik.stores.aws.catalog import layout
 from pik.stores.aws.catalog.layout import ClaimItem, DuplicateItem
 from pik.stores.aws.s3 import AwsRaw
@@ -136,7 +136,7 @@ def write_ids(raw: AwsRaw, key: str, header: Header, rows: Sequence[Row]) -> Non
     raw.create(key, b"".join((*packed, zstandard.ZstdCompressor(write_checksum=True).compress(tail))))
 
 
-def read_ids(raw: AwsRaw, key: str) -> tuple[Header, list[Row]]:
+def read_ids(raw: ObjectReader, key: str) -> tuple[Header, list[Row]]:
     """Return a chunk as it was stored, its deliveries in the order of the input. Raises Damaged."""
     file, data = id_file(key), raw.read(key)
     border = file.plain * PLAIN_ROW.size

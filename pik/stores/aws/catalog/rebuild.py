@@ -27,6 +27,7 @@ from pik.model.instant import day_text
 from pik.ports.raw import RawKind, number_of
 from pik.ports.store import Winner
 from pik.rawlog.replacements import ReplacingRaw
+from pik.rawlog.required import RequiredRaw
 from pik.stores.aws.catalog import layout
 from pik.stores.aws.catalog.corrections import NewCorrections
 from pik.stores.aws.catalog.deliveries import (
@@ -96,7 +97,7 @@ def rows_in(table: Table, raw: AwsRaw, generation: int, segment: Segment, frames
 def _rows_of(raw: AwsRaw, generation: int, segment: Segment) -> Iterator[Row]:
     for found in raw.objects(f"{prefix_of(generation)}{segment.batch_id}-{number_of(segment.key)}-"):
         try:
-            header, rows = read_ids(raw, found.key)
+            header, rows = read_ids(RequiredRaw(raw), found.key)
         except Damaged:
             continue
         keys = [one.key for one in header.segments]
