@@ -115,6 +115,7 @@ def with_globals(function: Function) -> Function:
         cli.choose(**chosen)
         if ctx.invoked_subcommand is None:
             cli.typed, cli.command_path = typed_words(ctx), ctx.command_path
+            cli.parameters = frozenset(one.name or "" for one in ctx.command.params)
             for name, group in groups.items():
                 values[name] = group(**{one.name: values.pop(one.name) for one in fields(group)})
             with displayed_in(cli.display_zone), at_one_time(time.time_ns()):

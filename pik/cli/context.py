@@ -59,6 +59,8 @@ class Context:
         self._opened = ExitStack()
         self.typed: dict[str, list[str]] = {}
         """The words of the command line by the parameter of the command, options before arguments."""
+        self.parameters: frozenset[str] = frozenset()
+        """The parameters that the command has."""
 
     def choose(
         self,
@@ -137,9 +139,14 @@ class Context:
             note(self.advice(text))
 
     def advice(self, text: str) -> str:
-        """Return the text, the commands in it with the --store of this command line, so that they can be pasted."""
+        """Return the text, the commands in it with the --store of this command line, so that they can be pasted. The
+        hint of a reader is in the words of this command."""
         from pik.cli.app import COMMANDS
+        from pik.cli.rereading import reading_command
+        from pik.inputs.advice import Advice
 
+        if isinstance(text, Advice) and self.command_path:
+            text = text.by(reading_command(self))
         return with_store(text, self.store_option, COMMANDS)
 
     def same_command(self, name: str, without: Collection[str]) -> str:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import BinaryIO
 
 from pik.errors import InputError
+from pik.inputs.advice import Advice, Recorded
 from pik.inputs.copies import IN_MEMORY, Opener, copy, part, reopened, seekable
 from pik.inputs.folders import SkippedFiles
 from pik.inputs.opened_file import OpenedFile
@@ -18,7 +19,9 @@ from pik.inputs.zip_archive import is_zip, zip_entries
 DEPTH = 3
 """Most archives of a file, one within another."""
 
-_HINT = "what was ingested before that is kept; ingest a whole copy of the archive"
+_HINT = Advice(
+    (Recorded("what was ingested before that is kept"),), "get a whole copy of the archive, and run this again"
+)
 
 
 def with_members(inputs: Iterable[Input], note: Callable[[str], None], refuse: Refuse = stop) -> Iterator[Input]:

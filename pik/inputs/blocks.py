@@ -9,6 +9,7 @@ from functools import partial
 from typing import BinaryIO, Generic, NamedTuple, TypeVar
 
 from pik.errors import InputError
+from pik.inputs.advice import Advice, Option
 from pik.model.layout import JSON_LINES, Layout
 
 BLOCK = 6 << 20
@@ -104,7 +105,8 @@ def short_blocks(text: bytes, name: str, *, first_seq: int = 1, offset: int = 0)
 
 def _expect_lines(start: bytes, name: str) -> None:
     if start.lstrip().startswith(b"["):
-        raise InputError(f"{name} is not JSON lines: it begins like a JSON array", hint="--input json reads one")
+        hint = Advice((Option("input", "json"), " reads one"))
+        raise InputError(f"{name} is not JSON lines: it begins like a JSON array", hint=hint)
 
 
 def line_blocks(

@@ -17,6 +17,7 @@ from typing import Any, BinaryIO, Protocol
 import zstandard
 
 from pik.errors import InputError
+from pik.inputs.advice import WHOLE, Advice, Option, Read
 from pik.inputs.shapes import refuse_binary
 
 LAYERS = 3
@@ -135,7 +136,7 @@ def _begin_zstd(data: bytes, name: str, most: int) -> _Decompressor:
             bits = (window - 1).bit_length()
             raise InputError(
                 f"{name} was compressed with zstd --long={bits}, and takes {window >> 20} MiB to decompress",
-                hint=f"--max-window {window} allows that much memory",
+                hint=Advice((Option("max-window", str(window)), " allows that much memory")),
             )
     return _Zstd(most)
 
@@ -144,7 +145,10 @@ def _begin_xz(_data: bytes, _name: str, most: int) -> _Decompressor:
     return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=most + _XZ_NEEDS)
 
 
-_XZ_HINT = f"if it is whole (xz -t), it takes more memory than {WINDOW >> 20} MiB, or --max-window, allows"
+_XZ_HINT = Advice(
+    (f"if it is whole (xz -t), it takes more memory than {WINDOW >> 20} MiB, or ", Option("max-window"), ", allows"),
+    otherwise=f"if it is whole (xz -t), it takes more memory than {WINDOW >> 20} MiB: decompress it first",
+)
 _HEADER = 18
 """Bytes by which the beginning of a member is recognized, at most: the header of a frame of zstd."""
 
@@ -168,8 +172,7 @@ def codec_of(data: bytes) -> Codec | None:
 def uncompressed(stored: BinaryIO, name: str, window: int = WINDOW) -> io.BufferedReader:
     """Return the input without its compression, which may look back `window` bytes. Raises InputError for binary files,
     and while reading where the compressed data is damaged or cut."""
-    hint = "an ingest records what is before that; get a whole copy of the file, and ingest it"
-    stream = decompressed(stored, name, hint, window)
+    stream = decompressed(stored, name, Advice(*WHOLE), window)
     refuse_binary(stream.peek(_MAGIC)[:_MAGIC], name)
     return stream
 
@@ -302,4 +305,5 @@ class _Members(io.RawIOBase):
         return InputError(f"{self._name} cannot be decompressed to its end: {why}", hint=hint or self._hint)
 
     def _without_the_rest(self) -> str:
-        return f"what is {self._codec.name} comes from: {self._codec.program} FILE 2>/dev/null | pik ingest -"
+        rest = Read(convert=f"{self._codec.program} {{stored}} 2>/dev/null")
+        return Advice((f"what is {self._codec.name} comes from: ", rest), name=self._name)

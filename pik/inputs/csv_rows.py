@@ -17,6 +17,7 @@ import io
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import cache
 from itertools import islice
 from typing import BinaryIO
@@ -24,6 +25,7 @@ from typing import BinaryIO
 import msgspec
 
 from pik.errors import InputError, number_of
+from pik.inputs.advice import Advice, Clause, Option, Read, piped
 from pik.inputs.blocks import BLOCK, LINES, Block, Problem, UntilError
 from pik.inputs.divided_rows import AFTER_QUOTES, NOT_ENDED, NULL, DividedRows, is_divided
 from pik.model.event import one_line
@@ -54,7 +56,7 @@ def blocks(
     """
     rows = _Rows(stream, layout, max_line)
     following = iter(rows)
-    header = layout.columns or _header(following, name)
+    header = layout.columns or _header(following, name, layout)
     rows.expect(header)
     rows.continue_at(offset)
     lines: list[bytes] = []
@@ -108,26 +110,37 @@ def _block(lines: list[bytes], first_seq: int, offset: int, problems: dict[int, 
 
 def names_of(stream: BinaryIO, name: str, layout: Layout) -> Sequence[str]:
     """Return the names of the columns; none for an empty text. Raises InputError for a header that cannot be read."""
-    return layout.columns or _header(iter(_Rows(stream, layout, BLOCK)), name)
+    return layout.columns or _header(iter(_Rows(stream, layout, BLOCK)), name, layout)
 
 
-def _header(rows: Iterator[tuple[_Cells, Problem | None]], name: str) -> Sequence[str]:
+def _header(rows: Iterator[tuple[_Cells, Problem | None]], name: str, layout: Layout) -> Sequence[str]:
     """Return the names that the first row gives. Raises InputError."""
     for found, problem in rows:
         cells = [NULL if cell is None else cell for cell in found]
         if problem is not None:
             hint = (
-                f"{WITH_LINE_FEEDS} | pik ingest -".format(file="FILE")
+                piped(WITH_LINE_FEEDS)
                 if _CR_ALONE.search(problem.record)
-                else "--columns names them"
+                else Advice((Option("columns"), " names them"))
             )
-            raise InputError(f"{name}: the header is not a row of CSV: {problem.reason}", hint=hint)
+            what = f"{name}: the header is not a row of CSV: {problem.reason}"
+            raise InputError(what, hint=hint.of(name))
         if repeated := [cell for cell in cells if cells.count(cell) > 1]:
             what = f"{name}: two columns have the same name, {repeated[0]!r}"
-            raise InputError(what, hint="--columns A,B,… names all of them, after the header is cut off")
+            raise InputError(what, hint=Advice(_other_names(cells, layout), name=name))
         if cells:
             return cells
     return ()
+
+
+def _other_names(cells: Sequence[str], layout: Layout) -> Clause:
+    """Return how a table is read of whose columns several have one name: without its header, by names that differ."""
+    names = [f"{cell}_{cells[:at].count(cell) + 1}" if cell in cells[:at] else cell for at, cell in enumerate(cells)]
+    if any("," in one or "\n" in one for one in names) or len(set(names)) < len(names):
+        names = [f"c{number}" for number in range(1, len(cells) + 1)]
+    named = replace(layout, columns=tuple(names), encoding=None)
+    options = tuple(Option(option, text) for option, text in named.given.items())
+    return ("with other names, without the header: ", Read(options, "tail -n +2 {file}", guess=True))
 
 
 class _Rows:

@@ -9,6 +9,7 @@ from itertools import islice
 
 from pik.errors import InputError, UsageError
 from pik.inputs import csv_rows
+from pik.inputs.advice import Advice, Option
 from pik.inputs.divided_rows import ESCAPE, NULL
 from pik.model.layout import NONE, InputFormat, Layout
 
@@ -40,11 +41,12 @@ def expect_dialect(layout: Layout, head: bytes, whole: bool, name: str) -> None:
     shown = with_dialect(layout, head, whole)
     if shown == layout:
         return
-    options = str(Layout(quote=None if layout.quote else shown.quote, escape=None if layout.escape else shown.escape))
+    found = Layout(quote=None if layout.quote else shown.quote, escape=None if layout.escape else shown.escape)
+    options = [part for name, text in found.given.items() for part in (" ", Option(name, text))][1:]
     if shown.escape == layout.escape:
-        hint = f"{options} reads them so, --quote '\"' as what encloses cells"
+        hint = Advice((*options, " reads them so, ", Option("quote", '"'), " as what encloses cells"))
         raise UsageError(f"the first rows of {name} have quotes that are characters like all others", hint=hint)
-    hint = f"{options} reads them as databases write them, --escape none as characters"
+    hint = Advice((*options, " reads them as databases write them, ", Option("escape", NONE), " as characters"))
     raise UsageError(f"the first rows of {name} have backslashes that escape", hint=hint)
 
 

@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import Any, BinaryIO
 
 from pik.errors import InputError, UsageError
+from pik.inputs.advice import Advice, Option
 
 _READ = 1 << 18
 
@@ -22,10 +23,9 @@ def expect_utf8(lines: Iterable[bytes], name: str) -> None:
     """Raise UsageError where the first lines are in another encoding."""
     if found := not_utf8(lines):
         number, encoding, text = found
-        raise UsageError(
-            f"{name} is not UTF-8: line {number:,}",
-            hint=f"--encoding {encoding} reads it as {text[:60]!r}; if it is damaged instead, add --on-invalid reject",
-        )
+        reads = Option("encoding", encoding), f" reads it as {text[:60]!r}"
+        damaged = "if it is damaged instead, add ", Option("on-invalid", "reject")
+        raise UsageError(f"{name} is not UTF-8: line {number:,}", hint=Advice(reads, damaged))
 
 
 def not_utf8(lines: Iterable[bytes]) -> tuple[int, str, str] | None:
@@ -83,7 +83,9 @@ class _Recoded(io.RawIOBase):
                 at = self._read + getattr(error, "start", 0)
                 raise InputError(
                     f"{self._name} is not {self._encoding}: it cannot be decoded near byte {at:,}",
-                    hint="--encoding names the encoding of the text: utf-8, utf-16, latin-1, cp1252, …",
+                    hint=Advice(
+                        (Option("encoding"), " names the encoding of the text: utf-8, utf-16, latin-1, cp1252, …")
+                    ),
                 ) from None
             self._read += len(data)
         size = min(len(buffer), len(self._ready))

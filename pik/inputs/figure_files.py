@@ -18,6 +18,7 @@ from typing import Any, BinaryIO
 
 from pik.errors import InputError, Invalid
 from pik.inputs import csv_rows
+from pik.inputs.advice import Advice, typed_name
 from pik.inputs.archives import is_archive, with_members
 from pik.inputs.copies import seekable
 from pik.inputs.document_lists import lists_in
@@ -25,7 +26,7 @@ from pik.inputs.encoding import as_utf8, not_utf8, shown_encoding
 from pik.inputs.figures import BUCKETS, READS, Table
 from pik.inputs.opened_file import HEAD, OpenedFile
 from pik.inputs.parquet_rows import open_parquet
-from pik.inputs.shapes import first_object, typed_name
+from pik.inputs.shapes import first_object
 from pik.inputs.source import Source
 from pik.model import layout as inputs
 from pik.model.identity import check_json
@@ -72,12 +73,10 @@ def _only_file(source: Source, stored: OpenedFile) -> Source:
 
 
 def _for_numbers(hint: str) -> str:
-    """Return the hint of a reader for a file that is not to be ingested: what converts it, or what can be read."""
-    before, ingested, _ = hint.partition(" | pik ")
-    of_ingest = ("ingest", "--map", "--encoding", "--records", "--input", "--on-invalid", "--columns")
-    if ingested:
-        return before
-    return READS if hint == inputs.READS or any(word in hint for word in of_ingest) else hint
+    """Return the hint of a reader for a command that has no options of how records are read."""
+    if isinstance(hint, Advice):
+        return hint.of(hint.name, READS)
+    return READS if hint == inputs.READS else hint
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import msgspec
 
 from pik.errors import InputError
 from pik.inputs import blocks as limits
+from pik.inputs.advice import Advice, Option
 from pik.inputs.blocks import Block, ParentPart, Problem
 from pik.model.event import one_line
 
@@ -101,7 +102,9 @@ class HeldRecords:
         parent.fields[name] = one_line(value)
         if sum(len(one) for each in self._parents for one in each.fields.values()) > self._most:
             what = f"the fields around the records, {name} among them, have more than {self._most:,} bytes"
-            raise InputError(f"{self._name}: {what} (line {line})", hint=f"--max-line raises this; {hint}")
+            raise InputError(
+                f"{self._name}: {what} (line {line})", hint=Advice((Option("max-line"), " raises this"), hint)
+            )
 
     def add(self, line: bytes, problem: Problem | None = None) -> None:
         """Add a record."""

@@ -14,6 +14,7 @@ import msgspec
 
 from pik.errors import InputError, Invalid
 from pik.inputs import blocks as limits
+from pik.inputs.advice import WHOLE, Advice, Option, Read
 from pik.inputs.blocks import UTF8_BOM, Block, Problem, UntilError, skip
 from pik.model.event import one_line
 from pik.model.identity import check_json
@@ -243,16 +244,19 @@ class _Elements(_Values):
 
     def _expect_end(self) -> None:
         if not self._closed:
-            hint = "an ingest records what is before that; get a whole copy of the file, and ingest it"
-            raise InputError(f"{self._name} ends inside its JSON array, before the closing ]", hint=hint)
+            raise InputError(f"{self._name} ends inside its JSON array, before the closing ]", hint=Advice(*WHOLE))
         rest = self._buffer[self._scanned :]
         while not rest.strip() and (data := self._stream.read(READ)):
             rest = data
         if rest := rest.strip():
             shown = rest.partition(b"\n")[0][:40].decode(errors="replace")
-            several = "an ingest with --records '[]' reads arrays that follow each other"
             what = f"{self._name} continues after its JSON array with {shown}"
-            raise InputError(what, hint=several if rest.startswith(b"[") else READS)
+            several = "arrays that follow each other: ", Read((Option("records", "[]"),))
+            hint = Advice(several, name=self._name, otherwise=_AS_LINES)
+            raise InputError(what, hint=hint if rest.startswith(b"[") else READS)
+
+
+_AS_LINES = "arrays that follow each other become JSON lines: jq -c '.[]' FILE"
 
 
 def _patterns(parts: tuple[bytes, bytes]) -> tuple[re.Pattern[bytes], re.Pattern[bytes]]:

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
+from pik.inputs.advice import Advice, piped
 from pik.inputs.document_lists import DocumentList
-from pik.inputs.log_shapes import GUESS
 from pik.model.record_path import EACH, RecordPath, path_text, read_path
 
 _LOOKED_AT = 20
@@ -21,7 +21,7 @@ _WITH_NAMES = "[$names, .] | transpose | map({(.[0]): .[1]}) | add"
 _raw_decode = json.JSONDecoder().raw_decode
 
 
-def rows(start: str, filled: Sequence[str]) -> tuple[str, str] | None:
+def rows(start: str, filled: Sequence[str]) -> tuple[str, Advice] | None:
     """Recognize a text that begins with a bracket, of which each line, or each element of the array, is a list of
     values: in a sentence, and with what to type."""
     lists = [_read(line) for line in filled[:_LOOKED_AT]]
@@ -35,7 +35,7 @@ def rows(start: str, filled: Sequence[str]) -> tuple[str, str] | None:
     return None
 
 
-def rows_of(lists: Sequence[DocumentList]) -> tuple[str, str] | None:
+def rows_of(lists: Sequence[DocumentList]) -> tuple[str, Advice] | None:
     """Recognize a document with a list of lists of values, if that is its longest list, or another one has their names:
     in a sentence, and with what to type."""
     listed = max(filter(_has_rows, lists), key=_length, default=None)
@@ -60,13 +60,13 @@ def _length(one: DocumentList) -> int:
     return one.records
 
 
-def rows_in(document: dict[str, object]) -> tuple[str, str] | None:
+def rows_in(document: dict[str, object]) -> tuple[str, Advice] | None:
     """As `rows_of`, of the lists that are fields of a document."""
     found = {name: value for name, value in document.items() if isinstance(value, list) and value}
     return rows_of([DocumentList((name, EACH), len(value), value[0]) for name, value in found.items()])
 
 
-def naming(records: str | None, row: Sequence[Any]) -> str:
+def naming(records: str | None, row: Sequence[Any]) -> Advice:
     """Return what to type where the records on that path, or of an array, are lists such as this one."""
     path = (EACH,) if records is None else read_path(records)
     return _piped("-c", f"{_jq(path)} | {_numbered(row)}")
@@ -89,8 +89,8 @@ def _numbered(row: Sequence[Any]) -> str:
 _PLACE = '{("c\\(.key + 1)"): .value}'
 
 
-def _piped(option: str, program: str) -> str:
-    return f"give the values names: jq {option} '{program}' {{file}} | {GUESS}"
+def _piped(option: str, program: str) -> Advice:
+    return piped(f"jq {option} '{program}' {{file}}", "give the values names: ", guess=True)
 
 
 def _jq(path: RecordPath) -> str:

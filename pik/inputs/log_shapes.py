@@ -1,6 +1,6 @@
 """What lines of text look like, and what to type to read them: logs, tables that were drawn for people, plain lines.
 
-Each answer is a sentence and a hint, with {file} for the name of the input.
+Each answer is a sentence and a hint.
 """
 
 from __future__ import annotations
@@ -8,9 +8,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from pik.errors import command
+from pik.inputs.advice import Advice, Option, Read, piped, read_with
 
-GUESS = "pik ingest --guess -"
+Shape = tuple[str, Advice]
 
 _PLACES = {"source": "COLUMN", "event_type": "COLUMN", "entity_id": "COLUMN", "event_time": "COLUMN", "payload": "@"}
 
@@ -50,11 +50,23 @@ _LINES: Sequence[tuple[str, dict[str, str], Sequence[str]]] = (
 _RULED = re.compile(r"[ |+:]*-{3,}[-+|: ]*")
 _BOX = ("┌", "╭", "│", "╔")
 
+_EXPORTS = "psql --csv, sqlite3 -csv -header, duckdb -csv, or SQL*Plus after SET MARKUP CSV ON"
+_OF_MYSQL = (
+    "mysql --batch writes rows that are read with ",
+    *(Option("quote", "none"), " ", Option("escape", "\\"), " ", Option("null", "NULL")),
+)
+"""Its text NULL cannot be told from a missing value."""
+
+_OF_YQ = (
+    "numbers are read as YAML has them, so that 0123 and 1.10 change",
+    "the yq without an option -o is another program: yq -c '.[]'",
+)
+
 _CELLS = 4
 _ROWS = 20
 
 
-def log_shape(filled: Sequence[str]) -> tuple[str, str] | None:
+def log_shape(filled: Sequence[str]) -> Shape | None:
     """Recognize lines of text that begin with a time, as logs, syslog and web servers write them."""
     lines = [line.rstrip("\r") for line in filled[:2]]
     if len(lines) < 2:
@@ -62,16 +74,16 @@ def log_shape(filled: Sequence[str]) -> tuple[str, str] | None:
     for pattern, known, options in _LINES:
         if all(re.fullmatch(pattern, line, re.ASCII) for line in lines):
             maps = {**_PLACES, "event_time": "time", **known}
-            return "a text log", f"name the parts of a line: {_ingest('--pattern', pattern, *_words(maps), *options)}"
+            return "a text log", _parts_of_a_line("--pattern", pattern, *_words(maps), *options)
     return None
 
 
-def named_values(filled: Sequence[str]) -> tuple[str, str] | None:
+def named_values(filled: Sequence[str]) -> Shape | None:
     """Recognize logfmt, and the assignments that gron prints."""
     if len(filled) > 1 and all(_LOGFMT.fullmatch(line.strip()) for line in filled[:_ROWS]):
-        return "logfmt", f"jq -Rc '{_PAIRS}' {{file}} | {GUESS}"
+        return "logfmt", piped(f"jq -Rc '{_PAIRS}' {{file}}", guess=True)
     if len(filled) > 1 and all(_GRON.fullmatch(line.strip()) for line in filled[:_ROWS]):
-        return "what gron prints", "gron --ungron {file} | pik ingest -"
+        return "what gron prints", piped("gron --ungron {file}")
     return None
 
 
@@ -80,19 +92,21 @@ _GRON = re.compile(r"json[.\[\w\]\"-]* = .*;")
 _LOGFMT = re.compile(r'[^\s="{]+=(?:"(?:[^"\\]|\\.)*"|[^\s"]*)(?:\s+[^\s="{]+=(?:"(?:[^"\\]|\\.)*"|[^\s"]*))+')
 
 _PAIRS = (
-    r"""[scan("([^ =]+)=(\"(?:[^\"\\\\]|\\\\.)*\"|[^ ]*)")"""
-    r""" | {(.[0]): (.[1] | if startswith("\"") then fromjson else . end)}] | add"""
+    r"""[scan("([^\\s=]+)(?:=(\"(?:[^\"\\\\]|\\\\.)*\"|\\S*))?")"""
+    r""" | {(.[0]): (.[1] | if . == null then true elif startswith("\"") then (fromjson? // .) else . end)}]"""
+    " | add // empty"
 )
+"""What makes an object of a line in jq. A name without a value is true; a text that is not JSON stays as it is."""
 
 
-def drawn_table(filled: Sequence[str]) -> tuple[str, str] | None:
+def drawn_table(filled: Sequence[str]) -> Shape | None:
     """Recognize a table as the shells of databases draw it."""
     if filled and (filled[0].startswith(_BOX) or any(_RULED.fullmatch(line.rstrip()) for line in filled[:2])):
-        return "a table drawn for people", "its rows as CSV: psql --csv, mysql --batch, sqlite3 -csv or duckdb -csv"
+        return "a table drawn for people", Advice(f"its rows as CSV: {_EXPORTS}", _OF_MYSQL)
     return None
 
 
-def fields_line(filled: Sequence[str]) -> tuple[str, str] | None:
+def fields_line(filled: Sequence[str]) -> Shape | None:
     """Recognize the extended log format of the W3C, whose fields are named in a comment: of CloudFront and of IIS."""
     named = next((line.rstrip("\r") for line in filled[:_ROWS] if line.startswith("#Fields:")), None)
     if named is None or not filled[0].startswith("#"):
@@ -102,7 +116,7 @@ def fields_line(filled: Sequence[str]) -> tuple[str, str] | None:
     layout = ("--input", "tsv") if "\t" in next(rows, "") else ("--input", "csv", "--delimiter", " ")
     at = {"event_time": "join(' ', [date, time])"} if {"date", "time"} <= set(fields) else {}
     words = (*layout, "--columns", ",".join(fields), *_words({**_PLACES, **at}), "--timezone", "UTC")
-    return "an extended log of the W3C", f"its lines of comments will be rejected: {_ingest(*words)}"
+    return "an extended log of the W3C", Advice(("its lines of comments will be rejected: ", read_with(*words)))
 
 
 def is_spaced_table(filled: Sequence[str]) -> bool:
@@ -119,15 +133,15 @@ def is_spaced_table(filled: Sequence[str]) -> bool:
     )
 
 
-def line_protocol(filled: Sequence[str]) -> tuple[str, str] | None:
+def line_protocol(filled: Sequence[str]) -> Shape | None:
     """Recognize the line protocol of InfluxDB, whose lines end in a time."""
     points = [line.rstrip("\r") for line in filled[:_ROWS] if not line.startswith("#")]
     if len(points) < 2 or not all(re.fullmatch(_POINT, line, re.ASCII) for line in points):
         return None
     maps = {**_PLACES, "event_type": "measurement", "entity_id": "tags", "event_time": "time"}
     unit = "epoch_ns" if all(re.search(r" \d{19}$", line) for line in points) else "auto"
-    named = _ingest("--pattern", _POINT, *_words(maps), "--time-format", unit)
-    return "the line protocol of InfluxDB", f"name the parts of a line: {named}"
+    words = ("--pattern", _POINT, *_words(maps), "--time-format", unit)
+    return "the line protocol of InfluxDB", _parts_of_a_line(*words)
 
 
 _POINT = r"(?P<measurement>[^\s,]+),(?P<tags>\S+=\S+) (?P<fields>[^\s=]+=.*) (?P<time>\d{10,19})"
@@ -135,35 +149,36 @@ _POINT = r"(?P<measurement>[^\s,]+),(?P<tags>\S+=\S+) (?P<fields>[^\s=]+=.*) (?P
 _PYTHON = "import ast, json, sys; [print(json.dumps(ast.literal_eval(line))) for line in sys.stdin]"
 
 
-def written_otherwise(filled: Sequence[str]) -> tuple[str, str] | None:
+def written_otherwise(filled: Sequence[str]) -> Shape | None:
     """Recognize objects that are not written as JSON, and statements of SQL."""
     begin = filled[:_ROWS]
     if begin and all(re.fullmatch(r"\{'[^']*': .*\}\s*", line) for line in begin):
-        return "objects as Python prints them, not JSON", f"python3 -c '{_PYTHON}' < {{file}} | {GUESS}"
+        return "objects as Python prints them, not JSON", piped(f"python3 -c '{_PYTHON}' < {{file}}", guess=True)
     if len(begin) > 1 and re.fullmatch(r"(---|- [\w-]+:( .*)?|[\w-]+:)\s*", begin[0]) and _keys(begin[1:]):
-        return "YAML", f"yq -o json -I 0 '.[]' {{file}} | {GUESS}"
+        return "YAML", Advice(*_OF_YQ, (Read(convert="yq -o json -I 0 '.[]' {file}", guess=True),))
     if any(re.match(r"(INSERT INTO|CREATE TABLE|COPY \S+ .*FROM stdin;)", line, re.IGNORECASE) for line in begin):
-        return "SQL statements", "let the database export rows: psql --csv, mysql --batch, sqlite3 -csv or duckdb -csv"
+        return "SQL statements", Advice(f"let the database export rows: {_EXPORTS}", _OF_MYSQL)
     return None
 
 
-def commented(filled: Sequence[str]) -> tuple[str, str] | None:
+def commented(filled: Sequence[str]) -> Shape | None:
     """Recognize JSON that begins with a comment."""
     if not filled or not re.match(r"\s*(//|/\*)", filled[0]) or not any(re.match(r"\s*[{\[]", one) for one in filled):
         return None
-    return "JSON with comments", f"without those on lines of their own: grep -v '^ *//' {{file}} | {GUESS}"
+    return "JSON with comments", piped("grep -v '^ *//' {file}", "without those on lines of their own: ", guess=True)
 
 
 def _keys(lines: Sequence[str]) -> bool:
     return all(re.match(r"\s*(- )*[\w-]+:(\s|$)|\s*- |\s*#|---$", line) for line in lines)
 
 
-def plain_lines(filled: Sequence[str]) -> tuple[str, str] | None:
+def plain_lines(filled: Sequence[str]) -> Shape | None:
     """Recognize lines none of which is a value of JSON or looks like an object or a list."""
     if len(filled) < 2 or any(map(_SOME_JSON.search, filled)):
         return None
-    named = "pik ingest --guess {file} --pattern '(?P<NAME>REGEX) (?P<text>.*)'"
-    return "lines of text, not JSON", f"if JSON lines follow, --input jsonl; else name the parts of a line: {named}"
+    named = read_with("--pattern", "(?P<NAME>REGEX) (?P<text>.*)", guess=True)
+    follow = ("if JSON lines follow, ", Option("input", "jsonl"))
+    return "lines of text, not JSON", Advice(follow, ("else name the parts of a line: ", named))
 
 
 _SOME_JSON = re.compile(r'^\s*[{\["]|[{,]\s*"|^\s*(-?\d[\d.eE+-]*|true|false|null)\s*$|[\]}]\s*$')
@@ -173,5 +188,5 @@ def _words(maps: dict[str, str]) -> Sequence[str]:
     return [word for field, expression in maps.items() for word in ("--map", f"{field}={expression}")]
 
 
-def _ingest(*words: str) -> str:
-    return command("ingest", "FILE", *words).replace("FILE", "{file}", 1)
+def _parts_of_a_line(*words: str) -> Advice:
+    return Advice(("name the parts of a line: ", read_with(*words)))

@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from pik.errors import Invalid, UsageError
+from pik.inputs.advice import MIXED, Advice, Clause, Option
 from pik.inputs.time_formats import TimeFormat
 from pik.model.event import (
     ENVELOPE,
@@ -32,12 +33,9 @@ from pik.model.event import (
 from pik.model.functions import OF_PLACE, USAGE
 from pik.model.identity import check_json, exact_number, has_plain_numbers, name_of_number, plain_canonical
 from pik.model.instant import full_instant, is_canonical, load_zone
-from pik.model.jmes import MAX_MADE, Expression, applied, quoted, shell_option
+from pik.model.jmes import MAX_MADE, Expression, applied, quoted
 from pik.model.place import NOWHERE, Place, partitions
 from pik.model.times import AS_EVENTS, Times
-
-MIXED = "if valid records follow, add --on-invalid reject"
-"""What to type where the first records of an input are of another kind on purpose."""
 
 _TIME_FIELDS = tuple(each.name for each in ENVELOPE if each.sent and each.type == FieldType.INSTANT)
 
@@ -212,7 +210,7 @@ class RecordMapping:
             for asked in expression.arguments("partition"):
                 if isinstance(asked, str) and asked not in here:
                     has = f"the path has {', '.join(f'{key}=…' for key in here)}" if here else "its folders have no ="
-                    raise UsageError(f"{option}: no folder {asked}=… in the path of {name}", hint=f"{has}; {MIXED}")
+                    raise UsageError(f"{option}: no folder {asked}=… in the path of {name}", hint=Advice(has, MIXED))
 
     def expect_fields(self, records: Sequence[Mapping[str, Any]], name: str, file: str = "") -> None:
         """Raise UsageError where a required field's expression finds nothing in any of an input's first records, an
@@ -238,11 +236,11 @@ class RecordMapping:
             return
         what = f"--map {field}={expression.text}: in the first records of {name}"
         if problem is None:
-            raise UsageError(f"{what} it finds nothing", hint=MIXED)
+            raise UsageError(f"{what} it finds nothing", hint=Advice(MIXED))
         usage = USAGE.get(problem.message.partition("()")[0])
         if '"' in expression.text and "not null" in problem.message:
             usage = "texts are in single quotes, what is in double quotes is the name of a field"
-        raise UsageError(f"{what}, {problem.message}", hint=f"{usage}; {MIXED}" if usage else MIXED)
+        raise UsageError(f"{what}, {problem.message}", hint=Advice(*([usage] if usage else []), MIXED))
 
     def _expect_times(self, field: str, records: Sequence[Mapping[str, Any]], name: str, file: str) -> None:
         read, search = self._times[field], self._expressions[field].search_slowly
@@ -263,12 +261,13 @@ class RecordMapping:
                 local = local or value
         option = "" if field == "event_time" else f"{field}="
         if local is not None and getattr(self._zones, field) is None:
-            hint = f"--timezone {option}ZONE tells the zone that they are in (UTC, Europe/Berlin); {MIXED}"
-            raise UsageError(f"the times of {name} have no offset from UTC: {local!r:.60}", hint=hint)
+            tells = Option("timezone", f"{option}ZONE"), " tells the zone that they are in (UTC, Europe/Berlin)"
+            what = f"the times of {name} have no offset from UTC: {local!r:.60}"
+            raise UsageError(what, hint=Advice(tells, MIXED))
         if problem is not None:
             what = f"no time can be read in the first records of {name}: {field} {problem.message}"
-            empty = "where an empty cell of CSV is a missing value, add --null ''"
-            raise UsageError(what, hint=empty if is_empty else MIXED)
+            empty = "where an empty cell of CSV is a missing value, add ", Option("null", "")
+            raise UsageError(what, hint=Advice(empty if is_empty else MIXED))
 
     def expect_names(self, records: Sequence[Mapping[str, Any]], name: str) -> None:
         """Raise UsageError where none of the records, nor what functions make of them, has a field that is needed."""
@@ -288,18 +287,20 @@ class RecordMapping:
         option = f"--map {field}={text}"
         what = option if field in self._given else f"no --map for {field}"
         message = f"{what}: the first records of {name} have no field {path[0]}{' there' if inside else ''}"
-        have = f"{', '.join(one[:60] for one in names[:12])}{', …' if len(names) > 12 else ''}; {MIXED}"
+        have = f"{', '.join(one[:60] for one in names[:12])}{', …' if len(names) > 12 else ''}"
         if inside:
-            return UsageError(message, hint=f"the fields there are {have}")
+            return UsageError(message, hint=Advice(f"the fields there are {have}", MIXED))
         if alike := next((one for one in names if one.strip() == whole), None):
             shown = whole if alike == whole else f"{alike!r}, with white space"
-            return UsageError(f"{message}, but {shown}", hint=f"{shell_option(option, quoted(alike))}; {MIXED}")
-        known = f"a constant has quotes: --map {field}=\"'{whole if field in self._given else 'NAME'}'\""
+            meant = Option("map", f"{field}={quoted(alike)}")
+            return UsageError(f"{message}, but {shown}", hint=Advice((meant,), MIXED))
+        constant = Option("map", f"{field}='{whole if field in self._given else 'NAME'}'")
+        known: Clause = ("a constant has quotes: ", constant)
         if field == "payload":  # an object or array, so a constant would not do
-            known = "--map payload=@ takes the whole record"
+            known = (Option("map", "payload=@"), " takes the whole record")
         if path[0] in OF_PLACE:
             known = f"a function has parentheses: {USAGE[path[0]]}"
-        return UsageError(message, hint=f"{known}; the records have {have}")
+        return UsageError(message, hint=Advice(known, f"the records have {have}", MIXED))
 
 
 def _made(function: str, values: list[Any]) -> Iterator[Any]:

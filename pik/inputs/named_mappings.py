@@ -9,6 +9,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from pik.errors import Invalid, UsageError
+from pik.inputs.advice import Advice, Option
 from pik.inputs.shapes import first_object
 from pik.inputs.time_formats import TimeFormat
 from pik.model.jmes import Expression
@@ -65,7 +66,7 @@ def mapping_for(file: str, own: Iterable[NamedMapping]) -> NamedMapping | None:
         names = " and ".join(mapping.name for mapping in found)
         raise UsageError(
             f"the mappings {names} ({found[0].origin}) are both for {PurePosixPath(file).name}: their `files` match it",
-            hint=f"--mapping {found[0].name} names one",
+            hint=Advice((Option("mapping", found[0].name), " names one")),
         )
     return checked(found[0]) if found else None
 

@@ -15,12 +15,12 @@ from typing import BinaryIO
 
 from pik.errors import InputError, UsageError
 from pik.inputs import blocks as limits
+from pik.inputs.advice import MIXED, WHOLE, Advice
 from pik.inputs.blocks import UTF8_BOM, Block, Problem
 from pik.inputs.document_lists import lists_in
 from pik.inputs.held_records import HeldRecords
 from pik.inputs.json_text import JsonText, Malformed
 from pik.inputs.json_values import problem_of
-from pik.inputs.mapping import MIXED
 from pik.model.event import one_line
 from pik.model.layout import Layout
 from pik.model.record_path import EACH, RecordPath, path_text, read_path
@@ -64,9 +64,9 @@ def expect_lists(found: Iterator[Block], layout: Layout, name: str) -> None:
     if all(isinstance(first.problems.get(seq), NoList) for seq in seqs):
         problem = first.problems[first.first_seq]
         paths = _lists_in(problem.record)
-        lists = f"its lists: {' or '.join(paths)}; " if paths else ""
+        lists = [f"its lists: {' or '.join(paths)}"] if paths else []
         what = f"--records {layout.records} finds nothing in {name}: {problem.reason}"
-        raise UsageError(what, hint=lists + MIXED)
+        raise UsageError(what, hint=Advice(*lists, MIXED))
 
 
 _KINDS = {b"{": "an object", b"[": "a list", b'"': "a text", b"t": "true", b"f": "false", b"n": "null"}
@@ -113,7 +113,7 @@ class _Reader:
         is none."""
         if error.ended:
             message = f"{self._name} ends inside of the JSON document that begins on line {begin}"
-            raise InputError(message, hint="what precedes is read; a whole copy has the rest")
+            raise InputError(message, hint=Advice(*WHOLE))
         reason = f"the document is malformed: {error.reason} (line {self._text.line})"
         with self._text.kept(self._max_line) as kept:
             if not self._text.next_document(b"[" if self._path[0] is EACH else b"{"):

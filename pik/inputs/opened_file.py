@@ -7,7 +7,6 @@ import io
 import json
 import os
 import re
-import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -19,6 +18,7 @@ from typing import Any, BinaryIO, cast
 from pik.errors import InputError, UsageError
 from pik.inputs import blocks as json_lines
 from pik.inputs import csv_rows, dialect, json_values, kcat_lines, nested_records, parquet_rows, text_lines
+from pik.inputs.advice import MIXED, Advice, Option, Read, Recorded
 from pik.inputs.blocks import BLOCK, Block, NulRuns
 from pik.inputs.compression import WINDOW, beginning, codec_of, decompressed, uncompressed
 from pik.inputs.copies import kept
@@ -26,10 +26,10 @@ from pik.inputs.csv_rows import delimiter_of, names_of, table
 from pik.inputs.document_lists import DocumentList, lists_in, lists_of
 from pik.inputs.encoding import as_utf8, expect_utf8
 from pik.inputs.list_records import naming
-from pik.inputs.mapping import MIXED, RecordMapping
+from pik.inputs.mapping import RecordMapping
 from pik.inputs.named_mappings import recognized
 from pik.inputs.opened import SAMPLE_BLOCKS, OpenedInput, SampledRecord, sample_block
-from pik.inputs.shapes import Shape, cut_object, recognize, refuse_binary, typed_name
+from pik.inputs.shapes import Shape, cut_object, recognize, refuse_binary
 from pik.model.event import REQUIRED
 from pik.model.layout import JSON_LINES, PARQUET, READS, TABLES, WRITTEN_AS_JSON, InputFormat, Layout
 from pik.model.record_path import EACH, path_text
@@ -170,8 +170,8 @@ class OpenedFile(OpenedInput):
         records = [one for one in found if isinstance(one, dict)]
         if found and not records:
             what = f"the first records of {self.name} are {_KINDS[type(found[0])]}, not objects with names"
-            hint = naming(layout.records, found[0]) if isinstance(found[0], list) else READS
-            raise UsageError(what, hint=hint.replace("{file}", typed_name(self.name)))
+            hint = naming(layout.records, found[0]).of(self.name) if isinstance(found[0], list) else READS
+            raise UsageError(what, hint=hint)
         for record in records:
             if not record.keys().isdisjoint(REQUIRED):
                 return
@@ -179,7 +179,8 @@ class OpenedFile(OpenedInput):
         if names:
             what = f"the first records of {self.name} have no field of an event ({', '.join(REQUIRED)})"
             known = f"they have {', '.join(name[:60] for name in islice(names, 12))}{', …' if len(names) > 12 else ''}"
-            raise UsageError(what, hint=f"{known}: `pik ingest --guess FILE` proposes a mapping; {MIXED}")
+            proposes = f"{known}: `", Read(guess=True), "` proposes a mapping"
+            raise UsageError(what, hint=Advice(proposes, MIXED, name=self.name))
 
     def _first_records(self, layout: Layout) -> Iterator[Any]:
         """Yield the records in the input's head. Raises UsageError for a text of which no line is one."""
@@ -346,7 +347,7 @@ class OpenedFile(OpenedInput):
         if self._file is not None and _state(self._file) != self._state:
             raise InputError(
                 f"{self.name} changed while it was being read",
-                hint=hint or "what was read is kept; ingest the file again when nothing writes to it",
+                hint=hint or Advice((Recorded("what was read is kept"),), "run this again when nothing writes to it"),
             )
 
 
@@ -363,7 +364,7 @@ def _expect_some(first: Block, layout: Layout, name: str) -> None:
         seq, problem = next(iter(first.problems.items()))
         shown = problem.record[:60].decode(errors="replace")
         what = f"{layout}: the first {len(first.problems):,} lines of {name} are not read by it"
-        raise UsageError(f"{what}; line {seq:,}: {problem.reason}: {shown!r}", hint=MIXED)
+        raise UsageError(f"{what}; line {seq:,}: {problem.reason}: {shown!r}", hint=Advice(MIXED))
 
 
 def _expect_records_themselves(first: Mapping[str, Any] | None, mapping: RecordMapping, name: str) -> None:
@@ -375,7 +376,7 @@ def _expect_records_themselves(first: Mapping[str, Any] | None, mapping: RecordM
         with suppress(UsageError):
             mapping.expect_fields([found], name)
             what = f"the mapping fits objects in the first record of {name}, and not the record"
-            raise InputError(what, hint=f"--records {shlex.quote(path_text(path))} reads them; {MIXED}")
+            raise InputError(what, hint=Advice((Option("records", path_text(path)), " reads them"), MIXED))
 
 
 _KINDS = {list: "lists", str: "texts", int: "numbers", float: "numbers", bool: "true or false", NoneType: "null"}

@@ -6,14 +6,13 @@ Only what is certain is refused, before anything is kept. Invalid lines are read
 from __future__ import annotations
 
 import json
-import os
 import re
-import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import chain
 
-from pik.errors import InputError, command, number_of
+from pik.errors import InputError, number_of
+from pik.inputs.advice import Advice, Option, Read, piped, read_with
 from pik.inputs.csv_rows import WITH_LINE_FEEDS, delimiter_of, head_rows, table
 from pik.inputs.dialect import with_dialect
 from pik.inputs.divided_rows import ESCAPE
@@ -22,7 +21,6 @@ from pik.inputs.encoding import shown_encoding
 from pik.inputs.header import is_header
 from pik.inputs.list_records import rows, rows_in
 from pik.inputs.log_shapes import (
-    GUESS,
     commented,
     drawn_table,
     fields_line,
@@ -38,25 +36,22 @@ from pik.model.layout import AUTO, JSON_LINES, JSON_VALUES, NONE, READS, InputFo
 from pik.model.log_lines import PATTERNS
 from pik.model.record_path import path_text
 
+_AS_CSV, _UTF_16 = Advice("save its table as CSV"), Advice((Read((Option("encoding", "utf-16"),)),))
+
 _MAGIC = {
-    b"Obj\x01": ("an Avro file", "avro-tools tojson {file} | pik ingest -"),
-    b"ORC": ("an ORC file", "orc-contents {file} | pik ingest -"),
-    b"PK\x03\x04": ("a zip archive or a spreadsheet", "unzip -p {file} | pik ingest -"),
-    b"\x04\x22\x4d\x18": ("compressed with lz4", "lz4 -dc {file} | pik ingest -"),
-    b"7z\xbc\xaf\x27\x1c": ("a 7z archive", "7z x -so {file} | pik ingest -"),
-    b"SQLite format 3\0": ("a SQLite database", "sqlite3 -json {file} 'SELECT * FROM TABLE' | " + GUESS),
-    b"Rar!\x1a\x07": ("a RAR archive", "unrar p -inul {file} | pik ingest -"),
-    b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1": ("an old Excel workbook or another office document", "save its table as CSV"),
-    b"ARROW1": ("an Arrow file", "duckdb, or Python with pyarrow, writes it as JSON lines"),
-    b"\xff\xfe": ("UTF-16", "--encoding utf-16 reads it"),
-    b"\xfe\xff": ("UTF-16", "--encoding utf-16 reads it"),
+    b"Obj\x01": ("an Avro file", piped("avro-tools tojson {file}")),
+    b"ORC": ("an ORC file", piped("orc-contents {file}")),
+    b"PK\x03\x04": ("a zip archive or a spreadsheet", piped("unzip -p {file}")),
+    b"\x04\x22\x4d\x18": ("compressed with lz4", piped("lz4 -dc {file}")),
+    b"7z\xbc\xaf\x27\x1c": ("a 7z archive", piped("7z x -so {file}")),
+    b"SQLite format 3\0": ("a SQLite database", piped("sqlite3 -csv -header {file} 'SELECT * FROM TABLE'", guess=True)),
+    b"Rar!\x1a\x07": ("a RAR archive", piped("unrar p -inul {file}")),
+    b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1": ("an old Excel workbook or another office document", _AS_CSV),
+    b"ARROW1": ("an Arrow file", Advice("duckdb, or Python with pyarrow, writes it as JSON lines")),
+    b"\xff\xfe": ("UTF-16", _UTF_16),
+    b"\xfe\xff": ("UTF-16", _UTF_16),
 }  # fmt: skip
 _MAGICS = tuple(_MAGIC)
-
-_UNPACKED = {"gz": "gzip -dc", "zst": "zstd -dc", "bz2": "bzip2 -dc", "xz": "xz -dc"}
-"""What unpacks a file, by the end of its name."""
-
-_READ_BY_PIK = re.compile(r"pik ingest( --guess)? \{file\}")
 
 _PREAMBLE = 10
 """Lines before a table that are looked past, at most."""
@@ -70,31 +65,16 @@ _BEFORE = _SEP, "#", '"'
 _raw_decode = json.JSONDecoder().raw_decode
 
 
-def typed_name(name: str) -> str:
-    """Return the name of a file as it is typed in a shell; FILE for another input, such as a file in an archive."""
-    return shlex.quote(name) if re.fullmatch(r"[\w./ +=:@%,-]+", name) and os.path.isfile(name) else "FILE"
-
-
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What an input looks like, and what to type, with {file} for its name quoted for a shell."""
+    """What an input looks like, and what reads it."""
 
     what: str
-    hint: str
+    hint: Advice
 
-    def error(self, name: str, otherwise: str = "") -> InputError:
-        """Return the error for the input of that name. For one that is not to be ingested, the hint is the command that
-        converts it, or `otherwise`."""
-        typed = typed_name(name)
-        unpacked = _UNPACKED.get(name.rpartition(".")[2].lower())
-        if unpacked and not _READ_BY_PIK.search(self.hint):  # another program reads it first
-            typed = f"<({unpacked} {typed})"
-        hint = self.hint.replace("{file}", typed)
-        if otherwise:
-            before, ingested, _ = hint.partition(" | pik ")
-            is_of_ingest = any(option in hint for option in ("pik ingest", "--map", "--encoding"))
-            hint = before if ingested else otherwise if is_of_ingest else hint
-        return InputError(f"{name} cannot be read: it looks like {self.what}", hint=hint)
+    def error(self, name: str) -> InputError:
+        """Return the error for the input of that name."""
+        return InputError(f"{name} cannot be read: it looks like {self.what}", hint=self.hint.of(name))
 
 
 def refuse_binary(head: bytes, name: str) -> None:
@@ -107,9 +87,9 @@ def refuse_binary(head: bytes, name: str) -> None:
         return
     if (encoding := shown_encoding(head)) is not None:
         what = f"{encoding.upper()} without a byte order mark"
-        raise Shape(what, f"--encoding {encoding} reads it").error(name)
+        raise Shape(what, Advice((Read((Option("encoding", encoding),)),))).error(name)
     if head[257:262] == b"ustar":
-        raise Shape("a tar archive", "tar -xOf {file} | pik ingest -").error(name)
+        raise Shape("a tar archive", piped("tar -xOf {file}")).error(name)
     text = head.replace(b"\0", b"")
     if len(text) < len(head) and (re.search(rb"[\x01-\x08\x0e-\x1a\x1c-\x1f\x7f]", text) or not _is_utf8(text)):
         raise InputError(f"{name} is a binary file, not JSON lines", hint=READS)
@@ -147,7 +127,7 @@ def recognize(head: bytes, name: str, *, whole: bool, mapped: bool) -> Layout | 
     if (comments := commented(filled)) is not None:
         return Shape(*comments)
     if len(filled) > 1 and all(map(_before_comma, filled[:-1])):
-        return Shape("JSON lines with a comma after each", "sed 's/,[[:space:]]*$//' {file} | pik ingest -")
+        return Shape("JSON lines with a comma after each", piped("sed 's/,[[:space:]]*$//' {file}"))
     objects = (record for line in filled if (record := _object(line)) is not None)
     first = next(objects, None)
     if first is not None and _is_action(first) and (first := next(objects, None)) is not None and not _is_action(first):
@@ -177,8 +157,8 @@ def _object(line: str) -> dict[str, object] | None:
 
 
 _ACTIONS = ["index", "create", "update", "delete"]
-_DOCUMENTS = (
-    f"its documents without the actions: jq -c 'select(keys - {json.dumps(_ACTIONS)} != [])' {{file}} | {GUESS}"
+_DOCUMENTS = piped(
+    f"jq -c 'select(keys - {json.dumps(_ACTIONS)} != [])' {{file}}", "its documents without the actions: ", guess=True
 )
 
 
@@ -190,9 +170,10 @@ def _is_action(found: dict[str, object]) -> bool:
 
 def _markup(start: str) -> Shape | None:
     if re.match(r"<(!doctype html|html)\b", start, re.IGNORECASE):
-        return Shape("an HTML page", "perhaps an error page in place of the data: head {file}")
+        return Shape("an HTML page", Advice("perhaps an error page in place of the data: head {file}"))
     if re.match(r"<(\?xml|!DOCTYPE|!--|[A-Za-z_][\w:.-]*[\s/>])", start):
-        return Shape("XML", "turn its elements into JSON lines: xq -c '.ROOT.ELEMENT[]' {file} | " + GUESS)
+        elements = piped("xq -c '.ROOT.ELEMENT[]' {file}", "turn its elements into JSON lines: ", guess=True)
+        return Shape("XML", elements)
     return None
 
 
@@ -206,7 +187,7 @@ def _wrapped(
     return None if not whole or len(filled) > 1 else _around(first, "one object around the records")
 
 
-def _of_kcat(sent: dict[str, object]) -> str:
+def _of_kcat(sent: dict[str, object]) -> Advice:
     """Return the command that maps what kcat -J prints: the fields of an event in its payload, and in the place of
     those that are not there what Kafka knows."""
     known = {"source": "topic", "event_type": "topic", "entity_id": "key", "event_time": "ts"}
@@ -216,7 +197,7 @@ def _of_kcat(sent: dict[str, object]) -> str:
         value = "parse_json(payload)" if field == "payload" and field not in sent else value
         words += ["--map", f"{field}={value}"] if value else []
     words += [] if "event_time" in sent else ["--time-format", "event_time=epoch_ms"]
-    return command("ingest", *words) + " {file}"
+    return Advice((read_with(*words),))
 
 
 def _around(found: dict[str, object], what: str) -> Shape | None:
@@ -227,10 +208,11 @@ def _around(found: dict[str, object], what: str) -> Shape | None:
     lists = list(lists_in(found))
     if len(lists) > 1:
         paths = ", ".join(map(path_text, lists[:_LISTS]))
-        return Shape(what, f"it has {number_of(len(lists), 'list')}, {paths}: pik ingest --guess {{file}} proposes one")
+        known = f"it has {number_of(len(lists), 'list')}, {paths}: `"
+        return Shape(what, Advice((known, Read(guess=True), "` proposes one")))
     if not lists:
         return None
-    return Shape(what, command("ingest", "FILE", "--records", path_text(lists[0])).replace("FILE", "{file}", 1))
+    return Shape(what, Advice((Read((Option("records", path_text(lists[0])),)),)))
 
 
 _LISTS = 5
@@ -303,11 +285,11 @@ def _prefixed(filled: list[str]) -> Layout | Shape | None:
     return Shape("a key or a time and then JSON on each line", _of_prefixed(filled))
 
 
-def _of_prefixed(filled: list[str]) -> str:
+def _of_prefixed(filled: list[str]) -> Advice:
     """Return the command that reads what is before the JSON too, unless the JSON has all that an event needs."""
     first, before = _object(filled[0][filled[0].find("{") :]) or {}, ""
     if first.keys() >= set(REQUIRED):
-        return "sed 's/^[^{]*//' {file} | pik ingest -"
+        return piped("sed 's/^[^{]*//' {file}")
     has_time = all(_TIMED.match(line) for line in filled)
     if has_time:
         before = r"(?P<time>\d{4}-\d\d-\d\d[T ]\S+)\s+"
@@ -315,18 +297,18 @@ def _of_prefixed(filled: list[str]) -> str:
     known = {"event_time": "time" if has_time else "COLUMN", "payload": "parse_json(value)"}
     for field in REQUIRED:
         words += ["--map", f"{field}={f'parse_json(value).{field}' if field in first else known.get(field, 'COLUMN')}"]
-    return command("ingest", *words) + " {file}"
+    return Advice((read_with(*words),))
 
 
 _TIMED = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\S+\s")
 
 
 _CONSUMED = re.compile(r"(CreateTime|LogAppendTime):-?\d+\t")
-_OF_CONSUMER = command(
-    *("ingest", "--pattern", r"\w+:(?P<ts>-?\d+)\t(?:(?P<key>[^\t{]*)\t)?(?P<value>.*)", "--map", "source='kafka'"),
+_OF_CONSUMER = Advice((read_with(
+    *("--pattern", r"\w+:(?P<ts>-?\d+)\t(?:(?P<key>[^\t{]*)\t)?(?P<value>.*)", "--map", "source='kafka'"),
     *("--map", "event_type='TYPE'", "--map", "entity_id=key", "--map", "event_time=ts", "--time-format", "epoch_ms"),
     *("--map", "payload=parse_json(value)"),
-)+ " {file}"  # fmt: skip
+),))  # fmt: skip
 _NO_VALUE = frozenset(("", "null", "NULL"))
 """What stands for the value of a tombstone."""
 
@@ -337,9 +319,8 @@ def _table(text: str, name: str, whole: bool) -> Layout | Shape | None:
     if delimiter is not None and any(any(row[1:]) for row in rows):  # others are statements, of SQL or of C
         first, *others = rows
         if "\n" not in text and "\r" in text.rstrip():
-            return Shape(
-                f"{_format(delimiter)} whose lines end in a carriage return alone", f"{WITH_LINE_FEEDS} | {GUESS}"
-            )
+            what = f"{_format(delimiter)} whose lines end in a carriage return alone"
+            return Shape(what, piped(WITH_LINE_FEEDS, guess=True))
         if is_header(first, others):
             return table(delimiter)
         if len(others) > 1:
@@ -358,9 +339,8 @@ def _after_lines(text: str, whole: bool) -> Shape | None:
         first, *others = head_rows(text, delimiter, whole=whole) if delimiter is not None else [[]]
         if delimiter is not None and is_header(first, others):
             what = f"{_format(delimiter)} after {number_of(number, 'other line')}"
-            given = [word for option, text in table(delimiter).given.items() for word in (f"--{option}", text)]
-            rest = f"tail -n +{number + 1} {{file}} | " + command("ingest", "--guess", "-", *given)
-            return Shape(what, f"cut off what is not of the table: {rest}")
+            rest = Read(_options(table(delimiter)), f"tail -n +{number + 1} {{file}}", guess=True)
+            return Shape(what, Advice(("cut off what is not of the table: ", rest)))
     return None
 
 
@@ -385,10 +365,12 @@ _UNQUOTED, _ENCLOSED = Layout(quote=NONE, escape=ESCAPE), Layout(escape=ESCAPE)
 
 def _without_header(delimiter: str, cells: int, text: str, whole: bool) -> Shape:
     layout = replace(table(delimiter), columns=tuple(f"c{number}" for number in range(1, cells + 1)))
-    shown = with_dialect(layout, text.encode(), whole)
-    given = [word for option, text in shown.given.items() for word in (f"--{option}", text)]
-    guess = command("ingest", "--guess", "FILE", *given).replace("FILE", "{file}", 1)
-    return Shape(f"{_format(delimiter)} without a header", f"name its columns: {guess}")
+    named = Read(_options(with_dialect(layout, text.encode(), whole)), guess=True)
+    return Shape(f"{_format(delimiter)} without a header", Advice(("name its columns: ", named)))
+
+
+def _options(layout: Layout) -> tuple[Option, ...]:
+    return tuple(Option(name, text) for name, text in layout.given.items())
 
 
 def _usual(filled: list[str]) -> Layout | None:

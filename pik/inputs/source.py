@@ -14,15 +14,13 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from pik.errors import InputError, PikError
+from pik.inputs.advice import STANDARD_INPUT, Advice, Read
 from pik.inputs.blocks import BLOCK
 from pik.inputs.compression import WINDOW
 from pik.inputs.copies import Opener
 from pik.inputs.opened import OpenedInput
 from pik.inputs.opened_file import BEGINNING, OpenedFile
 from pik.ports.remote import Foreign, ForeignFile
-
-STANDARD_INPUT = "standard input"
-"""What standard input is called."""
 
 
 class Input(Protocol):
@@ -191,7 +189,7 @@ def _filled(stream: BinaryIO) -> io.BufferedReader:
 
 
 def _standard_input() -> Source:
-    hint = "give a file, or send it through a pipe: … | pik ingest -"
+    hint = Advice(("give a file, or send it through a pipe: ", Read(convert="…")))
     if sys.stdin is None:
         raise InputError("standard input is closed", hint=hint)
     with suppress(OSError, ValueError):  # standard input may not be a file at all

@@ -11,8 +11,8 @@ from functools import partial
 from typing import Any, BinaryIO, NamedTuple, cast
 
 from pik.errors import InputError
+from pik.inputs.advice import WHOLE, Advice, Read
 from pik.inputs.copies import Readable
-from pik.inputs.shapes import typed_name
 
 _DIRECTORY = 64 << 20
 """Most bytes of the directory of an archive, which is held in memory: about half a million files."""
@@ -70,7 +70,7 @@ def _expect_directory(file: BinaryIO, name: str) -> None:
     if length > _DIRECTORY:
         raise InputError(
             f"{name} has too many files: its directory takes {length:,} bytes",
-            hint=f"unzip -d FOLDER {typed_name(name)}, then pik ingest FOLDER",
+            hint=Advice(("unzip -d FOLDER {stored}, then ", Read(file="FOLDER")), name=name),
         )
 
 
@@ -80,12 +80,12 @@ class _File:
     def __init__(self, archive: zipfile.ZipFile, entry: zipfile.ZipInfo, name: str) -> None:
         self._name = f"{name}:{entry.filename}"
         if entry.flag_bits & _ENCRYPTED:
-            hint = f"unzip -d FOLDER {typed_name(name)} asks for its password, then pik ingest FOLDER"
+            hint = Advice(("unzip -d FOLDER {stored} asks for its password, then ", Read(file="FOLDER")), name=name)
             raise InputError(f"{self._name} is encrypted", hint=hint)
         try:
             self._file = archive.open(entry)
         except (*_DAMAGED, RuntimeError) as error:  # NotImplementedError: compressed in a way that Python cannot read
-            raise InputError(f"{self._name} cannot be read: {error}", hint=f"7z x {typed_name(name)}") from None
+            raise InputError(f"{self._name} cannot be read: {error}", hint=Advice("7z x {stored}", name=name)) from None
 
     def read(self, size: int) -> bytes:
         try:
@@ -93,5 +93,5 @@ class _File:
         except _DAMAGED as error:
             raise InputError(
                 f"{self._name} cannot be decompressed to its end: {error}",
-                hint="an ingest records what is before that; get a whole copy of the archive, and ingest it",
+                hint=Advice(*WHOLE),
             ) from None

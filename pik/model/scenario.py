@@ -78,7 +78,7 @@ class Criteria:
             "received-from": self.received.from_text,
             "received-to": self.received.to_text,
         }
-        typed = _typed((name, text) for name, text in pairs.items() if text is not None)
+        typed = typed_pairs((name, text) for name, text in pairs.items() if text is not None)
         return ",".join(typed + ([f"where={self.where}"] if self.where is not None else []))
 
 
@@ -121,7 +121,7 @@ class WithoutSuspects:
 
     def __str__(self) -> str:
         within = [] if self.within == RETRIED_WITHIN else [("within", format_duration(self.within))]
-        rule = _typed([*within, *(("same", path) for path in self.same)])
+        rule = typed_pairs([*within, *(("same", path) for path in self.same)])
         return ",".join([WITHOUT_SUSPECTS, *rule, *([str(self.criteria)] if self.criteria != Criteria() else [])])
 
 
@@ -156,7 +156,7 @@ class With:
     max_window: int | None = None
 
     def __str__(self) -> str:
-        return ",".join(_typed([("with", f"@{self.path}"), *self.options]))
+        return ",".join(typed_pairs([("with", f"@{self.path}"), *self.options]))
 
     @property
     def options(self) -> list[tuple[str, str]]:
@@ -411,7 +411,7 @@ def _pairs(text: str, keys: Sequence[str], what: str, hint: str) -> list[tuple[s
     return pairs
 
 
-def _typed(pairs: Iterable[tuple[str, str]]) -> list[str]:
+def typed_pairs(pairs: Iterable[tuple[str, str]]) -> list[str]:
     """Return pairs as they are typed."""
     return [f"{key}={_quoted(value)}" for key, value in pairs]
 

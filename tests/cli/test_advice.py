@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import gzip
 import json
 import re
 import shlex
@@ -13,9 +14,16 @@ from typing import Any
 import pytest
 
 import pik as package
+from pik.cli import rereading
 from pik.cli.app import COMMANDS
-from pik.cli.context import with_store
-from pik.errors import command
+from pik.cli.context import Context, with_store
+from pik.errors import PikError, command
+from pik.inputs.advice import Advice, CommandLine
+from pik.inputs.mapping import RecordMapping
+from pik.inputs.source import file_source
+from pik.model.layout import AUTO
+from pik.model.scenario import With, read_assumption
+from pik.usecases.metrics.assumed_events import AssumedFile
 from tests.support.cli.pasting import command_of, expect_line, parses
 
 STORE = "dir with space"
@@ -222,6 +230,124 @@ def test_quoted_words_are_data_and_a_store_that_is_named_stays() -> None:
     assert with_store(named, "x/.pik", names) == named
     assert with_store("`pik runs show --help` shows how", "s", names) == "`pik runs show --help` shows how"
     assert command("show", "it's", "a'$b") == """pik show "it's" 'a'"'"'$b'"""
+
+
+UNREADABLE = {
+    "a.avro": b"Obj\x01\x04\x16",
+    "a.db": b"SQLite format 3\0",
+    "a.xls": b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1",
+    "utf-16.csv": "a,b\n1,2\n".encode("utf-16"),
+    "cp1252.jsonl": b'{"a": "caf\xe9"}\n',
+    "rest.jsonl.gz": gzip.compress(b'{"a": 1}\n') + b"rest",
+    "cut.jsonl.gz": gzip.compress(b'{"a": 1}\n')[:-4],
+    "cut.json": b'[{"source": "s"}, {',
+    "two.json": b'[{"source": "s"}][{"source": "s"}]',
+    "commas.json": b'{"a": 1},\n{"a": 2},\n',
+    "around.json": b'{"data": [{"id": 1, "n": 2}]}',
+    "lists.jsonl": b"[1, 2]\n[3, 4]\n",
+    "others.jsonl": b'{"user": 1}\n',
+    "bulk.jsonl": b'{"index": {"_id": 1}}\n{"user": 1}\n' * 2,
+    "kcat.jsonl": b'{"topic": "t", "partition": 0, "offset": 0, "key": "k", "payload": "{}"}\n' * 2,
+    "comment.json": b'// it\n{"a": 1}\n',
+    "python.txt": b"{'a': 1}\n{'a': 2}\n",
+    "prefix.log": b'2026-01-01T00:00:00Z {"user": "a"}\n' * 2,
+    "words.log": b'INFO app {"source": "s", "event_type": "t", "entity_id": "e", "event_time": "x", "payload": {}}\n',
+    "app.log": b"2026-01-01T00:00:00Z began\n2026-01-01T00:00:01Z ended\n",
+    "old.log": b"Jan  1 00:00:00 host began\nJan  1 00:00:01 host ended\n",
+    "lines.txt": b"one line\nand another\n",
+    "logfmt.log": b"t=1 level=info\nt=2 level=info\n",
+    "gron.txt": b"json = {};\njson.a = 1;\n",
+    "influx.txt": b"cpu,host=a v=1 1700000000000000000\ncpu,host=a v=2 1700000000000000001\n",
+    "w3c.log": b"#Fields: date time c-ip\n2026-01-01 00:00:00 ::1\n",
+    "drawn.txt": b"+----+----+\n| a  | b  |\n+----+----+\n",
+    "rows.sql": b"INSERT INTO t VALUES (1);\n" * 2,
+    "a.yaml": b"- a: 1\n  b: 2\n- a: 3\n  b: 4\n",
+    "a.xml": b"<?xml version='1.0'?><a/>",
+    "a.html": b"<!doctype html><p>no</p>",
+    "bare.csv": b"1,2026-01-01,3\n2,2026-01-02,4\n3,2026-01-03,5\n",
+    "mac.csv": b"a,b\r1,2\r3,4\r",
+    "sep.csv": b"sep=;\nid;at\n1;2026-01-01\n2;2026-01-02\n",
+    "twice.csv": b"a;b;b\n1;2;3\n2;3;4\n",
+    "escapes.csv": b"a\tb\n1\tx\\\ty\n2\t\\N\n",
+}
+"""A file for each hint of a reader."""
+
+READING = {
+    "ingest": ("ingest", "FILE", "--again"),
+    "dry run": ("ingest", "--dry-run", "FILE", "--encoding", "utf-8"),
+    "guess": ("ingest", "--guess", "FILE", "--max-line", "2000"),
+    "mapped": ("ingest", "FILE", "--map", "source='it'", "--map", "payload=@"),
+    "log": ("diff", "events", "FILE", "--entity", "an entity", "--timezone", "UTC"),
+    "try": ("mappings", "try", "stripe-event", "FILE", "--sample", "2"),
+    "figures": ("diff", "aggregates", "--against", "FILE", "--metric", "event_count"),
+    "import": ("aggregates", "import", "FILE", "--metric", "event_count", "--dry-run"),
+}
+
+
+@pytest.fixture(scope="module")
+def advices(tmp_path_factory: pytest.TempPathFactory) -> list[Advice]:
+    """The hints of the readers, of real files."""
+    found = []
+    for name, content in UNREADABLE.items():
+        path = tmp_path_factory.getbasetemp() / name
+        path.write_bytes(content)
+        with pytest.raises(PikError) as error:
+            _read_events(path)
+        assert isinstance(error.value.hint, Advice), name
+        found.append(error.value.hint)
+    return found
+
+
+def _read_events(path: Path) -> None:
+    with file_source(str(path)).open() as opened:
+        layout = opened.recognize(AUTO, mapped=False)
+        list(opened.blocks(layout, 1 << 20))
+        opened.expect_events(layout)
+        opened.expect_fields(layout, RecordMapping({}))
+
+
+def expect_not_to_record(text: str, given: tuple[str, ...]) -> None:
+    """Each command in a hint is the one that was given, with its options, or proposes a mapping and stores nothing."""
+    expect_hint(text)
+    for found in re.findall(r"\bpik [^`]*", text):
+        words = shlex.split(found)
+        if words[1:3] != ["ingest", "--guess"]:
+            assert {*given} - {*words} <= {"FILE", "--encoding", "utf-8"}, text  # what another program prints is UTF-8
+
+
+@pytest.mark.parametrize("kind", READING)
+def test_what_readers_advise_is_the_command_that_was_given(
+    kind: str, pik: Any, tmp_path: Path, advices: list[Advice], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With its options, and none that it does not have."""
+    pik("init")
+    readers: list[CommandLine] = []
+    reading_command = rereading.reading_command
+
+    def kept(cli: Context) -> CommandLine:
+        readers.append(reading_command(cli))
+        return readers[-1]
+
+    monkeypatch.setattr(rereading, "reading_command", kept)
+    (tmp_path / "a.json").write_bytes(b"[")
+    assert pik(*("a.json" if word == "FILE" else word for word in READING[kind])).code
+    for advice in advices:
+        text = advice.by(readers[0])
+        expect_not_to_record(text, READING[kind])
+        assert "--on-invalid" not in text or READING[kind][0] == "ingest", text
+        assert READING[kind][0] == "ingest" or "an ingest" not in text
+
+
+def test_what_readers_advise_of_an_assumed_file_is_an_assumption(advices: list[Advice]) -> None:
+    for given in ("with=@a.csv", "with=@a.csv,encoding=utf-8,map=source='it'"):
+        assumed = read_assumption(given, lambda path: (path,))
+        assert isinstance(assumed, With)
+        for advice in advices:
+            text = advice.by(AssumedFile(assumed)).replace("ZONE", "UTC")
+            expect_not_to_record(text, ("none",))
+            before, _, rest = text.partition("--assume ")
+            assert not rest or isinstance(read_assumption(shlex.split(rest)[0], lambda path: (path,)), With), text
+            assert not re.search("--(on-invalid|map|encoding|columns|records)", "" if "--guess" in text else before)
 
 
 def hints(path: Path) -> Iterator[str]:

@@ -120,6 +120,7 @@ def test_records_without_any_field_of_an_event_are_refused_before_anything_is_re
     first has such a field."""
     (tmp_path / "foreign").write_text(begin + ("," if begin else "\n").join([FOREIGN.strip()] * 150) + end)
     given = ["foreign", *(["--records", "Records[]"] if "R" in begin else [])]
+    typed = "--records 'Records[]' foreign" if "R" in begin else "foreign"
     for command in ("ingest", "ingest --dry-run", "ingest --one-batch", "diff events"):
         assert not (tmp_path / ".pik").exists(), "nothing is recorded"
         if command == "diff events":
@@ -131,10 +132,8 @@ def test_records_without_any_field_of_an_event_are_refused_before_anything_is_re
                 "error: the first records of foreign have no field of an event"
                 " (source, event_type, entity_id, event_time, payload)"
             ),
-            (
-                "hint: they have user: `pik ingest --guess FILE` proposes a mapping;"
-                " if valid records follow, add --on-invalid reject"
-            ),
+            f"hint: they have user: `pik ingest --guess {typed}` proposes a mapping"
+            + ("" if command == "diff events" else "; if valid records follow, add --on-invalid reject"),
         ]
     kept = pik("ingest", *given, "--on-invalid", "reject", "--format", "json")
     assert (kept.code, kept.json()["rejected"]) == (3, 150)

@@ -205,16 +205,3 @@ def test_values_that_cannot_be_computed_make_the_answer_partial(shop: Pik, tmp_p
     shop("metrics", "apply", "wrong.toml")
     result = shop("diff", "events", "log.jsonl")
     assert (result.code, "1 value cannot be computed; why: pik diff aggregates" in result.err) == (3, True)
-
-
-def test_no_hint_about_the_log_records_it(shop: Callable[..., Any]) -> None:
-    Path("sep.csv").write_text("sep=;\nid;at\n1;2026-01-01\n2;2026-01-02\n")
-    Path("timed.log").write_text('2026-01-01T00:00:00Z {"user": "a"}\n')
-    for name, hint in (("sep.csv", "tail -n +2 sep.csv"), ("timed.log", "--pattern")):
-        compared = json.loads(shop("diff", "events", name, "--format", "json").err)["hint"]
-        assumed = json.loads(shop("diff", "aggregates", "--assume", f"with=@{name}", "--format", "json").err)["hint"]
-        assert hint in compared
-        assert hint in assumed
-        assert "pik diff events" in compared or "pik ingest --guess" in compared
-        assert "ingest" not in compared.replace("ingest --guess", "")
-        assert "ingest" not in assumed.replace("ingest --guess", "") or assumed.endswith(" --dry-run")

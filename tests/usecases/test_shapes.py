@@ -132,7 +132,7 @@ def test_a_row_unlike_those_below_has_names_and_one_like_them_has_none(tables: s
         (
             json.dumps({"Records": EVENTS, "users": EVENTS[:2]}),
             "one object around the records",
-            "it has 2 lists, Records[], users[]: pik ingest --guess {name} proposes one",
+            "it has 2 lists, Records[], users[]: `pik ingest --guess {name}` proposes one",
         ),
         (
             json.dumps({"meta": [{"name": "a"}, {"name": "b"}], "data": [[1, 2]]}, indent=1),
@@ -151,7 +151,7 @@ def test_a_row_unlike_those_below_has_names_and_one_like_them_has_none(tables: s
         (
             '2026-03-02T10:00:00.5Z {"user": "a"}\n2026-03-02T10:00:01Z {"user": "b"}\n',
             "a key or a time and then JSON",
-            """--map event_time=time --map 'payload=parse_json(value)' """,
+            """--map event_time=time --map 'payload=parse_json(value)'""",
         ),
         (
             'k-1 {"entity_id": "a"}\nk-2 {"entity_id": "b"}\n',
@@ -176,7 +176,7 @@ def test_a_row_unlike_those_below_has_names_and_one_like_them_has_none(tables: s
                 for n, event in enumerate(EVENTS)
             ),
             "kcat -J",
-            "--map 'payload=parse_json(payload).payload' ",
+            "--map 'payload=parse_json(payload).payload'",
         ),
         ("".join(f"2026-03-02 10:00:0{n} INFO step {n}\n" for n in range(3)), "a text log", "--pattern"),
         ("".join(f"Mar  2 10:00:0{n} host sshd[{n}]: ok\n" for n in range(3)), "a text log", "['YEAR', time]"),
@@ -319,7 +319,7 @@ def test_binary_files_are_recognised_by_their_first_bytes(tmp_path: Path) -> Non
         (tmp_path / "a.txt").write_text(LINES, encoding=encoding)
         with pytest.raises(InputError, match=f"it looks like {encoding.upper()}") as error:
             examine(file_source(str(tmp_path / "a.txt")), None)
-        assert error.value.hint == f"--encoding {encoding} reads it"
+        assert error.value.hint == f"pik ingest {tmp_path / 'a.txt'} --encoding {encoding}"
     for number, data in enumerate([b"\x7fELF\x02\x01\0\0", b"\0\x01\x02", b"\xff\0\xfe\x80" * 50]):
         (tmp_path / str(number)).write_bytes(data)
         with pytest.raises(InputError, match="is a binary file, not JSON lines"):

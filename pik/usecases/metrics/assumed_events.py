@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import zstandard
 
 from pik.errors import InputError, NothingSelected, UsageError, command
+from pik.inputs.advice import OF_FIELDS, Advice, CommandLine, Option, Read, converted
 from pik.inputs.archives import with_members
 from pik.inputs.compression import WINDOW
 from pik.inputs.folders import SkippedFiles, folder_sources
 from pik.inputs.source import Input, file_source
 from pik.model.delivery import Delivery, read_delivery
-from pik.model.scenario import ASSUMED_BATCH, With
+from pik.model.scenario import ASSUMED_BATCH, With, typed_pairs
 from pik.rawlog.objects import unpacked
 from pik.rawlog.segment_writer import Reading
 from pik.runtime import SILENT
@@ -95,11 +97,7 @@ def _deliveries(assumed: With) -> Iterator[tuple[Delivery, bytes]]:
         except UsageError as error:
             raise refused(assumed, error.message, error.hint) from None
         except InputError as error:
-            converts, records, _ = error.hint.partition(" | pik ingest")
-            if records:  # the file that it writes can be named
-                error.hint = converts
-            elif "pik ingest" in error.hint and "--guess" not in error.hint:
-                error.hint += " --dry-run"
+            error.hint = _worded(assumed, error.hint)
             raise
     if not read:
         raise NothingSelected(f"{assumed}: the file has no event")
@@ -126,7 +124,44 @@ def _in_order(block: LogBlock) -> Iterator[tuple[Delivery, bytes]]:
 
 def refused(assumed: With, message: str, hint: str) -> UsageError:
     """Return the error for an assumption whose file cannot be read as it says."""
-    return UsageError(f"--assume {assumed}: {message}", hint=hint or _ingest(assumed))
+    return UsageError(f"--assume {assumed}: {message}", hint=_worded(assumed, hint) or _ingest(assumed))
+
+
+def _worded(assumed: With, hint: str) -> str:
+    """Return the hint of a reader in the words of the assumption."""
+    return hint.by(AssumedFile(assumed)) if isinstance(hint, Advice) else hint
+
+
+@dataclass(frozen=True, slots=True)
+class AssumedFile:
+    """The assumption, as hints of what reads its file name it. It cannot read what another program prints."""
+
+    assumed: With
+    records: bool = False
+
+    @property
+    def encoding(self) -> str | None:
+        """The encoding of the text that is given."""
+        return self.assumed.layout.encoding
+
+    def option(self, option: Option) -> str | None:
+        """Return the option as it is typed here; None if it is not one of those of the assumption."""
+        if option.name == "on-invalid":
+            return None
+        return typed_pairs([(option.name, option.value or "")])[0]
+
+    def read(self, read: Read, file: str) -> str | None:
+        """Return the assumption, or the command that proposes a mapping of the file."""
+        [path] = shlex.split(file)
+        given = [Option(*pair) for pair in self.assumed.options if pair[0] != "encoding" or not read.convert]
+        if read.guess and not read.convert and not any(one.name in ("map", "mapping") for one in given):
+            return CommandLine(reading=tuple(self.assumed.options)).read(read, file)
+        added = {one.name for one in read.options if one.name not in OF_FIELDS}
+        chosen = [one for one in given if one.name not in added] + list(read.options)
+        named = [("with", f"@{'NEW' if read.convert else path}"), *((one.name, one.value or "") for one in chosen)]
+        text = ",".join(typed_pairs(named))
+        before = f"{converted(read.convert, file, self.encoding)} > NEW, then " if read.convert else ""
+        return f"{before}--assume {shlex.quote(text)}"
 
 
 def _ingest(assumed: With) -> str:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from msgspec import structs
 
 from pik.errors import StoreError, UsageError, command
-from pik.inputs.source import STANDARD_INPUT
+from pik.inputs.advice import STANDARD_INPUT
 from pik.model.ids import new_id
 from pik.model.instant import Window
 from pik.model.metric import Computed, ImportedFile, Metric, Run, RunRequest, RunState, Task, TaskState

@@ -159,7 +159,7 @@ def _ingest(cli: Context, inputs: Sequence[Input], chosen: IngestOptions, reject
 
     store = _store(cli, inputs, chosen)
     interrupted = _interrupted(store, inputs)
-    refusals = Refusals(stop=chosen.reading.stop)
+    refusals = Refusals(cli.advice, stop=chosen.reading.stop)
     done = _record(cli, store, inputs, replace(chosen, actor=cli.actor(store)), refusals)
     for one in done:
         if one.outcome == Outcome.NEW and one.source in interrupted:
@@ -205,7 +205,7 @@ def _check(
     from pik.usecases.ingest.dry_run import DryRun
 
     run = DryRun(None if via else _existing_store(cli), chosen, sample)
-    refusals, whole = Refusals(stop=chosen.reading.stop), 0
+    refusals, whole = Refusals(cli.advice, stop=chosen.reading.stop), 0
     with _rejects_file(rejects) as write:
         for source in with_members(inputs, cli.note, refusals.add):
             with refusals.of(source.name):
@@ -234,18 +234,18 @@ def _store(cli: Context, inputs: Sequence[Input], chosen: IngestOptions) -> Stor
     except NotFound:
         if cli.settings.default_store is None:
             raise
-    _expect_readable(inputs, chosen)
+    _expect_readable(cli, inputs, chosen)
     store = cli.open_store(cli.settings.default_store, create=True)
     cli.note(f"created a store at {store.url}")
     return store
 
 
-def _expect_readable(inputs: Sequence[Input], chosen: IngestOptions) -> None:
+def _expect_readable(cli: Context, inputs: Sequence[Input], chosen: IngestOptions) -> None:
     """Raise InputError or UsageError where the beginning of no input can be read. Streams are left alone."""
     from pik.inputs.archives import with_members
     from pik.usecases.ingest.batch_ingest import probe
 
-    refusals = Refusals(stop=chosen.reading.stop)
+    refusals = Refusals(cli.advice, stop=chosen.reading.stop)
     if any(one.is_stream for one in inputs):
         return
     for source in with_members(inputs, lambda _: None, refusals.add):
@@ -352,7 +352,7 @@ def _send(cli: Context, inputs: Sequence[Input], reading: Reading, path: Path | 
     from pik.inputs.archives import with_members
     from pik.usecases.ingest.via_api import send as send_input
 
-    api, refusals = cli.open_api(), Refusals(stop=reading.stop)
+    api, refusals = cli.open_api(), Refusals(cli.advice, stop=reading.stop)
     done: list[tuple[SendReport, list[Reject]]] = []
     with _rejects_file(path) as write:
         for source in with_members(inputs, cli.note, refusals.add):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -27,14 +27,16 @@ class Refusal(NamedTuple):
 
 
 class Refusals:
-    """Collects the inputs that could not be read; with `stop` the first one is an error at once."""
+    """Collects the inputs that could not be read; with `stop` the first one is an error at once. `worded` puts a hint
+    into the words of the command."""
 
-    def __init__(self, *, stop: bool = False) -> None:
-        self._stop = stop
+    def __init__(self, worded: Callable[[str], str], *, stop: bool = False) -> None:
+        self._worded, self._stop = worded, stop
         self._all: list[Refusal] = []
 
     def add(self, name: str, error: PikError) -> None:
         """Add an input of that name."""
+        error.hint = self._worded(error.hint)
         if self._stop:
             raise error
         self._all.append(Refusal(name, error))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Annotated
 
@@ -20,12 +19,9 @@ from pik.cli.document import NEXT, NOTE, TRUNCATED, Column, Field, Rows, Schema
 from pik.cli.options import argument, first_rows, option
 from pik.cli.reading import ReadingOptions
 from pik.cli.values import Count, EventId, Instant
-from pik.errors import InputError, command, number_of
+from pik.errors import command, number_of
 from pik.model.event import MAX_LINE
 from pik.model.instant import Window
-
-_RECORDING = re.compile(r"pik ingest(?![^`|]*--(?:guess|dry-run))")
-"""A command of a hint that would record what was only to be compared."""
 
 
 @diff.add(
@@ -85,21 +81,17 @@ def diff_events(
     window = options.window_of(from_, to, since, reading_options.given().times.timezone)
     scope = Scope(window, tuple(source or ()), tuple(type_ or ()), tuple(entity or ()), where)
     store = cli.open_store()
-    try:
-        found = reconcile(
-            store,
-            cli.engine(),
-            with_members(sources_of(cli, files, max_window=reading_options.max_window), cli.note),
-            reading,
-            scope,
-            workers=processors(),
-            metrics=metric or (),
-            write=write,
-            progress=cli.progress,
-        )
-    except InputError as error:
-        error.hint = _RECORDING.sub("pik diff events", error.hint)
-        raise
+    found = reconcile(
+        store,
+        cli.engine(),
+        with_members(sources_of(cli, files, max_window=reading_options.max_window), cli.note),
+        reading,
+        scope,
+        workers=processors(),
+        metrics=metric or (),
+        write=write,
+        progress=cli.progress,
+    )
     limit = limit or cli.default_limit
     longest = ["--max-line", str(reading.max_line)] if reading.max_line > MAX_LINE else []
     rows, more_rows = first_rows(iter(found.mismatches), limit)
