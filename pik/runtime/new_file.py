@@ -33,10 +33,20 @@ def expect_new(path: Path, option: str = "") -> None:
     user named it with."""
     if path.exists() or path.is_symlink():
         raise _exists(path, option)
-    if not path.parent.is_dir():
-        parent = str(path.parent)
-        what = f"there is no directory {parent!r}"
-        raise UsageError(f"{option} {path}: {what}" if option else what, hint=f"mkdir -p {shlex.quote(parent)}")
+    expect_directory(path, f"{option} {path}: " if option else "")
+
+
+def expect_directory(path: Path, before: str = "") -> None:
+    """Raise UsageError unless the directory is there that the file would be in; the message begins with `before`."""
+    parent = path.parent
+    if parent.is_dir():
+        return
+    there = next((one for one in (parent, *parent.parents) if os.path.lexists(one)), None)
+    if there is None or there.is_dir():
+        hint = f"mkdir -p {shlex.quote(str(parent))}"
+        raise UsageError(f"{before}there is no directory {str(parent)!r}", hint=hint)
+    what = "a file, not a directory" if there.exists() else f"a link to {os.readlink(there)!r}, which is not there"
+    raise UsageError(f"{before}{str(there)!r} is {what}", hint="name a place in a directory")
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pik.errors import TargetUnavailable, UsageError
 from pik.ports.target import Message
+from pik.runtime.new_file import expect_directory
 from pik.runtime.storage import sync, sync_directory
 
 
@@ -34,10 +35,7 @@ class FileTarget:
                 f"--target {self.shown}: the file with what was sent before is gone",
                 hint="put it back, or cancel this one (`pik republish cancel --help`) and send it anew",
             )
-        if not self._path.parent.is_dir():
-            raise UsageError(
-                f"--target {self.shown}: there is no directory {self._path.parent}", hint="mkdir -p, first"
-            )
+        expect_directory(self._path, f"--target {self.shown}: ")
         if not os.access(self._path if self._path.exists() else self._path.parent, os.W_OK):
             raise TargetUnavailable(f"cannot write {self.shown}: permission denied", hint="--target FILE elsewhere")
 

@@ -6,7 +6,6 @@ import errno
 import fcntl
 import os
 import re
-import shlex
 import shutil
 import tempfile
 from collections import Counter
@@ -23,7 +22,7 @@ import msgspec
 
 from pik.errors import StoreError, UsageError
 from pik.ports.exporter import Exporter, Rows, Sink
-from pik.runtime.new_file import take_name
+from pik.runtime.new_file import expect_directory, take_name
 from pik.runtime.storage import sync, sync_directory
 
 if TYPE_CHECKING:
@@ -254,8 +253,7 @@ def _expect_new(target: Path, *, directory: bool) -> None:
         for path in (target,) if directory else (target, manifest_of(target)):
             if os.path.lexists(path):
                 raise exists_already(path)
-    if not target.parent.is_dir():
-        raise UsageError(f"there is no directory {target.parent}", hint=shlex.join(("mkdir", "-p", str(target.parent))))
+    expect_directory(target)
 
 
 @contextmanager

@@ -243,6 +243,7 @@ def test_nothing_is_left_behind(pik, bundled, monkeypatch, without_documents):
     [
         ((*MAKE, "--out", "b.tar.zst"), 2, "'b.tar.zst' exists already"),
         ((*MAKE, "--out", "none/b.tar.zst"), 2, "there is no directory 'none'"),
+        ((*MAKE, "--out", "one.jsonl/b.tar.zst"), 2, "'one.jsonl' is a file, not a directory"),
         (("bundle", "--incident", "../x", *WINDOW, "--out", "c"), 2, "invalid name of an incident '../x'"),
         (("bundle", "--incident", "x", "--from", "2026-01-01", "--out", "c"), 2, "--to is missing"),
         (("bundle", "--incident", "x", "--from", "2026-01-01", "--to", "2200-01-01", "--out", "c"), 2, "is not over"),

@@ -140,6 +140,18 @@ def test_a_file_that_is_not_a_database_is_named_with_its_repair(database):
     assert caught.value.hint == "make it again"
 
 
+def test_a_directory_in_the_place_of_a_file_is_named(database):
+    database.close()
+    for name in ("test.db-wal", "test.db"):
+        path = database.path.with_name(name)
+        path.unlink(missing_ok=True)
+        path.mkdir()
+        with pytest.raises(StoreError, match=rf"/{name} is a directory, not a file") as caught:
+            count(database)
+        assert caught.value.hint == f"move it aside: mv {path} {path}.aside"
+        path.rmdir()
+
+
 def test_damage_found_while_iterating_is_named(database):
     fill(database, 20000)
     database.close()

@@ -7,6 +7,7 @@ that of whoever happens to be the first to write on a day; so neither decides, b
 from __future__ import annotations
 
 import os
+import shlex
 from contextlib import suppress
 from pathlib import Path
 from stat import S_IMODE
@@ -43,6 +44,22 @@ def is_read_only(path: Path) -> bool:
     if path.parent.is_dir() and not os.access(path.parent, os.W_OK):
         return True
     return path.exists() and not os.access(path, os.W_OK)
+
+
+def expect_files(database: Path) -> None:
+    """Raise StoreError if a directory stands in the place of the database, or of a file beside it."""
+    for path in (database, *(database.with_name(database.name + end) for end in ("-wal", "-shm"))):
+        if path.is_dir():
+            aside = shlex.join(("mv", str(path), f"{path}.aside"))
+            raise StoreError(f"{path} is a directory, not a file", hint=f"move it aside: {aside}")
+
+
+def access_error(database: Path, error: Exception) -> StoreError:
+    """Return the error for a database that SQLite cannot open. Raises as `expect_files`."""
+    expect_files(database)
+    if is_read_only(database):
+        return read_only_error(database.parent)
+    return StoreError(f"no access to {database}: {error}", hint="look at the permissions of the file and its directory")
 
 
 def read_only_error(store: Path) -> StoreError:

@@ -19,6 +19,7 @@ import msgspec
 from pik.errors import StoreError
 from pik.model.batch import KEYED, PLAIN, Arrivals, Batch, Location, RejectFile, Segment, Verdict, duplicate_kind
 from pik.ports.store import Winner
+from pik.stores.local.access import expect_files
 from pik.stores.local.batches import Claims, add_rejects
 from pik.stores.local.corrections import LocalCorrections
 from pik.stores.local.index import (
@@ -35,6 +36,7 @@ from pik.stores.local.sqlite import Database
 @contextmanager
 def rebuilding(path: Path) -> Iterator[LocalRebuild]:
     """Provide an empty index that takes the place of the one at `path`, which nothing may write to meanwhile."""
+    expect_files(path)
     beside = path.with_name(path.name + ".rebuild")
     _remove(beside)
     database = Database(beside, SCHEMA)

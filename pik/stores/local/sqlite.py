@@ -26,7 +26,7 @@ from weakref import WeakSet
 from pik.errors import Busy, PikError, StoreError
 from pik.runtime import called_from_c, raise_lost
 from pik.runtime.storage import Backoff, retry
-from pik.stores.local.access import is_read_only, make_file, read_only_error
+from pik.stores.local.access import access_error, is_read_only, make_file, read_only_error
 from pik.stores.state_rows import row_digest
 
 _FETCHED = 1000  # rows at a time, where they are iterated over
@@ -231,11 +231,7 @@ class Database:
             return StoreError(f"cannot lock {self.path}: {error}", hint="--store DIR, on a disk with locks")
         match code:
             case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_AUTH:
-                if is_read_only(self.path):
-                    return read_only_error(self.path.parent)
-                return StoreError(
-                    f"no access to {self.path}: {error}", hint="look at the permissions of the file and its directory"
-                )
+                return access_error(self.path, error)
             case sqlite3.SQLITE_NOTADB | sqlite3.SQLITE_CORRUPT:
                 return StoreError(f"{name} is damaged: {error}", hint=self.repair)
             case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:

@@ -138,10 +138,11 @@ def _format(out: str, as_: str | None) -> str:
 
 def _expect_writable(path: Path, *, replace: bool) -> None:
     """Raise UsageError for a target that cannot be written, before all of the work."""
+    from pik.runtime.new_file import expect_directory
+
     if path.is_dir():
         raise UsageError(f"--out {path}: that is a directory", hint=f"name a file: --out {path / 'report.html'}")
-    if not path.parent.is_dir():
-        raise UsageError(f"--out {path}: there is no directory {path.parent}", hint="create it, or name another place")
+    expect_directory(path, f"--out {path}: ")
     if path.exists() and not replace:
         raise UsageError(f"{str(path)!r} exists already", hint="give another name, or replace it with --force")
 
