@@ -18,7 +18,10 @@ _REQUEST = r'"(?P<request>(?:[^"\\]|\\.)*)" (?P<status>\d+) (?P<bytes>\S+)'
 
 _LINES: Sequence[tuple[str, dict[str, str], Sequence[str]]] = (
     (
-        r"<(?P<priority>\d+)>1 (?P<time>\S+) (?P<host>\S+) (?P<app>\S+) (?P<process>\S+) (?P<id>\S+) (?P<text>.*)",
+        (
+            r"(?:\d+ )?<(?P<priority>\d+)>1 (?P<time>\S+) (?P<host>\S+) (?P<app>\S+) (?P<process>\S+) (?P<id>\S+)"
+            r" (?P<text>.*)"
+        ),
         {"event_type": "app", "entity_id": "host"},
         (),
     ),
@@ -149,6 +152,10 @@ _POINT = r"(?P<measurement>[^\s,]+),(?P<tags>\S+=\S+) (?P<fields>[^\s=]+=.*) (?P
 _PYTHON = "import ast, json, sys; [print(json.dumps(ast.literal_eval(line))) for line in sys.stdin]"
 
 
+_OF_DATABASE = Advice(f"let the database export rows: {_EXPORTS}", _OF_MYSQL)
+SQL_ROWS: Shape = "rows of values as SQL writes them", _OF_DATABASE
+
+
 def written_otherwise(filled: Sequence[str]) -> Shape | None:
     """Recognize objects that are not written as JSON, and statements of SQL."""
     begin = filled[:_ROWS]
@@ -157,7 +164,7 @@ def written_otherwise(filled: Sequence[str]) -> Shape | None:
     if len(begin) > 1 and re.fullmatch(r"(---|- [\w-]+:( .*)?|[\w-]+:)\s*", begin[0]) and _keys(begin[1:]):
         return "YAML", Advice(*_OF_YQ, (Read(convert="yq -o json -I 0 '.[]' {file}", guess=True),))
     if any(re.match(r"(INSERT INTO|CREATE TABLE|COPY \S+ .*FROM stdin;)", line, re.IGNORECASE) for line in begin):
-        return "SQL statements", Advice(f"let the database export rows: {_EXPORTS}", _OF_MYSQL)
+        return "SQL statements", _OF_DATABASE
     return None
 
 

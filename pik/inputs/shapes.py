@@ -21,6 +21,7 @@ from pik.inputs.encoding import shown_encoding
 from pik.inputs.header import is_header
 from pik.inputs.list_records import rows, rows_in
 from pik.inputs.log_shapes import (
+    SQL_ROWS,
     commented,
     drawn_table,
     fields_line,
@@ -31,6 +32,7 @@ from pik.inputs.log_shapes import (
     plain_lines,
     written_otherwise,
 )
+from pik.inputs.several_lines import headed_json, several_lines, sql_values
 from pik.model.event import FIELDS, REQUIRED
 from pik.model.layout import AUTO, JSON_LINES, JSON_VALUES, NONE, READS, InputFormat, Layout
 from pik.model.log_lines import PATTERNS
@@ -48,6 +50,7 @@ _MAGIC = {
     b"Rar!\x1a\x07": ("a RAR archive", piped("unrar p -inul {file}")),
     b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1": ("an old Excel workbook or another office document", _AS_CSV),
     b"ARROW1": ("an Arrow file", Advice("duckdb, or Python with pyarrow, writes it as JSON lines")),
+    b"%PDF-": ("a PDF document", Advice("export what it shows as CSV or JSON where it comes from")),
     b"\xff\xfe": ("UTF-16", _UTF_16),
     b"\xfe\xff": ("UTF-16", _UTF_16),
 }  # fmt: skip
@@ -115,13 +118,14 @@ def recognize(head: bytes, name: str, *, whole: bool, mapped: bool) -> Layout | 
     start = text.lstrip()
     if not start:
         return JSON_LINES
-    if start[0] == "[" and (listed := rows(start, filled)) is not None:
-        return Shape(*listed)
+    apart = headed_json(filled) or (rows(start, filled) if start[0] == "[" else None)
+    if apart is not None:
+        return Shape(*apart)
     if start[0] == "[" or text.lstrip(" \t\r\n")[0] == "\x1e":
         return JSON_VALUES  # an array is read, or complained about, element by element
     if start.startswith("<"):
         syslog = log_shape(filled)
-        return Shape(*syslog) if syslog else _markup(start) or JSON_LINES
+        return Shape(*syslog) if syslog else _markup(start) or _prefixed(filled) or JSON_LINES
     if start.startswith("{") and (found := _values(text.strip(), filled, whole=whole, mapped=mapped)) is not None:
         return found
     if (comments := commented(filled)) is not None:
@@ -134,13 +138,13 @@ def recognize(head: bytes, name: str, *, whole: bool, mapped: bool) -> Layout | 
         return Shape("the body of a bulk request of Elasticsearch", _DOCUMENTS)
     if first is not None:
         return (None if mapped else _wrapped(first, objects, filled, whole)) or JSON_LINES
-    around = written_otherwise(filled)
+    around = SQL_ROWS if sql_values(start) else written_otherwise(filled)
     if around is None and start.startswith("{"):
         return JSON_LINES
     around = around or drawn_table(filled) or fields_line(filled) or line_protocol(filled)
     if around is not None:
         return Shape(*around)
-    return _prefixed(filled) or _usual(filled) or _table(text, name, whole) or _log(filled) or JSON_LINES
+    return _prefixed(filled) or _usual(filled) or _table(text, name, whole) or _log(text, filled) or JSON_LINES
 
 
 def _before_comma(line: str) -> bool:
@@ -282,7 +286,7 @@ def _prefixed(filled: list[str]) -> Layout | Shape | None:
     parts = [line.partition("\t") for line in filled]
     if all(tab and (value.strip() in _NO_VALUE or _object(value) is not None) for _, tab, value in parts):
         return Layout(InputFormat.KCAT)
-    return Shape("a key or a time and then JSON on each line", _of_prefixed(filled))
+    return Shape("text, such as a key or a time, and then JSON on each line", _of_prefixed(filled))
 
 
 def _of_prefixed(filled: list[str]) -> Advice:
@@ -381,9 +385,9 @@ def _usual(filled: list[str]) -> Layout | None:
     return None
 
 
-def _log(filled: list[str]) -> Layout | Shape | None:
+def _log(text: str, filled: list[str]) -> Layout | Shape | None:
     """Recognize lines of text: of logs, of words in columns, and plain ones."""
     if is_spaced_table(filled):
         return table(" ")
-    found = named_values(filled) or log_shape(filled) or plain_lines(filled)
+    found = named_values(filled) or log_shape(filled) or several_lines(text, filled) or plain_lines(filled)
     return found and Shape(*found)

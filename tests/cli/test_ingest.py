@@ -400,7 +400,7 @@ def test_a_wrong_way_to_read_times_is_reported_before_anything_is_read(pik, tmp_
     [
         ("1,a\n2,b\n3,c\n", "CSV without a header"),
         ('{"events": [{"a": 1}]}', "one object around the records"),
-        ("2026-01-01 " + EVENT, "a key or a time and then JSON"),
+        ("2026-01-01 " + EVENT, "text, such as a key or a time, and then JSON"),
         ("<a><b/></a>\n", "XML"),
     ],
 )
@@ -846,6 +846,8 @@ def test_a_guess_names_a_command_that_can_be_pasted_and_stores_nothing(pik, tmp_
     checked = pik(*shlex.split(found.json()["next"])[1:], "--format", "json").json()
     assert (checked["valid"], checked["rejected"], checked["idempotency_keys"]) == (30, 0, 30)
     assert pik(*shlex.split(checked["next"])[1:]).code == 0
+    refused = pik("ingest", "--guess", "orders-2026.csv", "--store", "typo")
+    assert (refused.code, "pik init --store" in refused.err) == (4, True)
     shown = pik("ingest", "--guess", "orders-2026.csv", "--map", "source='shop'", "--timezone", "Asia/Tokyo").out
     assert re.search(r"event_time +\"ordered at\" +likely +all 30 values are RFC 3339 times\n", shown)
     assert re.search(r"source +'shop' +certain +given\n", shown)

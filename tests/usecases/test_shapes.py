@@ -144,18 +144,49 @@ def test_a_row_unlike_those_below_has_names_and_one_like_them_has_none(tables: s
             "lists of values, one on each line, and names on the first",
             "jq -cn 'input as $names | inputs |",
         ),
+        (
+            "".join(f'[#{n}] on "a"\n{json.dumps(event)}\n\n' for n, event in enumerate(EVENTS)),
+            "lines of JSON, with a line of text before each",
+            "grep '^ *{{' {name} | pik ingest --guess -",
+        ),
+        (
+            "".join(f"<134>2026-03-02T10:00:00Z host app[7]: {json.dumps(event)}\n" for event in EVENTS),
+            "text, such as a key or a time, and then JSON",
+            "sed",
+        ),
+        (
+            ":20:STARTUMSE\r\n:25:10\r\n" + ":61:2603270327CR37,7\r\n:86:166?00\r\n" * 4,
+            "records of several lines, with a field on each",
+            "export JSON or CSV",
+        ),
+        (
+            ' 9) 1) "1-0"\n    2) "user"\n10) 1) "2-0"\n    2) "user"\n11) 1) "3-0"\n    2) "user"\n',
+            "records of several lines, of which all but the first are set in",
+            "export JSON or CSV",
+        ),
+        ("(1,'a,)(','2026-03-02'),(2,'it''s','2026-03-03')", "rows of values as SQL writes them", "psql --csv"),
+        (
+            "".join(f"112 <134>1 2026-03-02T10:00:0{n}Z h a 7 - - ok\n" for n in range(3)),
+            "a text log",
+            "(?:\\d+ )?<",
+        ),
+        ("INFO: up\nWARN: slow\nINFO: down\nWARN: slow\nINFO: up\nINFO: up\n", "lines of text, not JSON", ""),
         ("[1, 2]\n[3, 4]\n", "lists of values without names, one on each line", "jq -c 'to_entries | "),
         ('[["1-0", ["user", "u"]], ["2-0", ["user", "v"]]]', "an array of lists of values", "jq -c '.[] | "),
         ('level=info msg="a b" n=1\nlevel=warn msg=c\n', "logfmt", "jq -Rc"),
-        ("".join(f"2026-03-02 INFO {json.dumps(event)}\n" for event in EVENTS), "a key or a time and then JSON", "sed"),
+        (
+            "".join(f"2026-03-02 INFO {json.dumps(event)}\n" for event in EVENTS),
+            "text, such as a key or a time, and then JSON",
+            "sed",
+        ),
         (
             '2026-03-02T10:00:00.5Z {"user": "a"}\n2026-03-02T10:00:01Z {"user": "b"}\n',
-            "a key or a time and then JSON",
+            "text, such as a key or a time, and then JSON",
             """--map event_time=time --map 'payload=parse_json(value)'""",
         ),
         (
             'k-1 {"entity_id": "a"}\nk-2 {"entity_id": "b"}\n',
-            "a key or a time and then JSON",
+            "text, such as a key or a time, and then JSON",
             """--pattern '(?P<before>[^{{]*)(?P<value>.*)' --map source=COLUMN""",
         ),
         ('json[0].id = "a";\njson[0].at = "b";\njson[1].id = "c";\n', "what gron prints", "gron --ungron"),
@@ -424,16 +455,18 @@ def test_an_object_around_more_records_than_are_looked_at_is_recognized(tmp_path
         ('time=Mon msg="say \\"a b\\"" n=1\n' * 2, {"time": "Mon", "msg": 'say "a b"', "n": "1"}),
         ('{"columns": ["a", "b"], "rows": [[1, "x"], [2, null]]}', {"a": 1, "b": "x"}),
         ('["a", "b"]\n[1, "x"]\n', {"a": 1, "b": "x"}),
+        ("".join(f"Row {n}:\n───\nid: {n}\nat: 10:00:0{n}\n\n" for n in (1, 2, 3)), {"id": "1", "at": "10:00:01"}),
         ('[["1-0", ["user", "u", "n", "7"]]]', {"c1": "1-0", "user": "u", "n": "7"}),
         ("[1, [2.5]]\n[3, 4]\n", {"c1": 1, "c2": [2.5]}),
     ],
-    ids=["logfmt", "columns", "names", "pairs", "places"],
+    ids=["logfmt", "columns", "names", "vertical", "pairs", "places"],
 )
 def test_what_the_hint_for_values_without_names_suggests_works(tmp_path: Path, text: str, expected: object) -> None:
     (tmp_path / "input").write_text(text)
     with pytest.raises(InputError) as error:
         examine(file_source(str(tmp_path / "input")), None)
-    line = error.value.hint.partition(" | pik ingest")[0].removeprefix("give the values names: ")
+    line = error.value.hint.partition(" | pik ingest")[0]
+    line = line[line.index("jq ") :]
     done = subprocess.run(["bash", "-c", line], capture_output=True, check=True, text=True)
     assert json.loads(done.stdout.splitlines()[0]) == expected
 

@@ -127,6 +127,8 @@ def ingest(
 
     sources = sources_of(cli, files, batch_key, reading_options.max_window)
     if guess:
+        if "://" not in cli.settings.store:  # the command that is proposed looks there; a stack is not asked for it
+            _existing_store(cli)
         return guess_mapping(cli, files, sources, reading_options)
     reading = reading_options.reading(cli, on_invalid=on_invalid)
     chosen = IngestOptions(
