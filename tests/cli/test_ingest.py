@@ -831,7 +831,7 @@ def test_a_folder_that_changed_since_its_batch_was_interrupted_is_another_batch_
 
 
 def test_a_guess_names_a_command_that_can_be_pasted_and_stores_nothing(pik, tmp_path):
-    rows = [f"c{number % 5},2026-01-31T22:59:{number:02d}Z,paid,{number}" for number in range(30)]
+    rows = [f"c{number % 5},2026-01-31T22:59:{number:02d}Z,paid,o{number}" for number in range(30)]
     (tmp_path / "orders-2026.csv").write_text("customer,ordered at,type,id\n" + "\n".join(rows) + "\n")
     found = pik("ingest", "--guess", "orders-2026.csv", "--format", "json")
     assert (found.code, found.json()["accepted"], found.json()["to_decide"]) == (0, 30, None)
@@ -849,7 +849,7 @@ def test_a_guess_names_a_command_that_can_be_pasted_and_stores_nothing(pik, tmp_
     refused = pik("ingest", "--guess", "orders-2026.csv", "--store", "typo")
     assert (refused.code, "pik init --store" in refused.err) == (4, True)
     shown = pik("ingest", "--guess", "orders-2026.csv", "--map", "source='shop'", "--timezone", "Asia/Tokyo").out
-    assert re.search(r"event_time +\"ordered at\" +likely +all 30 values are RFC 3339 times\n", shown)
+    assert re.search(r"event_time +\"ordered at\" +likely +name and values: all 30 values are RFC 3339 times\n", shown)
     assert re.search(r"source +'shop' +certain +given\n", shown)
 
 

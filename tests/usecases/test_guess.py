@@ -120,7 +120,7 @@ def test_fields_that_are_there_are_found_and_the_dry_run_accepts_all_records(
         found = guess(path, times=Times(timezone="UTC"))
         proposed = found.expressions
         assert {field: proposed.get(field) for field in expressions} == expressions
-        assert (proposed["source"], proposed["payload"]) == ("'shop'", "body" if "body" in made[0] else "@")
+        assert (proposed["source"], proposed["payload"]) == ("'shop'", "@")
         assert found.times.format_of("event_time") == format_
         if "received_time" in expressions:
             assert found.times.format_of("received_time") == received
@@ -155,7 +155,11 @@ def test_what_values_do_not_show_is_left_open(tmp_path: Path) -> None:
     two = rows(
         tmp_path / "e.csv", "user_id,von,bis", [f"u{n},31.01.2026 22:{n},31.01.2026 23:{n}" for n in range(10, 40)]
     )
-    assert guess(two).expressions["event_time"] == "FIELD"
+    found = guess(two)
+    assert (found.expressions["event_time"], found.missing) == ("FIELD", [])
+    assert (
+        "bis (times in the format %d.%m.%Y %H:%M, ~1.00h later): put one in the place of FIELD" in found.undecided[-1]
+    )
     bare = tmp_path / "c.jsonl"
     bare.write_text('{"a":1,"b":{"c":"x"}}\n' * 3)
     found = guess(bare)
@@ -203,10 +207,13 @@ def test_an_entity_that_some_records_lack_is_proposed_before_a_number_of_the_rec
     assert reasons["entity_id"] == (
         "user.id",
         Confidence.LIKELY,
-        "2 different values in 9 records; 1 record without one will be rejected",
+        "name and values: 2 different values in 9 records; 1 record without one will be rejected",
     )
     assert reasons["event_time"][0] == "at"
-    assert reasons["idempotency_key"][::2] == ("id", "all values differ, but those of records that are alike")
+    assert reasons["idempotency_key"][::2] == (
+        "id",
+        "name and values: all values differ, but those of records that are alike",
+    )
     assert (found.records, found.accepted, found.problem) == (11, 9, "the line is not JSON")
     assert accepted(path, found) == (9, 2)
 
@@ -409,7 +416,7 @@ def test_the_time_of_an_event_is_an_instant_that_differs_from_record_to_record(
     path.write_text("".join(json.dumps({"user_id": f"u{at[8:10]}", "day": at[:10]}) + "\n" for at in AT))
     [time] = [one for one in guess(path).mapping if one.field == "event_time"]
     assert (time.expression, time.confidence) == ("day", Confidence.UNSURE)
-    assert time.reason == "all 20 values are days without a time of day, in the format %Y-%m-%d"
+    assert time.reason.endswith("values: all 20 values are days without a time of day, in the format %Y-%m-%d")
 
 
 def test_texts_that_are_not_times_are_not_tried_in_every_format(
@@ -428,6 +435,7 @@ def test_texts_that_are_not_times_are_not_tried_in_every_format(
     [
         ("orders.2026-03-02.jsonl", "orders", "the file's name"),
         ("ga4.jsonl", "ga4", "the file's name"),
+        ("ds-REPORT2.jsonl", "ds-REPORT2", "the file's name"),
         ("orders-1-2026-03-02-06-00-00-0c7d5a", "orders", "the file's name"),
         ("shop/dt=2026-03-02/part-00000-6f1e0c2a-6a53-4a3b-9a55-0c0c1d8a2f6b.c000.json", "shop", "the name of what"),
         ("shop/000000000012.json", "shop", "the name of what it is in"),
@@ -563,3 +571,77 @@ def test_an_event_in_base64_is_looked_into(tmp_path: Path) -> None:
     assert found.expressions["event_time"] == f"{inner}.at"
     assert found.expressions["payload"] == inner
     assert accepted(path, found) == (8, 0)
+
+
+def of(**fields: Callable[[int], object]) -> list[dict[str, object]]:
+    """Sixty records of these fields, each with the number of the record."""
+    return [{name: value(n) for name, value in fields.items()} for n in range(60)]
+
+
+TIME: dict[str, Callable[[int], object]] = {"at": at}
+USER: dict[str, Callable[[int], object]] = {"user_id": lambda n: f"u{n % 7}"}
+
+
+@pytest.mark.parametrize(
+    ("records", "field", "expected", "reason"),
+    [
+        (of(**TIME, userID=lambda n: f"m{n}"), "entity_id", "userID", "name alone: all 60 values differ"),
+        (of(**TIME, host=lambda n: "h"), "entity_id", "host", 'name alone: the value is "h" in all 60 records'),
+        (of(**TIME, id=lambda n: 4624, computer=lambda n: f"c{n % 7}"), "entity_id", "computer", "name and values: 7"),
+        (
+            of(**TIME, device=lambda n: f"<<D: 0x28{n % 2}>, name: x>", maker=lambda n: "abc"[n % 3]),
+            "entity_id",
+            "FIELD",
+            "maker (3 different values in 60 records): put",
+        ),
+        (of(**TIME, subject=lambda n: f"You have {n % 3} new messages"), "entity_id", "FIELD", "no field looks like"),
+        (
+            of(**TIME, user_id=lambda n: n % 7, device_id=lambda n: n % 3),
+            "entity_id",
+            "FIELD",
+            "user_id (7 different values in 60 records) or device_id (3 different values in 60 records): put one in",
+        ),
+        (
+            of(**TIME, **USER, contentType=lambda n: ("text/a", "text/b")[n % 2]),
+            "event_type",
+            "'records'",
+            "a constant",
+        ),
+        (of(**TIME, **USER, type=lambda n: "paid"), "event_type", "type", 'name alone: the value is "paid" in all 60'),
+        (of(**TIME, **USER, source=lambda n: "ab"[n % 2]), "source", "source", "name alone: 2 different values"),
+        (of(**TIME, **USER, id=lambda n: n + 1), "idempotency_key", "id", "name alone: the values count the records"),
+        (
+            of(ts=at, created_at=lambda n: at(n).replace("03-02", "03-09"), **USER),
+            "event_time",
+            "ts",
+            "name and values: all 60 values are RFC 3339 times",
+        ),
+        (
+            of(start_time=lambda n: at(n).replace("2026", "2226"), due=at, **USER),
+            "event_time",
+            "FIELD",
+            "start_time (RFC 3339 times) or due (RFC 3339 times, ~",
+        ),
+        (
+            of(paid_at=at, created_at=lambda n: at(n).replace("03-02", "03-01"), **USER),
+            "event_time",
+            "FIELD",
+            "paid_at (RFC 3339 times) or created_at (RFC 3339 times, ~1.00d earlier): put one in the place of FIELD",
+        ),
+        (
+            of(**TIME, data=lambda n: b64encode(json.dumps({"user": n % 7}).encode()).decode(), seq=lambda n: n),
+            "payload",
+            "parse_json(base64_decode(data))",
+            "the JSON in a text of each record; leaves out seq (60 values)",
+        ),
+        (of(**TIME, **USER, data=lambda n: {"x": n}, rate=lambda n: 1), "payload", "@", "the whole record"),
+    ],
+)
+def test_a_name_whose_values_say_something_else_is_not_sure_and_two_that_fit_are_asked_about(
+    tmp_path: Path, records: Sequence[object], field: str, expected: str, reason: str
+) -> None:
+    found = guess(lines_of(tmp_path / "records", records))
+    [one] = [one for one in found.mapping if one.field == field]
+    sure = expected in ("@", "computer", "ts")
+    assert (one.expression, one.confidence != Confidence.UNSURE) == (expected, sure)
+    assert any(reason in text for text in (one.reason, *found.undecided)), (one.reason, found.undecided)

@@ -1,11 +1,10 @@
-"""The fields of sampled records: their values, and what their names speak for."""
+"""The fields of sampled records, and their values."""
 
 from __future__ import annotations
 
 import json
-import re
 from base64 import b64decode
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import cached_property
@@ -14,6 +13,7 @@ from typing import Any
 import msgspec
 
 from pik.model.jmes import quoted
+from pik.usecases.ingest.guess_names import score_of, words
 
 DEPTH = 6
 """Objects in objects that are looked into."""
@@ -21,91 +21,13 @@ DEPTH = 6
 PATHS = 2000
 """Different fields that are looked at."""
 
-ENVELOPED = {"body", "message", "log"}
+ENVELOPED = {"body", "message", "log", "payload", "data", "text", "value"}
 """Fields, as of SQS, SNS and Docker, whose text is the event where it is JSON; those around it are the envelope's."""
 
 Path = tuple[str, ...]
 
 _TYPES = {"S", "N", "$date", "$oid", "$numberDecimal", "$numberLong", "$numberInt", "string", "long"}
 """What DynamoDB, MongoDB and Avro write around a value to say its type; it does not name the field."""
-
-_RECEIVED = "received|ingested|ingestion|ingest|arrived|arrival|collected|collector|loaded|stored|inserted|processed"
-_LATER = (
-    "updated|modified|expires|expiry|expiration|due|birth|born|deleted|until|end|ended|closed|merged|pushed|scheduled|"
-    "last"
-)
-_MESSAGE = "event|message|msg|delivery|record|insert|dedup|deduplication"
-_WHO = "user|customer|account|device|client|member|subscriber|sensor|tenant|player"
-
-_DONE = "created|ordered|paid|placed|sent|logged|published|requested|started|begin|start"
-_UNIT = "(unix|epoch|seconds|ms|millis|us|micros|ns|nano|nanos)"
-
-_AROUND = {
-    "event",
-    "event data",
-    "data",
-    "body",
-    "message",
-    "detail",
-    "payload",
-    "record",
-    "attributes",
-    "value",
-    "after",
-}
-_AROUND |= {
-    "properties",
-    "metadata",
-    "meta",
-    "header",
-    "headers",
-    "log",
-    "source",
-    "fields",
-    "params",
-    "context",
-    "action",
-}
-"""Names of objects whose field `type` is the event's, not that of a device or a user."""
-
-_BARE = {"type", "kind", "name"}
-"""Names that say of the object that has the field what it is."""
-
-_NAMES: Mapping[str, Sequence[tuple[int, str]]] = {
-    "event_time": (
-        (0, rf"(.* )?({_RECEIVED})( .*)?"),
-        (20, rf"(.* )?({_LATER})( .*)?"),
-        (100, r"event (time|timestamp|date|at|ts)|occurred (at|on)|happened at"),
-        (90, rf"(timestamp|time|ts|at|datetime|(date|client|event) time)( {_UNIT})*|time (stamp|local|iso)"),
-        (80, rf"({_DONE})( at| on| time| date)?( {_UNIT})*"),
-        (70, r".* (at|on|time|timestamp|ts|datetime|date)|date|day|when|t"),
-    ),
-    "received_time": ((90, rf"({_RECEIVED})( at| on| time| timestamp| date| ts)?"),),
-    "event_type": (
-        (100, r"event (type|name|kind)|type|event"),
-        (90, r"action|kind|operation|op|verb|(message|detail) type|method"),
-        (70, r"category|status|state|name|level|.* (type|kind|action)"),
-    ),
-    "entity_id": (
-        (0, rf"({_MESSAGE}|request|trace|span|correlation) (id|uuid|key)|uuid|guid"),
-        (100, rf"entity( id)?|({_WHO})( id)?|userid"),
-        (80, rf"({_WHO}|actor|subject|principal) (name|email|arn|key|uuid|uid|login)"),
-        (70, r"(.* )?email( address)?|login|username|host( name)?|hostname|repository|full name"),
-        (70, r"key|subject|(session|order) id"),
-        (60, r"(client|remote|source) (ip|addr|address)( address)?|client|ip|c ip"),
-        (60, r".* arn|arn"),
-        (50, r".* (id|uuid|key)|id"),
-    ),
-    "idempotency_key": (
-        (100, rf"idempotency key|({_MESSAGE}) (id|uuid|key)"),
-        (90, r"uuid|guid|(request|transaction|tx|log|notification) id|id"),
-    ),
-    "source": (
-        (90, r"source|event source|producer|origin|app|application|service|service name|system|logger|channel"),
-    ),
-    "payload": ((90, r"payload|data|body|message|detail|properties|value"),),
-}
-"""How much the words of a field's name speak for it, by the first pattern that matches all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +54,7 @@ class Column:
     def names(self) -> tuple[str, ...]:
         """The words of its name, in lower case, and of it with the name of the object that has it."""
         named = [name for name in self.path if name not in _TYPES] or self.path
-        own, *outer = [_words(name) for name in reversed(named[-2:])]
+        own, *outer = [words(name) for name in reversed(named[-2:])]
         return (own, *(f"{name} {own}" for name in outer))
 
     @cached_property
@@ -152,29 +74,22 @@ class Column:
     @property
     def is_shared(self) -> bool:
         """Whether many records have the same value."""
-        return 10 * len({str(one) for one in self.values.values()}) < len(self.values)
+        return 10 * self.distinct < len(self.values)
 
     @property
     def first(self) -> Any:
         """The value of the first record that has it."""
         return next(iter(self.values.values()))
 
+    @property
+    def distinct(self) -> int:
+        """The number of different values."""
+        return len({str(one) for one in self.values.values()})
+
     def score(self, event_field: str) -> int:
         """Return how much its name speaks for that field of events."""
-        own, *outer = self.names
-        is_named = event_field != "event_type" or own not in _BARE or not outer
-        is_of_another = not is_named and outer[0].removesuffix(f" {own}") not in _AROUND
-        best = max(_score(event_field, name) for name in (outer if is_of_another else self.names))
+        best = score_of(event_field, self.names)
         return max(0, best - 3 * (len(self.path) - 1))
-
-
-def _words(name: str) -> str:
-    apart = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", name)
-    return " ".join(re.findall(r"[a-z]+|[0-9]+", apart.lower()))
-
-
-def _score(event_field: str, name: str) -> int:
-    return next((score for score, pattern in _NAMES[event_field] if re.fullmatch(pattern, name)), 0)
 
 
 def columns_of(lines: Iterable[bytes]) -> list[Column]:
@@ -188,7 +103,7 @@ def columns_of(lines: Iterable[bytes]) -> list[Column]:
             enveloped += 1
         elif path and (parsed := _object_in(value)) is not None:
             expression, value = f"parse_json({expression})", parsed
-            enveloped += _words(path[-1]) in ENVELOPED
+            enveloped += words(path[-1]) in ENVELOPED
         if path and value not in (None, "") and (expression in found or len(found) < PATHS):
             found.setdefault(expression, Column(path, expression, enveloped)).values[number] = value
         if isinstance(value, dict) and len(path) < DEPTH:

@@ -25,12 +25,25 @@ class Confidence(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class FieldGuess:
-    """What is proposed for a field of events, and why."""
+    """What is proposed for a field of events, and why. `uses` are the fields of the records that it is made of. With a
+    `question` these are the ones that a person has to choose from, in the place of FIELD."""
 
     field: str
     expression: str
     confidence: Confidence
     reason: str
+    uses: tuple[str, ...] = ()
+    question: str = ""
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The fields of the records that no other field of events is made of."""
+        return self.uses or tuple(self.expression.split(" || "))
+
+    @property
+    def tried(self) -> str:
+        """The expression that shows how many records become events."""
+        return self.uses[0] if self.question and self.uses else self.expression
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,5 +72,5 @@ class Guess:
 
     @property
     def missing(self) -> list[str]:
-        """The fields for which there is no expression yet."""
-        return [one.field for one in self.mapping if one.expression == MISSING]
+        """The fields for which there is no expression, and nothing to choose from."""
+        return [one.field for one in self.mapping if one.tried == MISSING]

@@ -25,6 +25,6 @@ def source_named(file: str) -> tuple[str, str]:
 def _unnumbered(name: str) -> str:
     """Return a name without a date, a number or a random id at its end."""
     stem = re.sub(r"(?<![0-9])20\d\d-?[01]\d-?[0-3]\d.*|[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}.*", "", name)
-    plain = re.sub(r"[-_ 0-9T]+$", "", stem)
+    plain = re.sub(r"([-_ ][-_ 0-9T]*|[0-9]{2}[-_ 0-9T]*)$", "", stem)  # one digit may be of the name
     kept = stem if 0 < len(plain) <= _SHORT else plain
     return re.sub(r"[^A-Za-z0-9_-]+", "-", kept).strip("-_")

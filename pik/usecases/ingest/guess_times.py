@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from itertools import product
@@ -34,7 +35,14 @@ _CLOCKS = (":%H:%M:%S", " %H:%M:%S", " %H:%M:%S.%f", "T%H:%M:%S", " %H:%M", " %I
 _OFFSETS = ("", " %z", "%z", " UTC", " GMT")
 _STRPTIME = (
     *map("".join, product(_DATES, _CLOCKS, _OFFSETS)),
-    *("%a %b %d %H:%M:%S %Y", "%a %b %d %H:%M:%S %z %Y", "%a %b %d %H:%M:%S UTC %Y", "%Y%m%d%H%M%S"),
+    *(
+        "%Y-%m-%d-%H.%M.%S.%f",
+        "%Y-%m-%d-%H.%M.%S",
+        "%a %b %d %H:%M:%S %Y",
+        "%a %b %d %H:%M:%S %z %Y",
+        "%a %b %d %H:%M:%S UTC %Y",
+        "%Y%m%d%H%M%S",
+    ),
 )
 
 
@@ -108,6 +116,16 @@ def written_as(values: Sequence[Any], times: Times, field: str) -> list[Written]
 def read_by(written: Written, values: Iterable[Any]) -> int:
     """Return how many of the values are times in this format."""
     return sum(_reads(written.format, [value]) for value in values)
+
+
+def instants(written: Written, values: Mapping[int, Any]) -> dict[int, int]:
+    """Return the instants of the values that are times in this format; the zone that is not known is UTC."""
+    found = dict[int, int]()
+    zone = written.zone if written.zone not in (None, ZONE) else "UTC"
+    for number, value in values.items():
+        with suppress(Invalid):
+            found[number] = _format(written.format, zone)(value)
+    return found
 
 
 def as_options(times: Times, written: Mapping[str, Written]) -> Times:

@@ -1,0 +1,271 @@
+"""The fields that say when something happened, and when it was received."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from pik.errors import Invalid, number_of
+from pik.inputs.mapping import RecordMapping
+from pik.inputs.opened import SampledRecord
+from pik.model.instant import SECOND, format_about
+from pik.model.times import FIELDS, Times
+from pik.usecases.ingest.guess_evidence import GOOD, Basis, basis, confidence, missing, question
+from pik.usecases.ingest.guess_fields import Column, encode
+from pik.usecases.ingest.guess_result import Confidence, FieldGuess
+from pik.usecases.ingest.guess_times import FORMAT, ZONE, Written, as_options, instants, read_by, written_as
+
+EVENT, RECEIVED = FIELDS
+
+_NOT_OF_THE_EVENT = 50
+"""How much less the name of a time counts whose values are hardly when each event happened."""
+
+_AS_GOOD = 15
+"""How much less the name of a time may count that is as plausible as another one."""
+
+_NEARLY_ALL, _SAME = 0.9, SECOND
+"""Two times are one that are so near to each other in nearly all records."""
+
+_FUTURE = 24 * 3600 * SECOND
+"""How much later than now a time is of the future, in any time zone."""
+
+_CLOCK = re.compile(r"\d{1,2}:\d\d(:\d\d([.,]\d+)?)?( [AP]M)?", re.ASCII | re.IGNORECASE)
+
+_ALTERNATIVES = 4
+"""Fields that may be the time, one or the other in each record."""
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """A field that can be read as times: how, how much its name speaks for it, what its values have against it."""
+
+    column: Column
+    ways: Sequence[Written]
+    instants: Mapping[int, int]
+    score: int
+    against: str
+
+    @property
+    def rank(self) -> int:
+        score = max(1, self.score - _NOT_OF_THE_EVENT) if self.against else self.score
+        return score + self.column.preferred
+
+    @property
+    def expression(self) -> str:
+        return self.column.expression
+
+
+class TimeGuesser:
+    """Chooses the fields of times, notes how they are written, and what is to be asked about that."""
+
+    def __init__(self, sample: Sequence[SampledRecord], times: Times) -> None:
+        self._size, self._times, self._sample = len(sample), times, sample
+        self._written: dict[str, Written] = {}  # with FORMAT where several fit, of which _read_as has the first
+        self._read_as: dict[str, Written] = {}
+        self._known: dict[tuple[str, str], list[Written]] = {}
+        self._now = int(datetime.now(UTC).timestamp()) * SECOND
+        self._event: _Candidate | None = None
+        self.questions: list[str] = []
+
+    @property
+    def times(self) -> Times:
+        """The options for times, with FORMAT where several fit."""
+        return as_options(self._times, self._written)
+
+    @property
+    def tried(self) -> Times:
+        """The options by which times can be read: a zone that is not known is UTC."""
+        in_utc = {name: replace(one, zone="UTC") for name, one in self._read_as.items() if one.zone == ZONE}
+        return as_options(self._times, self._read_as | in_utc)
+
+    def is_time(self, one: Column) -> bool:
+        """Return whether a field of texts can be read as times."""
+        return isinstance(one.first, str) and bool(self._ways(EVENT, one))
+
+    def chosen(self, name: str, columns: Sequence[Column]) -> FieldGuess | None:
+        """Return what is proposed for a field of events that is a time."""
+        found = [self._candidate(name, one) for one in columns if self._ways(name, one)]
+        found.sort(key=lambda one: -one.rank)
+        named = [one for one in found if one.score > 0]
+        whole = [one for one in named if len(one.column.values) == self._size]
+        if whole and whole[0].ways[0].is_day and (both := self._day_and_clock(name, whole[0].column, columns)):
+            return both
+        if name == RECEIVED:
+            return self._one(name, whole[0], basis(whole[0].score)) if whole and self._is_received(whole[0]) else None
+        if whole:
+            equal = self._as_good(whole[0], found)
+            return self._one(name, whole[0], basis(whole[0].score)) if len(equal) == 1 else self._asked(name, equal)
+        texts = [one for one in found if isinstance(one.column.first, str) and len(one.column.values) == self._size]
+        if not named and (equal := self._different(texts)):
+            return self._one(name, equal[0], Basis.VALUES) if len(equal) == 1 else self._asked(name, equal)
+        return self._either(name, self._one_or_the_other(named))
+
+    def given(self, name: str, mapping: Mapping[str, str]) -> FieldGuess:
+        """Return the time that is given, and note how it is written."""
+        compiled, values = RecordMapping(mapping, self._times), list[Any]()
+        for one in self._sample:
+            with suppress(Invalid):
+                values.append(compiled.found(one.line, one.place)[name])
+        values = [value for value in values if value is not None]
+        ways = written_as(values, self._times, name)
+        reason = f"; {self._read_times(name, values, ways)[0]}" if ways else ""
+        return FieldGuess(name, mapping[name], Confidence.CERTAIN, "given" + reason)
+
+    def _ways(self, name: str, one: Column) -> list[Written]:
+        if (name, one.expression) not in self._known:
+            self._known[name, one.expression] = written_as(list(one.values.values()), self._times, name)
+        return self._known[name, one.expression]
+
+    def _candidate(self, name: str, one: Column) -> _Candidate:
+        ways = self._ways(name, one)
+        read = instants(ways[0], one.values)
+        future = sum(at > self._now + _FUTURE for at in read.values())
+        against = ""
+        if 10 * future > len(read):
+            against = f"{future:,} of them lie in the future"
+        elif ways[0].is_day:
+            against = "days"
+        elif one.is_shared:
+            against = f"{number_of(one.distinct, 'value')}, which many records have"
+        return _Candidate(one, ways, read, one.score(name), against)
+
+    def _as_good(self, best: _Candidate, found: Sequence[_Candidate]) -> list[_Candidate]:
+        """Return those that could be the time of the event as well as the best one."""
+
+        def is_plausible(one: _Candidate) -> bool:
+            if best.rank < GOOD - _AS_GOOD and not one.score:  # a name that says little is not better than none
+                return isinstance(one.column.first, str)
+            return one.rank >= best.rank - _AS_GOOD and not (one.score < best.score and _is_later(one, best))
+
+        others = [
+            one
+            for one in found
+            if one is not best
+            and len(one.column.values) == self._size
+            and len(one.column.path) <= len(best.column.path)
+            and (best.against or not one.against)
+            and is_plausible(one)
+        ]
+        return self._different([best, *others])
+
+    def _different(self, found: Sequence[_Candidate]) -> list[_Candidate]:
+        """Return these without those that have the same times as one before."""
+        kept = list[_Candidate]()
+        for one in found:
+            if all(_apart(one, other) for other in kept):
+                kept.append(one)
+        return kept
+
+    def _is_received(self, one: _Candidate) -> bool:
+        """Return whether the times are not before those of the events."""
+        event = self._event
+        if event is None or event.ways[0].zone != one.ways[0].zone:
+            return True
+        both = event.instants.keys() & one.instants.keys()
+        return sum(one.instants[n] + _SAME >= event.instants[n] for n in both) >= _NEARLY_ALL * len(both)
+
+    def _one(self, name: str, found: _Candidate, rests_on: Basis) -> FieldGuess:
+        if name == EVENT:
+            self._event = found
+        reason, is_sure = self._read_times(name, list(found.column.values.values()), found.ways)
+        score = found.score if is_sure and rests_on == Basis.BOTH and not found.against else 0
+        but = f"; {found.against}" if found.against and not found.ways[0].is_day else ""
+        return FieldGuess(name, found.expression, confidence(score), f"{rests_on}: {reason}{but}")
+
+    def _asked(self, name: str, equal: Sequence[_Candidate]) -> FieldGuess:
+        """Return the question which of several fields it is, and note how the first is written."""
+        by_expression = {one.expression: one for one in equal}
+        first = equal[0]
+        self._read_times(name, list(first.column.values.values()), first.ways)
+        if any(one.ways != first.ways for one in equal):
+            self._written[name] = replace(self._written[name], format=FORMAT)
+
+        def says(one: Column) -> str:
+            found = by_expression[one.expression]
+            return f"{found.ways[0].meaning}{_distance(first, found)}"
+
+        return question(name, [one.column for one in equal], says)
+
+    def _either(self, name: str, columns: Sequence[Column]) -> FieldGuess | None:
+        covered = {number for one in columns for number in one.values}
+        if 2 * len(covered) <= self._size:
+            return None
+        values = [value for one in columns for value in one.values.values()]
+        reason, _ = self._read_times(name, values, self._ways(name, columns[0]))
+        expression = " || ".join(one.expression for one in columns)
+        why = f"{Basis.BOTH}: {reason}{missing(len(covered), self._size)}"
+        return FieldGuess(name, expression, Confidence.UNSURE, why)
+
+    def _one_or_the_other(self, named: Sequence[_Candidate]) -> list[Column]:
+        """Return fields, written alike, of which as many records as possible have one or the other."""
+        best: list[Column] = []
+        covered: set[int] = set()
+        while len(best) < _ALTERNATIVES and len(covered) < self._size:
+            fits = [one for one in named if not best or one.ways == self._ways(EVENT, best[0])]
+            more = [(one.score * len(one.column.values.keys() - covered), -number) for number, one in enumerate(fits)]
+            most, number = max(more, default=(0, 0))
+            if not most:
+                break
+            best.append(fits[-number].column)
+            covered |= best[-1].values.keys()
+        return best
+
+    def _day_and_clock(self, name: str, day: Column, columns: Sequence[Column]) -> FieldGuess | None:
+        """Return the time whose day is in one field and whose time of day in another, if there is just one of these."""
+        clocks = [
+            one
+            for one in columns
+            if len(one.values) == self._size and one.texts and all(map(_CLOCK.fullmatch, one.texts))
+        ]
+        if len(clocks) != 1 or not isinstance(day.first, str):
+            return None
+        values = [f"{day.values[number]} {clocks[0].values[number]}" for number in day.values]
+        if not (ways := written_as(values, self._times, name)):
+            return None
+        reason, is_sure = self._read_times(name, values, ways)
+        expression = f"join(' ', [{day.expression}, {clocks[0].expression}])"
+        why = f"{Basis.BOTH}: a day and a time of day: {reason}"
+        uses = (day.expression, clocks[0].expression)
+        return FieldGuess(name, expression, confidence(GOOD if is_sure else 0), why, uses=uses)
+
+    def _read_times(self, name: str, values: Sequence[Any], ways: Sequence[Written]) -> tuple[str, bool]:
+        """Note how the values of a time are written; return what they are, and whether all of them show it."""
+        chosen = ways[0]
+        read = read_by(chosen, values)
+        example = next(encode(value).decode()[:60] for value in values if read_by(chosen, [value]))
+        how_many = f"all {read:,} values" if read == len(values) else f"{read:,} of {len(values):,} values"
+        reason = f"{how_many} are {chosen.meaning}"
+        if len(ways) > 1:
+            reason = f"{how_many} are times, in one of {number_of(len(ways), 'format')}"
+            formats = " and ".join(one.format for one in ways)
+            self.questions.append(f"{name}: {example} is read by {formats}: put one in the place of {FORMAT}")
+        if chosen.zone == ZONE:
+            zone = "its time zone, such as Europe/Berlin or UTC, in the place of"
+            self.questions.append(f"{name}: {example} has no offset: put {zone} {ZONE}")
+        self._read_as[name] = chosen
+        self._written[name] = replace(chosen, format=FORMAT) if len(ways) > 1 else chosen
+        return reason, len(ways) == 1 and read == len(values)
+
+
+def _apart(one: _Candidate, other: _Candidate) -> bool:
+    both: Collection[int] = one.instants.keys() & other.instants.keys()
+    near = sum(abs(one.instants[number] - other.instants[number]) <= _SAME for number in both)
+    return near < _NEARLY_ALL * len(both) or not both
+
+
+def _is_later(one: _Candidate, other: _Candidate) -> bool:
+    """Return whether a time is hardly ever before another one: so it may be when that was written down."""
+    both = one.instants.keys() & other.instants.keys()
+    return sum(one.instants[number] >= other.instants[number] for number in both) >= _NEARLY_ALL * len(both)
+
+
+def _distance(first: _Candidate, other: _Candidate) -> str:
+    """Return how much later or earlier the times of another field are, in the middle, as the end of a sentence."""
+    apart = sorted(at - first.instants[number] for number, at in other.instants.items() if number in first.instants)
+    if first is other or not apart or not (middle := apart[len(apart) // 2]):
+        return ""
+    return f", {format_about(abs(middle))} {'later' if middle > 0 else 'earlier'}"
