@@ -906,3 +906,10 @@ def test_a_file_whose_name_begins_with_a_minus_is_named_as_it_must_be_typed(pik,
         line = " ".join(["pik", *words]).replace("-dash", "./-dash")
         assert (said.code, said.err.splitlines()[1:]) == (2, [f"hint: the file -dash.jsonl: {line}"])
     assert "`pik ingest --help` lists them" in pik("ingest", "-other.jsonl").err
+
+
+def test_a_guess_says_that_cells_lose_their_quotes(pik, tmp_path):
+    for text, is_said in (('"paid"', True), ("paid", False)):
+        (tmp_path / "bare.tsv").write_text("".join(f"{n}\t2026-01-0{n}T00:00:00Z\t{text}\n" for n in (1, 2, 3)))
+        guess = pik("ingest", "--guess", "bare.tsv", "--columns", "a,b,c", "--format", "json").json()
+        assert ("--quote none" in guess["note"]) == is_said
