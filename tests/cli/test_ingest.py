@@ -846,6 +846,9 @@ def test_a_guess_names_a_command_that_can_be_pasted_and_stores_nothing(pik, tmp_
     checked = pik(*shlex.split(found.json()["next"])[1:], "--format", "json").json()
     assert (checked["valid"], checked["rejected"], checked["idempotency_keys"]) == (30, 0, 30)
     assert pik(*shlex.split(checked["next"])[1:]).code == 0
+    (tmp_path / "log").write_text('<1>a: {"at": "2026-01-31T10:00:00Z", "user": "u", "type": "t"}\n' * 3)
+    hint = pik("ingest", "--guess", "log").err.partition("hint: ")[2]  # no COLUMN to be put there: --guess finds them
+    assert pik(*shlex.split(hint)[1:], "--format", "json").json()["accepted"] == 3
     refused = pik("ingest", "--guess", "orders-2026.csv", "--store", "typo")
     assert (refused.code, "pik init --store" in refused.err) == (4, True)
     shown = pik("ingest", "--guess", "orders-2026.csv", "--map", "source='shop'", "--timezone", "Asia/Tokyo").out
