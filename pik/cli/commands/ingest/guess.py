@@ -72,7 +72,7 @@ INGEST_GUESS = Schema(
 
 def guess_mapping(cli: Context, files: list[str], sources: list[Source], options: ReadingOptions) -> int | None:
     """Propose how the first of the inputs is read, and the command for all of them; store nothing."""
-    from pik.inputs.archives import with_members
+    from pik.inputs.archives import first_member
     from pik.inputs.named_mappings import checked, shipped_mappings
     from pik.usecases.ingest.guess import guess
     from pik.usecases.ingest.reading import without_mapping
@@ -81,11 +81,7 @@ def guess_mapping(cli: Context, files: list[str], sources: list[Source], options
     own = cli.settings.mappings
     asked = without_mapping(ingest_defaults(cli.settings), options.given())
     named = [checked(one) for one in {**shipped_mappings(), **own}.values()]
-    members = with_members(sources, cli.note)  # which hold what they are in open
-    source = next(members, None)
-    if source is None:
-        raise UsageError("there is no file to look at", hint="name one that is not empty or hidden")
-    with source.open() as once, once.repeatable() as opened:
+    with first_member(sources, cli.note) as source, source.open() as once, once.repeatable() as opened:
         found = guess(opened, asked.layout, asked.max_line, asked.mapping, asked.times, named)
         is_quoted = found.named is None and _has_quotes(opened, found.layout, asked.max_line)
     if not found.records:
