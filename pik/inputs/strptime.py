@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from datetime import date, timedelta
 
 from pik.errors import Invalid, UsageError
+from pik.inputs.advice import Advice, Option
 from pik.model.instant import DAY, OFFSET, Zone, fraction_nanos, offset_nanos, resolved, time_of_day
 
 _EXAMPLE = "rfc3339, epoch_ms, auto, or a strptime format with a date, such as '%d/%b/%Y:%H:%M:%S %z'"
@@ -81,10 +82,8 @@ class Strptime:
 
 def without_zone(name: str) -> UsageError:
     """Return the error for a format whose times need a time zone, and none is given."""
-    return UsageError(
-        f"--time-format {name}: its times have no offset from UTC",
-        hint="name their zone: --timezone ZONE, such as Europe/Berlin or UTC",
-    )
+    zone = "name their zone: ", Option("timezone", "ZONE"), ", such as Europe/Berlin or UTC"
+    return UsageError(f"--time-format {name}: its times have no offset from UTC", hint=Advice(zone))
 
 
 def local_nanos(found: Mapping[str, str | None], text: str) -> int:

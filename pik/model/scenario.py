@@ -382,7 +382,7 @@ _KEYS = {"event_type": "type"}
 _SELECTION = ("source", "type", "entity", "batch", "from", "to", "received-from", "received-to", "where")
 _SELECTION_HINT = "source=, type=, entity=, batch=, from=, to=, received-from=, received-to= and last where=SQL"
 _SUSPECTS = ("within", "same", *_SELECTION)
-_INPUT = ("with", "mapping", *LAYOUT, "map", *TIMES, "max-line", "max-window")
+WITH_OPTIONS = ("with", "mapping", *LAYOUT, "map", *TIMES, "max-line", "max-window")
 _REPEATABLE = ("map", "same", *TIMES)
 _MAY_BE_BLANK = ("null", "delimiter")
 _PAIR = re.compile(r'(?P<key>[a-z-]+)=(?:"(?P<quoted>(?:[^"]|"")*)"|(?P<plain>[^,]*))(?:,|$)')
@@ -452,7 +452,7 @@ def _without_batch(value: str, _: ReadIds) -> Assumption:
 def _with(value: str, _: ReadIds) -> Assumption:
     hint = "mapping=NAME, map=FIELD=JMESPATH (repeatable), input=, records=, delimiter=, columns=, null=, quote=,"
     hint += " escape=, encoding=, time-format=, timezone=, ambiguous=, max-line=, max-window=, as in `pik ingest`"
-    pairs = _pairs(f"with={value}", _INPUT, "an option of how files are read", hint)
+    pairs = _pairs(f"with={value}", WITH_OPTIONS, "an option of how files are read", hint)
     given = dict(pairs)
     longest, window = given.get("max-line", str(MAX_LINE)), given.get("max-window")
     return With(

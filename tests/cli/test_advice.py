@@ -8,6 +8,7 @@ import json
 import re
 import shlex
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,14 @@ import pik as package
 from pik.cli import rereading
 from pik.cli.app import COMMANDS
 from pik.cli.context import Context, with_store
+from pik.cli.reading import ReadingOptions
 from pik.errors import PikError, command
 from pik.inputs.advice import Advice, CommandLine
 from pik.inputs.mapping import RecordMapping
 from pik.inputs.source import file_source
 from pik.model.layout import AUTO
 from pik.model.scenario import With, read_assumption
-from pik.usecases.metrics.assumed_events import AssumedFile
+from pik.usecases.metrics.assumed_events import AssumedFile, refused
 from tests.support.cli.pasting import command_of, expect_line, parses
 
 STORE = "dir with space"
@@ -349,15 +351,24 @@ def test_what_readers_advise_of_an_assumed_file_is_an_assumption(advices: list[A
             before, _, rest = text.partition("--assume ")
             assert not rest or isinstance(read_assumption(shlex.split(rest)[0], lambda path: (path,)), With), text
             assert not re.search("--(on-invalid|map|encoding|columns|records)", "" if "--guess" in text else before)
+        told = refused(assumed, "--map entity_id=x finds nothing", "").hint
+        assert told.startswith("--map is map= here; pik ingest --dry-run ")
 
 
-def hints(path: Path) -> Iterator[str]:
-    """Each constant text that the file gives as a hint."""
+def hints(path: Path, *, named: bool = True) -> Iterator[str]:
+    """Each constant text that the file gives as a hint; also those that have a name."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.keyword) and node.arg in ("hint", "repair", "empty"):
             yield from (str(one.value) for one in ast.walk(node.value) if isinstance(one, ast.Constant))
-        elif isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant):
+        elif named and isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant):
             yield from (str(node.value.value) for one in node.targets if getattr(one, "id", "").isupper())
+
+
+def test_readers_leave_the_words_for_commands_and_options_to_the_command() -> None:
+    names = "|".join(one.name.replace("_", "-") for one in fields(ReadingOptions))
+    for path in (Path(package.__file__).parent / "inputs").glob("*.py"):
+        for text in hints(path, named=False) if path.name != "one_batch.py" else ():  # which ingest alone has
+            assert not re.search(rf"--({names}|on-invalid)\b|\bpik (ingest|diff)\b", text), (path, text)
 
 
 def test_a_hint_ends_with_its_command_or_has_it_between_backticks() -> None:

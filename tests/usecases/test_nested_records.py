@@ -372,4 +372,4 @@ def test_records_that_are_not_objects_are_refused_with_how_their_places_get_name
     (tmp_path / "a.json").write_bytes(text)
     with file_source(str(tmp_path / "a.json")).open() as opened, pytest.raises(UsageError, match=what) as error:
         opened.expect_events(layout_of(path))
-    assert "jq" in error.value.hint
+    assert ("jq" in error.value.hint) == (what == "lists")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -17,7 +18,7 @@ from pik.inputs.compression import WINDOW
 from pik.inputs.folders import SkippedFiles, folder_sources
 from pik.inputs.source import Input, file_source
 from pik.model.delivery import Delivery, read_delivery
-from pik.model.scenario import ASSUMED_BATCH, With, typed_pairs
+from pik.model.scenario import ASSUMED_BATCH, WITH_OPTIONS, With, typed_pairs
 from pik.rawlog.objects import unpacked
 from pik.rawlog.segment_writer import Reading
 from pik.runtime import SILENT
@@ -102,7 +103,8 @@ def _deliveries(assumed: With) -> Iterator[tuple[Delivery, bytes]]:
     if not read:
         raise NothingSelected(f"{assumed}: the file has no event")
     if wrong:
-        raise InputError(f"{wrong} ({rejected:,} of {read:,} records are not)", hint=_ingest(assumed))
+        hint = _spelled(wrong, _ingest(assumed))
+        raise InputError(f"{wrong} ({rejected:,} of {read:,} records are not)", hint=hint)
 
 
 def _sources(assumed: With) -> Iterator[Input]:
@@ -124,7 +126,14 @@ def _in_order(block: LogBlock) -> Iterator[tuple[Delivery, bytes]]:
 
 def refused(assumed: With, message: str, hint: str) -> UsageError:
     """Return the error for an assumption whose file cannot be read as it says."""
-    return UsageError(f"--assume {assumed}: {message}", hint=_worded(assumed, hint) or _ingest(assumed))
+    found = _worded(assumed, hint) or _ingest(assumed)
+    return UsageError(f"--assume {assumed}: {message}", hint=_spelled(message, found))
+
+
+def _spelled(text: str, hint: str) -> str:
+    """Return the hint, after how the options that a text names are written in an assumption."""
+    known = dict.fromkeys(name for name in re.findall("--([a-z-]+)", text) if name in WITH_OPTIONS)
+    return "; ".join([*(f"--{name} is {name}= here" for name in known), hint])
 
 
 def _worded(assumed: With, hint: str) -> str:
