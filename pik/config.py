@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pik.errors import Invalid, NotFound, StoreError, UsageError
+from pik.errors import InputError, Invalid, NotFound, StoreError, UsageError
 from pik.model.instant import Zone, load_zone
 
 if TYPE_CHECKING:
@@ -258,16 +258,16 @@ def find(directory: Path) -> Path | None:
 
 def read(path: Path) -> Config:
     """Return the configuration in a file. Raises UsageError naming the file and the key."""
-    import tomllib
+    from pik.inputs.toml_text import read_toml
 
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        table = read_toml(path.read_text(encoding="utf-8-sig"), str(path))
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}") from None
     except UnicodeDecodeError:
         raise UsageError(f"{path} is not TOML: it is not UTF-8") from None
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"{path} is not TOML: {error}") from None
+    except InputError as error:
+        raise UsageError(error.message, hint=error.hint) from None
     config = _converted(table) or _explained(path, table)
     for key, store in {"store": config.store, **{f"stores.{name}": url for name, url in config.stores.items()}}.items():
         if store == "":

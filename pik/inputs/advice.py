@@ -161,6 +161,10 @@ def converted(convert: str, file: str, encoding: str | None) -> str:
     return convert.replace("{file}", f"<({' | '.join(before)})" if before else file).replace("{stored}", file)
 
 
+_RECOGNIZED = "input", "delimiter"
+"""Options of what a command without them recognizes."""
+
+
 @dataclass(frozen=True, slots=True)
 class CommandLine:
     """A command of pik that reads an input: its words before the input, which `flag` names, and what else was given.
@@ -197,9 +201,10 @@ class CommandLine:
 
     def read(self, read: Read, file: str) -> str | None:
         """Return the command with the options that it has, and those that it needs; None if it does not have these."""
-        if any(self.option(one) is None for one in read.options):
+        known = [one for one in read.options if self.option(one) is not None]
+        if any(one not in known and not (read.convert and one.name in _RECOGNIZED) for one in read.options):
             return None
-        given, added = self._together(read.options)
+        given, added = self._together(known)
         before = ""
         if read.convert:
             before = converted(read.convert, file, self.encoding) + " | "
@@ -219,7 +224,7 @@ class CommandLine:
             (one.name, one.value or "")
             for one in added
             if one.name not in OF_FIELDS or _of_field(one.name, one.value or "") not in fields
-            if not ((self.named or "--guess" in self.words) and (one.value or "").endswith("=COLUMN"))
+            if not (self.named and (one.value or "").endswith("=COLUMN"))
         ]
         replaced = {name for name, _ in more if name not in OF_FIELDS}
         return [one for one in self.reading if one[0] not in replaced], more

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from decimal import Decimal
 from itertools import chain, islice
@@ -18,17 +18,15 @@ from typing import Any, BinaryIO
 
 from pik.errors import InputError, Invalid
 from pik.inputs import csv_rows
-from pik.inputs.advice import Advice, typed_name
-from pik.inputs.archives import is_archive, with_members
+from pik.inputs.advice import Advice, Read
 from pik.inputs.copies import seekable
-from pik.inputs.document_lists import lists_in
 from pik.inputs.encoding import as_utf8, not_utf8, shown_encoding
 from pik.inputs.figures import BUCKETS, READS, Table
 from pik.inputs.opened_file import HEAD, OpenedFile
 from pik.inputs.parquet_rows import open_parquet
 from pik.inputs.shapes import first_object
 from pik.inputs.source import Source
-from pik.model import layout as inputs
+from pik.inputs.whole_text import single_file
 from pik.model.identity import check_json
 from pik.model.layout import PARQUET, TABLES, WRITTEN_AS_JSON, InputFormat, Layout
 from pik.model.record_path import path_text
@@ -42,41 +40,12 @@ _MAX_RECORD = 1 << 20  # bytes of one JSON value, or row
 def open_table(source: Source) -> Iterator[Table]:
     """Open a file of numbers, whatever its format, plain, compressed or in an archive. Raises InputError where it is
     none, or empty, and at the end where it changed while it was read."""
-    with source.open() as first, first.repeatable() as stored:
+    with single_file(source, READS) as (stored, opened):
         digest = stored.digest()
-        try:
-            with _only_file(source, stored).open() as opened, _table(opened) as table:
-                table.name, table.digest = source.name, digest
-                yield table
-        except InputError as error:
-            error.hint = _for_numbers(error.hint)
-            raise
+        with _table(opened) as table:
+            table.name, table.digest = source.name, digest
+            yield table
         stored.expect_unchanged("run this again when nothing writes to it")
-
-
-def _only_file(source: Source, stored: OpenedFile) -> Source:
-    """Return the input, or the file in it where it is an archive of one. Raises InputError."""
-
-    def opener() -> nullcontext[BinaryIO]:
-        stored.stored.seek(0)
-        return nullcontext(stored.stored)
-
-    again = replace(source, opener=opener, path=None, is_stream=False)
-    if not is_archive(stored):
-        return again
-    one, *others = islice(with_members([again], lambda _skipped: None), 2)
-    if others:
-        what = f"{source.name} has several files, such as {one.name} and {others[0].name}"
-        raise InputError(what, hint="unpack it, and name the one that has the numbers")
-    assert isinstance(one, Source)
-    return one
-
-
-def _for_numbers(hint: str) -> str:
-    """Return the hint of a reader for a command that has no options of how records are read."""
-    if isinstance(hint, Advice):
-        return hint.of(hint.name, READS)
-    return READS if hint == inputs.READS else hint
 
 
 @contextmanager
@@ -103,7 +72,7 @@ def _layout(opened: OpenedFile) -> Layout:
     if not text:
         raise InputError(f"{opened.name} is empty", hint=READS)
     if layout.format in WRITTEN_AS_JSON and text.startswith(("{", "[", "\x1e")):
-        path = _around(text, opened.name)
+        path = _around(opened, layout, text)
         return replace(layout, format=InputFormat.JSON, records=path) if path else layout
     if layout.format in WRITTEN_AS_JSON:  # a header alone, perhaps
         first = text.partition("\n")[0]
@@ -114,20 +83,25 @@ def _layout(opened: OpenedFile) -> Layout:
     return opened.with_dialect(layout)
 
 
-def _around(text: str, name: str) -> str:
-    """Return the path to the list of rows in the object that is around all of them, if a text is one. Raises InputError
-    where it has several lists."""
+def _around(opened: OpenedFile, layout: Layout, text: str) -> str:
+    """Return the path to the list of rows in the object that is around all of them, if a text begins with one. Raises
+    InputError where it has several lists."""
     found = first_object(text) if text.startswith("{") else None
-    if found is None or any(key.strip().casefold() in BUCKETS for key in found):
-        return ""
     first, _, rest = text.partition("\n")
-    if first.rstrip().endswith("}") and rest.lstrip().startswith("{"):
-        return ""  # the first of several
-    paths = list(map(path_text, lists_in(found)))
-    if len(paths) > 1:
-        hint = f"the rows alone: jq -c '.{paths[0]}' {typed_name(name)}"
-        raise InputError(f"{name} is an object with several lists: {', '.join(paths[:5])}", hint=hint)
-    return paths[0] if paths else ""
+    is_one_of_several = first.rstrip().endswith("}") and rest.lstrip().startswith("{")
+    if found is None or is_one_of_several or _has_bucket(found):
+        return ""
+    lists = [one for one in opened.lists(layout) if one.has_objects]
+    lists = [one for one in lists if _has_bucket(one.first)] or lists
+    if len(lists) > 1:
+        rows = Read(convert=f"jq -c '.{path_text(lists[0].path)}' {{file}}")
+        what = f"{opened.name} is an object with several lists: {', '.join(map(str, lists[:5]))}"
+        raise InputError(what, hint=Advice(("the rows alone: ", rows), name=opened.name))
+    return path_text(lists[0].path) if lists else ""
+
+
+def _has_bucket(row: Collection[str]) -> bool:
+    return any(name.strip().casefold() in BUCKETS for name in row)
 
 
 def _csv(opened: OpenedFile, layout: Layout) -> Table:
@@ -136,8 +110,8 @@ def _csv(opened: OpenedFile, layout: Layout) -> Table:
         stream = as_utf8(stream, layout.encoding, opened.name)
     elif wrong := not_utf8(islice(io.BytesIO(opened.beginning(HEAD)), _PEEKED)):
         line, encoding, text = wrong
-        hint = f"iconv -f {encoding} -t UTF-8 {typed_name(opened.name)} makes UTF-8 of it, where this is {text[:60]!r}"
-        raise InputError(f"{opened.name} is not UTF-8: line {line:,}", hint=hint)
+        hint = f"as {encoding} it is {text[:60]!r}: ", Read(convert=f"iconv -f {encoding} -t UTF-8 {{file}}")
+        raise InputError(f"{opened.name} is not UTF-8: line {line:,}", hint=Advice(hint, name=opened.name))
 
     def rows() -> Iterator[tuple[int, Sequence[str | None]]]:
         for number, cells, problem in csv_rows.rows(stream, layout, max_line=_MAX_RECORD):

@@ -14,7 +14,7 @@ from pik.model.identity import name_of_number
 from pik.model.instant import format_instant
 from pik.model.metric import ALL_ENTITIES, decimal_text
 
-READS = "what can be read: CSV, TSV, Parquet, JSON objects, one per line or in an array, also compressed or zipped"
+READS = "what can be read: CSV, TSV, each with a header, Parquet, JSON objects in lines or an array, also compressed"
 
 BUCKETS = ("bucket", "day", "date", "hour", "time", "timestamp", "period", "bucket_start", "event_date", "ds", "dt")
 ENTITIES = (

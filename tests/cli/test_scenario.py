@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import zstandard
 
+from pik.errors import InputError
 from pik.usecases.metrics.event_ids import read_event_ids
 
 METRIC = 'name = "revenue"\nvalue = "sum((payload->>\'v\')::BIGINT)"\n'
@@ -111,7 +112,7 @@ def test_ids_of_events_to_leave_out_come_from_any_listing(shop: Callable[..., An
         assert diff(shop, "--assume", "without=@column")[0] == 0
     (tmp_path / "empty.txt").write_text("")
     assert "has no event_ids" in shop("diff", "aggregates", "--assume", "without=@empty.txt").err
-    assert "cannot read absent" in shop("diff", "aggregates", "--assume", "without=@absent").err
+    assert "there is no file absent" in shop("diff", "aggregates", "--assume", "without=@absent").err
 
 
 def test_ids_in_a_payload_are_not_those_of_events(tmp_path: Path) -> None:
@@ -120,6 +121,12 @@ def test_ids_in_a_payload_are_not_those_of_events(tmp_path: Path) -> None:
     for text in (row, f"[{row}]", f"{row}\n"):
         (tmp_path / "ids").write_text(text.replace("%s", "a" * 32, 1).replace("%s", "b" * 32))
         assert read_event_ids(str(tmp_path / "ids")) == ("a" * 32,)
+        for data in (gzip.compress((tmp_path / "ids").read_bytes()), (tmp_path / "ids").read_text().encode("utf-16")):
+            (tmp_path / "others").write_bytes(data)
+            assert read_event_ids(str(tmp_path / "others")) == ("a" * 32,)
+        (tmp_path / "others").write_bytes(gzip.compress((tmp_path / "ids").read_bytes()) + b"garbage")
+        with pytest.raises(InputError, match="after its member comes what is not gzip"):
+            read_event_ids(str(tmp_path / "others"))
 
 
 @pytest.mark.parametrize(

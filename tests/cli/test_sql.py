@@ -224,10 +224,10 @@ def test_a_statement_comes_from_a_file_or_from_stdin(
     assert selected(shop, "-") == [{"n": 7}]
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"SELECT '\xff'")))
     wrong = shop("sql", "-")
-    assert (wrong.code, "cannot read standard input: it is not UTF-8 text" in wrong.err) == (2, True)
+    assert (wrong.code, "standard input is not UTF-8: line 1" in wrong.err) == (2, True)
     (tmp_path / "empty.sql").touch()
     (tmp_path / "binary.sql").write_bytes(b"\xff\xfe\x00")
-    for name, reason in {"empty.sql": "empty", "binary.sql": "not UTF-8", "absent.sql": "No such file"}.items():
+    for name, reason in {"empty.sql": "empty", "binary.sql": "not utf-16", "absent.sql": "there is no file"}.items():
         result = shop("sql", f"@{name}")
         assert (result.code, reason in result.err) == (2, True), result.err
 

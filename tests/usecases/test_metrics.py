@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+
 import pytest
 
 from pik.engine import DuckEngine
@@ -30,6 +32,9 @@ def test_a_file_has_one_definition_or_several(tmp_path):
     several = read(tmp_path, f"[[metric]]{ONE}\n[[metric]]\nname = 'n'\nvalue = 'count(*)'")
     assert several == [one, Definition(name="n", value="count(*)")]
     assert read(tmp_path, f"\ufeff{ONE}") == [one]  # as editors of Windows write it
+    for data in (ONE.encode("utf-16"), gzip.compress(ONE.encode())):
+        (tmp_path / "other").write_bytes(data)
+        assert read_definitions(tmp_path / "other") == [one]
 
 
 @pytest.mark.parametrize(
@@ -49,8 +54,29 @@ def test_what_is_wrong_with_a_file_is_named(tmp_path, text, said):
         read(tmp_path, text)
 
 
+@pytest.mark.parametrize(
+    ("text", "line", "hint"),
+    [
+        ("name = 'x'\nvalue = “a 'b'”\n\nbucket = '1d'", "line 2: value = “a 'b'”", "value = \"a 'b'\""),
+        ('name = \'x\'\nvalue = "a->>"$.v""', 'line 2: value = "a->>"$.v""', "value = 'a->>\"$.v\"'"),
+        ("name: x\nvalue: count(*)\n", "line 1: name: x", 'it looks like YAML; in TOML: name = "x"'),
+        ('[{"name": "x"}]', 'line 1: [{"name": "x"}]', "it looks like JSON"),
+        ('a = [\n1,\n]\nb = """x\ny"""\nb = 1', "line 6: b = 1", "its name was given before"),
+        ('a = """x\ny', "it ends inside of a text or a list", "ends so"),
+        ("[[metric]\n", "line 1: [[metric]", "[[metric]]"),
+        ("name = x", "line 1: name = x", 'name = "x"'),
+        ("Obj\x01", "looks like an Avro file", "TOML"),
+    ],
+)
+def test_what_is_not_toml_is_named_by_its_line_and_how_it_is_written(tmp_path, text, line, hint):
+    with pytest.raises(InputError) as error:
+        read(tmp_path, text)
+    assert error.value.message.endswith(line)
+    assert hint in error.value.hint
+
+
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(InputError, match=r"cannot read .*nothing\.toml"):
+    with pytest.raises(InputError, match=r"there is no file .*nothing\.toml"):
         read_definitions(tmp_path / "nothing.toml")
 
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from pik.errors import InputError, Invalid, UsageError
+from pik.errors import Invalid, UsageError
+from pik.inputs.toml_text import read_toml
+from pik.inputs.whole_text import whole_text
 from pik.model.calendar import buckets_of
 from pik.model.metric import Definition, Per
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
+_READS = "what can be read: TOML, such as docs/metrics.md has"
 _FIELDS = "a metric has name, value, and optionally where, bucket, timezone, per, description"
 _PROBLEMS = {
     "missing": "required field {field} is missing",
@@ -46,14 +48,7 @@ class _Table(BaseModel):
 
 def read_definitions(path: Path) -> list[Definition]:
     """Return the definitions in a TOML file: one, or several as [[metric]] tables. Raises InputError and Invalid."""
-    try:
-        document = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise InputError(f"{path} is not TOML: it is not UTF-8") from None
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(f"{path} is not TOML: {error}") from None
+    document = read_toml(whole_text(str(path), _READS), str(path))
     if "metric" not in document:
         return [read_definition(document, str(path))]
     tables = document["metric"]

@@ -6,24 +6,23 @@ import json
 import re
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from pik.errors import InputError
+
+_READS = "event_ids of 32 hex digits, one per line, or JSON of `pik duplicates`"
 
 
 def read_event_ids(path: str) -> tuple[str, ...]:
     """Return the event_ids in a file: one per line, or those of the rows in a result of pik as JSON or JSON lines.
     Raises InputError."""
-    try:
-        text = Path(path).read_bytes()
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from None
-    ids = [each.lower() for each in _ids(text.decode("utf-8-sig", "replace"))]
+    from pik.inputs.whole_text import whole_text  # imports what reads inputs
+
+    ids = [each.lower() for each in _ids(whole_text(path, _READS))]
     wrong = next((each for each in ids if not re.fullmatch("[0-9a-f]{32}", each)), None)
     if wrong is not None or not ids:
         what = "has no event_ids" if wrong is None else f"has {wrong[:40]!r}, which is not an event_id"
-        raise InputError(f"{path} {what}", hint="event_ids of 32 hex digits, one per line, or JSON of `pik duplicates`")
+        raise InputError(f"{path} {what}", hint=_READS)
     return tuple(dict.fromkeys(ids))
 
 

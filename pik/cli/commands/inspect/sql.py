@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -17,7 +16,7 @@ from pik.cli.document import NOTE, TRUNCATED, Column, Field, Object, Rows, Schem
 from pik.cli.options import argument, option
 from pik.cli.values import Count, Json
 from pik.config import Format
-from pik.errors import InputError, UsageError
+from pik.errors import UsageError
 from pik.model.instant import Window, format_instant
 
 if TYPE_CHECKING:
@@ -74,14 +73,11 @@ def sql(
 
 def _statement(given: str) -> str:
     """Return the SQL: as given, or from a file or stdin."""
-    if given != "-" and not given.startswith("@"):
-        text = given
-    else:
-        try:
-            text = sys.stdin.buffer.read().decode() if given == "-" else Path(given[1:]).read_text(encoding="utf-8")
-        except (OSError, ValueError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-            raise InputError(f"cannot read {'standard input' if given == '-' else given[1:]}: {reason}") from None
+    text = given
+    if given == "-" or given.startswith("@"):
+        from pik.inputs.whole_text import whole_text
+
+        text = whole_text(given.removeprefix("@"), "what can be read: a statement of SQL, as text")
     text = text.strip().rstrip(";").rstrip()
     if not text:
         raise UsageError("the statement is empty", hint="pik sql 'SELECT count(*) FROM events'")
