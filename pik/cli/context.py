@@ -210,12 +210,17 @@ class Context:
         from pik.errors import Damaged, InputError, StoreError, command
         from pik.runtime.storage import scratch
         from pik.usecases.bundle.opening import open_bundle
+        from pik.usecases.own_files import NothingOfOurs, OwnFile, kind_of
 
         directory = self._opened.enter_context(scratch())
         try:
             opened = open_bundle(path, directory / "store", self.make_copy, self.progress)
-        except InputError as error:
+        except NothingOfOurs as error:
             raise StoreError(error.message, hint="--store DIR, or the file of an evidence bundle") from None
+        except InputError as error:
+            is_backup = kind_of(path) is OwnFile.BACKUP
+            hint = "the state of a store is restored from a backup: pik restore --help" if is_backup else error.hint
+            raise StoreError(error.message, hint=hint) from None
         except Damaged as error:
             raise Damaged(error.message, hint=f"what is damaged: {command('verify', str(path))}") from None
         return self.sealed(opened.store, os.path.abspath(path))

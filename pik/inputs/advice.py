@@ -224,7 +224,7 @@ class CommandLine:
             (one.name, one.value or "")
             for one in added
             if one.name not in OF_FIELDS or _of_field(one.name, one.value or "") not in fields
-            if not (self.named and (one.value or "").endswith("=COLUMN"))
+            if not ((self.named or "--guess" in self.words) and (one.value or "").endswith("=COLUMN"))
         ]
         replaced = {name for name, _ in more if name not in OF_FIELDS}
         return [one for one in self.reading if one[0] not in replaced], more

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from dataclasses import replace
 from typing import BinaryIO
 
-from pik.errors import InputError
+from pik.errors import InputError, UsageError
 from pik.inputs.advice import Advice, Recorded
 from pik.inputs.copies import IN_MEMORY, Opener, copy, part, reopened, seekable
 from pik.inputs.folders import SkippedFiles
@@ -24,7 +24,9 @@ _HINT = Advice(
 )
 
 
-def with_members(inputs: Iterable[Input], note: Callable[[str], None], refuse: Refuse = stop) -> Iterator[Input]:
+def with_members(
+    inputs: Iterable[Input], note: Callable[[str], None], refuse: Refuse = stop
+) -> Generator[Input, None, None]:
     """Yield the inputs, and in the place of each archive its files, in its order; `note` is told what is skipped.
 
     A file of an archive is named ARCHIVE:FILE, and can be read again, as a file can. A stream must be read before the
@@ -41,6 +43,17 @@ def with_members(inputs: Iterable[Input], note: Callable[[str], None], refuse: R
                 yield from _inputs(held, note, refuse, DEPTH)
         except InputError as error:
             refuse(one.name, error)
+
+
+@contextmanager
+def first_member(inputs: Iterable[Input], note: Callable[[str], None]) -> Iterator[Input]:
+    """Provide the first input that `with_members` yields; what it is in stays open meanwhile. Raises UsageError where
+    there is none."""
+    with closing(with_members(inputs, note)) as members:
+        found = next(members, None)
+        if found is None:
+            raise UsageError("there is no file to look at", hint="name one that is not empty or hidden")
+        yield found
 
 
 def is_archive(opened: OpenedFile) -> bool:

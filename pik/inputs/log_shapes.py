@@ -6,7 +6,7 @@ Each answer is a sentence and a hint.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from pik.inputs.advice import Advice, Option, Read, piped, read_with
 
@@ -110,9 +110,15 @@ def drawn_table(filled: Sequence[str]) -> Shape | None:
 
 
 def fields_line(filled: Sequence[str]) -> Shape | None:
-    """Recognize the extended log format of the W3C, whose fields are named in a comment: of CloudFront and of IIS."""
+    """Recognize logs whose fields are named in a comment: the extended format of the W3C, of CloudFront and of IIS, and
+    that of Zeek."""
+    if not filled or not filled[0].startswith("#"):
+        return None
+    comments = dict(line.rstrip("\r").partition("\t")[::2] for line in filled[:_ROWS] if line.startswith("#"))
+    if "#fields" in comments:
+        return "a log that names its fields in a comment, as Zeek writes it", _of_zeek(comments)
     named = next((line.rstrip("\r") for line in filled[:_ROWS] if line.startswith("#Fields:")), None)
-    if named is None or not filled[0].startswith("#"):
+    if named is None:
         return None
     fields = named.removeprefix("#Fields:").split()
     rows = (line for line in filled if not line.startswith("#"))
@@ -120,6 +126,13 @@ def fields_line(filled: Sequence[str]) -> Shape | None:
     at = {"event_time": "join(' ', [date, time])"} if {"date", "time"} <= set(fields) else {}
     words = (*layout, "--columns", ",".join(fields), *_words({**_PLACES, **at}), "--timezone", "UTC")
     return "an extended log of the W3C", Advice(("its lines of comments will be rejected: ", read_with(*words)))
+
+
+def _of_zeek(comments: Mapping[str, str]) -> Advice:
+    columns = ",".join(comments["#fields"].split("\t"))
+    layout = {"input": "tsv", "columns": columns, "null": comments.get("#unset_field", "-"), "quote": "none"}
+    options = tuple(Option(name, value) for name, value in layout.items())
+    return Advice(("its rows alone: ", Read(options, "grep -v '^#' {file}", guess=True)))
 
 
 def is_spaced_table(filled: Sequence[str]) -> bool:

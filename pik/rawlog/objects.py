@@ -90,12 +90,12 @@ def _compress(file: IO[bytes], lines: Iterable[bytes]) -> None:
             writer.write(line)
 
 
-def read_sealed(path: Path, what: str) -> Iterator[bytes]:
+def read_sealed(path: Path, what: str, unlike: Callable[[], InputError]) -> Iterator[bytes]:
     """Yield the lines of a sealed file, once its seal has been checked. Raises InputError; `what` is what the file
-    should be."""
+    should be, and `unlike` returns the error for one without a seal."""
     try:
         with open(path, "rb") as file:
-            _expect_sealed(file, path, what)
+            _expect_sealed(file, path, what, unlike)
             with zstandard.ZstdDecompressor().stream_reader(file) as reader:
                 yield from io.BufferedReader(reader, _CHUNK)
     except OSError as error:
@@ -104,7 +104,7 @@ def read_sealed(path: Path, what: str) -> Iterator[bytes]:
         raise InputError(f"{str(path)!r} is not {what}: {error}") from None
 
 
-def _expect_sealed(file: IO[bytes], path: Path, what: str) -> None:
+def _expect_sealed(file: IO[bytes], path: Path, what: str, unlike: Callable[[], InputError]) -> None:
     """Check the seal, and leave the file at its beginning."""
     left = file.seek(0, os.SEEK_END) - _SEAL_SIZE
     if left > 0:
@@ -122,14 +122,7 @@ def _expect_sealed(file: IO[bytes], path: Path, what: str) -> None:
                 )
             file.seek(0)
             return
-    raise InputError(f"{str(path)!r} is not {what}, or it is cut", hint="to make one: pik backup FILE")
-
-
-def is_sealed(path: Path) -> bool:
-    """Return whether a file ends in a seal, as a backup does."""
-    with open(path, "rb") as file:
-        left = file.seek(0, os.SEEK_END) - _SEAL_SIZE
-        return left > 0 and file.seek(left) == left and file.read(len(SEAL)) == SEAL
+    raise unlike()
 
 
 def digest_of(path: Path) -> str:

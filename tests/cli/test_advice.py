@@ -261,6 +261,7 @@ UNREADABLE = {
     "gron.txt": b"json = {};\njson.a = 1;\n",
     "influx.txt": b"cpu,host=a v=1 1700000000000000000\ncpu,host=a v=2 1700000000000000001\n",
     "w3c.log": b"#Fields: date time c-ip\n2026-01-01 00:00:00 ::1\n",
+    "zeek.log": b"#separator \\x09\n#unset_field\t-\n#fields\tts\tid.orig_h\n1774595524.1\t::1\n",
     "drawn.txt": b"+----+----+\n| a  | b  |\n+----+----+\n",
     "rows.sql": b"INSERT INTO t VALUES (1);\n" * 2,
     "a.yaml": b"- a: 1\n  b: 2\n- a: 3\n  b: 4\n",

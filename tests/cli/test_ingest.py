@@ -846,6 +846,9 @@ def test_a_guess_names_a_command_that_can_be_pasted_and_stores_nothing(pik, tmp_
     checked = pik(*shlex.split(found.json()["next"])[1:], "--format", "json").json()
     assert (checked["valid"], checked["rejected"], checked["idempotency_keys"]) == (30, 0, 30)
     assert pik(*shlex.split(checked["next"])[1:]).code == 0
+    (tmp_path / "log").write_text('<1>a: {"at": "2026-01-31T10:00:00Z", "user": "u", "type": "t"}\n' * 3)
+    hint = pik("ingest", "--guess", "log").err.partition("hint: ")[2]  # no COLUMN to be put there: --guess finds them
+    assert pik(*shlex.split(hint)[1:], "--format", "json").json()["accepted"] == 3
     refused = pik("ingest", "--guess", "orders-2026.csv", "--store", "typo")
     assert (refused.code, "pik init --store" in refused.err) == (4, True)
     shown = pik("ingest", "--guess", "orders-2026.csv", "--map", "source='shop'", "--timezone", "Asia/Tokyo").out
@@ -906,3 +909,10 @@ def test_a_file_whose_name_begins_with_a_minus_is_named_as_it_must_be_typed(pik,
         line = " ".join(["pik", *words]).replace("-dash", "./-dash")
         assert (said.code, said.err.splitlines()[1:]) == (2, [f"hint: the file -dash.jsonl: {line}"])
     assert "`pik ingest --help` lists them" in pik("ingest", "-other.jsonl").err
+
+
+def test_a_guess_says_that_cells_lose_their_quotes(pik, tmp_path):
+    for text, is_said in (('"paid"', True), ("paid", False)):
+        (tmp_path / "bare.tsv").write_text("".join(f"{n}\t2026-01-0{n}T00:00:00Z\t{text}\n" for n in (1, 2, 3)))
+        guess = pik("ingest", "--guess", "bare.tsv", "--columns", "a,b,c", "--format", "json").json()
+        assert ("--quote none" in guess["note"]) == is_said

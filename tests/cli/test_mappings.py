@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import tarfile
 from pathlib import Path
@@ -178,7 +179,9 @@ def test_the_list_says_where_a_mapping_is_written_for_which_files_and_what_it_is
     )
 
 
-def test_a_mapping_is_tried_on_the_first_records_without_a_store(pik: Any, here: Path) -> None:
+def test_a_mapping_is_tried_on_the_first_records_without_a_store(
+    pik: Any, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (here / "other.csv").write_text(ROWS.replace("01.02.2026 11:00", "noon") + "cem;01.02.2026 12:00;5\n" * 2)
     tried = pik("mappings", "try", "shop", "other.csv", "--sample", "2", "--map", "entity_id=upper(customer)")
     assert tried.code == 3
@@ -195,6 +198,9 @@ def test_a_mapping_is_tried_on_the_first_records_without_a_store(pik: Any, here:
     assert not (here / ".pik").exists()
     (here / "empty.csv").write_text("customer;at;amount\n")
     assert pik("mappings", "try", "shop", "empty.csv", "--format", "json").json()["read"] == 0
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO((here / "other.csv").read_bytes())))
+    streamed = pik("mappings", "try", "shop", "-", "--map", "entity_id=upper(customer)", "--format", "json").json()
+    assert {**streamed, "source": "other.csv", "next": found["next"]} == found
     assert pik("mappings", "try", "shop", "other.csv", "--mapping", "shop").code == 2
     assert (
         pik("mappings", "try", "stripe", "other.csv").err.splitlines()[1].startswith("hint: did you mean stripe-event?")

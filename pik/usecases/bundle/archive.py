@@ -20,10 +20,10 @@ from typing import IO
 import msgspec
 import zstandard
 
-from pik.errors import Damaged, InputError, StoreError, command
-from pik.rawlog.objects import is_sealed
+from pik.errors import Damaged, InputError, StoreError
 from pik.runtime import Progress
 from pik.runtime.new_file import created_whole
+from pik.usecases.own_files import BUNDLE_END, OwnFile, end_of, kind_of, unlike
 
 LEVEL = 6
 _WINDOW = 1 << 23
@@ -32,10 +32,7 @@ _WINDOW = 1 << 23
 _LIST = bytes.fromhex("512a4d18")
 """Begins the skippable frame that lists the others."""
 
-_END = bytes.fromhex("522a4d18 28000000")
-"""Begins the last frame: the SHA-256 of the list's frame, and its size in 8 bytes, the lowest first."""
-
-_END_SIZE = len(_END) + 40
+_END_SIZE = len(BUNDLE_END) + 40
 _CHUNK = 1 << 20
 _BLOCK = tarfile.BLOCKSIZE
 _LARGEST_LIST = 1 << 28
@@ -78,7 +75,7 @@ def write_archive(path: Path, root: Path, names: Sequence[str], prefix: str, pro
         frames.append(_write_frame(file, "", io.BytesIO(bytes(2 * _BLOCK)), 2 * _BLOCK, progress))
         listed = zstandard.ZstdCompressor(level=LEVEL).compress(msgspec.json.encode(frames))
         frame = _LIST + len(listed).to_bytes(4, "little") + listed
-        file.write(frame + _END + sha256(frame).digest() + len(frame).to_bytes(8, "little"))
+        file.write(frame + BUNDLE_END + sha256(frame).digest() + len(frame).to_bytes(8, "little"))
         file.seek(0)
         digest = file_digest(file, "sha256").hexdigest()
         size = file.tell()
@@ -243,30 +240,24 @@ def _damaged(name: str) -> Damaged:
 
 
 def _read_list(file: IO[bytes], size: int, path: Path) -> list[Frame]:
-    not_one = InputError(
-        f"{str(path)!r} is not an evidence bundle, or it is cut",
-        hint="to make one: pik bundle --incident NAME --from TIME --to TIME --out FILE",
-    )
     changed = Damaged(
         f"{str(path)!r} is changed: its list of members is not as it was written", hint="use another copy of it"
     )
+    not_one = InputError(f"{str(path)!r} is not an evidence bundle: it lists no members", hint="use another copy of it")
     if size < _END_SIZE:
-        raise not_one
+        raise unlike(path, OwnFile.BUNDLE)
     file.seek(size - _END_SIZE)
     end = file.read(_END_SIZE)
     length = int.from_bytes(end[-8:], "little")
     is_there = len(_LIST) < length <= min(size - _END_SIZE, _LARGEST_LIST)
-    if not end.startswith(_END):
-        if is_sealed(path):
-            hint = f"to check it: {command('restore', str(path), '--dry-run')}"
-            raise InputError(f"{str(path)!r} is a backup, not an evidence bundle", hint=hint)
-        file.seek(0)
-        raise changed if file.read(4) == zstandard.FRAME_HEADER and b"*M\x18" in end else not_one
+    if not end.startswith(BUNDLE_END):
+        is_torn = kind_of(path) is OwnFile.BUNDLE and end_of(file, OwnFile.BUNDLE) is None and b"*M\x18" in end
+        raise changed if is_torn else unlike(path, OwnFile.BUNDLE)
     if not is_there:
         raise changed
     file.seek(size - _END_SIZE - length)
     data = file.read(length)
-    if sha256(data).digest() != end[len(_END) : -8] or not data.startswith(_LIST):
+    if sha256(data).digest() != end[len(BUNDLE_END) : -8] or not data.startswith(_LIST):
         raise changed
     try:
         text = _bounded(data[8:])
@@ -281,7 +272,7 @@ def _read_list(file: IO[bytes], size: int, path: Path) -> list[Frame]:
         or names.pop() != ""
         or names != sorted(set(names))
     ):
-        raise not_one
+        raise not_one if kind_of(path) is OwnFile.BUNDLE else unlike(path, OwnFile.BUNDLE)
     return frames
 
 

@@ -16,10 +16,11 @@ from pik.ports.backup import OmittedVersion, Row
 from pik.ports.store import Store, expect_unsealed
 from pik.rawlog.objects import digest_of, read_sealed, write_sealed
 from pik.runtime import Progress, showing
+from pik.usecases.own_files import OwnFile, unlike
 
 FORMAT = 2
 KINDS = ("metric", "run", "task", "version", "promotion", "current", "letter", "republish", "refusal")
-_WHAT = "a backup of pik's state"
+_WHAT = OwnFile.BACKUP
 
 
 class Header(msgspec.Struct, frozen=True, kw_only=True, tag="backup"):
@@ -150,7 +151,7 @@ def _rows(path: Path, progress: Progress) -> Iterator[Row]:
 
 
 def _lines(path: Path) -> Iterator[Header | End | Row]:
-    for line in read_sealed(path, _WHAT):
+    for line in read_sealed(path, _WHAT, lambda: unlike(path, OwnFile.BACKUP)):
         try:
             yield _read_line(line)
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:

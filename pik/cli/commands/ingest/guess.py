@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING
 
 from pik.cli.command import PARTLY
@@ -13,9 +13,10 @@ from pik.cli.reading import ReadingOptions
 from pik.cli.values import Count, Json
 from pik.config import ingest_defaults
 from pik.errors import UsageError, command, number_of
-from pik.model.layout import READS, InputFormat
+from pik.model.layout import NONE, READS, InputFormat, Layout
 
 if TYPE_CHECKING:
+    from pik.inputs.opened import OpenedInput
     from pik.inputs.source import Source
     from pik.usecases.ingest.guess_result import Guess
 
@@ -71,7 +72,7 @@ INGEST_GUESS = Schema(
 
 def guess_mapping(cli: Context, files: list[str], sources: list[Source], options: ReadingOptions) -> int | None:
     """Propose how the first of the inputs is read, and the command for all of them; store nothing."""
-    from pik.inputs.archives import with_members
+    from pik.inputs.archives import first_member
     from pik.inputs.named_mappings import checked, shipped_mappings
     from pik.usecases.ingest.guess import guess
     from pik.usecases.ingest.reading import without_mapping
@@ -80,12 +81,9 @@ def guess_mapping(cli: Context, files: list[str], sources: list[Source], options
     own = cli.settings.mappings
     asked = without_mapping(ingest_defaults(cli.settings), options.given())
     named = [checked(one) for one in {**shipped_mappings(), **own}.values()]
-    members = with_members(sources, cli.note)  # which hold what they are in open
-    source = next(members, None)
-    if source is None:
-        raise UsageError("there is no file to look at", hint="name one that is not empty or hidden")
-    with source.open() as once, once.repeatable() as opened:
+    with first_member(sources, cli.note) as source, source.open() as once, once.repeatable() as opened:
         found = guess(opened, asked.layout, asked.max_line, asked.mapping, asked.times, named)
+        is_quoted = found.named is None and _has_quotes(opened, found.layout, asked.max_line)
     if not found.records:
         why = f": {found.problem}" if found.problem else ""
         hint = READS if found.problem else command("ingest", "--dry-run", *files)
@@ -96,13 +94,21 @@ def guess_mapping(cli: Context, files: list[str], sources: list[Source], options
         INGEST_GUESS.without(*left_out),
         found,
         accepted=None if found.missing else found.accepted,
-        note="; ".join(_notes(found, source.name, [one.name for one in sources])),
+        note="; ".join(_notes(found, source.name, [one.name for one in sources], is_quoted=is_quoted)),
         next=command("ingest", "--dry-run", *files, *words),
     )
     return PARTLY if found.undecided else None
 
 
-def _notes(found: Guess, source: str, inputs: list[str]) -> Iterator[str]:
+def _has_quotes(opened: OpenedInput, layout: Layout, max_line: int) -> bool:
+    """Return whether cells of TSV are in quotes, which programs that write it often mean as a part of the text."""
+    if layout.format != InputFormat.TSV or layout.quote is not None:
+        return False
+    as_text = opened.sample(replace(layout, quote=NONE), max_line)
+    return any(b':"\\"' in one.line for one in as_text)
+
+
+def _notes(found: Guess, source: str, inputs: list[str], *, is_quoted: bool) -> Iterator[str]:
     """Yield what else to know of the guess, which is of one of the inputs, or of a file in one."""
     yield "nothing was stored; look at what the dry run shows before you ingest"
     if len(inputs) > 1:
@@ -111,6 +117,8 @@ def _notes(found: Guess, source: str, inputs: list[str]) -> Iterator[str]:
         yield f"only {source} was looked at, the first file of the archive"
     if found.named is None and (found.layout.quote or found.layout.escape):
         yield "quotes and backslashes are read as the first rows show them, unless you say it: --quote, --escape"
+    elif is_quoted:
+        yield "cells in quotes are read without them; where they are a part of the text: --quote none"
     if found.problem and found.missing:
         yield f"there are records that cannot be read, such as: {found.problem}"
     elif found.problem:

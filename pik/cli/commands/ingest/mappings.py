@@ -103,15 +103,15 @@ def try_(
     Nothing is stored, and no store is needed. Other options take precedence over the mapping, as in `pik ingest`, whose
     --dry-run looks at all records. Exit code 3: some of the records are rejected.
     """
-    from pik.inputs.archives import with_members
+    from pik.inputs.archives import first_member
     from pik.usecases.ingest.attempts import first_attempts
 
     if reading_options.mapping is not None:
         raise UsageError("NAME is the mapping here", hint="leave --mapping out")
     chosen = replace(reading_options, mapping=name)
     reading = chosen.reading(cli)
-    source = next(with_members(sources_of(cli, [file], max_window=reading_options.max_window), cli.note))
-    reading, found = first_attempts(source, reading, sample)
+    with first_member(sources_of(cli, [file], max_window=reading_options.max_window), cli.note) as source:
+        reading, found = first_attempts(source, reading, sample)
     rejected = [one for one in found if one.event is None]
     cli.show(
         TRIED,
