@@ -258,10 +258,12 @@ def find(directory: Path) -> Path | None:
 
 def read(path: Path) -> Config:
     """Return the configuration in a file. Raises UsageError naming the file and the key."""
+    from pik.inputs.encoding import shown_encoding
     from pik.inputs.toml_text import read_toml
 
     try:
-        table = read_toml(path.read_text(encoding="utf-8-sig"), str(path))
+        data = path.read_bytes()
+        table = read_toml(data.decode(shown_encoding(data) or "utf-8").removeprefix("\ufeff"), str(path))
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}") from None
     except UnicodeDecodeError:

@@ -95,8 +95,9 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     path.write_bytes(b"\xff")
     with pytest.raises(UsageError, match="is not TOML: it is not UTF-8"):
         read(path)
-    path.write_bytes(b"\xef\xbb\xbfformat = 'json'\r\n")  # as editors of Windows write it
-    assert read(path).format == "json"
+    for encoding in ("utf-8-sig", "utf-16"):
+        path.write_text("format = 'json'\r\n", encoding=encoding)  # as editors of Windows write it
+        assert read(path).format == "json"
 
 
 def test_times_are_shown_in_the_zone_of_the_option_else_of_the_environment_else_of_the_file(below: Path) -> None:

@@ -72,7 +72,7 @@ def kafka_target(url: str, environment: Mapping[str, str]) -> KafkaTarget:
 def _settings(path: str, shown: str) -> dict[str, str]:
     """Return the settings NAME=VALUE in a file, without quoting what it holds in an error. Raises UsageError."""
     try:
-        lines = Path(path).expanduser().read_text(encoding="utf-8").splitlines()
+        lines = Path(path).expanduser().read_text(encoding="utf-8-sig").splitlines()
     except (OSError, ValueError) as error:
         reason = (error.strerror or "it failed").lower() if isinstance(error, OSError) else "it is not text"
         raise UsageError(f"--target {shown}: cannot read the settings in {path!r}: {reason}", hint=_EXAMPLE) from None

@@ -166,6 +166,7 @@ def test_a_baseline_leaves_out_what_was_found_before_whatever_its_figures(shop: 
     ingest(shop, "late.jsonl", line("a", 5, 1, 2))
     (tmp_path / "base.json").write_text(shop("triage", "--format", "json").out)
     ingest(shop, "later.jsonl", line("b", 7, 1, 3))
+    (tmp_path / "base.json").write_text((tmp_path / "base.json").read_text(), encoding="utf-16")  # as PowerShell does
     code, findings, document = triage(shop, "--baseline", "base.json")
     assert (code, findings, len(document["known"])) == (0, [], 2)
     (tmp_path / "base.json").write_text(json.dumps(document))
@@ -192,8 +193,8 @@ def test_only_the_window_and_the_entity_are_looked_at(shop: Pik) -> None:
     [
         (["--entity", "nobody"], 2, "neither an event nor a current value of 'nobody'"),
         (["--from", "2027-01-01"], 2, "neither an event nor a current value"),
-        (["--baseline", "absent.json"], 2, "cannot read absent.json"),
-        (["--baseline", "days.jsonl"], 2, "is not the JSON of a triage"),
+        (["--baseline", "absent.json"], 2, "there is no file absent.json"),
+        (["--baseline", "days.jsonl"], 2, "days.jsonl is not JSON: unexpected '{'"),
         (["--store", "elsewhere"], 4, "elsewhere"),
     ],
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from codecs import BOM_UTF8
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -17,7 +16,8 @@ from pik.cli.document import NEXT, Column, Field, Fold, Rows, Schema
 from pik.cli.options import option
 from pik.cli.text import shortened
 from pik.cli.values import Count, Moment
-from pik.errors import InputError, command, number_of
+from pik.errors import InputError, Invalid, command, number_of
+from pik.model.identity import check_json
 from pik.model.instant import Window
 
 if TYPE_CHECKING:
@@ -100,13 +100,16 @@ def _impacts(found: Triage) -> Iterator[str]:
 
 def _known(path: Path) -> list[tuple[str, str, str, str]]:
     """Return the identities of the findings in an earlier triage. Raises InputError."""
+    from pik.inputs.whole_text import whole_text
+
+    hint = "pik triage --format json > baseline.json"
+    text = whole_text(str(path), hint).encode()
     try:
-        read = msgspec.json.decode(path.read_bytes().removeprefix(BOM_UTF8), type=_Baseline)
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from None
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        hint = "pik triage --format json > baseline.json"
-        raise InputError(f"{path} is not the JSON of a triage: {error}", hint=hint) from None
+        check_json(text, str(path))
+        read = msgspec.json.decode(text, type=_Baseline)
+    except (Invalid, msgspec.MsgspecError) as error:
+        why = error.message if isinstance(error, Invalid) else f"{path} is not the JSON of a triage"
+        raise InputError(why, hint=hint) from None
     return [(one.check, one.metric or "", one.cause or "", one.scope or "") for one in (*read.findings, *read.known)]
 
 
