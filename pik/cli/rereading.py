@@ -16,7 +16,8 @@ _INPUTS = "files", "file", "against"
 
 _READING = tuple(one.name for one in fields(ReadingOptions))
 
-_NOT_AGAIN = {"store", "format", "quiet", "color", "no_pager", "display_timezone", "actor", *_INPUTS, *_READING}
+_GLOBAL = "store", "format", "quiet", "color", "no_pager", "display_timezone", "actor"
+_NOT_AGAIN = {*_GLOBAL, "one_batch", *_INPUTS, *_READING}
 
 
 def reading_command(cli: Context) -> CommandLine:

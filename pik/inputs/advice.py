@@ -35,13 +35,16 @@ class Read:
     """The given command once more, with these options. It reads what `convert`, a command with {file} in it, prints, or
     the `file` of that name.
 
-    `guess`: the records are not events, so without a mapping the command is the one that proposes a mapping.
+    `guess`: the records are not events, so without a mapping the command is the one that proposes a mapping. `instead`
+    is a command like `convert` whose output needs none of the options: for a mapping of records by its name, or a
+    command without them.
     """
 
     options: tuple[Option, ...] = ()
     convert: str = ""
     guess: bool = False
     file: str = ""
+    instead: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,10 +117,11 @@ def options(**values: str) -> tuple[Option, ...]:
     return tuple(Option(name.replace("_", "-"), value) for name, value in values.items())
 
 
-def read_with(*words: str, guess: bool = False) -> Read:
+def read_with(*words: str, guess: bool = False, instead: str = "") -> Read:
     """Return the command with options that are given as words: a name with its dashes, and its value, and so on."""
     pairs = zip(words[::2], words[1::2], strict=True)
-    return Read(tuple(Option(name.removeprefix("--"), value) for name, value in pairs), guess=guess)
+    options = tuple(Option(name.removeprefix("--"), value) for name, value in pairs)
+    return Read(options, guess=guess, instead=instead)
 
 
 def piped(convert: str, before: str = "", *, guess: bool = False) -> Advice:
@@ -127,7 +131,8 @@ def piped(convert: str, before: str = "", *, guess: bool = False) -> Advice:
 
 def typed_name(name: str) -> str:
     """Return the name of a file as it is typed in a shell; FILE for another input, such as a file in an archive."""
-    return shlex.quote(name) if re.fullmatch(r"[\w./ +=:@%,-]+", name) and os.path.isfile(name) else "FILE"
+    is_plain = re.fullmatch(r"[\w./ +=:@%,-]+", name) and os.path.isfile(name)
+    return shlex.quote(f"./{name}" if name.startswith("-") else name) if is_plain else "FILE"
 
 
 def _worded(clauses: Sequence[Clause], name: str, reader: Reader) -> str:
@@ -202,6 +207,8 @@ class CommandLine:
     def read(self, read: Read, file: str) -> str | None:
         """Return the command with the options that it has, and those that it needs; None if it does not have these."""
         known = [one for one in read.options if self.option(one) is not None]
+        if read.instead and (self.named or len(known) < len(read.options)):
+            return self.read(Read(convert=read.instead), file)
         if any(one not in known and not (read.convert and one.name in _RECOGNIZED) for one in read.options):
             return None
         given, added = self._together(known)

@@ -251,12 +251,8 @@ class _Elements(_Values):
         if rest := rest.strip():
             shown = rest.partition(b"\n")[0][:40].decode(errors="replace")
             what = f"{self._name} continues after its JSON array with {shown}"
-            several = "arrays that follow each other: ", Read((Option("records", "[]"),))
-            hint = Advice(several, name=self._name, otherwise=_AS_LINES)
-            raise InputError(what, hint=hint if rest.startswith(b"[") else READS)
-
-
-_AS_LINES = "arrays that follow each other become JSON lines: jq -c '.[]' FILE"
+            several = "arrays that follow each other: ", Read((Option("records", "[]"),), instead="jq -c '.[]' {file}")
+            raise InputError(what, hint=Advice(several, name=self._name) if rest.startswith(b"[") else READS)
 
 
 def _patterns(parts: tuple[bytes, bytes]) -> tuple[re.Pattern[bytes], re.Pattern[bytes]]:

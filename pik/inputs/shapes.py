@@ -293,7 +293,7 @@ def _of_prefixed(filled: list[str]) -> Advice:
     """Return the command that reads what is before the JSON too, unless the JSON has all that an event needs."""
     first, before = _object(filled[0][filled[0].find("{") :]) or {}, ""
     if first.keys() >= set(REQUIRED):
-        return piped("sed 's/^[^{]*//' {file}")
+        return piped(_WITHOUT_HEADING)
     has_time = all(_TIMED.match(line) for line in filled)
     if has_time:
         before = r"(?P<time>\d{4}-\d\d-\d\d[T ]\S+)\s+"
@@ -301,9 +301,10 @@ def _of_prefixed(filled: list[str]) -> Advice:
     known = {"event_time": "time" if has_time else "COLUMN", "payload": "parse_json(value)"}
     for field in REQUIRED:
         words += ["--map", f"{field}={f'parse_json(value).{field}' if field in first else known.get(field, 'COLUMN')}"]
-    return Advice((read_with(*words),))
+    return Advice((read_with(*words, instead=_WITHOUT_HEADING),))
 
 
+_WITHOUT_HEADING = "sed 's/^[^{]*//' {file}"
 _TIMED = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\S+\s")
 
 
@@ -312,6 +313,7 @@ _OF_CONSUMER = Advice((read_with(
     *("--pattern", r"\w+:(?P<ts>-?\d+)\t(?:(?P<key>[^\t{]*)\t)?(?P<value>.*)", "--map", "source='kafka'"),
     *("--map", "event_type='TYPE'", "--map", "entity_id=key", "--map", "event_time=ts", "--time-format", "epoch_ms"),
     *("--map", "payload=parse_json(value)"),
+    instead=_WITHOUT_HEADING,
 ),))  # fmt: skip
 _NO_VALUE = frozenset(("", "null", "NULL"))
 """What stands for the value of a tombstone."""

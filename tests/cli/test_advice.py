@@ -339,6 +339,7 @@ def test_what_readers_advise_is_the_command_that_was_given(
         expect_not_to_record(text, READING[kind])
         assert "--on-invalid" not in text or READING[kind][0] == "ingest", text
         assert READING[kind][0] == "ingest" or "an ingest" not in text
+        assert "COLUMN" not in text or kind != "try", text
 
 
 def test_what_readers_advise_of_an_assumed_file_is_an_assumption(advices: list[Advice]) -> None:

@@ -162,6 +162,8 @@ class AssumedFile:
     def read(self, read: Read, file: str) -> str | None:
         """Return the assumption, or the command that proposes a mapping of the file."""
         [path] = shlex.split(file)
+        if read.instead and self.assumed.named is not None:
+            read = Read(convert=read.instead)
         given = [Option(*pair) for pair in self.assumed.options if pair[0] != "encoding" or not read.convert]
         if read.guess and not read.convert and not any(one.name in ("map", "mapping") for one in given):
             return CommandLine(reading=tuple(self.assumed.options)).read(read, file)
