@@ -221,7 +221,7 @@ def _not_an_expression(text: str, option: str, error: JMESPathError) -> UsageErr
     rest = "" if position is None else text[position : position + 20]
     where = f" at '{rest}' (character {position + 1})" if rest and position is not None else ": it ends too early"
     shown = text if len(text) <= 200 else text[:199] + "…"
-    what = option if option.endswith(f"={text}") else f"{option}: {shown}"
+    what = option if option.endswith((f"={text}", f" {text}")) else f"{option}: {shown}"
     return UsageError(f"{what} is not a JMESPath expression{where}", hint=_syntax_hint(text, option))
 
 
@@ -230,11 +230,12 @@ def _syntax_hint(text: str, option: str) -> str:
     called = [name for name in re.findall(r"\w+", text) if name in USAGE]
     if called and re.match(rf"{called[0]} +\w", text):
         return f"a function has parentheses: {USAGE[called[0]]}"
+    plain = text
     names = [text] if text.endswith(".") and ".." not in text else text.split(".")
     if re.fullmatch(r"[^()]+ \([^()]*\)", text) and not called:
-        names, text = [text], re.sub(r"[()]", "", text)
-    if not _SPECIAL.search(text) and all(names) and not all(_PLAIN.fullmatch(name) for name in names):
-        typed = shell_option(option, quoted(*names))
+        names, plain = [text], re.sub(r"[()]", "", text)
+    if not _SPECIAL.search(plain) and all(names) and not all(_PLAIN.fullmatch(name) for name in names):
+        typed = shell_option(option, text, quoted(*names))
         return f"a name with other characters than letters, digits and _ needs quotes: {typed}"
     if odd := next((quote for quote in "'\"`" if text.count(quote) % 2), ""):
         return f"a quote is not closed: {odd}"
@@ -247,10 +248,12 @@ def _syntax_hint(text: str, option: str) -> str:
     return USAGE[called[0]] if called else HINT
 
 
-def shell_option(option: str, expression: str) -> str:
-    """`--map FIELD=EXPRESSION` as it is typed, given how complaints call it."""
-    start = option.partition("=")[0]
-    return f"{start}='{expression}'" if "'" not in expression else f'{start}="{expression}"'
+def shell_option(option: str, text: str, expression: str) -> str:
+    """`--map FIELD=EXPRESSION` or `--by EXPRESSION` as it is typed, given how complaints call it, with the text in the
+    place of the expression."""
+    is_whole = option.endswith((f"={text}", f" {text}"))
+    start = option.removesuffix(text) if is_whole else f"{option.partition('=')[0]}="
+    return f"{start}'{expression}'" if "'" not in expression else f'{start}"{expression}"'
 
 
 _OPTIONS = Options(custom_functions=ValueFunctions(Meter(0)))

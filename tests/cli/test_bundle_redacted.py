@@ -12,6 +12,7 @@ import zstandard
 
 from pik.runtime import SILENT
 from pik.usecases.bundle.archive import Archive
+from pik.usecases.bundle.left_in_clear import places_of, texts_in
 from pik.usecases.bundle.redaction import read_redaction
 
 pytestmark = pytest.mark.xdist_group("bundle")  # whose store is made once for each process
@@ -140,6 +141,23 @@ def test_a_path_without_any_value_is_said(pik, store, without_documents):
     done = pik(*MAKE, *(word for path in paths for word in ("--redact", path)), "--out", "r.tar.zst")
     assert done.code == 3
     assert [path for path in paths if f"--redact {path}:" in done.err] == ["payload.emial"]
+
+
+def test_a_redacted_value_that_the_delivery_holds_elsewhere_is_said(pik, store, without_documents):
+    done = pik(*MAKE, "--redact", "entity_id", "--out", "r.tar.zst")
+    said = "what is redacted stays in clear in 3 deliveries in another place: payload.who.email ("
+    assert (done.code, said in done.err, done.err.count("stays in clear")) == (3, True, 1), done.err
+    assert pik(*MAKE, "--redact", "entity_id", "--redact", "payload.who", "--out", "s.tar.zst").code == 0
+
+
+def test_where_a_redacted_value_is_looked_for():
+    texts = set(texts_in(b'{"a":["Ann O\\"x","abc"],"n":123456,"b":true,"c":1}'))
+    assert texts == {'Ann O"x', "abc", "123456"}
+    payload = (
+        b'{"t":["of Ann O\\"x"],"u":"xabcx","v":"abc","w":{"k abc":1,"123456":{"abc":2}},"x":123456,"y":"redacted:abc"}'
+    )
+    expected = {"payload.t", "payload.v", "payload.x", "a name of a field of payload.w", "source"}
+    assert places_of(texts, payload, "redacted:", source="abc", event_type="t") == expected
 
 
 def test_the_key_tells_which_event_is_which(pik, store, without_documents):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 from base64 import b64encode
 from decimal import Decimal
 from typing import Any
@@ -272,6 +273,9 @@ def test_a_name_that_needs_quotes_is_offered_with_them(text: str, meant: str | N
         assert "needs quotes" not in error.value.hint
     else:
         assert error.value.hint.endswith(f"needs quotes: --map entity_id={meant}")
+        with pytest.raises(UsageError, match=rf"^--by {re.escape(text)} is not a JMESPath expression") as error:
+            Expression(text, f"--by {text}")
+        assert error.value.hint.endswith(f"needs quotes: --by {meant}")
 
 
 @pytest.mark.parametrize(

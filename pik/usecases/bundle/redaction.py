@@ -12,6 +12,7 @@ mapped from, unknown fields, idempotency keys, names of files, rejected records.
 from __future__ import annotations
 
 import hmac
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -23,17 +24,21 @@ from msgspec import structs
 
 from pik.errors import InputError, UsageError
 from pik.model.batch import Frame, Origin, Reject, RejectFile, Segment, frame_of
-from pik.model.delivery import actor_field, file_field, raw_line, read_delivery, stamp
+from pik.model.delivery import Delivery, actor_field, file_field, raw_line, read_delivery, stamp
 from pik.model.event import EventLine, as_written, event_of
 from pik.model.identity import read_payload
 from pik.model.instant import NO_ZONES, parse_instant
 from pik.model.metric import ALL_ENTITIES
 from pik.rawlog.segment_writer import COMPRESSION_LEVEL, frame_bounds
+from pik.usecases.bundle.left_in_clear import places_of, texts_in
 
 MARK = "redacted:"
 """Begins every hash that stands in the place of a text."""
 
 REDACTED_REASON = "redacted"
+
+_PLACES = 100
+"""Places that are counted each by itself."""
 
 _DIGITS = 32
 _SMALLEST_KEY = 16
@@ -65,6 +70,10 @@ class Redaction:
     """The last name of each path."""
     hit: set[tuple[str, ...]] = field(default_factory=set)
     """Paths at which there was a value."""
+    left: Counter[str] = field(default_factory=Counter)
+    """Places where redacted values of the same delivery stay in clear, with the number of deliveries."""
+    _removed: list[bytes] = field(default_factory=list, repr=False)
+    """The values that were replaced in the delivery at hand, as JSON."""
 
     @property
     def missed(self) -> tuple[str, ...]:
@@ -74,6 +83,10 @@ class Redaction:
             for text in self.paths
             if (path := _path(text)) != (ENTITY,) and not any(path[: len(hit)] == hit for hit in self.hit)
         )
+
+    def most_left(self, count: int) -> list[tuple[str, int]]:
+        """Return the places where most redacted values stay in clear, and in how many deliveries."""
+        return sorted(self.left.items(), key=lambda one: (-one[1], one[0]))[:count]
 
     def entity(self, entity_id: str) -> str:
         """Return what an entity is called in the bundle."""
@@ -95,6 +108,7 @@ class Redaction:
             return canonical
         if not self.payload[_PAYLOAD]:
             self.hit.add((_PAYLOAD,))
+            self._removed.append(canonical)
             return _encode({"redacted": self.hashed("value", canonical)})
         return self._without(canonical, self.payload[_PAYLOAD], (_PAYLOAD,))
 
@@ -102,6 +116,7 @@ class Redaction:
         """Return the value at the path without what the tree names in it; of an array, in each of its elements."""
         if not tree:
             self.hit.add(path)
+            self._removed.append(text)
             return _encode(self.hashed("value", text))
         if text[:1] == b"{":
             fields = _decode_object(text)
@@ -117,7 +132,9 @@ class Redaction:
         was = read_delivery(line)
         payload = bytes(was.payload)
         canonical, _ = read_payload(payload)
+        self._removed.clear()
         content = self.content(canonical)
+        self._note_left(was, content)
         if self.payload:  # as it came, it may hold what a repeated key has replaced
             payload = content
         key = None if was.idempotency_key is None else self.hashed("key", was.idempotency_key.encode())
@@ -138,6 +155,20 @@ class Redaction:
         event_id = event.event_id.hex()
         original = "" if event_id == was.event_id else self.digest("event", was.event_id.encode())
         return (event.entity_id, event.event_time), made, RedactedEvent(event_id, original)
+
+    def _note_left(self, was: Delivery, content: bytes) -> None:
+        """Note where what was redacted of a delivery stays in clear."""
+        texts = {text for value in self._removed for text in texts_in(value)}
+        if self.entities:
+            texts.add(was.entity_id)
+        elif was.entity_id in texts:
+            self._note(ENTITY)
+        if texts:
+            for place in places_of(texts, content, MARK, source=was.source, event_type=was.event_type):
+                self._note(place)
+
+    def _note(self, place: str) -> None:
+        self.left[place if place in self.left or len(self.left) < _PLACES else "other places"] += 1
 
     def segment(self, segment: Segment, lines: Sequence[bytes]) -> tuple[Segment, bytes, list[RedactedEvent]]:
         """Return a segment with these lines as the bundle has it, its bytes, and what became of the ids. Memory: one
@@ -199,7 +230,8 @@ def read_redaction(paths: Sequence[str], key_file: Path | None) -> Redaction | N
 def _path(text: str) -> tuple[str, ...]:
     from pik.model.jmes import Expression  # imports jmespath
 
-    path = Expression(text.replace("[]", "").replace("[*]", ""), f"--redact {text}").path
+    plain = text.replace("[]", "").replace("[*]", "")
+    path = Expression(plain, f"--redact {plain}").path
     if path is None or (path[0] != _PAYLOAD and path != (ENTITY,)):
         raise UsageError(
             f"--redact {text}: not the path to a value of the payload",

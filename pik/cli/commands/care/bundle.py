@@ -13,7 +13,7 @@ from pik.cli.context import Context
 from pik.cli.document import Column, Field, Rows, Schema
 from pik.cli.options import option
 from pik.cli.values import Count, Instant
-from pik.errors import UsageError, command
+from pik.errors import UsageError, command, number_of
 from pik.model.instant import Window
 
 if TYPE_CHECKING:
@@ -69,8 +69,9 @@ def bundle(
 
     The same store and arguments give the same bytes, whatever the file's name and the day. `pik verify FILE` checks
     every byte and computes the results again; `pik --store FILE …` reads it as a store that nothing can be written to.
-    The window must be over. What is missing or damaged in the source is listed, with exit code 3; a redacted path that
-    hits nothing has that exit code, too.
+    The window must be over. What is missing or damaged in the source is listed, with exit code 3. So is a redacted path
+    that hits nothing, and each place where the same delivery holds a redacted value once more; that others do, or other
+    words for it, is not looked for.
     """
     from pik.runtime.new_file import expect_new
     from pik.usecases.bundle.contents import BundleRequest, expect_incident
@@ -109,7 +110,16 @@ def bundle(
         cli.note(
             f"--redact {path}: no delivery in the bundle has a value there, so nothing was replaced; is it mistyped?"
         )
-    return PARTLY if done.problems or (redaction and redaction.missed) else None
+    for place, deliveries in () if redaction is None else redaction.most_left(_LEFT):
+        cli.note(
+            f"what is redacted stays in clear in {number_of(deliveries, 'delivery')} in another place: {place}"
+            " (--redact can name that place, or what it is part of)"
+        )
+    return PARTLY if done.problems or (redaction and (redaction.missed or redaction.left)) else None
+
+
+_LEFT = 10
+"""Places where redacted values stay in clear that are named."""
 
 
 def _all_documents(cli: Context, store: Store, request: BundleRequest, root: Path) -> list[Document]:
