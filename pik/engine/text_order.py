@@ -1,6 +1,7 @@
-"""Finds where a definition takes texts for numbers: ranked as texts, 10 comes before 9, and DuckDB says nothing.
+"""Finds where a definition takes texts for numbers or times: ranked as texts, 10 comes before 9, and DuckDB says
+nothing.
 
-What a field of the payload holds is not known, so it is refused where its text is ranked against a number, against
+What a field of the payload holds is not known, so it is refused where its text is ranked against a number, a time or
 another field, or cast to a number once it is ranked. A cast says what is meant, and is never refused.
 """
 
@@ -27,12 +28,15 @@ _TEXT_FUNCTIONS = frozenset(
 """Functions that make another text of a text."""
 _CALCULATIONS = frozenset("+ - * / // %".split())
 _FIGURES = re.compile(r"\s*[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?\s*")
+_TIME = re.compile(r"\s*\d{4}-\d\d?-\d\d?(?:[Tt]|\s+)\d.*", re.DOTALL)
+"""A time: texts of dates alone rank as they should."""
+
 _WHY = "compares texts, and as a text '10' is less than '9'"
 
 
 def check_text_order(reader: Reader, tree: Node) -> None:
-    """Raise Invalid where a field of the payload is ranked as a text, but is compared with a number or another field,
-    or where an operator binds its path before the arrow does."""
+    """Raise Invalid where a field of the payload is ranked as a text, but is compared with a number, a time or another
+    field, or where an operator binds its path before the arrow does."""
     for node in nodes(tree):
         _check_arrow(reader, node)
         if node.get("class") == "FUNCTION" and name_of(node) in _CALCULATIONS:
@@ -48,6 +52,10 @@ def check_text_order(reader: Reader, tree: Node) -> None:
         if literal is not None:
             without = f"{(constant_text(literal) or '').strip()} without quotes"
             reader.refuse(f"{reader.shown(node)} {_WHY}", f"compare numbers: {as_number}, and {without}")
+        if any(_TIME.fullmatch(constant_text(side) or "") for side in sides):
+            why = "compares texts, and as a text '2026-01-31 08:00' is less than '2026-01-31T07:00'"
+            as_time = f"CAST({text_sql(reader, texts[0])} AS TIMESTAMPTZ)"
+            reader.refuse(f"{reader.shown(node)} {why}", f"compare times: {as_time}, with the same text")
         if any(_is_number(side) for side in sides):
             reader.refuse(
                 f"{reader.shown(node)} takes a text for a number", f"cast it to what it holds, such as {as_number}"

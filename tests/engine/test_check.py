@@ -42,6 +42,7 @@ ACCEPTED = [
     "sum(epoch_us(received_time) - epoch_us(event_time))",
     "epoch_us(max(payload->>'$.at')::TIMESTAMP)",
     "left(max(payload->>'$.at'), 4)::INTEGER",
+    "count(*) FILTER (WHERE CAST(payload->>'$.at' AS TIMESTAMPTZ) >= '2026-03-01T06:00:00Z')",
     "count(*) FILTER (WHERE payload->>'$.at' >= '2026-03-01' AND payload->>'$.n' = '5' AND event_id < '8')",
     "max(len(extra::VARCHAR) + len(content_hash) + len(batch_id) + len(idempotency_key))",
 ]
@@ -142,6 +143,8 @@ REFUSED_VALUES = [
         "compares texts, and as a text",
     ),
     ("max(greatest(payload->>'$.a', payload->>'$.b')::BIGINT)", "compares texts"),
+    ("count(*) FILTER (WHERE payload->>'$.a' >= '2026-03-01T06:00:00Z')", "'2026-01-31 08:00' is less than"),
+    ("count(*) FILTER (WHERE trim(payload->>'$.a') BETWEEN '2026-03-01 06:00' AND '2026-04-01')", "compares texts"),
     ("count(*) FILTER (WHERE payload->>'$.a' > '5')", "compares texts, and as a text '10' is less than '9'"),
     ("count(*) FILTER (WHERE json_extract_string(payload, '$.a') BETWEEN '1.5' AND '20')", "compares texts"),
     ("max((payload->>'a')::DOUBLE)", "is DOUBLE, a floating-point number"),
