@@ -6,6 +6,7 @@ theirs has its options and commands as parts, and the command words them, or lea
 
 from __future__ import annotations
 
+import codecs
 import os
 import re
 import shlex
@@ -162,12 +163,18 @@ def converted(convert: str, file: str, encoding: str | None) -> str:
     unpack = _UNPACKED.get(shlex.split(file)[0].rpartition(".")[2].lower())
     before = [f"{unpack} {file}"] if unpack else []
     if encoding:
-        before.append(f"iconv -f {encoding} -t UTF-8" + ("" if before else f" {file}"))
+        before.append(f"iconv -f {_of_iconv(encoding)} -t UTF-8" + ("" if before else f" {file}"))
     return convert.replace("{file}", f"<({' | '.join(before)})" if before else file).replace("{stored}", file)
 
 
 _RECOGNIZED = "input", "delimiter"
 """Options of what a command without them recognizes."""
+
+
+def _of_iconv(encoding: str) -> str:
+    """Return what iconv calls an encoding of Python."""
+    name = codecs.lookup(encoding).name.replace("_", "-").replace("mac-roman", "macintosh")
+    return re.sub("-([lb]e)$", r"\1", name)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ import gzip
 import json
 import re
 import shlex
+import subprocess
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
@@ -20,7 +21,7 @@ from pik.cli.app import COMMANDS
 from pik.cli.context import Context, with_store
 from pik.cli.reading import ReadingOptions
 from pik.errors import PikError, command
-from pik.inputs.advice import Advice, CommandLine
+from pik.inputs.advice import Advice, CommandLine, converted
 from pik.inputs.mapping import RecordMapping
 from pik.inputs.source import file_source
 from pik.model.layout import AUTO
@@ -363,6 +364,15 @@ def hints(path: Path, *, named: bool = True) -> Iterator[str]:
             yield from (str(one.value) for one in ast.walk(node.value) if isinstance(one, ast.Constant))
         elif named and isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant):
             yield from (str(node.value.value) for one in node.targets if getattr(one, "id", "").isupper())
+
+
+def test_what_another_program_reads_is_made_utf_8_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for encoding in ("utf-16", "utf-16-le", "latin-1", "euc_jp", "mac_roman"):
+        Path("a.log.gz").write_bytes(gzip.compress("añ".encode(encoding) if encoding != "euc_jp" else b"a"))
+        typed = converted("cat {file}", "a.log.gz", encoding)
+        done = subprocess.run(["bash", "-c", typed], capture_output=True, check=True)
+        assert (done.stdout.decode(), done.stderr) == ("a" if encoding == "euc_jp" else "añ", b""), typed
 
 
 def test_readers_leave_the_words_for_commands_and_options_to_the_command() -> None:

@@ -41,7 +41,7 @@ def test_each_named_format_has_its_example() -> None:
 
 
 def test_each_form_of_iso_8601_is_read_by_that_name_alone() -> None:
-    assert len(ISO) == 6
+    assert len(ISO) == 7
     for text in ISO:
         for name in ("iso8601", "auto"):
             assert format_instant(TimeFormat(name)(text))[:10] in ("2026-01-31", "2026-02-01")
