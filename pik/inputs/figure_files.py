@@ -22,9 +22,10 @@ from pik.inputs.advice import Advice, Read
 from pik.inputs.copies import seekable
 from pik.inputs.encoding import as_utf8, not_utf8, shown_encoding
 from pik.inputs.figures import BUCKETS, READS, Table
+from pik.inputs.list_records import rows_in
 from pik.inputs.opened_file import HEAD, OpenedFile
 from pik.inputs.parquet_rows import open_parquet
-from pik.inputs.shapes import first_object
+from pik.inputs.shapes import Shape, first_object
 from pik.inputs.source import Source
 from pik.inputs.whole_text import single_file
 from pik.model.identity import check_json
@@ -97,6 +98,8 @@ def _around(opened: OpenedFile, layout: Layout, text: str) -> str:
         rows = Read(convert=f"jq -c '.{path_text(lists[0].path)}' {{file}}")
         what = f"{opened.name} is an object with several lists: {', '.join(map(str, lists[:5]))}"
         raise InputError(what, hint=Advice(("the rows alone: ", rows), name=opened.name))
+    if not lists and (without_names := rows_in(found)) is not None:
+        raise Shape(*without_names).error(opened.name)
     return path_text(lists[0].path) if lists else ""
 
 

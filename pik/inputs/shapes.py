@@ -372,7 +372,8 @@ _UNQUOTED, _ENCLOSED = Layout(quote=NONE, escape=ESCAPE), Layout(escape=ESCAPE)
 def _without_header(delimiter: str, cells: int, text: str, whole: bool) -> Shape:
     layout = replace(table(delimiter), columns=tuple(f"c{number}" for number in range(1, cells + 1)))
     named = Read(_options(with_dialect(layout, text.encode(), whole)), guess=True)
-    return Shape(f"{_format(delimiter)} without a header", Advice(("name its columns: ", named)))
+    names = "if its first row has the names, add ", Option("input", str(layout.format))
+    return Shape(f"{_format(delimiter)} without a header", Advice(names, ("else name its columns: ", named)))
 
 
 def _options(layout: Layout) -> tuple[Option, ...]:

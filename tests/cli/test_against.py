@@ -285,6 +285,7 @@ hour,entity,total
         ("a\0b\x01", "is a binary file"),
         ("SQLite format 3\0", "looks like a SQLite database"),
         ('day,entity,revenue\n2026-01-01,"a,1\n', "a quoted cell does not end"),
+        ('{"columns": ["day", "revenue"], "rows": [["2026-01-01", 1]]}', "are lists of values, not objects"),
         ('{"data": [{"day": 1}], "meta": [{"day": 2}]}', "several lists: data[] (1), meta[] (1)"),
         ('[{"entity": 1}]', "has no column with a usual name of the bucket"),
         ('[{"day": "2026-01-01", "entity": "a", "revenue": 1}, {"day" 1}]', "record 2: the record is not JSON"),
