@@ -609,6 +609,19 @@ USER: dict[str, Callable[[int], object]] = {"user_id": lambda n: f"u{n % 7}"}
         ),
         (of(**TIME, **USER, type=lambda n: "paid"), "event_type", "type", 'name alone: the value is "paid" in all 60'),
         (of(**TIME, **USER, source=lambda n: "ab"[n % 2]), "source", "source", "name alone: 2 different values"),
+        (
+            of(**TIME, **USER, type=lambda n: "ab"[n % 2]),
+            "event_type",
+            "type",
+            "a general name, and values: 2 different",
+        ),
+        (of(**TIME, customer=lambda n: "abc"[n % 3]), "entity_id", "customer", "name alone: 3 different values"),
+        (
+            of(timestamp=lambda n: at(n).replace("10:15", "10:16"), fix=lambda n: {"utc": at(n)}, **USER),
+            "event_time",
+            "FIELD",
+            "timestamp (RFC 3339 times) or fix.utc (RFC 3339 times, ~1.00m earlier): put one in the place of FIELD",
+        ),
         (of(**TIME, **USER, id=lambda n: n + 1), "idempotency_key", "id", "name alone: the values count the records"),
         (
             of(ts=at, created_at=lambda n: at(n).replace("03-02", "03-09"), **USER),

@@ -30,6 +30,9 @@ _AS_GOOD = 15
 _NEARLY_ALL, _SAME = 0.9, SECOND
 """Two times are one that are so near to each other in nearly all records."""
 
+_SOON = 60 * SECOND
+"""How long after something it is received, mostly."""
+
 _FUTURE = 24 * 3600 * SECOND
 """How much later than now a time is of the future, in any time zone."""
 
@@ -137,8 +140,12 @@ class TimeGuesser:
         """Return those that could be the time of the event as well as the best one."""
 
         def is_plausible(one: _Candidate) -> bool:
-            if best.rank < GOOD - _AS_GOOD and not one.score:  # a name that says little is not better than none
-                return isinstance(one.column.first, str)
+            if not one.score and not isinstance(one.column.first, str):
+                return False
+            if len(one.column.path) > len(best.column.path):
+                return (not one.score or one.score >= GOOD) and _is_shortly_before(one, best)
+            if not one.score:  # a name that says little is not better than none
+                return best.rank < GOOD - _AS_GOOD or _is_shortly_before(one, best)
             return one.rank >= best.rank - _AS_GOOD and not (one.score < best.score and _is_later(one, best))
 
         others = [
@@ -146,7 +153,6 @@ class TimeGuesser:
             for one in found
             if one is not best
             and len(one.column.values) == self._size
-            and len(one.column.path) <= len(best.column.path)
             and (best.against or not one.against)
             and is_plausible(one)
         ]
@@ -261,6 +267,12 @@ def _is_later(one: _Candidate, other: _Candidate) -> bool:
     """Return whether a time is hardly ever before another one: so it may be when that was written down."""
     both = one.instants.keys() & other.instants.keys()
     return sum(one.instants[number] >= other.instants[number] for number in both) >= _NEARLY_ALL * len(both)
+
+
+def _is_shortly_before(one: _Candidate, other: _Candidate) -> bool:
+    """Return whether another time may be when that one was received: hardly ever before it, and mostly soon after."""
+    apart = sorted(other.instants[number] - at for number, at in one.instants.items() if number in other.instants)
+    return bool(apart) and _is_later(other, one) and apart[len(apart) // 2] <= _SOON
 
 
 def _distance(first: _Candidate, other: _Candidate) -> str:

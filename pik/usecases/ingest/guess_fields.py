@@ -74,7 +74,7 @@ class Column:
     @property
     def is_shared(self) -> bool:
         """Whether many records have the same value."""
-        return 10 * self.distinct < len(self.values)
+        return self.distinct < max(2, len(self.values) / 10) and len(self.values) > 1
 
     @property
     def first(self) -> Any:
@@ -89,7 +89,7 @@ class Column:
     def score(self, event_field: str) -> int:
         """Return how much its name speaks for that field of events."""
         best = score_of(event_field, self.names)
-        return max(0, best - 3 * (len(self.path) - 1))
+        return max(1, best - 3 * (len(self.path) - 1)) if best else 0
 
 
 def columns_of(lines: Iterable[bytes]) -> list[Column]:

@@ -29,8 +29,8 @@ _ALONE = 61
 _STRONG = 80
 """The score of a name of those to whom something happens."""
 
-_FEW, _MANY = 3, 50
-"""So few different values in so many records may be of anything."""
+_FEW, _MANY = 5, 50
+"""So few different values in so many records may be kinds of anything."""
 
 
 def entity_of(columns: Sequence[Column], size: int, is_time: Callable[[Column], object]) -> FieldGuess | None:
@@ -73,9 +73,10 @@ def _repeated(best: Column, size: int) -> FieldGuess:
     score = best.score(ENTITY)
     if len(best.values) < size:
         score = min(score, GOOD)
+    rests_on = basis(score)
     if best.distinct < _FEW and size >= _MANY:
-        score = min(score, WEAK)
-    why = f"{basis(best.score(ENTITY))}: {counted(best)}" + missing(len(best.values), size)
+        score, rests_on = min(score, WEAK), Basis.NAME
+    why = f"{rests_on}: {counted(best)}" + missing(len(best.values), size)
     return FieldGuess(ENTITY, best.expression, confidence(score), why)
 
 

@@ -20,6 +20,7 @@ from pik.usecases.ingest.guess_evidence import (
     rivals,
 )
 from pik.usecases.ingest.guess_fields import Column
+from pik.usecases.ingest.guess_names import GENERAL
 from pik.usecases.ingest.guess_result import Confidence, FieldGuess
 from pik.usecases.ingest.guess_source import source_named
 
@@ -50,9 +51,8 @@ def type_of(columns: Sequence[Column], size: int, file: str) -> FieldGuess:
         return question(TYPE, equal, counted)
     if not repeats(best):
         return FieldGuess(TYPE, best.expression, Confidence.UNSURE, f"{Basis.NAME}: {counted(best)}")
-    return FieldGuess(
-        TYPE, best.expression, confidence(best.score(TYPE)), f"{basis(best.score(TYPE))}: {counted(best)}"
-    )
+    score = WEAK if best.names[0] in GENERAL and best.score(TYPE) < SURE else best.score(TYPE)
+    return FieldGuess(TYPE, best.expression, confidence(score), f"{basis(score)}: {counted(best)}")
 
 
 def _has_types(one: Column, size: int) -> bool:

@@ -14,10 +14,16 @@ _LATER = (
     "merged|pushed|scheduled|expected|planned|estimated|last|stop|stopped|finish|finished|completed"
 )
 _MESSAGE = "event|message|msg|delivery|insert|dedup|deduplication"
-_WHO = "user|customer|member|subscriber|sensor|tenant|player"
-_WHOM = "account|device|client|contact|company|organization|merchant|requester|station|vehicle"
+_WHO = "user|customer"
+_WHOM = (
+    "member|subscriber|sensor|tenant|player|account|device|client|contact|company|organization|merchant|requester|"
+    "station|vehicle"
+)
 
-_DONE = "created|create|creation|ordered|paid|placed|sent|logged|published|requested|started|begin|start"
+_DONE = (
+    "created|create|creation|added|add|booked|booking|opened|submitted|posted|ordered|paid|placed|sent|logged|published|"
+    "requested|started|begin|start|first"
+)
 _UNIT = "(unix|epoch|seconds|ms|millis|us|micros|ns|nano|nanos)"
 
 _AROUND = {
@@ -55,7 +61,7 @@ _BARE: Mapping[str, set[str]] = {"event_type": {"type", "kind", "name"}, "idempo
 
 _NAMES: Mapping[str, Sequence[tuple[int, str]]] = {
     "event_time": (
-        (0, rf"(.* )?({_RECEIVED})( .*)?"),
+        (1, rf"(.* )?({_RECEIVED})( .*)?"),
         (20, rf"(.* )?({_LATER})( .*)?"),
         (120, r"event (time|timestamp|date|at|ts)|occurred (at|on)|happened at"),
         (90, rf"(timestamp|time|ts|at|datetime|(date|client|event) time)( {_UNIT})*|time (stamp|local|iso)"),
@@ -76,9 +82,10 @@ _NAMES: Mapping[str, Sequence[tuple[int, str]]] = {
     "entity_id": (
         (0, rf"({_MESSAGE}|record|request|req|trace|span|correlation) (id|uuid|key)|uuid|guid"),
         (100, rf"entity( id)?|({_WHO})( id)?|({_WHOM}) id|userid"),
-        (80, rf"({_WHO}|{_WHOM}|actor|principal) (name|email|arn|key|uuid|uid|login)|{_WHOM}|computer|machine name"),
-        (70, r"(.* )?email( address)?|login|username|.* user name|host( name)?|hostname|repository|full name"),
-        (70, r"(session|order) id"),
+        (80, rf"({_WHO}|{_WHOM}|actor|principal) (name|email|arn|key|uuid|uid|login)"),
+        (80, r"computer|machine name|repository full name"),
+        (70, r"((from|sender|recipient) )?email( address)?|login|username|.* user name|repository|order id"),
+        (65, rf"{_WHOM}|.* email( address)?|host( name)?|hostname|full name|session id"),
         (60, r"key|subject|(client|remote|source|cli) (ip|addr|address)( address)?|ip|c ip"),
         (60, r".* arn|arn"),
         (50, r".* (id|ids|uuid|key)|id"),
@@ -96,6 +103,9 @@ _NAMES: Mapping[str, Sequence[tuple[int, str]]] = {
     "payload": ((90, r"payload|data|body|message|detail|properties|value|log|text"),),
 }
 """How much the words of a field's name speak for it, by the first pattern that matches all of them."""
+
+GENERAL = {"type", "kind", "event", "method"}
+"""Names of what happened, and of much else: a card's type, a concert, a way to pay."""
 
 _OF_ANOTHER = 40
 """How much less a bare name counts in an object that is not the event."""
