@@ -32,6 +32,13 @@ class Option:
 
 
 @dataclass(frozen=True, slots=True)
+class Options:
+    """Several options, which are typed together."""
+
+    each: tuple[Option, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Read:
     """The given command once more, with these options. It reads what `convert`, a command with {file} in it, prints, or
     the `file` of that name.
@@ -55,12 +62,17 @@ class Recorded:
     text: str
 
 
-Part = str | Option | Read | Recorded
+Part = str | Option | Options | Read | Recorded
 Clause = str | tuple[Part, ...]
 
 
 class Reader(Protocol):
     """A command, or a part of one, that reads inputs, and how it words the parts of a hint. None: it cannot."""
+
+    @property
+    def between(self) -> str:
+        """What stands between two options."""
+        ...
 
     @property
     def records(self) -> bool:
@@ -113,11 +125,6 @@ def _again(clauses: tuple[Clause, ...], name: str, otherwise: str) -> Advice:
     return Advice(*clauses, name=name, otherwise=otherwise)
 
 
-def options(**values: str) -> tuple[Option, ...]:
-    """Return options of these names, with _ for the dash."""
-    return tuple(Option(name.replace("_", "-"), value) for name, value in values.items())
-
-
 def read_with(*words: str, guess: bool = False, instead: str = "") -> Read:
     """Return the command with options that are given as words: a name with its dashes, and its value, and so on."""
     pairs = zip(words[::2], words[1::2], strict=True)
@@ -151,6 +158,9 @@ def _part(part: Part, name: str, reader: Reader) -> str | None:
             return converted(part, typed_name(name), reader.encoding)
         case Option():
             return reader.option(part)
+        case Options():
+            texts = [reader.option(one) for one in part.each]
+            return None if None in texts else reader.between.join(map(str, texts))
         case Recorded():
             return part.text if reader.records else None
         case Read():
@@ -191,6 +201,7 @@ class CommandLine:
     has: Collection[str] | None = None
     named: bool = False
     records: bool = True
+    between: str = " "
 
     @property
     def encoding(self) -> str | None:

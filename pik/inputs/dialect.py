@@ -9,7 +9,7 @@ from itertools import islice
 
 from pik.errors import InputError, UsageError
 from pik.inputs import csv_rows
-from pik.inputs.advice import Advice, Option
+from pik.inputs.advice import Advice, Option, Options
 from pik.inputs.divided_rows import ESCAPE, NULL
 from pik.model.layout import NONE, InputFormat, Layout
 
@@ -42,11 +42,11 @@ def expect_dialect(layout: Layout, head: bytes, whole: bool, name: str) -> None:
     if shown == layout:
         return
     found = Layout(quote=None if layout.quote else shown.quote, escape=None if layout.escape else shown.escape)
-    options = [part for name, text in found.given.items() for part in (" ", Option(name, text))][1:]
+    options = Options(tuple(Option(name, text) for name, text in found.given.items()))
     if shown.escape == layout.escape:
-        hint = Advice((*options, " reads them so, ", Option("quote", '"'), " as what encloses cells"))
+        hint = Advice((options, " reads them so, ", Option("quote", '"'), " as what encloses cells"))
         raise UsageError(f"the first rows of {name} have quotes that are characters like all others", hint=hint)
-    hint = Advice((*options, " reads them as databases write them, ", Option("escape", NONE), " as characters"))
+    hint = Advice((options, " reads them as databases write them, ", Option("escape", NONE), " as characters"))
     raise UsageError(f"the first rows of {name} have backslashes that escape", hint=hint)
 
 

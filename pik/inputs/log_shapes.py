@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from pik.inputs.advice import Advice, Option, Read, piped, read_with
+from pik.inputs.advice import Advice, Option, Options, Read, piped, read_with
 
 Shape = tuple[str, Advice]
 
@@ -56,7 +56,7 @@ _BOX = ("┌", "╭", "│", "╔")
 _EXPORTS = "psql --csv, sqlite3 -csv -header, duckdb -csv, or SQL*Plus after SET MARKUP CSV ON"
 _OF_MYSQL = (
     "mysql --batch writes rows that are read with ",
-    *(Option("quote", "none"), " ", Option("escape", "\\"), " ", Option("null", "NULL")),
+    Options((Option("quote", "none"), Option("escape", "\\"), Option("null", "NULL"))),
 )
 """Its text NULL cannot be told from a missing value."""
 

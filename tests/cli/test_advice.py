@@ -353,6 +353,7 @@ def test_what_readers_advise_of_an_assumed_file_is_an_assumption(advices: list[A
             before, _, rest = text.partition("--assume ")
             assert not rest or isinstance(read_assumption(shlex.split(rest)[0], lambda path: (path,)), With), text
             assert not re.search("--(on-invalid|map|encoding|columns|records)", "" if "--guess" in text else before)
+            assert not re.search("[a-z]=[^,; ]+ [a-z]+=", text)
         told = refused(assumed, "--map entity_id=x finds nothing", "").hint
         assert told.startswith("--map is map= here; pik ingest --dry-run ")
 

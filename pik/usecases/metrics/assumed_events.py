@@ -147,6 +147,7 @@ class AssumedFile:
 
     assumed: With
     records: bool = False
+    between: str = ","
 
     @property
     def encoding(self) -> str | None:
