@@ -143,6 +143,15 @@ def typed_name(name: str) -> str:
     return shlex.quote(f"./{name}" if name.startswith("-") else name) if is_plain else "FILE"
 
 
+def _named(name: str) -> str:
+    """Return how an input is named in the place of a file, with a pipe for standard input."""
+    if name == STANDARD_INPUT:
+        return "-"
+    return (
+        shlex.quote(name) if re.fullmatch("s3://[^:]+", name) else typed_name(name)
+    )  # what is in an archive has a colon
+
+
 def _worded(clauses: Sequence[Clause], name: str, reader: Reader) -> str:
     found = []
     for clause in clauses:
@@ -164,8 +173,7 @@ def _part(part: Part, name: str, reader: Reader) -> str | None:
         case Recorded():
             return part.text if reader.records else None
         case Read():
-            is_stream = name == STANDARD_INPUT and not part.convert
-            return reader.read(part, part.file or ("-" if is_stream else typed_name(name)))
+            return reader.read(part, part.file or (typed_name(name) if part.convert else _named(name)))
 
 
 def converted(convert: str, file: str, encoding: str | None) -> str:

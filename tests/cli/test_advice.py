@@ -21,7 +21,7 @@ from pik.cli.app import COMMANDS
 from pik.cli.context import Context, with_store
 from pik.cli.reading import ReadingOptions
 from pik.errors import PikError, command
-from pik.inputs.advice import Advice, CommandLine, converted
+from pik.inputs.advice import Advice, CommandLine, Option, Read, converted
 from pik.inputs.mapping import RecordMapping
 from pik.inputs.source import file_source
 from pik.model.layout import AUTO
@@ -374,6 +374,12 @@ def test_what_another_program_reads_is_made_utf_8_first(tmp_path: Path, monkeypa
         typed = converted("cat {file}", "a.log.gz", encoding)
         done = subprocess.run(["bash", "-c", typed], capture_output=True, check=True)
         assert (done.stdout.decode(), done.stderr) == ("a" if encoding == "euc_jp" else "añ", b""), typed
+
+
+def test_what_is_not_on_a_disk_is_named_too() -> None:
+    named = {name: Advice((Read((Option("encoding", "utf-16"),)),), name=name) for name in ("s3://b/a b", "s3://b/z:f")}
+    assert named["s3://b/a b"] == "pik ingest 's3://b/a b' --encoding utf-16"
+    assert named["s3://b/z:f"] == "pik ingest FILE --encoding utf-16"
 
 
 def test_readers_leave_the_words_for_commands_and_options_to_the_command() -> None:

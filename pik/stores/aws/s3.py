@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pik.errors import AlreadyExists, Damaged, InputError, PikError, StoreError, Unreadable, UsageError, command
+from pik.errors import AlreadyExists, Damaged, InputError, PikError, StoreError, Unreadable, UsageError
 from pik.ports.raw import Object, RawObject
 from pik.ports.remote import ForeignFile
 from pik.runtime.storage import attempts, scratch
@@ -225,7 +226,7 @@ def _parts(url: str) -> tuple[str, str]:
     if not _BUCKET.fullmatch(bucket):
         raise UsageError(f"{url} names no bucket", hint="s3://BUCKET/KEY, or a glob: 's3://BUCKET/PREFIX/*.jsonl.gz'")
     if not key or key.endswith("/"):
-        raise UsageError(f"{url} names no object", hint=command("ingest", f"{url.rstrip('/')}/*"))
+        raise UsageError(f"{url} names no object", hint=f"all objects below it: {shlex.quote(url.rstrip('/') + '/*')}")
     return bucket, key
 
 

@@ -86,7 +86,7 @@ def guess_mapping(cli: Context, files: list[str], sources: list[Source], options
         is_quoted = found.named is None and _has_quotes(opened, found.layout, asked.max_line)
     if not found.records:
         why = f": {found.problem}" if found.problem else ""
-        hint = READS if found.problem else command("ingest", "--dry-run", *files)
+        hint = READS if found.problem else command("ingest", "--dry-run", *options.words(), *files)
         raise UsageError(f"there is no record in the beginning of {source.name}{why}", hint=hint)
     words = _words(found, options, none=any(one.files for one in own.values()))
     left_out = [name for name, rows in (("proposed", found.mapping), ("found_fields", found.found)) if not rows]
