@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from pik.errors import InputError
+from pik.inputs.lake_tables import refuse_lake_table
 from pik.inputs.source import Source, regular_file, shown_name
 
 
@@ -38,7 +39,7 @@ def is_hidden(name: str) -> bool:
 
 def folder_sources(path: str, skipped: SkippedFiles) -> list[Source]:
     """Return the files of a folder and of the folders in it, ordered by name. Raises InputError where there are none,
-    or one cannot be read."""
+    one cannot be read, or they are those of a lake's table."""
     found = list(_files(path, skipped))
     if not found:
         raise InputError(f"there is no file with content in {shown_name(path)}", hint=str(skipped))
@@ -50,6 +51,7 @@ def _files(folder: str, skipped: SkippedFiles) -> Iterator[Source]:
         entries = sorted(os.scandir(folder), key=lambda entry: os.fsencode(entry.name), reverse=True)
     except OSError as error:
         raise InputError(f"cannot read {shown_name(folder)}: {error.strerror}") from None
+    refuse_lake_table(folder, {entry.name for entry in entries if entry.is_dir()})
     while entries:
         entry = entries.pop()  # with all of them, a folder of 100,000 files takes as much memory again
         if entry.is_dir(follow_symlinks=False):

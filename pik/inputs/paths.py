@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from pik.errors import UsageError
 from pik.inputs.folders import SkippedFiles, folder_sources
+from pik.inputs.lake_tables import lake_note, refuse_lake_objects
 from pik.inputs.source import Source, file_source, foreign_sources, shown_name
 
 if TYPE_CHECKING:
@@ -31,7 +32,9 @@ def sources_of(
     sources: list[Source] = []
     for name in files:
         if name.startswith("s3://"):
-            sources += foreign_sources(foreign(), name)
+            objects = foreign_sources(foreign(), name)
+            refuse_lake_objects(name, [source.name for source in objects])
+            sources += objects
         elif name in ("", "-") or os.path.lexists(name):  # Path.exists raises an OSError for a name that is too long
             sources += _file_or_folder(name, note)
         elif found := sorted(one for one in glob(name, recursive=True) if "**" not in name or not os.path.isdir(one)):
@@ -41,6 +44,8 @@ def sources_of(
             raise UsageError(f"no file matches {shown_name(name)!r}", hint=hint)
         else:
             raise UsageError(f"there is no file {shown_name(name)}", hint="- is standard input")
+    if of_table := lake_note(source.path for source in sources if source.path is not None):
+        note(of_table)
     return [replace(source, window=max_window) for source in sources] if max_window else sources
 
 

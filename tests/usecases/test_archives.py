@@ -21,7 +21,9 @@ from pik.errors import InputError
 from pik.inputs import archives, copies
 from pik.inputs.archives import with_members
 from pik.inputs.folders import SkippedFiles, folder_sources
+from pik.inputs.lake_tables import refuse_lake_objects
 from pik.inputs.opened_file import OpenedFile
+from pik.inputs.paths import sources_of
 from pik.inputs.source import Input, Source, file_source, stream_source
 from pik.model.layout import JSON_LINES, Layout
 
@@ -280,3 +282,25 @@ def test_a_folder_is_its_files_by_name_without_the_hidden_and_the_empty_ones(tmp
     (tmp_path / "e" / "f").mkdir(parents=True)
     with pytest.raises(InputError, match=r"there is no file with content in .*/e"):
         folder_sources(str(tmp_path / "e"), SkippedFiles())
+
+
+@pytest.mark.parametrize(
+    ("log", "what"),
+    [
+        ("_delta_log/0.json", "a Delta table"),
+        ("metadata/v1.metadata.json", "an Iceberg table"),
+        (".hoodie/a.commit", "a Hudi table"),
+    ],
+)
+def test_the_files_of_a_lakes_table_are_not_taken_for_its_rows(tmp_path: Path, log: str, what: str) -> None:
+    for name in (f"t/{log}", "t/dt=1/part-0.parquet"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("{}\n")
+    with pytest.raises(InputError, match=f"/t is {what}: files in its folder may have rows that were deleted"):
+        folder_sources(str(tmp_path), SkippedFiles())
+    with pytest.raises(InputError, match=f"^s3://b/t is {what}"):
+        refuse_lake_objects("s3://b", ["s3://b/t/a.parquet", f"s3://b/t/{log}"])
+    refuse_lake_objects("s3://b", ["s3://b/metadata/a.json", "s3://b/t/_delta_log.parquet"])
+    noted: list[str] = []
+    sources_of([f"{tmp_path}/t/*/*.parquet"], pytest.fail, noted.append)
+    assert [note.split(":")[0] for note in noted] == ([] if "metadata" in log else [f"{tmp_path}/t is {what}"])
