@@ -44,6 +44,22 @@ def test_a_suspect_is_shown_with_the_event_that_it_looks_like(shop: Callable[...
     assert found(shop, "--class", "suspect", "--within", "2s")["suspects"] == []
 
 
+def test_a_suspect_may_be_of_another_source_if_asked_for(pik: Callable[..., Any], tmp_path: Path) -> None:
+    line = (
+        '{"source":"%s","event_type":"paid","entity_id":"p","event_time":"2026-01-01T00:00:0%dZ","payload":{"v":1}}\n'
+    )
+    (tmp_path / "two.jsonl").write_text(line % ("browser", 0) + line % ("server", 0) + line % ("app", 2))
+    assert pik("ingest", "two.jsonl").code == 0
+    assert found(pik, "--class", "suspect")["suspects"] == []
+    said = found(pik, "--class", "suspect", "--any-source")
+    pairs = [(row["earlier_source"], row["source"], row["distance_ms"]) for row in said["suspects"]]
+    assert pairs == [("browser", "server", 0), ("server", "app", 2000)]
+    assert said["rule"] == "any source; same type, entity and payload (as JSON values), 0s to 5s apart"
+    assert "browser → server" in pik("duplicates", "--class", "suspect", "--any-source").out
+    assert pik("duplicates", "--any-source").code == 2
+    assert pik("duplicates", "--class", "suspect", "--any-source", "--impact").code == 2
+
+
 def test_what_both_events_have_is_shown_beside_them(shop: Callable[..., Any]) -> None:
     of = (
         "--class",

@@ -39,6 +39,8 @@ HELD = 100_000
 
 _COLUMNS = ("event_id", "source", "event_type", "entity_id", "event_ns", "batch_id", "seq")
 
+_PLACE = {name: place for place, name in enumerate(_COLUMNS)}
+
 SUSPECT_COLUMNS = (*_COLUMNS, "received_ns")
 """The columns that `suspects_in` reads."""
 
@@ -47,18 +49,25 @@ SUSPECT_COLUMNS = (*_COLUMNS, "received_ns")
 class SuspectRule:
     """What makes an event a suspect: another one of the same source, type and entity, at most `within` nanoseconds
     before it or at the same time and recorded before it, with the same payload, or where there are paths with the same
-    values there.
+    values there; with `any_source` also one of another source.
 
     Two events with the same time and payload differ in their idempotency keys: without, they are one event.
     """
 
     within: int = RETRIED_WITHIN
     same: tuple[EventPath, ...] = ()
+    any_source: bool = False
+
+    @property
+    def owner(self) -> tuple[str, ...]:
+        """The columns that are equal in both."""
+        return ("event_type", "entity_id") if self.any_source else ("source", "event_type", "entity_id")
 
     def __str__(self) -> str:
         same = ", ".join(path.text for path in self.same)
         equal = f"entity and {same}" if same else "entity and payload (as JSON values)"
-        return f"same source, type, {equal}, 0s to {format_duration(self.within)} apart"
+        source = "any source; same" if self.any_source else "same source,"
+        return f"{source} type, {equal}, 0s to {format_duration(self.within)} apart"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +86,7 @@ class SuspectRow:
     seq: int
     earlier_event_id: str
     earlier_time: int
+    earlier_source: str
     earlier_batch_id: str
     earlier_seq: int
     values: tuple[bytes, ...] = ()
@@ -218,17 +228,17 @@ class _Search:
 
     def suspects(self, files: DeliveryFiles, tables: Tables) -> Iterator[SuspectRow]:
         """Yield them by time and event_id."""
-        tables.keep("neighbour", *_neighbours(self.wanted, self.rule.within))
+        tables.keep("neighbour", *_neighbours(self.wanted, self.rule))
         for part in _parts(tables, self.wanted.window):
             where = "event_ns >= ? AND event_ns < ?"
             bounds = [part.start - self.rule.within, part.end]
             contents = self._contents(tables, files, where, bounds, part)
             columns = ", ".join(_COLUMNS)
             rows = tables.rows(
-                f"SELECT {columns} FROM neighbour WHERE {where} ORDER BY source, event_type, entity_id, event_ns",
+                f"SELECT {columns} FROM neighbour WHERE {where} ORDER BY {', '.join(self.rule.owner)}, event_ns",
                 bounds,
             )
-            pairs = self._pairs(_in_order(rows, contents, files), contents, part)
+            pairs = self._pairs(_in_order(rows, self.rule, contents, files), contents, part)
             yield from sort_bounded(pairs, lambda row: (row.event_time, row.event_id))
 
     def _contents(
@@ -271,14 +281,15 @@ class _Search:
         self, rows: Iterable[tuple[Any, ...]], contents: dict[str, _Content], part: Window
     ) -> Iterator[SuspectRow]:
         """Yield each event in this part that has an earlier one of the same content within reach; the rows come in
-        order of owner (source, type and entity), time, and recording. Of several earlier ones it is the latest."""
+        order of owner, time, and recording. Of several earlier ones it is the latest."""
         owner: tuple[str, ...] | None = None
         latest: dict[bytes, tuple[Any, ...]] = {}
         last = 0
         for row in rows:
             event_id, source, event_type, entity_id, time, batch_id, seq = row
-            if (source, event_type, entity_id) != owner or time - last > self.rule.within:
-                owner, latest = (source, event_type, entity_id), {}
+            its_owner = row[_PLACE[self.rule.owner[0]] : _PLACE["entity_id"] + 1]
+            if its_owner != owner or time - last > self.rule.within:
+                owner, latest = its_owner, {}
             last = time
             content = contents[event_id]
             if content.key is None:
@@ -288,16 +299,16 @@ class _Search:
             if before is None or time - before[4] > self.rule.within or time not in part:
                 continue
             values = content.values, contents[before[0]].values
-            earlier = before[0], before[4], before[5], before[6]
+            earlier = before[0], before[4], before[1], before[5], before[6]
             yield SuspectRow(event_id, time, source, event_type, entity_id, batch_id, seq, *earlier, *values)
 
 
 def _in_order(
-    rows: Iterable[tuple[Any, ...]], contents: Mapping[str, _Content], files: DeliveryFiles
+    rows: Iterable[tuple[Any, ...]], rule: SuspectRule, contents: Mapping[str, _Content], files: DeliveryFiles
 ) -> Iterator[tuple[Any, ...]]:
     """Yield the rows, which come by owner and time, with those of the same owner and time in recording order."""
     recorded: dict[tuple[str, str], int] | None = None
-    for _, group in groupby(rows, key=itemgetter(1, 2, 3, 4)):
+    for _, group in groupby(rows, key=itemgetter(*(_PLACE[name] for name in (*rule.owner, "event_ns")))):
         tied = list(group)
         if len(tied) > 1:
             if recorded is None:
@@ -325,14 +336,13 @@ def _lines(
     yield from raw_lines(files.files[len(files.segments) :], wanted)
 
 
-def _neighbours(wanted: Filter, within: int) -> tuple[str, list[object]]:
-    """Return the SQL of the events with another one of the same source, type and entity within reach, and its
-    parameters."""
+def _neighbours(wanted: Filter, rule: SuspectRule) -> tuple[str, list[object]]:
+    """Return the SQL of the events with another one of the same owner within reach, and its parameters."""
     chosen = {"source": wanted.source, "event_type": wanted.event_type}
     conditions = [f"{name} = ?" for name, value in chosen.items() if value is not None]
     parameters: list[object] = [value for value in chosen.values() if value is not None]
     # One number sorts faster than three texts. Where two owners have the same one, they are only compared in vain.
-    owner, where = "hash(source, event_type, entity_id)", " AND ".join(conditions) or "true"
+    owner, where = f"hash({', '.join(rule.owner)})", " AND ".join(conditions) or "true"
     sql = (
         "WITH near AS MATERIALIZED (SELECT owner, unnest([before, event_ns]) AS event_ns FROM (SELECT owner, event_ns,"
         " lag(event_ns) OVER (PARTITION BY owner ORDER BY event_ns) AS before"
@@ -340,7 +350,7 @@ def _neighbours(wanted: Filter, within: int) -> tuple[str, list[object]]:
         f" SELECT {', '.join(_COLUMNS)}, received_ns FROM events WHERE {where}"
         f" AND event_ns IN (SELECT event_ns FROM near) AND ({owner}, event_ns) IN (FROM near)"
     )
-    return sql, [*parameters, within, *parameters]
+    return sql, [*parameters, rule.within, *parameters]
 
 
 def _parts(tables: Tables, window: Window) -> Iterator[Window]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Literal
 from unicodedata import normalize
 
@@ -76,6 +77,9 @@ def duplicates(
         list[str] | None,
         option("--same PATH[,PATH…]", "Suspects: what must be equal instead of the payload (repeatable)."),
     ] = None,
+    any_source: Annotated[
+        bool, option("--any-source", "Suspects: also of another source, as when a browser and a server send the same.")
+    ] = False,
     column: Annotated[
         list[str] | None,
         option("--column PATH", "Suspects: also show what both have there, such as payload.amount (repeatable)."),
@@ -139,7 +143,12 @@ def duplicates(
             hint="without corrections: pik diff aggregates --assume corrections=none",
         )
     if kind == "suspect":
-        rule = _rule(within, same, min_deliveries, show_payload_diff)
+        if any_source and impact:
+            raise UsageError(
+                "--impact leaves out suspects of the same source only",
+                hint="without the event ids in a file: pik diff aggregates --assume without=@FILE",
+            )
+        rule = replace(_rule(within, same, min_deliveries, show_payload_diff), any_source=any_source)
         complete = True
         if path or impact:
             any_found, complete = show_effects(
@@ -150,7 +159,7 @@ def duplicates(
             any_found = show_suspects(cli, selected, rule, chosen, limit, columns=columns, as_received=as_received)
         ended = _ended(cli, "suspects", selected, any_found, fail_if_any, fail_if_none)
         return ended if complete else PARTLY
-    for name, given in (("--within", within), ("--same", same), ("--column", column)):
+    for name, given in (("--within", within), ("--same", same), ("--any-source", any_source), ("--column", column)):
         if given:
             raise UsageError(f"{name} is for suspects", hint="add --class suspect")
     wanted = DuplicateFilter(selected, kind, min_deliveries, as_received)

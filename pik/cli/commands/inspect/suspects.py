@@ -95,6 +95,11 @@ def _both(at: int, row: SuspectRow) -> str:
     return later if earlier == later else f"{earlier} → {later}"
 
 
+def _sources(row: SuspectRow) -> str:
+    """Return the source of both events; where they differ the earlier one's first."""
+    return row.source if row.source == row.earlier_source else f"{row.earlier_source} → {row.source}"
+
+
 def _plain(value: bytes) -> str:
     """Return JSON, of a text without the quotes around it."""
     return str(msgspec.json.decode(value)) if value.startswith(b'"') else "-" if value == b"null" else value.decode()
@@ -132,7 +137,7 @@ SUSPECTS = Schema(
         Column("distance", Lag, "how long after the earlier one; 0: at the same time, and recorded later"),
         _LOOKS_LIKE,
         Column("earlier_time", Instant, "its `event_time`", detail=True),
-        Column("source", str, cut=16, drop=2),
+        Column("source", str, cut=16, drop=2, text=lambda row: _sources(row)),
         Column("event_type", str, cut=20, drop=1),
         _ENTITY,
         Column("values", Json, "what `--column` finds in the suspect", only="with `--column`"),
@@ -141,6 +146,7 @@ SUSPECTS = Schema(
         Column("seq", int, "likewise", drop=4),
         Column("earlier_batch_id", str, "of the earlier event's accepted delivery", drop=5),
         Column("earlier_seq", int, "likewise", drop=6),
+        Column("earlier_source", str, "that of the earlier event; another one only with `--any-source`", detail=True),
         empty=lambda found: f"no suspects {found['window'].within}",
     ),
     Field("matched", Count, "how many there are"),
