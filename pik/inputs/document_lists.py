@@ -127,7 +127,7 @@ class _Walk:
             self._text.take(b"]", "]")
             return
         first = _read(self._text.value(_FIRST)[0])
-        paths = list(lists_in([first]))
+        paths = list(lists_in([first], DEPTH - len(to_it)))
         if not paths and len(to_it) == 1 and not isinstance(first, dict):
             paths = [(EACH,)]
         counts = [record_count([first], path) for path in paths]
