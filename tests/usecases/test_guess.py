@@ -615,6 +615,13 @@ USER: dict[str, Callable[[int], object]] = {"user_id": lambda n: f"u{n % 7}"}
             "type",
             "a general name, and values: 2 different",
         ),
+        (of(**TIME, **USER, action=lambda n: f"/a/{n % 3}"), "event_type", "'records'", "a constant"),
+        (
+            of(paid_at=at, created_at=lambda n: 1769900000 - n, **USER),
+            "event_time",
+            "FIELD",
+            "event_time: put the format of the field that it is in the place of FORMAT",
+        ),
         (of(**TIME, customer=lambda n: "abc"[n % 3]), "entity_id", "customer", "name alone: 3 different values"),
         (
             of(timestamp=lambda n: at(n).replace("10:15", "10:16"), fix=lambda n: {"utc": at(n)}, **USER),

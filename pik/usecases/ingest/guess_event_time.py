@@ -189,6 +189,7 @@ class TimeGuesser:
         self._read_times(name, list(first.column.values.values()), first.ways)
         if any(one.ways != first.ways for one in equal):
             self._written[name] = replace(self._written[name], format=FORMAT)
+            self.questions.append(f"{name}: put the format of the field that it is in the place of {FORMAT}")
 
         def says(one: Column) -> str:
             found = by_expression[one.expression]

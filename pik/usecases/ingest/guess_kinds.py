@@ -35,8 +35,8 @@ _NOT_OF_TYPES = 25
 _TYPES, _SOURCES = 20, 10
 """So many different types, or so many sources, are plausible in any number of records."""
 
-_ADDRESS = re.compile(r"[\d.]+|(?=.*:)[0-9a-f.:]+", re.IGNORECASE)
-"""A number, or an address of the Internet."""
+_ADDRESS = re.compile(r"[\d.]+|(?=.*:)[0-9a-f.:]+|\w+://.*|/.*", re.IGNORECASE)
+"""A number, an address of the Internet, or a path."""
 
 
 def type_of(columns: Sequence[Column], size: int, file: str) -> FieldGuess:
