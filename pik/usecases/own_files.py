@@ -62,10 +62,12 @@ def unlike(path: Path, wanted: OwnFile) -> InputError:
         if codec is not None and (codec.name != "zstd" or codec_of(text) is not None):
             hint = f"decompress it first: {codec.program} {place} > FILE"
             return InputError(f"{name} is compressed with {codec.name}, so it is not {wanted} itself", hint=hint)
-        what = f"is not {wanted}" if begin else "is empty"
-        if begin.startswith(zstandard.FRAME_HEADER) and not text:
-            what += ", or it is cut near its beginning"
-        return NothingOfOurs(f"{name} {what}", hint=f"to make one: {_TO_MAKE[wanted]}")
+        hint = f"to make one: {_TO_MAKE[wanted]}"
+        if not begin:
+            return NothingOfOurs(f"{name} is empty", hint=hint)
+        is_torn = begin.startswith(zstandard.FRAME_HEADER) and not text
+        cut = ", or it is cut near its beginning" if is_torn else ""
+        return NothingOfOurs(f"{name} is not {wanted}{cut}", hint=hint)
     if end is None:
         what = f"{found} that is cut or damaged: it does not end as it was written"
         return InputError(f"{name} is {what}", hint="use another copy of it")
