@@ -47,6 +47,13 @@ _LINES: Sequence[tuple[str, dict[str, str], Sequence[str]]] = (
         {"entity_id": "host"},
         ("--time-format", "apache"),
     ),
+    (r"\[(?P<time>\d{4}[-/]\d\d[-/]\d\d[T ]\d\d:\d\d[^\]]*)\]\s*(?P<text>.*)", {}, ()),
+    (
+        r"\[(?P<time>\w{3} \w{3} \d\d \d\d:\d\d:\d\d\.\d+ \d{4})\] (?P<text>.*)",
+        {},
+        ("--time-format", "%a %b %d %H:%M:%S.%f %Y", "--timezone", "ZONE"),
+    ),
+    (r"\[(?P<before>[^\]]*)\]\s*(?P<text>.*)", {"event_time": "COLUMN"}, ()),
 )
 """Patterns of logs, the first that fits is taken, with fields that are known and options that they need."""
 
@@ -65,6 +72,9 @@ _OF_YQ = (
     "the yq without an option -o is another program: yq -c '.[]'",
 )
 
+_TITLE = 10
+"""Lines about a drawn table before it, at most."""
+
 _CELLS = 4
 _ROWS = 20
 
@@ -79,6 +89,46 @@ def log_shape(filled: Sequence[str]) -> Shape | None:
             maps = {**_PLACES, "event_time": "time", **known}
             return "a text log", _parts_of_a_line("--pattern", pattern, *_words(maps), *options)
     return None
+
+
+def is_in_brackets(filled: Sequence[str]) -> bool:
+    """Return whether each line is a text that begins with something in brackets, not an array of JSON."""
+    return len(filled) > 1 and all(map(_IN_BRACKETS.match, filled[:_ROWS]))
+
+
+_IN_BRACKETS = re.compile(r"""\[(?![\s"{\[\]])[^\]]*\]\s*[^\s,\]]""")
+
+
+def has_comma_in_time(filled: Sequence[str]) -> bool:
+    """Return whether lines begin with a time that has a comma before its fraction, as Python and log4j write it; not
+    all of them, as some may go on with the one above."""
+    return len(filled) > 1 and all(map(_COMMA_IN_TIME.match, filled[:2]))
+
+
+_COMMA_IN_TIME = re.compile(r"\[?\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d,\d{3}[Z\s\]]")
+
+
+def event_format(filled: Sequence[str]) -> Shape | None:
+    """Recognize the Common Event Format, and what is like it, of devices for security."""
+    for name, parts in _EVENT_FORMATS.items():
+        cells = "".join(rf"\|(?P<{part}>(?:[^|\\]|\\.)*)" for part in parts)
+        pattern = rf"(?P<before>.*?){name}:(?P<{name.lower()}>[\d.]+){cells}\|"
+        timed = pattern + r"(?P<fields>(?:.*\s)?rt=(?P<rt>\d+)(?:\s.*)?)"
+        lines = [line.rstrip("\r") for line in filled[:_ROWS]]
+        maps = {**_PLACES, "event_type": "name" if "name" in parts else "id"}
+        if lines and all(re.fullmatch(timed, line) for line in lines):
+            words = ("--pattern", timed, *_words({**maps, "event_time": "rt"}), "--time-format", "epoch_ms")
+            return f"{name} of devices for security", _parts_of_a_line(*words)
+        if lines and all(re.match(pattern, line) for line in lines):
+            words = ("--pattern", f"{pattern}(?P<fields>.*)", *_words(maps))
+            return f"{name} of devices for security", _parts_of_a_line(*words)
+    return None
+
+
+_EVENT_FORMATS = {
+    "CEF": ("vendor", "product", "release", "class", "name", "severity"),
+    "LEEF": ("vendor", "product", "release", "id"),
+}
 
 
 def named_values(filled: Sequence[str]) -> Shape | None:
@@ -104,7 +154,9 @@ _PAIRS = (
 
 def drawn_table(filled: Sequence[str]) -> Shape | None:
     """Recognize a table as the shells of databases draw it."""
-    if filled and (filled[0].startswith(_BOX) or any(_RULED.fullmatch(line.rstrip()) for line in filled[:2])):
+    ruled = [number for number, line in enumerate(filled[:_TITLE]) if _RULED.fullmatch(line.rstrip())]
+    is_drawn = ruled and (ruled[0] < 2 or all(line.startswith("|") for line in filled[ruled[0] + 1 : ruled[0] + 2]))
+    if filled and (filled[0].startswith(_BOX) or is_drawn):
         return "a table drawn for people", Advice(f"its rows as CSV: {_EXPORTS}", _OF_MYSQL)
     return None
 
@@ -201,7 +253,7 @@ def plain_lines(filled: Sequence[str]) -> Shape | None:
     return "lines of text, not JSON", Advice(follow, ("else name the parts of a line: ", named))
 
 
-_SOME_JSON = re.compile(r'^\s*[{\["]|[{,]\s*"|^\s*(-?\d[\d.eE+-]*|true|false|null)\s*$|[\]}]\s*$')
+_SOME_JSON = re.compile(r'^\s*[{\["}\]]|^\s*(-?\d[\d.eE+-]*|true|false|null)\s*$')
 
 
 def _words(maps: dict[str, str]) -> Sequence[str]:

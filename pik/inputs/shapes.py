@@ -24,7 +24,10 @@ from pik.inputs.log_shapes import (
     SQL_ROWS,
     commented,
     drawn_table,
+    event_format,
     fields_line,
+    has_comma_in_time,
+    is_in_brackets,
     is_spaced_table,
     line_protocol,
     log_shape,
@@ -32,6 +35,8 @@ from pik.inputs.log_shapes import (
     plain_lines,
     written_otherwise,
 )
+from pik.inputs.long_delimiters import long_delimiter, unit_separated
+from pik.inputs.prefixed_json import are_prefixed, cells_before, consumed, object_of, prefixed
 from pik.inputs.several_lines import headed_json, several_lines, sql_values
 from pik.model.event import FIELDS, REQUIRED
 from pik.model.layout import AUTO, JSON_LINES, JSON_VALUES, NONE, READS, InputFormat, Layout
@@ -121,18 +126,19 @@ def recognize(head: bytes, name: str, *, whole: bool, mapped: bool) -> Layout | 
     apart = headed_json(filled) or (rows(start, filled) if start[0] == "[" else None)
     if apart is not None:
         return Shape(*apart)
-    if start[0] == "[" or text.lstrip(" \t\r\n")[0] == "\x1e":
+    in_brackets = is_in_brackets(filled)
+    if (start[0] == "[" and not in_brackets) or text.lstrip(" \t\r\n")[0] == "\x1e":
         return JSON_VALUES  # an array is read, or complained about, element by element
     if start.startswith("<"):
         syslog = log_shape(filled)
-        return Shape(*syslog) if syslog else _markup(start) or _prefixed(filled) or JSON_LINES
+        return Shape(*syslog) if syslog else _markup(start) or _prefixed(filled, text, whole) or JSON_LINES
     if start.startswith("{") and (found := _values(text.strip(), filled, whole=whole, mapped=mapped)) is not None:
         return found
     if (comments := commented(filled)) is not None:
         return Shape(*comments)
     if len(filled) > 1 and all(map(_before_comma, filled[:-1])):
         return Shape("JSON lines with a comma after each", piped("sed 's/,[[:space:]]*$//' {file}"))
-    objects = (record for line in filled if (record := _object(line)) is not None)
+    objects = (record for line in filled if (record := object_of(line)) is not None)
     first = next(objects, None)
     if first is not None and _is_action(first) and (first := next(objects, None)) is not None and not _is_action(first):
         return Shape("the body of a bulk request of Elasticsearch", _DOCUMENTS)
@@ -141,23 +147,18 @@ def recognize(head: bytes, name: str, *, whole: bool, mapped: bool) -> Layout | 
     around = SQL_ROWS if sql_values(start) else written_otherwise(filled)
     if around is None and start.startswith("{"):
         return JSON_LINES
-    around = around or drawn_table(filled) or fields_line(filled) or line_protocol(filled)
+    around = around or drawn_table(filled) or fields_line(filled) or line_protocol(filled) or event_format(filled)
+    around = around or unit_separated(text)
     if around is not None:
         return Shape(*around)
-    return _prefixed(filled) or _usual(filled) or _table(text, name, whole) or _log(text, filled) or JSON_LINES
+    is_log = in_brackets or has_comma_in_time(filled)
+    found = _prefixed(filled, text, whole) or _usual(filled) or (None if is_log else _table(text, name, whole))
+    return found or _log(text, filled) or JSON_LINES
 
 
 def _before_comma(line: str) -> bool:
     """Return whether a line is an object and a comma, as inside of an array."""
-    return line.rstrip().endswith("},") and _object(line.rstrip()[:-1]) is not None
-
-
-def _object(line: str) -> dict[str, object] | None:
-    try:
-        found = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    return found if isinstance(found, dict) else None
+    return line.rstrip().endswith("},") and object_of(line.rstrip()[:-1]) is not None
 
 
 _ACTIONS = ["index", "create", "update", "delete"]
@@ -186,7 +187,7 @@ def _wrapped(
 ) -> Shape | None:
     """Recognize a single object around the records, or what kcat -J puts around each."""
     if all({"topic", "partition", "offset", "payload"} <= one.keys() for one in chain([first], others)):
-        sent = _object(first["payload"]) if isinstance(first["payload"], str) else None
+        sent = object_of(first["payload"]) if isinstance(first["payload"], str) else None
         return None if sent is None else Shape("the output of kcat -J", _of_kcat(sent))
     return None if not whole or len(filled) > 1 else _around(first, "one object around the records")
 
@@ -234,7 +235,7 @@ def cut_object(text: str) -> dict[str, object] | None:
             if not opened or opened.pop() != found[0] or not opened:
                 return None
             end, closing = found.end(), "".join(reversed(opened))
-    return _object(text[:end] + closing) if end else None
+    return object_of(text[:end] + closing) if end else None
 
 
 def first_object(text: str) -> dict[str, object] | None:
@@ -257,7 +258,7 @@ def _values(text: str, filled: list[str], *, whole: bool, mapped: bool) -> Layou
         # A brace, a line break and a key, and then too much to see the end. If another line begins an object, the first
         # is merely broken.
         opened = re.match(r"\{\s*\n\s*(\"|\})", text)
-        broken = any(line.startswith("{") and _object(line) is not None for line in filled[1:])
+        broken = any(line.startswith("{") and object_of(line) is not None for line in filled[1:])
         if not (whole or mapped or broken) and (found := cut_object(text)) is not None:
             around = _around(found, "one object around the records")
             if around is not None:
@@ -272,51 +273,17 @@ def _values(text: str, filled: list[str], *, whole: bool, mapped: bool) -> Layou
     return JSON_VALUES if rest[:1] in ("{", "\x1e") else None
 
 
-def _prefixed(filled: list[str]) -> Layout | Shape | None:
+def _prefixed(filled: list[str], text: str, whole: bool) -> Layout | Shape | None:
     """Recognize an object on each line after something else, such as the key and the tab that kcat -K prints."""
-    if not filled or "{" not in filled[0]:
+    if not are_prefixed(filled):
         return None
-    if any(_object(line[line.find("{") :]) is None for line in filled if "{" in line):
-        return None
-    if all(map(_CONSUMED.match, filled)):
-        return Shape("what kafka-console-consumer prints", _OF_CONSUMER)
-    before = [line.partition("{")[0] for line in filled if "{" in line]
-    if any(min(one.count(delimiter) for one in before) > 1 for delimiter in "\t;|"):
-        return None  # rows of several cells, such as COPY of PostgreSQL writes them
-    parts = [line.partition("\t") for line in filled]
-    if all(tab and (value.strip() in _NO_VALUE or _object(value) is not None) for _, tab, value in parts):
-        return Layout(InputFormat.KCAT)
-    return Shape("text, such as a key or a time, and then JSON on each line", _of_prefixed(filled))
-
-
-def _of_prefixed(filled: list[str]) -> Advice:
-    """Return the command that reads what is before the JSON too, unless the JSON has all that an event needs."""
-    first, before = _object(filled[0][filled[0].find("{") :]) or {}, ""
-    if first.keys() >= set(REQUIRED):
-        return piped(_WITHOUT_HEADING)
-    has_time = all(_TIMED.match(line) for line in filled)
-    if has_time:
-        before = r"(?P<time>\d{4}-\d\d-\d\d[T ]\S+)\s+"
-    words = ["--pattern", before + r"(?P<before>[^{]*)(?P<value>.*)"]
-    known = {"event_time": "time" if has_time else "COLUMN", "payload": "parse_json(value)"}
-    for field in REQUIRED:
-        words += ["--map", f"{field}={f'parse_json(value).{field}' if field in first else known.get(field, 'COLUMN')}"]
-    return Advice((read_with(*words, instead=_WITHOUT_HEADING),))
-
-
-_WITHOUT_HEADING = "sed 's/^[^{]*//' {file}"
-_TIMED = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\S+\s")
-
-
-_CONSUMED = re.compile(r"(CreateTime|LogAppendTime):-?\d+\t")
-_OF_CONSUMER = Advice((read_with(
-    *("--pattern", r"\w+:(?P<ts>-?\d+)\t(?:(?P<key>[^\t{]*)\t)?(?P<value>.*)", "--map", "source='kafka'"),
-    *("--map", "event_type='TYPE'", "--map", "entity_id=key", "--map", "event_time=ts", "--time-format", "epoch_ms"),
-    *("--map", "payload=parse_json(value)"),
-    instead=_WITHOUT_HEADING,
-),))  # fmt: skip
-_NO_VALUE = frozenset(("", "null", "NULL"))
-"""What stands for the value of a tombstone."""
+    if (printed := consumed(filled)) is not None:
+        return Shape(*printed)
+    if (several := cells_before(filled)) is not None:
+        delimiter, cells = several
+        return _without_header(delimiter, cells, text, whole) if cells else None
+    found = prefixed(filled)
+    return found if isinstance(found, Layout) else Shape(*found)
 
 
 def _table(text: str, name: str, whole: bool) -> Layout | Shape | None:
@@ -329,8 +296,11 @@ def _table(text: str, name: str, whole: bool) -> Layout | Shape | None:
             return Shape(what, piped(WITH_LINE_FEEDS, guess=True))
         if is_header(first, others):
             return table(delimiter)
+        if text.startswith("#") and (later := _after_lines(text, whole)) is not None:
+            return later
         if len(others) > 1:
-            return _without_header(delimiter, len(first), text, whole)
+            apart = long_delimiter(text.split("\n")[:-1])
+            return Shape(*apart) if apart else _without_header(delimiter, len(first), text, whole)
     named = re.search(r"\.(csv|tsv)(\.\w+)?$", name.lower())
     if delimiter is None and (named or text.startswith(_BEFORE)) and (later := _after_lines(text, whole)) is not None:
         return later

@@ -201,6 +201,11 @@ def test_a_row_unlike_those_below_has_names_and_one_like_them_has_none(tables: s
             "--map entity_id=key --map event_time=ts --time-format epoch_ms ",
         ),
         (
+            "".join(f"CreateTime:177243930412{n}\tPartition:0\tOffset:{n}\tNO_HEADERS\tu-7\t{{}}\n" for n in range(2)),
+            "what kafka-console-consumer prints",
+            r"Partition:(?P<partition>\d+)\tOffset:(?P<offset>\d+)\t(?P<headers>[^\t]*)\t(?P<key>[^\t]*)\t(?P<value>.*)",
+        ),
+        (
             "".join(
                 json.dumps({"topic": "t", "partition": 0, "offset": n, "key": None, "payload": json.dumps(event)})
                 + "\n"
@@ -210,6 +215,57 @@ def test_a_row_unlike_those_below_has_names_and_one_like_them_has_none(tables: s
             "--map 'payload=parse_json(payload).payload'",
         ),
         ("".join(f"2026-03-02 10:00:0{n} INFO step {n}\n" for n in range(3)), "a text log", "--pattern"),
+        (
+            "".join(f"2026-03-02 10:00:0{n},123 - app - INFO - step, {n}\n" for n in range(5)),
+            "a text log",
+            "(?P<time>",
+        ),
+        (
+            "".join(f'[2026-03-02T10:00:0{n}.1Z] "GET /a,b" 200\n' for n in range(5)),
+            "a text log",
+            "--map event_time=time",
+        ),
+        (
+            "".join(f"[Mon Mar 02 10:00:0{n}.123456 2026] [core:error] a\n" for n in range(3)),
+            "a text log",
+            "'%a %b %d ",
+        ),
+        ("[main] up, a\n[main] down, a\n[main] up, b\n", "a text log", "--map event_time=COLUMN"),
+        ('[pod/a] {"user": "a"}\n[pod/b] {"user": "b"}\n', "text, such as a key or a time, and then JSON", "--pattern"),
+        (
+            "".join(f'2026-03-02T10:00:0{n}Z\t*  \t{{"user": "a", "n": {n}}}\n' for n in range(3)),
+            "TSV without a header",
+            "--input tsv --columns c1,c2,c3",
+        ),
+        (
+            "".join(f"Mar  2 10:00:0{n} h CEF:0|V|P|1|100|lo\\|gin|5|src=::1 rt=177244560{n}000\n" for n in range(3)),
+            "CEF of devices for security",
+            "--map event_type=name --map entity_id=COLUMN --map event_time=rt --map payload=@ --time-format epoch_ms",
+        ),
+        ("Mar 2 h LEEF:1.0|V|P|1|login|src=::1\n" * 3, "LEEF of devices for security", "--map event_type=id"),
+        (
+            "id~|~at~|~n\na~|~2026~|~1\nb~|~2026~|~2\nc~|~2026~|~\n",
+            "a table with ~|~ between its cells",
+            "awk -F '[~][|][~]' -v OFS='\\t' '{{$1=$1}} 1' {name} | pik ingest --guess -",
+        ),
+        ("id||at\na||2026\nb||\nc||2026\n", "a table with || between its cells", "awk -F '[|][|]'"),
+        ("1|||a\n2|||b\n3|||c\n", "CSV without a header", "--delimiter '|' --columns c1,c2,c3,c4"),
+        (
+            "id\x1fat\x1ea\x1f2026\x1eb\x1f2026\x1e",
+            "a table with ASCII's separators of records and units",
+            "tr '\\036\\037' '\\n\\t' < {name} | pik ingest --guess -",
+        ),
+        (
+            "#group,false,true\n#datatype,string,double\n,device,_value\n,a,1.5\n,b,2\n",
+            "CSV after 2 other lines",
+            "tail -n +3 {name} | pik ingest --guess - --input csv",
+        ),
+        ('--- got message ---\nkey:[a], content:{"id": 1}\n' * 3, "lines of text, not JSON", "--pattern"),
+        (
+            "Table: ORDERS\n---------\n|id |at  |\n---------\n|a  |2026|\n",
+            "a table drawn for people",
+            "psql --csv",
+        ),
         ("".join(f"Mar  2 10:00:0{n} host sshd[{n}]: ok\n" for n in range(3)), "a text log", "['YEAR', time]"),
         (
             "".join(f"<134>1 2026-03-02T10:00:0{n}Z h a 7 - - ok\n" for n in range(3)),
