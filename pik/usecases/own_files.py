@@ -65,9 +65,9 @@ def unlike(path: Path, wanted: OwnFile) -> InputError:
         hint = f"to make one: {_TO_MAKE[wanted]}"
         if not begin:
             return NothingOfOurs(f"{name} is empty", hint=hint)
-        is_torn = begin.startswith(zstandard.FRAME_HEADER) and not text
-        cut = ", or it is cut near its beginning" if is_torn else ""
-        return NothingOfOurs(f"{name} is not {wanted}{cut}", hint=hint)
+        if begin.startswith(zstandard.FRAME_HEADER) and not text:
+            return NothingOfOurs(f"{name} is not {wanted}, or it is cut near its beginning", hint=hint)
+        return NothingOfOurs(f"{name} is not {wanted}", hint=hint)
     if end is None:
         what = f"{found} that is cut or damaged: it does not end as it was written"
         return InputError(f"{name} is {what}", hint="use another copy of it")
