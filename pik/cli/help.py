@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from decimal import Decimal, InvalidOperation
@@ -64,8 +65,12 @@ class Command(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         given = list(args)  # which parsing takes words from
+        ctx.allow_extra_args = True  # which are refused here
         try:
-            return _parsed(super().parse_args, ctx, _with_counts(args, self.params))
+            left = _parsed(super().parse_args, ctx, _with_counts(args, self.params))
+            if left and not ctx.resilient_parsing:
+                raise _unexpected(left[0].removeprefix(_COUNT), given, self.params, ctx.command_path)
+            return left
         except UsageError as error:
             if not error.message.startswith(f"{ctx.command_path} has no option "):
                 raise
@@ -286,6 +291,17 @@ def _naming_files(error: UsageError, args: Sequence[str], params: Sequence[Any],
     return UsageError(error.message, hint=f"the file {files[0]}: {line}")
 
 
+def _unexpected(word: str, args: Sequence[str], params: Sequence[Any], path: str) -> UsageError:
+    """Return the error for an argument too many. Where it follows the value of an option, the shell split that."""
+    names = [argument_name(one) for one in params if one.param_type_name == "argument"]
+    hint = f"`{path} --help` shows how it is used"
+    with_value = {name for one in params for name in one.opts if name.startswith("-") and not one.is_flag}
+    at = args.index(word)
+    if at > 1 and args[at - 2] in with_value:
+        hint = f"a value with a space has quotes: {args[at - 2]} {shlex.quote(f'{args[at - 1]} {word}')}"
+    return UsageError(f"{path}: unexpected argument {word!r}; it takes {' '.join(names) or 'none'}", hint=hint)
+
+
 def _unknown(what: str, name: str, known: Sequence[str], path: str) -> UsageError:
     """Return the error for an unknown command or option; the hint names the closest, and the help that lists all."""
     if what == "command" and name in ("help", "version"):
@@ -306,7 +322,13 @@ def _translated(error: typer.TyperException, ctx: Any) -> UsageError:
     path = ctx.command_path
     if hasattr(error, "possibilities") and hasattr(error, "option_name"):
         known = [name for param in ctx.command.get_params(ctx) for name in param.opts]
-        return _unknown("option", error.option_name, known, path)
+        unknown = _unknown("option", error.option_name, known, path)
+        commands = getattr(ctx.command, "commands", {})
+        if having := [
+            name for name, one in commands.items() if any(error.option_name in each.opts for each in one.params)
+        ]:
+            return UsageError(unknown.message, hint=f"after a command that has it, such as `{path} {having[0]}`")
+        return unknown
     param = getattr(error, "param", None)
     message = error.message.rstrip(".").replace(_COUNT, "")
     if param is None:

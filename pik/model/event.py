@@ -124,6 +124,9 @@ _UNUSUAL = (msgspec.MsgspecError, ValueError, RecursionError)
 """What decoders raise."""
 
 
+_KINDS = {b"[": "a list", b'"': "a text", b"t": "true", b"f": "false", b"n": "null"}
+
+
 def read_event(line: bytes, zones: Zones = NO_ZONES) -> Event:
     """Return the event of one line of JSON; times without an offset are in `zones`. Raises Invalid with field and
     reason."""
@@ -143,16 +146,12 @@ def read_event_slowly(line: bytes, zones: Zones = NO_ZONES) -> Event:
         raise Invalid(f"the line is not UTF-8: {error.reason}") from None
     except RecursionError:
         raise Invalid("the line is nested too deeply") from None
-    except msgspec.ValidationError as error:
-        raise Invalid(f"an event is a JSON object; this is not: {error}") from None
+    except msgspec.ValidationError:
+        raise Invalid(f"an event is a JSON object; this is {_KINDS.get(line.lstrip()[:1], 'a number')}") from None
     except (msgspec.DecodeError, ValueError) as error:
         expect_text(line)
-        if b"\\u" in line:
-            read_json_slowly(line, "the line")  # tells half of a surrogate pair from a line that is cut
-        problem = str(error).removeprefix("JSON is malformed: ")
-        if problem == "Input data was truncated":
-            problem = "it ends too early"
-        raise Invalid(f"the line is not JSON: {problem}") from None
+        read_json_slowly(line, "the line")
+        raise Invalid(f"the line is not JSON: {error}") from None
     missing = [name for name in REQUIRED if name not in members]
     if missing:
         raise Invalid(f"{missing[0]} is missing", field=missing[0])

@@ -301,14 +301,17 @@ def read_json_slowly(raw: bytes, what: str) -> Any:
 
 def _fault(text: str, at: int) -> str:
     """Return what is wrong with a text at the place where it stops being JSON."""
-    rest = text[at:]
+    rest, before = text[at:], text[:at].rstrip()
     if not rest.strip():
         return "it ends too early"
+    if rest[0] in "}]" and before.endswith(","):
+        return f"a comma stands before {rest[0]!r} (character {at + 1})"
     if rest[0] < " ":
         return f"{rest[0]!r} is not escaped (character {at + 1})"
     if rest[0] == '"' and not re.match(_STRING, rest):
         return f"a string does not end (character {at + 1})"
-    return f"unexpected {rest[0]!r} (character {at + 1})"
+    word = re.match(r"\w{1,20}", rest)
+    return f"unexpected {(word or rest)[0]!r} (character {at + 1})"
 
 
 class _Number(str):

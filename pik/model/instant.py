@@ -376,19 +376,14 @@ def _local_minute(zone: Zone, minute: int) -> tuple[str, str]:
 @lru_cache(maxsize=8)
 def load_zone(name: str) -> Zone:
     """Return the zone of this IANA name. Raises UsageError."""
-    from difflib import get_close_matches
     from importlib.resources import files
     from zoneinfo import ZoneInfo
 
     names = (files("tzdata") / "zones").read_text(encoding="ascii").split()
     if name not in names:
-        # Most people type a city, an abbreviation, or the right name in the wrong case.
-        by_city = [one for one in names if one.rpartition("/")[2].lower() == name.lower().replace(" ", "_")]
-        near = by_city or get_close_matches(name, names, 3)
-        hint = (
-            f"perhaps {', '.join(near[:3])}" if near else "an IANA name such as Europe/Berlin, America/New_York or UTC"
-        )
-        raise UsageError(f"unknown time zone {name!r}", hint=hint)
+        from pik.model.zone_names import name_hint
+
+        raise UsageError(f"unknown time zone {name!r}", hint=name_hint(name, names))
     return Zone(name, ZoneInfo.from_file(BytesIO(zone_data(name)), key=name))
 
 

@@ -333,9 +333,19 @@ def _growth(node: Node) -> int:
     return known(inner) if all(inner) else 0
 
 
+_ARRAYS = {"array-string": "an array of strings", "array-number": "an array of numbers"}
+_ELEMENTS = {"NoneType": "null", "str": "a string", "bool": "a boolean", "dict": "an object", "list": "an array"} | (
+    dict.fromkeys(("int", "float", "Decimal", "_Number"), "a number")
+)
+"""What JMESPath calls an element of an array that has not the type of all."""
+
+
 def _one_sentence(error: Exception) -> str:
     if isinstance(error, JMESPathTypeError):
         found, value = error.actual_type.replace("unknown", "number"), error.current_value  # a Decimal
         shown = "" if value is None else f": '{value!s:.40}'"
-        return f"{error.function_name}() takes {' or '.join(error.expected_types)}, not {found}{shown}"
+        if element := _ELEMENTS.get(found):
+            found = f"one with {element}"
+        wanted = " or ".join(_ARRAYS.get(one, one) for one in error.expected_types)
+        return f"{error.function_name}() takes {wanted}, not {found}{shown}"
     return " ".join(str(error).split())

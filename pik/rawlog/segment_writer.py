@@ -406,7 +406,7 @@ def make_reject(seq: int, error: Invalid, line: bytes, actor: str = "") -> Rejec
     return Reject(seq=seq, reason=error.message, field=error.field, line=text, bytes=whole, actor=actor)
 
 
-_SPECIFIC = re.compile(r"'.*'|\".*\"| \((byte|character|line|element) \d+\)")
+_SPECIFIC = re.compile(r"(?<!\w)'.*'(?!\w)|\".*\"| \((byte|character|line|element) \d+\)")  # not what is the date's
 
 
 def reason_kind(reason: str) -> str:

@@ -14,7 +14,7 @@ from pik.ports.store import Store
 
 class Recent(StrEnum):
     """What a word stands for: the id of a batch, a run, a correction or a republish; with PROMOTED, of a run that was
-    promoted, the one whose promotion is newest first."""
+    promoted, the one whose promotion is newest first; promotions that moved nothing are none."""
 
     BATCH = "batch"
     RUN = "run"
@@ -56,8 +56,8 @@ def _newest_first(store: Store, kind: Recent) -> Iterator[str]:
             return (one.correction_id for one in reversed(store.corrections.recorded()))
         case Recent.REPUBLISH:
             return (one.republish_id for one in store.republishes.newest_first())
-    moves = (one.run_id for one in store.promotions.newest_first() if one.kind == PromotionKind.PROMOTE)
-    return _unique(moves)
+    promotions = (one for one in store.promotions.newest_first() if one.kind == PromotionKind.PROMOTE)
+    return _unique(one.run_id for one in promotions if one.moved)
 
 
 def _unique(ids: Iterator[str]) -> Iterator[str]:

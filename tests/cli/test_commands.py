@@ -112,7 +112,7 @@ def test_version_anywhere(pik: Pik) -> None:
         (["fail", "--format", "csv"], "error: missing command\nhint: `pik fail --help` shows how it is used\n"),
         (["--format", "csv"], "error: missing command\nhint: `pik --help` shows how it is used\n"),
         (["fail", "how"], "error: WAY is missing\nhint: `pik fail how --help` shows how it is used\n"),
-        (["fail", "how", "bug", "more"], "error: got unexpected extra argument(s) (more)\n"),
+        (["fail", "how", "bug", "more"], "error: pik fail how: unexpected argument 'more'; it takes WAY\n"),
     ],
 )
 def test_a_wrong_command_line_is_one_sentence_and_a_hint(pik: Pik, line: list[str], said: str) -> None:

@@ -501,7 +501,7 @@ FORMATS: dict[str, tuple[bytes, bytes, list[str], list[str], str, str]] = {
             idempotency_key="sha256(payload)",
         ),
         kcat("cut {").decode().strip(),
-        "parse_json(): the text is not JSON: unexpected 'c' (character 1): 'cut {'",
+        "parse_json(): the text is not JSON: unexpected 'cut' (character 1): 'cut {'",
     ),
     "json": (
         pretty("a", "b") + b'\n{"id": "c",\n "at" 1}\n',

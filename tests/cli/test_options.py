@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from typing import Any
 
 import pytest
 
@@ -52,6 +53,30 @@ def test_a_wrong_window_names_the_option(given: tuple[str | None, ...], said: st
     with pytest.raises(UsageError) as caught:
         window_of(*given)
     assert caught.value.message.startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("line", "said", "hint"),
+    [
+        (
+            ["events", "--from", "2026-01-01", "10:00"],
+            "pik events: unexpected argument '10:00'; it takes none",
+            "a value with a space has quotes: --from '2026-01-01 10:00'",
+        ),
+        (
+            ["metrics", "apply", "a.toml", "b.toml"],
+            "pik metrics apply: unexpected argument 'b.toml'; it takes FILE",
+            "`pik metrics apply --help` shows how it is used",
+        ),
+        (
+            ["diff", "--metric", "m"],
+            "pik diff has no option --metric",
+            "after a command that has it, such as `pik diff aggregates`",
+        ),
+    ],
+)
+def test_a_word_too_much_or_too_early_leads_on(pik: Any, line: list[str], said: str, hint: str) -> None:
+    assert pik(*line).err == f"error: {said}\nhint: {hint}\n"
 
 
 def test_every_command_with_a_window_takes_the_zone_of_its_times() -> None:

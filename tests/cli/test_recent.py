@@ -65,11 +65,11 @@ def test_a_word_stands_for_the_id_that_the_list_has_there(shop: Pik, kind: str) 
 
 
 def test_writing_commands_show_what_the_word_is(shop: Pik) -> None:
-    newest, older = _ids(shop, "run_id", "runs", "list")
+    newest, _ = _ids(shop, "run_id", "runs", "list")
     assert shop("promote", "-1", "--dry-run", "--format", "json").json()["run_id"] == newest
     back = shop("rollback", "latest", "--dry-run", "--format", "json")
-    assert back.json()["run_id"] == older  # which was promoted last
-    assert back.err.startswith(f"latest is promoted run {older}\n")
+    assert back.json()["run_id"] == newest  # the other one was promoted last, and that moved nothing
+    assert back.err.startswith(f"latest is promoted run {newest}\n")
     [last, *_] = _ids(shop, "correction_id", "corrections", "list")
     plan = shop("corrections", "revoke", "-1", "--reason", "x", "--dry-run", "--format", "json")
     assert last in plan.out
@@ -99,7 +99,7 @@ def test_options_take_words_as_arguments_do(shop: Pik, line: str) -> None:
         ("republish show latest", "error: latest: there is no republish in this store\n"),
         ("show -1", "error: -1 is not an event id"),
         ("events --limit -1", "error: --limit: -1 is less than 1\n"),
-        ("events -1", "error: got unexpected extra argument(s) (-1)\n"),
+        ("events -1", "error: pik events: unexpected argument '-1'; it takes none\n"),
         ("runs -1", "error: pik runs has no option -1\n"),
     ],
 )
@@ -113,7 +113,7 @@ def test_only_what_is_newer_is_looked_at() -> None:
     def endless(**more: Any) -> Iterator[SimpleNamespace]:
         for number in range(3):
             yield SimpleNamespace(
-                **{name: f"{value}{number}" for name, value in more.items()}, kind=PromotionKind.PROMOTE
+                **{name: f"{value}{number}" for name, value in more.items()}, kind=PromotionKind.PROMOTE, moved=1
             )
         pytest.fail("asked for one more")
 
@@ -129,6 +129,14 @@ def test_only_what_is_newer_is_looked_at() -> None:
     assert find_recent(store, Recent.PROMOTED, "-3") == "p2"
     assert find_recent(store, Recent.BATCH, "LATEST") == "b0"
     assert [is_recent(text) for text in ("latest", "-1", "-0", "-x", "01LATEST", "1")] == [True, True] + [False] * 4
+
+
+def test_a_promotion_that_moved_nothing_is_not_the_latest() -> None:
+    tried = [
+        SimpleNamespace(run_id=name, kind=PromotionKind.PROMOTE, moved=moved) for name, moved in (("a", 0), ("b", 2))
+    ]
+    store = cast(Store, SimpleNamespace(promotions=SimpleNamespace(newest_first=lambda: iter(tried))))
+    assert find_recent(store, Recent.PROMOTED, "latest") == "b"
 
 
 def test_a_slip_in_an_id_is_asked_about_and_never_guessed(shop: Pik) -> None:

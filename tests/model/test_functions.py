@@ -87,7 +87,7 @@ CUT = b64encode(gzip.compress(b"abc", mtime=0)[:-3]).decode()
     ("expression", "value", "reason"),
     [
         ("parse_json(a)", '{"a":NaN}', "parse_json(): the text has NaN, which JSON does not: '{\"a\":NaN}'"),
-        ("parse_json(a)", "x" * 99, f"the text is not JSON: unexpected 'x' (character 1): '{'x' * 40}'"),
+        ("parse_json(a)", "x" * 99, f"the text is not JSON: unexpected '{'x' * 20}' (character 1): '{'x' * 40}'"),
         ("parse_json(a)", "[" * 200 + "]" * 200, "the text is nested deeper than 100 levels"),
         ("parse_json(a)", '"\\ud800"', "half of a surrogate pair"),
         ("parse_json(a)", "1e9999999999999999999", "the exponent of the number '1e9999999999999999999'"),
@@ -95,6 +95,9 @@ CUT = b64encode(gzip.compress(b"abc", mtime=0)[:-3]).decode()
         ("lower(a)", None, "lower() takes string, not null"),
         ("sha256(a)", 1, "sha256() takes string, not number: '1'"),
         ("split(a, b)", "x", "split() takes string, not null"),
+        ("join('-', [a, b])", "x", "join() takes an array of strings, not one with null"),
+        ("join('-', [a, `1`])", "x", "join() takes an array of strings, not one with a number: '1'"),
+        ("join('-', a)", "x", "join() takes an array of strings, not string: 'x'"),
         ("replace(a, a, a)", "", "replace(): the text to replace is empty"),
         ("base64_decode(a)", "YQ", "base64_decode(): 'YQ' is not base64"),
         ("base64_decode(a)", "/w==", "base64_decode(): the data is not UTF-8 text"),

@@ -200,3 +200,7 @@ def test_impossible_dates_are_one_kind_of_reason() -> None:
             parse_event_time(f"{day}T00:00:00Z", None)
         reasons.add(reason_kind(error.value.message))
     assert reasons == {"… is not a date of the calendar"}
+    assert (
+        reason_kind("event_time 'Sun' has a day that is not the date's")
+        == "event_time … has a day that is not the date's"
+    )

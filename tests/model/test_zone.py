@@ -169,6 +169,13 @@ def test_of_a_local_time_that_clocks_showed_twice_the_earlier_or_the_later_insta
         ("berlin", "perhaps Europe/Berlin"),
         ("new york", "perhaps America/New_York"),
         ("Europe/Berln", "Europe/Berlin"),
+        ("GMT+1", "Etc/GMT-1 is 1 hour ahead of UTC all year (its sign is turned round)"),
+        ("utc-05:00", "Etc/GMT+5 is 5 hours behind UTC"),
+        ("+05:30", "an IANA name"),
+        ("UTC+0", "UTC"),
+        ("CEST", "abbreviations are not zones; perhaps Europe/Berlin"),
+        ("IST", "perhaps Asia/Kolkata, Europe/Dublin, Asia/Jerusalem"),
+        ("XST", "abbreviations are not zones; a place is, such as Europe/Berlin"),
         ("", "an IANA name"),
         ("../etc/passwd", "an IANA name"),
         ("Mars/Olympus", "an IANA name"),
@@ -178,3 +185,9 @@ def test_a_zone_that_there_is_not_is_a_usage_error(name: str, hint: str) -> None
     with pytest.raises(UsageError, match="unknown time zone") as refusal:
         load_zone(name)
     assert hint in refusal.value.hint
+
+
+def test_the_places_proposed_for_abbreviations_are_zones() -> None:
+    from pik.model.zone_names import _PLACES
+
+    assert {load_zone(one).name for places in _PLACES.values() for one in places.split(", ")}

@@ -101,7 +101,7 @@ def rejects(store: Store, batch: Batch) -> list[tuple[int, str, str]]:
 
 REJECTS = [
     (29, "no list services in this document; it has: other (line 160)"),
-    (31, "the record is not JSON: unexpected 't' (character 37) (line 161)"),
+    (31, "the record is not JSON: unexpected 'tru' (character 37) (line 161)"),
 ]
 
 

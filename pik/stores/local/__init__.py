@@ -101,7 +101,7 @@ def _create(path: Path, marker: Marker) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
         if any(path.iterdir()) and not (path / "tmp").is_dir():
-            raise StoreError(f"{path} is a directory with other things in it", hint="--store DIR, a new or empty one")
+            raise StoreError(f"{path} is a directory with other things in it", hint="a new or empty directory")
         make_directory(path / "tmp")
         make_directory(path / "raw")
         index_database(path).create()

@@ -64,7 +64,8 @@ def move(
     if yes and moved.corrections:
         cli.note(corrected_since(moved))
     if moved.kind == PromotionKind.ROLLBACK and counts.conflicts:
-        cli.note("what was promoted later has to be rolled back first")
+        later = "what was promoted later has to be rolled back first"
+        cli.note(later if run.promoted else f"no value that run {run.run_id} wrote was made current")
     elif moved.superseded:
         cli.note("conflicts: later runs have computed these values since, and theirs are current")
     elif counts.conflicts:
