@@ -44,6 +44,7 @@ if _TYPE_CHECKING:
     from pik.errors import NothingSelected as NothingSelected
     from pik.errors import PikError as PikError
     from pik.errors import StoreError as StoreError
+    from pik.errors import Unreadable as Unreadable
     from pik.errors import UsageError as UsageError
 
 __version__ = "0.1.0"
@@ -60,7 +61,7 @@ _HOMES = {
     **dict.fromkeys(
         (
             *("AlreadyExists", "Busy", "ConflictFound", "Damaged", "EngineError", "InputError", "Invalid", "NotFound"),
-            *("NotHeld", "NothingSelected", "PikError", "StoreError", "UsageError"),
+            *("NotHeld", "NothingSelected", "PikError", "StoreError", "Unreadable", "UsageError"),
         ),
         "pik.errors",
     ),
