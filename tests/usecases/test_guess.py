@@ -545,6 +545,19 @@ def test_lists_in_a_list_are_records_and_so_are_those_in_the_only_list_of_docume
         assert accepted(tmp_path / name, found) == (8, 0)
 
 
+def test_records_with_lists_stay_the_records_unless_only_the_lists_have_times(tmp_path: Path) -> None:
+    """Payment providers send lists of one, gateways say where they received something, batches have several events."""
+    gateways = [{"gateway": "g", "received_at": at(n)} for n in range(1)]
+    heard = [{"result": {"device_id": f"d{n % 3}", "at": at(n), "rx": gateways}} for n in range(12)]
+    sent = [{"live": "true", "items": [{"item": {"user_id": f"u{n % 3}", "at": at(n)}}]} for n in range(12)]
+    inner = [{"at": at(n), "eur": n} for n in range(5)]
+    batches = [{"user_id": f"u{n % 3}", "at": at(n), "events": inner, "tags": [{"k": n}] * 6} for n in range(12)]
+    found = [guess(lines_of(tmp_path / f"{len(one[0])}", one)) for one in (heard, sent, batches)]
+    assert [one.layout.records for one in found] == [None, "items[]", None]
+    assert [one.expressions["entity_id"] for one in found] == ["result.device_id", "item.user_id", "user_id"]
+    assert [list(map(str, one.lists)) for one in found] == [[], ["items[] (12)"], ["events[] (60)"]]
+
+
 def test_an_object_with_little_of_the_record_is_not_its_payload_nor_its_type_that_of_a_device(tmp_path: Path) -> None:
     """An identity made of it would leave out what events differ in."""
     records = [

@@ -25,6 +25,7 @@ from pik.model.layout import JSON_VALUES, WRITTEN_AS_JSON, InputFormat, Layout
 from pik.model.named_mapping import SHIPPED, NamedMapping
 from pik.model.record_path import RecordPath, path_text
 from pik.model.times import AS_EVENTS, Times
+from pik.usecases.ingest.guess_event_time import EVENT
 from pik.usecases.ingest.guess_mapping import MappingGuesser
 from pik.usecases.ingest.guess_result import Guess
 from pik.usecases.ingest.guess_sample import Sample, Samples, count_read, reading
@@ -55,15 +56,39 @@ def guess(
     guesser = partial(_guessed, opened=opened, given=given, times=times)
     if sample.layout.format in WRITTEN_AS_JSON and sample.layout.records is None:
         lists = _lists_of(opened, sample)
-        tried = [guesser(sample)] if sample.records and max((one.records for one in lists), default=0) < _SOME else []
+        around = None
+        if _are_around_more(sample):
+            around = guesser(sample)
+            if EVENT not in around.missing:
+                longer = [one for one in _likely(lists) if one.records > sample.size]
+                timed = [one for one in longer if EVENT not in guesser(samples.of(_inside(sample, one))).missing]
+                return replace(around, lists=tuple(timed))
+        elif sample.records and max((one.records for one in lists), default=0) < _SOME:
+            around = guesser(sample)
+        tried = [around] if around is not None else []
         for one in _likely(lists):
-            inside = replace(sample.layout, format=InputFormat.JSON, records=path_text(one.path))
+            inside = _inside(sample, one)
             if not given and (found := _without_fields(samples, inside, times, named, None)) is not None:
                 return replace(found, lists=tuple(lists))
             tried.append(guesser(samples.of(inside)))
         if tried:
             return replace(min(tried, key=lambda made: len(made.missing)), lists=tuple(lists))
     return guesser(sample)
+
+
+def _are_around_more(sample: Sample) -> bool:
+    """Return whether there are several records with more than lists in them, so that they may be events themselves."""
+    return sample.size > 1 and any(_has_a_value(json.loads(one.line)) for one in sample.records)
+
+
+def _has_a_value(found: object) -> bool:
+    if isinstance(found, dict):
+        return any(map(_has_a_value, found.values()))
+    return found is not None and not isinstance(found, list)
+
+
+def _inside(sample: Sample, one: DocumentList) -> Layout:
+    return replace(sample.layout, format=InputFormat.JSON, records=path_text(one.path))
 
 
 def _guessed(sample: Sample, opened: OpenedInput, given: Mapping[str, str], times: Times) -> Guess:
@@ -85,19 +110,19 @@ def _with_dialect(opened: OpenedInput, layout: Layout) -> Layout:
 
 
 def _lists_of(opened: OpenedInput, sample: Sample) -> Sequence[DocumentList]:
-    """Return the lists of objects in a document, the longest first, or those in several with nothing else. Raises
-    InputError for a document whose records are lists."""
+    """Return the lists of objects in a document, or in several, the longest first. Raises InputError for a document
+    whose records are lists."""
     if sample.size == 1 or not sample.records:
         lists = opened.lists(sample.layout)
         if (listed := rows_of(lists)) is not None:
             raise Shape(*listed).error(opened.name)
         return [one for one in lists if one.has_objects]
-    found = [json.loads(one.line) for one in sample.records]
-    if sample.unread or any(len(one) > 1 for one in found):
+    if sample.unread:
         return []
     counts = Counter[RecordPath]()
-    for one in found:
-        counts.update({path: record_count(one, path) for path in lists_in(one)})
+    for one in sample.records:
+        found = json.loads(one.line)
+        counts.update({path: record_count(found, path) for path in lists_in(found)})
     return [DocumentList(path, count, {}) for path, count in counts.most_common()]
 
 

@@ -42,6 +42,7 @@ _STRPTIME = (
         "%a %b %d %H:%M:%S %z %Y",
         "%a %b %d %H:%M:%S UTC %Y",
         "%Y%m%d%H%M%S",
+        *("%b %d, %Y @ %H:%M:%S.%f", "%m/%d/%Y, %I:%M:%S %p", "%d/%m/%Y, %H:%M:%S", "%d.%m.%Y, %H:%M:%S"),
     ),
 )
 

@@ -124,7 +124,10 @@ def _notes(found: Guess, source: str, inputs: list[str], *, is_quoted: bool) -> 
     elif found.problem:
         others = number_of(found.records - found.accepted, "record")
         yield f"{others} of {found.records:,} would be rejected, such as: {found.problem}"
-    if len(found.lists) > 1:
+    if found.lists and found.layout.records is None and found.records > 1:
+        names = ", ".join(map(str, found.lists[:_LISTS]))
+        yield f"the records have lists whose elements have times, too: {names}; --records PATH makes records of these"
+    elif len(found.lists) > 1:
         names = ", ".join(map(str, found.lists[:_LISTS])) + (", …" if len(found.lists) > _LISTS else "")
         whole = "" if found.layout.records else ", which is taken for one record"
         yield f"the document has several lists{whole}: {names}; --records PATH takes the records from another one"
