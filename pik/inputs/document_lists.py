@@ -31,8 +31,8 @@ _PAIR = {"key", "value"}
 
 @dataclass(frozen=True, slots=True)
 class DocumentList:
-    """A list in a document: the path to it, how many elements it has, and the first one. `whole`: it was read to its
-    end."""
+    """A list in a document: the path to it, how many elements it has, and the first one of all. `whole`: it was read to
+    its end."""
 
     path: RecordPath
     records: int
@@ -81,6 +81,20 @@ def lists_of(stream: BinaryIO, most: int = MOST) -> Sequence[DocumentList]:
     return sorted(walk.found, key=lambda one: -one.records)
 
 
+def _rows_in(found: object) -> Iterator[RecordPath]:
+    """Yield the paths to lists of lists that an element of a list has, such as the rows of a table."""
+    for name, value in found.items() if isinstance(found, dict) else ():
+        if isinstance(value, list) and value and isinstance(value[0], list):
+            yield EACH, name, EACH
+
+
+def _first(found: Any, path: RecordPath) -> Any:
+    """Return the first element on a path; None where there is none."""
+    for step in path:
+        found = (found[0] if found else None) if step == EACH and isinstance(found, list) else found and found[step]
+    return found
+
+
 class _Beginning:
     """The beginning of a stream, without a byte order mark."""
 
@@ -127,7 +141,7 @@ class _Walk:
             self._text.take(b"]", "]")
             return
         first = _read(self._text.value(_FIRST)[0])
-        paths = list(lists_in([first], DEPTH - len(to_it)))
+        paths = [*lists_in([first], DEPTH - len(to_it)), *_rows_in(first)]
         if not paths and len(to_it) == 1 and not isinstance(first, dict):
             paths = [(EACH,)]
         counts = [record_count([first], path) for path in paths]
@@ -141,7 +155,8 @@ class _Walk:
             whole = True
         finally:
             self.found += [
-                DocumentList((*to_it, *path), count, first, whole) for path, count in zip(paths, counts, strict=True)
+                DocumentList((*to_it, *path), count, _first([first], path), whole)
+                for path, count in zip(paths, counts, strict=True)
             ]
 
 

@@ -22,7 +22,8 @@ from pik.inputs.advice import Advice, Read
 from pik.inputs.copies import seekable
 from pik.inputs.encoding import as_utf8, not_utf8, shown_encoding
 from pik.inputs.figures import BUCKETS, READS, Table
-from pik.inputs.list_records import rows_in
+from pik.inputs.keyed_records import keyed_records
+from pik.inputs.list_records import jq_path, rows_of
 from pik.inputs.opened_file import HEAD, OpenedFile
 from pik.inputs.parquet_rows import open_parquet
 from pik.inputs.shapes import Shape, first_object
@@ -30,7 +31,7 @@ from pik.inputs.source import Source
 from pik.inputs.whole_text import single_file
 from pik.model.identity import check_json
 from pik.model.layout import PARQUET, TABLES, WRITTEN_AS_JSON, InputFormat, Layout
-from pik.model.record_path import path_text
+from pik.model.record_path import path_text, read_path
 
 _PEEKED = 100  # records of JSON whose fields are the columns
 _BATCH = 8192  # rows of Parquet
@@ -92,14 +93,15 @@ def _around(opened: OpenedFile, layout: Layout, text: str) -> str:
     is_one_of_several = first.rstrip().endswith("}") and rest.lstrip().startswith("{")
     if found is None or is_one_of_several or _has_bucket(found):
         return ""
-    lists = [one for one in opened.lists(layout) if one.has_objects]
+    every = opened.lists(layout)
+    if (listed := rows_of(every) or keyed_records(found)) is not None:
+        raise Shape(*listed).error(opened.name)
+    lists = [one for one in every if one.has_objects]
     lists = [one for one in lists if _has_bucket(one.first)] or lists
     if len(lists) > 1:
         rows = Read(convert=f"jq -c '.{path_text(lists[0].path)}' {{file}}")
         what = f"{opened.name} is an object with several lists: {', '.join(map(str, lists[:5]))}"
         raise InputError(what, hint=Advice(("the rows alone: ", rows), name=opened.name))
-    if not lists and (without_names := rows_in(found)) is not None:
-        raise Shape(*without_names).error(opened.name)
     return path_text(lists[0].path) if lists else ""
 
 
@@ -160,12 +162,22 @@ def _json(opened: OpenedFile, layout: Layout) -> Table:
     rows = records()
     first = list(islice(rows, _PEEKED))
     header = list(dict.fromkeys(key for _, record in first for key in record))
+    nested = any(isinstance(value, dict) for _, record in first for value in record.values())
 
     def read(columns: Sequence[str]) -> Iterator[tuple[int, Sequence[Any]]]:
         for number, record in chain(first, rows):
             yield number, [record.get(column) for column in columns]
 
-    return Table(opened.name, header, read, unit)
+    return Table(opened.name, header, read, unit, flat=_flat(opened, layout) if nested else "")
+
+
+def _flat(opened: OpenedFile, layout: Layout) -> str:
+    """Return the command that prints the rows with the fields of their objects as columns: `key.day`."""
+    is_array = opened.beginning(HEAD).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"[")
+    rows = jq_path(read_path(layout.records)) if layout.records else ".[]" if is_array else "."
+    return (
+        f"jq -c '{rows} | [paths(scalars) as $p | {{($p | map(tostring) | join(\".\")): getpath($p)}}] | add' {{file}}"
+    )
 
 
 def _parquet(file: BinaryIO, name: str) -> Table:

@@ -9,6 +9,7 @@ from decimal import Decimal
 from typing import Any, NamedTuple
 
 from pik.errors import InputError, Invalid, UsageError
+from pik.inputs.advice import Advice, Read
 from pik.model.calendar import Buckets
 from pik.model.identity import name_of_number
 from pik.model.instant import format_instant
@@ -27,6 +28,7 @@ VALUES = ("value", "amount", "total", "sum", "count", "number")
 _METRIC = "metric"
 _DIGITS = 100  # of a number, at most; a DECIMAL holds 38
 _NUMBER = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d{1,2})?", re.ASCII)
+_DAY = re.compile(r"\d{4}-\d\d(?:-\d\d)?", re.ASCII)
 _MISSING = frozenset(("null", "\\n", "na", "n/a", "#n/a", "nan", "none", "nil", "-"))
 _UNPRINTABLE = re.compile("[\0-\x1f\x7f\ud800-\udfff]")
 
@@ -62,13 +64,15 @@ class Columns:
 @dataclass(slots=True)
 class Table:
     """An open file with a header. `read` yields the number of each row and its cells in these columns; what one row is
-    called is `unit`. `digest` is the SHA-256 of the file, in hex. `approximate` are columns of floating point that have
-    been read, `other_metrics` counts the rows of metrics that were not asked for."""
+    called is `unit`. `flat`, where rows have objects, is a command that makes columns of their fields. `digest` is the
+    SHA-256 of the file, in hex. `approximate` are columns of floating point that have been read, `other_metrics` counts
+    the rows of metrics that were not asked for."""
 
     name: str
     header: Sequence[str]
     read: Callable[[Sequence[str]], Iterator[tuple[int, Sequence[Any]]]]
     unit: str = "line"
+    flat: str = ""
     digest: str = ""
     approximate: list[str] = field(default_factory=list)
     other_metrics: int = 0
@@ -183,6 +187,10 @@ class Table:
         if column is None:
             lacks = f"column {named!r} ({what})" if named else f"column with a usual name of the {what}"
             hint = "" if not usual else f"--key {what}=COLUMN names it"
+            if sum(map(bool, map(_DAY.fullmatch, self.header))) > 1:
+                hint = "a row has the number of one bucket: UNPIVOT of SQL makes rows of columns that are days"
+            if self.flat:
+                hint = Advice(("with the fields of its objects as columns: ", Read(convert=self.flat)), name=self.name)
             raise UsageError(f"{self.name} has no {lacks}; it has {self._shown}", hint=hint)
         return column
 

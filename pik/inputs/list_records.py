@@ -3,6 +3,7 @@ give their values names."""
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from contextlib import suppress
 from typing import Any
 
 from pik.inputs.advice import Advice, piped
-from pik.inputs.document_lists import DocumentList
+from pik.inputs.document_lists import DocumentList, lists_of
 from pik.model.record_path import EACH, RecordPath, path_text, read_path
 
 _LOOKED_AT = 20
@@ -45,11 +46,11 @@ def rows_of(lists: Sequence[DocumentList]) -> tuple[str, Advice] | None:
     for one in lists:
         is_named = isinstance(one.first, dict) and isinstance(one.first.get("name"), str)
         if one.records == len(listed.first) and (is_named or isinstance(one.first, str)):
-            names = f"[{_jq(one.path)}{'.name' if is_named else ''}] as $names | {_jq(listed.path)}"
+            names = f"[{jq_path(one.path)}{'.name' if is_named else ''}] as $names | {jq_path(listed.path)}"
             return what, _piped("-c", f"{names} | {_WITH_NAMES}")
     if max(map(_length, lists)) > listed.records:
         return None
-    return what, _piped("-c", f"{_jq(listed.path)} | {_numbered(listed.first)}")
+    return what, _piped("-c", f"{jq_path(listed.path)} | {_numbered(listed.first)}")
 
 
 def _has_rows(one: DocumentList) -> bool:
@@ -61,15 +62,14 @@ def _length(one: DocumentList) -> int:
 
 
 def rows_in(document: dict[str, object]) -> tuple[str, Advice] | None:
-    """As `rows_of`, of the lists that are fields of a document."""
-    found = {name: value for name, value in document.items() if isinstance(value, list) and value}
-    return rows_of([DocumentList((name, EACH), len(value), value[0]) for name, value in found.items()])
+    """As `rows_of`, of the lists in a document."""
+    return rows_of(lists_of(io.BytesIO(json.dumps(document).encode())))
 
 
 def naming(records: str | None, row: Sequence[Any]) -> Advice:
     """Return what to type where the records on that path, or of an array, are lists such as this one."""
     path = (EACH,) if records is None else read_path(records)
-    return _piped("-c", f"{_jq(path)} | {_numbered(row)}")
+    return _piped("-c", f"{jq_path(path)} | {_numbered(row)}")
 
 
 def _of_first() -> str:
@@ -93,7 +93,7 @@ def _piped(option: str, program: str) -> Advice:
     return piped(f"jq {option} '{program}' {{file}}", "give the values names: ", guess=True)
 
 
-def _jq(path: RecordPath) -> str:
+def jq_path(path: RecordPath) -> str:
     """Return a path as jq reads it."""
     steps = ("[]" if step is EACH else f".{step}" if _plain(step) else f".{json.dumps(step)}" for step in path)
     return "".join(steps) if path[0] is not EACH else "." + "".join(steps)

@@ -19,6 +19,7 @@ from pik.inputs.divided_rows import ESCAPE
 from pik.inputs.document_lists import lists_in
 from pik.inputs.encoding import shown_encoding
 from pik.inputs.header import is_header
+from pik.inputs.keyed_records import keyed_records
 from pik.inputs.list_records import rows, rows_in
 from pik.inputs.log_shapes import (
     SQL_ROWS,
@@ -208,7 +209,7 @@ def _of_kcat(sent: dict[str, object]) -> Advice:
 def _around(found: dict[str, object], what: str) -> Shape | None:
     if any(name in found for name in REQUIRED):
         return None
-    if (listed := rows_in(found)) is not None:
+    if (listed := rows_in(found) or keyed_records(found)) is not None:
         return Shape(*listed)
     lists = list(lists_in(found))
     if len(lists) > 1:

@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import os
+import subprocess
 import sys
 import zipfile
 from collections import defaultdict
@@ -286,6 +287,9 @@ hour,entity,total
         ("SQLite format 3\0", "looks like a SQLite database"),
         ('day,entity,revenue\n2026-01-01,"a,1\n', "a quoted cell does not end"),
         ('{"columns": ["day", "revenue"], "rows": [["2026-01-01", 1]]}', "are lists of values, not objects"),
+        ('{"meta": [{"name": "day"}, {"name": "revenue"}], "data": [["2026-01-01", 1]]}', "data[], are lists"),
+        (json.dumps({"sums": {f"k{n}": {"day": f"2026-01-1{n}", "revenue": n} for n in range(10)}}),
+         "an object whose values, in sums, are the records"),
         ('{"data": [{"day": 1}], "meta": [{"day": 2}]}', "several lists: data[] (1), meta[] (1)"),
         ('[{"entity": 1}]', "has no column with a usual name of the bucket"),
         ('[{"day": "2026-01-01", "entity": "a", "revenue": 1}, {"day" 1}]', "record 2: the record is not JSON"),
@@ -319,6 +323,18 @@ def test_json_is_read_however_it_is_laid_out(shop: Callable[..., Any], around: s
     listed = json.loads(result.out, parse_float=str)["differences"]
     found = {row["entity_id"]: row["current"] for row in listed if row["current"] is not None}
     assert found == dict.fromkeys(("a", "1.1", "5"), "1234567890123456789.125")
+
+
+def test_the_fields_of_objects_become_columns_by_what_the_hint_says(shop: Callable[..., Any]) -> None:
+    rows = [{"key": {"day": "2026-01-01", "entity": "a"}, "sum": {"revenue": 1}, "n": 1}]
+    for text in (json.dumps(rows), "\n".join(map(json.dumps, rows)), json.dumps({"by": {"buckets": rows}})):
+        result, _ = against(shop, text)
+        flat, again = json.loads(result.err)["hint"].split("as columns: ")[1].split(" | pik ")
+        assert "--against -" in again
+        done = subprocess.run(["bash", "-c", flat], capture_output=True, check=True)
+        assert json.loads(done.stdout) == {"key.day": "2026-01-01", "key.entity": "a", "sum.revenue": 1, "n": 1}
+    result, _ = against(shop, "entity,2026-01-01,2026-01-02\na,1,2\n")
+    assert "UNPIVOT" in json.loads(result.err)["hint"]
 
 
 def test_a_minus_of_typographers_is_read_and_entities_that_look_the_same_are_named(shop: Callable[..., Any]) -> None:

@@ -514,8 +514,13 @@ def test_an_object_around_more_records_than_are_looked_at_is_recognized(tmp_path
         ("".join(f"Row {n}:\n───\nid: {n}\nat: 10:00:0{n}\n\n" for n in (1, 2, 3)), {"id": "1", "at": "10:00:01"}),
         ('[["1-0", ["user", "u", "n", "7"]]]', {"c1": "1-0", "user": "u", "n": "7"}),
         ("[1, [2.5]]\n[3, 4]\n", {"c1": 1, "c2": [2.5]}),
+        ('{"tables": [{"columns": [{"name": "a"}, {"name": "b"}], "rows": [[1, "x"], [2, "y"]]}]}', {"a": 1, "b": "x"}),
+        (
+            json.dumps({"u": {}, "o": {f"-N{n}": {"a": n, "at": n, "n": [{}]} for n in range(10)}}),
+            {"key": "-N0", "a": 0, "at": 0, "n": [{}]},
+        ),
     ],
-    ids=["logfmt", "columns", "names", "vertical", "pairs", "places"],
+    ids=["logfmt", "columns", "names", "vertical", "pairs", "places", "tables", "keys"],
 )
 def test_what_the_hint_for_values_without_names_suggests_works(tmp_path: Path, text: str, expected: object) -> None:
     (tmp_path / "input").write_text(text)

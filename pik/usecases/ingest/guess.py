@@ -15,6 +15,7 @@ from functools import partial
 
 from pik.errors import InputError, Invalid, UsageError
 from pik.inputs.document_lists import DocumentList, lists_in, record_count
+from pik.inputs.keyed_records import keyed_records
 from pik.inputs.list_records import rows_of
 from pik.inputs.mapping import RecordMapping
 from pik.inputs.named_mappings import recognizes
@@ -114,7 +115,8 @@ def _lists_of(opened: OpenedInput, sample: Sample) -> Sequence[DocumentList]:
     whose records are lists."""
     if sample.size == 1 or not sample.records:
         lists = opened.lists(sample.layout)
-        if (listed := rows_of(lists)) is not None:
+        keyed = [keyed_records(json.loads(one.line)) for one in sample.records]
+        if (listed := rows_of(lists) or next(iter(keyed), None)) is not None:
             raise Shape(*listed).error(opened.name)
         return [one for one in lists if one.has_objects]
     if sample.unread:
