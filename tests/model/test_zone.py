@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta
-from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import example, given
@@ -109,7 +108,7 @@ def test_words_for_days_count_the_dates_of_the_zone_and_words_for_now_elapsed_ti
     moment: datetime, name: str, count: int
 ) -> None:
     zone, now = load_zone(name), from_datetime(moment.replace(tzinfo=UTC))
-    local = moment.replace(tzinfo=UTC).astimezone(ZoneInfo(name)).date()
+    local = moment.replace(tzinfo=UTC).astimezone(zone.info).date()
     sign = "-" if count < 0 else "+"
     for word, day in (("yesterday", -1), ("today", 0), ("tomorrow", 1)):
         date_of_word = (local + timedelta(days=day)).isoformat()
