@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import codecs
 import io
-from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Iterable
 from typing import Any, BinaryIO
 
 from pik.errors import InputError, UsageError
 from pik.inputs.advice import Advice, Option
+from pik.inputs.text_encodings import readings
 
 _READ = 1 << 18
 
@@ -22,33 +22,27 @@ def as_utf8(stream: BinaryIO, encoding: str, name: str) -> io.BufferedReader:
 def expect_utf8(lines: Iterable[bytes], name: str) -> None:
     """Raise UsageError where the first lines are in another encoding."""
     if found := not_utf8(lines):
-        number, encoding, text = found
-        reads = Option("encoding", encoding), f" reads it as {text[:60]!r}"
+        number, read = found
+        reads = [part for encoding, text in read for part in (Option("encoding", encoding), _reads(text), ", or ")]
         damaged = "if it is damaged instead, add ", Option("on-invalid", "reject")
-        raise UsageError(f"{name} is not UTF-8: line {number:,}", hint=Advice(reads, damaged))
+        raise UsageError(f"{name} is not UTF-8: line {number:,}", hint=Advice(tuple(reads[:-1]), damaged))
 
 
-def not_utf8(lines: Iterable[bytes]) -> tuple[int, str, str] | None:
-    """Return the number of a line that is in another encoding, the usual one that has its bytes, and its text. Of lines
-    that are not ASCII, none is UTF-8."""
-    wrong = None
+def _reads(text: str) -> str:
+    return f" reads it as {text[:60]!r}"
+
+
+def not_utf8(lines: Iterable[bytes]) -> tuple[int, list[tuple[str, str]]] | None:
+    """Return the number of a line that is in another encoding, and those that may be meant, with its text in each. Of
+    lines that are not ASCII, none is UTF-8."""
+    wrong = dict[int, bytes]()
     for number, line in enumerate(lines, 1):
         try:
             if not line.decode().isascii():
                 return None
         except UnicodeDecodeError:
-            wrong = wrong or (number, line.strip())
-    if wrong is None:
-        return None
-    encoding, text = next(_decoded(wrong[1]))
-    return wrong[0], encoding, text
-
-
-def _decoded(line: bytes) -> Iterator[tuple[str, str]]:
-    """Yield the usual encodings that have all bytes of a line, and its text."""
-    for encoding in ("cp1252", "latin1"):
-        with suppress(UnicodeDecodeError):
-            yield encoding, line.decode(encoding)
+            wrong[number] = line.strip()
+    return (next(iter(wrong)), readings(list(wrong.values()))) if wrong else None
 
 
 def shown_encoding(head: bytes) -> str | None:

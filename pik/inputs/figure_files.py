@@ -114,8 +114,10 @@ def _csv(opened: OpenedFile, layout: Layout) -> Table:
     if layout.encoding is not None:
         stream = as_utf8(stream, layout.encoding, opened.name)
     elif wrong := not_utf8(islice(io.BytesIO(opened.beginning(HEAD)), _PEEKED)):
-        line, encoding, text = wrong
-        hint = f"as {encoding} it is {text[:60]!r}: ", Read(convert=f"iconv -f {encoding} -t UTF-8 {{file}}")
+        line, readings = wrong
+        shown = ", ".join(f"as {encoding} it is {text[:60]!r}" for encoding, text in readings)
+        encoding = readings[0][0] if len(readings) == 1 else "ENCODING"
+        hint = f"{shown}: ", Read(convert=f"iconv -f {encoding} -t UTF-8 {{file}}")
         raise InputError(f"{opened.name} is not UTF-8: line {line:,}", hint=Advice(hint, name=opened.name))
 
     def rows() -> Iterator[tuple[int, Sequence[str | None]]]:

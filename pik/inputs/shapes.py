@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 from itertools import chain
 
 from pik.errors import InputError, number_of
-from pik.inputs.advice import Advice, Option, Read, piped, read_with
+from pik.inputs.advice import STANDARD_INPUT, Advice, Option, Read, piped, read_with
 from pik.inputs.csv_rows import WITH_LINE_FEEDS, delimiter_of, head_rows, table
 from pik.inputs.dialect import with_dialect
 from pik.inputs.divided_rows import ESCAPE
 from pik.inputs.document_lists import lists_in
-from pik.inputs.encoding import shown_encoding
+from pik.inputs.encoding import expect_utf8, shown_encoding
 from pik.inputs.header import is_header
 from pik.inputs.keyed_records import keyed_records
 from pik.inputs.list_records import rows, rows_in
@@ -64,6 +64,9 @@ _MAGICS = tuple(_MAGIC)
 
 _PREAMBLE = 10
 """Lines before a table that are looked past, at most."""
+
+_LINES = 100
+"""Lines that are looked at for their encoding, at most."""
 
 _SEP = "sep="
 """How Excel's line about the delimiter begins."""
@@ -113,7 +116,8 @@ def _is_utf8(text: bytes) -> bool:
 
 
 def recognize(head: bytes, name: str, *, whole: bool, mapped: bool) -> Layout | Shape:
-    """Return how records lie in a text, by its head and its name, or what it looks like where it cannot be read.
+    """Return how records lie in a text, by its head and its name, or what it looks like where it cannot be read. Raises
+    UsageError for a log or a table in another encoding.
 
     `whole`: the head is all of it; `mapped`: any JSON object is a record.
     """
@@ -154,7 +158,10 @@ def recognize(head: bytes, name: str, *, whole: bool, mapped: bool) -> Layout | 
         return Shape(*around)
     is_log = in_brackets or has_comma_in_time(filled)
     found = _prefixed(filled, text, whole) or _usual(filled) or (None if is_log else _table(text, name, whole))
-    return found or _log(text, filled) or JSON_LINES
+    found = found or _log(text, filled)
+    if isinstance(found, Shape) and not text.isascii():
+        expect_utf8((head if whole else head[: head.rfind(b"\n") + 1]).splitlines()[:_LINES], name)
+    return found or JSON_LINES
 
 
 def _before_comma(line: str) -> bool:
@@ -303,7 +310,8 @@ def _table(text: str, name: str, whole: bool) -> Layout | Shape | None:
             apart = long_delimiter(text.split("\n")[:-1])
             return Shape(*apart) if apart else _without_header(delimiter, len(first), text, whole)
     named = re.search(r"\.(csv|tsv)(\.\w+)?$", name.lower())
-    if delimiter is None and (named or text.startswith(_BEFORE)) and (later := _after_lines(text, whole)) is not None:
+    looked_past = named or name == STANDARD_INPUT or text.startswith(_BEFORE)
+    if delimiter is None and looked_past and (later := _after_lines(text, whole)) is not None:
         return later
     return named and table("\t" if named[1] == "tsv" else ",")
 

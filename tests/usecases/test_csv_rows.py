@@ -165,6 +165,34 @@ def test_names_of_columns_may_have_units_and_letters_of_another_encoding(tmp_pat
             assert "--encoding cp1252" in error.value.hint
 
 
+@pytest.mark.parametrize(
+    ("encoding", "text", "other"),
+    [
+        ("cp1252", "größer, Zoë, 5 €", ""),
+        ("cp1250", "Łódź", "cp1252 reads it as '1;£ódŸ'"),
+        ("cp1251", "Дата операции", ""),
+        ("koi8_r", "Дата операции", ""),
+        ("cp1253", "Όνομα", ""),
+        ("cp932", "注文の日時、カフェ", ""),
+        ("gb18030", "支付宝交易记录明细查询", ""),
+        ("euc_kr", "서울", "gb18030"),
+    ],
+)
+@pytest.mark.parametrize("name", ["t.csv", "t"])
+def test_the_encodings_that_a_text_may_be_in_are_named_with_what_it_is_in_each(
+    tmp_path: Path, name: str, encoding: str, text: str, other: str
+) -> None:
+    (tmp_path / name).write_bytes(f"1;{text}\n2;{text}\n3;{text}\n".encode(encoding))
+    with (
+        file_source(str(tmp_path / name)).open() as opened,
+        pytest.raises(UsageError, match="is not UTF-8: line 1") as error,
+    ):
+        opened.recognize(AUTO, mapped=True)
+    assert f"--encoding {encoding} reads it as '1;{text}'" in error.value.hint
+    assert f"--encoding {other}" in error.value.hint
+    assert ("cp1252" in error.value.hint) == ("cp1252" in (encoding + other))
+
+
 @pytest.mark.parametrize("encoding", ["utf-16", "cp1252", "latin-1"])
 def test_text_in_another_encoding_is_read_when_it_is_named(tmp_path: Path, encoding: str) -> None:
     (tmp_path / "t.csv").write_bytes("id,name\n1,Zoë\n2,Ümit\n".encode(encoding))

@@ -103,7 +103,7 @@ def _guessed(sample: Sample, opened: OpenedInput, given: Mapping[str, str], time
 
 def _with_dialect(opened: OpenedInput, layout: Layout) -> Layout:
     """Return the layout with the quotes and the escape that its first rows show, if it is recognized as a table."""
-    with suppress(InputError):
+    with suppress(InputError, UsageError):
         recognized = opened.recognize(layout, mapped=True)
         shown = opened.with_dialect(recognized)
         return layout if shown == recognized else replace(layout, quote=shown.quote, escape=shown.escape)
