@@ -588,7 +588,11 @@ FITTING = {"source": "'s'", "event_type": "'t'", "entity_id": "user.id", "event_
         ({"entity_id": 'split(user.id, "1")[0]'}, "split() takes string, not null", "texts are in single quotes"),
         ({"entity_id": "line"}, "--map entity_id=line: the first records of FILE have no", "has parentheses: line()"),
         ({"entity_id": "user.name"}, "--map entity_id=user.name: in the first records of FILE it finds nothing", ""),
-        ({"source": "join('-', [file(), line()])"}, "join() takes array-string, not int: '1'", "to_string(NUMBER)"),
+        (
+            {"source": "join('-', [file(), line()])"},
+            "join() takes an array of strings, not one with a number: '1'",
+            "to_string(NUMBER)",
+        ),
         (
             {"payload": "body.x"},
             "--map payload=body.x: the first records of FILE have no field body",
