@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from pik.errors import InputError, Invalid, UsageError
 from pik.inputs.advice import Advice, Read
+from pik.inputs.bucket_texts import bucket_named
 from pik.model.calendar import Buckets
 from pik.model.identity import name_of_number
 from pik.model.instant import format_instant
@@ -17,7 +18,10 @@ from pik.model.metric import ALL_ENTITIES, decimal_text
 
 READS = "what can be read: CSV, TSV, each with a header, Parquet, JSON objects in lines or an array, also compressed"
 
-BUCKETS = ("bucket", "day", "date", "hour", "time", "timestamp", "period", "bucket_start", "event_date", "ds", "dt")
+BUCKETS = (
+    *("bucket", "day", "date", "hour", "week", "month", "time", "timestamp", "period", "bucket_start", "event_date"),
+    *("ds", "dt"),
+)
 ENTITIES = (
     *("entity_id", "entity", "customer_id", "customer", "user_id", "user", "account_id", "account", "client_id"),
     *("client", "merchant_id", "merchant", "id"),
@@ -30,6 +34,10 @@ _DIGITS = 100  # of a number, at most; a DECIMAL holds 38
 _NUMBER = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d{1,2})?", re.ASCII)
 _DAY = re.compile(r"\d{4}-\d\d(?:-\d\d)?", re.ASCII)
 _MISSING = frozenset(("null", "\\n", "na", "n/a", "#n/a", "nan", "none", "nil", "-"))
+_DATES = (
+    "a bucket is a date such as 2026-01-31, or the time when it begins; leave out rows of anything else, such as totals"
+)
+_NUMBERS = "numbers have a point before their fraction, no thousands separators and no currency"
 _UNPRINTABLE = re.compile("[\0-\x1f\x7f\ud800-\udfff]")
 
 
@@ -154,8 +162,10 @@ class Table:
                     if bucket is None:
                         bucket = buckets[metric, cells[0]] = _bucket(cells[0], metric, buckets_of[metric])
                 except Invalid as error:
-                    column = columns.bucket if error.field == "bucket" else columns.values[name]
-                    raise self._refused(line, f"{column}: {error.message}") from None
+                    is_of_bucket = error.field == "bucket"
+                    column = columns.bucket if is_of_bucket else columns.values[name]
+                    hint = _DATES if is_of_bucket else _NUMBERS
+                    raise self._refused(line, f"{column}: {error.message}", hint) from None
                 if metric in over_all:
                     if is_named:
                         why = f"{metric} is over all entities, and this row is of {entity!r}"
@@ -175,8 +185,8 @@ class Table:
             why = f"'{shown.decode(errors='backslashreplace')[:40]}' is not UTF-8"
         raise self._refused(line, f"{column}: {why}" if column else "no entity: the file has no column of them")
 
-    def _refused(self, line: int, why: str) -> InputError:
-        return InputError(f"{self.name}, {self.unit} {line:,}: {why}")
+    def _refused(self, line: int, why: str, hint: str = "") -> InputError:
+        return InputError(f"{self.name}, {self.unit} {line:,}: {why}", hint=hint)
 
     @property
     def _shown(self) -> str:
@@ -235,10 +245,9 @@ def _bucket(cell: Any, metric: str, buckets: Buckets) -> int:
         if isinstance(cell, int) and not isinstance(cell, bool):
             instant = cell  # of Parquet, where a column of plain integers is refused
         else:
-            instant = buckets.named(str(cell or "").strip())
+            instant = bucket_named(str(cell or "").strip(), metric, buckets)
     except Invalid as error:
-        why = f"{error.message}; a bucket is a date such as 2026-01-31, or the time when it begins" if cell else ""
-        raise Invalid(why or "the bucket is empty", field="bucket") from None
+        raise Invalid(error.message if cell else "the bucket is empty", field="bucket") from None
     if (begin := buckets.start_of(instant)) != instant:
         local = buckets.local_text(begin)
         that = f"{local} ({format_instant(begin)})" if local else format_instant(begin)

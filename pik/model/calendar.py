@@ -222,7 +222,10 @@ def buckets_of(text: str, zone: str | None = None) -> Buckets:
         return FixedBuckets(7 * DAY, _MONDAY * DAY)
     if re.fullmatch(r"\d+(w|mo)", text):
         raise Invalid(f"invalid bucket {text!r}: weeks and months are buckets one by one", hint="1w, 1mo, or 14d")
-    size = parse_duration(text)
+    try:
+        size = parse_duration(text)
+    except Invalid:
+        raise Invalid(f"invalid bucket {text!r}: not a duration such as 15m or 1d, nor 1w or 1mo") from None
     if (size < DAY and DAY % size) or (size > DAY and size % DAY):
         raise Invalid(f"invalid bucket {text!r}: it must divide a day or be whole days", hint="such as 1h, 1d, 7d, 1mo")
     return FixedBuckets(size)

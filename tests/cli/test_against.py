@@ -270,7 +270,8 @@ hour,entity,total
         ("day,entity,revenue\n2026-01-01,a,1e99\n2026-01-01,b,1_0\n", "line 3: revenue: '1_0' is not a number"),
         ("day,entity,revenue\n2026-01-01,a\n", "the row has 2 cells, the header 3 (line 2)"),
         ("day,entity,revenue\n31.01.2026,a,1\n", "line 2: day: "),
-        ("day,entity,revenue\n2026-01-01T24:00:00Z,a,1\n", "impossible time of day; a bucket is a date such as"),
+        ("day,entity,revenue\n2026-01-01T24:00:00Z,a,1\n", "impossible time of day"),
+        ("month,entity,revenue\n2026-01,a,1\n", "'2026-01' is a month, and the buckets of revenue are not months"),
         ("day,entity,revenue\n,a,1\n", "line 2: day: the bucket is empty"),
         ("day,entity,revenue\n2026-02-30,a,1\n", "line 2: day: '2026-02-30' is not a date"),
         ("day,entity,revenue\n2026-01-01,,1\n", "line 2: entity: the entity is empty"),
@@ -312,6 +313,13 @@ def test_what_cannot_be_read_is_an_error_that_names_the_line(shop: Callable[...,
     assert message in error["error"]
     assert "ledger.csv" in error["error"]
     assert "pik ingest" not in (error.get("hint") or "")  # it is not to be ingested
+
+
+def test_a_value_that_names_no_metric_of_the_comparison_is_refused(shop: Callable[..., Any]) -> None:
+    result, _ = against(shop, LEDGER, "--metric", "revenue", "--value", "Revenue=net")
+    error = json.loads(result.err)
+    assert error["error"] == "--value Revenue=net: 'Revenue' is not a metric of this comparison"
+    assert error["hint"] == "--value revenue=net"
 
 
 @pytest.mark.parametrize(("around", "between"), [("[]", ",\n"), ("", " "), ("", "\n\n")])

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pik.errors import Invalid, UsageError
+from pik.inputs.bucket_texts import bucket_named
 from pik.model.calendar import buckets_of
 from pik.model.instant import (
     ALL_TIME,
@@ -124,7 +125,8 @@ def test_the_first_and_the_last_bucket_end_where_time_does() -> None:
         ("2mo", None, "invalid bucket '2mo': weeks and months are buckets one by one"),
         ("2w", None, "invalid bucket '2w'"),
         ("7m", None, "invalid bucket '7m': it must divide a day or be whole days"),
-        ("1 d", None, "is not a duration"),
+        ("1 d", None, "not a duration"),
+        ("1month", None, "not a duration such as 15m or 1d, nor 1w or 1mo"),
     ],
 )
 def test_buckets_that_do_not_exist_are_refused(unit: str, zone: str | None, reason: str) -> None:
@@ -203,3 +205,31 @@ def test_a_window_is_widened_to_whole_buckets() -> None:
     start, end = parse_instant("2026-03-28T23:00:00Z"), parse_instant("2026-03-29T22:00:00Z")
     assert buckets.widened(Window(start + 1, end - 1)) == buckets.widened(Window(start, end)) == Window(start, end)
     assert buckets.widened(Window(start, end + 1)) == Window(start, end + DAY)
+
+
+@pytest.mark.parametrize(
+    ("text", "unit", "zone", "day"),
+    [
+        ("2026/3/2", "1d", None, "2026-03-02"),
+        ("20260302", "1d", None, "2026-03-02"),
+        ("2026-3-2", "1d", "Asia/Tokyo", "2026-03-01T15:00:00Z"),
+        ("2026-12", "1mo", None, "2026-12-01"),
+        ("2026/03", "1mo", "Europe/Berlin", "2026-02-28T23:00:00Z"),
+        ("2026-W01", "1w", None, "2025-12-29"),
+        ("2026w53", "7d", None, None),
+        ("2026-03", "1d", None, None),
+        ("2026-W10", "1mo", None, None),
+        ("2026-13", "1mo", None, None),
+        ("03/02/2026", "1d", None, None),
+        ("46083", "1d", None, None),
+    ],
+)
+def test_tables_name_buckets_by_dates_months_and_weeks_that_are_one_bucket(
+    text: str, unit: str, zone: str | None, day: str | None
+) -> None:
+    buckets = buckets_of(unit, zone)
+    if day is None:
+        with pytest.raises(Invalid):
+            bucket_named(text, "m", buckets)
+    else:
+        assert bucket_named(text, "m", buckets) == parse_instant(day, date_only=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from pik.errors import InputError, NothingSelected, UsageError
@@ -92,6 +93,12 @@ def file_numbers(
     from pik.inputs.figure_files import open_table  # imports csv, gzip and what reads inputs
 
     known = {one.name: one for one in definitions(store, engine, scenario, metrics or list(request.values))}
+    if others := [name for name in request.values if name not in known]:
+        column, meant = request.values[others[0]], get_close_matches(others[0].lower(), known, 1) or list(known)[:1]
+        raise UsageError(
+            f"--value {others[0]}={column}: {others[0]!r} is not a metric of this comparison",
+            hint=f"--value {meant[0]}={column}",
+        )
     of_entities(list(known.values()), entities)
     over_all = {name for name, one in known.items() if one.is_over_all}
     with ExitStack() as stack:
