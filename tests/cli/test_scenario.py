@@ -115,6 +115,24 @@ def test_ids_of_events_to_leave_out_come_from_any_listing(shop: Callable[..., An
     assert "there is no file absent" in shop("diff", "aggregates", "--assume", "without=@absent").err
 
 
+def test_ids_are_read_however_their_json_is_laid_out(tmp_path: Path) -> None:
+    one, other = "a" * 32, "0" * 31 + "b"
+    rows = [{"event_id": one}, {"event_id": other}]
+    for text in (
+        "".join(map(json.dumps, rows)),
+        "\n".join(json.dumps(row, indent=2) for row in rows),
+        json.dumps([one, other]),
+        f'"{one}"\n"{other}"\n',
+        f"\n{one}\n{other}",
+        f"{other}\n{one}\n{other}",
+    ):
+        (tmp_path / "ids").write_text(text)
+        assert set(read_event_ids(str(tmp_path / "ids"))) == {one, other}
+    (tmp_path / "ids").write_text('"abc"')
+    with pytest.raises(InputError, match="has 'abc', which is not an event_id"):
+        read_event_ids(str(tmp_path / "ids"))
+
+
 def test_ids_in_a_payload_are_not_those_of_events(tmp_path: Path) -> None:
     """Whatever the payload is: one of numbers that no double holds was not read as JSON."""
     row = '{"event_id": "%s", "payload": {"event_id": "%s", "n": 1e400}, "seq": 1}'

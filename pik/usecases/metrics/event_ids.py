@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from functools import partial
 from typing import Any
 
 from pik.errors import InputError
@@ -27,16 +26,29 @@ def read_event_ids(path: str) -> tuple[str, ...]:
 
 
 def _ids(text: str) -> list[str]:
-    read = partial(json.loads, parse_float=str, parse_int=str)  # a payload may have numbers that no double holds
     try:
-        return list(_ids_in(read(text)))
-    except (ValueError, RecursionError):
-        pass
-    try:
-        return [found for line in text.splitlines() if line.strip() for found in _ids_in(read(line))]
+        return [found for document in _documents(text) for found in _ids_of(document)]
     except (ValueError, RecursionError):
         first, *others = text.split() or [""]
         return others if first == "event_id" else text.split()  # a column of CSV has a header
+
+
+def _documents(text: str) -> Iterator[Any]:
+    """Yield the JSON values that follow each other, however they are laid out. Raises ValueError."""
+    decoder = json.JSONDecoder(parse_float=str, parse_int=str)  # a payload may have numbers that no double holds
+    at, end = 0, len(text.rstrip())
+    while at < end:
+        if text[at].isspace():
+            at += 1
+        else:
+            found, at = decoder.raw_decode(text, at)
+            yield found
+
+
+def _ids_of(document: Any) -> Iterator[str]:
+    """Yield the event_ids of a JSON value: a text, a list of texts, or rows."""
+    texts = document if isinstance(document, list) else [document]
+    return iter(texts) if all(isinstance(one, str) for one in texts) else _ids_in(document)
 
 
 def _ids_in(document: Any) -> Iterator[str]:
