@@ -51,6 +51,9 @@ _MAGIC = {
     b"ORC": ("an ORC file", piped("orc-contents {file}")),
     b"PK\x03\x04": ("a zip archive or a spreadsheet", piped("unzip -p {file}")),
     b"\x04\x22\x4d\x18": ("compressed with lz4", piped("lz4 -dc {file}")),
+    b"\x1f\x9d": ("compressed with compress", piped("gzip -dc {file}")),
+    b"\x5d\0\0": ("compressed with lzma", piped("xz -dc {file}")),
+    b"\xff\x06\0\0sNaPpY": ("compressed with Snappy", piped("snzip -dc {file}")),
     b"7z\xbc\xaf\x27\x1c": ("a 7z archive", piped("7z x -so {file}")),
     b"SQLite format 3\0": ("a SQLite database", piped("sqlite3 -csv -header {file} 'SELECT * FROM TABLE'", guess=True)),
     b"Rar!\x1a\x07": ("a RAR archive", piped("unrar p -inul {file}")),
@@ -61,6 +64,8 @@ _MAGIC = {
     b"\xfe\xff": ("UTF-16", _UTF_16),
 }  # fmt: skip
 _MAGICS = tuple(_MAGIC)
+
+_ZLIB = b"x\x01", b"x\x9c", b"x\xda"  # where there are zeros, too
 
 _PREAMBLE = 10
 """Lines before a table that are looked past, at most."""
@@ -103,6 +108,8 @@ def refuse_binary(head: bytes, name: str) -> None:
     if head[257:262] == b"ustar":
         raise Shape("a tar archive", piped("tar -xOf {file}")).error(name)
     text = head.replace(b"\0", b"")
+    if head.startswith(_ZLIB):
+        raise Shape("compressed with zlib", piped("pigz -dc < {file}")).error(name)
     if len(text) < len(head) and (re.search(rb"[\x01-\x08\x0e-\x1a\x1c-\x1f\x7f]", text) or not _is_utf8(text)):
         raise InputError(f"{name} is a binary file, not JSON lines", hint=READS)
 

@@ -862,6 +862,14 @@ def test_a_guess_of_an_archive_names_the_file_that_it_looked_at(pik, tmp_path):
             archive.writestr(name, "type,user,at\npaid,ana,2026-02-01T10:00:00Z\nsent,ben,2026-02-01T11:00:00Z\n")
     note = pik("ingest", "--guess", "two.zip", "--format", "json").json()["note"]
     assert "only two.zip:a.csv was looked at, the first file of the archive" in note
+    with zipfile.ZipFile(tmp_path / "more.zip", "w") as archive:
+        for name, text in (("README", "of the shop\nby hand\n"), ("a.csv", "type,user\n"), ("b.jsonl", EVENT)):
+            archive.writestr(name, text)
+    note = pik("ingest", "--guess", "more.zip", "--format", "json").json()["note"]
+    assert "only more.zip:b.jsonl was looked at, a file of the archive; passed over: more.zip:README cannot be" in note
+    assert "; passed over: there is no record in the beginning of more.zip:a.csv" in note
+    (tmp_path / "more.zip").write_bytes(b"of the shop\nby hand\n")
+    assert pik("ingest", "--guess", "more.zip").err.startswith("error: more.zip cannot be read: it looks like lines of")
 
 
 def test_a_guess_that_leaves_something_open_is_exit_3_and_says_what(pik, tmp_path, monkeypatch):

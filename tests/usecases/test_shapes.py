@@ -13,6 +13,7 @@ import shlex
 import subprocess
 import threading
 import zipfile
+import zlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -398,7 +399,18 @@ def test_binary_files_are_recognised_by_their_first_bytes(tmp_path: Path) -> Non
     (tmp_path / "a.avro").write_bytes(b"Obj\x01\x04\x16")
     (tmp_path / "a.lz4").write_bytes(b"\x04\x22\x4d\x18\0")
     (tmp_path / "a.zip").write_bytes(b"PK\x03\x04")
-    for name, said in (("a.avro", "Avro"), ("a.lz4", "lz4"), ("a.zip", "zip")):
+    (tmp_path / "a.zz").write_bytes(zlib.compress(b"\0" * 9 + LINES.encode()))
+    (tmp_path / "a.lzma").write_bytes(lzma.compress(LINES.encode(), lzma.FORMAT_ALONE))
+    (tmp_path / "a.Z").write_bytes(b"\x1f\x9d\x90")
+    named = (
+        ("a.avro", "Avro"),
+        ("a.lz4", "lz4"),
+        ("a.zip", "zip"),
+        ("a.zz", "zlib"),
+        ("a.lzma", "lzma"),
+        ("a.Z", "compress"),
+    )
+    for name, said in named:
         with pytest.raises(InputError, match=f"it looks like .*{said}") as error:
             examine(file_source(str(tmp_path / name)), None)
         assert "| pik ingest -" in error.value.hint

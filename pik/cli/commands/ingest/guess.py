@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import fields, replace
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from pik.cli.command import PARTLY
@@ -12,12 +14,12 @@ from pik.cli.document import NEXT, NOTE, Column, Field, Rows, Schema
 from pik.cli.reading import ReadingOptions
 from pik.cli.values import Count, Json
 from pik.config import ingest_defaults
-from pik.errors import UsageError, command, number_of
+from pik.errors import InputError, UsageError, command, number_of
 from pik.model.layout import NONE, READS, InputFormat, Layout
 
 if TYPE_CHECKING:
     from pik.inputs.opened import OpenedInput
-    from pik.inputs.source import Source
+    from pik.inputs.source import Input, Source
     from pik.usecases.ingest.guess_result import Guess
 
 _WITH_IT = {"guess", "files", *(one.name for one in fields(ReadingOptions))} - {"mapping"}
@@ -72,7 +74,7 @@ INGEST_GUESS = Schema(
 
 def guess_mapping(cli: Context, files: list[str], sources: list[Source], options: ReadingOptions) -> int | None:
     """Propose how the first of the inputs is read, and the command for all of them; store nothing."""
-    from pik.inputs.archives import first_member
+    from pik.inputs.archives import with_members
     from pik.inputs.named_mappings import checked, shipped_mappings
     from pik.usecases.ingest.guess import guess
     from pik.usecases.ingest.reading import without_mapping
@@ -81,23 +83,48 @@ def guess_mapping(cli: Context, files: list[str], sources: list[Source], options
     own = cli.settings.mappings
     asked = without_mapping(ingest_defaults(cli.settings), options.given())
     named = [checked(one) for one in {**shipped_mappings(), **own}.values()]
-    with first_member(sources, cli.note) as source, source.open() as once, once.repeatable() as opened:
-        found = guess(opened, asked.layout, asked.max_line, asked.mapping, asked.times, named)
-        is_quoted = found.named is None and _has_quotes(opened, found.layout, asked.max_line)
-    if not found.records:
-        why = f": {found.problem}" if found.problem else ""
-        hint = READS if found.problem else command("ingest", "--dry-run", *options.words(), *files)
-        raise UsageError(f"there is no record in the beginning of {source.name}{why}", hint=hint)
+
+    def look(source: Input) -> tuple[Guess, bool]:
+        with source.open() as once, once.repeatable() as opened:
+            found = guess(opened, asked.layout, asked.max_line, asked.mapping, asked.times, named)
+            if not found.records:
+                why = f": {found.problem}" if found.problem else ""
+                hint = READS if found.problem else command("ingest", "--dry-run", *options.words(), *files)
+                raise UsageError(f"there is no record in the beginning of {source.name}{why}", hint=hint)
+            return found, found.named is None and _has_quotes(opened, found.layout, asked.max_line)
+
+    with closing(with_members(sources, cli.note)) as members:
+        source, (found, is_quoted), passed_over = _first_with_records(members, look)
     words = _words(found, options, none=any(one.files for one in own.values()))
     left_out = [name for name, rows in (("proposed", found.mapping), ("found_fields", found.found)) if not rows]
     cli.show(
         INGEST_GUESS.without(*left_out),
         found,
         accepted=None if found.missing else found.accepted,
-        note="; ".join(_notes(found, source.name, [one.name for one in sources], is_quoted=is_quoted)),
+        note="; ".join([*_notes(found, source, [one.name for one in sources], passed_over, is_quoted=is_quoted)]),
         next=command("ingest", "--dry-run", *files, *words),
     )
     return PARTLY if found.undecided else None
+
+
+def _first_with_records(
+    inputs: Iterator[Input], look: Callable[[Input], tuple[Guess, bool]]
+) -> tuple[str, tuple[Guess, bool], list[str]]:
+    """Return the name of the first of the inputs that has records, what a look at it shows, and why others before it
+    were passed over. Raises what the first one raises where none has."""
+    errors = list[UsageError | InputError]()
+    for source in islice(inputs, _LOOKED_AT):
+        try:
+            return source.name, look(source), [f"passed over: {one.message}" for one in errors]
+        except (UsageError, InputError) as error:
+            errors.append(error)
+    if not errors:
+        raise UsageError("there is no file to look at", hint="name one that is not empty or hidden")
+    raise errors[0]
+
+
+_LOOKED_AT = 5
+"""Inputs that are looked at, at most, until one has records."""
 
 
 def _has_quotes(opened: OpenedInput, layout: Layout, max_line: int) -> bool:
@@ -108,13 +135,14 @@ def _has_quotes(opened: OpenedInput, layout: Layout, max_line: int) -> bool:
     return any(b':"\\"' in one.line for one in as_text)
 
 
-def _notes(found: Guess, source: str, inputs: list[str], *, is_quoted: bool) -> Iterator[str]:
+def _notes(found: Guess, source: str, inputs: list[str], passed_over: list[str], *, is_quoted: bool) -> Iterator[str]:
     """Yield what else to know of the guess, which is of one of the inputs, or of a file in one."""
     yield "nothing was stored; look at what the dry run shows before you ingest"
     if len(inputs) > 1:
         yield f"only {source} was looked at, of {number_of(len(inputs), 'input')}"
     elif source not in inputs:
-        yield f"only {source} was looked at, the first file of the archive"
+        yield f"only {source} was looked at, {'a' if passed_over else 'the first'} file of the archive"
+    yield from passed_over
     if found.named is None and (found.layout.quote or found.layout.escape):
         yield "quotes and backslashes are read as the first rows show them, unless you say it: --quote, --escape"
     elif is_quoted:
