@@ -10,6 +10,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from difflib import get_close_matches
 from typing import Any
 
 import msgspec
@@ -295,12 +296,23 @@ class RecordMapping:
             meant = Option("map", f"{field}={quoted(alike)}")
             return UsageError(f"{message}, but {shown}", hint=Advice((meant,), MIXED))
         constant = Option("map", f"{field}='{whole if field in self._given else 'NAME'}'")
-        known: Clause = ("a constant has quotes: ", constant)
-        if field == "payload":  # an object or array, so a constant would not do
+        known: Clause = (Option("map", f"{field}=FIELD"), " names another field")
+        by_fold = {one.strip().casefold(): one for one in names}
+        if near := get_close_matches(whole.casefold(), by_fold, 1, _NEAR):
+            known = ("perhaps ", Option("map", f"{field}={quoted(by_fold[near[0]])}"))
+        elif near := get_close_matches(path[0].casefold(), by_fold, 1, _NEAR):
+            known = ("perhaps ", Option("map", f"{field}={quoted(by_fold[near[0]], *path[1:])}"))
+        elif field in ("source", "event_type"):
+            known = ("a constant has quotes: ", constant)
+        elif field == "payload":
             known = (Option("map", "payload=@"), " takes the whole record")
         if path[0] in OF_PLACE:
             known = f"a function has parentheses: {USAGE[path[0]]}"
         return UsageError(message, hint=Advice(known, f"the records have {have}", MIXED))
+
+
+_NEAR = 0.75
+"""How alike the names of two fields are of which one was perhaps meant."""
 
 
 def _made(function: str, values: list[Any]) -> Iterator[Any]:

@@ -230,6 +230,9 @@ def _syntax_hint(text: str, option: str) -> str:
     called = [name for name in re.findall(r"\w+", text) if name in USAGE]
     if called and re.match(rf"{called[0]} +\w", text):
         return f"a function has parentheses: {USAGE[called[0]]}"
+    if rooted := re.fullmatch(r"\$?\.(?=[^.])(.+)|\$(\[.+)", text):  # as in JSONPath and jq
+        typed = shell_option(option, text, _without_root(rooted[1] or rooted[2]))
+        return f"a path begins with the name of a field: {typed}"
     plain = text
     names = [text] if text.endswith(".") and ".." not in text else text.split(".")
     if re.fullmatch(r"[^()]+ \([^()]*\)", text) and not called:
@@ -246,6 +249,15 @@ def _syntax_hint(text: str, option: str) -> str:
     if re.search(r"[)'\w]\s*[-+/]\s*[('\w]", text):
         return f"texts are put together by {USAGE['join']}"
     return USAGE[called[0]] if called else HINT
+
+
+def _without_root(path: str) -> str:
+    """Return the expression for what follows the root of a path of JSONPath or jq; of filters, what was typed."""
+    dotted = re.sub(r"\[(['\"])([^'\"\]]+)\1\]", r".\2", path).lstrip(".")
+    parts = [re.fullmatch(r"([^\[\]]+)((?:\[\d*\])*)", one) for one in dotted.split(".")]
+    if not all(part and not _SPECIAL.search(part[1]) for part in parts):
+        return path
+    return ".".join(quoted(part[1]) + part[2] for part in parts if part)
 
 
 def shell_option(option: str, text: str, expression: str) -> str:

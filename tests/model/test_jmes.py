@@ -292,6 +292,9 @@ def test_a_name_that_needs_quotes_is_offered_with_them(text: str, meant: str | N
         ("coalesce(id, 'x)", " at ''x)' (character 14)", "a quote is not closed: '"),
         ("sha256(body", ": it ends too early", "the parentheses do not match: 1 are opened, 0 closed"),
         ("a ? b", " at '? b' (character 3)", "https://jmespath.org"),
+        ("$.user.id", " at '$.user.id' (character 1)", "a path begins with the name of a field: --map x='user.id'"),
+        (".a-b[0].c", " at '-b[0].c' (character 3)", "a path begins with the name of a field: --map x='\"a-b\"[0].c'"),
+        ("$['a-b'].c", " at '$['a-b'].c' (character 1)", "a path begins with the name of a field: --map x='\"a-b\".c'"),
     ],
 )
 def test_what_was_perhaps_meant_is_said(text: str, where: str, hint: str) -> None:

@@ -583,6 +583,8 @@ FITTING = {"source": "'s'", "event_type": "'t'", "entity_id": "user.id", "event_
             "--map event_time=at: the first records of FILE have no field at, but ' at', with white space",
             "--map event_time='\" at\"'",
         ),
+        ({"entity_id": "User.id"}, "FILE have no field User", "perhaps --map entity_id=user.id; the records have"),
+        ({"event_time": "when"}, "FILE have no field when", "--map event_time=FIELD names another field; the records"),
         ({"source": "faa"}, "--map source=faa: the first records of FILE have no field faa", "--map source=\"'faa'\";"),
         ({"source": None}, "no --map for source: the first records of FILE have no field source", "'NAME'"),
         (
