@@ -7,8 +7,10 @@ aggregates are computed while raw is read, and the rest is an expression over th
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from pik.engine.sandbox import (
@@ -237,10 +239,7 @@ class Reader:
         if name in _CLOCK:
             self.refuse(f"{name} depends on when and where it runs, so the same events would give another value")
         if name not in COLUMN_TYPES:
-            self.refuse(
-                f"unknown column {path[0]}",
-                hint=f"the columns are {', '.join(COLUMN_TYPES)}; a field of the payload is payload->>'$.{path[0]}'",
-            )
+            self.refuse(f"unknown column {path[0]}", hint=_instead_of_column(path[0]))
         self.columns.add(name)
 
     def _function(self, node: Node, in_lambda: bool) -> None:
@@ -284,6 +283,16 @@ class Reader:
     def refuse(self, reason: str, hint: str = "") -> NoReturn:
         """Raise Invalid for the field."""
         raise Invalid(reason, field=self.field, hint=hint)
+
+
+def _instead_of_column(name: str) -> str:
+    """Return what was perhaps meant by a name that is no column's. In double quotes a text is a name, too."""
+    if not re.fullmatch(r"[A-Za-z_]\w*", name, re.ASCII):
+        return f"a text has single quotes: '{name}'"
+    near = get_close_matches(name.lower(), COLUMN_TYPES, 1, 0.75)
+    meant = f"did you mean {near[0]}? " if near else ""
+    columns = ", ".join(COLUMN_TYPES)
+    return f"{meant}the columns are {columns}; a field of the payload is payload->>'$.{name}', a text '{name}'"
 
 
 def _with_types_as_sent(tree: Any, *, inside: bool = False) -> Any:

@@ -112,6 +112,7 @@ def test_they_are_counted_by_any_path(shop: Callable[..., Any], kind: tuple[str,
     assert {row["value"]: row["suspects" if kind else "duplicates"] for row in groups} == expected
     for by, name in (("source", "web"), ("type", "paid"), ("entity", "a"), ("hour", "2026-01-01T00:00:00Z")):
         assert [row[by] for row in found(shop, "--by", by, *kind)["groups"]] == [name]
+    assert "there is nothing at payload.App in any" in found(shop, "--by", "payload.App", *kind)["note"]
 
 
 METRICS = """

@@ -137,6 +137,9 @@ def test_a_minimal_lag_and_a_condition_select_as_plain_python_does(
     ("where", "reason"),
     [
         ("nowhere = 1", "unknown column nowhere"),
+        ("entity = 'e'", "hint: did you mean entity_id? the columns are "),
+        ('entity_id = "e-1"', "hint: a text has single quotes: 'e-1'\n"),
+        ('source = "ios"', "a text 'ios'\n"),
         ("count(*) > 1", "is an aggregate"),
         ("source", "not BOOLEAN"),
         ("true; SELECT 1", "more than one SQL expression"),
@@ -209,6 +212,11 @@ def test_a_limit_of_groups_says_what_it_leaves_out(pik: Callable[..., Any]) -> N
     assert (unknown.code, "payload.hours" in unknown.err) == (2, True)
     assert pik("events", "--by", "hour", "--newest").code == 2
     assert pik("events", "--by", "payload.[").code == 2
+    mistyped = json.loads(pik("events", "--by", "payload.App", "--format", "json").out)
+    assert ([row["value"] for row in mistyped["groups"]], "nothing at payload.App" in mistyped["note"]) == (
+        [None],
+        True,
+    )
 
 
 @pytest.mark.usefixtures("sent")

@@ -155,7 +155,7 @@ class SqlQuery:
         scale = max((metric.scale for metric in defined_by(self.store.metrics, self.metrics)), default=0)
         object.__setattr__(self, "scale", scale)
         typed = {name: self._types(name, columns) for name, columns in TABLES.items()}
-        with _usage():
+        with _usage(self.text):
             object.__setattr__(self, "read", self.engine.columns_read(self.text, typed))
 
     def _types(self, table: str, names: Sequence[str] | Mapping[str, object]) -> dict[str, str]:
@@ -173,7 +173,7 @@ class SqlQuery:
     @contextmanager
     def result(self, limit: int | None = None) -> Iterator[SqlResult]:
         """Run the statement, and provide its rows for as long as the context lasts; with a limit the first ones."""
-        with self._tables() as tables, _usage():
+        with self._tables() as tables, _usage(self.text):
             columns = _columns(tables.columns(self.text))
             statement = _readable(self.text, columns)
             yield SqlResult(tuple(columns), Listing(_rows(tables, statement, limit)))
@@ -184,7 +184,7 @@ class SqlQuery:
         expect_new(path, "--output")
         with scratch() as directory:
             made = directory / "result.parquet"
-            with self._tables(made) as tables, _usage():
+            with self._tables(made) as tables, _usage(self.text):
                 columns = _columns(tables.columns(self.text))
                 tables.write(self.text, made)
                 [(count,)] = tables.rows(f"SELECT count(*) FROM read_parquet('{made}')")
@@ -208,7 +208,7 @@ class SqlQuery:
             for name, rows in _OTHERS.items():
                 if name in self.read:
                     columns = self.read[name] or list(TABLES[name])[:1]
-                    with _usage():
+                    with _usage(self.text):
                         tables.add(name, self._types(name, columns), _selected(rows(self), columns))
             yield tables
 
@@ -318,12 +318,13 @@ _OTHERS: Mapping[str, Callable[[SqlQuery], Iterator[Mapping[str, object]]]] = {
 
 
 @contextmanager
-def _usage() -> Iterator[None]:
+def _usage(statement: str) -> Iterator[None]:
     """Raise UsageError for what the statement is to blame for."""
     try:
         yield
     except Invalid as error:
-        hint = error.hint or f"tables: {', '.join(TABLES)}; docs/sql.md"
+        quotes = "in double quotes is a name, in single quotes a text; " if '"' in statement else ""
+        hint = error.hint or f"{quotes}tables: {', '.join(TABLES)}; docs/sql.md"
         raise UsageError(f"SQL: {error.message}", hint=hint) from None
 
 
@@ -382,7 +383,7 @@ def _readable(text: str, columns: Sequence[ResultColumn]) -> str:
 
 def _rows(tables: Tables, statement: str, limit: int | None) -> Generator[tuple[Any, ...], None, SqlTotals]:
     count = 0
-    with _usage():
+    with _usage(""):
         for row in tables.rows(statement):
             if limit is not None and count == limit:
                 return SqlTotals(count, truncated=True)

@@ -18,7 +18,7 @@ from pik.cli.commands.inspect.corrected import (
     notes,
 )
 from pik.cli.commands.inspect.events import MATCHED, at_most
-from pik.cli.commands.inspect.groups import GROUPED, read_by, shown_group
+from pik.cli.commands.inspect.groups import GROUPED, Watched, read_by, shown_group
 from pik.cli.context import Context
 from pik.cli.document import NOTE, TRUNCATED, Column, Field, Object, Rows, Schema
 from pik.cli.options import option
@@ -176,15 +176,17 @@ def duplicates(
     effects = effects_finder(cli, store, selected, as_received=as_received)
     if chosen:
         groups = count_duplicates(store, wanted, chosen, limit=limit, progress=cli.progress)
+        watched = Watched(groups, chosen)
         cli.show(
             shown_group(DUPLICATES_BY, chosen),
             {"window": window, "entity": entity, "by": by},
-            groups=groups,
+            groups=watched,
             duplicates=lambda: groups.summary.duplicates,
             truncated=lambda: groups.summary.truncated,
             corrected=lambda: effects_of(effects()),
             note=lambda: notes(
                 f"--limit N shows more than the {limit:,} largest" if groups.summary.truncated else None,
+                watched.note,
                 effects_note(effects()),
             ),
         )

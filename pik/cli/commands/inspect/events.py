@@ -21,7 +21,7 @@ from pik.cli.commands.inspect.corrected import (
     notes,
 )
 from pik.cli.commands.inspect.follow import expect_followable, show_as_recorded
-from pik.cli.commands.inspect.groups import GROUPED, read_by, shown_group, with_hours_without
+from pik.cli.commands.inspect.groups import GROUPED, Watched, read_by, shown_group, with_hours_without
 from pik.cli.context import Context
 from pik.cli.document import NOTE, TRUNCATED, Column, Field, Rows, Schema
 from pik.cli.options import option
@@ -256,17 +256,18 @@ def _show_groups(
     from pik.usecases.inspect.count_events import count_events
 
     found = count_events(store, wanted, by, limit, conditions=conditions, progress=cli.progress)
+    watched = Watched(found, by)
 
     def note() -> str | None:
         first = "first" if by == "hour" else "largest"
         more = f"--limit N shows more than the {first} {limit:,}" if found.summary.truncated else None
-        return notes(more, effects_note(effects()))
+        return notes(more, watched.note, effects_note(effects()))
 
     is_for_people = cli.settings.format in (Format.TABLE, Format.MD)
     cli.show(
         shown_group(EVENTS_BY, by),
         {**head, "by": str(by)},
-        groups=with_hours_without(found) if by == "hour" and is_for_people else found,
+        groups=with_hours_without(watched) if by == "hour" and is_for_people else watched,
         events=lambda: found.summary.events,
         matched=lambda: found.summary.groups,
         truncated=lambda: found.summary.truncated,

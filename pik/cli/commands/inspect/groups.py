@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 import msgspec
 
@@ -71,6 +71,38 @@ def read_by(text: str) -> str | EventPath:
     from pik.model.path import EventPath
 
     return text if text in NAMES else EventPath(text, "--by", NAMES)
+
+
+class _Group(Protocol):
+    @property
+    def group(self) -> str: ...
+
+
+G = TypeVar("G", bound=_Group)
+
+
+class Watched(Generic[G]):
+    """Groups of one listing, as they are shown; knows whether a path found nothing in any of them."""
+
+    def __init__(self, groups: Iterable[G], by: str | EventPath) -> None:
+        self._groups, self._by = groups, by
+        self._first: list[str] = []
+
+    def __iter__(self) -> Iterator[G]:
+        for one in self._groups:
+            if len(self._first) < 2:
+                self._first.append(one.group)
+            yield one
+
+    @property
+    def note(self) -> str | None:
+        """What to tell once they are shown: a path of which nothing was found is perhaps mistyped."""
+        nothing = not isinstance(self._by, str) and self._first == ["null"]
+        return (
+            f"there is nothing at {self._by} in any of these events; names are as sent, capitals too"
+            if nothing
+            else None
+        )
 
 
 def shown_group(schema: Schema, by: str | EventPath) -> Schema:

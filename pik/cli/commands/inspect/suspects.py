@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from pik.cli.commands.inspect.corrected import EFFECTS, effects_finder, effects_note, effects_of, notes
-from pik.cli.commands.inspect.groups import GROUPED, shown_group
+from pik.cli.commands.inspect.groups import GROUPED, Watched, shown_group
 from pik.cli.document import NOTE, TRUNCATED, Column, Field, Rows, Schema
 from pik.cli.values import Count, EventId, Instant, Json, Lag
 from pik.config import Format
@@ -54,14 +54,15 @@ def show_suspects(
         )
         return found.summary.suspects > 0
     groups = count_suspects(store, engine, wanted, rule, by, limit=limit, overrides=overrides)
+    watched = Watched(groups, by)
     cli.show(
         shown_group(SUSPECTS_BY, by),
         {**head, "by": str(by)},
-        groups=groups,
+        groups=watched,
         matched=lambda: groups.summary.suspects,
         truncated=lambda: groups.summary.truncated,
         corrected=lambda: effects_of(effects()),
-        note=lambda: notes(_note(groups.summary, rule, limit), effects_note(effects())),
+        note=lambda: notes(_note(groups.summary, rule, limit), watched.note, effects_note(effects())),
     )
     return groups.summary.suspects > 0
 
