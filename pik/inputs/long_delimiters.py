@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from pik.inputs.advice import Advice, Read
 
-_MARKS = re.compile(r"[^\w\s\"'.\\+-]{2,5}")
+_MARKS = re.compile(r"[|~^;,:#!@$%&*§¦]{2,5}")
 _LOOKED_AT = 20
 
 
