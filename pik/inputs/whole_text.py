@@ -60,7 +60,8 @@ def _inside(source: Source, stored: OpenedFile) -> Source:
     again = replace(source, opener=opener, path=None, is_stream=False)
     if not is_archive(stored):
         return again
-    one, *others = islice(with_members([again], lambda _skipped: None), 2)
+    whole = replace(again, is_stream=source.is_stream)  # its end cannot be sought for
+    one, *others = islice(with_members([whole], lambda _skipped: None), 2)
     if others:
         what = f"{source.name} has several files, such as {one.name} and {others[0].name}"
         raise InputError(what, hint="unpack it, and name the one that is wanted")

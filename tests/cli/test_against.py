@@ -186,7 +186,7 @@ def test_every_format_gives_the_same_result(shop: Callable[..., Any], monkeypatc
         )
         assert rows(against(shop, Path("l.parquet").read_bytes(), name="l.parquet")[1]) == expected
     Path("l.tsv").write_text(tsv)
-    for data in (tsv.encode(), Path("l.parquet").read_bytes()):
+    for data in (tsv.encode(), Path("l.parquet").read_bytes(), archive.getvalue()):
         reading, writing = os.pipe()
         os.write(writing, data)
         os.close(writing)
