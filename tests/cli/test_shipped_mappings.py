@@ -180,6 +180,14 @@ EVENTS: dict[str, list[Expected]] = {
             *("d6ef3124-b53a-4b13-a233-0088f79dcbcb", WHOLE, "10:15:02Z"),
         ),
     ],
+    "pik-export": [
+        Expected(
+            *("shop", "order_paid", "customer-17", "09:14:05Z", "o-101"),
+            {"order": "101", "amount": Decimal("61.90")},
+            "09:14:06Z",
+        ),
+        Expected("depot", "order_shipped", "customer-17", "13:20:10Z", None, {"order": "101"}),
+    ],
     "stripe-event": [
         Expected("stripe", "payment_intent.succeeded", "cus_7", "10:15:00Z", "evt_1", {"object": PAYMENT}),
         Expected(
@@ -259,6 +267,24 @@ def test_each_has_an_example_whose_events_are_as_written_here(pik: Any, tmp_path
             if expected.payload is WHOLE:
                 record = records[event["seq"] - 1]
                 assert (payload["line"] if isinstance(record, str) else payload) == record, name
+
+
+@pytest.mark.parametrize("form", ["parquet", "csv"])
+def test_what_pik_exported_is_known_again(pik: Any, tmp_path: Path, form: str) -> None:
+    """Keys, times to the nanosecond and numbers beyond a double are those of the event."""
+    events = [
+        {"event_time": f"2026-03-02T10:00:00.{number:09d}Z", "payload": [10**30 + number], "entity_id": f"=e'{number}"}
+        | ({"idempotency_key": "k", "received_time": "2026-03-02T10:00:01Z"} if number else {})
+        for number in range(2)
+    ]
+    lines = (json.dumps({"source": "s", "event_type": "t", **event}) for event in events)
+    (tmp_path / "sent.jsonl").write_text("\n".join(lines))
+    assert pik("ingest", "sent.jsonl").code == 0
+    assert pik("export", "--out", "out", "--as", form).code == 0
+    again = ("ingest", f"out/part-0.{form}")
+    assert "--mapping pik-export" in pik(*again, "--guess").out
+    known = pik(*again, "--mapping", "pik-export", "--format", "json").json()
+    assert (known["accepted"], known["duplicates"]) == (0, {"exact": 2, "conflict": 0})
 
 
 def test_snowplow_keeps_quotes_that_are_a_part_of_a_cell(pik: Any) -> None:
