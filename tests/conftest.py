@@ -1,7 +1,10 @@
 """What all tests share."""
 
+import os
+import tempfile
 from collections.abc import Iterator
 from functools import cache, partial
+from pathlib import Path
 
 import pytest
 from botocore.loaders import JSONFileLoader
@@ -14,6 +17,20 @@ from tests.support.aws.emulator import ENVIRONMENT, REGION, ministack
 
 settings.register_profile("pik", deadline=None)  # no test depends on how fast a machine is
 settings.load_profile("pik")
+
+MEMORY, ROOM = Path("/dev/shm"), 4 << 30
+
+
+def pytest_configure() -> None:
+    """Keep the tests' files in memory, if they fit: each durable write would wait for the disk, and most tests write.
+
+    Set before workers start, so that they and all programs that tests run have it. TMPDIR names another place.
+    """
+    if "TMPDIR" in os.environ or not os.access(MEMORY, os.W_OK):
+        return
+    found = os.statvfs(MEMORY)
+    if found.f_bavail * found.f_frsize >= ROOM and not found.f_flag & os.ST_NOEXEC:
+        os.environ["TMPDIR"], tempfile.tempdir = str(MEMORY), None
 
 
 @pytest.fixture(scope="session", autouse=True)
