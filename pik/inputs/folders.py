@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator
 
@@ -32,9 +33,16 @@ class SkippedFiles:
 
 
 def is_hidden(name: str) -> bool:
-    """Return whether a file of that name is not meant to be seen: `.DS_Store`, `.git/config`, `__MACOSX/._a.jsonl`."""
+    """Return whether a file of that name is not meant to be seen: `.DS_Store`, `.git/config`, `__MACOSX/._a.jsonl`, and
+    what Spark writes beside its data, unfinished attempts (`_temporary/…`) too."""
     parts = name.split("/")
-    return "__MACOSX" in parts or any(part.startswith(".") and part not in (".", "..") for part in parts)
+    return any(
+        part == "__MACOSX" or _OF_SPARK.fullmatch(part) or (part.startswith(".") and part not in (".", ".."))
+        for part in parts
+    )
+
+
+_OF_SPARK = re.compile(r"_temporary|_SUCCESS|_metadata|_common_metadata|_(?:committed|started)_\d+", re.ASCII)
 
 
 def folder_sources(path: str, skipped: SkippedFiles) -> list[Source]:

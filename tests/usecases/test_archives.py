@@ -279,7 +279,9 @@ def test_a_folder_is_its_files_by_name_without_the_hidden_and_the_empty_ones(tmp
     assert str(skipped) == (
         "skipped 1 broken link, 1 empty file, 1 folder link, 2 hidden files, 1 hidden folder, 1 special file"
     )
-    (tmp_path / "e" / "f").mkdir(parents=True)
+    (tmp_path / "e" / "f" / "_temporary" / "0").mkdir(parents=True)
+    (tmp_path / "e" / "f" / "_temporary" / "0" / "part-0.jsonl").write_text("{}\n")  # of an attempt that did not end
+    (tmp_path / "e" / "_committed_17").write_text("{}\n")
     with pytest.raises(InputError, match=r"there is no file with content in .*/e"):
         folder_sources(str(tmp_path / "e"), SkippedFiles())
 
