@@ -251,6 +251,7 @@ def test_nothing_is_left_behind(pik, bundled, monkeypatch, without_documents):
         ((*MAKE, "--out", "c", "--entity", ""), 2, "--entity is empty"),
         ((*MAKE, "--out", "-"), 2, "--out -: a bundle is a file"),
         (("verify", "none.tar.zst"), 2, "cannot read 'none.tar.zst': No such file"),
+        (("verify", "."), 2, "cannot read '.': Is a directory\nhint: to check a store: pik --store . verify"),
         (("verify", "one.jsonl"), 2, "'one.jsonl' is not an evidence bundle\n"),
         (("verify", "b.tar.zst", "--quick"), 2, "a bundle is checked as a whole"),
         (("status", "--store", "one.jsonl"), 4, "'one.jsonl' is not an evidence bundle"),

@@ -32,6 +32,8 @@ def shop(pik: Pik) -> Pik:
     ("wanted", "said"),
     [
         (("--entity", "custmer-17"), "0 events match; did you mean 'customer-17'?\n"),
+        (("--entity", "customer-*"), "0 events match; 'customer-*' is looked for as one entity, as it stands\n"),
+        (("--entity", "a,b"), "0 events match; 'a,b' is looked for as one entity, as it stands\n"),
         (("--entity", "CUSTOMER-17"), "0 events match; did you mean 'customer-17'?\n"),
         (("--entity", "customer-99"), "0 events match\n"),  # another one, not a misspelt one
         (("--entity", "nobody"), "0 events match\n"),

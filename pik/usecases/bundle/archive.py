@@ -20,7 +20,7 @@ from typing import IO
 import msgspec
 import zstandard
 
-from pik.errors import Damaged, InputError, StoreError
+from pik.errors import Damaged, InputError, StoreError, command
 from pik.runtime import Progress
 from pik.runtime.new_file import created_whole
 from pik.usecases.own_files import BUNDLE_END, OwnFile, end_of, kind_of, unlike
@@ -137,7 +137,9 @@ class Archive:
             with open(path, "rb") as file:
                 self.frames = _read_list(file, self.size, path)
         except OSError as error:
-            raise InputError(f"cannot read {str(path)!r}: {error.strerror}") from None
+            is_directory = isinstance(error, IsADirectoryError)
+            hint = "to check a store: " + command("--store", str(path), "verify") if is_directory else ""
+            raise InputError(f"cannot read {str(path)!r}: {error.strerror}", hint=hint) from None
         self.limit = max(self.size * EXPANSION, _SMALL)
 
     def damaged(self, progress: Progress) -> Iterator[str]:

@@ -105,14 +105,16 @@ def _lines(store: Store, segment: Segment, frame: Frame) -> list[bytes]:
 
 
 def did_you_mean(store: Store, entities: Sequence[str], window: Window = ALL_TIME, *, before: str = "") -> str:
-    """Return the question whether entities of similar names were meant, after `before`; empty if there are none."""
+    """Return the question whether entities of similar names were meant, after `before`, or that a list or a pattern is
+    taken for a name; otherwise an empty text."""
     similar = [found for entity in entities for found in _similar_names(store, entity, window)]
     if not similar and not store.deployed:
         known = _sample(store, window).entities if entities else set()
         unknown = [entity for entity in entities if entity not in known]
         similar = [found for entity in unknown for found in _misspelt(entity, known, _ENTITIES_ALIKE)]
     if not similar:
-        return ""
+        listed = next((one for one in entities if set(one) & set(",*%")), None)
+        return f"{before}{listed!r} is looked for as one entity, as it stands" if listed else ""
     forms = {normalize("NFC", entity) for entity in entities} & {normalize("NFC", one) for one in similar}
     note = " (its letters look the same, and are in another Unicode form)" if forms else ""
     return f"{before}did you mean {' or '.join(map(repr, similar))}?{note}"
