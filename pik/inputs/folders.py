@@ -42,7 +42,7 @@ def is_hidden(name: str) -> bool:
     )
 
 
-_OF_SPARK = re.compile(r"_temporary|_SUCCESS|_metadata|_common_metadata|_(?:committed|started)_\d+", re.ASCII)
+_OF_SPARK = re.compile(r"_temporary|_metadata|_common_metadata|_(?:committed|started)_\d+", re.ASCII)
 
 
 def folder_sources(path: str, skipped: SkippedFiles) -> list[Source]:
