@@ -52,8 +52,12 @@ def read_definitions(path: Path) -> list[Definition]:
     if "metric" not in document:
         return [read_definition(document, str(path))]
     tables = document["metric"]
-    if len(document) > 1 or not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
-        raise Invalid(f"{path}: a file with [[metric]] tables has nothing else", hint="docs/metrics.md has examples")
+    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+        hint = "several definitions are [[metric]] tables, each with its name; a single one needs no table"
+        raise Invalid(f"{path}: 'metric' is not a list of tables", hint=hint)
+    if len(document) > 1:
+        other = next(name for name in document if name != "metric")
+        raise Invalid(f"{path}: a file with [[metric]] tables has nothing else, but this has {other!r}")
     definitions = [read_definition(table, f"{path}, metric {number}") for number, table in enumerate(tables, start=1)]
     names = [definition.name for definition in definitions]
     if repeated := next((name for name in names if names.count(name) > 1), None):
