@@ -349,6 +349,8 @@ def test_a_shipped_mapping_is_not_for_records_that_only_have_fields_of_such_name
     assert guess(path, named=shipped).named is None
     path.write_text(path.read_text().replace("{", '{"specversion": "1.0", '))
     assert str(guess(path, named=shipped).named) == "cloudevents (shipped)"
+    path.write_text("% a line of the program's log\n" + path.read_text())
+    assert str(guess(path, named=shipped).named) == "cloudevents (shipped)"
 
 
 def test_a_sample_is_bounded_and_has_records_of_the_middle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
