@@ -94,6 +94,8 @@ def rows(stream: BinaryIO, layout: Layout, *, max_line: int) -> Iterator[tuple[i
         elif row:
             found.expect([cell or "" for cell in row])
             has_header = True
+        if problem is not None and not problem.record.strip():
+            continue  # white space alone, which an ingest skips as well
         if row or problem is not None:
             yield found.line, row, "" if problem is None else problem.reason
 

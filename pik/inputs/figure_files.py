@@ -21,7 +21,7 @@ from pik.inputs import csv_rows
 from pik.inputs.advice import Advice, Read
 from pik.inputs.copies import seekable
 from pik.inputs.encoding import as_utf8, not_utf8, shown_encoding
-from pik.inputs.figures import BUCKETS, READS, Table
+from pik.inputs.figures import BUCKETS, READS, Table, flattened
 from pik.inputs.keyed_records import keyed_records
 from pik.inputs.list_records import jq_path, rows_of
 from pik.inputs.opened_file import HEAD, OpenedFile
@@ -168,7 +168,13 @@ def _json(opened: OpenedFile, layout: Layout) -> Table:
 
     def read(columns: Sequence[str]) -> Iterator[tuple[int, Sequence[Any]]]:
         for number, record in chain(first, rows):
-            yield number, [record.get(column) for column in columns]
+            cells = [record.get(column) for column in columns]
+            for column, cell in zip(columns, cells, strict=True):
+                if isinstance(cell, dict | list):
+                    kind = "an object" if isinstance(cell, dict) else "a list"
+                    hint = flattened(_flat(opened, layout), opened.name)
+                    raise InputError(f"{opened.name}, {unit} {number:,}: {column} is {kind}", hint=hint)
+            yield number, cells
 
     return Table(opened.name, header, read, unit, flat=_flat(opened, layout) if nested else "")
 

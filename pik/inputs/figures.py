@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date, timedelta
 from decimal import Decimal
 from typing import Any, NamedTuple
 
 from pik.errors import InputError, Invalid, UsageError
 from pik.inputs.advice import Advice, Read
 from pik.inputs.bucket_texts import bucket_named
+from pik.inputs.epochs import UNITS, evident_count, evident_unit
 from pik.model.calendar import Buckets
 from pik.model.identity import name_of_number
 from pik.model.instant import format_instant
@@ -37,6 +39,7 @@ _MISSING = frozenset(("null", "\\n", "na", "n/a", "#n/a", "nan", "none", "nil", 
 _DATES = (
     "a bucket is a date such as 2026-01-31, or the time when it begins; leave out rows of anything else, such as totals"
 )
+_TOTALS = 'totals over all entities are compared with a metric that has per = "all"'
 _NUMBERS = "numbers have a point before their fraction, no thousands separators and no currency"
 _UNPRINTABLE = re.compile("[\0-\x1f\x7f\ud800-\udfff]")
 
@@ -164,7 +167,7 @@ class Table:
                 except Invalid as error:
                     is_of_bucket = error.field == "bucket"
                     column = columns.bucket if is_of_bucket else columns.values[name]
-                    hint = _DATES if is_of_bucket else _NUMBERS
+                    hint = _as_date(str(cells[0]).strip()) if is_of_bucket else _NUMBERS
                     raise self._refused(line, f"{column}: {error.message}", hint) from None
                 if metric in over_all:
                     if is_named:
@@ -180,10 +183,12 @@ class Table:
     def _entity(self, line: int, column: str | None, cell: Any) -> str:
         if isinstance(cell, int | Decimal | float) and not isinstance(cell, bool) and Decimal(cell).is_finite():
             return name_of_number(repr(cell) if isinstance(cell, float) else str(cell))  # as events have it
-        why = "the entity is empty" if cell in (None, "") else f"{str(cell)[:40]!r} cannot be an entity"
+        is_empty = cell in (None, "")
+        why = "the entity is empty" if is_empty else f"{_shown(cell)} cannot be an entity"
         if isinstance(cell, str) and (shown := cell.encode(errors="surrogateescape")) != cell.encode(errors="replace"):
             why = f"'{shown.decode(errors='backslashreplace')[:40]}' is not UTF-8"
-        raise self._refused(line, f"{column}: {why}" if column else "no entity: the file has no column of them")
+        hint = "leave out rows of no entity, such as totals" if is_empty and column else ""
+        raise self._refused(line, f"{column}: {why}" if column else "no entity: the file has no column of them", hint)
 
     def _refused(self, line: int, why: str, hint: str = "") -> InputError:
         return InputError(f"{self.name}, {self.unit} {line:,}: {why}", hint=hint)
@@ -193,14 +198,19 @@ class Table:
         return ", ".join(map(repr, self.header[:20])) + (" …" if len(self.header) > 20 else "")
 
     def _column(self, what: str, named: str | None, usual: Sequence[str]) -> str:
+        if not self.header:
+            raise InputError(f"{self.name} has no rows", hint=READS)
         column = self._find((named,) if named else usual)
         if column is None:
             lacks = f"column {named!r} ({what})" if named else f"column with a usual name of the {what}"
             hint = "" if not usual else f"--key {what}=COLUMN names it"
+            if what == "entity" and not named:
+                hint = f"{hint if len(self.header) > 2 else 'it has two columns'}; {_TOTALS}"
+            hint = READS if len(self.header) < 2 else hint
             if sum(map(bool, map(_DAY.fullmatch, self.header))) > 1:
                 hint = "a row has the number of one bucket: UNPIVOT of SQL makes rows of columns that are days"
             if self.flat:
-                hint = Advice(("with the fields of its objects as columns: ", Read(convert=self.flat)), name=self.name)
+                hint = flattened(self.flat, self.name)
             raise UsageError(f"{self.name} has no {lacks}; it has {self._shown}", hint=hint)
         return column
 
@@ -218,6 +228,15 @@ class Table:
         return None
 
 
+def flattened(command: str, name: str) -> Advice:
+    """Return the hint that this command makes columns of the fields of objects."""
+    return Advice(("with the fields of its objects as columns: ", Read(convert=command)), name=name)
+
+
+def _shown(cell: Any) -> str:
+    return str(cell).lower() if isinstance(cell, bool) else repr(str(cell)[:40])
+
+
 def number_text(cell: Any) -> str | None:
     """Return the shortest plain text of a number, None of an empty cell. Raises Invalid."""
     if cell is None:
@@ -230,13 +249,22 @@ def number_text(cell: Any) -> str | None:
             missing = "; the cell is empty where there is none" if cell.casefold() in _MISSING else ""
             raise Invalid(f"'{cell[:40]}' is not a number such as -1234.50{missing}")
     elif isinstance(cell, bool) or not isinstance(cell, int | Decimal | float):
-        raise Invalid(f"{str(cell)[:40]!r} is not a number")
+        raise Invalid(f"{_shown(cell)} is not a number")
     value = Decimal(repr(cell) if isinstance(cell, float) else cell)
     if not value.is_finite():
         raise Invalid(f"{cell} is not a number")
     if abs(value.adjusted()) + len(value.as_tuple().digits) > _DIGITS:
         raise Invalid(f"{str(cell)[:40]!r} has more digits than a value can have")
     return decimal_text(value)
+
+
+def _as_date(text: str) -> str:
+    """Return the hint for a bucket that cannot be read, with what it is if it is a number that counts time."""
+    if not (re.fullmatch(r"\d{5,19}", text, re.ASCII) and (kind := evident_unit(Decimal(text)))):
+        is_serial = re.fullmatch(r"\d{5}", text, re.ASCII) and evident_count(Decimal(text))
+        day = date(1899, 12, 30) + timedelta(days=int(text)) if is_serial else None
+        return f"{text} is {day} as a day of a spreadsheet; {_DATES}" if day else _DATES
+    return f"{text} is {format_instant(int(text) * UNITS[kind])} as a time since 1970; {_DATES}"
 
 
 def _bucket(cell: Any, metric: str, buckets: Buckets) -> int:

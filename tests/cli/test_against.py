@@ -300,7 +300,10 @@ hour,entity,total
         ("day,entity,revenue\n2026-01-01,a,N/A\n", "'N/A' is not a number such as -1234.50; the cell is empty where"),
         ("sep=,\nday,entity,revenue\n2026-01-01,a,1\n", "looks like CSV after 1 other line"),
         (" day | entity | revenue \n-----+--------+---------\n 1 | a | 1\n", "looks like a table drawn for people"),
-        ('{"day": "2026-01-01", "entity": "a", "revenue": true}\n', "line 1: revenue: 'True' is not a number"),
+        ('{"day": "2026-01-01", "entity": "a", "revenue": true}\n', "line 1: revenue: true is not a number"),
+        ('{"day": {"$date": "2026-01-01T00:00:00Z"}, "entity": "a", "revenue": 1}\n', "line 1: day is an object"),
+        ('{"day": "2026-01-01", "entity": "a", "revenue": [1]}\n', "line 1: revenue is a list"),
+        ("[]", "has no rows"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_read_is_an_error_that_names_the_line(shop: Callable[..., Any], text: str, message: str) -> None:
@@ -313,6 +316,20 @@ def test_what_cannot_be_read_is_an_error_that_names_the_line(shop: Callable[...,
     assert message in error["error"]
     assert "ledger.csv" in error["error"]
     assert "pik ingest" not in (error.get("hint") or "")  # it is not to be ingested
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("day,entity,revenue\n46083,a,1\n", "46083 is 2026-03-02 as a day of a spreadsheet; a bucket is a date"),
+        ("day,entity,revenue\n1772409600000,a,1\n", "1772409600000 is 2026-03-02T00:00:00Z as a time since 1970; "),
+        ("day,entity,revenue\n   \n2026-01-01,,1\n", "leave out rows of no entity"),
+        ("day,revenue\n2026-01-01,1\n", "it has two columns; totals over all entities are compared with a metric"),
+        ('{"day": "2026-01-01", "entity": ["a"], "revenue": 1}\n', "with the fields of its objects as columns: jq"),
+    ],
+)
+def test_a_hint_says_what_a_cell_is(shop: Callable[..., Any], text: str, hint: str) -> None:
+    assert json.loads(against(shop, text)[0].err)["hint"].startswith(hint)
 
 
 def test_a_value_that_names_no_metric_of_the_comparison_is_refused(shop: Callable[..., Any]) -> None:

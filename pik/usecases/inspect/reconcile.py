@@ -139,7 +139,8 @@ def reconcile(
     with scratch() as directory, ExitStack() as outputs, ExitStack() as stack:
         log = read_log(sources, reading, directory, workers, progress)
         if log.first is None or log.last is None:
-            raise NothingSelected(f"{_named(log)} has no event", hint=f"{log.rejected:,} of its records are not events")
+            hint = f"{log.rejected:,} of its records are not events" if log.rejected else "it has no record"
+            raise NothingSelected(f"{_named(log)} has no event", hint=hint)
         if scope.window == ALL_TIME:
             scope = replace(scope, window=Window(log.first, log.last + 1))
         window, entities = scope.window, scope.entities
