@@ -489,6 +489,11 @@ def test_a_document_of_any_size_is_read_by_the_likely_list_and_names_the_others(
     path.write_text(json.dumps({"meta": [{"name": "a"}], "data": [[1, 2]] * 20}))
     with pytest.raises(InputError, match=r"records, in data\[\], are lists of values"):
         guess(path)
+    path.write_text(json.dumps({"orders": {f"-N{n}": rows[n] for n in range(20)}}))
+    for longest in (LONGEST, 200):
+        with file_source(str(path)).open() as opened, pytest.raises(InputError, match="values, in orders, are the rec"):
+            guess_of(opened, AUTO, longest, {})
+    path.write_text(json.dumps({"meta": [{"name": "a"}], "data": [[1, 2]] * 20}))
     with pytest.raises(UsageError, match="are lists, not objects with names") as error:
         guess(path, layout=Layout(InputFormat.JSON, records="data[]"))
     assert "jq -c '.data[] | " in str(error.value.hint)

@@ -96,6 +96,8 @@ def _guessed(sample: Sample, opened: OpenedInput, given: Mapping[str, str], time
     """Return what is proposed for the records of a sample. Raises UsageError where they are lists."""
     found = Guess(sample.layout, sample.size if sample.records else 0, times=times, problem=sample.problem)
     if not sample.records:
+        if sample.layout.records is None:  # a document may be longer than a record
+            opened.recognize(replace(sample.layout, format=None), mapped=False)
         opened.expect_events(sample.layout)
         return found
     return MappingGuesser(sample.records, found, opened.name if opened.file else "", given).result()
