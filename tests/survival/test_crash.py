@@ -136,13 +136,14 @@ def exit_at_call(url: str, path: Path, number: int) -> None:
     os._exit(100 if made() < number else 0)
 
 
+@pytest.mark.parametrize("every", [15, pytest.param(4, marks=pytest.mark.slow)])
 def test_promise_1_an_exit_at_every_call_of_the_operating_system(
-    tmp_path: Path, path: Path, in_process: Callable[..., int]
+    tmp_path: Path, path: Path, in_process: Callable[..., int], every: int
 ) -> None:
     """Between the many objects of a block, too: some files are there, some have names, some directories are synced."""
     expected = snapshot(whole(tmp_path, path))
     ended = 0
-    for number in range(1, 1000, 7):
+    for number in range(1, 1000, every):
         url = str(tmp_path / f"store{number}")
         code = in_process(exit_at_call, url, path, number)
         if code == 100:
@@ -153,13 +154,14 @@ def test_promise_1_an_exit_at_every_call_of_the_operating_system(
         ingest(store, path)
         assert snapshot(store) == expected, f"call {number}"
         assert_sound(store)
-    assert ended > 20
+    assert ended > 140 // every
 
 
-def test_promise_1_crash_after_crash(tmp_path: Path, path: Path) -> None:
+@pytest.mark.parametrize("seeds", [4, pytest.param(40, marks=pytest.mark.slow)])
+def test_promise_1_crash_after_crash(tmp_path: Path, path: Path, seeds: int) -> None:
     """Each attempt gets a few steps further than the one before, or not even that."""
     expected = snapshot(whole(tmp_path, path))
-    for seed in range(10):
+    for seed in range(seeds):
         draw = random.Random(seed)
         store = open_store(str(tmp_path / f"store{seed}"), create=True)
         attempts = 0

@@ -42,11 +42,14 @@ def is_one_sentence_and_a_hint(errors: str) -> bool:
     return len(lines) == 2 and lines[0].startswith("error: ") and lines[1].startswith("hint: ")
 
 
-def test_promise_1_a_disk_that_is_full_sooner_or_later(tmp_path: Path, events: Path) -> None:
+@pytest.mark.parametrize(
+    "percents", [(1, 40, 80, 1000), pytest.param((10, 20, 30, 50, 60, 70), marks=pytest.mark.slow)], ids=str
+)
+def test_promise_1_a_disk_that_is_full_sooner_or_later(tmp_path: Path, events: Path, percents: tuple[int, ...]) -> None:
     finished = whole(tmp_path, events)
     expected = snapshot(finished)
     largest = max(path.stat().st_size for path in Path(finished.url).rglob("*") if path.is_file())
-    for percent in (1, 20, 40, 60, 80, 1000):
+    for percent in percents:
         url = tmp_path / f"store{percent}"
         assert ended(pik("init", "--store", str(url)))[0] == 0
         command = ("ingest", str(events), "--store", str(url))
@@ -61,7 +64,7 @@ def test_promise_1_a_disk_that_is_full_sooner_or_later(tmp_path: Path, events: P
         assert_sound(store)
 
 
-@pytest.mark.parametrize("percent", [10, 50, 90])
+@pytest.mark.parametrize("percent", [50, *(pytest.param(each, marks=pytest.mark.slow) for each in (10, 90))])
 def test_promise_1_a_disk_that_is_full_during_a_replay(tmp_path: Path, events: Path, percent: int) -> None:
     reference, url = Path(whole(tmp_path, events).url), tmp_path / "store"
     shutil.copytree(reference, url)

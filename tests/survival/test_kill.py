@@ -72,7 +72,7 @@ class Killer:
             assert rebuild_index(open_store(str(url)), SILENT).damaged == ()
 
 
-@pytest.mark.parametrize("wanted", [5, pytest.param(60, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("wanted", [3, pytest.param(60, marks=pytest.mark.slow)])
 def test_promise_1_killed_at_random_instants(
     request: pytest.FixtureRequest, tmp_path: Path, wanted: int, events: Path
 ) -> None:
@@ -195,7 +195,7 @@ def _workers(parent: int) -> list[int]:
 INTERRUPTED = 130
 
 
-@pytest.mark.parametrize("wait", [0.0, 0.1, 0.2, 0.4, 0.6])
+@pytest.mark.parametrize("wait", [0.0, 0.2, 0.6, *(pytest.param(each, marks=pytest.mark.slow) for each in (0.1, 0.4))])
 def test_ctrl_c_ends_at_once_and_the_next_run_resumes(tmp_path: Path, wait: float, large: Path) -> None:
     store = tmp_path / "store"
     command = ("ingest", str(large), "--store", str(store), "--format", "json")

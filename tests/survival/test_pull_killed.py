@@ -9,6 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from pik.errors import NotFound, NotHeld
 from pik.model.delivery import Filter
 from pik.model.instant import ALL_TIME
@@ -22,21 +24,20 @@ from pik.usecases.inspect.events import list_events
 from tests.support.stores import PlainEngine
 from tests.survival.conftest import pik, whole
 
-KILLS = 8
-
 
 def said(store: Store) -> Any:
     wanted = Filter(ALL_TIME)
     return list(list_events(store, wanted)), list(list_duplicates(store, DuplicateFilter(wanted)))
 
 
-def test_killed_at_random_instants(tmp_path: Path, events: Path) -> None:
+@pytest.mark.parametrize("wanted", [4, pytest.param(20, marks=pytest.mark.slow)])
+def test_killed_at_random_instants(tmp_path: Path, events: Path, wanted: int) -> None:
     source = whole(tmp_path, events)
     expected = said(source)
     began = time.monotonic()
     assert pik("pull", "--store", source.url, "--into", str(tmp_path / "timed"), "--quiet").wait() == 0
-    lasts, draw, kills, number = time.monotonic() - began, random.Random(5), 0, 0
-    while kills < KILLS:
+    lasts, draw, kills, number = time.monotonic() - began, random.Random(wanted), 0, 0
+    while kills < wanted:
         number += 1
         target = tmp_path / f"copy{number}"
         while True:

@@ -41,7 +41,7 @@ from tests.support.corrected_model import RecordedCorrection, holding, listed, r
 from tests.support.faults import Crash, FailAt, OneByOne, wrapped
 from tests.support.scenario_model import BATCHES, ZONES, Assumed, Chosen, Sent, written
 from tests.support.stores import ingest, replayed
-from tests.usecases.test_corrected_model import QUICK, RECORDABLE, WHOLE, arrive, values_of
+from tests.usecases.test_corrected_model import DEEP, QUICK, RECORDABLE, WHOLE, arrive, values_of
 from tests.usecases.test_scenario_model import Built, build
 
 ENGINE = DuckEngine()
@@ -156,6 +156,9 @@ def test_a_selection_hits_what_does_not_count_too_with_and_without_a_condition(c
 
 
 test_a_correction_lists_what_its_assumption_hits_and_does_what_that_showed = QUICK(given(BATCHES, STEPS)(check_lists))
+test_a_correction_lists_what_its_assumption_hits_and_does_what_that_showed_for_long = pytest.mark.slow(
+    DEEP(given(BATCHES, STEPS)(check_lists))
+)
 
 
 def test_several_assumptions_are_recorded_together_in_their_order(store: Store, tmp_path: Path) -> None:

@@ -250,11 +250,18 @@ def play(directory: Path, engine: Engine, steps: list[Step], before: str, after:
     history.diff_runs()
 
 
-@settings(max_examples=30, suppress_health_check=[HealthCheck.too_slow])
-@given(STEPS, st.sampled_from(BUCKETS), st.sampled_from(BUCKETS))
-def test_whole_store_entities_and_model_differ_alike_after_any_history(steps, before, after):
+def check_history(steps, before, after):
     with tempfile.TemporaryDirectory() as directory:
         play(Path(directory), PlainEngine(), steps, before, after)
+
+
+ANY = given(STEPS, st.sampled_from(BUCKETS), st.sampled_from(BUCKETS))
+test_whole_store_entities_and_model_differ_alike_after_any_history = settings(
+    max_examples=15, suppress_health_check=[HealthCheck.too_slow]
+)(ANY(check_history))
+test_whole_store_entities_and_model_differ_alike_after_any_history_for_long = pytest.mark.slow(
+    settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])(ANY(check_history))
+)
 
 
 @pytest.mark.slow

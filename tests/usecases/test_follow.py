@@ -62,7 +62,8 @@ def test_the_filter_and_the_conditions_hold(store: Store, tmp_path: Path) -> Non
 
 
 @pytest.mark.usefixtures("blocks_of_a_few_lines")
-def test_what_a_thread_ingests_meanwhile_is_found_once(store: Store, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("batches", "lines"), [(2, 75), pytest.param(4, 150, marks=pytest.mark.slow)])
+def test_what_a_thread_ingests_meanwhile_is_found_once(store: Store, tmp_path: Path, batches: int, lines: int) -> None:
     """Batches of many blocks: what is found of one is only a part of it."""
     follower = Follower(store, Filter())
     done: list[bool] = []
@@ -70,8 +71,8 @@ def test_what_a_thread_ingests_meanwhile_is_found_once(store: Store, tmp_path: P
     def write() -> None:
         own = open_store(store.url)
         (tmp_path / "inputs").mkdir()
-        for batch in range(4):
-            some = [event(n, f"e{batch}-{n}", f"0{1 + n % 3}T00:00") for n in range(150)]
+        for batch in range(batches):
+            some = [event(n, f"e{batch}-{n}", f"0{1 + n % 3}T00:00") for n in range(lines)]
             ingest(own, tmp_path / "inputs", some)
         done.append(True)
 
@@ -84,7 +85,7 @@ def test_what_a_thread_ingests_meanwhile_is_found_once(store: Store, tmp_path: P
         looks += 1
     thread.join()
     found.update(entities(follower))
-    assert found == Counter(f"e{batch}-{n}" for batch in range(4) for n in range(150))
+    assert found == Counter(f"e{batch}-{n}" for batch in range(batches) for n in range(lines))
     assert looks > 1
 
 

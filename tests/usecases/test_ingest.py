@@ -116,9 +116,7 @@ class Model:
         )
 
 
-@settings(max_examples=40)
-@given(st.lists(st.lists(LINES, max_size=12), min_size=1, max_size=4), st.integers(1, 900))
-def test_promise_4_every_delivery_is_recorded_once_with_its_verdict(files: list[list[str]], block: int) -> None:
+def check_verdicts(files: list[list[str]], block: int) -> None:
     model = Model()
     with tempfile.TemporaryDirectory() as directory, pytest.MonkeyPatch.context() as patch:
         patch.setattr(blocks_module, "BLOCK", block)
@@ -135,6 +133,13 @@ def test_promise_4_every_delivery_is_recorded_once_with_its_verdict(files: list[
         assert_sound(store)
         rebuild_index(store, SILENT)
         assert snapshot(store) == found  # promise 3
+
+
+VERDICTS = given(st.lists(st.lists(LINES, max_size=12), min_size=1, max_size=4), st.integers(1, 900))
+test_promise_4_every_delivery_is_recorded_once_with_its_verdict = settings(max_examples=20)(VERDICTS(check_verdicts))
+test_promise_4_every_delivery_is_recorded_once_with_its_verdict_for_long = pytest.mark.slow(
+    settings(max_examples=200)(VERDICTS(check_verdicts))
+)
 
 
 def test_what_is_counted_over_a_batch(store: Store, tmp_path: Path) -> None:
@@ -437,11 +442,7 @@ def without_conflicts(files: list[list[str]]) -> list[list[str]]:
     return [[one(text) for text in of_file] for of_file in files]
 
 
-@settings(max_examples=20)
-@given(st.lists(st.lists(LINES, min_size=1, max_size=8), min_size=2, max_size=4), st.randoms(use_true_random=False))
-def test_two_stores_fed_in_different_orders_hold_the_same_events_and_aggregates(
-    files: list[list[str]], random: Any
-) -> None:
+def check_orders(files: list[list[str]], random: Any) -> None:
     """Conflicts aside, where the first to come is the event."""
     files = without_conflicts(files)
     with tempfile.TemporaryDirectory() as directory:
@@ -457,3 +458,14 @@ def test_two_stores_fed_in_different_orders_hold_the_same_events_and_aggregates(
             held.append((events, [row for row in computed if row.entity_id != "z"]))
             files = [random.sample(lines, len(lines)) for lines in random.sample(files, len(files))]
         assert held[0] == held[1]
+
+
+ORDERS = given(
+    st.lists(st.lists(LINES, min_size=1, max_size=8), min_size=2, max_size=4), st.randoms(use_true_random=False)
+)
+test_two_stores_fed_in_different_orders_hold_the_same_events_and_aggregates = settings(max_examples=10)(
+    ORDERS(check_orders)
+)
+test_two_stores_fed_in_different_orders_hold_the_same_events_and_aggregates_for_long = pytest.mark.slow(
+    settings(max_examples=100)(ORDERS(check_orders))
+)

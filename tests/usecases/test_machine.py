@@ -449,5 +449,5 @@ def machine(examples: int, steps: int) -> Any:
     return case
 
 
-TestStoreMachine = machine(15, 20)
+TestStoreMachine = machine(8, 20)
 TestStoreMachineForLong = pytest.mark.slow(machine(80, 30))
