@@ -195,8 +195,8 @@ def _parquet(file: BinaryIO, name: str) -> Table:
     schema = opened.schema_arrow
     table = Table(name, schema.names, lambda _: iter(()), unit="row")
 
-    def cells(column: str, values: Any, is_bucket: bool) -> list[Any]:
-        kind = values.type
+    def cells(column: str, values: Any, bucket: str, place: int) -> list[Any]:
+        is_bucket, kind = column == bucket, values.type  # the bucket's stands in for the entity's, if there is none
         if pa.types.is_dictionary(kind):
             values, kind = values.cast(kind.value_type), kind.value_type
         text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
@@ -213,10 +213,10 @@ def _parquet(file: BinaryIO, name: str) -> Table:
             if column not in table.approximate:
                 table.approximate.append(column)
         elif not (text or pa.types.is_integer(kind) or pa.types.is_decimal(kind) or pa.types.is_null(kind)):
-            raise InputError(
-                f"{name}: column {column} is {kind}, whose digits are not exact numbers",
-                hint="cast it to DECIMAL, BIGINT or text where the file is written",
-            )
+            lacks = "not a text or an exact number" if place == 1 else "whose digits are not exact numbers"
+            types = "text" if place == 1 else "DECIMAL, BIGINT or text"
+            what = f"{name}: column {column} is {kind}, {lacks}"
+            raise InputError(what, hint=f"cast it to {types} where the file is written")
         found: list[Any] = values.to_pylist()
         return found
 
@@ -224,7 +224,8 @@ def _parquet(file: BinaryIO, name: str) -> Table:
         number = 0
         try:
             for batch in opened.iter_batches(_BATCH, columns=list(dict.fromkeys(columns))):
-                parts = [cells(column, batch.column(column), place == 0) for place, column in enumerate(columns)]
+                named = enumerate(columns)
+                parts = [cells(column, batch.column(column), columns[0], place) for place, column in named]
                 for row in zip(*parts, strict=True):
                     number += 1
                     yield number, row

@@ -7,11 +7,14 @@ import io
 import json
 from collections import defaultdict
 from collections.abc import Callable
+from datetime import date
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
 METRICS = """
 [[metric]]
@@ -227,6 +230,10 @@ def test_a_file_needs_no_column_of_entities(shop: Callable[..., Any]) -> None:
     against = found.json()["against"]
     assert (against["entity"], against["numbers"], against["of_entities"]) == (None, 4, 0)
     assert "4 numbers over all entities" in shop("diff", "aggregates", "--against", "users.csv").out
+    days = [date(2026, 1, 1), date(2026, 1, 2)]
+    parquet.write_table(pa.table({"day": days, "daily_users": [2, 3]}), "users.parquet")
+    same = shop("diff", "aggregates", "--against", "users.parquet", "--format", "json")
+    assert same.json()["differences"] == [row]
     totals = shop("diff", "aggregates", "--against", "users.csv", "--metric", "takings", "--total", "--format", "json")
     assert totals.code == 0
     other = ("--value", "daily_users=takings", "--metric", "daily_users")
