@@ -23,7 +23,7 @@ from pik.inputs.copies import seekable
 from pik.inputs.encoding import as_utf8, not_utf8, shown_encoding
 from pik.inputs.figures import BUCKETS, READS, Table, flattened
 from pik.inputs.keyed_records import keyed_records
-from pik.inputs.list_records import jq_path, rows_of
+from pik.inputs.list_records import jq_path, rows_in, rows_of
 from pik.inputs.opened_file import HEAD, OpenedFile
 from pik.inputs.parquet_rows import open_parquet
 from pik.inputs.shapes import Shape, first_object
@@ -94,9 +94,10 @@ def _around(opened: OpenedFile, layout: Layout, text: str) -> str:
     if found is None or is_one_of_several or _has_bucket(found):
         return ""
     every = opened.lists(layout)
-    if (listed := rows_of(every) or keyed_records(found)) is not None:
-        raise Shape(*listed).error(opened.name)
     lists = [one for one in every if one.has_objects]
+    listed = rows_of(every) or keyed_records(found) or (None if lists else rows_in(found))
+    if listed is not None:
+        raise Shape(*listed).error(opened.name)
     lists = [one for one in lists if _has_bucket(one.first)] or lists
     if len(lists) > 1:
         rows = Read(convert=f"jq -c '.{path_text(lists[0].path)}' {{file}}")

@@ -5,6 +5,7 @@ Each answer is a sentence and a hint.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 
@@ -93,10 +94,24 @@ def log_shape(filled: Sequence[str]) -> Shape | None:
 
 def is_in_brackets(filled: Sequence[str]) -> bool:
     """Return whether each line is a text that begins with something in brackets, not an array of JSON."""
-    return len(filled) > 1 and all(map(_IN_BRACKETS.match, filled[:_ROWS]))
+    return len(filled) > 1 and all(map(_IN_BRACKETS.match, filled[:_ROWS])) and not _are_values(filled[0])
 
 
-_IN_BRACKETS = re.compile(r"""\[(?![\s"{\[\]])[^\]]*\]\s*[^\s,\]]""")
+_IN_BRACKETS = re.compile(r"""\[(?!\s*["{\[\]])[^\]]*\]\s*[^\s,\]]""")
+
+
+def _are_values(line: str) -> bool:
+    """Return whether a line is one value of JSON after the other."""
+    try:
+        while line:
+            _, end = _raw_decode(line)
+            line = line[end:].lstrip()
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+_raw_decode = json.JSONDecoder().raw_decode
 
 
 def has_comma_in_time(filled: Sequence[str]) -> bool:

@@ -232,6 +232,7 @@ def test_a_row_unlike_those_below_has_names_and_one_like_them_has_none(tables: s
             "'%a %b %d ",
         ),
         ("[main] up, a\n[main] down, a\n[main] up, b\n", "a text log", "--map event_time=COLUMN"),
+        ("[    0.000000] Linux\n[    0.004000] up\n", "a text log", "--map event_time=COLUMN"),
         ('[pod/a] {"user": "a"}\n[pod/b] {"user": "b"}\n', "text, such as a key or a time, and then JSON", "--pattern"),
         (
             "".join(f'2026-03-02T10:00:0{n}Z\t*  \t{{"user": "a", "n": {n}}}\n' for n in range(3)),
