@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -20,6 +21,7 @@ from pik.errors import InputError, Invalid
 from pik.inputs import csv_rows
 from pik.inputs.advice import Advice, Read
 from pik.inputs.copies import seekable
+from pik.inputs.document_lists import lists_in, record_count
 from pik.inputs.encoding import as_utf8, not_utf8, shown_encoding
 from pik.inputs.figures import BUCKETS, READS, Table, flattened
 from pik.inputs.keyed_records import keyed_records
@@ -31,7 +33,7 @@ from pik.inputs.source import Source
 from pik.inputs.whole_text import single_file
 from pik.model.identity import check_json
 from pik.model.layout import PARQUET, TABLES, WRITTEN_AS_JSON, InputFormat, Layout
-from pik.model.record_path import path_text, read_path
+from pik.model.record_path import EACH, RecordPath, path_text, read_path
 
 _PEEKED = 100  # records of JSON whose fields are the columns
 _BATCH = 8192  # rows of Parquet
@@ -100,7 +102,7 @@ def _around(opened: OpenedFile, layout: Layout, text: str) -> str:
         raise Shape(*listed).error(opened.name)
     lists = [one for one in lists if _has_bucket(one.first)] or lists
     if len(lists) > 1:
-        rows = Read(convert=f"jq -c '.{path_text(lists[0].path)}' {{file}}")
+        rows = Read(convert=f"jq -c '{_rows(lists[0].path)}' {{file}}")
         what = f"{opened.name} is an object with several lists: {', '.join(map(str, lists[:5]))}"
         raise InputError(what, hint=Advice(("the rows alone: ", rows), name=opened.name))
     return path_text(lists[0].path) if lists else ""
@@ -165,7 +167,6 @@ def _json(opened: OpenedFile, layout: Layout) -> Table:
     rows = records()
     first = list(islice(rows, _PEEKED))
     header = list(dict.fromkeys(key for _, record in first for key in record))
-    nested = any(isinstance(value, dict) for _, record in first for value in record.values())
 
     def read(columns: Sequence[str]) -> Iterator[tuple[int, Sequence[Any]]]:
         for number, record in chain(first, rows):
@@ -177,16 +178,43 @@ def _json(opened: OpenedFile, layout: Layout) -> Table:
                     raise InputError(f"{opened.name}, {unit} {number:,}: {column} is {kind}", hint=hint)
             yield number, cells
 
-    return Table(opened.name, header, read, unit, flat=_flat(opened, layout) if nested else "")
+    inside = _inside([record for _, record in first])
+    is_nested = inside or any(isinstance(value, dict) for _, record in first for value in record.values())
+    is_in_lists = layout.records is not None and layout.records.count("[]") > 1
+    flat = _flat(opened, layout, inside) if is_nested or is_in_lists else ""
+    return Table(opened.name, header, read, unit, flat=flat)
 
 
-def _flat(opened: OpenedFile, layout: Layout) -> str:
-    """Return the command that prints the rows with the fields of their objects as columns: `key.day`."""
+def _flat(opened: OpenedFile, layout: Layout, inside: RecordPath = ()) -> str:
+    """Return the command that prints the rows with the fields of their objects as columns: `key.day`; of rows in lists,
+    those of what is around them, too."""
     is_array = opened.beginning(HEAD).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"[")
-    rows = jq_path(read_path(layout.records)) if layout.records else ".[]" if is_array else "."
-    return (
-        f"jq -c '{rows} | [paths(scalars) as $p | {{($p | map(tostring) | join(\".\")): getpath($p)}}] | add' {{file}}"
-    )
+    to_it = read_path(layout.records) if layout.records else (EACH,) if is_array else ()
+    flat = '[paths(scalars) as $p | {($p | map(tostring) | join(".")): getpath($p)}] | add'
+    return f"jq -c '{_rows(to_it, inside)} | {flat}' {{file}}"
+
+
+def _inside(records: Sequence[dict[str, Any]]) -> RecordPath:
+    """Return the path to the list that has most rows, if none of the records has a bucket itself."""
+    lists = Counter[RecordPath]()
+    for record in records:
+        if any(map(_has_bucket, (record, *(one for one in record.values() if isinstance(one, dict))))):
+            return ()
+        lists.update({path: record_count(record, path) for path in lists_in(record)})
+    return max(lists, key=lists.__getitem__, default=())
+
+
+def _rows(to_it: RecordPath, inside: RecordPath = ()) -> str:
+    """Return what makes of a document its rows, each with the fields of what is around it, in jq."""
+    path = (*to_it, *inside)
+    outer = to_it.index(EACH) + 1 if to_it else 0
+    steps = [jq_path(path[:outer])] if outer else []
+    while outer < len(path):
+        end = path.index(EACH, outer)
+        names = jq_path(path[outer:end])
+        steps.append(f"del({names}) + {names}[]?")
+        outer = end + 1
+    return " | ".join(steps) or "."
 
 
 def _parquet(file: BinaryIO, name: str) -> Table:

@@ -54,6 +54,14 @@ _LINES: Sequence[tuple[str, dict[str, str], Sequence[str]]] = (
         {},
         ("--time-format", "%a %b %d %H:%M:%S.%f %Y", "--timezone", "ZONE"),
     ),
+    (
+        (
+            r"\[?(?P<time>\d\d?[/.]\d\d?[/.]\d{2,4}, \d\d?:\d\d(?::\d\d)?(?: [AP]M)?)(?:\]| -) "
+            r"(?:(?P<from>[^:]+): )?(?P<text>.*)"
+        ),
+        {"entity_id": "from"},
+        (),
+    ),
     (r"\[(?P<before>[^\]]*)\]\s*(?P<text>.*)", {"event_time": "COLUMN"}, ()),
 )
 """Patterns of logs, the first that fits is taken, with fields that are known and options that they need."""
@@ -115,12 +123,14 @@ _raw_decode = json.JSONDecoder().raw_decode
 
 
 def has_comma_in_time(filled: Sequence[str]) -> bool:
-    """Return whether lines begin with a time that has a comma before its fraction, as Python and log4j write it; not
-    all of them, as some may go on with the one above."""
+    """Return whether lines begin with a time that has a comma before its fraction, as Python and log4j write it, or
+    after its day, as chats do; not all of them, as some may go on with the one above."""
     return len(filled) > 1 and all(map(_COMMA_IN_TIME.match, filled[:2]))
 
 
-_COMMA_IN_TIME = re.compile(r"\[?\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d,\d{3}[Z\s\]]")
+_COMMA_IN_TIME = re.compile(
+    r"\[?(?:\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d,\d{3}[Z\s\]]|\d\d?[/.]\d\d?[/.]\d{2,4}, \d\d?:\d\d[^-,\]]*(?:\] | - ))"
+)
 
 
 def event_format(filled: Sequence[str]) -> Shape | None:
@@ -253,6 +263,14 @@ def commented(filled: Sequence[str]) -> Shape | None:
     if not filled or not re.match(r"\s*(//|/\*)", filled[0]) or not any(re.match(r"\s*[{\[]", one) for one in filled):
         return None
     return "JSON with comments", piped("grep -v '^ *//' {file}", "without those on lines of their own: ", guess=True)
+
+
+def assigned(filled: Sequence[str]) -> Shape | None:
+    """Recognize JSON that a line of JavaScript gives to a variable."""
+    if not filled or not re.match(r"(?:(?:var|let|const) )?[\w.$]+ = [\[{]\s*(?:[\"{\[]|$)", filled[0].rstrip()):
+        return None
+    without = "sed -e '1s/^[^=]*=//' -e '$s/;[[:space:]]*$//' {file}"
+    return "JSON that JavaScript gives to a variable", piped(without, guess=True)
 
 
 def _keys(lines: Sequence[str]) -> bool:

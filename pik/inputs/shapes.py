@@ -23,6 +23,7 @@ from pik.inputs.keyed_records import keyed_records
 from pik.inputs.list_records import rows, rows_in
 from pik.inputs.log_shapes import (
     SQL_ROWS,
+    assigned,
     commented,
     drawn_table,
     event_format,
@@ -146,8 +147,8 @@ def recognize(head: bytes, name: str, *, whole: bool, mapped: bool) -> Layout | 
         return Shape(*syslog) if syslog else _markup(start) or _prefixed(filled, text, whole) or JSON_LINES
     if start.startswith("{") and (found := _values(text.strip(), filled, whole=whole, mapped=mapped)) is not None:
         return found
-    if (comments := commented(filled)) is not None:
-        return Shape(*comments)
+    if (around_json := commented(filled) or assigned(filled)) is not None:
+        return Shape(*around_json)
     if len(filled) > 1 and all(map(_before_comma, filled[:-1])):
         return Shape("JSON lines with a comma after each", piped("sed 's/,[[:space:]]*$//' {file}"))
     objects = (record for line in filled if (record := object_of(line)) is not None)

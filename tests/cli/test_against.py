@@ -261,6 +261,18 @@ hour,entity,total
 
 
 @pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ('[{"x": 1}, {"of": {"rows": [{"x": 1}]}}]', "jq -c '.[] | del(.of.rows) + .of.rows[]? | [paths"),
+        ('{"d": [{"on": {}, "g": [{"x": 1}]}], "m": [{}]}', "jq -c '.d[] | del(.g) + .g[]?' "),
+    ],
+)
+def test_rows_in_lists_get_the_fields_of_what_is_around_them(shop: Callable[..., Any], text: str, hint: str) -> None:
+    result, _ = against(shop, text)
+    assert hint in json.loads(result.err)["hint"]
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         ("", "is empty"),

@@ -268,12 +268,27 @@ def test_the_only_field_of_times_is_proposed_whatever_its_name(tmp_path: Path) -
             {"event_time": "at", "event_type": "kind", "entity_id": "user"},
         ),
         (
+            "array.json",
+            json.dumps(
+                [
+                    {
+                        "no": no,
+                        "rows": [
+                            {"at": f"2026-01-0{no}T0{n}:00:00Z", "kind": "xy"[n % 2], "user": f"u{n}"} for n in range(3)
+                        ],
+                    }
+                    for no in (1, 2, 3)
+                ]
+            ),
+            {"event_time": "at", "event_type": "kind", "entity_id": "user"},
+        ),
+        (
             "kafka",
             "".join(f'k{n % 3}\t{{"at":176990000{n},"kind":"x"}}\n' for n in range(9)),
             {"event_time": "value.at", "event_type": "value.kind", "entity_id": "key", "payload": "value"},
         ),
     ],
-    ids=["records", "text", "documents", "kcat"],
+    ids=["records", "text", "documents", "lists in an array", "kcat"],
 )
 def test_formats_are_recognized(tmp_path: Path, name: str, text: str, expected: dict[str, str]) -> None:
     (tmp_path / name).write_text(text)
@@ -396,6 +411,11 @@ def test_events_in_the_texts_of_messages_are_looked_into_and_come_before_the_env
 
 
 AT = [f"2026-03-{number:02d}T10:15:{number:02d}Z" for number in range(10, 30)]
+PARTS = ("date", 0, 10), ("time", 11, 19)
+
+
+def _month(at: str) -> str:
+    return "May" if at == AT[0] else "March"
 
 
 @pytest.mark.parametrize(
@@ -407,6 +427,12 @@ AT = [f"2026-03-{number:02d}T10:15:{number:02d}Z" for number in range(10, 30)]
         (lambda at: {"timestamp": AT[0], "created_at": at}, "created_at"),
         (lambda at: {"user": {"since": {"timestamp": AT[0]}}, "logged_at": {"$date": at}}, 'logged_at."$date"'),
         (lambda at: {"time": AT[0], "log": json.dumps({"ts": at})}, "parse_json(log).ts"),
+        (
+            lambda at: {f"{one} {what}": at[begin:end] for one in ("Start", "End") for what, begin, end in PARTS},
+            'join(\' \', ["Start date", "Start time"])',
+        ),
+        (lambda at: {"createdTime": "2026-04-01T00:00:" + at[17:], "fields": {"Ordered at": at}}, "FIELD"),
+        (lambda at: {"at": f"{_month(at)} {at[8:10]}, 2026, 9:{at[17:19]} AM"}, "at"),
     ],
 )
 def test_the_time_of_an_event_is_an_instant_that_differs_from_record_to_record(

@@ -305,6 +305,16 @@ def test_a_row_unlike_those_below_has_names_and_one_like_them_has_none(tables: s
             "CSV after 1 other line",
             "tail -n +2 {name} | pik ingest --guess - --input csv",
         ),
+        (
+            "10/03/2026, 02:39 - Ann: paid 7, or 8\n10/03/2026, 02:41 - Bob: yes\nand more\n",
+            "a text log",
+            "--map entity_id=from --map event_time=time",
+        ),
+        (
+            'window.YTD.tweets.part0 = [\n  {"tweet": {"id": "1"}},\n  {"tweet": {}}\n]',
+            "JSON that JavaScript",
+            "sed -e",
+        ),
         ("{'id': 'a', 'ok': True}\n{'id': 'b', 'x': None}\n", "objects as Python prints them", "python3 -c"),
         ('// of March\n[\n {"id": 1}, // a\n {"id": 2}\n]\n', "JSON with comments", "grep -v"),
         ("- id: a\n  at: 2026-03-02\n- id: b\n  at: 2026-03-03\n", "YAML", "yq"),

@@ -24,7 +24,7 @@ from pik.inputs.shapes import Shape
 from pik.model.event import read_event
 from pik.model.layout import JSON_VALUES, WRITTEN_AS_JSON, InputFormat, Layout
 from pik.model.named_mapping import SHIPPED, NamedMapping
-from pik.model.record_path import RecordPath, path_text
+from pik.model.record_path import EACH, RecordPath, path_text
 from pik.model.times import AS_EVENTS, Times
 from pik.usecases.ingest.guess_event_time import EVENT
 from pik.usecases.ingest.guess_mapping import MappingGuesser
@@ -56,7 +56,7 @@ def guess(
             sample = elements if elements.records else sample
     guesser = partial(_guessed, opened=opened, given=given, times=times)
     if sample.layout.format in WRITTEN_AS_JSON and sample.layout.records is None:
-        lists = _lists_of(opened, sample)
+        lists = _lists_of(opened, samples, sample)
         around = None
         if _are_around_more(sample):
             around = guesser(sample)
@@ -112,10 +112,11 @@ def _with_dialect(opened: OpenedInput, layout: Layout) -> Layout:
     return layout
 
 
-def _lists_of(opened: OpenedInput, sample: Sample) -> Sequence[DocumentList]:
+def _lists_of(opened: OpenedInput, samples: Samples, sample: Sample) -> Sequence[DocumentList]:
     """Return the lists of objects in a document, or in several, the longest first. Raises InputError for a document
     whose records are lists."""
-    if sample.size == 1 or not sample.records:
+    around: RecordPath = (EACH,) if sample.records and _is_array(samples, sample) else ()
+    if not around and (sample.size == 1 or not sample.records):
         lists = opened.lists(sample.layout)
         keyed = [keyed_records(json.loads(one.line)) for one in sample.records]
         if (listed := rows_of(lists) or next(iter(keyed), None)) is not None:
@@ -127,7 +128,15 @@ def _lists_of(opened: OpenedInput, sample: Sample) -> Sequence[DocumentList]:
     for one in sample.records:
         found = json.loads(one.line)
         counts.update({path: record_count(found, path) for path in lists_in(found)})
-    return [DocumentList(path, count, {}) for path, count in counts.most_common()]
+    return [DocumentList((*around, *path), count, {}) for path, count in counts.most_common()]
+
+
+def _is_array(samples: Samples, sample: Sample) -> bool:
+    """Return whether the records are the elements of an array."""
+    with suppress(InputError, UsageError):
+        inside = replace(sample.layout, format=InputFormat.JSON, records=path_text((EACH,)))
+        return sample.layout == JSON_VALUES and bool(samples.of(inside).records)
+    return False
 
 
 def _likely(lists: Sequence[DocumentList]) -> Sequence[DocumentList]:

@@ -16,6 +16,7 @@ from pik.model.instant import SECOND, format_about
 from pik.model.times import FIELDS, Times
 from pik.usecases.ingest.guess_evidence import GOOD, Basis, basis, confidence, missing, question
 from pik.usecases.ingest.guess_fields import Column, encode
+from pik.usecases.ingest.guess_names import words
 from pik.usecases.ingest.guess_result import Confidence, FieldGuess
 from pik.usecases.ingest.guess_times import FORMAT, ZONE, Written, as_options, instants, read_by, written_as
 
@@ -143,6 +144,8 @@ class TimeGuesser:
             if not one.score and not isinstance(one.column.first, str):
                 return False
             if len(one.column.path) > len(best.column.path):
+                if one.score >= GOOD and one.column.path[-2] == "fields":  # of a table of people: Airtable, SharePoint
+                    return _is_later(best, one)
                 return (not one.score or one.score >= GOOD) and _is_shortly_before(one, best)
             if not one.score:  # a name that says little is not better than none
                 return best.rank < GOOD - _AS_GOOD or _is_shortly_before(one, best)
@@ -213,7 +216,7 @@ class TimeGuesser:
         covered: set[int] = set()
         while len(best) < _ALTERNATIVES and len(covered) < self._size:
             fits = [one for one in named if not best or one.ways == self._ways(EVENT, best[0])]
-            more = [(one.score * len(one.column.values.keys() - covered), -number) for number, one in enumerate(fits)]
+            more = [(one.rank * len(one.column.values.keys() - covered), -number) for number, one in enumerate(fits)]
             most, number = max(more, default=(0, 0))
             if not most:
                 break
@@ -228,6 +231,8 @@ class TimeGuesser:
             for one in columns
             if len(one.values) == self._size and one.texts and all(map(_CLOCK.fullmatch, one.texts))
         ]
+        if len(clocks) > 1:  # of a start and an end
+            clocks = [one for one in clocks if words(one.path[-1]) == words(day.path[-1]).replace("date", "time")]
         if len(clocks) != 1 or not isinstance(day.first, str):
             return None
         values = [f"{day.values[number]} {clocks[0].values[number]}" for number in day.values]

@@ -29,9 +29,12 @@ _SPELLED = (*TEXTS, *(name for name, named in NAMED.items() if not NUMBER.fullma
 
 _DATES = (
     *("%d/%b/%Y", "%d/%m/%Y", "%m/%d/%Y", "%Y/%m/%d", "%d.%m.%Y", "%d-%m-%Y", "%m-%d-%Y", "%d-%b-%Y", "%d %b %Y"),
-    *("%b %d, %Y", "%a, %d %b %Y", "%Y-%m-%d", "%Y%m%d"),
+    *("%b %d, %Y", "%a, %d %b %Y", "%Y-%m-%d", "%Y%m%d", "%B %d, %Y", "%d %B %Y"),
 )
-_CLOCKS = (":%H:%M:%S", " %H:%M:%S", " %H:%M:%S.%f", "T%H:%M:%S", " %H:%M", " %I:%M:%S %p", " %I:%M %p", "")
+_CLOCKS = (
+    *(":%H:%M:%S", " %H:%M:%S", " %H:%M:%S.%f", "T%H:%M:%S", " %H:%M", " %I:%M:%S %p", " %I:%M %p", ""),
+    *(", %H:%M:%S", ", %H:%M", ", %I:%M:%S %p", ", %I:%M %p"),
+)
 _OFFSETS = ("", " %z", "%z", " UTC", " GMT")
 _STRPTIME = (
     *map("".join, product(_DATES, _CLOCKS, _OFFSETS)),
@@ -42,7 +45,7 @@ _STRPTIME = (
         "%a %b %d %H:%M:%S %z %Y",
         "%a %b %d %H:%M:%S UTC %Y",
         "%Y%m%d%H%M%S",
-        *("%b %d, %Y @ %H:%M:%S.%f", "%m/%d/%Y, %I:%M:%S %p", "%d/%m/%Y, %H:%M:%S", "%d.%m.%Y, %H:%M:%S"),
+        "%b %d, %Y @ %H:%M:%S.%f",
     ),
 )
 
@@ -99,7 +102,9 @@ def formats_of(values: Sequence[Any]) -> list[Written]:
     for name in _SPELLED:
         if _reads(name, values):
             return [_written(name, values)]
-    return [_written(name, values) for name in _STRPTIME if _reads(name, values)]
+    found = [name for name in _STRPTIME if _reads(name, values)]
+    of_may = {name.replace("%b", "%B") for name in found if "%b" in name}  # which is short and long
+    return [_written(name, values) for name in found if name not in of_may]
 
 
 def written_as(values: Sequence[Any], times: Times, field: str) -> list[Written]:
