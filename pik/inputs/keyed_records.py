@@ -16,8 +16,13 @@ _DEPTH = 3
 
 
 def keyed_records(document: Mapping[str, Any]) -> tuple[str, Advice] | None:
-    """Recognize a document with objects that are alike, each under a name of its own: in a sentence, and with what
-    makes lines of them."""
+    """Recognize a document with objects that are alike, each under a name of its own, or with a list of values for each
+    column: in a sentence, and with what makes lines of them."""
+    if (columns := next(_columns(document, ()), None)) is not None:
+        where = f"{jq_path(columns)} | " if columns else ""
+        rows = "map_values(arrays) | . as $of | range(map(length) | max) as $row | $of | map_values(.[$row])"
+        made = piped(f"jq -c '{where}{rows}' {{file}}", "one on each line: ", guess=True)
+        return "an object with a list of values for each column, not one of records", made
     found = max(_objects(document, ()), key=lambda one: one[1], default=None)
     if found is None:
         return None
@@ -26,6 +31,18 @@ def keyed_records(document: Mapping[str, Any]) -> tuple[str, Advice] | None:
     where = f"{jq_path(path)} | " if path else ""
     lines = piped(f"jq -c '{where}to_entries[] | {{key}} + .value' {{file}}", "one on each line: ", guess=True)
     return f"an object whose values{inside} are the records, not a list of them", lines
+
+
+def _columns(found: Mapping[str, Any], path: RecordPath) -> Iterator[RecordPath]:
+    """Yield the paths to objects with several lists of values, all of one length."""
+    lists = [one for one in found.values() if isinstance(one, list)]
+    are_of_values = not any(isinstance(value, dict | list) for one in lists for value in one)
+    if are_of_values and len(lists) > 1 and len({*map(len, lists)}) == 1 and len(lists[0]) >= _SOME:
+        yield path
+    if len(path) < _DEPTH:
+        for name, value in found.items():
+            if isinstance(value, dict):
+                yield from _columns(value, (*path, name))
 
 
 def _objects(found: Mapping[str, Any], path: RecordPath) -> Iterator[tuple[RecordPath, int]]:

@@ -50,6 +50,8 @@ def rows_of(lists: Sequence[DocumentList]) -> tuple[str, Advice] | None:
             return what, _piped("-c", f"{names} | {_WITH_NAMES}")
     if max(map(_length, lists)) > listed.records:
         return None
+    if _are_names(listed.first) and listed.path.count(EACH) == 1:
+        return what, _piped("-c", f"{jq_path(listed.path[:-1])} | .[0] as $names | .[1:][] | {_WITH_NAMES}")
     return what, _piped("-c", f"{jq_path(listed.path)} | {_numbered(listed.first)}")
 
 

@@ -265,6 +265,11 @@ hour,entity,total
     [
         ('[{"x": 1}, {"of": {"rows": [{"x": 1}]}}]', "jq -c '.[] | del(.of.rows) + .of.rows[]? | [paths"),
         ('{"d": [{"on": {}, "g": [{"x": 1}]}], "m": [{}]}', "jq -c '.d[] | del(.g) + .g[]?' "),
+        ('{"values": [["day", "revenue"], ["2026-01-01", "1"]]}', "jq -c '.values | .[0] as $names | .[1:][] | "),
+        (
+            json.dumps({"daily": {"day": ["2026-01-01"] * 10, "revenue": [1] * 10}}),
+            "jq -c '.daily | map_values(arrays)",
+        ),
     ],
 )
 def test_rows_in_lists_get_the_fields_of_what_is_around_them(shop: Callable[..., Any], text: str, hint: str) -> None:
