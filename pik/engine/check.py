@@ -99,6 +99,7 @@ def _uncached(db: DuckDBPyConnection, definition: Definition, prefix: str) -> Ch
         aggregates = {name: _checked_aggregate(reader, aggregate) for name, aggregate in value.aggregates.items()}
         _check_exact(reader, value.tree)
         sql, scale = _checked_result(reader, definition.value, value)
+        results = reader.types([aggregate.over(None) for aggregate in aggregates.values()])
     except RecursionError:
         raise Invalid(f"metric {definition.name}: it is nested too deeply", field="value") from None
     except Invalid as error:
@@ -106,6 +107,9 @@ def _uncached(db: DuckDBPyConnection, definition: Definition, prefix: str) -> Ch
         text = definition.where if error.field == "where" else definition.value
         raise Invalid(message, field=error.field, hint=error.hint or path_hint(text or "")) from None
     read = value.columns | (where.columns if where else frozenset())
+    aggregates = {
+        name: replace(one, result=result) for (name, one), result in zip(aggregates.items(), results, strict=True)
+    }
     denominator = value.quotient[1] if value.quotient else None
     return CheckedDefinition(where.sql if where else None, sql, aggregates, read, scale, denominator)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +23,7 @@ from pik.engine.grouped import (
     group,
     grouped_rows,
 )
+from pik.engine.partial import merge_partials, write_nothing, write_partial
 from pik.engine.rules import read_rules
 from pik.engine.sandbox import FETCH, OutOfMemory, bounded, file_list, literal, session, threads_for
 from pik.engine.scan_sql import MICROSECOND, Measure, Scan, load, load_spans
@@ -95,12 +96,39 @@ class DuckEngine:
         if not metrics or _is_empty(inputs):
             yield NothingComputed()
             return
-        ordered = sorted(metrics, key=lambda metric: metric.name)
+        ordered = _by_name(metrics)
 
         def compute(db: DuckDBPyConnection) -> GroupedComputation:
             return compute_groups(db, inputs, ordered, window, load(db, inputs, entities), chosen=bool(entities))
 
-        with self._computed([inputs], compute) as grouped:
+        with self._computed(inputs.readable, compute) as grouped:
+            yield grouped
+
+    def partial(
+        self,
+        inputs: Inputs,
+        metrics: Sequence[Definition],
+        window: Window,
+        target: Path,
+        entities: Sequence[str] = (),
+    ) -> None:
+        """See Engine.partial."""
+        ordered, is_empty = _by_name(metrics), _is_empty(inputs)
+
+        def compute(db: DuckDBPyConnection) -> None:
+            if is_empty:
+                write_nothing(db, ordered, target)
+            else:
+                corrections = load(db, inputs, entities)
+                write_partial(db, inputs, ordered, window, corrections, target, chosen=bool(entities))
+
+        with self._computed([*inputs.readable, target], compute):
+            pass
+
+    @contextmanager
+    def merge(self, files: Sequence[Path], metrics: Sequence[Definition]) -> Iterator[Computation]:
+        """See Engine.merge."""
+        with self._computed(files, lambda db: merge_partials(db, files, _by_name(metrics))) as grouped:
             yield grouped
 
     def touched(
@@ -144,7 +172,7 @@ class DuckEngine:
                 raise failure_of(db, scan, error) from None
             return db
 
-        with self._computed([inputs], compute, [among] if among is not None else []) as db:
+        with self._computed([*inputs.readable, *([among] if among is not None else [])], compute) as db:
             for bucket, entity_id, events in grouped_rows(db, "_n0", "_n0 > 0"):
                 yield TouchedBucket(bucket * MICROSECOND, entity_id, events)
 
@@ -159,7 +187,7 @@ class DuckEngine:
             _counted(db, "", inputs, definition, window, load(db, inputs, entities), chosen=bool(entities))
             return db
 
-        with self._computed([inputs], compute) as db:
+        with self._computed(inputs.readable, compute) as db:
             while rows := db.fetchmany(FETCH):
                 yield from map(CountedDelivery._make, rows)
 
@@ -173,7 +201,7 @@ class DuckEngine:
             values = [_state(db, number, *state, bucket, entities) for number, state in enumerate(states)]
             return CountedDeliveries(values, DuckTables(db))
 
-        with self._computed([inputs for inputs, _ in states], compute) as counted:
+        with self._computed([file for inputs, _ in states for file in inputs.readable], compute) as counted:
             yield counted
 
     def figures(self, path: Path) -> AbstractContextManager[Figures]:
@@ -197,12 +225,10 @@ class DuckEngine:
         return columns_read(statement, tables)
 
     @contextmanager
-    def _computed(
-        self, all_inputs: Sequence[Inputs], compute: Callable[[DuckDBPyConnection], _Result], more: Sequence[Path] = ()
-    ) -> Iterator[_Result]:
-        """Open a connection to the inputs (and to `more` files) and yield what `compute` makes of it. Where memory runs
-        out it is tried again with a single thread, which needs the least."""
-        files = [*{file: None for inputs in all_inputs for file in inputs.readable}, *more]
+    def _computed(self, files: Iterable[Path], compute: Callable[[DuckDBPyConnection], _Result]) -> Iterator[_Result]:
+        """Open a connection to the files and yield what `compute` makes of it. Where memory runs out it is tried again
+        with a single thread, which needs the least."""
+        files = list(dict.fromkeys(files))
         for threads in sorted({threads_for(self.threads, self.parts), 1}, reverse=True):
             with session(files, threads, self.parts) as db:
                 try:
@@ -213,6 +239,10 @@ class DuckEngine:
                     continue
                 yield computed
                 return
+
+
+def _by_name(metrics: Sequence[Definition]) -> list[Definition]:
+    return sorted(metrics, key=lambda metric: metric.name)
 
 
 def _is_empty(inputs: Inputs) -> bool:

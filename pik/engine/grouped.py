@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from types import MappingProxyType
@@ -110,8 +111,8 @@ class GroupedComputation:
 
 def _inputs(measure: Measure) -> str:
     """Return the SQL of what ends a line after its value."""
-    contents = f"CASE WHEN {measure.contents} IS DISTINCT FROM {measure.ids} THEN {_hex(measure.contents)} END"
-    return f"{measure.inputs}, {_hex(measure.ids)}, {contents}"
+    contents = f"CASE WHEN {measure.contents} IS DISTINCT FROM {measure.ids} THEN {hex_digits(measure.contents)} END"
+    return f"{measure.inputs}, {hex_digits(measure.ids)}, {contents}"
 
 
 def compute_groups(
@@ -124,8 +125,25 @@ def compute_groups(
     chosen: bool,
 ) -> GroupedComputation:
     """Create the table `grouped` of the metrics, which are ordered by name."""
-    checked = [check_definition(db, metric, f"_{number}_") for number, metric in enumerate(metrics)]
-    measures = _measures([metric.name for metric in metrics], checked, inputs)
+    measures, scan = measured(db, inputs, metrics, window, corrections, chosen=chosen)
+    with computing(db, measures, inputs.deliveries):
+        expect_known_times(db, scan)
+        reasons = _compute(db, scan, measures, inputs.deliveries)
+    return GroupedComputation(db, measures, reasons)
+
+
+def measured(
+    db: DuckDBPyConnection,
+    inputs: Inputs,
+    metrics: Sequence[Definition],
+    window: Window,
+    corrections: CorrectedLines,
+    *,
+    chosen: bool,
+) -> tuple[list[Measure], Scan]:
+    """Return what the metrics measure, and the scan that reads it."""
+    checked = check_together(db, metrics)
+    measures = measures_of(metrics, checked, duplicates=inputs.duplicates)
     scan = Scan(
         inputs.files,
         load_spans(db, metrics[0].buckets, window),
@@ -138,20 +156,30 @@ def compute_groups(
         per=metrics[0].per,
         corrections=corrections,
     )
-    seconds = len(metrics) * (sandbox.SCAN_SECONDS + sandbox.DELIVERY_SECONDS * inputs.deliveries)
+    return measures, scan
+
+
+def computing(db: DuckDBPyConnection, measures: Sequence[Measure], deliveries: int) -> AbstractContextManager[None]:
+    """Bound the time that the measures take for so many deliveries. Raises EngineError."""
+    seconds = len(measures) * (sandbox.SCAN_SECONDS + sandbox.DELIVERY_SECONDS * deliveries)
     names = ", ".join(measure.name for measure in measures)
-    with bounded(db, seconds, f"computing {names} from {inputs.deliveries:,} deliveries"):
-        expect_known_times(db, scan)
-        reasons = _compute(db, scan, measures, inputs.deliveries)
-    return GroupedComputation(db, measures, reasons)
+    return bounded(db, seconds, f"computing {names} from {deliveries:,} deliveries")
 
 
-def _measures(names: Sequence[str], metrics: Sequence[CheckedDefinition], inputs: Inputs) -> list[Measure]:
+def check_together(db: DuckDBPyConnection, metrics: Sequence[Definition]) -> list[CheckedDefinition]:
+    """Return the metrics, ready to be computed together."""
+    return [check_definition(db, metric, f"_{number}_") for number, metric in enumerate(metrics)]
+
+
+def measures_of(
+    definitions: Sequence[Definition], metrics: Sequence[CheckedDefinition], *, duplicates: bool = False
+) -> list[Measure]:
     """Return what to compute. Metrics with one condition count the same lines, which is done for the first of them."""
     measures: list[Measure] = []
     first: dict[tuple[str | None, bool], int] = {}
-    for number, (name, metric) in enumerate(zip(names, metrics, strict=True)):
-        delivered = inputs.duplicates or not DELIVERY_FACTS.isdisjoint(metric.columns)
+    for number, (definition, metric) in enumerate(zip(definitions, metrics, strict=True)):
+        name = definition.name
+        delivered = duplicates or not DELIVERY_FACTS.isdisjoint(metric.columns)
         counted, where = first.setdefault((metric.where, delivered), number), metric.where
         value, zero = metric.value, metric.denominator
         measures.append(Measure(name, number, counted, where, metric.aggregates, value, zero, delivered=delivered))
@@ -224,7 +252,7 @@ def failure_of(db: DuckDBPyConnection, scan: Scan, error: Exception, measures: S
     return EngineError(f"the metrics cannot be computed together: {first_line(error)}")
 
 
-def _hex(column: str) -> str:
+def hex_digits(column: str) -> str:
     """Return the SQL of a column as 32 upper-case hex digits. lpad is slow, and needed for one value in 16."""
     return f"CASE WHEN {column} >= {16**31} THEN hex({column}) ELSE lpad(hex({column}), 32, '0') END"
 
@@ -239,7 +267,8 @@ def _values(
     """Yield a metric's rows, those that failed too."""
     n, condition = measure.number, f"{measure.inputs} > 0"
     # Text is how a DECIMAL or a HUGEINT reaches Python fastest, and exactly.
-    columns = f"CAST(_v{n} AS VARCHAR), {measure.inputs}, lower({_hex(measure.ids)}), lower({_hex(measure.contents)})"
+    ids, contents = (f"lower({hex_digits(xor)})" for xor in (measure.ids, measure.contents))
+    columns = f"CAST(_v{n} AS VARCHAR), {measure.inputs}, {ids}, {contents}"
     if reasons is not None:
         columns, condition = f"{columns}, _x{n}, _f{n}, _b{n}", f"({condition} OR _x{n} IS NOT NULL)"
     for row in grouped_rows(db, columns, condition, skipping, among):

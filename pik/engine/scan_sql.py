@@ -93,27 +93,27 @@ class Scan:
     per: Per = Per.ENTITY
     corrections: CorrectedLines = UNCORRECTED
 
-    def grouped(self, measures: Iterable[Measure]) -> str:
+    def grouped(self, measures: Sequence[Measure]) -> str:
         """Return the SQL of one row per bucket and entity: _bucket (microseconds), _entity, _lines, and the measures.
 
         Lines that don't count are one more row, whose _bucket is NULL: they are counted, and nothing else of them is
         evaluated, so that a value that no metric may see cannot make one fail.
         """
-        conditions: list[str] = []
-        results: list[str] = []
         columns = ["_bucket", "_entity", "_lines"]
         for measure in measures:
-            n = measure.number
-            counts = measure.counted == n
-            if counts:
+            if measure.counted == measure.number:
                 columns += [measure.inputs, *([measure.ids, measure.contents] if measure.hashed else [])]
-            columns.append(f"CASE WHEN _bucket IS NOT NULL AND {measure.inputs} > 0 THEN {measure.value} END AS _v{n}")
-            rows = "_bucket IS NOT NULL" if self._filters() else None
-            if measure.where is not None:
-                where = f"CASE WHEN {rows} THEN {measure.where} END" if rows else measure.where
-                rows = f"_w{n}"
-                conditions.append(f", {where} AS {rows}")
-            if counts:
+            has_inputs = f"_bucket IS NOT NULL AND {measure.inputs} > 0"
+            columns.append(f"CASE WHEN {has_inputs} THEN {measure.value} END AS _v{measure.number}")
+        return f"SELECT {', '.join(columns)} FROM ({self.aggregated(measures)})"
+
+    def aggregated(self, measures: Sequence[Measure], *, distinct: bool = True) -> str:
+        """Return the SQL of the rows of `grouped` with the aggregates of the measures, by their names, in place of
+        their values; without `distinct` those with DISTINCT are left out."""
+        results: list[str] = []
+        for measure in measures:
+            rows = self._rows(measure)
+            if measure.counted == measure.number:
                 results.append(f"{Aggregate('count_star', False, None, None).over(rows)} AS {measure.inputs}")
                 if measure.hashed:
                     xors = {measure.ids: "_id", measure.contents: measure.content}
@@ -121,11 +121,42 @@ class Scan:
                         f"{Aggregate('bit_xor', False, column, None).over(rows)} AS {xor}"
                         for xor, column in xors.items()
                     ]
-            results += [f"{aggregate.over(rows)} AS {name}" for name, aggregate in measure.aggregates.items()]
+            results += [
+                f"{aggregate.over(rows)} AS {name}"
+                for name, aggregate in measure.aggregates.items()
+                if distinct or not aggregate.distinct
+            ]
         return (
-            f"SELECT {', '.join(columns)} FROM (SELECT _bucket, _entity, count(_whole) AS _lines, {', '.join(results)} "
-            f"FROM (SELECT *{''.join(conditions)} FROM ({self.lines()})) GROUP BY _bucket, _entity)"
+            f"SELECT _bucket, _entity, count(_whole) AS _lines, {', '.join(results)} "
+            f"FROM ({self._judged(measures)}) GROUP BY _bucket, _entity"
         )
+
+    def distinct_values(self, measures: Sequence[Measure]) -> str:
+        """Return the SQL of what the aggregates with DISTINCT of the measures are over: rows as of `distinct_rows`."""
+        operands = {
+            name: aggregate.operand
+            if (rows := self._rows(measure)) is None
+            else f"CASE WHEN {rows} THEN {aggregate.operand} END"
+            for measure in measures
+            for name, aggregate in measure.aggregates.items()
+        }
+        return distinct_rows(measures, operands, self._judged(measures))
+
+    def _rows(self, measure: Measure) -> str | None:
+        """Return the SQL of whether the measure counts a row of `_judged`; None: it counts all."""
+        if measure.where is not None:
+            return f"_w{measure.number}"
+        return "_bucket IS NOT NULL" if self._filters() else None
+
+    def _judged(self, measures: Iterable[Measure]) -> str:
+        """Return the SQL of the lines with whether each measure's condition holds."""
+        conditions = [
+            f", {f'CASE WHEN _bucket IS NOT NULL THEN {measure.where} END' if self._filters() else measure.where}"
+            f" AS _w{measure.number}"
+            for measure in measures
+            if measure.where is not None
+        ]
+        return f"SELECT *{''.join(conditions)} FROM ({self.lines()})"
 
     def lines(self) -> str:
         """Return the SQL of one row per line: _bucket and _entity (NULL in lines that don't count), _id, _content,
@@ -214,6 +245,34 @@ class Scan:
             start = f"CASE WHEN span.size IS NULL THEN span.start ELSE {_start_in('span.start', 'span.size')} END"
         # The first bucket begins with the first instant there is.
         return start if self.spans[0].start >= MIN_INSTANT else f"greatest({start}, {MIN_INSTANT // MICROSECOND})"
+
+
+def distinct_rows(measures: Iterable[Measure], operands: Mapping[str, str], source: str) -> str:
+    """Return the SQL of a row per distinct value that an aggregate with DISTINCT is over: _bucket, _entity, the name of
+    the aggregate as _of, and the value's text as _value. `operands` has the SQL of the value of a row of the source."""
+    found = [
+        f"struct_pack(_of := {literal(name)}, _value := {text_of(aggregate.type, operands[name])})"
+        for measure in measures
+        for name, aggregate in measure.aggregates.items()
+        if aggregate.distinct
+    ]
+    return (
+        "SELECT DISTINCT _bucket, _entity, one._of AS _of, one._value AS _value FROM (SELECT _bucket, _entity,"
+        f" unnest([{', '.join(found)}]) AS one FROM ({source}) WHERE _bucket IS NOT NULL) WHERE one._value IS NOT NULL"
+    )
+
+
+def text_of(sql_type: str, sql: str) -> str:
+    """Return the SQL of the text of a value of this type, from which `text_type` makes the same value."""
+    return f"CAST({sql if sql_type == text_type(sql_type) else f'CAST({sql} AS {text_type(sql_type)})'} AS VARCHAR)"
+
+
+def text_type(sql_type: str) -> str:
+    """Return the type that equal values of this type have in the same way, and that their texts can be cast to: not
+    so a list of JSON, whose text quotes nothing, and NULL's own type."""
+    if sql_type == "NULL":
+        return "BOOLEAN"
+    return sql_type.replace("JSON[", "VARCHAR[")
 
 
 def _start_in(start: str, size: str, *, whole_days: bool = False) -> str:

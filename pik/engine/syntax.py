@@ -50,14 +50,15 @@ _CLOCK = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Aggregate:
-    """One aggregate of a definition: SQL of its only argument (None: count(*)) and of its FILTER, if any. `type` is the
-    argument's SQL type, once it is checked."""
+    """One aggregate of a definition: SQL of its only argument (None: count(*)) and of its FILTER, if any. Once it is
+    checked, `type` is the argument's SQL type and `result` its own."""
 
     function: str
     distinct: bool
     argument: str | None
     condition: str | None
     type: str = ""
+    result: str = ""
 
     @property
     def operand(self) -> str:

@@ -265,6 +265,26 @@ class Engine(Protocol):
         nothing can be computed, such as for lack of memory.
         """
 
+    def partial(
+        self,
+        inputs: Inputs,
+        metrics: Sequence[Definition],
+        window: Window,
+        target: Path,
+        entities: Sequence[str] = (),
+    ) -> None:
+        """Write into the file `target` what a part of the deliveries comes to, for `merge` to make the values of the
+        whole of: any deliveries, as long as each is in one part. The file grows with the number of buckets and
+        entities, and with that of the values that a DISTINCT is over.
+
+        Takes the same as `computation`, at least one metric, and raises as it does; what fails on the data is a part of
+        what is written."""
+
+    def merge(self, files: Sequence[Path], metrics: Sequence[Definition]) -> AbstractContextManager[Computation]:
+        """Provide what `computation` of the deliveries of all these parts would, in every detail, where `partial` wrote
+        them for the same metrics. Files may be those of some entities only: of these, all parts are needed. Raises
+        EngineError for files of other metrics."""
+
     def touched(
         self,
         inputs: Inputs,

@@ -13,6 +13,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import zstandard
 
 from pik.engine import DuckEngine
@@ -251,6 +252,30 @@ class PlainEngine:
         self, inputs: Inputs, metrics: Sequence[Definition], window: Window, entities: Sequence[str] = ()
     ) -> Iterator[Computation]:
         yield PlainComputation(list(self.compute(inputs, metrics, window, entities)))
+
+    def partial(
+        self,
+        inputs: Inputs,
+        metrics: Sequence[Definition],
+        window: Window,
+        target: Path,
+        entities: Sequence[str] = (),
+    ) -> None:
+        target.write_bytes(msgspec.json.encode(list(self.compute(inputs, metrics, window, entities))))
+
+    @contextmanager
+    def merge(self, files: Sequence[Path], metrics: Sequence[Definition]) -> Iterator[Computation]:
+        found: dict[tuple[str, int, str], Computed] = {}
+        for file in files:
+            for row in msgspec.json.decode(file.read_bytes(), type=list[Computed]):
+                key = row.metric, row.bucket, row.entity_id
+                if (other := found.get(key)) is not None:
+                    value = (row.value or Decimal(0)) + (other.value or Decimal(0))
+                    pairs = (row.input_ids, other.input_ids), (row.input_contents, other.input_contents)
+                    ids, contents = (f"{int(one, 16) ^ int(two, 16):032x}" for one, two in pairs)
+                    row = Computed(*key, value, (row.inputs or 0) + (other.inputs or 0), ids, contents)
+                found[key] = row
+        yield PlainComputation([found[key] for key in sorted(found)])
 
     def touched(
         self,
