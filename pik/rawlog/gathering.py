@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -37,15 +38,45 @@ class GatheredRaw:
     known_until: int
 
 
+@dataclass(slots=True)
+class Pieces:
+    """The segments of a selection, and how many of them each piece has."""
+
+    segments: Spool[Segment]
+    counts: list[int]
+
+    def __iter__(self) -> Iterator[Iterator[Segment]]:
+        """Yield the segments of each piece, to be read before the next one."""
+        each = iter(self.segments)
+        return (islice(each, count) for count in self.counts)
+
+
+def cut_by_size(selection: Selection, size: int) -> Pieces:
+    """Cut the selection's segments into pieces, at least one, of each of which about so many bytes are needed."""
+    pieces, held = Pieces(Spool(Segment), [0]), 0
+    for segment in selection.segments():
+        if held >= size:
+            pieces.counts.append(0)
+            held = 0
+        pieces.segments.add(segment)
+        pieces.counts[-1] += 1
+        held += sum(frame.length for frame in selection.frames(segment)) if selection.entities else segment.size
+    return pieces
+
+
 @contextmanager
-def gather(selection: Selection, *, at_most: int | None = None) -> Iterator[GatheredRaw]:
-    """Provide every delivery of the window (and of the entities) as files for as long as the context lasts.
+def gather(
+    selection: Selection, segments: Iterable[Segment] | None = None, *, at_most: int | None = None
+) -> Iterator[GatheredRaw]:
+    """Provide every delivery of the window (and of the entities) as files for as long as the context lasts, or those in
+    some of the selection's segments.
 
     The window's days are covered whole; the engine selects. Duplicates are listed to be skipped, unless they count.
     Raises Damaged when an object is missing or does not have its length; TooMuch, before any of it is read, when
     that would be more than `at_most` lines.
     """
-    with _gather_each([selection], selection.segments(), at_most=at_most) as [gathered]:
+    these = selection.segments() if segments is None else segments
+    with _gather_each([selection], these, at_most=at_most) as [gathered]:
         yield gathered
 
 

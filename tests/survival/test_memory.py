@@ -8,12 +8,14 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from hashlib import md5
 from itertools import chain, repeat
 from pathlib import Path
 
 import pytest
 
 from bench.measure import run
+from pik.model.instant import ALL_TIME
 from pik.runtime.parallel import Pool, Tell, WorkerDied
 from pik.stores import open_store
 from tests.support.strange_stores import STRANGE
@@ -182,6 +184,48 @@ def test_promise_8_memory_does_not_grow_with_what_is_strange(tmp_path: Path, nam
     store = with_metrics(tmp_path, strange_lines(name, 100_000))
     found = peaks(store, [*AFTER_A_REPLAY, *into(tmp_path)], longest=60)
     assert max(found.values()) <= LIMIT, found
+
+
+DISTINCT = """
+[[metric]]
+name = "sessions"
+value = "count(DISTINCT payload->>'$.session')"
+[[metric]]
+name = "revenue"
+value = "sum((payload->>'$.amount')::DECIMAL(38, 6))"
+"""
+
+
+def hot(count: int) -> Iterator[str]:
+    """Events of one entity and day, each with its own session."""
+    payload = '{"session":"%s","amount":"123456789012345678.%06d"}'
+    return (
+        '{"source":"s","event_type":"t","entity_id":"e","event_time":"2026-01-01T00:00:00Z","payload":'
+        + payload % (md5(b"%d" % number).hexdigest(), number % 10**6)
+        + "}\n"
+        for number in range(count)
+    )
+
+
+@pytest.mark.parametrize(("count", "piece"), [(60_000, MIB), pytest.param(5_000_000, 64 * MIB, marks=pytest.mark.slow)])
+def test_promise_8_a_bucket_of_millions_of_events_is_computed_in_pieces(tmp_path: Path, count: int, piece: int) -> None:
+    store, definitions = tmp_path / "store", tmp_path / "metrics.toml"
+    definitions.write_text(DISTINCT)
+    open_store(str(store), create=True)
+    for command in (["ingest", str(written(tmp_path, hot(count)))], ["metrics", "apply", str(definitions)]):
+        run([sys.executable, "-m", "pik", "-q", "--store", str(store), *command], env=ENVIRONMENT, sample=False)
+    assert sum(one.size for one in open_store(str(store)).index.segments(ALL_TIME)) > 2 * piece
+    program = (
+        f"from pik.usecases.metrics import computation; computation.PIECE_BYTES = {piece}\n"
+        "from pik.__main__ import program; raise SystemExit(program())"
+    )
+    command = ["-q", "--store", str(store), "diff", "aggregates", "--format", "csv"]
+    done = run([sys.executable, "-c", program, *command], env=ENVIRONMENT, sample=True, codes=(1,))
+    total = 123456789012345678 * 10**6 * count + sum(number % 10**6 for number in range(count))
+    assert f",{count}," in done.stdout
+    assert f",{total // 10**6}.{total % 10**6:06}," in done.stdout
+    assert done.peak_mib is not None
+    assert done.peak_mib <= LIMIT
 
 
 def _greedy(_tell: Tell) -> Callable[[int], int]:

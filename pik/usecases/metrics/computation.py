@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import groupby, pairwise
 from operator import itemgetter
+from pathlib import Path
 from typing import Protocol
 
 from pik.errors import Damaged
@@ -16,8 +17,9 @@ from pik.model.instant import DAY, Window, display_instant
 from pik.model.metric import Aggregate, BucketDigest, Computed, DigestLines, Metric, entity_text, joinable
 from pik.ports.engine import NOTHING, Bucket, Computation, Engine
 from pik.ports.state import Aggregates
-from pik.rawlog.gathering import gather
+from pik.rawlog.gathering import cut_by_size, gather
 from pik.rawlog.selection import Selection
+from pik.runtime.storage import scratch
 
 BYTES_AT_ONCE = 64 << 20
 """Raw that is read together, about: that of a deployed store is on the local disk meanwhile."""
@@ -46,6 +48,10 @@ def stretches(
             held += segment.deliveries
             read += sum(frame.length for frame in frames) if selection.entities else segment.size
     return [Window(left, right) for left, right in pairwise([window.start, *cuts, window.end])]
+
+
+PIECE_BYTES = 256 << 20
+"""Raw from which a bucket is computed at a time, at most: that much fits into a function's scratch space."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,15 +88,11 @@ def recompute(
     window = selection.window
     with ExitStack() as stack:
         try:
-            raw = stack.enter_context(gather(selection))
-            definitions = [metric.definition for metric in metrics]
-            computation = stack.enter_context(
-                engine.computation(raw.inputs, definitions, window, entities or selection.entities)
-            )
+            computation, known_until = stack.enter_context(_computation(selection, engine, metrics, entities))
         except Damaged as error:
             damage = error
         else:
-            yield Part(window, computation, raw.known_until)
+            yield Part(window, computation, known_until)
             return
     bounds = _bounds(selection, metrics[0].buckets)
     if len(bounds) <= 2:
@@ -99,6 +101,35 @@ def recompute(
     cut = bounds[len(bounds) // 2]
     for half in (Window(window.start, cut), Window(cut, window.end)):
         yield from recompute(selection.within(half), engine, metrics, entities)
+
+
+@contextmanager
+def _computation(
+    selection: Selection, engine: Engine, metrics: Sequence[Metric], entities: Sequence[str]
+) -> Iterator[tuple[Computation, int]]:
+    """Compute the metrics over the selection's window, piece by piece where there is much raw. Provide what they come
+    to, and the latest recorded_at among what was read."""
+    definitions, entities = [metric.definition for metric in metrics], entities or selection.entities
+    # Rules may refuse deliveries by their number, and added files count once: both take all of raw together.
+    is_whole = selection.overrides.rules or selection.overrides.added
+    pieces = None if is_whole else cut_by_size(selection, PIECE_BYTES)
+    if pieces is None or len(pieces.counts) == 1:
+        with (
+            gather(selection, None if pieces is None else pieces.segments) as raw,
+            engine.computation(raw.inputs, definitions, selection.window, entities) as computation,
+        ):
+            yield computation, raw.known_until
+        return
+    files: list[Path] = []
+    known_until = 0
+    with scratch() as directory:
+        for segments in pieces:
+            files.append(directory / f"{len(files)}.parquet")
+            with gather(selection, segments) as raw:
+                engine.partial(raw.inputs, definitions, selection.window, files[-1], entities)
+                known_until = max(known_until, raw.known_until)
+        with engine.merge(files, definitions) as computation:
+            yield computation, known_until
 
 
 def _bounds(selection: Selection, buckets: Buckets) -> list[int]:
