@@ -66,7 +66,7 @@ def reading_failure(path: Path, error: OSError) -> tuple[str, str]:
         return f"no permission to read {'it' if closed == path else closed}", hint
     if error.errno == errno.EISDIR:
         return "it is a directory, not a file", f"look at what is in it: ls -la {shlex.quote(str(path))}"
-    if error.errno == errno.ENOENT:
+    if error.errno == errno.ENOENT and path.is_symlink():
         return f"it is a link to {str(path.readlink())!r}, which is not there", "put the file there again"
     return (error.strerror or str(error)).lower(), remedy(error, "")
 
