@@ -16,10 +16,10 @@ CODE := $(wildcard pik tests bench tools)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 unexport PYTHONDONTWRITEBYTECODE # or every process compiles all of pik again
 
-.PHONY: help venv .venv-ministack .venv-sam .venv-checkov .venv-seaweedfs .venv-docs .venv-hadolint demo test lint lint-stack lint-docs test-deep bench docs dist lock clean
+.PHONY: help venv .venv-ministack .venv-sam .venv-checkov .venv-seaweedfs .venv-docs .venv-hadolint demo demo-aws demo-aws-stop test lint lint-stack lint-docs test-deep bench docs dist lock clean
 
 help: ## show this list
-	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' Makefile | awk -F'|' '{printf "%-16s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' Makefile | awk -F'|' '{printf "%-19s %s\n", $$1, $$2}'
 
 # A changed lock makes a new environment; a changed pyproject.toml only installs the package again.
 # Some systems leave ensurepip out of their Python: then its own pip installs into the environment from outside.
@@ -55,6 +55,13 @@ venv: $(STAMP) ## set up .venv
 
 demo: $(STAMP) ## set up, then play an incident from the first question to the repair
 	@$(BIN)/pik demo
+
+# PYTHON runs pip for the functions' packages; `.venv` may have none.
+demo-aws: $(STAMP) .venv-ministack/.locked .venv-sam/.locked ## the same in the whole stack, emulated here; it goes on running
+	@PYTHON="$(PYTHON)" $(BIN)/python -m tools.demo_aws start .demo-aws
+
+demo-aws-stop: ## end what demo-aws left running
+	@$(PYTHON) -m tools.demo_aws stop .demo-aws
 
 lint: $(STAMP) ## the checks without the tests
 	@$(BIN)/ruff check $(CODE)
@@ -110,5 +117,6 @@ lock: ## fit the locks to pyproject.toml and the .in files; LOCK_ARGS=--upgrade 
 	@for in in packaging/*.in; do $(COMPILE) $$in -c requirements.lock -o $${in%.in}.lock || exit 1; done
 
 clean: ## remove what these targets made, stores and benchmark inputs excepted
+	@test ! -e .demo-aws || $(MAKE) --no-print-directory demo-aws-stop
 	@rm -rf $(VENV) .venv-* build dist site .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .aws-sam
 	@find $(CODE) docs -name __pycache__ -type d -prune -exec rm -rf {} +

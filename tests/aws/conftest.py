@@ -15,8 +15,9 @@ import pytest
 from pik.stores.aws.clients import Clients
 from pik.stores.aws.stack import DeployedStack
 from tests.support.aws.bare import deploy_bare
-from tests.support.aws.deployed import Deployed, build, deploy
+from tests.support.aws.deployed import Deployed, deploy
 from tests.support.aws.emulator import REGION
+from tools.sam import build
 
 
 @pytest.fixture

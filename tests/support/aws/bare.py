@@ -8,8 +8,8 @@ from typing import Any
 
 from pik.stores.aws.clients import Clients
 from pik.stores.aws.stack import SOURCE, DeployedStack, describe_stack
-from tests.support.aws.deployed import ARCHITECTURE
 from tests.support.aws.template import properties, template
+from tools.sam import ARCHITECTURE
 
 _CODE = "def handler(event, context):\n    return {'statusCode': 503, 'body': '{}'}\n"
 

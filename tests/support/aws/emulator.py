@@ -1,4 +1,4 @@
-"""MiniStack, an emulator that really behaves, as a process of its own; and the resources of a stack, made by hand.
+"""MiniStack for a test session, and the resources of a stack, made by hand.
 
 One process serves a whole test session (of each worker); each test has resources of its own, under names of its own.
 """
@@ -6,77 +6,28 @@ One process serves a whole test session (of each worker); each test has resource
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
-from typing import Final
 from uuid import uuid4
 
 from pik.stores.aws.clients import Clients
 from pik.stores.aws.stack import Stack, output_name
+from tools.ministack import ENVIRONMENT, REGION, free_port, start, wait_until_up
 
-PROGRAM = Path(__file__).resolve().parents[3] / ".venv-ministack/bin/ministack"
-REGION: Final = "eu-central-1"
-
-ENVIRONMENT = {
-    "AWS_ACCESS_KEY_ID": "test",
-    "AWS_SECRET_ACCESS_KEY": "test",
-    "AWS_REGION": REGION,
-    "AWS_DEFAULT_REGION": REGION,
-    "AWS_EC2_METADATA_DISABLED": "true",
-}
-"""Beside AWS_ENDPOINT_URL: what the tools of AWS want to know."""
+__all__ = ["ENVIRONMENT", "REGION", "free_port", "make_stack", "ministack", "publish"]
 
 
 @contextmanager
 def ministack(directory: Path, **environment: str) -> Iterator[str]:
     """The URL of a running emulator, which keeps its files in `directory` and ends with the context."""
     port = free_port()
-    settings = {
-        "GATEWAY_PORT": str(port),
-        "BIND_HOST": "127.0.0.1",
-        "LAMBDA_EXECUTOR": "local",
-        "IOT_MTLS_ENABLED": "0",  # its listener would ignore BIND_HOST
-        "TMPDIR": str(directory),
-    }
-    with (
-        open(directory / "ministack.log", "wb") as log,
-        subprocess.Popen(
-            [PROGRAM],
-            cwd=directory,
-            env={**os.environ, **settings, **environment},
-            stdout=log,
-            stderr=log,
-        ) as process,
-    ):
+    with start(directory, port, environment) as process:
         try:
-            _wait(process, port, directory)
-            yield f"http://127.0.0.1:{port}"
+            yield wait_until_up(process, directory, port)
         finally:
             process.terminate()
-
-
-def free_port() -> int:
-    """A port of the loopback address that nobody listens on."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port: int = taken.getsockname()[1]
-    return port
-
-
-def _wait(process: subprocess.Popen[bytes], port: int, directory: Path) -> None:
-    for _ in range(600):
-        with socket.socket() as attempt:
-            if attempt.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        assert process.poll() is None, (directory / "ministack.log").read_text()
-        time.sleep(0.1)
-    raise AssertionError("the emulator does not answer")
 
 
 def make_stack(clients: Clients) -> Stack:

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated
 
 from pik.cli.command import FOUND, cli_command
 from pik.cli.context import Context
 from pik.cli.demo.incidents import INCIDENTS, Incident
-from pik.cli.demo.player import Scene, new_directory, run
+from pik.cli.demo.player import Scene, Step, new_directory, play, run
 from pik.cli.demo.shop import write_data
 from pik.cli.options import option
-from pik.errors import PikError, UsageError
-
-_READER_LEFT = 141
+from pik.errors import UsageError
 
 
 @cli_command(
@@ -57,18 +54,10 @@ def demo(
     place = new_directory(directory)
     write_data(place)
     print(f"A demo in {place}")
-    run("pik init --store .pik", place, "json", capture=True)  # the demo must not use a store of a parent directory
-    for step in STEPS:
-        print(f"\n# {step.story}")
-        line = step.line.replace("RUN", _newest_run(place)) if "RUN" in step.line else step.line
-        print(f"$ {line}", flush=True)
-        code = run(line, place, cli.settings.format).returncode
-        if code == _READER_LEFT:
-            return code
-        if code != step.code:
-            raise PikError(f"`{line}` ended with exit code {code}, not {step.code}", hint=f"it ran in {place}")
-        if code:
-            print(f"(exit code {code})")
+    run("pik init --store .pik", place, "json", {}, capture=True)  # the demo must not use a store of a parent directory
+    code = play(STEPS, place, cli.settings.format, {})
+    if code:
+        return code
     print(NEXT.format(directory=shlex.quote(str(place)), report=REPORT), end="")
     return 0
 
@@ -88,25 +77,12 @@ def _make(incident: Incident, directory: Path | None) -> int:
     return 0
 
 
-def _newest_run(place: Path) -> str:
-    listed = run("pik runs list", place, "json", capture=True)
-    return str(json.loads(listed.stdout)["runs"][0]["run_id"])
-
-
 _DAY = "--from 2026-03-02 --to 2026-03-03"
 _EVENING = "--from 2026-03-02T19:00:00Z --to 2026-03-02T22:00:00Z"
 
 
 REPORT = "report.html" if find_spec("vl_convert") else "report.md"
 """The report of the incident; as a page it needs the extra `report`."""
-
-
-class Step(NamedTuple):
-    """What happens, what is typed then, and the exit code that it must have. RUN stands for the newest run."""
-
-    story: str
-    line: str
-    code: int = 0
 
 
 STEPS = (
