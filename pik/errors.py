@@ -72,6 +72,14 @@ class NotFound(StoreError):
     """No such batch, event, run, metric or object exists."""
 
 
+class Ambiguous(NotFound):
+    """Several ids start with the given prefix; the message lists some of them, `unlisted` is it without any."""
+
+    def __init__(self, message: str, *, hint: str = "", unlisted: str) -> None:
+        super().__init__(message, hint=hint)
+        self.unlisted = unlisted
+
+
 class NothingSelected(NotFound):
     """The request selects nothing that could be compared or computed: a typing error, mostly."""
 
@@ -112,7 +120,8 @@ def ambiguous_id(
         meant = f"did you mean {' or '.join(near)}? all of them: " if near else ""
         return NotFound(f"{kind} {prefix} is not in this store", hint=f"{meant}{hint}")
     listed = ", ".join(ids[:CANDIDATES]) + (", …" if len(ids) > CANDIDATES else "")
-    return NotFound(f"several {kind} ids start with {prefix}: {listed}", hint="use a longer prefix")
+    several = f"several {kind} ids start with {prefix}"
+    return Ambiguous(f"{several}: {listed}", hint="use a longer prefix", unlisted=several)
 
 
 _MISTYPED = 8

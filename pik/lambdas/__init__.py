@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from aws_lambda_powertools import Logger, Metrics
 
-from pik.errors import Invalid, NotFound, NotHeld, PikError
+from pik.errors import Ambiguous, Invalid, NotFound, NotHeld, PikError
 from pik.ports.remote import ApiError
 
 if TYPE_CHECKING:
@@ -127,6 +127,8 @@ def _status(error: PikError) -> int:
     match error:
         case NotHeld():
             return 410
+        case Ambiguous():
+            return 409
         case NotFound():
             return 404
         case _:
@@ -144,7 +146,9 @@ def http_handler(handler: Handler) -> Handler:
             status = _status(error)
             if status >= 500:
                 logger.error("refused", extra={"reason": error.message})
-            return respond(status, ApiError(error.message, error.field if isinstance(error, Invalid) else ""))
+            # The caller need not learn the ids of others.
+            message = error.unlisted if isinstance(error, Ambiguous) else error.message
+            return respond(status, ApiError(message, error.field if isinstance(error, Invalid) else ""))
         except Exception as error:  # noqa: BLE001 - the caller gets a response whatever happens
             log_unexpected("failed", error)
             request_id = getattr(context, "aws_request_id", "no id")

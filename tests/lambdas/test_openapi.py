@@ -144,6 +144,8 @@ def test_what_is_documented_and_not_fuzzed_is_so(gateway: Gateway, monkeypatch) 
     run = check("/replay", "POST", json.dumps(asked()).encode(), 200)["run_id"]
     assert check(f"/replay/{run}", "GET", None, 200)["state"] == "COMPLETED"
     check("/replay/none", "GET", None, 404)
+    check("/replay", "POST", json.dumps(asked()).encode(), 200)
+    assert run[:9] not in check(f"/replay/{run[0]}", "GET", None, 409)["error"]
     check("/replay", "POST", json.dumps(asked(metrics=["none"])).encode(), 404)
     check("/replay", "POST", json.dumps(asked(start_time="1900-01-01")).encode(), 202)
     assert check("/replay", "POST", json.dumps(asked(dry_run=True)).encode(), 200)["run_id"] is None

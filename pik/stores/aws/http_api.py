@@ -11,7 +11,7 @@ from urllib.parse import quote, urlsplit
 
 import msgspec
 
-from pik.errors import Invalid, NotFound, NotHeld, NothingSelected, StoreError, UsageError, command
+from pik.errors import Ambiguous, Invalid, NotFound, NotHeld, NothingSelected, StoreError, UsageError, command
 from pik.model.batch import Verdict
 from pik.model.instant import format_instant
 from pik.model.metric import Run, RunRequest
@@ -188,6 +188,8 @@ class HttpApi:
             )
         if status == 404:
             return NotFound(message)
+        if status == 409:
+            return Ambiguous(message, unlisted=message)
         if status == 410:
             return NotHeld(message)
         if status == 400:
