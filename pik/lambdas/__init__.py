@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 from aws_lambda_powertools import Logger, Metrics
+from aws_lambda_powertools.logging import correlation_paths
 
 from pik.errors import Ambiguous, Invalid, NotFound, NotHeld, PikError
 from pik.ports.remote import ApiError
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 # Their settings are the environment's: POWERTOOLS_SERVICE_NAME, POWERTOOLS_METRICS_NAMESPACE, POWERTOOLS_LOG_LEVEL.
 logger = Logger(service=os.environ.get("POWERTOOLS_SERVICE_NAME", "pik"))
+BY_REQUEST = correlation_paths.API_GATEWAY_REST
+"""Where a request of API Gateway has its id, by which every line of the log names it."""
 metrics = Metrics(namespace=os.environ.get("POWERTOOLS_METRICS_NAMESPACE", "pik"), service=logger.service)
 
 
@@ -108,6 +111,12 @@ def caller(event: Event) -> str:
     return f"api-key:{identity['apiKeyId']}" if identity.get("apiKeyId") else ""
 
 
+def request_id(event: Event, context: Any) -> str:
+    """Return the id by which API Gateway's log and those of the functions (as `correlation_id`) know the request; where
+    the gateway gave none, that of the call."""
+    return str((event.get("requestContext") or {}).get("requestId") or context.aws_request_id)
+
+
 def content_type(event: Event) -> str:
     """Return the request's media type without parameters, empty without a Content-Type."""
     headers = {name.lower(): value for name, value in (event.get("headers") or {}).items()}
@@ -140,6 +149,7 @@ def http_handler(handler: Handler) -> Handler:
 
     @wraps(handler)
     def call(event: Event, context: Any) -> Response:
+        named = request_id(event, context)
         try:
             return handler(event, context)
         except PikError as error:
@@ -148,10 +158,9 @@ def http_handler(handler: Handler) -> Handler:
                 logger.error("refused", extra={"reason": error.message})
             # The caller need not learn the ids of others.
             message = error.unlisted if isinstance(error, Ambiguous) else error.message
-            return respond(status, ApiError(message, error.field if isinstance(error, Invalid) else ""))
+            return respond(status, ApiError(message, named, error.field if isinstance(error, Invalid) else ""))
         except Exception as error:  # noqa: BLE001 - the caller gets a response whatever happens
             log_unexpected("failed", error)
-            request_id = getattr(context, "aws_request_id", "no id")
-            return respond(500, ApiError(f"internal error; the log has it under {request_id}"))
+            return respond(500, ApiError("internal error; the log has it under the request's id", named))
 
     return call

@@ -7,7 +7,19 @@ from typing import Any
 from aws_lambda_powertools.metrics import MetricUnit
 
 from pik import lambdas
-from pik.lambdas import Event, Response, body_of, caller, content_type, http_handler, logger, metrics, respond
+from pik.lambdas import (
+    BY_REQUEST,
+    Event,
+    Response,
+    body_of,
+    caller,
+    content_type,
+    http_handler,
+    logger,
+    metrics,
+    request_id,
+    respond,
+)
 from pik.ports.remote import ApiError, RecordStatus
 from pik.usecases.ingest.api_request import EventResult, RequestReport, TooLarge, record_request
 
@@ -23,10 +35,11 @@ _METRICS = {
 
 
 @metrics.log_metrics
-@logger.inject_lambda_context(clear_state=True)
+@logger.inject_lambda_context(clear_state=True, correlation_id_path=BY_REQUEST)
 @http_handler
-def handler(event: Event, _context: Any) -> Response:
+def handler(event: Event, context: Any) -> Response:
     """Return 200 with what became of each event, 400 if none was valid, 413 for a body that is too large."""
+    named = request_id(event, context)
     as_lines = content_type(event) == "application/x-ndjson"
     try:
         recorded = record_request(
@@ -38,7 +51,7 @@ def handler(event: Event, _context: Any) -> Response:
             actor=caller(event),
         )
     except TooLarge as error:
-        return respond(413, ApiError(error.message))
+        return respond(413, ApiError(error.message, named))
     rejected = recorded.count(RecordStatus.REJECTED)
     counts = {
         "accepted": recorded.count(RecordStatus.ACCEPTED),
@@ -50,7 +63,7 @@ def handler(event: Event, _context: Any) -> Response:
     if recorded.single:
         (result,) = recorded.results
         if rejected:
-            return respond(400, ApiError(result.error, result.field))
+            return respond(400, ApiError(result.error, named, result.field))
         return respond(200, {**_fields(result), "batch_id": recorded.batch_id})
     document = {
         "batch_id": recorded.batch_id,
@@ -59,7 +72,7 @@ def handler(event: Event, _context: Any) -> Response:
         "results": [{"seq": result.seq, **_fields(result)} for result in recorded.results],
     }
     if rejected == len(recorded.results):
-        return respond(400, {"error": "the body has no valid event", **document})
+        return respond(400, {"error": "the body has no valid event", "request_id": named, **document})
     return respond(200, document)
 
 

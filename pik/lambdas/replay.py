@@ -15,7 +15,7 @@ from pydantic.json_schema import WithJsonSchema
 
 from pik import lambdas
 from pik.errors import Invalid, NotFound, UsageError
-from pik.lambdas import Event, Response, body_of, caller, http_handler, logger, metrics, respond
+from pik.lambdas import BY_REQUEST, Event, Response, body_of, caller, http_handler, logger, metrics, respond
 from pik.model.event import MAX_STRING, check_name
 from pik.model.ids import new_id
 from pik.model.instant import Window, format_instant, load_zone, parse_local
@@ -190,7 +190,7 @@ class Later(msgspec.Struct, forbid_unknown_fields=True):
 
 
 @metrics.log_metrics
-@logger.inject_lambda_context(clear_state=True)
+@logger.inject_lambda_context(clear_state=True, correlation_id_path=BY_REQUEST)
 def handler(event: Event, context: Any) -> Response | None:
     """Return 200 with a planned run, 202 with one that another call of this function plans, or 400, 404 or 410."""
     if LATER in event:

@@ -196,9 +196,10 @@ Time = Annotated[str, Meta(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{3}|\.\
 
 
 class ApiError(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What is wrong with a request, and with which of its fields."""
+    """What is wrong with a request, and with which of its fields. `request_id` is API Gateway's; logs have it, too."""
 
     error: Annotated[str, Meta(min_length=1)]
+    request_id: Annotated[str, Meta(min_length=1)]
     field: Annotated[str, Meta(min_length=1)] = ""
 
 

@@ -231,6 +231,9 @@ def test_requests_are_validated_throttled_and_logged_without_payloads() -> None:
     assert (settings["ThrottlingRateLimit"], settings["ThrottlingBurstLimit"]) == ("5", "6")
     assert settings["DataTraceEnabled"] is False
     line = json.loads(api["AccessLogSetting"]["Format"])
+    assert line["requestId"] == "$context.requestId"
+    for response in definition["x-amazon-apigateway-gateway-responses"].values():
+        assert '"request_id":"$context.requestId"' in response["responseTemplates"]["application/json"]
     assert not [value for value in line.values() if "body" in value.lower()]
 
 

@@ -28,7 +28,7 @@ from pik.stores.aws import http_api as aws_api
 from pik.usecases.ingest import via_api as api_ingest
 from pik.usecases.replay import wait as api_replay
 from tests.support.lambdas.calls import silence, wire
-from tests.support.lambdas.gateway import CALLER, CONTEXT, CREDENTIALS, KEY, REGION, serving
+from tests.support.lambdas.gateway import CALLER, CONTEXT, CREDENTIALS, KEY, REGION, REQUEST, serving
 from tests.support.snapshot import assert_sound, snapshot
 
 VIA = ("--via", "api", "--store", f"aws://pik?region={REGION}", "--format", "json")
@@ -332,7 +332,7 @@ def test_an_api_that_fails_for_good_is_reported_and_nothing_is_silent(pik, gatew
     said = result.json()
     assert result.code == 3
     assert said["accepted"] == gateway.store.index.totals().events == 30
-    assert "answered POST /ingest with 503: as ordered" in said["error"]
+    assert f"answered POST /ingest with 503: as ordered (request {REQUEST})" in said["error"]
     (source,) = said["sources"]
     assert (source["outcome"], source["read"]) == ("stopped", 30)
     assert source["unanswered"] > 0

@@ -122,6 +122,17 @@ def test_logs_name_what_they_are_about(store, told) -> None:
     assert all(one["level"] and one["timestamp"] and one["function_request_id"] == "request-1" for one in logs)
 
 
+def test_each_line_of_the_log_and_each_error_names_the_request(store, told) -> None:
+    of_gateway = {"requestContext": {"requestId": "of-the-gateway"}}
+    assert post(ingest.handler, event(), **of_gateway)[0] == 200
+    assert post(ingest.handler, event(entity_id=""), **of_gateway)[1]["request_id"] == "of-the-gateway"
+    assert post(replay.handler, "{", **of_gateway)[1]["request_id"] == "of-the-gateway"
+    assert post(replay.handler, "{")[1]["request_id"] == "request-1"
+    logs, _ = told.lines()
+    assert logs
+    assert all(one["correlation_id"] == "of-the-gateway" for one in logs)
+
+
 def _secretive(**changes):
     return event(payload={SECRET: SECRET, "n": SECRET}, **{SECRET: [SECRET]}, **changes)
 

@@ -228,6 +228,7 @@ class _Refusal(msgspec.Struct):
 
     error: str = ""
     message: str = ""
+    request_id: str = ""
     field: str = ""
 
 
@@ -240,9 +241,12 @@ def _decoded(body: bytes, kind: type[Done]) -> Done | None:
 
 
 def _message(body: bytes) -> str:
-    """Return the error message of pik or API Gateway, or the beginning of whatever the body is."""
+    """Return the error message of pik or API Gateway with the request's id, or the beginning of whatever the body
+    is."""
     refusal = _decoded(body, _Refusal)
     message = refusal and (refusal.error or refusal.message)
+    if refusal and message and refusal.request_id:
+        return f"{message} (request {refusal.request_id})"
     return message or " ".join(body[:100].decode(errors="replace").split()) or "nothing"
 
 

@@ -41,6 +41,8 @@ Reply = tuple[int, dict[str, str], bytes]
 
 
 CALLER = "arn:aws:iam::123456789012:user/ana"
+REQUEST = "7c2f5a3e-8d41-4b0a-9a66-0f1c5d2e9b84"
+"""The id of every request, which a real gateway makes anew."""
 
 
 @dataclass
@@ -72,7 +74,7 @@ class Gateway:
             return _error(413, "the request is larger than API Gateway takes")
         event: dict[str, Any] = {"httpMethod": method, "headers": headers, "isBase64Encoded": False}
         event["body"] = body.decode(errors="replace") or None
-        event["requestContext"] = {"identity": {"userArn": CALLER}}
+        event["requestContext"] = {"requestId": REQUEST, "identity": {"userArn": CALLER}}
         if (method, path) == ("POST", "/ingest"):
             return _answered(ingest.handler(event, CONTEXT))
         if (method, path) == ("POST", "/replay"):
@@ -116,7 +118,7 @@ def _answered(answer: dict[str, Any] | None) -> Reply:
 
 
 def _error(status: int, message: str) -> Reply:
-    return status, {"Content-Type": "application/json"}, json.dumps({"error": message}).encode()
+    return status, {"Content-Type": "application/json"}, json.dumps({"error": message, "request_id": REQUEST}).encode()
 
 
 class _Handler(BaseHTTPRequestHandler):
