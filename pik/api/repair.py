@@ -243,7 +243,7 @@ class Promotion:
 
 class Run:
     """A run, as it was when it was read: `state` is `COMPLETED`, `PARTIAL` (some tasks or values failed), `FAILED`,
-    `CANCELLED`, `PLANNED` or `RUNNING`."""
+    `CANCELLED`, `PLANNING`, `PLANNED` or `RUNNING`."""
 
     def __init__(self, store: Repair, run: StoredRun) -> None:
         self._store, self._run = store, run

@@ -14,28 +14,19 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic.json_schema import WithJsonSchema
 
 from pik import lambdas
-from pik.errors import Invalid, NotFound, UsageError
+from pik.errors import Busy, Invalid, NotFound, UsageError
 from pik.lambdas import BY_REQUEST, Event, Response, body_of, caller, http_handler, logger, metrics, respond
 from pik.model.event import MAX_STRING, check_name
-from pik.model.ids import new_id
 from pik.model.instant import Window, format_instant, load_zone, parse_local
-from pik.model.metric import RunRequest, RunState, Task
+from pik.model.metric import Run, RunRequest, Task
 from pik.model.scenario import COUNTED_DUPLICATES
 from pik.model.typed_times import local_instant
 from pik.ports.remote import PlannedRun, RunView
 from pik.ports.store import Store
 from pik.rawlog.gathering import TooMuch
-from pik.usecases.metrics.computation import widest
 from pik.usecases.replay.execute import enqueue_tasks
-from pik.usecases.replay.plan import (
-    expect_possible_work,
-    expect_work,
-    left_out_of,
-    limited,
-    plan_replay,
-    replayable,
-    start,
-)
+from pik.usecases.replay.plan import expect_work, left_out_of, limited, plan_replay, start
+from pik.usecases.replay.planning import accepted, finish_planning
 
 COUNTED_AT_MOST = 200_000
 """Raw lines that are read to count what a request selects. More would take longer than API Gateway waits."""
@@ -44,7 +35,10 @@ DAYS_AT_MOST = 366
 """Days of a window that are planned while API Gateway waits."""
 
 LATER = "later"
-"""The key by which the function recognizes an event that it sent to itself."""
+"""The key by which the function recognizes an event that it sent to itself: a run that is PLANNING."""
+
+PLANNED_ELSEWHERE = 1.0
+"""Seconds between two looks at a run that another call is planning."""
 
 _RUN_ID = re.compile("[0-9A-Za-z]{1,26}", re.ASCII)
 
@@ -181,20 +175,12 @@ def _invalid(error: ValidationError) -> Invalid:
     return Invalid(f"{field} {_PROBLEMS.get(first['type'], 'is not valid')}", field=field)
 
 
-class Later(msgspec.Struct, forbid_unknown_fields=True):
-    """A run that was answered with 202, to be planned by another call."""
-
-    run_id: str
-    request: RunRequest
-    actor: str = ""
-
-
 @metrics.log_metrics
 @logger.inject_lambda_context(clear_state=True, correlation_id_path=BY_REQUEST)
 def handler(event: Event, context: Any) -> Response | None:
     """Return 200 with a planned run, 202 with one that another call of this function plans, or 400, 404 or 410."""
     if LATER in event:
-        _plan(msgspec.convert(event[LATER], Later))
+        _plan(msgspec.convert(event[LATER], Run))
         return None
     return _respond(event, context)
 
@@ -251,33 +237,37 @@ def _plan_later(store: Store, request: RunRequest, limit: int | None, actor: str
             "in the parts of raw that hold the entity",
             field="limit",
         )
-    effective = widest(request.window, replayable(store, request))
-    expect_possible_work(store, request)
-    run_id = None if dry_run else new_id()
-    if run_id is not None:
-        lambdas.call_again(msgspec.to_builtins({LATER: Later(run_id, request, actor)}))
+    run = accepted(store, request, actor)
+    run_id = None if dry_run else run.run_id
+    if not dry_run:
+        lambdas.call_again(msgspec.to_builtins({LATER: run}))
+        store.runs.create(run, ())  # after that: whatever is PLANNING, a call is going to plan
     logger.info("replay later", extra={"run_id": run_id, "entity_id": request.entities[0]})
     return respond(
         200 if dry_run else 202,
-        _planned(run_id, request, effective, left_out=left_out_of(store, request), dry_run=dry_run),
+        _planned(run_id, request, run.effective, left_out=left_out_of(store, request), dry_run=dry_run),
     )
 
 
-def _plan(later: Later) -> None:
+def _plan(run: Run) -> None:
     """Plan the run and enqueue its tasks, from wherever an earlier call was interrupted: Lambda repeats failed ones."""
     store = lambdas.store()
-    with logger.append_context_keys(run_id=later.run_id, entity_id=later.request.entities[0]):
+    with logger.append_context_keys(run_id=run.run_id, entity_id=run.request.entities[0]):
         if lambdas.dry_run():
             logger.info("dry run: the run is not planned")
             return
+        store.runs.create(run, ())  # the call that accepted it may not have come so far
+        if _planned_once(store, run.run_id).is_active:
+            logger.info("replay", extra={"sent": _enqueue(store, run.run_id)})
+
+
+def _planned_once(store: Store, run_id: str) -> Run:
+    """Return the run when it is planned, by this call or by another one, whose right to do so ends when it dies."""
+    while True:
         try:
-            state = store.runs.get(later.run_id).state
-        except NotFound:
-            engine, now = lambdas.engine(), time.time_ns()
-            plan = plan_replay(store, engine, later.request, now, actor=later.actor, run_id=later.run_id, count=False)
-            state = start(store, plan).state
-        if state in (RunState.PLANNED, RunState.RUNNING):
-            logger.info("replay", extra={"sent": _enqueue(store, later.run_id)})
+            return finish_planning(store, lambdas.engine(), run_id)
+        except Busy:
+            time.sleep(PLANNED_ELSEWHERE)
 
 
 def _enqueue(store: Store, run_id: str, tasks: Iterable[Task] | None = None) -> int:

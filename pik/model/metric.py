@@ -306,6 +306,8 @@ def decimal_text(value: Decimal) -> str:
 class RunState(StrEnum):
     """The state of a run."""
 
+    PLANNING = "PLANNING"
+    """It was accepted, and has no tasks yet: a stack plans a large one after it has answered."""
     PLANNED = "PLANNED"
     RUNNING = "RUNNING"
     CANCELLED = "CANCELLED"
@@ -316,6 +318,9 @@ class RunState(StrEnum):
     FAILED = "FAILED"
     """All tasks failed."""
 
+
+ACTIVE = frozenset({RunState.PLANNING, RunState.PLANNED, RunState.RUNNING})
+"""States of a run that has not ended."""
 
 ENDED = frozenset({RunState.COMPLETED, RunState.PARTIAL, RunState.FAILED})
 """States in which a run ends by itself."""
@@ -446,7 +451,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     what was current, `removed` current values that have no events any more.
 
     `events_matched` counts the events that the request chose, `buckets` those with events, each metric's own, when
-    the run was planned; None: too many for the planner to count, or some of their raw was damaged.
+    the run was planned; None: too many for the planner to count, some of their raw was damaged, or it is PLANNING.
 
     `promoted` counts aggregates that it made current, less those that were `rolled_back`.
 
@@ -492,7 +497,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def is_active(self) -> bool:
         """Whether it has not ended."""
-        return self.state in (RunState.PLANNED, RunState.RUNNING)
+        return self.state in ACTIVE
 
     @property
     def effective(self) -> Window:

@@ -227,7 +227,7 @@ class PlannedRun(msgspec.Struct, frozen=True, kw_only=True):
         return Run(
             run_id=self.run_id or "",
             request=request,
-            state=RunState.PLANNED,
+            state=RunState.PLANNED if self.tasks is not None else RunState.PLANNING,
             created_at=created_at,
             finished_at=None,
             effective_start=parse_instant(self.effective_start_time),

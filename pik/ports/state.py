@@ -47,8 +47,10 @@ class Metrics(Protocol):
 class Runs(Protocol):
     """Runs and the state of their tasks."""
 
-    def create(self, run: Run, tasks: Iterable[Task]) -> None:
-        """Store the run as PLANNED with its tasks; it cannot be found before all of them are stored."""
+    def create(self, run: Run, tasks: Iterable[Task]) -> bool:
+        """Store a run that is PLANNED with its tasks, or one that is PLANNING without any; it cannot be found before
+        all of them are stored. It takes the place of one with its id that is PLANNING. Any other stays as it is, and
+        False is returned."""
 
     def get(self, run_id: str) -> Run:
         """Return the run with this id or unambiguous prefix, with its current counts and the first KEPT_FAILURES of its
@@ -58,7 +60,7 @@ class Runs(Protocol):
         """Yield every run, newest first, without its failures."""
 
     def unfinished(self, request: RunRequest) -> Run | None:
-        """Return the newest run of exactly this request that is PLANNED or RUNNING."""
+        """Return the newest run of exactly this request that has not ended."""
 
     def set_state(self, run_id: str, state: RunState, finished_at: int | None = None) -> None:
         """Move the run to a state, with the time if it has ended in it. A CANCELLED run does not move to a state in

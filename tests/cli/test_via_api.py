@@ -26,6 +26,7 @@ from pik.model.layout import Layout
 from pik.stores import open_store
 from pik.stores.aws import http_api as aws_api
 from pik.usecases.ingest import via_api as api_ingest
+from pik.usecases.replay import planning
 from pik.usecases.replay import wait as api_replay
 from tests.support.lambdas.calls import silence, wire
 from tests.support.lambdas.gateway import CALLER, CONTEXT, CREDENTIALS, KEY, REGION, REQUEST, serving
@@ -545,10 +546,10 @@ def test_a_run_that_is_planned_later_is_waited_for(pik, gateway, some_days, monk
     gateway.process = planned_at_the_third_look
     result = pik("replay", "--entity", "e", *WINDOW, *VIA)
     assert (result.code, result.json()["state"], result.json()["events_matched"]) == (0, "COMPLETED", None)
-    monkeypatch.setattr(api_replay, "PLANNED_WITHIN", 0.05)
-    called.clear()
     gateway.process = lambda _run: None
-    assert_an_error_with_a_hint(pik("replay", "--entity", "e", *WINDOW, *VIA), "is not planned after")
+    accepted = pik("replay", "--entity", "e", *WINDOW, *VIA, "--no-wait").json()
+    assert (accepted["state"], accepted["tasks"]) == ("PLANNING", 0)
+    assert accepted["next"].endswith(f" runs wait {accepted['run_id']}")
 
 
 @pytest.mark.parametrize(("fault", "requests"), [(429, 2), (503, 1), (504, 1), ("dropped", 1)])
@@ -584,7 +585,7 @@ def test_what_selects_nothing_is_refused_like_by_a_direct_replay(pik, gateway, s
 
 def test_a_run_planned_later_that_found_nothing_is_no_success(pik, gateway, some_days, monkeypatch) -> None:
     monkeypatch.setattr(replaying, "DAYS_AT_MOST", 1)
-    monkeypatch.setattr(replaying, "expect_possible_work", lambda *_: None)  # as where a frame spans the name
+    monkeypatch.setattr(planning, "expect_possible_work", lambda *_: None)  # as where a frame spans the name
     monkeypatch.setattr(lambdas, "call_again", lambda later: replaying.handler(json.loads(json.dumps(later)), CONTEXT))
     result = pik("replay", "--entity", "E", *WINDOW, *VIA)
     assert (result.code, "computed no value: there is neither a current one nor" in result.err) == (2, True)

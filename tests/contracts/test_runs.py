@@ -8,6 +8,7 @@ import signal
 import time
 
 import pytest
+from msgspec.structs import replace
 from ulid import ULID
 
 from pik.errors import Busy, NotFound
@@ -62,6 +63,44 @@ def test_a_failing_creation_leaves_nothing(state):
         state.runs.create(run, broken())
     assert list(state.runs.newest_first()) == []
     state.runs.create(run, tasks_of(run))
+
+
+def test_a_run_that_is_planning_is_planned_once_and_never_begun_again(state):
+    run = a_run()
+    begun = replace(run, state=RunState.PLANNING, tasks=0, events_matched=None, buckets=None, corrections_until=0)
+    assert state.runs.create(begun, ())
+    assert state.runs.get(run.run_id) == state.runs.unfinished(REQUEST) == begun
+    assert [one.state for one in state.runs.newest_first()] == [RunState.PLANNING]
+
+    def killed():
+        yield from tasks_of(run, 60)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        state.runs.create(replace(run, tasks=60), killed())
+    assert (state.runs.get(run.run_id), list(state.runs.open_tasks(run.run_id))) == (begun, [])
+    assert state.runs.create(run, tasks_of(run)), "its tasks are others now"
+    assert state.runs.get(run.run_id) == run
+    assert list(state.runs.open_tasks(run.run_id)) == tasks_of(run)
+    assert not state.runs.create(begun, ()), "whoever accepted it comes late"
+    assert not state.runs.create(run, tasks_of(run))
+    state.runs.set_state(run.run_id, RunState.RUNNING)
+    assert not state.runs.create(run, tasks_of(run))
+    assert state.runs.get(run.run_id).state == RunState.RUNNING
+    assert list(state.audit.problems()) == []
+
+
+def test_a_run_that_was_cancelled_while_it_was_planned_stays_so(state):
+    run = a_run()
+    begun = replace(run, state=RunState.PLANNING, tasks=0)
+    state.runs.create(begun, ())
+    state.runs.set_state(run.run_id, RunState.CANCELLED, 9)
+    assert not state.runs.create(run, tasks_of(run))
+    cancelled = state.runs.get(run.run_id)
+    assert (cancelled.state, cancelled.tasks, cancelled.finished_at) == (RunState.CANCELLED, 0, 9)
+    assert list(state.runs.open_tasks(run.run_id)) == []
+    assert state.runs.unfinished(REQUEST) is None
+    assert list(state.audit.problems()) == []
 
 
 def test_a_prefix_names_a_run_unless_it_names_several(state, run):

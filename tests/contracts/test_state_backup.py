@@ -66,6 +66,8 @@ def live(store: Store) -> None:
             store.promotions.promote(run_id, number, "because")
     store.promotions.rollback(RUNS[1], 7, "")
     store.runs.create(run_of("01J00000000000000000000009"), [task("01J00000000000000000000009", at) for at in (0, 1)])
+    planning = structs.replace(run_of("01J00000000000000000000010"), state=RunState.PLANNING, tasks=0)
+    store.runs.create(planning, ())
     store.runs.mark(task("01J00000000000000000000009", 0), TaskState.FAILED)
     bury(store, task("01J00000000000000000000009", 0))
     bury(store, task("01J00000000000000000000009", 1))
@@ -113,7 +115,7 @@ def test_a_restored_state_answers_as_the_one_that_was_backed_up(
     live(store)
     before, file = answers(store), tmp_path / "state.backup"
     made = backup(store, file, QUIET)
-    assert made.rows == {"metric": 3, "run": 4, "task": 8, "version": 9, "promotion": 3, "current": 3, "letter": 2} | {
+    assert made.rows == {"metric": 3, "run": 5, "task": 8, "version": 9, "promotion": 3, "current": 3, "letter": 2} | {
         "republish": 2,
         "refusal": 3,
     }

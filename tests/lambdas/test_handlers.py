@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from base64 import b64encode
 
+import msgspec
 import pytest
 
 from pik import lambdas
@@ -100,7 +101,9 @@ def test_a_window_too_large_for_one_call_runs_by_itself(store, later, monkeypatc
         "2026-01-30T00:00:00Z",
         "2026-02-02T00:00:00Z",
     )
-    assert get(answer["run_id"])[0] == 404  # until it is planned
+    status, planning = get(answer["run_id"])
+    assert (status, planning["state"], planning["tasks"], planning["buckets"]) == (200, "PLANNING", 0, None)
+    assert [planning[name] for name in ("reason", "effective_end_time")] == ["test", answer["effective_end_time"]]
     for _ in range(2):  # Lambda repeats a call whose end it did not see
         assert replay.handler(later[0], CONTEXT) is None
     assert (get(answer["run_id"])[1]["state"], len(later)) == ("RUNNING", 1)
@@ -114,6 +117,46 @@ def test_a_window_too_large_for_one_call_runs_by_itself(store, later, monkeypatc
     store.runs.set_state(cancelled, RunState.CANCELLED, 1)
     replay.handler(later[1], CONTEXT)
     assert get(cancelled)[1]["state"] == "CANCELLED"
+
+
+def test_a_run_exists_whichever_of_two_calls_comes_first(store, later, monkeypatch) -> None:
+    """The one that plans it may end before the one that accepted it has written it down, or be without it for ever."""
+    monkeypatch.setattr(replay, "COUNTED_AT_MOST", 1)
+    some_days(store)
+    monkeypatch.setattr(
+        lambdas, "call_again", lambda event: replay.handler(msgspec.json.decode(msgspec.json.encode(event)), CONTEXT)
+    )
+    status, answer = post(replay.handler, asked())
+    assert (status, get(answer["run_id"])[1]["state"]) == (202, "RUNNING")
+    monkeypatch.setattr(lambdas, "call_again", lambda event: _fail(later.append(json.loads(json.dumps(event)))))
+    with pytest.raises(KeyboardInterrupt):
+        post(replay.handler, asked())
+    (killed,) = later
+    assert get(killed["later"]["run_id"])[0] == 404, "nobody was told of it"
+    replay.handler(killed, CONTEXT)
+    assert get(killed["later"]["run_id"])[1]["state"] == "RUNNING"
+
+
+def _fail(_: None) -> None:
+    raise KeyboardInterrupt
+
+
+def test_two_calls_plan_a_run_one_after_the_other(store, later, monkeypatch) -> None:
+    monkeypatch.setattr(replay, "COUNTED_AT_MOST", 1)
+    some_days(store)
+    run_id = post(replay.handler, asked())[1]["run_id"]
+    other = store.runs.driving(run_id)
+    other.__enter__()
+    looks = []
+
+    def look(seconds: float) -> None:
+        looks.append(seconds)
+        if len(looks) == 2:
+            other.__exit__(None, None, None)
+
+    monkeypatch.setattr("pik.lambdas.replay.time.sleep", look)
+    replay.handler(later[0], CONTEXT)
+    assert (len(looks), get(run_id)[1]["state"]) == (2, "RUNNING")
 
 
 @pytest.mark.parametrize(

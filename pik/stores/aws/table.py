@@ -105,13 +105,17 @@ class Table:
         written = self._write(self._dynamodb.put_item, Item=encoded(item), **_condition(condition, {}))
         return written is not None
 
+    def put_if(self, item: Mapping[str, Any], condition: str, values: Mapping[str, Any]) -> bool:
+        """Write an item; False if the condition, as in `update`, does not hold for the one that it would replace."""
+        parameters = {**_condition(condition, values), **_names(condition)}
+        return self._write(self._dynamodb.put_item, Item=encoded(item), **parameters) is not None
+
     def update(self, key: Key[ItemT], change: str, values: Mapping[str, Any], *, condition: str = "") -> ItemT | None:
         """Apply an UpdateExpression and return the new item; None if the condition does not hold. In both expressions
         `:name` stands for a value, `#name` for the attribute `name`."""
         parameters = {"UpdateExpression": change, "ReturnValues": "ALL_NEW", **_condition(condition, values)}
-        if names := {f"#{name}": name for name in re.findall(r"#(\w+)", f"{change} {condition}")}:
-            parameters["ExpressionAttributeNames"] = names
-        answer = self._write(self._dynamodb.update_item, Key=_key(key), **parameters)
+        names = _names(f"{change} {condition}")
+        answer = self._write(self._dynamodb.update_item, Key=_key(key), **parameters, **names)
         return None if answer is None else decoded(answer["Attributes"])
 
     def delete(self, key: tuple[str, str], *, condition: str = "", values: Mapping[str, Value] | None = None) -> bool:
@@ -292,6 +296,12 @@ def batched(items: Iterable[Thing], size: int) -> Iterator[list[Thing]]:
     rest = iter(items)
     while chunk := list(islice(rest, size)):
         yield chunk
+
+
+def _names(expressions: str) -> dict[str, Any]:
+    """Return the parameter for the attributes that `#name` stands for."""
+    names = {f"#{name}": name for name in re.findall(r"#(\w+)", expressions)}
+    return {"ExpressionAttributeNames": names} if names else {}
 
 
 def _condition(condition: str, values: Mapping[str, Value]) -> dict[str, Any]:

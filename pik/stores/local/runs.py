@@ -18,6 +18,7 @@ from msgspec import structs
 from pik.errors import CANDIDATES, ambiguous_id
 from pik.model.ids import new_id
 from pik.model.metric import (
+    ACTIVE,
     ENDED,
     KEPT_FAILURES,
     NO_FAILURES,
@@ -76,10 +77,14 @@ class LocalRuns:
     database: Database
     locks: Path
 
-    def create(self, run: Run, tasks: Iterable[Task]) -> None:
+    def create(self, run: Run, tasks: Iterable[Task]) -> bool:
         with self.database.write() as connection:
-            insert_run(connection, structs.replace(run, state=RunState.PLANNED, finished_at=None))
+            connection.execute("DELETE FROM run WHERE run_id = ? AND state = ?", (run.run_id, RunState.PLANNING))
+            if connection.execute("SELECT 1 FROM run WHERE run_id = ?", (run.run_id,)).fetchone():
+                return False
+            insert_run(connection, run)
             insert_tasks(connection, map(task_columns, tasks))
+        return True
 
     def get(self, run_id: str) -> Run:
         low = run_id.upper()  # ULIDs
@@ -102,8 +107,8 @@ class LocalRuns:
 
     def unfinished(self, request: RunRequest) -> Run | None:
         rows = self.database.read().execute(
-            f"{_RUN} WHERE request = ? AND state IN (?, ?) ORDER BY run.run_id DESC LIMIT 1",
-            (_text(request), RunState.PLANNED, RunState.RUNNING),
+            f"{_RUN} WHERE request = ? AND state IN ({', '.join('?' * len(ACTIVE))}) ORDER BY run.run_id DESC LIMIT 1",
+            (_text(request), *ACTIVE),
         )
         return next(map(_run, rows.fetchall()), None)
 

@@ -17,7 +17,6 @@ from pik.model.instant import (
     DAY,
     MIN_INSTANT,
     MINUTE,
-    SECOND,
     Window,
     day_text,
     parse_instant,
@@ -88,6 +87,9 @@ def _batches_within(scope: Scope) -> Iterator[Batch]:
             yield from (batch for batch in index.batches(asked) if batch.batch_id in with_events)
 
 
+_SENT_WITHIN = 15 * MINUTE
+"""Nanoseconds within which a stack sends the tasks of a run that it planned, or gives that up."""
+
 _PREFIXES = 4
 """Prefixes of ids that cover a window, at most."""
 
@@ -136,10 +138,10 @@ def _about(scope: Scope, run: Run) -> tuple[str, str]:
         return "failed", what
     if not run.is_active:
         return "", ""
-    from pik.usecases.replay.wait import PLANNED_WITHIN, is_executing  # imports what replays
+    from pik.usecases.replay.wait import is_executing  # imports what replays
 
-    is_planned_now = scope.store.deployed and time_ns() - run.created_at < PLANNED_WITHIN * SECOND
-    if is_planned_now or is_executing(scope.store, run):
+    is_sent_now = scope.store.deployed and time_ns() - run.created_at < _SENT_WITHIN
+    if is_sent_now or is_executing(scope.store, run):
         return "", ""
     return (
         "unfinished",

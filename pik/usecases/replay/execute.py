@@ -25,6 +25,7 @@ from pik.ports.state import Message
 from pik.ports.store import Store
 from pik.runtime import Progress, showing
 from pik.runtime.parallel import Pool, Tell, WorkerDied
+from pik.usecases.replay.planning import finish_planning
 from pik.usecases.replay.tasks import execute_task
 from pik.usecases.replay.wait import resume_command, wait
 
@@ -65,12 +66,15 @@ class Outcome:
 
 def execute_run(store: Store, engine: Engine, run_id: str, pace: Pace, progress: Progress) -> Run:
     """Execute the run's open tasks, and return the run as it ended, or was cancelled meanwhile. Tasks that were done
-    before an interruption are not done again.
+    before an interruption are not done again. A run that is PLANNING is planned first.
 
-    Raises Busy while another process executes it, UsageError if it has ended, StoreError when the store cannot be used;
-    the run stays RUNNING then.
+    Raises Busy while another process plans or executes it, UsageError if it has ended, StoreError when the store cannot
+    be used; the run stays as it is then.
     """
-    _expect_replay(store.runs.get(run_id))
+    run = store.runs.get(run_id)
+    _expect_replay(run)
+    if run.state == RunState.PLANNING:
+        finish_planning(store, engine, run.run_id)
     if not store.deployed:
         return run_locally(store, engine, run_id, pace, progress)
     if pace.rate is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from pik.errors import Busy, NotFound, StoreError, command
+from pik.errors import Busy, StoreError, command
 from pik.model.metric import (
     Run,
     RunKind,
@@ -18,9 +18,6 @@ from pik.usecases.metrics.imports import import_words
 
 POLL = 1.0
 """Seconds between two looks at a run elsewhere: each is a query over its tasks."""
-
-PLANNED_WITHIN = 900.0
-"""Seconds within which the stack plans a run that is too large for one call, or gives it up."""
 
 LOCAL_POLL = 0.1  # seconds between two looks at a run of this machine
 
@@ -64,9 +61,9 @@ def _until_ended(run: Run, look: Callable[[Run], Run], poll: float, label: str, 
 
 
 def is_executing(store: Store, run: Run) -> bool:
-    """Return whether a living process executes the run."""
+    """Return whether a living process plans or executes the run."""
     if not run.is_active or (store.deployed and run.kind == RunKind.REPLAY):
-        return run.state == RunState.RUNNING
+        return run.state in (RunState.PLANNING, RunState.RUNNING)
     try:
         with store.runs.driving(run.run_id):
             return False
@@ -75,24 +72,11 @@ def is_executing(store: Store, run: Run) -> bool:
 
 
 def follow(api: Api, planned: Run, progress: Progress, *, to_its_end: bool = True) -> Run:
-    """Return the run that was begun through the API when it has ended; without `to_its_end` as soon as it is there.
+    """Return the run that was begun through the API when it has ended; without `to_its_end` as it is now.
 
-    Raises StoreError when the API fails for good, or the run is not planned in time; the run itself goes on then.
+    Raises StoreError when the API fails for good; the run itself goes on then.
     """
-    deadline = time.monotonic() + PLANNED_WITHIN
-    while True:
-        try:
-            run = api.run(planned.run_id)
-            break
-        except NotFound:  # one that is planned later is not there yet
-            if planned.events_matched is not None:
-                raise
-        if time.monotonic() > deadline:
-            raise StoreError(
-                f"run {planned.run_id} was accepted, but is not planned after {PLANNED_WITHIN:.0f} seconds",
-                hint="the log of the stack's ReplayFunction says why; ask for a smaller window",
-            )
-        time.sleep(POLL)
+    run = api.run(planned.run_id)
     if not to_its_end:
         return run
     return _until_ended(run, lambda _: api.run(planned.run_id), POLL, "replaying", progress)

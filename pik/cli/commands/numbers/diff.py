@@ -243,7 +243,7 @@ def _after_run(store: Store, run_id: str, _: ShortenedRows) -> str | None:
     run = store.runs.get(run_id)
     if run.request.counts_duplicates:
         return None
-    if run.state in (RunState.PLANNED, RunState.RUNNING, RunState.CANCELLED):
+    if run.is_active or run.state == RunState.CANCELLED:
         return next_command(run)
     moved = promote(store, run.run_id, 0, "", dry_run=True).counts.moved
     return command("promote", run.run_id) if moved else replay_command(run.request)

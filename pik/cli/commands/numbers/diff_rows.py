@@ -16,7 +16,7 @@ from pik.cli.document import NEXT, TRUNCATED, Column, Field, Object, Rows, Schem
 from pik.cli.values import Bucket, Count, Entity, Instant
 from pik.errors import command, number_of
 from pik.model.instant import Window, display_instant, format_instant
-from pik.model.metric import KEPT_FAILURES, RunState
+from pik.model.metric import KEPT_FAILURES
 
 if TYPE_CHECKING:
     from pik.model.metric import Failure, Run
@@ -112,7 +112,7 @@ def not_compared(diff: Diff) -> Iterator[str]:
             failed = f"{run.failed:,} of its {number_of(run.tasks, 'task')} failed"
             letters = command("dlq", "list", "--run", run.run_id)
             yield f"{failed}, and only what was written is compared; {letters}"
-        if run.state in (RunState.PLANNED, RunState.RUNNING):
+        if run.is_active:
             yield f"run {run.run_id} is {run.state}: {run.done:,} of {number_of(run.tasks, 'task')} done so far"
     if diff.left is not None and diff.left.run is not None and (failures := diff.left.run.failed_aggregates):
         yield f"run {diff.left.run.run_id} could not compute {number_of(failures, 'value')}, which it lacks"

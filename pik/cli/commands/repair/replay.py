@@ -249,7 +249,7 @@ def _replay_via_api(cli: Context, request: RunRequest, *, dry_run: bool, wait: b
         )
     schema = REPLAY.without(_WITHOUT_VALUE.name, "metric_versions", "known_until", "promotion")
     cli.show(schema, run, metrics_left_out=left_out, resumed=False)
-    return None if run.state in (RunState.PLANNED, RunState.RUNNING) else exit_code(run)
+    return None if run.is_active else exit_code(run)
 
 
 _STORAGE = "without `--via api`"

@@ -91,6 +91,8 @@ def cancel(cli: Context, run: options.RunId) -> None:
 
 def going_on(run: Run) -> str:
     """Return the note on a run that was interrupted, and is gone on with."""
+    if run.state == RunState.PLANNING:
+        return f"going on with run {run.run_id}, which is not planned yet"
     return f"going on with run {run.run_id}: {run.done:,} of {number_of(run.tasks, 'task')} were done already"
 
 
@@ -117,6 +119,8 @@ def next_command(run: Run) -> str | None:
     """Return what to type next about a run. That ends: a dead letter names what helps, a promotion is last."""
     if run.request.file is not None and (run.is_active or run.state == RunState.CANCELLED):
         return import_command(run.request)
+    if run.state == RunState.PLANNING:
+        return command("runs", "wait", run.run_id)
     if run.is_active:
         return command("runs", "resume", run.run_id)
     if run.state == RunState.CANCELLED:
@@ -170,7 +174,10 @@ def failures_text(run: Run) -> str | None:
     return "\n".join([*texts, *([f"… and {left_out:,} more"] if left_out else [])]) if texts else None
 
 
-_STATES = "`PLANNED`, `RUNNING`, `COMPLETED`, `CANCELLED`; some tasks or aggregates failed: `PARTIAL`; all: `FAILED`"
+_STATES = (
+    "`PLANNING` (it has no tasks yet), `PLANNED`, `RUNNING`, `COMPLETED`, `CANCELLED`; some tasks or aggregates failed:"
+    " `PARTIAL`; all: `FAILED`"
+)
 
 FILE = Object(
     Field("name", str, "as it was typed"),
@@ -219,7 +226,7 @@ PLAN = (
     Field(
         "events_matched",
         Count | None,
-        "events that chose buckets, of those that count; null: too many to count, or raw is damaged",
+        "events that chose buckets, of those that count; null: too many to count, raw is damaged, or `PLANNING`",
         text=_matched_text,
     ),
     Field("buckets", Count | None, "whole buckets that were chosen, counted for each metric"),

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from pik.model.metric import RunState
+from pik.model.metric import ACTIVE, RunState
 from pik.ports.state import StateProblem
 from pik.stores import state_rows as found
 from pik.stores.aws import queue
@@ -99,7 +99,7 @@ class AwsStateAudit:
         items = self.table.get_many(keys.values())
         ended = {}
         for run_id, key in keys.items():
-            if (item := items.get(key)) and (state := item.get("state")) not in (RunState.PLANNED, RunState.RUNNING):
+            if (item := items.get(key)) and (state := item.get("state")) not in ACTIVE:
                 try:
                     tasks = read_run(item["body"]).tasks
                 except msgspec.MsgspecError:

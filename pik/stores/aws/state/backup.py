@@ -90,9 +90,13 @@ class AwsBackup:
         ids = [item["sk"] for item in self.table.query(layout.RUNS)]
         runs = AwsRuns(self.table)
         there = [run_id for run_id in ids if self.table.get(layout.run_key(run_id)) is not None]
-        yield from (RunRow(runs.get(run_id)) for run_id in there)
+        planned: dict[str, int] = {}
         for run_id in there:
-            yield from self._tasks(run_id)
+            run = runs.get(run_id)
+            planned[run_id] = run.tasks
+            yield RunRow(run)
+        for run_id in there:
+            yield from self._tasks(run_id, planned[run_id])
         for run_id in there:
             yield from map(layout.version_row, self.table.query(layout.versions_pk(run_id)))
         yield from map(promotion_row, before)
@@ -122,12 +126,15 @@ class AwsBackup:
     def _promotions(self) -> list[PromotionItem]:
         return list(self.table.query(layout.PROMOTIONS))
 
-    def _tasks(self, run_id: str) -> Iterator[Row]:
+    def _tasks(self, run_id: str, planned: int) -> Iterator[Row]:
+        """Yield the tasks of a run that was planned with so many; while it is PLANNING there may be others."""
         states = {
             item["sk"].partition("/")[2]: item for item in self.table.query(layout.run_pk(run_id), prefix="state/")
         }
         for item in self.table.query(layout.run_pk(run_id), prefix="task/"):
             number = item["sk"].partition("/")[2]
+            if int(number) >= planned:
+                break
             state: Mapping[str, Any] = states.get(number, {})
             failures = NO_FAILURES
             if state.get("failing"):

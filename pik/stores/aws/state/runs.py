@@ -15,6 +15,7 @@ from msgspec import structs
 
 from pik.errors import CANDIDATES, ambiguous_id
 from pik.model.metric import (
+    ACTIVE,
     ENDED,
     KEPT_FAILURES,
     NO_FAILURES,
@@ -37,7 +38,7 @@ _ULID_LENGTH = 26
 
 # Ranges of sort keys in a run's partition. Tasks are large and sort last, so the Query for progress does not read them.
 _PROGRESS = ("promotion/", "state/~")
-_TASKS = ("state/", "task/~")
+_TASKS = (layout.RUN, "task/~")
 
 _COUNTED = ("done", "failed", "promoted", "rolled_back", "failed_aggregates", *layout.TALLY)
 """The fields of a run that are computed from the items of its tasks and promotions at each read."""
@@ -49,10 +50,12 @@ class AwsRuns:
 
     table: Table
 
-    def create(self, run: Run, tasks: Iterable[Task]) -> None:
-        """Write the run's own item last: no reader finds a run without it."""
+    def create(self, run: Run, tasks: Iterable[Task]) -> bool:
+        """Write the run's own item last: no reader finds a run without it, nor tasks beyond its number of them, which a
+        planner that was killed may have left."""
         self.table.write_many(chain(listing_items(run), map(task_item, tasks)))
-        self.table.put(run_item(structs.replace(run, state=RunState.PLANNED, finished_at=None)))
+        condition = "attribute_not_exists(pk) OR #state = :planning"
+        return self.table.put_if(run_item(run), condition, {"planning": RunState.PLANNING})
 
     def get(self, run_id: str) -> Run:
         full_id = run_id.upper()  # ULIDs
@@ -87,7 +90,7 @@ class AwsRuns:
         found = self.table.get_many(map(layout.run_key, ids))
         for run_id in ids:
             item = found.get(layout.run_key(run_id))
-            if item is not None and item.get("state") in (RunState.PLANNED, RunState.RUNNING):
+            if item is not None and item.get("state") in ACTIVE:
                 loaded = self._load(run_id)
                 return None if loaded is None else loaded[0]
         return None
@@ -107,10 +110,12 @@ class AwsRuns:
         self.table.update(layout.run_key(run_id), change, values, condition=condition)
 
     def open_tasks(self, run_id: str) -> Iterator[Task]:
-        settled: set[str] = set()  # states come before tasks
+        planned, settled = 0, set[str]()  # the run comes before the states, these before the tasks
         for item in self.table.query(layout.run_pk(run_id), between=_TASKS):
             kind, _, number = item["sk"].partition("/")
-            if kind == "task" and number not in settled:
+            if kind == layout.RUN:
+                planned = read_run(item["body"]).tasks
+            elif kind == "task" and int(number) < planned and number not in settled:
                 if not task_is_sound(item):
                     raise damaged_row(f"task {int(number)} of run {run_id}")
                 yield read_task(item["body"])
