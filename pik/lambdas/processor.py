@@ -1,4 +1,8 @@
-"""The processor: executes tasks from the queue, each bucket from all of its events."""
+"""The processor: executes tasks from the queue, each bucket from all of its events.
+
+Lambda puts its records of runs that could not be planned there, too. The processor ends these runs, as the function
+that was to plan them may have been killed.
+"""
 
 from __future__ import annotations
 
@@ -14,15 +18,18 @@ from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
 from pik import lambdas
 from pik.errors import PikError, StoreError
 from pik.lambdas import log_unexpected, logger, metrics
+from pik.lambdas.planning import FailedCall
 from pik.model.metric import RunState, Task
 from pik.ports.state import Message
-from pik.usecases.replay.execute import Outcome, finish_message, finish_run, process_message
+from pik.usecases.replay.execute import Outcome, enqueue_tasks, finish_message, finish_run, process_message
+from pik.usecases.replay.planning import fail_planning
 
 _FIRST_WAIT, _LONGEST_WAIT = 30.0, 900.0
 """Seconds until a task that failed because the store was unavailable is tried again: each time four times as long, so
 that an outage of several minutes makes none a dead letter."""
 
 _decode = msgspec.json.Decoder(Task).decode
+_decode_failed = msgspec.json.Decoder(FailedCall).decode
 _batch = BatchProcessor(event_type=EventType.SQS, raise_on_entire_batch_failure=False)
 
 
@@ -43,6 +50,9 @@ def handler(event: dict[str, Any], context: Any) -> PartialItemFailureResponse:
 def _finish(record: SQSRecord) -> None:
     """Finish a message, so that it need not come again. Raises _NotFinished; then the queue still has it."""
     try:
+        if (failed := _failed_call(record.body)) is not None:
+            _fail(failed)
+            return
         receives = int(record.attributes.approximate_receive_count)
         message = Message(_decode(record.body), record.receipt_handle, receives)
         with logger.append_context_keys(run_id=message.task.run_id, task=message.task.number):
@@ -55,6 +65,26 @@ def _finish(record: SQSRecord) -> None:
     except Exception as error:  # noqa: BLE001 - its message may quote a payload
         log_unexpected("not finished", error, message_id=record.message_id)
     raise _NotFinished from None
+
+
+def _failed_call(body: str) -> FailedCall | None:
+    try:
+        return _decode_failed(body)
+    except msgspec.MsgspecError:
+        return None
+
+
+def _fail(failed: FailedCall) -> None:
+    """End a run as FAILED that could not be planned; send the tasks of one that was, but whose tasks were not sent.
+    Raises PikError: then the record comes again."""
+    store, run = lambdas.store(), failed.request_payload.later
+    with logger.append_context_keys(run_id=run.run_id):
+        if lambdas.dry_run():
+            raise StoreError("dry run: the record stays on the queue")
+        found = fail_planning(store, run, failed.reason)
+        if found.is_active:
+            enqueue_tasks(store, run.run_id)
+        logger.error("not planned", extra={"state": found.state, "condition": failed.request_context.condition})
 
 
 def _process_or_release(message: Message) -> bool:

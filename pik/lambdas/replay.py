@@ -14,8 +14,20 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic.json_schema import WithJsonSchema
 
 from pik import lambdas
-from pik.errors import Busy, Invalid, NotFound, UsageError
-from pik.lambdas import BY_REQUEST, Event, Response, body_of, caller, http_handler, logger, metrics, respond
+from pik.errors import Busy, Invalid, NotFound, PikError, StoreError, UsageError
+from pik.lambdas import (
+    BY_REQUEST,
+    Event,
+    Response,
+    body_of,
+    caller,
+    http_handler,
+    log_unexpected,
+    logger,
+    metrics,
+    respond,
+)
+from pik.lambdas.planning import Call
 from pik.model.event import MAX_STRING, check_name
 from pik.model.instant import Window, format_instant, load_zone, parse_local
 from pik.model.metric import Run, RunRequest, Task
@@ -26,16 +38,13 @@ from pik.ports.store import Store
 from pik.rawlog.gathering import TooMuch
 from pik.usecases.replay.execute import enqueue_tasks
 from pik.usecases.replay.plan import expect_work, left_out_of, limited, plan_replay, start
-from pik.usecases.replay.planning import accepted, finish_planning
+from pik.usecases.replay.planning import accepted, fail_planning, finish_planning
 
 COUNTED_AT_MOST = 200_000
 """Raw lines that are read to count what a request selects. More would take longer than API Gateway waits."""
 
 DAYS_AT_MOST = 366
 """Days of a window that are planned while API Gateway waits."""
-
-LATER = "later"
-"""The key by which the function recognizes an event that it sent to itself: a run that is PLANNING."""
 
 PLANNED_ELSEWHERE = 1.0
 """Seconds between two looks at a run that another call is planning."""
@@ -179,8 +188,8 @@ def _invalid(error: ValidationError) -> Invalid:
 @logger.inject_lambda_context(clear_state=True, correlation_id_path=BY_REQUEST)
 def handler(event: Event, context: Any) -> Response | None:
     """Return 200 with a planned run, 202 with one that another call of this function plans, or 400, 404 or 410."""
-    if LATER in event:
-        _plan(msgspec.convert(event[LATER], Run))
+    if "later" in event:
+        _plan(msgspec.convert(event, Call).later)
         return None
     return _respond(event, context)
 
@@ -240,7 +249,7 @@ def _plan_later(store: Store, request: RunRequest, limit: int | None, actor: str
     run = accepted(store, request, actor)
     run_id = None if dry_run else run.run_id
     if not dry_run:
-        lambdas.call_again(msgspec.to_builtins({LATER: run}))
+        lambdas.call_again(msgspec.to_builtins(Call(run)))
         store.runs.create(run, ())  # after that: whatever is PLANNING, a call is going to plan
     logger.info("replay later", extra={"run_id": run_id, "entity_id": request.entities[0]})
     return respond(
@@ -257,8 +266,28 @@ def _plan(run: Run) -> None:
             logger.info("dry run: the run is not planned")
             return
         store.runs.create(run, ())  # the call that accepted it may not have come so far
-        if _planned_once(store, run.run_id).is_active:
+        try:
+            planned = _planned_once(store, run.run_id)
+        except PikError as error:
+            if not _is_final(error):
+                raise
+            logger.error("not planned", extra={"error": type(error).__name__})
+            fail_planning(store, run, error.message)
+            return
+        except Exception as error:  # noqa: BLE001 - Lambda logs the message of what is raised
+            log_unexpected("not planned", error)
+            raise _Unexpected(type(error).__name__) from None
+        if planned.is_active:
             logger.info("replay", extra={"sent": _enqueue(store, run.run_id)})
+
+
+class _Unexpected(Exception):
+    """An error, by its type: its message may quote a payload."""
+
+
+def _is_final(error: PikError) -> bool:
+    """Return whether planning again would fail in the same way: the store could be used, and holds no such thing."""
+    return not isinstance(error, StoreError) or isinstance(error, NotFound)
 
 
 def _planned_once(store: Store, run_id: str) -> Run:

@@ -316,7 +316,7 @@ class RunState(StrEnum):
     PARTIAL = "PARTIAL"
     """Some aggregates or tasks failed."""
     FAILED = "FAILED"
-    """All tasks failed."""
+    """All tasks failed, or it could not be planned."""
 
 
 ACTIVE = frozenset({RunState.PLANNING, RunState.PLANNED, RunState.RUNNING})
@@ -461,6 +461,8 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     `failed_aggregates` counts those that failed in tasks that were done all the same, `failures` has the first of them,
     in the order of the tasks; a listing of runs has none.
 
+    `planning_failure` is why a run that was PLANNING has FAILED without tasks.
+
     All of its tasks compute with the corrections recorded until `corrections_until`, the last one that the planner
     knew (nanoseconds; 0: there was none).
     """
@@ -488,6 +490,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     computed_by: tuple[str, ...] = ()
     failed_aggregates: int = 0
     failures: tuple[FailedAggregate, ...] = ()
+    planning_failure: str = ""
 
     @property
     def kind(self) -> RunKind:

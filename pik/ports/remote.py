@@ -301,6 +301,9 @@ class RunView(msgspec.Struct, frozen=True, kw_only=True):
     reason: str | None
     actor: Annotated[str | None, Meta(description="Who asked for it; null: not known")] = None
     file: Annotated[ImportedFile | None, Meta(description="What it imported; null: it is a replay")] = None
+    planning_failure: Annotated[
+        str | None, Meta(description="Why it could not be planned; null: it was, or may be")
+    ] = None
 
     @classmethod
     def of(cls, run: Run) -> RunView:
@@ -319,6 +322,7 @@ class RunView(msgspec.Struct, frozen=True, kw_only=True):
             "corrections_until": format_instant(run.corrections_until) if run.corrections_until else None,
             "reason": request.reason or None,
             "actor": run.actor or None,
+            "planning_failure": run.planning_failure or None,
         }
         return cls(**{name: fields[name] for name in cls.__struct_fields__})
 
@@ -329,6 +333,7 @@ class RunView(msgspec.Struct, frozen=True, kw_only=True):
             "end": parse_instant(self.end_time),
             "reason": self.reason or "",
             "actor": self.actor or "",
+            "planning_failure": self.planning_failure or "",
             "failures": tuple(one.failed() for one in self.failures),
             "effective_start": parse_instant(self.effective_start_time),
             "effective_end": parse_instant(self.effective_end_time),

@@ -62,9 +62,11 @@ class Runs(Protocol):
     def unfinished(self, request: RunRequest) -> Run | None:
         """Return the newest run of exactly this request that has not ended."""
 
-    def set_state(self, run_id: str, state: RunState, finished_at: int | None = None) -> None:
-        """Move the run to a state, with the time if it has ended in it. A CANCELLED run does not move to a state in
-        ENDED any more."""
+    def set_state(
+        self, run_id: str, state: RunState, finished_at: int | None = None, planning_failure: str = ""
+    ) -> None:
+        """Move the run to a state, with the time if it has ended in it, and why if it could not be planned. A CANCELLED
+        run does not move to a state in ENDED any more."""
 
     def open_tasks(self, run_id: str) -> Iterator[Task]:
         """Yield the run's OPEN tasks, ordered by number."""

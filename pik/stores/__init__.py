@@ -70,7 +70,7 @@ def open_copy(path: str, source: Store, *, create: bool = True) -> Store:
     return open_local_copy(target, source.url, create=create)
 
 
-FORMAT = 5
+FORMAT = 6
 """The version of the layout of a store and of everything in it; docs/format.md lists what changed with each."""
 
 

@@ -216,6 +216,17 @@ def test_only_the_api_reaches_the_functions_and_only_by_its_routes() -> None:
         assert not {"Events", "FunctionUrlConfig"} & set(properties(name))
 
 
+def test_a_planning_that_lambda_gives_up_leaves_a_record_where_a_function_finds_it() -> None:
+    config = properties("ReplayFunction")["EventInvokeConfig"]
+    assert config["DestinationConfig"]["OnFailure"] == {"Type": "SQS", "Destination": "ReplayQueue.Arn"}
+    assert config["MaximumEventAgeInSeconds"] <= 3600
+    ours = [one for role, one in _statements() if role == "ReplayRole"]
+    (send,) = [one for one in ours if one["Action"] == "sqs:SendMessage"]
+    assert send["Resource"] == "ReplayQueue.Arn", "Lambda sends with the function's own role"
+    assert ("ProcessorRole", send) in list(_statements()), "it may have to send the tasks"
+    assert properties("ProcessorSource")["EventSourceArn"] == "ReplayQueue.Arn"
+
+
 def test_requests_are_validated_throttled_and_logged_without_payloads() -> None:
     api = properties("Api", ThrottleRate="5", ThrottleBurst="6")
     definition = api["DefinitionBody"]
@@ -285,7 +296,8 @@ def test_each_function_has_its_own_role_and_no_more_than_it_needs() -> None:
     assert "s3:PutObject" not in actions["ReplayRole"] | actions["ProcessorRole"]
     assert not [one for one in actions["IngestRole"] if one.startswith(("sqs:", "lambda:"))]
     sends = {(role, s["Resource"]) for role, s in _statements() if "sqs:SendMessage" in as_list(s["Action"])}
-    assert sends == {("ReplayRole", "ReplayQueue.Arn"), ("ProcessorRole", "DeadLetterQueue.Arn")}
+    of_processor = {("ProcessorRole", "ReplayQueue.Arn"), ("ProcessorRole", "DeadLetterQueue.Arn")}
+    assert sends == {("ReplayRole", "ReplayQueue.Arn"), *of_processor}
 
 
 def test_ingest_reaches_no_state_and_replay_writes_no_index() -> None:

@@ -90,6 +90,17 @@ def test_a_run_that_is_planning_is_planned_once_and_never_begun_again(state):
     assert list(state.audit.problems()) == []
 
 
+def test_a_run_that_could_not_be_planned_has_failed_with_the_reason(state):
+    begun = replace(a_run(), state=RunState.PLANNING, tasks=0)
+    state.runs.create(begun, ())
+    state.runs.set_state(begun.run_id, RunState.FAILED, 9, "zu groß: 'x'")
+    failed = replace(begun, state=RunState.FAILED, finished_at=9, planning_failure="zu groß: 'x'")
+    assert state.runs.get(begun.run_id) == next(state.runs.newest_first()) == failed
+    assert not state.runs.create(replace(begun, state=RunState.PLANNED), ())
+    assert state.runs.unfinished(REQUEST) is None
+    assert list(state.audit.problems()) == []
+
+
 def test_a_run_that_was_cancelled_while_it_was_planned_stays_so(state):
     run = a_run()
     begun = replace(run, state=RunState.PLANNING, tasks=0)

@@ -68,6 +68,8 @@ def live(store: Store) -> None:
     store.runs.create(run_of("01J00000000000000000000009"), [task("01J00000000000000000000009", at) for at in (0, 1)])
     planning = structs.replace(run_of("01J00000000000000000000010"), state=RunState.PLANNING, tasks=0)
     store.runs.create(planning, ())
+    store.runs.create(structs.replace(planning, run_id="01J00000000000000000000011"), ())
+    store.runs.set_state("01J00000000000000000000011", RunState.FAILED, 9, "too large")
     store.runs.mark(task("01J00000000000000000000009", 0), TaskState.FAILED)
     bury(store, task("01J00000000000000000000009", 0))
     bury(store, task("01J00000000000000000000009", 1))
@@ -115,7 +117,7 @@ def test_a_restored_state_answers_as_the_one_that_was_backed_up(
     live(store)
     before, file = answers(store), tmp_path / "state.backup"
     made = backup(store, file, QUIET)
-    assert made.rows == {"metric": 3, "run": 5, "task": 8, "version": 9, "promotion": 3, "current": 3, "letter": 2} | {
+    assert made.rows == {"metric": 3, "run": 6, "task": 8, "version": 9, "promotion": 3, "current": 3, "letter": 2} | {
         "republish": 2,
         "refusal": 3,
     }

@@ -5,12 +5,17 @@ from __future__ import annotations
 from dataclasses import fields, replace
 from typing import Any
 
+import msgspec
 import pytest
 
 from pik import lambdas
 from pik.lambdas import ingest, processor
 from pik.lambdas import replay as replaying
+from pik.lambdas.planning import Call
+from pik.model.instant import ALL_TIME
+from pik.model.metric import RunRequest
 from pik.ports.store import Store
+from pik.usecases.replay.planning import accepted
 from tests.support.lambdas.calls import asked, event, get, messages, post, some_days, wire
 from tests.support.lambdas.gateway import CONTEXT
 
@@ -95,9 +100,8 @@ def test_replay_counts_and_sends_nothing(store, written, monkeypatch) -> None:
 
 
 def test_replay_plans_no_run_that_was_put_off(store, written) -> None:
-    request = {"start": 0, "end": 10**18, "entities": ["e"]}
-    later = {replaying.LATER: {"run_id": "01J8Z3A0000000000000000000", "request": request}}
-    assert replaying.handler(later, CONTEXT) is None
+    run = accepted(store, RunRequest(start=0, end=ALL_TIME.end, entities=("e",)))
+    assert replaying.handler(msgspec.to_builtins(Call(run)), CONTEXT) is None
     assert written == []
 
 

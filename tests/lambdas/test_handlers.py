@@ -9,10 +9,10 @@ import msgspec
 import pytest
 
 from pik import lambdas
-from pik.errors import UsageError
+from pik.errors import Damaged, NotHeld, StoreError, UsageError
 from pik.lambdas import ingest, processor, replay
 from pik.model.instant import ALL_TIME, format_instant, parse_instant
-from pik.model.metric import ALL_ENTITIES, Definition, Per, RunRequest, RunState
+from pik.model.metric import ALL_ENTITIES, Definition, Per, Run, RunRequest, RunState
 from pik.usecases.metrics.definitions import add_version
 from pik.usecases.metrics.retire import retire
 from pik.usecases.replay.execute import enqueue_tasks
@@ -157,6 +157,120 @@ def test_two_calls_plan_a_run_one_after_the_other(store, later, monkeypatch) -> 
     monkeypatch.setattr("pik.lambdas.replay.time.sleep", look)
     replay.handler(later[0], CONTEXT)
     assert (len(looks), get(run_id)[1]["state"]) == (2, "RUNNING")
+
+
+REQUEST_OF_LAMBDA = "RequestId: 5e0c4d36-9f4a-4d0e-8f0f-6d3c2b1a0f9e Error: "
+GIVEN_UP = {
+    "raised": ({"errorType": "_Unexpected", "errorMessage": "ValueError", "stackTrace": []}, "_Unexpected: ValueError"),
+    "timed out": (
+        {"errorType": "Sandbox.Timedout", "errorMessage": f"{REQUEST_OF_LAMBDA}Task timed out after 900.00 seconds"},
+        "Task timed out after 900.00 seconds",
+    ),
+    "out of memory": (
+        {"errorType": "Runtime.ExitError", "errorMessage": f"{REQUEST_OF_LAMBDA}Runtime exited: signal: killed"},
+        "signal: killed",
+    ),
+    "nothing": (None, "no error was recorded"),
+}
+
+
+def given_up(store, call, response=None, condition="RetriesExhausted"):
+    """Hand the processor Lambda's record of a call that failed for good."""
+    record = {
+        "version": "1.0",
+        "timestamp": "2026-11-30T05:00:00.000Z",
+        "requestContext": {
+            "requestId": "5e0c4d36-9f4a-4d0e-8f0f-6d3c2b1a0f9e",
+            "functionArn": "arn:aws:lambda:eu-central-1:123456789012:function:replay:$LATEST",
+            "condition": condition,
+            "approximateInvokeCount": 3,
+        },
+        "requestPayload": call,
+        "responseContext": {"statusCode": 200, "executedVersion": "$LATEST", "functionError": "Unhandled"},
+        "responsePayload": response,
+    }
+    body = {"messageId": "m", "receiptHandle": "r", "body": json.dumps(record)}
+    answer = processor.handler({"Records": [{**body, "attributes": {"ApproximateReceiveCount": "1"}}]}, CONTEXT)
+    return not answer["batchItemFailures"]
+
+
+@pytest.fixture
+def accepted(store, later, monkeypatch):
+    """A call that is to plan a run, which is PLANNING."""
+    monkeypatch.setattr(replay, "COUNTED_AT_MOST", 1)
+    some_days(store)
+    assert post(replay.handler, asked())[0] == 202
+    return later[0]
+
+
+@pytest.mark.parametrize("response", GIVEN_UP)
+def test_a_run_whose_planning_was_killed_ends_with_the_reason(store, accepted, response) -> None:
+    payload, said = GIVEN_UP[response]
+    run_id = accepted["later"]["run_id"]
+    for _ in range(2):  # SQS delivers at least once
+        assert given_up(store, accepted, payload)
+        status, run = get(run_id)
+        assert (status, run["state"], run["tasks"], bool(run["finished_at"])) == (200, "FAILED", 0, True)
+        assert run["planning_failure"].startswith("its planning failed, 3 times: ")
+        assert run["planning_failure"].endswith(said)
+    replay.handler(accepted, CONTEXT)  # a call that Lambda makes all the same
+    assert get(run_id)[1]["state"] == "FAILED"
+
+
+def test_a_run_that_was_accepted_and_never_planned_ends_too(store, accepted) -> None:
+    forgotten = {"later": {**accepted["later"], "run_id": "01J00000000000000000000000"}}  # killed before it was stored
+    assert given_up(store, forgotten, condition="EventAgeExceeded")
+    run = get("01J00000000000000000000000")[1]
+    assert (run["state"], "EventAgeExceeded" in run["planning_failure"]) == ("FAILED", True)
+
+
+def test_what_is_planned_or_cancelled_is_not_failed(store, accepted, monkeypatch) -> None:
+    run_id = accepted["later"]["run_id"]
+    with monkeypatch.context() as patch:
+        patch.setattr(replay, "enqueue_tasks", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            replay.handler(accepted, CONTEXT)
+    assert (get(run_id)[1]["state"], list(messages(store, run_id))) == ("PLANNED", [])
+    assert given_up(store, accepted)
+    processor.handler({"Records": list(messages(store, run_id))}, CONTEXT)
+    assert get(run_id)[1]["state"] == "COMPLETED", "its tasks are sent"
+    cancelled = {"later": {**accepted["later"], "run_id": "01J00000000000000000000001"}}
+    store.runs.create(msgspec.convert(cancelled["later"], Run), ())
+    store.runs.set_state("01J00000000000000000000001", RunState.CANCELLED, 1)
+    assert given_up(store, cancelled)
+    assert get("01J00000000000000000000001")[1]["state"] == "CANCELLED"
+
+
+def test_the_record_comes_again_while_the_run_is_planned_or_the_stack_tries_only(store, accepted, monkeypatch) -> None:
+    run_id = accepted["later"]["run_id"]
+    with store.runs.driving(run_id):
+        assert not given_up(store, accepted)
+    monkeypatch.setenv("DRY_RUN", "true")
+    assert not given_up(store, accepted)
+    assert get(run_id)[1]["state"] == "PLANNING"
+
+
+def test_planning_that_must_fail_again_is_not_tried_again(store, accepted, monkeypatch) -> None:
+    run_id = accepted["later"]["run_id"]
+    for error in (StoreError("DynamoDB is down"), Damaged("a segment is damaged")):
+        monkeypatch.setattr(replay, "finish_planning", _raise(error))
+        with pytest.raises(StoreError):  # Lambda tries again
+            replay.handler(accepted, CONTEXT)
+    monkeypatch.setattr(replay, "finish_planning", _raise(ValueError("a payload")))
+    with pytest.raises(Exception, match=r"^ValueError$"):
+        replay.handler(accepted, CONTEXT)
+    assert get(run_id)[1]["state"] == "PLANNING"
+    monkeypatch.setattr(replay, "finish_planning", _raise(NotHeld("raw has expired")))
+    replay.handler(accepted, CONTEXT)
+    run = get(run_id)[1]
+    assert (run["state"], run["planning_failure"]) == ("FAILED", "raw has expired")
+
+
+def _raise(error: Exception):
+    def raising(*_: object) -> None:
+        raise error
+
+    return raising
 
 
 @pytest.mark.parametrize(

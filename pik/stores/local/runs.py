@@ -44,7 +44,7 @@ from pik.stores.state_rows import damaged_row, read_failed, read_letter, read_re
 
 _COLUMNS = (
     *("run_id", "request", "actor", "state", "created_at", "finished_at", "effective_start", "effective_end"),
-    *("events_matched", "buckets", "tasks", "corrections_until"),
+    *("events_matched", "buckets", "tasks", "corrections_until", "planning_failure"),
 )
 _TASKS_IN = "(SELECT count(*) FROM task WHERE task.run_id = run.run_id AND task.state = '{}')"
 _COUNTED = {
@@ -112,12 +112,15 @@ class LocalRuns:
         )
         return next(map(_run, rows.fetchall()), None)
 
-    def set_state(self, run_id: str, state: RunState, finished_at: int | None = None) -> None:
+    def set_state(
+        self, run_id: str, state: RunState, finished_at: int | None = None, planning_failure: str = ""
+    ) -> None:
         with self.database.write() as connection:
             expect_sound(connection, f"run {run_id}", RUN_DIGEST, "run WHERE run_id = ?", (run_id,))
             connection.execute(
-                "UPDATE run SET state = ?1, finished_at = ?2 WHERE run_id = ?3 AND (state <> 'CANCELLED' OR NOT ?4)",
-                (state, finished_at, run_id, state in ENDED),
+                "UPDATE run SET state = ?1, finished_at = ?2, planning_failure = ?5"
+                " WHERE run_id = ?3 AND (state <> 'CANCELLED' OR NOT ?4)",
+                (state, finished_at, run_id, state in ENDED, planning_failure),
             )
             connection.execute(f"UPDATE run SET digest = {RUN_DIGEST} WHERE run_id = ?", (run_id,))
 

@@ -40,6 +40,7 @@ CREATE TABLE run (
     effective_start INTEGER NOT NULL, effective_end INTEGER NOT NULL,
     events_matched INTEGER, buckets INTEGER, tasks INTEGER NOT NULL,
     corrections_until INTEGER NOT NULL, -- the recorded_at of the last correction that holds in its versions; 0: none
+    planning_failure TEXT NOT NULL, -- why it could not be planned; empty: it was, or may still be
     digest BLOB
 ) WITHOUT ROWID;
 CREATE INDEX run_request ON run (request);
@@ -126,7 +127,7 @@ def state_database(directory: Path) -> Database:
 
 RUN_DIGEST = (
     "row_digest('run', run_id, request, actor, state, created_at, finished_at, effective_start, effective_end,"
-    " events_matched, buckets, tasks, corrections_until)"
+    " events_matched, buckets, tasks, corrections_until, planning_failure)"
 )
 TASK_DIGEST = "row_digest('task', run_id, number, body, state, failing, failures)"
 LETTER_DIGEST = "row_digest('letter', letter_id, body)"

@@ -133,6 +133,8 @@ def _runs(scope: Scope) -> Iterator[Finding]:
 
 def _about(scope: Scope, run: Run) -> tuple[str, str]:
     """Return what is wrong with a run, and a sentence about it; nothing of one that is executed or was cancelled."""
+    if run.planning_failure:
+        return "failed", f"run {run.run_id} is {run.state}: {run.planning_failure}"
     if run.state in (RunState.PARTIAL, RunState.FAILED):
         what = f"run {run.run_id} is {run.state}: {run.failed:,} tasks and {run.failed_aggregates:,} values failed"
         return "failed", what

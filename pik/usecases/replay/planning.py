@@ -31,6 +31,16 @@ def accepted(store: Store, request: RunRequest, actor: str = "", run_id: str = "
     )
 
 
+def fail_planning(store: Store, run: Run, reason: str) -> Run:
+    """End a run that is PLANNING, or was not even stored, as FAILED for this reason, and return it; any other one as it
+    is. Raises Busy while another process plans it."""
+    with store.runs.driving(run.run_id):
+        store.runs.create(run, ())
+        if store.runs.get(run.run_id).state == RunState.PLANNING:
+            store.runs.set_state(run.run_id, RunState.FAILED, time.time_ns(), reason)
+        return store.runs.get(run.run_id)
+
+
 def finish_planning(store: Store, engine: Engine, run_id: str) -> Run:
     """Plan a run that is PLANNING, without counting its events, and return it; any other one as it is. One that is
     cancelled meanwhile stays so. Raises NotFound, Busy while another process plans it, and as `plan_replay` does."""

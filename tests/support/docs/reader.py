@@ -15,7 +15,7 @@ from typing import Any
 
 import zstandard
 
-FORMAT = 5
+FORMAT = 6
 FRAME = 98_304
 ORDER = (
     "event_id content_hash source event_type entity_id event_time received_time ingest_time batch_id seq actor"

@@ -10,7 +10,7 @@ from msgspec import structs
 from pik.cli import options
 from pik.cli.command import PARTLY, cli_command
 from pik.cli.commands.repair.promote import corrected_since
-from pik.cli.commands.repair.runs import OUTCOME, PLAN, exit_code, going_on, nothing_matched
+from pik.cli.commands.repair.runs import OUTCOME, PLAN, PLANNING_FAILURE, exit_code, going_on, nothing_matched
 from pik.cli.context import Context
 from pik.cli.document import Field, Object, Schema
 from pik.cli.options import option
@@ -273,6 +273,7 @@ REPLAY = Schema(
     options.LEFT_OUT,
     Field("resumed", bool, "whether it resumed an interrupted run"),
     *OUTCOME,
+    PLANNING_FAILURE,
     Field("metric_versions", list[str] | None, "NAME@VERSION: what computed it, where nothing changed", only=_STORAGE),
     Field("known_until", Instant | None, "the last recording that it rests on, where nothing changed", only=_STORAGE),
     Field(

@@ -123,7 +123,7 @@ def next_command(run: Run) -> str | None:
         return command("runs", "wait", run.run_id)
     if run.is_active:
         return command("runs", "resume", run.run_id)
-    if run.state == RunState.CANCELLED:
+    if run.state == RunState.CANCELLED or run.planning_failure:
         return replay_command(run.request)
     if run.failed:
         return command("dlq", "list", "--run", run.run_id)
@@ -176,7 +176,7 @@ def failures_text(run: Run) -> str | None:
 
 _STATES = (
     "`PLANNING` (it has no tasks yet), `PLANNED`, `RUNNING`, `COMPLETED`, `CANCELLED`; some tasks or aggregates failed:"
-    " `PARTIAL`; all: `FAILED`"
+    " `PARTIAL`; all, or it could not be planned: `FAILED`"
 )
 
 FILE = Object(
@@ -273,7 +273,14 @@ OUTCOME = (
 )
 """How far a run is, or how it ended."""
 
-RUN = Schema("pik runs wait, pik runs cancel", *PLAN, *OUTCOME)
+PLANNING_FAILURE = Field(
+    "planning_failure",
+    str | None,
+    "why it could not be planned; null: it was, or may still be",
+    get=or_null("planning_failure"),
+)
+
+RUN = Schema("pik runs wait, pik runs cancel", *PLAN, *OUTCOME, PLANNING_FAILURE)
 
 RESUMED = Schema("pik runs resume", *PLAN, Field("resumed", bool, "true"), *OUTCOME)
 
@@ -291,6 +298,7 @@ RUN_DETAIL = Schema(
         get=or_null("corrections_until"),
     ),
     *OUTCOME,
+    PLANNING_FAILURE,
     Field("driven", bool, "whether a process is working on it"),
     Rows(
         "dead_letters",

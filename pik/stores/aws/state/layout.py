@@ -56,6 +56,7 @@ class RunItem(BodyItem):
     state: str
     state_digest: bytes
     finished_at: NotRequired[int]
+    planning_failure: NotRequired[str]
 
 
 class TaskStateItem(KeyItem, total=False):

@@ -95,14 +95,16 @@ class AwsRuns:
                 return None if loaded is None else loaded[0]
         return None
 
-    def set_state(self, run_id: str, state: RunState, finished_at: int | None = None) -> None:
-        values: Item = {"state": state, "digest": row_digest("run-state", run_id, state, finished_at)}
-        change = "SET #state = :state, #state_digest = :digest"
-        if finished_at is None:
-            change += " REMOVE #finished_at"
-        else:
-            values["at"] = finished_at
-            change += ", #finished_at = :at"
+    def set_state(
+        self, run_id: str, state: RunState, finished_at: int | None = None, planning_failure: str = ""
+    ) -> None:
+        may_be_absent = {"finished_at": finished_at, "planning_failure": planning_failure or None}
+        present = {name: value for name, value in may_be_absent.items() if value is not None}
+        digest = row_digest("run-state", run_id, state, *may_be_absent.values())
+        values: Item = {"state": state, "digest": digest, **present}
+        change = "SET #state = :state, #state_digest = :digest" + "".join(f", #{name} = :{name}" for name in present)
+        if absent := [f"#{name}" for name in may_be_absent if name not in present]:
+            change += f" REMOVE {', '.join(absent)}"
         condition = "attribute_exists(pk)"
         if state in ENDED:
             condition += " AND #state <> :cancelled"
@@ -177,6 +179,7 @@ class AwsRuns:
             read_run(found["body"]),
             state=RunState(found["state"]),
             finished_at=found.get("finished_at"),
+            planning_failure=found.get("planning_failure", ""),
             computed_by=tuple(sorted(programs)),
             **counts,
         )
@@ -190,7 +193,8 @@ def listing_items(run: Run) -> list[KeyItem]:
 
 def run_item(run: Run) -> RunItem:
     """Return the item of a run, without what is counted while it goes on."""
-    plain = structs.replace(run, finished_at=None, computed_by=(), failures=(), **dict.fromkeys(_COUNTED, 0))
+    counts = dict.fromkeys(_COUNTED, 0)
+    plain = structs.replace(run, finished_at=None, planning_failure="", computed_by=(), failures=(), **counts)
     body = msgspec.json.encode(plain).decode()
     item: RunItem = {
         "pk": layout.run_pk(run.run_id),
@@ -198,8 +202,10 @@ def run_item(run: Run) -> RunItem:
         "body": body,
         "digest": row_digest("run", run.run_id, body),
         "state": run.state,
-        "state_digest": row_digest("run-state", run.run_id, run.state, run.finished_at),
+        "state_digest": row_digest("run-state", run.run_id, run.state, run.finished_at, run.planning_failure or None),
     }
+    if run.planning_failure:
+        item["planning_failure"] = run.planning_failure
     if run.finished_at is not None:
         item["finished_at"] = run.finished_at
     return item
@@ -219,7 +225,7 @@ def failures_are_sound(item: BodyItem) -> bool:
 def run_is_sound(item: RunItem) -> bool:
     """Return whether a run's item is as it was written."""
     run_id = item["pk"].partition("/")[2]
-    state = row_digest("run-state", run_id, item["state"], item.get("finished_at"))
+    state = row_digest("run-state", run_id, item["state"], item.get("finished_at"), item.get("planning_failure"))
     return item.get("digest") == row_digest("run", run_id, item["body"]) and item.get("state_digest") == state
 
 

@@ -1,0 +1,42 @@
+"""The call by which the replay function has a run planned later, and Lambda's record of such a call that failed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from pik.model.metric import Run
+
+_LONGEST = 1000  # characters of an error
+
+
+class Call(msgspec.Struct, frozen=True):
+    """What the function sends to itself: a run that is PLANNING. No request of API Gateway has such a field."""
+
+    later: Run
+
+
+class _Context(msgspec.Struct, frozen=True, rename="camel"):
+    condition: str = ""
+    approximate_invoke_count: int = 0
+
+
+class FailedCall(msgspec.Struct, frozen=True, rename="camel"):
+    """The record that Lambda writes of an asynchronous call when it gives it up, to the destination OnFailure. Lambda
+    writes it whatever became of the function: it raised an error, ran out of time or memory, or was never called."""
+
+    request_payload: Call
+    request_context: _Context = _Context()
+    response_payload: Any = None
+
+    @property
+    def reason(self) -> str:
+        """Why the run is not planned, in words."""
+        if self.request_context.condition == "EventAgeExceeded":
+            return "its planning was given up before it could be called often enough (EventAgeExceeded)"
+        response = self.response_payload if isinstance(self.response_payload, dict) else {}
+        error = ": ".join(str(response[key]) for key in ("errorType", "errorMessage") if response.get(key))
+        tried = self.request_context.approximate_invoke_count
+        times = f", {tried} times" if tried > 1 else ""
+        return f"its planning failed{times}: {' '.join(error.split())[:_LONGEST] or 'no error was recorded'}"
