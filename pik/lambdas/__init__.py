@@ -117,10 +117,19 @@ def request_id(event: Event, context: Any) -> str:
     return str((event.get("requestContext") or {}).get("requestId") or context.aws_request_id)
 
 
+def header(event: Event, name: str) -> str:
+    """Return a header of the request without white space around it, empty if there is none."""
+    headers = {each.lower(): value for each, value in (event.get("headers") or {}).items()}
+    return str(headers.get(name.lower()) or "").strip()
+
+
 def content_type(event: Event) -> str:
     """Return the request's media type without parameters, empty without a Content-Type."""
-    headers = {name.lower(): value for name, value in (event.get("headers") or {}).items()}
-    return str(headers.get("content-type") or "").partition(";")[0].strip().lower()
+    return header(event, "Content-Type").partition(";")[0].strip().lower()
+
+
+class KeyReused(Invalid):
+    """An idempotency key came with another request than before."""
 
 
 def respond(status: int, document: Any) -> Response:
@@ -138,6 +147,8 @@ def _status(error: PikError) -> int:
             return 410
         case Ambiguous():
             return 409
+        case KeyReused():
+            return 422
         case NotFound():
             return 404
         case _:

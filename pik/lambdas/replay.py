@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Iterable
 from contextlib import suppress
+from hashlib import sha256
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -18,9 +19,11 @@ from pik.errors import Busy, Invalid, NotFound, PikError, StoreError, UsageError
 from pik.lambdas import (
     BY_REQUEST,
     Event,
+    KeyReused,
     Response,
     body_of,
     caller,
+    header,
     http_handler,
     log_unexpected,
     logger,
@@ -29,11 +32,13 @@ from pik.lambdas import (
 )
 from pik.lambdas.planning import Call
 from pik.model.event import MAX_STRING, check_name
+from pik.model.ids import new_id
 from pik.model.instant import Window, format_instant, load_zone, parse_local
-from pik.model.metric import Run, RunRequest, Task
+from pik.model.metric import Run, RunRequest, RunState, Task
 from pik.model.scenario import COUNTED_DUPLICATES
 from pik.model.typed_times import local_instant
 from pik.ports.remote import PlannedRun, RunView
+from pik.ports.state import KeyClaim
 from pik.ports.store import Store
 from pik.rawlog.gathering import TooMuch
 from pik.usecases.replay.execute import enqueue_tasks
@@ -46,9 +51,19 @@ COUNTED_AT_MOST = 200_000
 DAYS_AT_MOST = 366
 """Days of a window that are planned while API Gateway waits."""
 
+IDEMPOTENCY_KEY = "Idempotency-Key"
+"""The header of a request that may be sent again: it makes one run for all requests with the same key."""
+
+KEY_AT_MOST = 255
+"""Characters of such a key."""
+
+KEY_KEPT = 24 * 3600
+"""Seconds for which it is kept."""
+
 PLANNED_ELSEWHERE = 1.0
 """Seconds between two looks at a run that another call is planning."""
 
+_KEY = re.compile(f"[!-~]{{1,{KEY_AT_MOST}}}")
 _RUN_ID = re.compile("[0-9A-Za-z]{1,26}", re.ASCII)
 
 
@@ -205,18 +220,99 @@ def _respond(event: Event, _context: Any) -> Response:
     store, request = lambdas.store(), asked.run_request()
     dry_run = asked.dry_run or lambdas.dry_run()
     metrics.add_metric(name="ReplayRequestedCount", unit=MetricUnit.Count, value=1)
+    key, actor = _idempotency_key(event), caller(event)
+    if not key or dry_run:
+        return _begin(store, request, asked.limit, actor, dry_run=dry_run)
+    run_id = _claimed(store, key, request, asked.limit, actor)
+    try:
+        with store.runs.driving(run_id):
+            if run := _found(store, run_id):
+                if run.state in (RunState.PLANNED, RunState.RUNNING):
+                    _enqueue(store, run_id)  # whoever planned it may have been killed before
+                return _again(store, run, request)
+            if (response := _planned_now(store, request, asked.limit, actor, run_id)) is not None:
+                return response
+    except Busy:  # another call with this key is planning it, or sends its tasks
+        if run := _found(store, run_id):
+            return _again(store, run, request)
+        if asked.limit is not None:
+            raise
+    return _plan_later(store, request, asked.limit, actor, run_id)
+
+
+def _idempotency_key(event: Event) -> str:
+    """Return the key by which the caller marks a request that it may send again, empty without one; the quotes, which
+    the header has as a structured field, are left out. Raises Invalid."""
+    key = header(event, IDEMPOTENCY_KEY)
+    if len(key) > 1 and key[0] == key[-1] == '"':
+        key = key[1:-1]
+    if key and not _KEY.fullmatch(key):
+        problem = f"{IDEMPOTENCY_KEY} has more than {KEY_AT_MOST} characters, or others than visible ones of ASCII"
+        raise Invalid(problem, field=IDEMPOTENCY_KEY)
+    return key
+
+
+def _claimed(store: Store, key: str, request: RunRequest, limit: int | None, actor: str) -> str:
+    """Return the id of the run that this caller's requests with this key make. Raises KeyReused."""
+    at, digest = int(time.time()), _digest([request, limit])
+    kept = store.idempotency_keys.claim(_digest([actor, key]), KeyClaim(digest, new_id()), at, at + KEY_KEPT)
+    if kept.request != digest:
+        raise KeyReused(f"{IDEMPOTENCY_KEY} {key!r} came with another request before", field=IDEMPOTENCY_KEY)
+    return kept.run_id
+
+
+def _digest(document: Any) -> str:
+    return sha256(msgspec.json.encode(document)).hexdigest()
+
+
+def _found(store: Store, run_id: str) -> Run | None:
+    try:
+        return store.runs.get(run_id)
+    except NotFound:
+        return None
+
+
+def _again(store: Store, run: Run, asked: RunRequest) -> Response:
+    """Return the response for a run that an earlier request with the same key made, as it is now."""
+    is_planned = run.state != RunState.PLANNING
+    return respond(
+        200 if is_planned else 202,
+        _planned(
+            run.run_id,
+            run.request,
+            run.effective,
+            left_out=left_out_of(store, run.request),
+            counts=(run.events_matched, run.buckets, *((run.tasks,) * 2 if is_planned else (None,) * 2)),
+            truncated=run.request != asked,
+            dry_run=False,
+        ),
+    )
+
+
+def _begin(store: Store, request: RunRequest, limit: int | None, actor: str, *, dry_run: bool) -> Response:
+    planned = _planned_now(store, request, limit, actor, dry_run=dry_run)
+    return _plan_later(store, request, limit, actor, dry_run=dry_run) if planned is None else planned
+
+
+def _planned_now(
+    store: Store, request: RunRequest, limit: int | None, actor: str, run_id: str = "", *, dry_run: bool = False
+) -> Response | None:
+    """Return the response for a run that is planned at once; None: that would take longer than the caller waits."""
     first, last = request.window.days
     if last - first < DAYS_AT_MOST:
         with suppress(TooMuch):
-            return _plan_now(store, request, asked.limit, caller(event), dry_run=dry_run)
-    return _plan_later(store, request, asked.limit, caller(event), dry_run=dry_run)
+            return _plan_now(store, request, limit, actor, run_id, dry_run=dry_run)
+    return None
 
 
-def _plan_now(store: Store, request: RunRequest, limit: int | None, actor: str, *, dry_run: bool) -> Response:
+def _plan_now(
+    store: Store, request: RunRequest, limit: int | None, actor: str, given_id: str, *, dry_run: bool
+) -> Response:
     engine, whole = lambdas.engine(), request
     if limit is not None:
         request = limited(store, engine, request, limit, COUNTED_AT_MOST)
-    plan = plan_replay(store, engine, request, time.time_ns(), actor=actor, at_most=COUNTED_AT_MOST)
+    now = time.time_ns()
+    plan = plan_replay(store, engine, request, now, actor=actor, run_id=given_id, at_most=COUNTED_AT_MOST)
     run, sent = plan.run, 0
     run_id = None if dry_run else run.run_id
     expect_work(store, run)
@@ -238,7 +334,9 @@ def _plan_now(store: Store, request: RunRequest, limit: int | None, actor: str, 
     )
 
 
-def _plan_later(store: Store, request: RunRequest, limit: int | None, actor: str, *, dry_run: bool) -> Response:
+def _plan_later(
+    store: Store, request: RunRequest, limit: int | None, actor: str, run_id: str = "", *, dry_run: bool = False
+) -> Response:
     """Leave the planning to another call of this function, which no caller waits for."""
     if limit is not None:
         raise Invalid(
@@ -246,15 +344,15 @@ def _plan_later(store: Store, request: RunRequest, limit: int | None, actor: str
             "in the parts of raw that hold the entity",
             field="limit",
         )
-    run = accepted(store, request, actor)
-    run_id = None if dry_run else run.run_id
+    run = accepted(store, request, actor, run_id)
     if not dry_run:
         lambdas.call_again(msgspec.to_builtins(Call(run)))
         store.runs.create(run, ())  # after that: whatever is PLANNING, a call is going to plan
-    logger.info("replay later", extra={"run_id": run_id, "entity_id": request.entities[0]})
+    begun = None if dry_run else run.run_id
+    logger.info("replay later", extra={"run_id": begun, "entity_id": request.entities[0]})
     return respond(
         200 if dry_run else 202,
-        _planned(run_id, request, run.effective, left_out=left_out_of(store, request), dry_run=dry_run),
+        _planned(begun, request, run.effective, left_out=left_out_of(store, request), dry_run=dry_run),
     )
 
 

@@ -179,8 +179,9 @@ class Api(Protocol):
         """Record these lines, UTF-8 without a line break and not blank, in this order. A repeat records each once more,
         as a duplicate. Raises StoreError if the stack is in a dry run."""
 
-    def replay(self, request: RunRequest, *, dry_run: bool = False) -> PlannedReplay:
-        """Begin a run for the request's one entity; each call begins another one. The run is as it was planned: with
+    def replay(self, request: RunRequest, *, key: str, dry_run: bool = False) -> PlannedReplay:
+        """Begin a run for the request's one entity, or return the one that an earlier call with this `key` (visible
+        ASCII) began; a key is for one request. The run is as it was planned: with
         `events_matched` None it was too large for one call and is planned later; with `dry_run` there is none.
         Raises Invalid, NotFound (an unknown metric, a store without events)."""
 

@@ -81,6 +81,22 @@ class Runs(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class KeyClaim:
+    """What an idempotency key stands for: the digest of a request, and the run that it made or is going to make."""
+
+    request: str
+    run_id: str
+
+
+class IdempotencyKeys(Protocol):
+    """The keys by which a caller marks a request that it may send again."""
+
+    def claim(self, key: str, claim: KeyClaim, at: int, until: int) -> KeyClaim:
+        """Keep the claim under this key until a time (both in seconds since the epoch) and return it. One that is there
+        already, and at this moment still kept, stays, and is returned instead; of several at once, one is kept."""
+
+
+@dataclass(frozen=True, slots=True)
 class Message:
     """A task received from the queue; `receipt` identifies this receiving of it, `receives` counts them, this one
     included."""

@@ -19,7 +19,17 @@ from pik.model.instant import Window
 from pik.model.metric import Aggregate, Metric
 from pik.ports.backup import StateBackup
 from pik.ports.raw import Raw
-from pik.ports.state import Aggregates, DeadLetters, Metrics, Promotions, Queue, Republishes, Runs, StateAudit
+from pik.ports.state import (
+    Aggregates,
+    DeadLetters,
+    IdempotencyKeys,
+    Metrics,
+    Promotions,
+    Queue,
+    Republishes,
+    Runs,
+    StateAudit,
+)
 
 
 class Batches(Protocol):
@@ -284,6 +294,7 @@ class Store:
     corrections: Corrections
     metrics: Metrics
     runs: Runs
+    idempotency_keys: IdempotencyKeys
     queue: Queue
     dead_letters: DeadLetters
     aggregates: Aggregates

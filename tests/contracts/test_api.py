@@ -80,11 +80,15 @@ def test_several_threads_may_call(api, gateway) -> None:
     assert gateway.store.index.totals().deliveries == 60
 
 
-def test_each_call_begins_a_run_and_a_dry_run_none(api, gateway) -> None:
+def test_each_key_begins_a_run_and_a_dry_run_none(api, gateway) -> None:
     api.ingest([record()])
-    runs = [api.replay(asked(reason="why", assumed=(COUNTED_DUPLICATES,))).run for _ in range(2)]
+    again = asked(reason="why", assumed=(COUNTED_DUPLICATES,))
+    runs = [api.replay(again, key=key).run for key in ("one", "two", "one")]
     assert len({run.run_id for run in runs}) == 2
-    assert api.replay(asked(), dry_run=True).run.events_matched == 1
+    assert runs[0].run_id == runs[2].run_id
+    with pytest.raises(StoreError, match=r"refused the request \(422\)"):
+        api.replay(asked(), key="one")
+    assert api.replay(asked(), key="one", dry_run=True).run.events_matched == 1
     assert len(list(gateway.store.runs.newest_first())) == 2
     planned, now = runs[0], api.run(runs[0].run_id)
     assert (planned.state, planned.events_matched, planned.buckets, planned.tasks) == (RunState.PLANNED, 1, 1, 1)
@@ -94,13 +98,13 @@ def test_each_call_begins_a_run_and_a_dry_run_none(api, gateway) -> None:
 
 def test_what_is_wrong_is_reported(api) -> None:
     with pytest.raises(NotFound, match="no events"):
-        api.replay(asked())
+        api.replay(asked(), key="k")
     api.ingest([record()])
     with pytest.raises(Invalid, match="entity_id is empty") as refused:
-        api.replay(asked(entities=("",)))
+        api.replay(asked(entities=("",)), key="k")
     assert refused.value.field == "entity_id"
     with pytest.raises(NotFound, match="there is no metric 'none'"):
-        api.replay(asked(metrics=("none",)))
+        api.replay(asked(metrics=("none",)), key="other")
     for run_id in ("01J8Z3A0000000000000000000", "../ingest", "a b?c#d"):
         with pytest.raises(NotFound):
             api.run(run_id)
@@ -109,7 +113,7 @@ def test_what_is_wrong_is_reported(api) -> None:
 def test_who_may_not_call_is_denied(api) -> None:
     once: Any = api.api if isinstance(api, RetryingApi) else api
     once.key = "another"
-    for call in (lambda: api.ingest([record()]), lambda: api.replay(asked()), lambda: api.run("01")):
+    for call in (lambda: api.ingest([record()]), lambda: api.replay(asked(), key="k"), lambda: api.run("01")):
         with pytest.raises(StoreError, match="denies the request"):
             call()
 

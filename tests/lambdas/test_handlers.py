@@ -159,6 +159,95 @@ def test_two_calls_plan_a_run_one_after_the_other(store, later, monkeypatch) -> 
     assert (len(looks), get(run_id)[1]["state"]) == (2, "RUNNING")
 
 
+def keyed(key='"k"', caller="ana", **changes):
+    parts = {"headers": {"idempotency-key": key}, "requestContext": {"identity": {"userArn": caller}}}
+    return post(replay.handler, asked(**changes), **parts)
+
+
+def test_the_same_key_and_body_make_one_run(store) -> None:
+    some_days(store)
+    status, first = keyed()
+    assert (status, keyed(), keyed("k")) == (200, (200, first), (200, first)), "with quotes or without"
+    body = json.dumps(asked(), indent=2)
+    spaced = {"headers": {"IDEMPOTENCY-KEY": "k"}, "requestContext": {"identity": {"userArn": "ana"}}}
+    assert post(replay.handler, body, **spaced)[1] == first, "the same request, written in another way"
+    assert len(list(store.runs.newest_first())) == 1
+    processor.handler({"Records": list(messages(store, first["run_id"]))}, CONTEXT)
+    assert get(first["run_id"])[1]["state"] == "COMPLETED"
+    assert keyed() == (200, first), "also when it has ended"
+    assert get(first["run_id"])[1]["state"] == "COMPLETED"
+    others = [keyed("other"), keyed(caller="ben"), post(replay.handler, asked())]
+    assert len({first["run_id"], *(answer["run_id"] for _, answer in others)}) == 4
+
+
+def test_a_key_with_another_body_is_refused(store) -> None:
+    some_days(store)
+    first = keyed(limit=3)[1]
+    assert first["truncated"]
+    assert keyed(limit=3)[1] == first
+    for changes in ({}, {"limit": 4}, {"limit": 3, "reason": "other"}):
+        status, answer = keyed(**changes)
+        assert (status, answer["field"]) == (422, "Idempotency-Key")
+        assert first["run_id"] not in str(answer)
+    for wrong in ("a b", "é", "k" * 256):
+        status, answer = keyed(wrong)
+        assert (status, answer["field"]) == (400, "Idempotency-Key")
+    assert len(list(store.runs.newest_first())) == 1
+
+
+def test_what_began_nothing_can_be_asked_for_again_with_its_key(store, monkeypatch) -> None:
+    assert keyed()[0] == 404
+    some_days(store)
+    assert keyed(dry_run=True)[1]["run_id"] is None, "which needs no key"
+    status, answer = keyed()
+    assert (status, get(answer["run_id"])[0]) == (200, 200)
+    monkeypatch.setattr(replay, "KEY_KEPT", -1)
+    assert keyed("short")[1]["run_id"] != keyed("short")[1]["run_id"]
+
+
+def test_a_key_answers_the_same_run_while_it_is_planned_later(store, later, monkeypatch) -> None:
+    monkeypatch.setattr(replay, "COUNTED_AT_MOST", 1)
+    some_days(store)
+    status, first = keyed()
+    assert (status, keyed(), len(later)) == (202, (202, first), 1)
+    replay.handler(later[0], CONTEXT)
+    status, planned = keyed()
+    assert (status, planned["run_id"], planned["sent"], planned["scanned"]) == (200, first["run_id"], 1, None)
+
+
+def test_a_key_answers_the_same_run_while_another_call_plans_it_now(store, later, monkeypatch) -> None:
+    """Two at once, or a retry after a 504: the first call goes on for up to 15 minutes."""
+    some_days(store)
+    answers: list[tuple[int, dict[str, object]]] = []
+    plan = plan_replay
+
+    def slow(*arguments, **options):
+        answers.append(keyed())
+        return plan(*arguments, **options)
+
+    monkeypatch.setattr(replay, "plan_replay", slow)
+    status, first = keyed()
+    ((again, second),) = answers
+    assert (status, again, second["run_id"], second["sent"]) == (200, 202, first["run_id"], None)
+    replay.handler(later[0], CONTEXT)  # finds it planned
+    assert [run.run_id for run in store.runs.newest_first()] == [first["run_id"]]
+    processor.handler({"Records": list(messages(store, str(first["run_id"])))}, CONTEXT)
+    assert get(str(first["run_id"]))[1]["state"] == "COMPLETED"
+
+
+def test_a_retry_sends_the_tasks_of_a_call_that_was_killed_before_it_had(store, monkeypatch) -> None:
+    some_days(store)
+    with monkeypatch.context() as patch:
+        patch.setattr(replay, "enqueue_tasks", lambda *_: _fail(None))
+        with pytest.raises(KeyboardInterrupt):
+            keyed()
+    (run,) = store.runs.newest_first()
+    assert run.state == RunState.PLANNED
+    assert keyed()[1]["run_id"] == run.run_id
+    processor.handler({"Records": list(messages(store, run.run_id))}, CONTEXT)
+    assert get(run.run_id)[1]["state"] == "COMPLETED"
+
+
 REQUEST_OF_LAMBDA = "RequestId: 5e0c4d36-9f4a-4d0e-8f0f-6d3c2b1a0f9e Error: "
 GIVEN_UP = {
     "raised": ({"errorType": "_Unexpected", "errorMessage": "ValueError", "stackTrace": []}, "_Unexpected: ValueError"),

@@ -150,6 +150,10 @@ def test_what_is_documented_and_not_fuzzed_is_so(gateway: Gateway, monkeypatch) 
     check("/replay", "POST", json.dumps(asked(metrics=["none"])).encode(), 404)
     check("/replay", "POST", json.dumps(asked(start_time="1900-01-01")).encode(), 202)
     assert check("/replay", "POST", json.dumps(asked(dry_run=True)).encode(), 200)["run_id"] is None
+    with_key = {"Idempotency-Key": '"a-key"'}
+    again = [check("/replay", "POST", json.dumps(asked()).encode(), 200, with_key)["run_id"] for _ in range(2)]
+    assert again[0] == again[1]
+    check("/replay", "POST", json.dumps(asked(reason="other")).encode(), 422, with_key)
     monkeypatch.setattr(lambdas, "store", _fail(NotHeld("raw has expired")))
     check("/replay", "POST", json.dumps(asked()).encode(), 410)
     monkeypatch.setattr(lambdas, "store", _fail(StoreError("the disk is full")))

@@ -20,6 +20,7 @@ from pik.stores.aws.stack import Stack, find_stack, stack_of
 from pik.stores.aws.state.aggregates import AwsAggregates, AwsMetrics
 from pik.stores.aws.state.audit import AwsStateAudit
 from pik.stores.aws.state.backup import AwsBackup
+from pik.stores.aws.state.idempotency_keys import AwsIdempotencyKeys
 from pik.stores.aws.state.republishes import AwsRepublishes
 from pik.stores.aws.state.runs import AwsRuns
 from pik.stores.aws.table import Table
@@ -62,6 +63,7 @@ def _assemble(url: str, clients: Clients, stack: Stack, generation: Generation) 
         corrections=AwsCorrections(index_table, generation),
         metrics=AwsMetrics(state_table),
         runs=AwsRuns(state_table),
+        idempotency_keys=AwsIdempotencyKeys(state_table),
         queue=queue,
         dead_letters=queue,
         aggregates=aggregates,

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, TypeVar
 from urllib.parse import quote, urlsplit
 
@@ -22,6 +23,7 @@ from pik.stores.aws.stack import find_stack
 
 BACKOFF = Backoff(first=0.2, longest=20.0, attempts=8)
 _CONNECT, _READ = 5, 35  # seconds; API Gateway itself gives up after 29
+NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 _LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 
 Done = TypeVar("Done")
@@ -45,7 +47,7 @@ def open_api(url: str, environment: Mapping[str, str] = os.environ) -> Api:
 
 @dataclass(slots=True)
 class RetryingApi:
-    """Repeats requests that have no answer; a replay only if it has certainly not begun."""
+    """Repeats requests that have no answer. Events that are sent again are duplicates, and a replay has a key."""
 
     api: Api
     backoff: Backoff = BACKOFF
@@ -65,19 +67,14 @@ class RetryingApi:
         answered = self._retry(once)
         return Answer(answered.results, repeated)
 
-    def replay(self, request: RunRequest, *, dry_run: bool = False) -> PlannedReplay:
-        return self._retry(lambda: self.api.replay(request, dry_run=dry_run), twice=dry_run)
+    def replay(self, request: RunRequest, *, key: str, dry_run: bool = False) -> PlannedReplay:
+        return self._retry(lambda: self.api.replay(request, key=key, dry_run=dry_run))
 
     def run(self, run_id: str) -> Run:
         return self._retry(lambda: self.api.run(run_id))
 
-    def _retry(self, call: Callable[[], Done], *, twice: bool = True) -> Done:
-        """Return the call's result; with `twice` it may take effect again."""
-
-        def is_transient(error: Exception) -> bool:
-            return isinstance(error, Unanswered) and (twice or not error.maybe_done)
-
-        return retry(call, is_transient, self.backoff, self.sleep)
+    def _retry(self, call: Callable[[], Done]) -> Done:
+        return retry(call, lambda error: isinstance(error, Unanswered), self.backoff, self.sleep)
 
 
 @dataclass(slots=True)
@@ -99,7 +96,7 @@ class HttpApi:
             raise _dry_run()
         return Answer([_result(one) for one in answer.results])
 
-    def replay(self, request: RunRequest, *, dry_run: bool = False) -> PlannedReplay:
+    def replay(self, request: RunRequest, *, key: str, dry_run: bool = False) -> PlannedReplay:
         body = {
             "entity_id": request.entities[0],
             "start_time": format_instant(request.start),
@@ -109,7 +106,8 @@ class HttpApi:
             "reason": request.reason,
             "dry_run": dry_run,
         }
-        status, content = self._send("POST", "/replay", msgspec.json.encode(body), "application/json")
+        headers = {"Idempotency-Key": f'"{key}"'}
+        status, content = self._send("POST", "/replay", msgspec.json.encode(body), "application/json", headers)
         planned = _decoded(content, PlannedRun) if status in (200, 202) else None
         if planned is None:
             refused = self._refused(status, content)
@@ -128,11 +126,14 @@ class HttpApi:
             raise self._refused(status, body)
         return view.run()
 
-    def _send(self, method: str, path: str, body: bytes, content_type: str) -> tuple[int, bytes]:
+    def _send(
+        self, method: str, path: str, body: bytes, content_type: str, headers: Mapping[str, str] = NO_HEADERS
+    ) -> tuple[int, bytes]:
         """Return status and body of the API's own answer. Raises Unanswered, StoreError."""
         from botocore import exceptions as boto
 
-        request = self._signed(method, path, body, {"Content-Type": content_type} if content_type else {})
+        typed = {"Content-Type": content_type} if content_type else {}
+        request = self._signed(method, path, body, {**typed, **headers})
         try:
             answer = self._http().send(request.prepare())
             status, content = int(answer.status_code), bytes(answer.content)

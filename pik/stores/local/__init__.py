@@ -28,6 +28,7 @@ from pik.stores.local.backup import LocalBackup
 from pik.stores.local.batches import LocalBatches
 from pik.stores.local.copy import LocalCopy
 from pik.stores.local.corrections import LocalCorrections
+from pik.stores.local.idempotency_keys import LocalIdempotencyKeys
 from pik.stores.local.index import LocalIndex, index_database
 from pik.stores.local.raw import LocalRaw
 from pik.stores.local.rebuild import LocalAudit
@@ -140,6 +141,7 @@ def _assemble(path: Path, marker: Marker) -> Store:
         corrections=LocalCorrections(index),
         metrics=LocalMetrics(state),
         runs=LocalRuns(state, locks),
+        idempotency_keys=LocalIdempotencyKeys(state),
         queue=queue,
         dead_letters=queue,
         aggregates=aggregates,

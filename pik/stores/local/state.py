@@ -52,6 +52,11 @@ CREATE TABLE task (
     failing INTEGER NOT NULL DEFAULT 0, failures BLOB, -- aggregates that failed: how many, and the first of them
     PRIMARY KEY (run_id, number)
 ) WITHOUT ROWID;
+CREATE TABLE idempotency_key (
+    key TEXT PRIMARY KEY,
+    request TEXT NOT NULL, run_id TEXT NOT NULL,
+    expires INTEGER NOT NULL -- seconds since the epoch
+) WITHOUT ROWID;
 CREATE TABLE message (
     run_id TEXT NOT NULL, task INTEGER NOT NULL,
     body BLOB NOT NULL,

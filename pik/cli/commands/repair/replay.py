@@ -16,6 +16,7 @@ from pik.cli.document import Field, Object, Schema
 from pik.cli.options import option
 from pik.cli.values import Instant
 from pik.errors import NothingSelected, UsageError, command, number_of
+from pik.model.ids import new_id
 from pik.model.instant import display_instant
 from pik.model.metric import Run, RunRequest, RunState
 from pik.model.scenario import replay_assumptions
@@ -226,7 +227,7 @@ def _replay_via_api(cli: Context, request: RunRequest, *, dry_run: bool, wait: b
     from pik.usecases.replay.wait import follow
 
     api = cli.open_api()
-    planned, left_out = api.replay(request, dry_run=dry_run)
+    planned, left_out = api.replay(request, key=new_id(), dry_run=dry_run)
     options.note_left_out(cli, left_out)
     if dry_run:
         if planned.events_matched is None:
