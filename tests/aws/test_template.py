@@ -110,9 +110,10 @@ def test_the_bucket_is_versioned_and_closed_to_the_public() -> None:
 
 
 def test_what_holds_data_outlives_the_stack() -> None:
-    for name in ("RawBucket", "IndexTable", "StateTable"):
+    kept = {"RawBucket": "RetainExceptOnCreate", "IndexTable": "Retain", "StateTable": "Retain"}
+    for name, deleting in kept.items():
         resource = template()["Resources"][name]
-        assert (resource["DeletionPolicy"], resource["UpdateReplacePolicy"]) == ("Retain", "Retain"), name
+        assert (resource["DeletionPolicy"], resource["UpdateReplacePolicy"]) == (deleting, "Retain"), name
 
 
 @pytest.mark.parametrize("name", ["IndexTable", "StateTable"])
@@ -246,6 +247,10 @@ def test_requests_are_validated_throttled_and_logged_without_payloads() -> None:
     for response in definition["x-amazon-apigateway-gateway-responses"].values():
         assert '"request_id":"$context.requestId"' in response["responseTemplates"]["application/json"]
     assert not [value for value in line.values() if "body" in value.lower()]
+
+
+def test_the_account_has_a_role_for_logs_before_the_stage_is_made() -> None:
+    assert template()["Resources"]["Api"]["DependsOn"] == "ApiLogAccount"
 
 
 # Roles
