@@ -31,6 +31,9 @@ class PikError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+        self.sought: tuple[str, str] | None = None
+        """The kind of an id that was not found, and the id: it may be that of something else, as
+        `pik.usecases.other_ids` finds out."""
 
     def _render_traceback_(self) -> list[str]:
         """Return the lines that IPython shows in the place of a traceback: a notebook has the hint, too."""
@@ -118,7 +121,9 @@ def ambiguous_id(
     if not ids:
         near = _near(prefix.upper(), islice(others(), COMPARED))
         meant = f"did you mean {' or '.join(near)}? all of them: " if near else ""
-        return NotFound(f"{kind} {prefix} is not in this store", hint=f"{meant}{hint}")
+        error = NotFound(f"{kind} {prefix} is not in this store", hint=f"{meant}{hint}")
+        error.sought = (kind, prefix)
+        return error
     listed = ", ".join(ids[:CANDIDATES]) + (", …" if len(ids) > CANDIDATES else "")
     several = f"several {kind} ids start with {prefix}"
     return Ambiguous(f"{several}: {listed}", hint="use a longer prefix", unlisted=several)

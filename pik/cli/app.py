@@ -143,6 +143,7 @@ def run(arguments: list[str]) -> int:
     try:
         return run_in(cli, arguments, root)
     except PikError as error:
+        cli.look_for_other_kinds(error)
         error.hint = cli.advice(error.hint)
         raise
     finally:

@@ -22,6 +22,7 @@ from pik.config import Format, Settings
 
 if TYPE_CHECKING:
     from pik.cli.document import Schema
+    from pik.errors import PikError
     from pik.model.instant import Zone
     from pik.ports.engine import Engine
     from pik.ports.exporter import Exporter, Layout
@@ -57,6 +58,7 @@ class Context:
         self.actor_option: str | None = None
         self._actor: str | None = None
         self._opened = ExitStack()
+        self._store: Store | None = None
         self.typed: dict[str, list[str]] = {}
         """The words of the command line by the parameter of the command, options before arguments."""
         self.parameters: frozenset[str] = frozenset()
@@ -149,6 +151,13 @@ class Context:
             text = text.by(reading_command(self))
         return with_store(text, self.store_option, COMMANDS)
 
+    def look_for_other_kinds(self, error: PikError) -> None:
+        """Say in an error about an id that was not found that it is the id of something else, if it is."""
+        if error.sought is not None and self._store is not None:
+            from pik.cli.other_ids import say_other_kind
+
+            say_other_kind(error, self._store, self.command_path)
+
     def same_command(self, name: str, without: Collection[str]) -> str:
         """Return the command as it was typed, without these parameters, and without the format."""
         from pik.errors import command
@@ -203,6 +212,7 @@ class Context:
             error.hint = self._near_stores(url) or error.hint
             raise
         show_buckets_of(store.metrics)
+        self._store = store
         return store
 
     def _open_bundle(self, path: Path) -> Store:

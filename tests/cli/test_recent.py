@@ -155,6 +155,29 @@ def test_a_slip_in_an_id_is_asked_about_and_never_guessed(shop: Pik) -> None:
         assert "did you mean" not in unlike
 
 
+def test_an_id_of_another_kind_leads_to_the_command_for_it(shop: Pik) -> None:
+    run, batch, correction = (_ids(shop, name, *listed)[0] for listed, name, _ in LISTS.values())
+    event = _ids(shop, "event_id", "events")[0]
+    wrong = {
+        ("rollback", batch): ("batch, not of a run", f"pik correct --assume without-batch={batch} "),
+        ("rollback", batch.lower()): ("batch, not of a run", f"pik correct --assume without-batch={batch} "),
+        ("rollback", correction): ("correction, not of a run", f"pik corrections revoke {correction}"),
+        ("batches", run): ("run, not of a batch", f"pik runs show {run}"),
+        ("runs", "show", event): ("event, not of a run", f"pik show {event}"),
+        ("show", f"{batch}:1"): ("batch, not of an event", f"pik batches {batch}"),
+        ("republish", "cancel", run, "--reason", "x"): ("run, not of a republish", f"pik runs cancel {run}"),
+        ("dlq", "show", run): ("run, not of a dead letter", f"pik runs show {run}"),
+        ("corrections", "revoke", run, "--reason", "x", "--yes"): ("run, not of a correction", f"pik rollback {run}"),
+        ("diff", "aggregates", "--assume", f"without-batch={run}"): ("run, not of a batch", f"pik runs show {run}"),
+    }
+    for words, (said, way) in wrong.items():
+        result = shop(*words)
+        assert f" is the id of a{'n' * said.startswith('e')} {said}" in result.err, result.err
+        assert way in result.err.partition("hint: ")[2], result.err
+    beginning = shop("rollback", batch[:25]).err
+    assert beginning.startswith(f"error: run {batch[:25]} is not in this store")
+
+
 def test_a_store_that_is_not_there_is_asked_about(pik: Pik) -> None:
     assert pik("init", "--store", "incident-7").code == 0
     Path("pik.toml").write_text('[stores]\nprod = "/nowhere"\n')

@@ -162,7 +162,9 @@ def locate(store: Store, prefix: str) -> Location:
     """Return the location of the accepted delivery of the event whose id starts with `prefix`."""
     prefix = prefix.lower()
     if not _HEX.fullmatch(prefix):
-        raise UsageError(f"{prefix} is not an event id, nor the beginning of one", hint="for event ids: pik events")
+        error = UsageError(f"{prefix} is not an event id, nor the beginning of one", hint="for event ids: pik events")
+        error.sought = ("event", prefix.partition(":")[0])  # of BATCH:SEQ the batch
+        raise error
     found = store.index.locate(prefix, limit=CANDIDATES + 1)
     if len(found) != 1:
         raise ambiguous_id("event", prefix, [place.event_id for place in found], hint="for event ids: pik events")
