@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import random
+import re
 import tempfile
 from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
@@ -414,6 +415,14 @@ AT = [f"2026-03-{number:02d}T10:15:{number:02d}Z" for number in range(10, 30)]
 PARTS = ("date", 0, 10), ("time", 11, 19)
 
 
+_JOINED = "join(' ', [Year, Month, Day, Hour, Minute, Second])"
+_NUMBERS = "join(' ', [to_string(yyyy), to_string(mm), to_string(dd), to_string(hh)])"
+
+
+def _in_parts(at: str, *names: str) -> dict[str, str]:
+    return dict(zip(names, re.findall("[0-9]+", at), strict=False))
+
+
 def _month(at: str) -> str:
     return "May" if at == AT[0] else "March"
 
@@ -433,6 +442,14 @@ def _month(at: str) -> str:
         ),
         (lambda at: {"createdTime": "2026-04-01T00:00:" + at[17:], "fields": {"Ordered at": at}}, "FIELD"),
         (lambda at: {"at": f"{_month(at)} {at[8:10]}, 2026, 9:{at[17:19]} AM"}, "at"),
+        (lambda at: _in_parts(at, "Year", "Month", "Day", "Hour", "Minute", "Second"), _JOINED),
+        (lambda at: {name: int(one) for name, one in _in_parts(at, "yyyy", "mm", "dd", "hh").items()}, _NUMBERS),
+        (
+            lambda at: _in_parts(at, "end_year", "end_month", "end_day") | _in_parts(at, "year", "month", "day"),
+            "join(' ', [year, month, day])",
+        ),
+        (lambda at: {"Date": at[:10], "Hour": at[11:13], "Hours": "8"}, "join(' ', [Date, Hour])"),
+        (lambda at: {**_in_parts(at, "Y", "M", "D"), "Year": "2026", "Hour": "7", "timestamp": at}, "timestamp"),
     ],
 )
 def test_the_time_of_an_event_is_an_instant_that_differs_from_record_to_record(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -16,9 +15,18 @@ from pik.model.instant import SECOND, format_about
 from pik.model.times import FIELDS, Times
 from pik.usecases.ingest.guess_evidence import GOOD, Basis, basis, confidence, missing, question
 from pik.usecases.ingest.guess_fields import Column, encode
-from pik.usecases.ingest.guess_names import words
 from pik.usecases.ingest.guess_result import Confidence, FieldGuess
-from pik.usecases.ingest.guess_times import FORMAT, ZONE, Written, as_options, instants, read_by, written_as
+from pik.usecases.ingest.guess_time_parts import in_parts, joined
+from pik.usecases.ingest.guess_times import (
+    FORMAT,
+    ZONE,
+    Written,
+    as_options,
+    instants,
+    parts_written_as,
+    read_by,
+    written_as,
+)
 
 EVENT, RECEIVED = FIELDS
 
@@ -36,8 +44,6 @@ _SOON = 60 * SECOND
 
 _FUTURE = 24 * 3600 * SECOND
 """How much later than now a time is of the future, in any time zone."""
-
-_CLOCK = re.compile(r"\d{1,2}:\d\d(:\d\d([.,]\d+)?)?( [AP]M)?", re.ASCII | re.IGNORECASE)
 
 _ALTERNATIVES = 4
 """Fields that may be the time, one or the other in each record."""
@@ -96,7 +102,8 @@ class TimeGuesser:
         found.sort(key=lambda one: -one.rank)
         named = [one for one in found if one.score > 0]
         whole = [one for one in named if len(one.column.values) == self._size]
-        if whole and whole[0].ways[0].is_day and (both := self._day_and_clock(name, whole[0].column, columns)):
+        day = whole[0].column if whole and whole[0].ways[0].is_day and isinstance(whole[0].column.first, str) else None
+        if (day or (name == EVENT and not whole)) and (both := self._joined(name, day, columns)):
             return both
         if name == RECEIVED:
             return self._one(name, whole[0], basis(whole[0].score)) if whole and self._is_received(whole[0]) else None
@@ -224,25 +231,18 @@ class TimeGuesser:
             covered |= best[-1].values.keys()
         return best
 
-    def _day_and_clock(self, name: str, day: Column, columns: Sequence[Column]) -> FieldGuess | None:
-        """Return the time whose day is in one field and whose time of day in another, if there is just one of these."""
-        clocks = [
-            one
-            for one in columns
-            if len(one.values) == self._size and one.texts and all(map(_CLOCK.fullmatch, one.texts))
-        ]
-        if len(clocks) > 1:  # of a start and an end
-            clocks = [one for one in clocks if words(one.path[-1]) == words(day.path[-1]).replace("date", "time")]
-        if len(clocks) != 1 or not isinstance(day.first, str):
-            return None
-        values = [f"{day.values[number]} {clocks[0].values[number]}" for number in day.values]
-        if not (ways := written_as(values, self._times, name)):
-            return None
-        reason, is_sure = self._read_times(name, values, ways)
-        expression = f"join(' ', [{day.expression}, {clocks[0].expression}])"
-        why = f"{Basis.BOTH}: a day and a time of day: {reason}"
-        uses = (day.expression, clocks[0].expression)
-        return FieldGuess(name, expression, confidence(GOOD if is_sure else 0), why, uses=uses)
+    def _joined(self, name: str, day: Column | None, columns: Sequence[Column]) -> FieldGuess | None:
+        """Return the time whose parts are in several fields, of the day in one field if there is one."""
+        for parts in in_parts(day, columns, self._size):
+            expression, values = joined(parts)
+            if ways := written_as(values, self._times, name) or parts_written_as(values, self._times, name):
+                reason, is_sure = self._read_times(name, values, ways)
+                what = "a day and a time of day" if day else "parts of a time"
+                why = f"{Basis.BOTH}: {what}: {reason}"
+                uses = tuple(one.expression for one in parts)
+                shown = is_sure and not ways[0].is_day
+                return FieldGuess(name, expression, confidence(GOOD if shown else 0), why, uses=uses)
+        return None
 
     def _read_times(self, name: str, values: Sequence[Any], ways: Sequence[Written]) -> tuple[str, bool]:
         """Note how the values of a time are written; return what they are, and whether all of them show it."""

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
-from itertools import product
+from itertools import islice, product
 from typing import Any
 
 from pik.errors import Invalid
@@ -53,6 +53,14 @@ _STRPTIME = (
 _SHORT_DATES = ("%d/%b/%y", "%d/%m/%y", "%m/%d/%y", "%d.%m.%y", "%d-%m-%y", "%m-%d-%y", "%d-%b-%y", "%d %b %y")
 _SHORT_YEAR = re.compile(r"\d\d?([-/. ])(?:\d\d?|[a-z]{3})\1\d\d(?!\d)", re.ASCII | re.IGNORECASE)
 _WITH_SHORT_YEARS = tuple(map("".join, product(_SHORT_DATES, (*_CLOCKS, " %I.%M.%S.%f %p"), _OFFSETS)))
+
+
+_PARTS_OF_TIME = (" %H", " %H %M", " %H %M %S", " %H %M %S.%f")
+_IN_PARTS = (
+    *map("".join, product(("%Y %m %d", "%Y %b %d", "%Y %B %d"), (*_PARTS_OF_TIME, *_CLOCKS), _OFFSETS)),
+    *map("".join, product(_DATES, _PARTS_OF_TIME)),
+)
+"""Formats of texts that parts of a time make, with a space between."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +125,16 @@ def written_as(values: Sequence[Any], times: Times, field: str) -> list[Written]
         found = formats_of(values) or _mostly(values)
     zone = times.zone(field)
     return [Written(one.format, zone.name if zone and one.zone == ZONE else one.zone) for one in found]
+
+
+def parts_written_as(values: Sequence[str], times: Times, field: str) -> list[Written]:
+    """Return as `written_as` how texts are read that are the parts of a time, with a space between."""
+    if times.format_given(field) is not None:
+        return []
+    found = (name for name in _IN_PARTS if read_by(Written(name), values) >= _NEARLY_ALL * len(values))
+    ways = [_written(name, values) for name in islice(found, 1)]  # both those of long and of short months read May
+    zone = times.zone(field)
+    return [Written(one.format, zone.name if zone and one.zone == ZONE else one.zone) for one in ways]
 
 
 def read_by(written: Written, values: Iterable[Any]) -> int:
