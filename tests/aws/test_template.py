@@ -369,6 +369,28 @@ def test_logs_end_and_alarms_stay_quiet_without_traffic() -> None:
         assert properties(name)["AlarmActions"] == [], name
 
 
+def test_throttling_of_every_table_and_secondary_index_raises_an_alarm() -> None:
+    expected = {
+        (metric, table, index)
+        for table, one in resources("AWS::DynamoDB::Table").items()
+        for index in ("", *(each["IndexName"] for each in one["Properties"]["GlobalSecondaryIndexes"]))
+        for metric in ("ReadThrottleEvents", "WriteThrottleEvents")
+    }
+    found = set()
+    for name in resources("AWS::CloudWatch::Alarm"):
+        alarm = properties(name)
+        if alarm["Namespace"] == "AWS/DynamoDB":
+            where = {each["Name"]: each["Value"] for each in alarm["Dimensions"]}
+            found.add((alarm["MetricName"], where["TableName"], where.get("GlobalSecondaryIndexName", "")))
+    assert found == expected
+
+
+def test_a_slow_request_raises_an_alarm_before_it_runs_out_of_time() -> None:
+    alarm = properties("IngestSlowAlarm")
+    assert (alarm["MetricName"], alarm["Statistic"]) == ("Duration", "Maximum")
+    assert alarm["Threshold"] < properties("IngestFunction")["Timeout"] * 1000
+
+
 def test_alarms_and_dashboard_name_metrics_that_there_are() -> None:
     handlers = "".join(path.read_text() for path in Path(pik.__file__).parent.glob("lambdas/*.py"))
     namespace = "pik/AWS::StackName"

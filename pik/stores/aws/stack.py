@@ -31,7 +31,13 @@ SOURCE = "ProcessorSource"
 
 ALARMS = (
     *("DeadLettersAlarm", "OldestMessageAlarm", "IngestErrorsAlarm", "ReplayErrorsAlarm", "ProcessorErrorsAlarm"),
-    *("IngestThrottlesAlarm", "ReplayThrottlesAlarm", "ProcessorThrottlesAlarm", "ApiErrorsAlarm", "LagAlarm"),
+    *("IngestThrottlesAlarm", "ReplayThrottlesAlarm", "ProcessorThrottlesAlarm", "ApiErrorsAlarm", "IngestSlowAlarm"),
+    *("ReplayDroppedAlarm", "ReplayRecordLostAlarm", "ProcessorFailuresAlarm", "LagAlarm"),
+    *(
+        f"{where}{what}ThrottlesAlarm"
+        for where in ("Index", "ByEvent", "State", "ByBucket")
+        for what in ("Write", "Read")
+    ),
 )
 """Logical names in template.yaml, like those above."""
 
