@@ -4,24 +4,38 @@ such."""
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from datetime import date, timedelta
+from functools import cache
+from itertools import product
 
 from pik.errors import Invalid
+from pik.inputs.strptime import Strptime
 from pik.model.calendar import Buckets
+from pik.model.instant import format_instant, load_zone
 
 _DAY = re.compile(r"(\d{4})([-/.])(\d{1,2})\2(\d{1,2})", re.ASCII)
 _MONTH = re.compile(r"(\d{4})[-/](\d{1,2})", re.ASCII)
 _WEEK = re.compile(r"(\d{4})-?W(\d{1,2})", re.ASCII | re.IGNORECASE)
 
+_DAYS = ("%d.%m.%Y", *("%d %B %Y", "%B %d, %Y"), *("%d-%b-%Y", "%d/%b/%Y", "%d %b %Y", "%b %d, %Y", "%a, %d %b %Y"))
+_CLOCKS = ("", " %H:%M", " %H:%M:%S", ", %H:%M", ", %H:%M:%S", ", %I:%M %p", " %I:%M:%S %p")
+_SWAPPED = re.compile(r"(\d\d?)([-/])(\d\d?)\2\d{4}", re.ASCII)
+
 
 def bucket_named(text: str, metric: str, buckets: Buckets) -> int:
-    """Return the instant that a text names. Dates begin with their year, since 03/02 is two dates. Raises Invalid."""
+    """Return the instant that a text names. Dates that are numbers begin with their year, or have points between them,
+    since 03/02 is two dates. Raises Invalid."""
     try:
+        if not text[:4].isdigit() and (spelled := _spelled(text)):
+            return buckets.named(spelled)
         if day := _DAY.fullmatch(text):
             return buckets.named(f"{day[1]}-{int(day[3]):02d}-{int(day[4]):02d}")
         if month := _MONTH.fullmatch(text):
             first = date(int(month[1]), int(month[2]), 1)
-            return _whole(text, "month", metric, buckets, first, (first + timedelta(days=31)).replace(day=1))
+            return _whole_month(text, first, metric, buckets)
+        if re.fullmatch(r"[A-Za-z]{3,9},? \d{4}", text) and (spelled := _spelled(f"1 {text.replace(',', '')}")):
+            return _whole_month(text, date.fromisoformat(spelled), metric, buckets)
         if week := _WEEK.fullmatch(text):
             monday = date.fromisocalendar(int(week[1]), int(week[2]), 1)
             return _whole(text, "week", metric, buckets, monday, monday + timedelta(days=7))
@@ -30,6 +44,33 @@ def bucket_named(text: str, metric: str, buckets: Buckets) -> int:
     if re.fullmatch(r"\d{8}", text, re.ASCII):
         return buckets.named(f"{text[:4]}-{text[4:6]}-{text[6:]}")
     return buckets.named(text)
+
+
+def order_of_day(text: str) -> str | None:
+    """Return `day` or `month`, the one of which a date of numbers that ends with its year has first; '' where both can
+    be, None where it is not such a date."""
+    found = _SWAPPED.fullmatch(text)
+    if found is None:
+        return None
+    return "day" if int(found[1]) > 12 else "month" if int(found[3]) > 12 else ""
+
+
+@cache
+def _formats() -> tuple[Strptime, ...]:
+    utc = load_zone("UTC")
+    return tuple(Strptime(day + clock, utc) for day, clock in product(_DAYS, _CLOCKS))
+
+
+def _spelled(text: str) -> str | None:
+    """Return the date, or the time, that a text is, as people write it so that it has one meaning."""
+    for read in _formats():
+        with suppress(Invalid):
+            return format_instant(read(text)).removesuffix("Z").removesuffix("T00:00:00")
+    return None
+
+
+def _whole_month(text: str, first: date, metric: str, buckets: Buckets) -> int:
+    return _whole(text, "month", metric, buckets, first, (first + timedelta(days=31)).replace(day=1))
 
 
 def _whole(text: str, kind: str, metric: str, buckets: Buckets, first: date, after: date) -> int:

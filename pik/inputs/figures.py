@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from pik.errors import InputError, Invalid, UsageError
 from pik.inputs.advice import Advice, Read
-from pik.inputs.bucket_texts import bucket_named
+from pik.inputs.bucket_texts import bucket_named, order_of_day
 from pik.inputs.epochs import UNITS, evident_count, evident_unit
 from pik.model.calendar import Buckets
 from pik.model.identity import name_of_number
@@ -167,7 +167,7 @@ class Table:
                 except Invalid as error:
                     is_of_bucket = error.field == "bucket"
                     column = columns.bucket if is_of_bucket else columns.values[name]
-                    hint = _as_date(str(cells[0]).strip()) if is_of_bucket else _NUMBERS
+                    hint = self._as_date(str(cells[0]).strip()) if is_of_bucket else _NUMBERS
                     raise self._refused(line, f"{column}: {error.message}", hint) from None
                 if metric in over_all:
                     if is_named:
@@ -179,6 +179,16 @@ class Table:
                 yield Figure(line, metric, bucket, entity, value)
         if not rows:
             raise InputError(f"{self.name} has a header and no rows")
+
+    def _as_date(self, text: str) -> str:
+        """Return the hint for a bucket that cannot be read; for `31/01/2026`, what to type."""
+        first = order_of_day(text)
+        if first is None or self.unit != "line":
+            return _as_date(text)
+        swapped = r"\3-\1-\2" if first == "month" else r"\3-\2-\1"
+        known = f"the {first} comes first: " if first else r"where the day comes first (else \3-\1-\2): "
+        convert = f"sed -E 's#([0-9]+)[-/]([0-9]+)[-/]([0-9]{{4}})#{swapped}#' {{file}}"
+        return Advice((known, Read(convert=convert)), name=self.name)
 
     def _entity(self, line: int, column: str | None, cell: Any) -> str:
         if isinstance(cell, int | Decimal | float) and not isinstance(cell, bool) and Decimal(cell).is_finite():

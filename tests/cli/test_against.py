@@ -11,6 +11,7 @@ import sys
 import zipfile
 from collections import defaultdict
 from collections.abc import Callable
+from datetime import date
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -171,6 +172,9 @@ def test_every_format_gives_the_same_result(shop: Callable[..., Any], monkeypatc
     assert rows(against(shop, gzip.compress(jsonl.encode()), name="l.gz")[1]) == expected
     for encoding in ("utf-16", "utf-16-be"):
         assert rows(against(shop, tsv.encode(encoding), name="l.txt")[1]) == expected
+    for spelled in ("%d.%m.%Y", "%d-%b-%Y", '"%B %d, %Y"', '"%b %d, %Y, 12:00 AM"', "%d.%m.%Y 00:00"):
+        days_as = "".join(f"{date.fromisoformat(day):{spelled}},{rest}\n" for day, rest in lines)
+        assert rows(against(shop, wrong.splitlines()[0] + "\n" + days_as)[1]) == expected
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as members:
         members.writestr("ledger/l.csv", wrong)
@@ -286,7 +290,8 @@ def test_rows_in_lists_get_the_fields_of_what_is_around_them(shop: Callable[...,
         ("day,entity,revenue\n2026-01-01,a,NaN\n", "line 2: revenue: 'NaN' is not a number"),
         ("day,entity,revenue\n2026-01-01,a,1e99\n2026-01-01,b,1_0\n", "line 3: revenue: '1_0' is not a number"),
         ("day,entity,revenue\n2026-01-01,a\n", "the row has 2 cells, the header 3 (line 2)"),
-        ("day,entity,revenue\n31.01.2026,a,1\n", "line 2: day: "),
+        ("day,entity,revenue\n31.02.2026,a,1\n", "line 2: day: '31.02.2026' is not"),
+        ("month,entity,revenue\n\"January, 2026\",a,1\n", "'January, 2026' is a month, and the buckets of revenue are"),
         ("day,entity,revenue\n2026-01-01T24:00:00Z,a,1\n", "impossible time of day"),
         ("month,entity,revenue\n2026-01,a,1\n", "'2026-01' is a month, and the buckets of revenue are not months"),
         ("day,entity,revenue\n,a,1\n", "line 2: day: the bucket is empty"),
@@ -340,6 +345,11 @@ def test_what_cannot_be_read_is_an_error_that_names_the_line(shop: Callable[...,
     [
         ("day,entity,revenue\n46083,a,1\n", "46083 is 2026-03-02 as a day of a spreadsheet; a bucket is a date"),
         ("day,entity,revenue\n1772409600000,a,1\n", "1772409600000 is 2026-03-02T00:00:00Z as a time since 1970; "),
+        (
+            "day,entity,revenue\n1/31/2026,a,1\n",
+            r"the month comes first: sed -E 's#([0-9]+)[-/]([0-9]+)[-/]([0-9]{4})#\3-\1-\2#' ledger.csv | pik ",
+        ),
+        ("day,entity,revenue\n01-02-2026,a,1\n", r"where the day comes first (else \3-\1-\2): sed -E "),
         ("day,entity,revenue\n   \n2026-01-01,,1\n", "leave out rows of no entity"),
         ("day,revenue\n2026-01-01,1\n", "it has two columns; totals over all entities are compared with a metric"),
         ('{"day": "2026-01-01", "entity": ["a"], "revenue": 1}\n', "with the fields of its objects as columns: jq"),
