@@ -561,6 +561,25 @@ def test_a_type_around_a_value_is_not_its_name(tmp_path: Path) -> None:
     }
 
 
+def test_a_time_that_is_around_the_records_or_in_their_lists_is_named(tmp_path: Path) -> None:
+    """AWS has days around groups of costs, dbt the timing of each step, and when it wrote the document."""
+    path = tmp_path / "costs.json"
+    groups = [{"user_id": name, "cost": "1.5"} for name in ("a", "b")]
+    days = [{"TimePeriod": {"Start": at[:10], "End": at[:10]}, "Groups": groups} for at in AT]
+    path.write_text(json.dumps({"Definitions": [{"type": "x"}], "Results": days}))
+    found = guess(path, times=Times(timezone="UTC"))
+    assert found.expressions["event_time"] == "parent('TimePeriod').Start"
+    assert {one.field: one.confidence for one in found.mapping}["event_time"] == Confidence.UNSURE
+    assert (found.accepted, accepted(path, found)) == (40, (40, 0))
+    of_steps = [
+        {"user_id": f"m{n}", "status": "ok", "timing": [{"name": "x", "started_at": at}]} for n, at in enumerate(AT)
+    ]
+    path.write_text(json.dumps({"metadata": {"generated_at": AT[0]}, "results": of_steps}))
+    found = guess(path)
+    assert found.missing == ["event_time"]
+    assert "timing[0].started_at is that of the first one, --records 'results[].timing[]' makes" in found.undecided[0]
+
+
 def test_a_day_and_a_time_of_day_in_two_fields_are_one_time(tmp_path: Path) -> None:
     path = rows(tmp_path / "till.csv", "Date,Time,Customer", [f"2026-03-02,10:{n},k{n % 3}" for n in range(10, 40)])
     found = guess(path, times=Times(timezone="Europe/Berlin"))

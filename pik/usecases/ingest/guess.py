@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -26,7 +26,9 @@ from pik.model.layout import JSON_VALUES, WRITTEN_AS_JSON, InputFormat, Layout
 from pik.model.named_mapping import SHIPPED, NamedMapping
 from pik.model.record_path import EACH, RecordPath, path_text
 from pik.model.times import AS_EVENTS, Times
+from pik.usecases.ingest.guess_elsewhere import times_around
 from pik.usecases.ingest.guess_event_time import EVENT
+from pik.usecases.ingest.guess_fields import Column
 from pik.usecases.ingest.guess_mapping import MappingGuesser
 from pik.usecases.ingest.guess_result import Guess
 from pik.usecases.ingest.guess_sample import Sample, Samples, count_read, reading
@@ -73,8 +75,17 @@ def guess(
                 return replace(found, lists=tuple(lists))
             tried.append(guesser(samples.of(inside)))
         if tried:
-            return replace(min(tried, key=lambda made: len(made.missing)), lists=tuple(lists))
-    return guesser(sample)
+            best = min(tried, key=lambda made: len(made.missing))
+            return replace(_with_time_around(best, samples, guesser), lists=tuple(lists))
+    return _with_time_around(guesser(sample), samples, guesser)
+
+
+def _with_time_around(made: Guess, samples: Samples, guesser: Callable[..., Guess]) -> Guess:
+    """Return the guess with the time that the objects around the records have, if they have none themselves."""
+    if EVENT in made.missing and (found := times_around(samples, made.layout)) is not None:
+        sample, around = found
+        return guesser(sample, around=around)
+    return made
 
 
 def _are_around_more(sample: Sample) -> bool:
@@ -92,7 +103,9 @@ def _inside(sample: Sample, one: DocumentList) -> Layout:
     return replace(sample.layout, format=InputFormat.JSON, records=path_text(one.path))
 
 
-def _guessed(sample: Sample, opened: OpenedInput, given: Mapping[str, str], times: Times) -> Guess:
+def _guessed(
+    sample: Sample, opened: OpenedInput, given: Mapping[str, str], times: Times, around: Sequence[Column] = ()
+) -> Guess:
     """Return what is proposed for the records of a sample. Raises UsageError where they are lists."""
     found = Guess(sample.layout, sample.size if sample.records else 0, times=times, problem=sample.problem)
     if not sample.records:
@@ -100,7 +113,8 @@ def _guessed(sample: Sample, opened: OpenedInput, given: Mapping[str, str], time
             opened.recognize(replace(sample.layout, format=None), mapped=False)
         opened.expect_events(sample.layout)
         return found
-    return MappingGuesser(sample.records, found, opened.name if opened.file else "", given).result()
+    name = opened.name if opened.file else ""
+    return MappingGuesser(sample.records, found, name, given, around).result()
 
 
 def _with_dialect(opened: OpenedInput, layout: Layout) -> Layout:

@@ -92,6 +92,10 @@ class TimeGuesser:
         in_utc = {name: replace(one, zone="UTC") for name, one in self._read_as.items() if one.zone == ZONE}
         return as_options(self._times, self._read_as | in_utc)
 
+    def of(self, sample: Sequence[SampledRecord]) -> TimeGuesser:
+        """Return one for other records, which knows as much of times."""
+        return TimeGuesser(sample, self._times)
+
     def is_time(self, one: Column) -> bool:
         """Return whether a field of texts can be read as times."""
         return isinstance(one.first, str) and bool(self._ways(EVENT, one))

@@ -9,6 +9,7 @@ from pik.inputs.mapping import RecordMapping
 from pik.inputs.opened import SampledRecord
 from pik.model.event import REQUIRED
 from pik.model.times import FIELDS
+from pik.usecases.ingest.guess_elsewhere import times_in_lists
 from pik.usecases.ingest.guess_event_time import TimeGuesser
 from pik.usecases.ingest.guess_fields import Column, FoundField, columns_of, described
 from pik.usecases.ingest.guess_ids import ENTITY, KEY, entity_of, key_of
@@ -19,10 +20,18 @@ from pik.usecases.ingest.guess_sample import count_read, reading
 
 
 class MappingGuesser:
-    """Chooses a field of the records for each field of events, one after the other."""
+    """Chooses a field of the records for each field of events, one after the other. `around` are fields of the objects
+    around them that may be the time, where no field of theirs is."""
 
-    def __init__(self, sample: Sequence[SampledRecord], begin: Guess, name: str, given: Mapping[str, str]) -> None:
-        self._sample, self._begin, self._name, self._given = sample, begin, name, given
+    def __init__(
+        self,
+        sample: Sequence[SampledRecord],
+        begin: Guess,
+        name: str,
+        given: Mapping[str, str],
+        around: Sequence[Column] = (),
+    ) -> None:
+        self._sample, self._begin, self._name, self._given, self._around = sample, begin, name, given, around
         self._columns = columns_of(one.line for one in sample)
         self._time = TimeGuesser(sample, begin.times)
 
@@ -40,7 +49,7 @@ class MappingGuesser:
         questions = [one.question for one in proposed if one.question]
         absent = [one for one in REQUIRED if one not in chosen]
         holes = [FieldGuess(one, MISSING, Confidence.UNSURE, "not found") for one in absent]
-        unseen = [f"{one}: no field looks like it: put one in the place of {MISSING}" for one in absent]
+        unseen = [f"{one}: no field looks like it{self._but(one)}: put one in the place of {MISSING}" for one in absent]
         made = replace(
             self._begin,
             mapping=(*proposed, *holes),
@@ -53,7 +62,7 @@ class MappingGuesser:
         """Return what chooses each field of events, in the order in which they choose."""
         size, different = len(self._sample), len({one.line for one in self._sample})
         return {
-            FIELDS[0]: lambda: self._time.chosen(FIELDS[0], self._columns),
+            FIELDS[0]: lambda: self._time.chosen(FIELDS[0], self._columns) or self._time_around(),
             FIELDS[1]: lambda: self._time.chosen(FIELDS[1], self._columns),
             ENTITY: lambda: entity_of(self._columns, size, self._time.is_time),
             TYPE: lambda: type_of(self._columns, size, self._name),
@@ -61,6 +70,18 @@ class MappingGuesser:
             SOURCE: lambda: source_of(self._columns, size, self._name),
             PAYLOAD: lambda: payload_of(self._columns, size),
         }
+
+    def _time_around(self) -> FieldGuess | None:
+        """Return the time that the objects around the records have."""
+        found = self._time.chosen(FIELDS[0], self._around)
+        if found is None:
+            return None
+        return replace(found, confidence=Confidence.UNSURE, reason=f"{found.reason}; of the object around the record")
+
+    def _but(self, name: str) -> str:
+        """Return what looks like a field of events in the lists of the records."""
+        lists = times_in_lists(self._columns, self._begin.layout, self._time) if name == FIELDS[0] else iter(())
+        return "".join(f"; {one}" for one in lists)
 
     def _leave_out(self, expressions: Collection[str]) -> None:
         """Choose these fields for nothing else."""
