@@ -175,6 +175,14 @@ def test_the_processor_is_limited_and_reports_each_failure() -> None:
     assert source["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
 
 
+def test_concurrency_is_reserved_and_scratch_space_is_enlarged_only_if_chosen() -> None:
+    for function, parameter in (("IngestFunction", "IngestConcurrency"), ("ReplayFunction", "ReplayConcurrency")):
+        assert "ReservedConcurrentExecutions" not in properties(function)
+        assert properties(function, **{parameter: "7"})["ReservedConcurrentExecutions"] == "7"
+    assert properties("ProcessorFunction")["EphemeralStorage"] == {"Size": 512}
+    assert properties("ProcessorFunction", ProcessorStorage="4096")["EphemeralStorage"] == {"Size": "4096"}
+
+
 # The API
 
 ROUTES = {("/ingest", "post"), ("/replay", "post"), ("/replay/{run_id}", "get")}
