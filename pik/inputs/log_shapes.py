@@ -76,6 +76,10 @@ _OF_MYSQL = (
 )
 """Its text NULL cannot be told from a missing value."""
 
+_JSON_ALONE = Advice(
+    "the text alone: psql -At, mysql -N --raw, or sqlcmd -y 0, which cuts no lines, after SET NOCOUNT ON"
+)
+
 _OF_YQ = (
     "numbers are read as YAML has them, so that 0123 and 1.10 change",
     "the yq without an option -o is another program: yq -c '.[]'",
@@ -181,9 +185,21 @@ def drawn_table(filled: Sequence[str]) -> Shape | None:
     """Recognize a table as the shells of databases draw it."""
     ruled = [number for number, line in enumerate(filled[:_TITLE]) if _RULED.fullmatch(line.rstrip())]
     is_drawn = ruled and (ruled[0] < 2 or all(line.startswith("|") for line in filled[ruled[0] + 1 : ruled[0] + 2]))
+    if is_drawn and any(_is_json_below(filled[rule : rule + 2]) for rule in ruled):
+        return "JSON in a table drawn for people", _JSON_ALONE
     if filled and (filled[0].startswith(_BOX) or is_drawn):
         return "a table drawn for people", Advice(f"its rows as CSV: {_EXPORTS}", _OF_MYSQL)
     return None
+
+
+def _is_json_below(lines: Sequence[str]) -> bool:
+    """Return whether the rule of a table has one column, and below it an object or an array of JSON begins."""
+    rule, below = (*lines, "")[:2]
+    begin = below.lstrip(" |")
+    return len(rule.strip(" +|").split("+")) == 1 and " " not in rule.strip() and bool(_JSON_BEGIN.match(begin))
+
+
+_JSON_BEGIN = re.compile(r"""[\[{]\s*(?:[\[{"+]|$)""")
 
 
 def fields_line(filled: Sequence[str]) -> Shape | None:

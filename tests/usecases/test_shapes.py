@@ -290,6 +290,18 @@ def test_a_row_unlike_those_below_has_names_and_one_like_them_has_none(tables: s
             """--map "event_time=join(' ', [date, time])" --map payload=@ --timezone UTC""",
         ),
         (" id | at\n----+---------\n  1 | 2026\n(1 row)\n", "a table drawn for people", "psql --csv"),
+        (
+            f' json_agg \n{"-" * 30}\n [{{"id": 1}},   +\n  {{"id": 2}}]\n(1 row)\n',
+            "JSON in a table drawn for people",
+            "psql -At",
+        ),
+        (f'JSON_F52E\n{"-" * 30}\n[{{"id":1\n}}]\n\n', "JSON in a table drawn for people", "sqlcmd -y 0"),
+        (
+            f'+{"-" * 12}+\n| doc        |\n+{"-" * 12}+\n| {{"id": 1}}  |\n',
+            "JSON in a table drawn for people",
+            "mysql -N",
+        ),
+        (" id | doc\n----+-----\n  1 | {}\n", "a table drawn for people", "psql --csv"),
         ("+----+------+\n| id | at   |\n+----+------+\n|  1 | 2026 |\n", "a table drawn for people", "mysql --batch"),
         ("1\tx\t{}\n2\ty\t{}\n3\tz\t{}\n", "TSV without a header", "--columns c1,c2,c3"),
         ("it began\nit went on\nit ended\n", "lines of text, not JSON", "--pattern"),
