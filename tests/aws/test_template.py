@@ -27,6 +27,10 @@ FUNCTIONS = {"IngestFunction", "ReplayFunction", "ProcessorFunction"}
 
 HTTPS = {"aws:SecureTransport": "true", "aws:PrincipalArn": SOMEBODY}
 CREATING = {**HTTPS, "s3:ObjectCreationOperation": "true"}
+SETTINGS = [
+    *("DeleteBucketPolicy", "PutBucketObjectLockConfiguration", "PutBucketVersioning", "PutLifecycleConfiguration")
+]
+DEPLOYING = "cloudformation.amazonaws.com"
 RAW = "RawBucket.Arn/raw/event_date=2026-03-02/01M847641WZVD6D20QFK1QP8GZ-0.ndjson.zst"
 
 
@@ -50,6 +54,11 @@ def _bucket_policy(**parameters: str) -> Any:
         ("s3:DeleteObjectVersion", RAW, HTTPS, "DenyDeletingRaw"),
         ("s3:BypassGovernanceRetention", RAW, HTTPS, "DenyDeletingRaw"),
         ("s3:DeleteObject", "RawBucket.Arn/index/1/a.ids", HTTPS, None),
+        *((f"s3:{action}", "RawBucket.Arn", HTTPS, "DenyChangingSettings") for action in SETTINGS),
+        *((f"s3:{action}", "RawBucket.Arn", {**HTTPS, "aws:CalledVia": DEPLOYING}, None) for action in SETTINGS),
+        ("s3:PutBucketPolicy", "RawBucket.Arn", HTTPS, None),
+        ("s3:PutObjectRetention", RAW, HTTPS, "DenyLockingRaw"),
+        ("s3:PutObjectLegalHold", RAW, HTTPS, "DenyLockingRaw"),
         ("s3:GetObject", RAW, HTTPS, None),
         ("s3:GetObject", RAW, {**HTTPS, "aws:SecureTransport": "false"}, "DenyPlainHttp"),
         ("s3:ListBucket", "RawBucket.Arn", {**HTTPS, "aws:SecureTransport": "false"}, "DenyPlainHttp"),
@@ -65,6 +74,12 @@ def test_only_the_named_role_may_break_the_glass(action) -> None:
     context = {**CREATING, "aws:PrincipalArn": BREAK_GLASS}
     assert denies(_bucket_policy(BreakGlassRoleArn=BREAK_GLASS), action, RAW, context) is None
     assert denies(_bucket_policy(), action, RAW, context) is not None
+
+
+def test_the_named_role_may_change_the_settings_too() -> None:
+    for action in SETTINGS:
+        context = {**HTTPS, "aws:PrincipalArn": BREAK_GLASS}
+        assert denies(_bucket_policy(BreakGlassRoleArn=BREAK_GLASS), f"s3:{action}", "RawBucket.Arn", context) is None
 
 
 def test_raw_is_kept_for_good_unless_a_retention_is_chosen() -> None:
@@ -150,6 +165,7 @@ def test_a_task_that_keeps_failing_becomes_a_dead_letter() -> None:
     queue = properties("ReplayQueue", MaxReceives="7")
     assert queue["RedrivePolicy"] == {"deadLetterTargetArn": "DeadLetterQueue.Arn", "maxReceiveCount": "7"}
     assert _environment("ProcessorFunction", MaxReceives="7")["PIK_MAX_RECEIVES"] == "7"
+    assert queue["RedriveAllowPolicy"] == {"redrivePermission": "denyAll"}
     assert properties("DeadLetterQueue")["MessageRetentionPeriod"] > queue["MessageRetentionPeriod"]
 
 

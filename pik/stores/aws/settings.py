@@ -22,6 +22,12 @@ VISIBILITY_FACTOR = 6
 
 _PUBLIC = ("BlockPublicAcls", "BlockPublicPolicy", "IgnorePublicAcls", "RestrictPublicBuckets")
 
+_SETTINGS = (
+    *("s3:DeleteBucketPolicy", "s3:PutBucketObjectLockConfiguration"),
+    *("s3:PutBucketVersioning", "s3:PutLifecycleConfiguration"),
+)
+"""What could make raw expire or vulnerable: only a deployment, or the break-glass role, may do it."""
+
 
 _Finding = tuple[bool, str]
 """Whether a setting is right, and how it was found."""
@@ -95,6 +101,7 @@ class _Bucket:
             _Check("bucket policy: TLS only", denied, deny("DenyPlainHttp"), self._plain_http),
             _Check("bucket policy: overwriting of raw", denied, deny("DenyOverwritingRaw"), self._overwriting),
             _Check("bucket policy: deleting of raw", denied, deny("DenyDeletingRaw"), self._deleting),
+            _Check("bucket policy: changing of settings", denied, deny("DenyChangingSettings"), self._changing),
             _Check("Object Lock of the bucket", f"enabled, {_retention(self._lock_rule)}", lock, self._object_lock),
         ]
 
@@ -139,6 +146,16 @@ class _Bucket:
         actions = ("s3:DeleteObject", "s3:DeleteObjectVersion")
         return self._denied(
             lambda statement: not self._conditions(statement) and all(self._covers(statement, each) for each in actions)
+        )
+
+    def _changing(self) -> _Finding:
+        deployed = ("ForAllValues:StringNotEquals", "aws:CalledVia", "cloudformation.amazonaws.com")
+        return self._denied(
+            lambda statement: (
+                self._conditions(statement) in (set(), {deployed})
+                and set(_SETTINGS) <= set(_as_list(statement["Action"]))
+                and self._arn in _as_list(statement["Resource"])
+            )
         )
 
     def _denied(self, denies: Callable[[Mapping[str, Any]], bool]) -> _Finding:

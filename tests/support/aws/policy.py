@@ -29,6 +29,7 @@ _OPERATORS = {
     "Null": lambda actual, expected: (actual is None) == (expected == "true"),
     "Bool": lambda actual, expected: actual == expected,
     "ArnNotEquals": lambda actual, expected: actual != expected,
+    "ForAllValues:StringNotEquals": lambda actual, expected: actual != expected,  # true without a value, too
 }
 
 
