@@ -281,6 +281,9 @@ STANDARD_INPUT = "standard input"
 MIXED: Clause = ("if valid records follow, add ", Option("on-invalid", "reject"))
 """What to type where the first records of an input are of another kind on purpose."""
 
+OTHER_FORMAT: Clause = "the records are of another format: `pik ingest --guess {stored}` proposes how to read them"
+"""What to type where none of the first records has what a mapping for a certain format takes."""
+
 WHOLE: Sequence[Clause] = (
     (Recorded("an ingest records what is before that"),),
     "get a whole copy of the file, and run this again",

@@ -16,7 +16,8 @@ from typing import Any
 import msgspec
 
 from pik.errors import Invalid, UsageError
-from pik.inputs.advice import MIXED, Advice, Clause, Option
+from pik.inputs.advice import MIXED, OTHER_FORMAT, Advice, Clause, Option
+from pik.inputs.named_mappings import is_as_shipped
 from pik.inputs.time_formats import TimeFormat
 from pik.model.event import (
     ENVELOPE,
@@ -50,11 +51,15 @@ class RecordMapping:
 
     Fields without an expression are taken from the record's field of the same name. Raises UsageError for unknown
     fields and for expressions that can never be evaluated. `noted` gets how the times of events were read where they do
-    not say it themselves (see TimeNotes).
+    not say it themselves (see TimeNotes). `named` is the named mapping that has some of them.
     """
 
     def __init__(
-        self, expressions: Mapping[str, str], times: Times = AS_EVENTS, noted: list[str] | None = None
+        self,
+        expressions: Mapping[str, str],
+        times: Times = AS_EVENTS,
+        noted: list[str] | None = None,
+        named: str = "",
     ) -> None:
         if unknown := [name for name in expressions if name not in FIELDS]:
             raise UsageError(f"--map {unknown[0]}=…: an event has no such field", hint=f"fields: {', '.join(FIELDS)}")
@@ -66,7 +71,7 @@ class RecordMapping:
             formats[field] = TimeFormat(times.format_of(field), times.zone(field, notes), notes)
         self._times = formats
         self._event_time, self._received_time = (formats[name] for name in ("event_time", "received_time"))
-        self._given = frozenset(expressions)
+        self._given, self._named = frozenset(expressions), named
         self._decode = msgspec.json.Decoder(dict[str, Any]).decode
         self._expressions = {}
         for name in FIELDS:
@@ -237,7 +242,8 @@ class RecordMapping:
             return
         what = f"--map {field}={expression.text}: in the first records of {name}"
         if problem is None:
-            raise UsageError(f"{what} it finds nothing", hint=Advice(MIXED))
+            other = [OTHER_FORMAT] if is_as_shipped(self._named, field, expression.text) else []
+            raise UsageError(f"{what} it finds nothing", hint=Advice(*other, MIXED, name=name))
         usage = USAGE.get(problem.message.partition("()")[0])
         if '"' in expression.text and "not null" in problem.message:
             usage = "texts are in single quotes, what is in double quotes is the name of a field"
@@ -289,6 +295,8 @@ class RecordMapping:
         what = option if field in self._given else f"no --map for {field}"
         message = f"{what}: the first records of {name} have no field {path[0]}{' there' if inside else ''}"
         have = f"{', '.join(one[:60] for one in names[:12])}{', …' if len(names) > 12 else ''}"
+        if is_as_shipped(self._named, field, text):
+            return UsageError(message, hint=Advice(OTHER_FORMAT, f"they have {have}", MIXED, name=name))
         if inside:
             return UsageError(message, hint=Advice(f"the fields there are {have}", MIXED))
         if alike := next((one for one in names if one.strip() == whole), None):

@@ -104,6 +104,12 @@ def recognizes(mapping: NamedMapping, record: dict[str, object]) -> bool:
         return False
 
 
+def is_as_shipped(named: str, field: str, expression: str) -> bool:
+    """Return whether the shipped mapping of that name, after which may stand where it comes from, reads a field so."""
+    mapping = shipped_mappings().get(named.partition(" ")[0])
+    return mapping is not None and mapping.fields.get(field, field) == expression
+
+
 def checked(mapping: NamedMapping) -> NamedMapping:
     """Return the mapping, whose expressions and times can be read. Raises UsageError that names what cannot."""
     at = f"mapping.{mapping.name}"

@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 from pik.errors import InputError, UsageError
 from pik.inputs import blocks as limits
-from pik.inputs.advice import MIXED, WHOLE, Advice
+from pik.inputs.advice import MIXED, OTHER_FORMAT, WHOLE, Advice
 from pik.inputs.blocks import UTF8_BOM, Block, Problem
 from pik.inputs.document_lists import lists_in
 from pik.inputs.held_records import HeldRecords
@@ -64,9 +64,9 @@ def expect_lists(found: Iterator[Block], layout: Layout, name: str) -> None:
     if all(isinstance(first.problems.get(seq), NoList) for seq in seqs):
         problem = first.problems[first.first_seq]
         paths = _lists_in(problem.record)
-        lists = [f"its lists: {' or '.join(paths)}"] if paths else []
+        lists = f"its lists: {' or '.join(paths)}" if paths else OTHER_FORMAT
         what = f"--records {layout.records} finds nothing in {name}: {problem.reason}"
-        raise UsageError(what, hint=Advice(*lists, MIXED))
+        raise UsageError(what, hint=Advice(lists, MIXED, name=name))
 
 
 _KINDS = {b"{": "an object", b"[": "a list", b'"': "a text", b"t": "true", b"f": "false", b"n": "null"}

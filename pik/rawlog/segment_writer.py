@@ -71,7 +71,7 @@ class Reading:
         gets how times were read. Raises UsageError."""
         if not self.is_mapped and self.layout.format in (None, *WRITTEN_AS_JSON):
             return None
-        return RecordMapping(self.mapping, self.times, noted)
+        return RecordMapping(self.mapping, self.times, noted, self.named)
 
     def of(self, opened: OpenedInput) -> Reading:
         """Return how this input is read, its layout recognized. Raises InputError where it cannot be, and UsageError

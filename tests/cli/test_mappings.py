@@ -205,3 +205,19 @@ def test_a_mapping_is_tried_on_the_first_records_without_a_store(
     assert (
         pik("mappings", "try", "stripe", "other.csv").err.splitlines()[1].startswith("hint: did you mean stripe-event?")
     )
+
+
+def test_a_shipped_mapping_says_that_records_are_of_another_format(pik: Any, here: Path) -> None:
+    (here / "app.jsonl").write_text('{"at": "2026-01-01T00:00:00Z", "host": "a"}\n')
+    pik("init")
+    another = "the records are of another format: `pik ingest --guess app.jsonl` proposes how to read them"
+    for line in (
+        ("mappings", "try", "stripe-event", "app.jsonl"),
+        ("ingest", "--mapping", "kcat", "app.jsonl"),
+        ("ingest", "--mapping", "cloudtrail", "app.jsonl"),
+        ("diff", "events", "app.jsonl", "--mapping", "stripe-event"),
+        ("explain", "event_count", "a", "2026-01-01", "--assume", "with=@app.jsonl,mapping=stripe-event"),
+    ):
+        assert another in pik(*line).err
+    own = pik("mappings", "try", "stripe-event", "app.jsonl", "--map", "event_type=kind").err
+    assert "a constant has quotes" in own

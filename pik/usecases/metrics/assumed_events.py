@@ -18,6 +18,7 @@ from pik.inputs.compression import WINDOW
 from pik.inputs.folders import SkippedFiles, folder_sources
 from pik.inputs.source import Input, file_source
 from pik.model.delivery import Delivery, read_delivery
+from pik.model.named_mapping import NONE
 from pik.model.scenario import ASSUMED_BATCH, WITH_OPTIONS, With, typed_pairs
 from pik.rawlog.objects import unpacked
 from pik.rawlog.segment_writer import Reading
@@ -29,7 +30,10 @@ from pik.usecases.inspect.producer_log import LogBlock, read_blocks
 
 def reading_of(assumed: With) -> Reading:
     """Return how the file is read. Raises UsageError for options that cannot be."""
-    reading = Reading(assumed.max_line, mapping=dict(assumed.mapping), times=assumed.times, layout=assumed.layout)
+    named = "" if assumed.named is None or assumed.named == NONE else assumed.named
+    reading = Reading(
+        assumed.max_line, mapping=dict(assumed.mapping), times=assumed.times, layout=assumed.layout, named=named
+    )
     try:
         reading.record_mapping()
     except UsageError as error:
