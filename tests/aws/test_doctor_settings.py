@@ -25,7 +25,7 @@ def wrong(stack: DeployedStack) -> list[Setting]:
 
 def test_a_stack_as_the_template_makes_it_is_set_right(stack) -> None:
     assert wrong(stack) == []
-    assert len({one.name for one in settings(stack)}) == 38
+    assert len({one.name for one in settings(stack)}) == 39
 
 
 def test_parameters_change_what_is_right(aws) -> None:
@@ -124,6 +124,12 @@ def change_source(stack: DeployedStack, **changes: Any) -> None:
     stack.clients.client("lambda").update_event_source_mapping(UUID=stack.resource(SOURCE), **changes)
 
 
+def drop_failed_plans(stack: DeployedStack) -> None:
+    stack.clients.client("lambda").delete_function_event_invoke_config(
+        FunctionName=stack.outputs["ReplayFunction"], Qualifier="$LATEST"
+    )
+
+
 def delete_alarm(stack: DeployedStack) -> None:
     stack.clients.client("cloudwatch").delete_alarms(AlarmNames=[stack.resource("LagAlarm")])
 
@@ -184,6 +190,11 @@ SEEN = {suspend_versions, another_key}
             "--function-response-types ReportBatchItemFailures",
         ),
         (lambda stack: change_source(stack, Enabled=False), ["the processor's switch"], "{source} --enabled"),
+        (
+            drop_failed_plans,
+            ["replays that could not be planned"],
+            "put-function-event-invoke-config --function-name {planner} --qualifier '$LATEST' --maximum-retry",
+        ),
         (delete_alarm, ["alarm LagAlarm"], "sam deploy --stack-name {name}"),
     ],
 )
@@ -199,6 +210,7 @@ def test_a_changed_setting_is_named_with_its_fix(
         "index": stack.stack.index_table,
         "state": stack.stack.state_table,
         "source": stack.resource(SOURCE),
+        "planner": stack.outputs["ReplayFunction"],
     }
     found = wrong(stack)
     assert [one.name for one in found] == [name.format(**here) for name in names]

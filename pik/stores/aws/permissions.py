@@ -44,6 +44,7 @@ _QUEUE, _DEAD_LETTERS = f"{_SQS}{{queue}}", f"{_SQS}{{dead_letters}}"
 _LAMBDA = "arn:{partition}:lambda:{region}:{account}:"
 _FUNCTION_NAMES = ("ingest", "replay", "processor")
 _FUNCTIONS = tuple(f"{_LAMBDA}function:{{{name}_function}}" for name in _FUNCTION_NAMES)
+_PLANNER = f"{_LAMBDA}function:{{replay_function}}"
 _SOURCE = f"{_LAMBDA}event-source-mapping:{{source_id}}"
 _ALARMS = "arn:{partition}:cloudwatch:{region}:{account}:alarm:*"
 _INGEST = "arn:{partition}:execute-api:{region}:{account}:{api_id}/v1/POST/ingest"
@@ -99,6 +100,7 @@ POLICIES = {
     Level.INSPECTING: (
         Statement("ListResources", ("cloudformation:ListStackResources",), (_STACK,)),
         Statement("InspectFunctions", ("lambda:GetFunctionConfiguration",), _FUNCTIONS),
+        Statement("InspectPlanning", ("lambda:ListFunctionEventInvokeConfigs",), (_PLANNER,)),
         Statement("InspectProcessorSource", ("lambda:GetEventSourceMapping",), (_SOURCE,)),
         Statement("InspectQueues", ("sqs:GetQueueAttributes",), (_QUEUE, _DEAD_LETTERS)),
         Statement("InspectTables", _DESCRIBE, (_INDEX, _STATE)),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pik.errors import StoreError
 from pik.ports.remote import Setting
 from pik.stores.aws.clients import Refused, briefly, translated
-from pik.stores.aws.stack import ALARMS, FUNCTIONS, SOURCE, DeployedStack
+from pik.stores.aws.stack import ALARMS, FUNCTIONS, PLANNER, SOURCE, DeployedStack
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs.literals import QueueAttributeNameType
@@ -63,6 +63,7 @@ def _checks(deployed: DeployedStack) -> Iterator[_Check]:
         yield _Check(f"point-in-time recovery of {table}", "on", recover, recovers)
         yield _Check(f"deletion protection of {table}", "on", protect, is_protected)
     yield from _Queue(deployed).checks()
+    yield _planning(deployed)
     deploy = f"sam deploy --stack-name {deployed.stack.name}: the alarm is in template.yaml"
     for each in ALARMS:
         yield _Check(f"alarm {each}", "there", deploy, partial(_alarm, deployed, each))
@@ -254,6 +255,29 @@ class _Queue:
     def _enabled(self) -> _Finding:
         state = self._deployed.event_source()["State"]
         return state == self._switch, state
+
+
+def _planning(deployed: DeployedStack) -> _Check:
+    """Return the check of where Lambda puts its record of a replay that it gives up planning."""
+    function = deployed.outputs.get(PLANNER, PLANNER)
+    queue = f"arn:{deployed.partition}:sqs:{deployed.region}:{deployed.account}:{deployed.queue}"
+    destination = json.dumps({"OnFailure": {"Destination": queue}})
+    fix = f"aws lambda put-function-event-invoke-config --function-name {function} --qualifier '$LATEST'"
+    fix += " --maximum-retry-attempts 2 --maximum-event-age-in-seconds 3600"  # it resets what it does not name
+
+    def read() -> _Finding:
+        with translated("lambda"):
+            answer = deployed.clients.client("lambda").list_function_event_invoke_configs(FunctionName=function)
+        found = {
+            each.get("DestinationConfig", {}).get("OnFailure", {}).get("Destination", "")
+            for each in answer["FunctionEventInvokeConfigs"]
+            if each["FunctionArn"].endswith(":$LATEST")
+        } - {""}
+        right = found == {queue}
+        return right, ", ".join(f"to {each.rpartition(':')[2]}" for each in sorted(found)) or "they are dropped"
+
+    name, expected = "replays that could not be planned", f"to {deployed.queue}"
+    return _Check(name, expected, f"{fix} --destination-config '{destination}'", read)
 
 
 def _alarm(deployed: DeployedStack, logical: str) -> _Finding:

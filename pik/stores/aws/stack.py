@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 
 FUNCTIONS = ("IngestFunction", "ReplayFunction", "ProcessorFunction")
+PLANNER = "ReplayFunction"
+"""The function that plans large replays asynchronously."""
+
 SOURCE = "ProcessorSource"
 """The event source mapping that delivers tasks to the processor."""
 
