@@ -25,7 +25,7 @@ from pik.inputs.document_lists import lists_in, record_count
 from pik.inputs.encoding import as_utf8, not_utf8, shown_encoding
 from pik.inputs.figures import BUCKETS, READS, Table, flattened
 from pik.inputs.keyed_records import keyed_records
-from pik.inputs.list_records import jq_path, rows_in, rows_of
+from pik.inputs.list_records import rows_in, rows_in_records, rows_of, with_around
 from pik.inputs.opened_file import HEAD, OpenedFile
 from pik.inputs.parquet_rows import open_parquet
 from pik.inputs.shapes import Shape, first_object
@@ -97,12 +97,12 @@ def _around(opened: OpenedFile, layout: Layout, text: str) -> str:
         return ""
     every = opened.lists(layout)
     lists = [one for one in every if one.has_objects]
-    listed = rows_of(every) or keyed_records(found) or (None if lists else rows_in(found))
+    listed = rows_of(every, as_dates=True) or keyed_records(found) or (None if lists else rows_in(found))
     if listed is not None:
         raise Shape(*listed).error(opened.name)
     lists = [one for one in lists if _has_bucket(one.first)] or lists
     if len(lists) > 1:
-        rows = Read(convert=f"jq -c '{_rows(lists[0].path)}' {{file}}")
+        rows = Read(convert=f"jq -c '{with_around(lists[0].path)}' {{file}}")
         what = f"{opened.name} is an object with several lists: {', '.join(map(str, lists[:5]))}"
         raise InputError(what, hint=Advice(("the rows alone: ", rows), name=opened.name))
     return path_text(lists[0].path) if lists else ""
@@ -178,7 +178,12 @@ def _json(opened: OpenedFile, layout: Layout) -> Table:
                     raise InputError(f"{opened.name}, {unit} {number:,}: {column} is {kind}", hint=hint)
             yield number, cells
 
-    inside = _inside([record for _, record in first])
+    looked_at = [record for _, record in first]
+    if not any(map(_has_bucket, looked_at)):
+        listed = rows_in_records(looked_at, _path_of(opened, layout), as_dates=True)
+        if listed is not None:
+            raise Shape(*listed).error(opened.name)
+    inside = _inside(looked_at)
     is_nested = inside or any(isinstance(value, dict) for _, record in first for value in record.values())
     is_in_lists = layout.records is not None and layout.records.count("[]") > 1
     flat = _flat(opened, layout, inside) if is_nested or is_in_lists else ""
@@ -188,10 +193,15 @@ def _json(opened: OpenedFile, layout: Layout) -> Table:
 def _flat(opened: OpenedFile, layout: Layout, inside: RecordPath = ()) -> str:
     """Return the command that prints the rows with the fields of their objects as columns: `key.day`; of rows in lists,
     those of what is around them, too."""
-    is_array = opened.beginning(HEAD).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"[")
-    to_it = read_path(layout.records) if layout.records else (EACH,) if is_array else ()
+    to_it = _path_of(opened, layout)
     flat = '[paths(scalars) as $p | {($p | map(tostring) | join(".")): getpath($p)}] | add'
-    return f"jq -c '{_rows(to_it, inside)} | {flat}' {{file}}"
+    return f"jq -c '{with_around((*to_it, *inside), is_inside=bool(to_it))} | {flat}' {{file}}"
+
+
+def _path_of(opened: OpenedFile, layout: Layout) -> RecordPath:
+    """Return the path to the records of JSON, none where each is a document."""
+    is_array = opened.beginning(HEAD).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"[")
+    return read_path(layout.records) if layout.records else (EACH,) if is_array else ()
 
 
 def _inside(records: Sequence[dict[str, Any]]) -> RecordPath:
@@ -202,19 +212,6 @@ def _inside(records: Sequence[dict[str, Any]]) -> RecordPath:
             return ()
         lists.update({path: record_count(record, path) for path in lists_in(record)})
     return max(lists, key=lists.__getitem__, default=())
-
-
-def _rows(to_it: RecordPath, inside: RecordPath = ()) -> str:
-    """Return what makes of a document its rows, each with the fields of what is around it, in jq."""
-    path = (*to_it, *inside)
-    outer = to_it.index(EACH) + 1 if to_it else 0
-    steps = [jq_path(path[:outer])] if outer else []
-    while outer < len(path):
-        end = path.index(EACH, outer)
-        names = jq_path(path[outer:end])
-        steps.append(f"del({names}) + {names}[]?")
-        outer = end + 1
-    return " | ".join(steps) or "."
 
 
 def _parquet(file: BinaryIO, name: str) -> Table:

@@ -6,12 +6,14 @@ from __future__ import annotations
 import io
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from decimal import Decimal
 from typing import Any
 
 from pik.inputs.advice import Advice, piped
 from pik.inputs.document_lists import DocumentList, lists_of
+from pik.inputs.epochs import UNITS, evident_unit
 from pik.model.record_path import EACH, RecordPath, path_text, read_path
 
 _LOOKED_AT = 20
@@ -36,9 +38,9 @@ def rows(start: str, filled: Sequence[str]) -> tuple[str, Advice] | None:
     return None
 
 
-def rows_of(lists: Sequence[DocumentList]) -> tuple[str, Advice] | None:
+def rows_of(lists: Sequence[DocumentList], *, as_dates: bool = False) -> tuple[str, Advice] | None:
     """Recognize a document with a list of lists of values, if that is its longest list, or another one has their names:
-    in a sentence, and with what to type."""
+    in a sentence, and with what to type. `as_dates`: numbers that count time since 1970 become times."""
     listed = max(filter(_has_rows, lists), key=_length, default=None)
     if listed is None:
         return None
@@ -52,7 +54,60 @@ def rows_of(lists: Sequence[DocumentList]) -> tuple[str, Advice] | None:
         return None
     if _are_names(listed.first) and listed.path.count(EACH) == 1:
         return what, _piped("-c", f"{jq_path(listed.path[:-1])} | .[0] as $names | .[1:][] | {_WITH_NAMES}")
-    return what, _piped("-c", f"{jq_path(listed.path)} | {_numbered(listed.first)}")
+    of_series = listed.path.count(EACH) > 1
+    row = _point([listed.first], as_dates=as_dates) if of_series else _numbered(listed.first)
+    return what, _piped("-c", with_around(listed.path, row))
+
+
+def rows_in_records(
+    records: Sequence[Mapping[str, Any]], to_it: RecordPath, *, as_dates: bool = False
+) -> tuple[str, Advice] | None:
+    """Recognize records, which lie on a path, with a list of lists of values in nearly each, such as the points of a
+    series: in a sentence, and with what to type. `as_dates` is that of `rows_of`."""
+    for name in dict.fromkeys(name for record in records for name in record):
+        lists = [record[name] for record in records if record.get(name)]
+        rows = [one[0] for one in lists if isinstance(one, list) and _is_row(one[0])]
+        if 10 * len(rows) < 9 * len(lists) or 2 * len(rows) <= len(records):
+            continue
+        what = f"records with a list of lists of values in each, {name}"
+        return what, _piped("-c", with_around((*to_it, name, EACH), _point(rows, as_dates=as_dates), bool(to_it)))
+    return None
+
+
+def _point(rows: Sequence[Sequence[Any]], *, as_dates: bool) -> str:
+    """Return the program that names values by their places, but for the one that counts time, if there is just one."""
+    counts = list(_counting_time(rows))
+    if len(counts) != 1:
+        return _numbered(rows[0])
+    place, unit = counts[0]
+    seconds = "" if unit == "epoch" else f". / {UNITS['epoch'] // UNITS[unit]} | "
+    time = f"(.c{place} | {seconds}floor | todate)" if as_dates else f".c{place}"
+    return f"{_numbered(rows[0])} | .time = {time} | del(.c{place})"
+
+
+def _counting_time(rows: Sequence[Sequence[Any]]) -> Iterator[tuple[int, str]]:
+    """Yield the places of values that count time since 1970 in each row, from one on, with their unit."""
+    for place, values in enumerate(zip(*rows, strict=False), start=1):
+        numbers = [one for one in values if isinstance(one, int | Decimal | float) and not isinstance(one, bool)]
+        units = {evident_unit(Decimal(str(one))) for one in numbers}
+        if len(numbers) == len(values) and len(units) == 1 and (unit := units.pop()):
+            yield place, unit
+
+
+def with_around(path: RecordPath, row: str = "", is_inside: bool = True) -> str:
+    """Return what makes of a document the rows on a path, in jq, each with the fields of what is around it, but for
+    those of the outermost list's object; `is_inside` where the first list is not that of an object itself. A `row` that
+    is a list becomes the object that a program makes of it."""
+    outer = path.index(EACH) + 1 if is_inside and EACH in path else 0
+    steps = [jq_path(path[:outer])] if outer else []
+    while outer < len(path):
+        end = path.index(EACH, outer)
+        names = jq_path(path[outer:end])
+        outer = end + 1
+        inner = f"({names}[]? | {row})" if row and outer == len(path) else f"{names}[]?"
+        steps.append(f"del({names}) + {inner}")
+        row = "" if outer == len(path) else row
+    return " | ".join([*steps, row] if row else steps) or "."
 
 
 def _has_rows(one: DocumentList) -> bool:

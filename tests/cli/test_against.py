@@ -385,6 +385,16 @@ def test_the_fields_of_objects_become_columns_by_what_the_hint_says(shop: Callab
         assert "--against -" in again
         done = subprocess.run(["bash", "-c", flat], capture_output=True, check=True)
         assert json.loads(done.stdout) == {"key.day": "2026-01-01", "key.entity": "a", "sum.revenue": 1, "n": 1}
+    points: object = [{"target": "a", "tags": {"x": 1}, "datapoints": [[3.75, 1767225600], [None, 1767312000]]}]
+    nested: object = {"data": {"result": [{"metric": "a", "values": [[1767225600000, "3.75"]]}]}}
+    for series, rest in (
+        (points, {"target": "a", "tags": {"x": 1}, "c1": 3.75}),
+        (nested, {"metric": "a", "c2": "3.75"}),
+    ):
+        result, _ = against(shop, json.dumps(series))
+        named = json.loads(result.err)["hint"].split("names: ")[1].split(" | pik ")[0]
+        done = subprocess.run(["bash", "-c", named], capture_output=True, check=True)
+        assert json.loads(done.stdout.splitlines()[0]) == rest | {"time": "2026-01-01T00:00:00Z"}
     result, _ = against(shop, "entity,2026-01-01,2026-01-02\na,1,2\n")
     assert "UNPIVOT" in json.loads(result.err)["hint"]
 

@@ -578,6 +578,12 @@ def test_a_time_that_is_around_the_records_or_in_their_lists_is_named(tmp_path: 
     found = guess(path)
     assert found.missing == ["event_time"]
     assert "timing[0].started_at is that of the first one, --records 'results[].timing[]' makes" in found.undecided[0]
+    path.write_text(json.dumps([{"target": "a", "points": [[n, 1767225600 + n]]} for n in range(5)]))
+    with pytest.raises(InputError, match="list of lists of values in each, points") as error:
+        guess(path)
+    assert "jq -c '.[] | del(.points) + (.points[]? | to_entries" in str(error.value.hint)
+    path.write_text(json.dumps([{"target": "a", "corners": [[n, 1.5 + n]]} for n in range(5)]))
+    assert "event_time" in guess(path).missing
 
 
 def test_a_day_and_a_time_of_day_in_two_fields_are_one_time(tmp_path: Path) -> None:

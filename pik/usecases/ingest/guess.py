@@ -16,7 +16,7 @@ from functools import partial
 from pik.errors import InputError, Invalid, UsageError
 from pik.inputs.document_lists import DocumentList, lists_in, record_count
 from pik.inputs.keyed_records import keyed_records
-from pik.inputs.list_records import rows_of
+from pik.inputs.list_records import rows_in_records, rows_of
 from pik.inputs.mapping import RecordMapping
 from pik.inputs.named_mappings import recognizes
 from pik.inputs.opened import OpenedInput, SampledRecord
@@ -24,9 +24,9 @@ from pik.inputs.shapes import Shape
 from pik.model.event import read_event
 from pik.model.layout import JSON_VALUES, WRITTEN_AS_JSON, InputFormat, Layout
 from pik.model.named_mapping import SHIPPED, NamedMapping
-from pik.model.record_path import EACH, RecordPath, path_text
+from pik.model.record_path import EACH, RecordPath, path_text, read_path
 from pik.model.times import AS_EVENTS, Times
-from pik.usecases.ingest.guess_elsewhere import times_around
+from pik.usecases.ingest.guess_elsewhere import has_rows_of_times, times_around
 from pik.usecases.ingest.guess_event_time import EVENT
 from pik.usecases.ingest.guess_fields import Column
 from pik.usecases.ingest.guess_mapping import MappingGuesser
@@ -75,8 +75,9 @@ def guess(
                 return replace(found, lists=tuple(lists))
             tried.append(guesser(samples.of(inside)))
         if tried:
-            best = min(tried, key=lambda made: len(made.missing))
-            return replace(_with_time_around(best, samples, guesser), lists=tuple(lists))
+            best = _with_time_around(min(tried, key=lambda made: len(made.missing)), samples, guesser)
+            _expect_no_rows(best, samples, opened.name)
+            return replace(best, lists=tuple(lists))
     return _with_time_around(guesser(sample), samples, guesser)
 
 
@@ -86,6 +87,16 @@ def _with_time_around(made: Guess, samples: Samples, guesser: Callable[..., Gues
         sample, around = found
         return guesser(sample, around=around)
     return made
+
+
+def _expect_no_rows(made: Guess, samples: Samples, name: str) -> None:
+    """Raise InputError where no field of the records is a time, and the lists in them have rows with times."""
+    if EVENT in made.missing:
+        sample = samples.of(made.layout, made.layout.parents)
+        to_it = read_path(made.layout.records) if made.layout.records else (EACH,) if _is_array(samples, sample) else ()
+        records = [json.loads(one.line) for one in sample.records]
+        if has_rows_of_times(records) and (listed := rows_in_records(records, to_it)) is not None:
+            raise Shape(*listed).error(name)
 
 
 def _are_around_more(sample: Sample) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -19,6 +19,7 @@ from pik.usecases.ingest.guess_evidence import WEAK
 from pik.usecases.ingest.guess_fields import Column, columns_of, encode
 from pik.usecases.ingest.guess_result import FieldGuess
 from pik.usecases.ingest.guess_sample import Sample, Samples
+from pik.usecases.ingest.guess_times import formats_of
 
 _LOOKED_AT = 20
 """Objects around records that are looked at, at most."""
@@ -84,3 +85,10 @@ def _time_of(elements: Sequence[bytes], guesser: TimeGuesser) -> FieldGuess | No
     inner = guesser.of([SampledRecord(one, NOWHERE) for one in elements])
     found = inner.chosen(EVENT, [one for one in columns_of(elements) if "(" not in one.expression])
     return found if found is not None and "(" not in found.tried else None
+
+
+def has_rows_of_times(records: Iterable[Mapping[str, Any]]) -> bool:
+    """Return whether a list in each of most records has rows with a time in the same place."""
+    lists = [value for record in records for value in record.values() if isinstance(value, list) and value]
+    rows = [row for one in lists for row in one if isinstance(row, list)]
+    return any(map(formats_of, zip(*rows, strict=False)))
