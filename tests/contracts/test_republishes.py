@@ -17,6 +17,7 @@ from pik.ports.store import Store
 from pik.runtime import SILENT
 from pik.stores.aws.state.layout import REPUBLISHES, refusals_pk
 from pik.stores.aws.state.republishes import AwsRepublishes
+from pik.usecases.other_ids import other_kind
 from pik.usecases.republish.send import Pace, begin, cancel, plan_republish, resume
 from tests.contracts.conftest import local_store
 from tests.support.stores import EVENTS, event, ingest
@@ -55,6 +56,8 @@ def test_a_republish_is_found_by_its_id_or_the_beginning_of_it(store: Store) -> 
     assert list(store.republishes.newest_first()) == [second, first]
     assert store.republishes.get(first.republish_id) == first
     assert store.republishes.get(second.republish_id.lower()) == second
+    assert other_kind(store, second.republish_id.lower(), "run") == ("republish", second.republish_id)
+    assert other_kind(store, second.republish_id, "republish") is other_kind(store, "f" * 32, "run") is None
     with pytest.raises(NotFound, match=f"start with 01KBB: {second.republish_id}, {first.republish_id}"):
         store.republishes.get("01KBB")
     for absent in ("01J", "", "%", "01KBB000000000000000000003"):
