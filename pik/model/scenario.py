@@ -432,6 +432,8 @@ def _without(value: str, read_ids: ReadIds) -> Assumption:
     if comma:
         what = "expected one event_id, @FILE, selected,SELECTION, or suspects,SELECTION"
         raise Invalid(what, hint="give --assume once for each event")
+    if re.fullmatch("[0-9a-z]{26}", first.lower()):
+        raise Invalid(f"{first} is not an event_id", hint=f"if it is a batch: --assume without-batch={first.upper()}")
     return Without(read_ids(first[1:]) if first.startswith("@") else (_event_id(first),))
 
 

@@ -174,6 +174,7 @@ def test_an_id_of_another_kind_leads_to_the_command_for_it(shop: Pik) -> None:
         result = shop(*words)
         assert f" is the id of a{'n' * said.startswith('e')} {said}" in result.err, result.err
         assert way in result.err.partition("hint: ")[2], result.err
+    assert f"--assume without-batch={batch}" in shop("diff", "aggregates", "--assume", f"without={batch}").err
     beginning = shop("rollback", batch[:25]).err
     assert beginning.startswith(f"error: run {batch[:25]} is not in this store")
 
