@@ -13,9 +13,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pyarrow import parquet
 
 from pik.errors import InputError, UsageError
 from pik.inputs import blocks as blocks_module
@@ -578,6 +580,10 @@ def test_a_time_that_is_around_the_records_or_in_their_lists_is_named(tmp_path: 
     found = guess(path)
     assert found.missing == ["event_time"]
     assert "timing[0].started_at is that of the first one, --records 'results[].timing[]' makes" in found.undecided[0]
+    path.write_text("".join(json.dumps(one) + "\n" for one in of_steps))
+    assert "--records 'timing[]' makes" in guess(path).undecided[0]
+    parquet.write_table(pa.Table.from_pylist(of_steps), path)
+    assert "timing[0].started_at is that of the first one: put" in guess(path).undecided[0]
     path.write_text(json.dumps([{"target": "a", "points": [[n, 1767225600 + n]]} for n in range(5)]))
     with pytest.raises(InputError, match="list of lists of values in each, points") as error:
         guess(path)

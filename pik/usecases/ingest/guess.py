@@ -24,7 +24,7 @@ from pik.inputs.shapes import Shape
 from pik.model.event import read_event
 from pik.model.layout import JSON_VALUES, WRITTEN_AS_JSON, InputFormat, Layout
 from pik.model.named_mapping import SHIPPED, NamedMapping
-from pik.model.record_path import EACH, RecordPath, path_text, read_path
+from pik.model.record_path import EACH, RecordPath, path_text
 from pik.model.times import AS_EVENTS, Times
 from pik.usecases.ingest.guess_elsewhere import has_rows_of_times, times_around
 from pik.usecases.ingest.guess_event_time import EVENT
@@ -56,7 +56,7 @@ def guess(
         with suppress(InputError):
             elements = samples.of(replace(sample.layout, records=_LISTS))
             sample = elements if elements.records else sample
-    guesser = partial(_guessed, opened=opened, given=given, times=times)
+    guesser = partial(_guessed, samples=samples, opened=opened, given=given, times=times)
     if sample.layout.format in WRITTEN_AS_JSON and sample.layout.records is None:
         lists = _lists_of(opened, samples, sample)
         around = None
@@ -93,9 +93,9 @@ def _expect_no_rows(made: Guess, samples: Samples, name: str) -> None:
     """Raise InputError where no field of the records is a time, and the lists in them have rows with times."""
     if EVENT in made.missing:
         sample = samples.of(made.layout, made.layout.parents)
-        to_it = read_path(made.layout.records) if made.layout.records else (EACH,) if _is_array(samples, sample) else ()
-        records = [json.loads(one.line) for one in sample.records]
-        if has_rows_of_times(records) and (listed := rows_in_records(records, to_it)) is not None:
+        records, path = [json.loads(one.line) for one in sample.records], samples.path_to(sample)
+        has_times = path is not None and has_rows_of_times(records)
+        if has_times and (listed := rows_in_records(records, path or ())) is not None:
             raise Shape(*listed).error(name)
 
 
@@ -115,7 +115,12 @@ def _inside(sample: Sample, one: DocumentList) -> Layout:
 
 
 def _guessed(
-    sample: Sample, opened: OpenedInput, given: Mapping[str, str], times: Times, around: Sequence[Column] = ()
+    sample: Sample,
+    samples: Samples,
+    opened: OpenedInput,
+    given: Mapping[str, str],
+    times: Times,
+    around: Sequence[Column] = (),
 ) -> Guess:
     """Return what is proposed for the records of a sample. Raises UsageError where they are lists."""
     found = Guess(sample.layout, sample.size if sample.records else 0, times=times, problem=sample.problem)
@@ -125,7 +130,7 @@ def _guessed(
         opened.expect_events(sample.layout)
         return found
     name = opened.name if opened.file else ""
-    return MappingGuesser(sample.records, found, name, given, around).result()
+    return MappingGuesser(sample.records, found, name, given, around, samples.path_to(sample)).result()
 
 
 def _with_dialect(opened: OpenedInput, layout: Layout) -> Layout:
@@ -140,7 +145,7 @@ def _with_dialect(opened: OpenedInput, layout: Layout) -> Layout:
 def _lists_of(opened: OpenedInput, samples: Samples, sample: Sample) -> Sequence[DocumentList]:
     """Return the lists of objects in a document, or in several, the longest first. Raises InputError for a document
     whose records are lists."""
-    around: RecordPath = (EACH,) if sample.records and _is_array(samples, sample) else ()
+    around: RecordPath = (EACH,) if sample.records and samples.are_of_array(sample) else ()
     if not around and (sample.size == 1 or not sample.records):
         lists = opened.lists(sample.layout)
         keyed = [keyed_records(json.loads(one.line)) for one in sample.records]
@@ -154,14 +159,6 @@ def _lists_of(opened: OpenedInput, samples: Samples, sample: Sample) -> Sequence
         found = json.loads(one.line)
         counts.update({path: record_count(found, path) for path in lists_in(found)})
     return [DocumentList((*around, *path), count, {}) for path, count in counts.most_common()]
-
-
-def _is_array(samples: Samples, sample: Sample) -> bool:
-    """Return whether the records are the elements of an array."""
-    with suppress(InputError, UsageError):
-        inside = replace(sample.layout, format=InputFormat.JSON, records=path_text((EACH,)))
-        return sample.layout == JSON_VALUES and bool(samples.of(inside).records)
-    return False
 
 
 def _likely(lists: Sequence[DocumentList]) -> Sequence[DocumentList]:

@@ -63,8 +63,9 @@ def _is_named(one: Column) -> bool:
     return one.score(EVENT) >= WEAK and "'" not in one.path[0]
 
 
-def times_in_lists(columns: Sequence[Column], layout: Layout, guesser: TimeGuesser) -> Iterator[str]:
-    """Yield of each list that most records have, and whose elements have a time, what it is and how it is read."""
+def times_in_lists(columns: Sequence[Column], path: RecordPath | None, guesser: TimeGuesser) -> Iterator[str]:
+    """Yield of each list that most records have, and whose elements have a time, what it is and how it is read; `path`
+    leads to the records in JSON."""
     for one in columns:
         lists = [value for value in one.values.values() if isinstance(value, list) and value]
         elements = [encode(element) for value in lists for element in value if isinstance(element, dict)]
@@ -74,8 +75,8 @@ def times_in_lists(columns: Sequence[Column], layout: Layout, guesser: TimeGuess
             which = " or ".join(found.fields)
             first = f"{one.expression}[0].{found.tried}"
             each = ""
-            if layout.records and one.expression.startswith(quoted(one.path[0])):
-                inside = path_text((*read_path(layout.records), *one.path, EACH))
+            if path is not None and one.expression.startswith(quoted(one.path[0])):
+                inside = path_text((*path, *one.path, EACH))
                 each = f", --records '{inside}' makes a record of each element"
             yield f"the elements of its list {one.expression} have {which}: {first} is that of the first one{each}"
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pik.inputs.mapping import RecordMapping
 from pik.inputs.opened import SampledRecord
 from pik.model.event import REQUIRED
+from pik.model.record_path import RecordPath
 from pik.model.times import FIELDS
 from pik.usecases.ingest.guess_elsewhere import times_in_lists
 from pik.usecases.ingest.guess_event_time import TimeGuesser
@@ -21,7 +22,8 @@ from pik.usecases.ingest.guess_sample import count_read, reading
 
 class MappingGuesser:
     """Chooses a field of the records for each field of events, one after the other. `around` are fields of the objects
-    around them that may be the time, where no field of theirs is."""
+    around them that may be the time, where no field of theirs is; `path` leads to them
+    in JSON."""
 
     def __init__(
         self,
@@ -30,8 +32,10 @@ class MappingGuesser:
         name: str,
         given: Mapping[str, str],
         around: Sequence[Column] = (),
+        path: RecordPath | None = None,
     ) -> None:
         self._sample, self._begin, self._name, self._given, self._around = sample, begin, name, given, around
+        self._path = path
         self._columns = columns_of(one.line for one in sample)
         self._time = TimeGuesser(sample, begin.times)
 
@@ -80,7 +84,7 @@ class MappingGuesser:
 
     def _but(self, name: str) -> str:
         """Return what looks like a field of events in the lists of the records."""
-        lists = times_in_lists(self._columns, self._begin.layout, self._time) if name == FIELDS[0] else iter(())
+        lists = times_in_lists(self._columns, self._path, self._time) if name == FIELDS[0] else iter(())
         return "".join(f"; {one}" for one in lists)
 
     def _leave_out(self, expressions: Collection[str]) -> None:

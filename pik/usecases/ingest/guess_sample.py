@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from pik.errors import Invalid
+from pik.errors import InputError, Invalid, UsageError
 from pik.inputs.mapping import RecordMapping
 from pik.inputs.opened import OpenedInput, SampledRecord
-from pik.model.layout import Layout
+from pik.model.layout import JSON_VALUES, WRITTEN_AS_JSON, InputFormat, Layout
+from pik.model.record_path import EACH, RecordPath, path_text, read_path
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,21 @@ class Samples:
             problem = next(filter(None, problems), "")
             self._known[asked] = Sample(recognized, records, len(every) - len(records), problem)
         return self._known[asked]
+
+    def are_of_array(self, sample: Sample) -> bool:
+        """Return whether the records are the elements of an array."""
+        with suppress(InputError, UsageError):
+            inside = replace(sample.layout, format=InputFormat.JSON, records=path_text((EACH,)))
+            return sample.layout == JSON_VALUES and bool(self.of(inside).records)
+        return False
+
+    def path_to(self, sample: Sample) -> RecordPath | None:
+        """Return the path to the records, without steps where each is a document; None if they are not JSON."""
+        if sample.layout.format not in WRITTEN_AS_JSON:
+            return None
+        if sample.layout.records is not None:
+            return read_path(sample.layout.records)
+        return (EACH,) if self.are_of_array(sample) else ()
 
 
 def _problem(line: bytes) -> str:
