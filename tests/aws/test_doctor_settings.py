@@ -25,7 +25,7 @@ def wrong(stack: DeployedStack) -> list[Setting]:
 
 def test_a_stack_as_the_template_makes_it_is_set_right(stack) -> None:
     assert wrong(stack) == []
-    assert len({one.name for one in settings(stack)}) == 39
+    assert len({one.name for one in settings(stack)}) == 40
 
 
 def test_parameters_change_what_is_right(aws) -> None:
@@ -41,6 +41,22 @@ def test_parameters_change_what_is_right(aws) -> None:
     found = {one.name: one.found for one in settings(locked)}
     assert found["Object Lock of the bucket"] == "enabled, GOVERNANCE for 30 days"
     assert found["the processor's switch"] == "Disabled"
+
+
+def test_logs_of_the_api_need_the_accounts_role_only_if_they_are_chosen(aws) -> None:
+    def found(chosen: str) -> Setting:
+        made = deploy_bare(aws, f"pik-{uuid4().hex[:8]}", LogApiRequests=chosen)
+        stack = replace(made, clients=Clients(REGION))
+        events = stack.clients.client("apigateway").meta.events
+        events.register("after-call.api-gateway.GetAccount", lambda parsed, **_: parsed.pop("cloudwatchRoleArn", None))
+        (one,) = [each for each in settings(stack) if each.name == "logs of the API"]
+        return one
+
+    assert (found("false").right, found("false").found) == (True, "none: LogApiRequests is false")
+    lacking = found("true")
+    assert lacking.right is False
+    assert lacking.found == "none: API Gateway has no role for logs in this account and region"
+    assert lacking.fix.endswith("--parameter-overrides CreateApiLogRole=true")
 
 
 def bucket_policy(stack: DeployedStack, *without: str) -> None:

@@ -253,7 +253,7 @@ def test_a_planning_that_lambda_gives_up_leaves_a_record_where_a_function_finds_
 
 
 def test_requests_are_validated_throttled_and_logged_without_payloads() -> None:
-    api = properties("Api", ThrottleRate="5", ThrottleBurst="6")
+    api = properties("Api", ThrottleRate="5", ThrottleBurst="6", LogApiRequests="true")
     definition = api["DefinitionBody"]
     validators = definition["x-amazon-apigateway-request-validators"]
     assert validators[definition["x-amazon-apigateway-request-validator"]] == {
@@ -275,6 +275,18 @@ def test_requests_are_validated_throttled_and_logged_without_payloads() -> None:
 
 def test_the_account_has_a_role_for_logs_before_the_stage_is_made() -> None:
     assert template()["Resources"]["Api"]["DependsOn"] == "ApiLogAccount"
+
+
+@pytest.mark.parametrize(
+    ("parameters", "logs", "sets_role"),
+    [({}, False, False), ({"LogApiRequests": "true"}, True, False), ({"CreateApiLogRole": "true"}, True, True)],
+)
+def test_the_accounts_role_for_logs_is_neither_needed_nor_replaced_unless_chosen(parameters, logs, sets_role) -> None:
+    api = properties("Api", **parameters)
+    assert ("AccessLogSetting" in api, api["MethodSettings"][0]["LoggingLevel"] == "ERROR") == (logs, logs)
+    assert resolved(template()["Conditions"]["CreatesApiLogRole"], parameters) is sets_role
+    for name in ("ApiLogRole", "ApiLogAccount"):
+        assert template()["Resources"][name]["Condition"] == "CreatesApiLogRole"
 
 
 # Roles

@@ -154,6 +154,7 @@ _UNKNOWN = {
 _DENIED = {"AccessDenied", "AccessDeniedException", "AuthorizationError", "UnauthorizedOperation", "403", "Forbidden"}
 
 SERVICES = {
+    "apigateway": "API Gateway",
     "cloudformation": "CloudFormation",
     "cloudwatch": "CloudWatch",
     "dynamodb": "DynamoDB",

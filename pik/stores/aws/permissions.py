@@ -46,6 +46,7 @@ _FUNCTION_NAMES = ("ingest", "replay", "processor")
 _FUNCTIONS = tuple(f"{_LAMBDA}function:{{{name}_function}}" for name in _FUNCTION_NAMES)
 _PLANNER = f"{_LAMBDA}function:{{replay_function}}"
 _SOURCE = f"{_LAMBDA}event-source-mapping:{{source_id}}"
+_API_ACCOUNT = "arn:{partition}:apigateway:{region}::/account"
 _ALARMS = "arn:{partition}:cloudwatch:{region}:{account}:alarm:*"
 _INGEST = "arn:{partition}:execute-api:{region}:{account}:{api_id}/v1/POST/ingest"
 _CALLER = "arn:{partition}:iam::{account}:{caller}"
@@ -105,6 +106,7 @@ POLICIES = {
         Statement("InspectQueues", ("sqs:GetQueueAttributes",), (_QUEUE, _DEAD_LETTERS)),
         Statement("InspectTables", _DESCRIBE, (_INDEX, _STATE)),
         Statement("InspectBucket", _GET_SETTINGS, (_BUCKET,)),
+        Statement("InspectApiLogs", ("apigateway:GET",), (_API_ACCOUNT,)),
         Statement("InspectAlarms", ("cloudwatch:DescribeAlarms",), (_ALARMS,)),
         Statement("InspectMetrics", ("cloudwatch:GetMetricData",), ("*",)),
         Statement("SimulatePermissions", (_SIMULATE,), (_CALLER,)),

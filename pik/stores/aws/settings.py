@@ -64,6 +64,7 @@ def _checks(deployed: DeployedStack) -> Iterator[_Check]:
         yield _Check(f"deletion protection of {table}", "on", protect, is_protected)
     yield from _Queue(deployed).checks()
     yield _planning(deployed)
+    yield _api_logs(deployed)
     deploy = f"sam deploy --stack-name {deployed.stack.name}: the alarm is in template.yaml"
     for each in ALARMS:
         yield _Check(f"alarm {each}", "there", deploy, partial(_alarm, deployed, each))
@@ -278,6 +279,23 @@ def _planning(deployed: DeployedStack) -> _Check:
 
     name, expected = "replays that could not be planned", f"to {deployed.queue}"
     return _Check(name, expected, f"{fix} --destination-config '{destination}'", read)
+
+
+def _api_logs(deployed: DeployedStack) -> _Check:
+    """Return the check of whether API Gateway can write the logs that the stack's parameters ask for."""
+    asked = [name for name in ("LogApiRequests", "CreateApiLogRole") if deployed.parameters.get(name) == "true"]
+    fix = f"sam deploy --stack-name {deployed.stack.name} --parameter-overrides CreateApiLogRole=true"
+
+    def read() -> _Finding:
+        if not asked:
+            return True, "none: LogApiRequests is false"
+        with translated("apigateway"):
+            role = deployed.clients.client("apigateway").get_account().get("cloudwatchRoleArn", "")
+        return bool(
+            role
+        ), f"with {role}" if role else "none: API Gateway has no role for logs in this account and region"
+
+    return _Check("logs of the API", f"as {asked[0]} says" if asked else "none", fix, read)
 
 
 def _alarm(deployed: DeployedStack, logical: str) -> _Finding:

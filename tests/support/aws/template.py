@@ -89,5 +89,6 @@ _FUNCTIONS: dict[str, Any] = {
     "Fn::Sub": _sub,
     "Fn::If": lambda value, parameters: resolved(_branch(value, parameters), parameters),
     "Fn::Equals": lambda value, parameters: len({str(resolved(one, parameters)) for one in value}) == 1,
+    "Fn::Or": lambda value, parameters: any(resolved(value, parameters)),
     "Fn::Not": lambda value, parameters: not resolved(value[0], parameters),
 }
