@@ -450,6 +450,7 @@ def _month(at: str) -> str:
             lambda at: _in_parts(at, "end_year", "end_month", "end_day") | _in_parts(at, "year", "month", "day"),
             "join(' ', [year, month, day])",
         ),
+        (lambda at: {**_in_parts(at, "Year", "Month", "Day"), "Zeit": at}, "Zeit"),
         (lambda at: {"Date": at[:10], "Hour": at[11:13], "Hours": "8"}, "join(' ', [Date, Hour])"),
         (lambda at: {**_in_parts(at, "Y", "M", "D"), "Year": "2026", "Hour": "7", "timestamp": at}, "timestamp"),
     ],

@@ -107,14 +107,15 @@ class TimeGuesser:
         named = [one for one in found if one.score > 0]
         whole = [one for one in named if len(one.column.values) == self._size]
         day = whole[0].column if whole and whole[0].ways[0].is_day and isinstance(whole[0].column.first, str) else None
-        if (day or (name == EVENT and not whole)) and (both := self._joined(name, day, columns)):
+        texts = [one for one in found if isinstance(one.column.first, str) and len(one.column.values) == self._size]
+        has_none = not whole and all(one.ways[0].is_day for one in texts)
+        if (day or (name == EVENT and has_none)) and (both := self._joined(name, day, columns)):
             return both
         if name == RECEIVED:
             return self._one(name, whole[0], basis(whole[0].score)) if whole and self._is_received(whole[0]) else None
         if whole:
             equal = self._as_good(whole[0], found)
             return self._one(name, whole[0], basis(whole[0].score)) if len(equal) == 1 else self._asked(name, equal)
-        texts = [one for one in found if isinstance(one.column.first, str) and len(one.column.values) == self._size]
         if not named and (equal := self._different(texts)):
             return self._one(name, equal[0], Basis.VALUES) if len(equal) == 1 else self._asked(name, equal)
         return self._either(name, self._one_or_the_other(named))

@@ -22,8 +22,7 @@ from pik.usecases.ingest.guess_sample import count_read, reading
 
 class MappingGuesser:
     """Chooses a field of the records for each field of events, one after the other. `around` are fields of the objects
-    around them that may be the time, where no field of theirs is; `path` leads to them
-    in JSON."""
+    around them that may be the time, where no field of theirs is; `path` leads to the records in JSON."""
 
     def __init__(
         self,
