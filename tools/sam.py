@@ -12,6 +12,9 @@ from pathlib import Path
 from pik.stores.aws.clients import Clients
 from tools.ministack import PROGRAM, ROOT, Failed
 
+CONFIG = ROOT / "tools/samconfig.toml"
+"""Not the one of ROOT, in which `sam deploy --guided` saves the answers for somebody's own stack."""
+
 SAM = ROOT / ".venv-sam/bin/sam"
 ARCHITECTURE = {"aarch64": "arm64", "arm64": "arm64"}.get(platform.machine(), "x86_64")
 
@@ -20,7 +23,14 @@ def build(directory: Path) -> Path:
     """Build the functions for this machine and the emulator's Python, which runs them; return the built template.
     Raises Failed."""
     python = _run([PROGRAM.with_name("python"), "-c", "import sys; print('%d.%d' % sys.version_info[:2])"])
-    where: list[str | Path] = ["--build-dir", directory, "--parameter-overrides", f"Architecture={ARCHITECTURE}"]
+    where: list[str | Path] = [
+        "--config-file",
+        CONFIG,
+        "--build-dir",
+        directory,
+        "--parameter-overrides",
+        f"Architecture={ARCHITECTURE}",
+    ]
     _sam("build", *where, LAMBDA_PYTHON=python.strip())
     return directory / "template.yaml"
 
@@ -29,7 +39,7 @@ def deploy(clients: Clients, template: Path, name: str, **parameters: str) -> di
     """Deploy a built template under this name, or update the stack that has it; return the stack's outputs.
     Raises Failed."""
     overrides = [f"{key}={value}" for key, value in {"Architecture": ARCHITECTURE, **parameters}.items()]
-    where: list[str | Path] = ["--config-file", ROOT / "samconfig.toml", "--template-file", template]
+    where: list[str | Path] = ["--config-file", CONFIG, "--template-file", template]
     asking_nothing = ["--no-confirm-changeset", "--no-progressbar"]
     _sam("deploy", *where, *asking_nothing, "--stack-name", name, "--parameter-overrides", *overrides)
     _repair(clients)
