@@ -289,6 +289,13 @@ def test_the_accounts_role_for_logs_is_neither_needed_nor_replaced_unless_chosen
         assert template()["Resources"][name]["Condition"] == "CreatesApiLogRole"
 
 
+def test_a_web_acl_guards_the_stage_only_if_one_is_given() -> None:
+    (name,) = resources("AWS::WAFv2::WebACLAssociation")
+    assert template()["Resources"][name]["Condition"] == "HasWebAcl"
+    assert resolved(template()["Conditions"]["HasWebAcl"], {}) is False
+    assert properties(name)["ResourceArn"].endswith("::/restapis/Api/stages/Api.Stage")
+
+
 # Roles
 
 TRACING = {"xray:PutTelemetryRecords", "xray:PutTraceSegments"}
