@@ -33,6 +33,7 @@ if _TYPE_CHECKING:
     from pik.api import Store as Store
     from pik.api import open as open  # noqa: A004 - pik.open, as gzip.open
     from pik.errors import AlreadyExists as AlreadyExists
+    from pik.errors import Ambiguous as Ambiguous
     from pik.errors import Busy as Busy
     from pik.errors import ConflictFound as ConflictFound
     from pik.errors import Damaged as Damaged
@@ -60,8 +61,8 @@ _HOMES = {
     ),
     **dict.fromkeys(
         (
-            *("AlreadyExists", "Busy", "ConflictFound", "Damaged", "EngineError", "InputError", "Invalid", "NotFound"),
-            *("NotHeld", "NothingSelected", "PikError", "StoreError", "Unreadable", "UsageError"),
+            *("AlreadyExists", "Ambiguous", "Busy", "ConflictFound", "Damaged", "EngineError", "InputError", "Invalid"),
+            *("NotFound", "NotHeld", "NothingSelected", "PikError", "StoreError", "Unreadable", "UsageError"),
         ),
         "pik.errors",
     ),

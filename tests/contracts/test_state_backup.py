@@ -196,7 +196,7 @@ def test_a_file_that_is_not_a_whole_backup_is_refused(tmp_path: Path) -> None:
     other = local_store(tmp_path / "other")
     for data in mangled(file.read_bytes()):
         bad.write_bytes(data)
-        with pytest.raises(InputError, match=r"backup|cut or changed") as refused:
+        with pytest.raises(InputError, match=r"backup|cut or changed|is empty") as refused:
             restore(other, bad, QUIET)
         assert refused.value.hint
     assert not other.backup.has_state()

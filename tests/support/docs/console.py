@@ -29,6 +29,7 @@ __all__ = ["REPOSITORY", "Console", "Step", "play", "steps"]
 _BLOCK = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _HEREDOC = re.compile(r"<<-?\s*'?(\w+)'?")
 _ULID = re.compile(r"\b01[0-9A-HJKMNP-TV-Z]{24}\b")
+_REQUEST_ID = re.compile(r'("request_id":")[0-9a-f-]{36}(?=")')
 _ULID_START = re.compile(r"\b01[0-9A-HJKMNP-TV-Z]{8,24}\b")
 _CLOCK = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}(?:\d{3})?Z")
 _CLOCK_IN_TABLES = re.compile(r"\b(?!2026-0[23]-)\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")  # no time of the demo's events
@@ -168,6 +169,7 @@ def _match(expected: Sequence[str], said: Sequence[str], ids: dict[str, str]) ->
 
 
 def _match_line(expected: str, said: str, ids: dict[str, str]) -> dict[str, str] | None:
+    expected, said = (_REQUEST_ID.sub(r"\1", line) for line in (expected, said))
     if _ULID.sub("ID", expected) != _ULID.sub("ID", said):
         return None
     known = dict(ids)
