@@ -16,6 +16,9 @@ _LOOKED_AT = 200
 _RECORDS = 2
 """Records that must look alike, at least."""
 
+_HEADED = 3
+"""Lines of JSON with a heading, at least: in a file of records some may be wrong, and two could be so by chance."""
+
 _SET_IN = 4
 """Blanks before a line that goes on with the one above."""
 
@@ -47,7 +50,9 @@ def several_lines(text: str, filled: Sequence[str]) -> tuple[str, Advice] | None
 def headed_json(filled: Sequence[str]) -> tuple[str, Advice] | None:
     """Recognize lines of JSON, each of which has a line of text before it."""
     headings, objects = filled[:_LOOKED_AT:2], filled[1:_LOOKED_AT:2]
-    if len(objects) < _RECORDS or not all(map(_is_object, objects)) or any("{" in line for line in headings):
+    if len(objects) < _HEADED or not all(map(_is_object, objects)):
+        return None
+    if any("{" in line or _is_json(line) for line in headings):
         return None
     return "lines of JSON, with a line of text before each", piped("grep '^ *{' {file}", "the JSON alone: ", guess=True)
 
@@ -82,6 +87,12 @@ def _are_set_in(lines: Sequence[str]) -> bool:
 
 
 def _is_object(line: str) -> bool:
+    return line.lstrip().startswith("{") and _is_json(line)
+
+
+def _is_json(line: str) -> bool:
+    """Return whether a line is JSON, of any kind."""
     with suppress(ValueError, RecursionError):
-        return isinstance(json.loads(line), dict)
+        json.loads(line)
+        return True
     return False

@@ -369,6 +369,8 @@ def test_a_hint_for_another_program_unpacks_the_file_first(tmp_path: Path) -> No
     [
         LINES,
         "not JSON\n" + LINES,
+        "".join(f"not JSON\n{json.dumps(event)}\n" for event in EVENTS[:2]),
+        "".join(f"7\n{json.dumps(event)}\n" for event in EVENTS),
         "a,b\nc,d\n" + LINES,
         LINES.replace("}\n", "}\r\n"),
         "{\n" + LINES,
