@@ -20,7 +20,7 @@ _UNPACKED = {"gz": "gzip -dc", "zst": "zstd -dc", "bz2": "bzip2 -dc", "xz": "xz 
 """What unpacks a file, by the end of its name."""
 
 OF_FIELDS = "map", "time-format", "timezone"
-"""Options that are repeatable, each about one field."""
+"""Options that are given once for each field."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,9 +147,8 @@ def _named(name: str) -> str:
     """Return how an input is named in the place of a file, with a pipe for standard input."""
     if name == STANDARD_INPUT:
         return "-"
-    return (
-        shlex.quote(name) if re.fullmatch("s3://[^:]+", name) else typed_name(name)
-    )  # what is in an archive has a colon
+    is_object = re.fullmatch("s3://[^:]+", name)  # what is in an archive has a colon
+    return shlex.quote(name) if is_object else typed_name(name)
 
 
 def _worded(clauses: Sequence[Clause], name: str, reader: Reader) -> str:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 from contextlib import suppress
 from datetime import date, timedelta
-from functools import cache
+from functools import cache, lru_cache
 from itertools import product
 
 from pik.errors import Invalid
@@ -61,6 +61,7 @@ def _formats() -> tuple[Strptime, ...]:
     return tuple(Strptime(day + clock, utc) for day, clock in product(_DAYS, _CLOCKS))
 
 
+@lru_cache(4096)  # rows of one bucket have one text
 def _spelled(text: str) -> str | None:
     """Return the date, or the time, that a text is, as people write it so that it has one meaning."""
     for read in _formats():
