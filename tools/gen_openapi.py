@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import yaml
 
-from pik.lambdas.replay import ReplayRequest
+from pik.lambdas.replay_request import ReplayRequest
 from pik.ports.remote import ApiError, PlannedRun, RunView
 
 PAGE = Path(__file__).parent.parent / "docs" / "openapi.yaml"
