@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
 from dataclasses import replace
 from typing import BinaryIO
 
@@ -11,6 +11,7 @@ from pik.errors import InputError, UsageError
 from pik.inputs.advice import Advice, Recorded
 from pik.inputs.copies import IN_MEMORY, Opener, copy, part, reopened, seekable
 from pik.inputs.folders import SkippedFiles
+from pik.inputs.lake_tables import OF_ROWS, is_lake_log, refuse_lake_archive
 from pik.inputs.opened_file import OpenedFile
 from pik.inputs.source import Input, Refuse, Source, stop
 from pik.inputs.tar_archive import BLOCK, is_tar, tar_entries
@@ -122,7 +123,12 @@ class _Archive:
     def _of_tar(self, skipped: SkippedFiles) -> Iterator[Source]:
         stream = self._opened.decompressed(_HINT)
         is_plain = self._source.path is not None and stream is self._opened.stored
+        has_rows = False
         for entry in tar_entries(stream, self._source.name, _HINT):
+            refuse_lake_archive(self._source.name, [entry.name])
+            if not has_rows and entry.name.endswith(OF_ROWS):
+                has_rows = True
+                self._refuse_log_behind()
             if not skipped.is_read(entry.name, entry.what, entry.size):
                 continue
             name = f"{self._source.name}:{entry.name}"
@@ -131,6 +137,16 @@ class _Archive:
             else:
                 opener = copy(entry.read, entry.size, name)
             yield self._file(entry.name, entry.size, opener)
+
+    def _refuse_log_behind(self) -> None:
+        """Raise InputError if a tar archive that can be read again has the log of a lake's table at any place."""
+        if self._source.is_stream:
+            return
+        log: str | None = None
+        with self._source.open() as again, suppress(InputError):  # where it is damaged is said when that is reached
+            entries = tar_entries(again.decompressed(_HINT), self._source.name, _HINT)
+            log = next((entry.name for entry in entries if is_lake_log(entry.name)), None)
+        refuse_lake_archive(self._source.name, [log] if log else [])
 
     def _file(self, name: str, size: int, opener: Opener) -> Source:
         # The method refers to the archive, which stays open.

@@ -33,7 +33,7 @@ def sources_of(
     for name in files:
         if name.startswith("s3://"):
             objects = foreign_sources(foreign(), name)
-            refuse_lake_objects(name, [source.name for source in objects])
+            refuse_lake_objects(foreign(), name, [source.name for source in objects])
             sources += objects
         elif name in ("", "-") or os.path.lexists(name):  # Path.exists raises an OSError for a name that is too long
             sources += _file_or_folder(name, note)

@@ -13,6 +13,7 @@ from typing import Any, BinaryIO, NamedTuple, cast
 from pik.errors import InputError
 from pik.inputs.advice import WHOLE, Advice, Read
 from pik.inputs.copies import Readable
+from pik.inputs.lake_tables import refuse_lake_archive
 
 _DIRECTORY = 64 << 20
 """Most bytes of the directory of an archive, which is held in memory: about half a million files."""
@@ -40,7 +41,7 @@ def is_zip(head: bytes) -> bool:
 def zip_entries(file: BinaryIO, name: str, hint: str) -> Iterator[ZipEntry]:
     """Yield the files of an archive. Each can be opened as long as it is referred to.
 
-    Raises InputError where the archive is cut or damaged, too large to be listed, or an office document.
+    Raises InputError where the archive is cut, damaged or too large to be listed; an office document; a lake's table.
     """
     try:
         _expect_directory(file, name)
@@ -50,6 +51,7 @@ def zip_entries(file: BinaryIO, name: str, hint: str) -> Iterator[ZipEntry]:
     entries = archive.infolist()
     if any(entry.filename == "[Content_Types].xml" for entry in entries):
         raise InputError(f"{name} is a spreadsheet or another office document", hint="save its table as CSV")
+    refuse_lake_archive(name, (entry.filename for entry in entries))
     for entry in entries:
         if not entry.is_dir():
             is_link = entry.external_attr >> 28 == 0o12 and entry.create_system == 3

@@ -20,6 +20,7 @@ from botocore.exceptions import ClientError, ReadTimeoutError
 
 from pik.errors import InputError, StoreError
 from pik.inputs import source as reading
+from pik.inputs.lake_tables import refuse_lake_objects
 from pik.inputs.opened_file import HEAD
 from pik.inputs.source import Source, foreign_sources
 from pik.rawlog.segment_writer import Reading
@@ -101,6 +102,24 @@ def archive(put) -> str:
 )
 def test_a_glob_finds_keys_as_it_finds_files(own, archive, glob: str, found: list[str]) -> None:
     assert [file.name.removeprefix(archive) for file in S3Files(own).find(archive + glob)] == found
+
+
+@pytest.mark.parametrize("log", ["_delta_log/0.json", "metadata/v1.metadata.json", ".hoodie/hoodie.properties"])
+def test_a_glob_that_matches_the_files_of_a_lakes_table_is_refused(own, put, log: str) -> None:
+    bucket = put("other/metadata/a.json", b"{}").removesuffix("/other/metadata/a.json")
+    for key in ("x.parquet", f"t/{log}", "t/a.parquet", "t/dt=1/part-0.parquet", "t/data/1/b.parquet"):
+        put(key, b"{}")
+
+    def look(glob: str) -> None:
+        refuse_lake_objects(
+            S3Files(own), f"{bucket}/{glob}", [one.name for one in S3Files(own).find(f"{bucket}/{glob}")]
+        )
+
+    for glob in ("**", "**/*.parquet", "t/*.parquet", "t/dt=1/part-*", "t/data/*/*.parquet"):
+        with pytest.raises(InputError, match=f"^{bucket}/t is an? .* table: files in its folder may have rows"):
+            look(glob)
+    look("*.parquet")
+    look("other/**")
 
 
 def test_objects_become_batches_under_their_urls(pik, archive, tmp_path) -> None:

@@ -21,7 +21,6 @@ from pik.errors import InputError
 from pik.inputs import archives, copies
 from pik.inputs.archives import with_members
 from pik.inputs.folders import SkippedFiles, folder_sources
-from pik.inputs.lake_tables import refuse_lake_objects
 from pik.inputs.opened_file import OpenedFile
 from pik.inputs.paths import sources_of
 from pik.inputs.source import Input, Source, file_source, stream_source
@@ -300,9 +299,12 @@ def test_the_files_of_a_lakes_table_are_not_taken_for_its_rows(tmp_path: Path, l
         (tmp_path / name).write_text("{}\n")
     with pytest.raises(InputError, match=f"/t is {what}: files in its folder may have rows that were deleted"):
         folder_sources(str(tmp_path), SkippedFiles())
-    with pytest.raises(InputError, match=f"^s3://b/t is {what}"):
-        refuse_lake_objects("s3://b", ["s3://b/t/a.parquet", f"s3://b/t/{log}"])
-    refuse_lake_objects("s3://b", ["s3://b/metadata/a.json", "s3://b/t/_delta_log.parquet"])
+    files = {"./t/part-0.parquet": b"{}", f"./t/{log}": b"{}"}
+    for data in (zipped(files), tar(files), gzip.compress(tar(files)), tar({f"t/{log}": b"{}"})):
+        found, _, error = members(saved(tmp_path, "l.archive", data))
+        assert (found, f"l.archive:t is {what}: files in its folder may" in error) == ({}, True)
+        assert "FOLDER/t" in error or what == "a Hudi table"
+    assert members(saved(tmp_path, "other.zip", zipped({"metadata/a.json": b"{}"})))[2] == ""
     noted: list[str] = []
     sources_of([f"{tmp_path}/t/*/*.parquet"], pytest.fail, noted.append)
-    assert [note.split(":")[0] for note in noted] == ([] if "metadata" in log else [f"{tmp_path}/t is {what}"])
+    assert [note.split(":")[0] for note in noted] == [f"{tmp_path}/t is {what}"]
