@@ -11,9 +11,9 @@ from uuid import uuid4
 
 import pytest
 
-from pik.errors import PikError
+from pik.errors import StoreError
 from pik.ports.raw import Raw
-from pik.stores.aws.clients import Clients
+from pik.stores.aws.clients import Clients, translated
 from pik.stores.aws.s3 import AwsRaw
 from tests.contracts import test_raw
 from tests.support.aws.emulator import ENVIRONMENT, REGION, free_port
@@ -72,8 +72,9 @@ def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clients]:
 def _wait(clients: Clients, process: subprocess.Popen[bytes], directory: Path) -> None:
     for _ in range(300):
         try:
-            clients.client("s3").list_buckets()
-        except PikError:
+            with translated("s3"):
+                clients.client("s3").list_buckets()
+        except StoreError:
             assert process.poll() is None, (directory / "weed.log").read_text()
             time.sleep(0.2)
         else:
