@@ -33,6 +33,11 @@ _PLACES = {
 _ANY = "an IANA name such as Europe/Berlin, America/New_York or UTC"
 
 
+def places_of(abbreviation: str) -> str | None:
+    """Return the zones that may have an abbreviation, as a text; None if it is not known."""
+    return _PLACES.get(abbreviation.upper())
+
+
 def name_hint(typed: str, known: Sequence[str]) -> str:
     """Return what to type in the place of a name that is not one of those known.
 
@@ -48,7 +53,7 @@ def name_hint(typed: str, known: Sequence[str]) -> str:
         return _ANY if offset["hours"].strip("0") or (offset["minutes"] or "").strip("0") else "UTC"
     by_city = [one for one in known if one.rpartition("/")[2].lower() == typed.lower().replace(" ", "_")]
     if not by_city and _ABBREVIATION.fullmatch(typed):
-        place = _PLACES.get(typed.upper())
+        place = places_of(typed)
         return f"abbreviations are not zones; {f'perhaps {place}' if place else 'a place is, such as Europe/Berlin'}"
     from difflib import get_close_matches
 

@@ -221,6 +221,26 @@ def test_an_entity_that_some_records_lack_is_proposed_before_a_number_of_the_rec
     assert accepted(path, found) == (9, 2)
 
 
+def test_a_field_of_half_of_the_records_is_not_certain(tmp_path: Path) -> None:
+    path = tmp_path / "half.jsonl"
+
+    def found(**others: Any) -> dict[str, tuple[Confidence, str]]:
+        full = [{"ts": f"2026-01-01T00:00:{n:02}Z", "user_id": f"u{n % 5}"} for n in range(20)]
+        lines = [one | {name: value for name, value in others.items() if n % 2} for n, one in enumerate(full)]
+        path.write_text("".join(json.dumps(one) + "\n" for one in lines))
+        made = guess(path, {name: "ts" for name in ["event_time"] if name in others})
+        return {one.field: (one.confidence, one.reason) for one in made.mapping} | {
+            "": (Confidence.UNSURE, "".join(made.undecided))
+        }
+
+    sure, why = found(user_id="N/A")["entity_id"]
+    assert (sure, why.endswith("; 'N/A' is that of 10 records")) == (Confidence.UNSURE, True)
+    assert "user_id is in 10 of 20 records" in found(user_id=None)[""][1]
+    assert "ts is in 10 of 20 records" in found(ts=None)[""][1]
+    sure, why = found(event_time=0, ts=None)["event_time"]
+    assert (sure, why.endswith("; 10 of 20 records have it")) == (Confidence.UNSURE, True)
+
+
 def test_the_only_field_of_times_is_proposed_whatever_its_name(tmp_path: Path) -> None:
     path = rows(tmp_path / "till.csv", "Nr;Kunde;Zeit", [f"{n};k{n % 3};31.01.2026 22:{n}" for n in range(10, 40)])
     found = guess(path, {"entity_id": "Kunde"})
@@ -601,6 +621,14 @@ def test_a_day_and_a_time_of_day_in_two_fields_are_one_time(tmp_path: Path) -> N
     path = rows(tmp_path / "us.csv", "Date,Clock,user", [f"3/2{n % 9}/2026,1:{n + 10} PM,k{n % 3}" for n in range(30)])
     found = guess(path)
     assert found.times.given == {"time-format": ["%m/%d/%Y %I:%M %p"], "timezone": ["ZONE"]}
+    path = rows(
+        tmp_path / "pdt.csv", "Date,Time,user", [f"6/2{n % 9}/2026,3:17:{n + 10} PM PDT,k{n % 3}" for n in range(30)]
+    )
+    found = guess(path)
+    assert found.times.given == {"time-format": ["%m/%d/%Y %I:%M:%S %p PDT"], "timezone": ["ZONE"]}
+    says = "PDT is an abbreviation, not an offset: put its time zone, such as America/Los_Angeles, in the place of ZONE"
+    assert says in found.undecided[0]
+    assert accepted(path, guess(path, times=Times(timezone="America/Los_Angeles"))) == (30, 0)
     path = rows(
         tmp_path / "two.csv", "Date,From,To,user", [f"2026-03-02,10:{n},11:{n},k{n % 3}" for n in range(10, 40)]
     )

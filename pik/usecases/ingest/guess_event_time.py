@@ -13,6 +13,7 @@ from pik.inputs.mapping import RecordMapping
 from pik.inputs.opened import SampledRecord
 from pik.model.instant import SECOND, format_about
 from pik.model.times import FIELDS, Times
+from pik.model.zone_names import places_of
 from pik.usecases.ingest.guess_evidence import GOOD, Basis, basis, confidence, missing, question
 from pik.usecases.ingest.guess_fields import Column, encode
 from pik.usecases.ingest.guess_result import Confidence, FieldGuess
@@ -21,6 +22,7 @@ from pik.usecases.ingest.guess_times import (
     FORMAT,
     ZONE,
     Written,
+    abbreviation_in,
     as_options,
     instants,
     parts_written_as,
@@ -261,8 +263,11 @@ class TimeGuesser:
             formats = " and ".join(one.format for one in ways)
             self.questions.append(f"{name}: {example} is read by {formats}: put one in the place of {FORMAT}")
         if chosen.zone == ZONE:
-            zone = "its time zone, such as Europe/Berlin or UTC, in the place of"
-            self.questions.append(f"{name}: {example} has no offset: put {zone} {ZONE}")
+            short = abbreviation_in(example)
+            place = (places_of(short) if short else None) or "Europe/Berlin or UTC"
+            lacks = f"{short} is an abbreviation, not an offset" if short else "has no offset"
+            zone = f"put its time zone, such as {place}, in the place of {ZONE}"
+            self.questions.append(f"{name}: {example}{':' if short else ''} {lacks}: {zone}")
         self._read_as[name] = chosen
         self._written[name] = replace(chosen, format=FORMAT) if len(ways) > 1 else chosen
         return reason, len(ways) == 1 and read == len(values)

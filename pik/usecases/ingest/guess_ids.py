@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 
+from pik.errors import number_of
 from pik.usecases.ingest.guess_evidence import (
     GOOD,
     WEAK,
@@ -28,6 +30,11 @@ _ALONE = 61
 
 _STRONG = 80
 """The score of a name of those to whom something happens."""
+
+_PLACEHOLDER = re.compile(
+    r"\W?(n/?a|nan|nil|null|none|unknown|undefined|missing|empty|(not|un)[ _-]?set)\W?|[-?]+", re.IGNORECASE
+)
+"""What is written in the place of a name that is not known."""
 
 _FEW, _MANY = 5, 50
 """So few different values in so many records may be kinds of anything."""
@@ -56,7 +63,7 @@ def entity_of(columns: Sequence[Column], size: int, is_time: Callable[[Column], 
 
 def _alone(one: Column, size: int) -> FieldGuess:
     """Return a field whose values say nothing."""
-    why = f"{Basis.NAME}: {counted(one)}" + missing(len(one.values), size)
+    why = f"{Basis.NAME}: {counted(one)}" + missing(len(one.values), size) + _unnamed(one)
     return FieldGuess(ENTITY, one.expression, Confidence.UNSURE, why)
 
 
@@ -71,13 +78,20 @@ def _is_as_complete(one: Column, best: Column) -> bool:
 
 def _repeated(best: Column, size: int) -> FieldGuess:
     score = best.score(ENTITY)
-    if len(best.values) < size:
-        score = min(score, GOOD)
     rests_on = basis(score)
+    named = sum(not _PLACEHOLDER.fullmatch(text) for text in best.texts)
+    if named < size:
+        score = min(score, GOOD if 2 * named > size else WEAK)
     if best.distinct < _FEW and size >= _MANY:
         score, rests_on = min(score, WEAK), Basis.NAME
-    why = f"{rests_on}: {counted(best)}" + missing(len(best.values), size)
+    why = f"{rests_on}: {counted(best)}" + missing(len(best.values), size) + _unnamed(best)
     return FieldGuess(ENTITY, best.expression, confidence(score), why)
+
+
+def _unnamed(one: Column) -> str:
+    """Return how many values only say that there is no name, as the end of a sentence."""
+    found = [text for text in one.texts if _PLACEHOLDER.fullmatch(text)]
+    return f"; {found[0]!r} is that of {number_of(len(found), 'record')}" if found else ""
 
 
 def key_of(columns: Sequence[Column], size: int, different: int) -> FieldGuess | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
+from pik.errors import number_of
 from pik.inputs.mapping import RecordMapping
 from pik.inputs.opened import SampledRecord
 from pik.model.event import REQUIRED
@@ -12,12 +13,16 @@ from pik.model.record_path import RecordPath
 from pik.model.times import FIELDS
 from pik.usecases.ingest.guess_elsewhere import times_in_lists
 from pik.usecases.ingest.guess_event_time import TimeGuesser
+from pik.usecases.ingest.guess_evidence import GOOD
 from pik.usecases.ingest.guess_fields import Column, FoundField, columns_of, described
 from pik.usecases.ingest.guess_ids import ENTITY, KEY, entity_of, key_of
 from pik.usecases.ingest.guess_kinds import SOURCE, TYPE, source_of, type_of
 from pik.usecases.ingest.guess_payload import PAYLOAD, payload_of
 from pik.usecases.ingest.guess_result import MISSING, Confidence, FieldGuess, Guess
 from pik.usecases.ingest.guess_sample import count_read, reading
+
+_SHOWN = 3
+"""Fields of some of the records that are named."""
 
 
 class MappingGuesser:
@@ -42,6 +47,7 @@ class MappingGuesser:
         """Return what is proposed."""
         chosen = {one: FieldGuess(one, text, Confidence.CERTAIN, "given") for one, text in self._given.items()}
         chosen |= {one: self._time.given(one, self._given) for one in FIELDS if one in chosen}
+        chosen = {one: self._as_often(found) for one, found in chosen.items()}
         self._leave_out(self._given.values())
         for name, step in self._steps().items():
             if name not in chosen and (found := step()) is not None:
@@ -60,6 +66,17 @@ class MappingGuesser:
             undecided=(*self._time.questions, *questions, *unseen),
         )
         return replace(made, found=self._fields()) if absent else self._tried(made)
+
+    def _as_often(self, given: FieldGuess) -> FieldGuess:
+        """Return a given field, which is not certain where it is not in all records."""
+        there = next((len(one.values) for one in self._columns if one.expression == given.expression), None)
+        size = len(self._sample)
+        if there is None or there == size:
+            return given
+        sure = Confidence.LIKELY if 2 * there > size else Confidence.UNSURE
+        return replace(
+            given, confidence=sure, reason=f"{given.reason}; {there:,} of {number_of(size, 'record')} have it"
+        )
 
     def _steps(self) -> dict[str, Callable[[], FieldGuess | None]]:
         """Return what chooses each field of events, in the order in which they choose."""
@@ -82,9 +99,12 @@ class MappingGuesser:
         return replace(found, confidence=Confidence.UNSURE, reason=f"{found.reason}; of the object around the record")
 
     def _but(self, name: str) -> str:
-        """Return what looks like a field of events in the lists of the records."""
+        """Return what looks like a field of events in some of the records, or in their lists."""
+        size = len(self._sample)
+        named = [one for one in self._columns if len(one.values) < size and one.texts and one.score(name) >= GOOD]
+        some = [f"{one.expression} is in {len(one.values):,} of {number_of(size, 'record')}" for one in named[:_SHOWN]]
         lists = times_in_lists(self._columns, self._path, self._time) if name == FIELDS[0] else iter(())
-        return "".join(f"; {one}" for one in lists)
+        return "".join(f"; {one}" for one in (*some, *lists))
 
     def _leave_out(self, expressions: Collection[str]) -> None:
         """Choose these fields for nothing else."""

@@ -10,7 +10,10 @@ from pik.model.identity import name_of_number
 from pik.usecases.ingest.guess_fields import Column, Path
 from pik.usecases.ingest.guess_names import score_of, words
 
-_CLOCK = re.compile(r"\d{1,2}:\d\d(:\d\d([.,]\d+)?)?( [AP]M)?", re.ASCII | re.IGNORECASE)
+_CLOCK = re.compile(
+    r"\d{1,2}:\d\d(:\d\d([.,]\d+)?)?( [AP]M)?( ?(Z|[-+]\d\d:?\d\d)| [A-Z]{3,5})?", re.ASCII | re.IGNORECASE
+)
+"""A time of day, with its offset or the abbreviation of its zone."""
 
 _DAY: Mapping[str, str] = {
     "year": "year|yr|yyyy|yy",

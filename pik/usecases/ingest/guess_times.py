@@ -13,6 +13,7 @@ from typing import Any
 from pik.errors import Invalid
 from pik.inputs.epochs import NUMBER, UNITS, evident_count, evident_unit, read_number
 from pik.inputs.named_formats import NAMED
+from pik.inputs.strptime import DIRECTIVES
 from pik.inputs.time_formats import TEXTS, TimeFormat
 from pik.model.instant import load_zone
 from pik.model.times import TIME_FORMAT, TIMEZONE, Times
@@ -104,15 +105,31 @@ def formats_of(values: Sequence[Any]) -> list[Written]:
     if len(units) > 1 and units <= _UNITS.keys():
         return [Written(AUTO)]
     if all(isinstance(value, str) and _SHORT_YEAR.match(value) for value in values):
-        return [_written(name, values) for name in _WITH_SHORT_YEARS if _reads(name, values)]
+        short = [_written(name, values) for name in _WITH_SHORT_YEARS if _reads(name, values)]
+        abbreviation = abbreviation_in(values[0])
+        return short or ([] if abbreviation is None else _abbreviated(values, abbreviation))
     if not all(isinstance(value, str) and _LIKE_A_TIME.match(value) for value in values):
         return []
     for name in _SPELLED:
         if _reads(name, values):
             return [_written(name, values)]
     found = [name for name in _STRPTIME if _reads(name, values)]
+    if not found and (abbreviation := abbreviation_in(values[0])) is not None:
+        return _abbreviated(values, abbreviation)
     of_may = {name.replace("%b", "%B") for name in found if "%b" in name}  # which is short and long
     return [_written(name, values) for name in found if name not in of_may]
+
+
+def abbreviation_in(text: str) -> str | None:
+    """Return the abbreviation of a zone that a time has, other than UTC and GMT."""
+    return next(iter(_ABBREVIATION.findall(text)[-1:]), None)
+
+
+def _abbreviated(values: Sequence[str], abbreviation: str) -> list[Written]:
+    """Return the formats of times that all have the same abbreviation, as a part of the format: it is not a zone."""
+    in_utc = [_ABBREVIATION.sub(lambda one: "UTC" if one[0] == abbreviation else one[0], value) for value in values]
+    names = [name for name in (*_STRPTIME, *_WITH_SHORT_YEARS) if "UTC" in name and _reads(name, in_utc)]
+    return [Written(name.replace("UTC", abbreviation), ZONE) for name in names]
 
 
 def written_as(values: Sequence[Any], times: Times, field: str) -> list[Written]:
@@ -181,6 +198,10 @@ _LIKE_A_TIME = re.compile(
     re.IGNORECASE | re.ASCII,
 )
 """How each text begins that is a time: so the others need not be tried in all formats."""
+
+
+_NOT_A_ZONE = "|".join(("UTC", "GMT", *(DIRECTIVES[letter].upper() for letter in "abAB")))
+_ABBREVIATION = re.compile(rf"(?<![A-Za-z])(?!(?:{_NOT_A_ZONE})(?![A-Z]))[A-Z]{{3,5}}(?![A-Za-z])", re.ASCII)
 
 
 def _written(name: str, values: Sequence[Any]) -> Written:
