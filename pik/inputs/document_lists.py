@@ -16,7 +16,7 @@ from pik.model.record_path import EACH, RecordPath, path_text
 MOST = 64 << 20
 """Bytes of a document that are looked at, at most."""
 
-DEPTH = 3
+DEPTH = 4
 """Names of fields on the path to a list, at most."""
 
 _FIRST = 1 << 20
@@ -27,6 +27,9 @@ _SHORT = 4
 
 _PAIR = {"key", "value"}
 """The fields of attributes, such as those of OpenTelemetry: a list of them belongs to what is around it."""
+
+_TYPES = {"S", "N", "B", "BOOL", "NULL"}
+"""What DynamoDB calls the types of values."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +57,21 @@ def lists_in(found: object, depth: int = DEPTH) -> Iterator[RecordPath]:
     lists and objects are around others."""
     if isinstance(found, list):
         if found and isinstance(found[0], dict) and not (found[0] and found[0].keys() <= _PAIR):
-            around = sum(not isinstance(value, (dict, list, NoneType)) for value in found[0].values()) < 2
+            around = sum(map(_is_value, found[0].values())) < 2
             inner = list(lists_in(found[0], depth)) if around else []
             yield from ((EACH, *path) for path in inner) if inner else [(EACH,)]
     elif isinstance(found, dict) and depth:
         for name, value in found.items():
             yield from ((name, *path) for path in lists_in(value, depth - 1))
+
+
+def _is_value(found: object) -> bool:
+    """Return whether something is neither a list nor an object, but one that has the type of a value, such as those of
+    DynamoDB and MongoDB."""
+    if isinstance(found, dict) and len(found) == 1:
+        [(name, value)] = found.items()
+        return (name in _TYPES or name.startswith("$")) and not isinstance(value, (dict, list))
+    return not isinstance(found, (dict, list, NoneType))
 
 
 def record_count(found: object, path: RecordPath) -> int:

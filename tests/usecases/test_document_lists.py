@@ -22,7 +22,8 @@ OBJECTS = st.recursive(
 @settings(max_examples=40, deadline=None)
 @given(document=OBJECTS, indent=st.sampled_from([None, 1]))
 @example(document={"a": [{"b": [{}, {}]}, {"b": [{}]}]}, indent=None)
-@example(document={"a": {"a": {"a": [{"a": [{}]}]}}}, indent=1)
+@example(document={"a": {"a": {"a": {"a": [{"a": [{}]}]}}}}, indent=1)
+@example(document={"a": [{"S": {"S": ""}, "a": {"S": ""}, "b": [{}, {}]}]}, indent=None)
 def test_lists_are_counted_piece_by_piece_as_in_the_whole_document(
     document: dict[str, Any], indent: int | None
 ) -> None:
