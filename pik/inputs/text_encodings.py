@@ -20,10 +20,15 @@ _SCRIPTS = {
 }
 """Encodings of other scripts, with the characters that nearly all of a text beyond ASCII are."""
 
+_OF_TWO_BYTES = "cp932", "euc_kr", "gb18030", "big5"
+
 _IN_A_ROW = re.compile(rb"[\x80-\xff]{3,}")
 _BEYOND = re.compile(rb"[\x80-\xff]")
 _WORD = re.compile(r"\w+")
 _TURNED = re.compile(r"[а-яёα-ώ][А-ЯЁΑ-Ω]")  # small letters before capitals: read in another encoding
+_AMONG_LETTERS = re.compile(r"[a-zA-Z][^\x00-\x7f]|[^\x00-\x7f][a-zA-Z]")
+"""What a letter with an accent and the next one look like where both are read as one character."""
+
 _NEARLY_ALL, _SHOWN = 0.95, 4
 
 
@@ -31,10 +36,11 @@ def readings(lines: Sequence[bytes]) -> list[tuple[str, str]]:
     """Return the encodings that these lines may be in, and what the first one is in each, differently."""
     data = b"\n".join(lines)
     in_a_row = sum(len(run) for run in _IN_A_ROW.findall(data)) > len(_BEYOND.findall(data)) / 2
+    scripts = tuple(_SCRIPTS) if in_a_row else _OF_TWO_BYTES
     found = dict[str, str]()
-    for name, text in _decoded(data, (*_SCRIPTS, *_ACCENTS) if in_a_row else _ACCENTS):
-        if name in _ACCENTS or _is_plausible(name, text):
-            if found and name in _ACCENTS and in_a_row:
+    for name, text in _decoded(data, (*scripts, *_ACCENTS)):
+        if name in _ACCENTS or (_is_plausible(name, text) and (in_a_row or not _AMONG_LETTERS.search(text))):
+            if name in _ACCENTS and found.keys() & _SCRIPTS.keys():
                 continue  # a script fits
             if text not in found.values():
                 found[name] = text

@@ -174,6 +174,7 @@ def test_names_of_columns_may_have_units_and_letters_of_another_encoding(tmp_pat
         ("koi8_r", "Дата операции", ""),
         ("cp1253", "Όνομα", ""),
         ("cp932", "注文の日時、カフェ", ""),
+        ("cp932", "2026年3月9日", ""),
         ("gb18030", "支付宝交易记录明细查询", ""),
         ("euc_kr", "서울", "gb18030"),
     ],

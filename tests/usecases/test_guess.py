@@ -69,6 +69,11 @@ TIMES: dict[str, Callable[[datetime], Any]] = {
     "%d.%m.%Y %H:%M": local("%d.%m.%Y %H:%M"),
     "%Y/%m/%d %H:%M:%S": local("%Y/%m/%d %H:%M:%S"),
     "%m/%d/%y %I:%M %p": local("%m/%d/%y %I:%M %p"),
+    "%b-%d-%y %H:%M": local("%b-%d-%y %H:%M"),
+    "%d.%m.%Y %H.%M.%S": local("%d.%m.%Y %H.%M.%S"),
+    "%d. %m. %Y %H:%M": local("%d. %m. %Y %H:%M"),
+    "%Y. %m. %d. %H:%M:%S": local("%Y. %m. %d. %H:%M:%S"),
+    "%Y年%m月%d日 %H:%M": local("%Y年%m月%d日 %H:%M"),
 }
 """How a time is written in each format, here in UTC; the day of the month is past the twelfth."""
 
@@ -582,6 +587,11 @@ def test_a_type_around_a_value_is_not_its_name(tmp_path: Path) -> None:
         "payload": "@",
         "idempotency_key": "Item.id.N",
     }
+    items = [
+        {"customer": {"S": f"c{n % 3}"}, "created_at": {"S": AT[n]}, "tags": {"L": [{"S": "a"}] * 2}} for n in (1, 2)
+    ]
+    path.write_text(json.dumps({"Items": items, "Count": 2}))
+    assert guess(path).layout.records == "Items[]"
 
 
 def test_a_time_that_is_around_the_records_or_in_their_lists_is_named(tmp_path: Path) -> None:
@@ -770,6 +780,12 @@ USER: dict[str, Callable[[int], object]] = {"user_id": lambda n: f"u{n % 7}"}
             "event_time",
             "FIELD",
             "paid_at (RFC 3339 times) or created_at (RFC 3339 times, ~1.00d earlier): put one in the place of FIELD",
+        ),
+        (
+            of(created=at, created_utc=lambda n: at(n).replace("T10", "T17"), **USER),
+            "event_time",
+            "FIELD",
+            "created (RFC 3339 times) or created_utc (RFC 3339 times, ~7.00h later): put one in the place of FIELD",
         ),
         (
             of(**TIME, data=lambda n: b64encode(json.dumps({"user": n % 7}).encode()).decode(), seq=lambda n: n),

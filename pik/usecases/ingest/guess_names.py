@@ -65,7 +65,7 @@ _NAMES: Mapping[str, Sequence[tuple[int, str]]] = {
         (20, rf"(.* )?({_LATER})( .*)?"),
         (120, r"event (time|timestamp|date|at|ts)|occurred (at|on)|happened at"),
         (90, rf"(timestamp|time|ts|at|datetime|(date|client|event) time)( {_UNIT})*|time (stamp|local|iso)"),
-        (80, rf"({_DONE})( at| on| time| date)?( {_UNIT})*"),
+        (80, rf"(date )?({_DONE})( at| on| time| date)?( {_UNIT})*"),
         (70, r".* (at|on|time|timestamp|ts|datetime|date)|date|day|when|t"),
     ),
     "received_time": (
@@ -128,4 +128,5 @@ def score_of(event_field: str, names: Sequence[str]) -> int:
 
 
 def _score(event_field: str, name: str) -> int:
-    return next((score for score, pattern in _NAMES[event_field] if re.fullmatch(pattern, name)), 0)
+    known = re.sub(" (utc|gmt)$", "", name)
+    return next((score for score, pattern in _NAMES[event_field] if re.fullmatch(pattern, known)), 0)

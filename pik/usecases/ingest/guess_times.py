@@ -31,10 +31,11 @@ _SPELLED = (*TEXTS, *(name for name, named in NAMED.items() if not NUMBER.fullma
 _DATES = (
     *("%d/%b/%Y", "%d/%m/%Y", "%m/%d/%Y", "%Y/%m/%d", "%d.%m.%Y", "%d-%m-%Y", "%m-%d-%Y", "%d-%b-%Y", "%d %b %Y"),
     *("%b %d, %Y", "%a, %d %b %Y", "%Y-%m-%d", "%Y%m%d", "%B %d, %Y", "%d %B %Y"),
+    *("%d. %m. %Y", "%Y. %m. %d.", "%Y.%m.%d", "%Y.%m.%d.", "%Y年%m月%d日"),
 )
 _CLOCKS = (
     *(":%H:%M:%S", " %H:%M:%S", " %H:%M:%S.%f", "T%H:%M:%S", " %H:%M", " %I:%M:%S %p", " %I:%M %p", ""),
-    *(", %H:%M:%S", ", %H:%M", ", %I:%M:%S %p", ", %I:%M %p"),
+    *(", %H:%M:%S", ", %H:%M", ", %I:%M:%S %p", ", %I:%M %p", " %H.%M.%S", " %H.%M"),
 )
 _OFFSETS = ("", " %z", "%z", " UTC", " GMT")
 _STRPTIME = (
@@ -51,8 +52,18 @@ _STRPTIME = (
 )
 
 
-_SHORT_DATES = ("%d/%b/%y", "%d/%m/%y", "%m/%d/%y", "%d.%m.%y", "%d-%m-%y", "%m-%d-%y", "%d-%b-%y", "%d %b %y")
-_SHORT_YEAR = re.compile(r"\d\d?([-/. ])(?:\d\d?|[a-z]{3})\1\d\d(?!\d)", re.ASCII | re.IGNORECASE)
+_SHORT_DATES = (
+    "%d/%b/%y",
+    "%d/%m/%y",
+    "%m/%d/%y",
+    "%d.%m.%y",
+    "%d-%m-%y",
+    "%m-%d-%y",
+    "%d-%b-%y",
+    "%d %b %y",
+    "%b-%d-%y",
+)
+_SHORT_YEAR = re.compile(r"(?:\d\d?|[a-z]{3}(?=-))([-/. ])(?:\d\d?|[a-z]{3})\1\d\d(?!\d)", re.ASCII | re.IGNORECASE)
 _WITH_SHORT_YEARS = tuple(map("".join, product(_SHORT_DATES, (*_CLOCKS, " %I.%M.%S.%f %p"), _OFFSETS)))
 
 
