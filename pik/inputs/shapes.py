@@ -142,7 +142,7 @@ def recognize(head: bytes, name: str, *, whole: bool, mapped: bool) -> Layout | 
     in_brackets = is_in_brackets(filled)
     if (start[0] == "[" and not in_brackets) or text.lstrip(" \t\r\n")[0] == "\x1e":
         return JSON_VALUES  # an array is read, or complained about, element by element
-    if start.startswith("<"):
+    if start.startswith("<") and not _names_in_brackets(filled):
         syslog = log_shape(filled)
         return Shape(*syslog) if syslog else _markup(start) or _prefixed(filled, text, whole) or JSON_LINES
     if start.startswith("{") and (found := _values(text.strip(), filled, whole=whole, mapped=mapped)) is not None:
@@ -170,6 +170,12 @@ def recognize(head: bytes, name: str, *, whole: bool, mapped: bool) -> Layout | 
     if isinstance(found, Shape) and not text.isascii():
         expect_utf8((head if whole else head[: head.rfind(b"\n") + 1]).splitlines()[:_LINES], name)
     return found or JSON_LINES
+
+
+def _names_in_brackets(filled: list[str]) -> bool:
+    """Return whether a table begins, whose names are in angle brackets, as MetaTrader writes them: it is not XML."""
+    is_table = re.fullmatch(r"<[\w ./%-]+>(?:([\t,;|])<[\w ./%-]+>(?:\1<[\w ./%-]+>)*)\r?", filled[0].strip(" "))
+    return is_table is not None and not any(line.lstrip().startswith("<") for line in filled[1:])
 
 
 def _before_comma(line: str) -> bool:

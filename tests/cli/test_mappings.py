@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import subprocess
 import tarfile
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -198,6 +199,11 @@ def test_a_mapping_is_tried_on_the_first_records_without_a_store(
     assert not (here / ".pik").exists()
     (here / "empty.csv").write_text("customer;at;amount\n")
     assert pik("mappings", "try", "shop", "empty.csv", "--format", "json").json()["read"] == 0
+    with zipfile.ZipFile(here / "two.zip", "w") as archive:
+        for name in ("other.csv", "empty.csv"):
+            archive.write(here / name, name)
+    tried = pik("mappings", "try", "shop", "two.zip", "--map", "entity_id=upper(customer)", "--format", "json").json()
+    assert tried["note"] == "nothing was stored; only two.zip:other.csv was looked at, the first file of the archive"
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO((here / "other.csv").read_bytes())))
     streamed = pik("mappings", "try", "shop", "-", "--map", "entity_id=upper(customer)", "--format", "json").json()
     assert {**streamed, "source": "other.csv", "next": found["next"]} == found

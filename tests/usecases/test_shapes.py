@@ -64,6 +64,8 @@ hour,0,1,2,3|2026-01-01,5,5,5,5|2026-01-02,1,9,3,4
 Name,1st contact,Notes|Anna,Bert,x|Ida,Carl,y
 24h volume,7d change %|123.5,4.5%|4,3%
 Full name – Rufname,Age > 30,“Score”,~x|Anna,1,5,2|Bo,2,4,3
+<DATE>\t<TIME>\t<OPEN>|2026.03.02\t00:00:00\t1.5|2026.03.02\t01:00:00\t1.6
+<TICKER>;<CLOSE>|SBER;300.5|GAZP;200.5
 №,Имя,Сумма|1,Анна,5|2,Борис,6
 "(in %)",=total,-|5,4,a b|6,7,c
 """

@@ -29,7 +29,18 @@ _SPELLED = (*TEXTS, *(name for name, named in NAMED.items() if not NUMBER.fullma
 """Formats of texts that cannot be taken for each other."""
 
 _DATES = (
-    *("%d/%b/%Y", "%d/%m/%Y", "%m/%d/%Y", "%Y/%m/%d", "%d.%m.%Y", "%d-%m-%Y", "%m-%d-%Y", "%d-%b-%Y", "%d %b %Y"),
+    *(
+        "%d/%b/%Y",
+        "%d/%m/%Y",
+        "%m/%d/%Y",
+        "%Y/%m/%d",
+        "%d.%m.%Y",
+        "%Y.%m.%d",
+        "%d-%m-%Y",
+        "%m-%d-%Y",
+        "%d-%b-%Y",
+        "%d %b %Y",
+    ),
     *("%b %d, %Y", "%a, %d %b %Y", "%Y-%m-%d", "%Y%m%d", "%B %d, %Y", "%d %B %Y"),
     *("%d. %m. %Y", "%Y. %m. %d.", "%Y.%m.%d", "%Y.%m.%d.", "%Y年%m月%d日"),
 )

@@ -9,6 +9,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from pik.cli.command import PARTLY
+from pik.cli.commands.ingest.report import only
 from pik.cli.context import Context
 from pik.cli.document import NEXT, NOTE, Column, Field, Rows, Schema
 from pik.cli.reading import ReadingOptions
@@ -138,10 +139,7 @@ def _has_quotes(opened: OpenedInput, layout: Layout, max_line: int) -> bool:
 def _notes(found: Guess, source: str, inputs: list[str], passed_over: list[str], *, is_quoted: bool) -> Iterator[str]:
     """Yield what else to know of the guess, which is of one of the inputs, or of a file in one."""
     yield "nothing was stored; look at what the dry run shows before you ingest"
-    if len(inputs) > 1:
-        yield f"only {source} was looked at, of {number_of(len(inputs), 'input')}"
-    elif source not in inputs:
-        yield f"only {source} was looked at, {'a' if passed_over else 'the first'} file of the archive"
+    yield from only(source, inputs, which="a" if passed_over else "the first")
     yield from passed_over
     if found.named is None and (found.layout.quote or found.layout.escape):
         yield "quotes and backslashes are read as the first rows show them, unless you say it: --quote, --escape"

@@ -11,7 +11,7 @@ from pik.cli import completion
 from pik.cli.command import PARTLY, CommandGroup
 from pik.cli.commands.ingest.dry_run import SAMPLE, SampleRow
 from pik.cli.commands.ingest.ingest import sources_of
-from pik.cli.commands.ingest.report import NAMED, named
+from pik.cli.commands.ingest.report import NAMED, named, only
 from pik.cli.context import Context
 from pik.cli.document import NEXT, NOTE, Column, Field, Rows, Schema
 from pik.cli.options import argument, option
@@ -110,9 +110,11 @@ def try_(
         raise UsageError("NAME is the mapping here", hint="leave --mapping out")
     chosen = replace(reading_options, mapping=name)
     reading = chosen.reading(cli)
-    with first_member(sources_of(cli, [file], max_window=reading_options.max_window), cli.note) as source:
+    sources = sources_of(cli, [file], max_window=reading_options.max_window)
+    with first_member(sources, cli.note) as source:
         reading, found = first_attempts(source, reading, sample)
     rejected = [one for one in found if one.event is None]
+    stored = "nothing was stored" if found else f"there is no record in {source.name}"
     cli.show(
         TRIED,
         reading,
@@ -120,7 +122,7 @@ def try_(
         read=len(found),
         rejects=rejected,
         sample=[SampleRow(source.name, one.seq, origin) for one in found if one.event for origin in one.event.fields],
-        note="nothing was stored" if found else f"there is no record in {source.name}",
+        note="; ".join([stored, *only(source.name, [one.name for one in sources])]),
         next=command("ingest", *chosen.words(), file) if len(found) > len(rejected) else None,
     )
     return PARTLY if rejected else None

@@ -78,6 +78,14 @@ def lag_fields(what: str, about: str, lags: str) -> tuple[Field, Field]:
     )
 
 
+def only(source: str, inputs: Sequence[str], *, which: str = "the first") -> Iterator[str]:
+    """Yield that only this one was looked at, if it is one of several inputs, or a file in one."""
+    if len(inputs) > 1:
+        yield f"only {source} was looked at, of {number_of(len(inputs), 'input')}"
+    elif source not in inputs:
+        yield f"only {source} was looked at, {which} file of the archive"
+
+
 def otherwise_id(one: IngestReport | CheckedInput) -> str | None:
     return one.otherwise.batch_id if one.otherwise else None
 
