@@ -154,8 +154,8 @@ class Repair(Numbers):
         """
         from msgspec import structs
 
+        from pik.model.assumption_text import replay_assumptions
         from pik.model.metric import RunRequest
-        from pik.model.scenario import replay_assumptions
         from pik.usecases.replay.chosen import find_correction
         from pik.usecases.replay.plan import expect_work, left_out_of, plan_replay
 

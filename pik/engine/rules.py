@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from pik.engine.check import check_definition
 from pik.engine.sandbox import column_sql, literal
 from pik.errors import Invalid, UsageError
+from pik.model.criteria import Criteria
 from pik.model.instant import MAX_INSTANT, MIN_INSTANT, full_instant
 from pik.model.metric import Definition
-from pik.model.scenario import Criteria
 from pik.ports.engine import Offset, Rule
 
 if TYPE_CHECKING:

@@ -12,10 +12,10 @@ from typing import Any, NamedTuple, Protocol
 
 from pik.model.batch import Segment
 from pik.model.calendar import Buckets
+from pik.model.criteria import Criteria
 from pik.model.event import ENVELOPE, FieldType
 from pik.model.instant import Window
 from pik.model.metric import BucketDigest, Combination, Computed, Definition, DigestLines, Per
-from pik.model.scenario import Criteria
 
 
 class Offset(NamedTuple):

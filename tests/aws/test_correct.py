@@ -17,10 +17,10 @@ from pik import lambdas
 from pik.engine import DuckEngine
 from pik.errors import UsageError
 from pik.lambdas import processor
+from pik.model.assumption_text import read_scenario
 from pik.model.correction import Correction
 from pik.model.delivery import Filter
 from pik.model.instant import ALL_TIME
-from pik.model.scenario import read_scenario
 from pik.ports.store import Store
 from pik.rawlog.deliveries import deliveries
 from pik.rawlog.gathering import gather

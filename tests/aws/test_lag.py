@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from pik.engine import DuckEngine
+from pik.model.assumption_text import read_scenario
 from pik.model.delivery import Filter
 from pik.model.instant import ALL_TIME, DAY, Window
-from pik.model.scenario import read_scenario
 from pik.ports.store import Store
 from pik.rawlog.selection import AS_RECEIVED, NO_OVERRIDES
 from pik.stores import open_store

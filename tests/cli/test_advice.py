@@ -24,8 +24,9 @@ from pik.errors import PikError, command
 from pik.inputs.advice import Advice, CommandLine, Option, Read, converted
 from pik.inputs.mapping import RecordMapping
 from pik.inputs.source import file_source
+from pik.model.assumption_text import read_assumption
 from pik.model.layout import AUTO
-from pik.model.scenario import With, read_assumption
+from pik.model.scenario import With
 from pik.usecases.metrics.assumed_events import AssumedFile, refused
 from tests.support.cli.pasting import command_of, expect_line, parses
 

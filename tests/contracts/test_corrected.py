@@ -6,8 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from pik.engine import DuckEngine
+from pik.model.assumption_text import read_scenario
 from pik.model.instant import ALL_TIME, DAY, Window
-from pik.model.scenario import PLAIN, Scenario, read_scenario
+from pik.model.scenario import PLAIN, Scenario
 from pik.ports.store import Store
 from pik.runtime import SILENT
 from pik.usecases.care.verify import verify

@@ -9,12 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pik.errors import PikError, UsageError
+from pik.model.assumption_text import read_assumption, read_scenario
+from pik.model.criteria import Criteria, read_criteria
 from pik.model.instant import ALL_TIME, HOUR, SECOND, Window, parse_instant
 from pik.model.scenario import (
     PLAIN,
     CountedConflict,
     CountedDelivery,
-    Criteria,
     LocalTime,
     Shift,
     Which,
@@ -24,9 +25,6 @@ from pik.model.scenario import (
     WithoutCorrections,
     WithoutSelected,
     WithoutSuspects,
-    read_assumption,
-    read_criteria,
-    read_scenario,
 )
 from pik.model.times import Times
 

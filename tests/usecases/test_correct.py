@@ -18,11 +18,12 @@ from hypothesis import strategies as st
 
 from pik.engine import DuckEngine
 from pik.errors import Busy, NothingSelected, UsageError
+from pik.model.assumption_text import read_scenario
 from pik.model.batch import BatchState
 from pik.model.correction import Correction, active
 from pik.model.delivery import Filter
 from pik.model.instant import ALL_TIME, SECOND
-from pik.model.scenario import Without, read_scenario
+from pik.model.scenario import Without
 from pik.ports.store import Store
 from pik.rawlog.corrections import read_list, with_frames, without_frames
 from pik.rawlog.deliveries import deliveries

@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 
 from pik.errors import NothingSelected
 from pik.exporters import exporter
+from pik.model.assumption_text import read_scenario
 from pik.model.delivery import Filter
 from pik.model.instant import ALL_TIME, DAY, SECOND, Window, parse_instant
-from pik.model.scenario import PLAIN, Scenario, read_scenario
+from pik.model.scenario import PLAIN, Scenario
 from pik.ports.engine import Tables
 from pik.ports.exporter import Layout
 from pik.rawlog.deliveries import deliveries

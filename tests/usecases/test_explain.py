@@ -11,9 +11,10 @@ from msgspec.structs import replace
 
 from pik.engine import DuckEngine
 from pik.errors import NothingSelected, UsageError
+from pik.model.criteria import Criteria
 from pik.model.instant import DAY, parse_instant
 from pik.model.metric import ALL_ENTITIES, Definition, Per
-from pik.model.scenario import CountedDuplicates, Criteria, OtherDefinition, Scenario, Shift, WithoutSelected
+from pik.model.scenario import CountedDuplicates, OtherDefinition, Scenario, Shift, WithoutSelected
 from pik.ports.store import Store
 from pik.rawlog.objects import frame_lines
 from pik.stores import open_store

@@ -20,9 +20,10 @@ from hypothesis import strategies as st
 
 from pik.engine import DuckEngine
 from pik.errors import NothingSelected
+from pik.model.assumption_text import read_scenario
 from pik.model.instant import ALL_TIME, DAY, Window, day_text
 from pik.model.metric import Aggregate
-from pik.model.scenario import Scenario, read_scenario
+from pik.model.scenario import Scenario
 from pik.ports.store import Store
 from pik.runtime import SILENT
 from pik.stores import open_store

@@ -27,12 +27,12 @@ from pik.engine import DuckEngine
 from pik.errors import NothingSelected
 from pik.inputs import blocks as blocks_module
 from pik.inputs.source import file_source
+from pik.model.assumption_text import read_scenario
 from pik.model.batch import Verdict
 from pik.model.delivery import Filter
 from pik.model.instant import ALL_TIME, DAY, full_instant, parse_instant
 from pik.model.metric import Definition, RunRequest, RunState
 from pik.model.republish import RepublishRequest, RepublishState
-from pik.model.scenario import read_scenario
 from pik.ports.target import Message
 from pik.rawlog.deliveries import deliveries
 from pik.rawlog.segment_writer import Reading

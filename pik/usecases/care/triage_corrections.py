@@ -8,18 +8,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from pik.errors import NothingSelected, UsageError, command, number_of
+from pik.model.assumption_text import read_assumption
 from pik.model.calendar import Buckets
 from pik.model.correction import Correction, active
 from pik.model.instant import Window
-from pik.model.scenario import (
-    Assumption,
-    CountedConflict,
-    LocalTime,
-    Shift,
-    WithoutSelected,
-    WithoutSuspects,
-    read_assumption,
-)
+from pik.model.scenario import Assumption, CountedConflict, LocalTime, Shift, WithoutSelected, WithoutSuspects
 from pik.ports.store import Store
 from pik.rawlog.corrected import concerning
 from pik.rawlog.selection import Selection

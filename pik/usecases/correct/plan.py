@@ -9,13 +9,13 @@ from dataclasses import dataclass, replace
 from pik.errors import Busy, UsageError, command
 from pik.model.batch import BatchState
 from pik.model.correction import Correction, active
+from pik.model.criteria import Criteria
 from pik.model.ids import new_id
 from pik.model.instant import Window
 from pik.model.scenario import (
     Assumption,
     CountedConflict,
     CountedDelivery,
-    Criteria,
     Scenario,
     Without,
     WithoutBatch,

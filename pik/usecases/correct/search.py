@@ -11,6 +11,7 @@ from typing import NamedTuple
 from pik.errors import EngineError, UsageError
 from pik.model.batch import Location, Verdict
 from pik.model.correction import Correction, CorrectionKind
+from pik.model.criteria import Criteria
 from pik.model.delivery import Filter
 from pik.model.instant import (
     ALL_TIME,
@@ -22,7 +23,6 @@ from pik.model.instant import (
 from pik.model.scenario import (
     CountedConflict,
     CountedDelivery,
-    Criteria,
     LocalTime,
     Shift,
     Which,

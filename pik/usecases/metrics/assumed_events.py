@@ -17,9 +17,11 @@ from pik.inputs.archives import with_members
 from pik.inputs.compression import WINDOW
 from pik.inputs.folders import SkippedFiles, folder_sources
 from pik.inputs.source import Input, file_source
+from pik.model.assumption_text import WITH_OPTIONS
 from pik.model.delivery import Delivery, read_delivery
 from pik.model.named_mapping import NONE
-from pik.model.scenario import ASSUMED_BATCH, WITH_OPTIONS, With, typed_pairs
+from pik.model.pairs import typed_pairs
+from pik.model.scenario import ASSUMED_BATCH, With
 from pik.rawlog.objects import unpacked
 from pik.rawlog.segment_writer import Reading
 from pik.runtime import SILENT

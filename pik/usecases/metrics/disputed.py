@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 
 from pik.errors import Damaged, EngineError, NotHeld, UsageError
-from pik.model.scenario import Assumption, CountedConflict, Criteria, Which, WithoutSuspects
+from pik.model.criteria import Criteria
+from pik.model.scenario import Assumption, CountedConflict, Which, WithoutSuspects
 from pik.ports.engine import Engine
 from pik.ports.store import Store
 from pik.usecases.metrics.chain import EXACT

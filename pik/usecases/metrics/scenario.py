@@ -23,6 +23,7 @@ from pik.errors import (
     number_of,
 )
 from pik.model.batch import Location, Verdict
+from pik.model.criteria import Criteria
 from pik.model.delivery import Filter
 from pik.model.instant import ALL_TIME, DAY, SECOND, Window, load_zone
 from pik.model.metric import Definition, Metric
@@ -32,7 +33,6 @@ from pik.model.scenario import (
     CountedConflict,
     CountedDelivery,
     CountedDuplicates,
-    Criteria,
     LocalTime,
     OtherDefinition,
     Scenario,

@@ -8,6 +8,7 @@ from decimal import Decimal
 from itertools import combinations, islice
 
 from pik.errors import Damaged, EngineError, Invalid, NotHeld, UsageError
+from pik.model.criteria import Criteria
 from pik.model.delivery import Filter
 from pik.model.instant import (
     DAY,
@@ -24,7 +25,6 @@ from pik.model.scenario import (
     Assumption,
     CountedConflict,
     CountedDuplicates,
-    Criteria,
     OtherDefinition,
     Scenario,
     Shift,

@@ -9,9 +9,10 @@ from itertools import groupby, pairwise
 from operator import attrgetter
 from statistics import median_low
 
+from pik.model.criteria import Criteria
 from pik.model.delivery import Filter
 from pik.model.instant import ALL_TIME, HOUR, MINUTE, SECOND, Window
-from pik.model.scenario import Criteria, Shift
+from pik.model.scenario import Shift
 from pik.ports.engine import Engine, Tables
 from pik.ports.store import Store
 from pik.rawlog.gathering import gather_deliveries

@@ -11,8 +11,9 @@ from pik.cli.document import Column, Field, Rows
 from pik.cli.options import option
 from pik.cli.values import Count
 from pik.errors import command
+from pik.model.criteria import Criteria
 from pik.model.instant import format_instant
-from pik.model.scenario import CountedConflict, Criteria, WithoutSuspects
+from pik.model.scenario import CountedConflict, WithoutSuspects
 
 if TYPE_CHECKING:
     from pik.ports.engine import Engine

@@ -94,7 +94,7 @@ def correct(
 
 
 def _read(texts: list[str]) -> list[Assumption]:
-    from pik.model.scenario import read_scenario
+    from pik.model.assumption_text import read_scenario
     from pik.usecases.metrics.event_ids import read_event_ids
 
     return list(read_scenario(None, texts, read_event_ids).assumptions)

@@ -16,10 +16,10 @@ from pik.cli.document import Field, Object, Schema
 from pik.cli.options import option
 from pik.cli.values import Instant
 from pik.errors import NothingSelected, UsageError, command, number_of
+from pik.model.assumption_text import replay_assumptions
 from pik.model.ids import new_id
 from pik.model.instant import display_instant
 from pik.model.metric import Run, RunRequest, RunState
-from pik.model.scenario import replay_assumptions
 
 if TYPE_CHECKING:
     from pik.ports.store import Store
