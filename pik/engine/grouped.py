@@ -15,7 +15,7 @@ from pik.engine.corrected_sql import CorrectedLines
 from pik.engine.failure_sql import REASONS, data_errors, explanations, isolated
 from pik.engine.figures import digest_lines
 from pik.engine.rules import NO_RULES, read_rules
-from pik.engine.sandbox import FETCH, OutOfMemory, bounded, damaged_file, first_line
+from pik.engine.sandbox import FETCH, OTHER_VALUES, OutOfMemory, bounded, damaged_file, first_line
 from pik.engine.scan_sql import MICROSECOND, Measure, Scan, load_spans, refuse_unknown_times
 from pik.errors import Damaged, EngineError, PikError, UsageError, command
 from pik.model.instant import Window
@@ -241,8 +241,8 @@ def failure_of(db: DuckDBPyConnection, scan: Scan, error: Exception, measures: S
     try:
         db.execute(read.format(scan.lines()))
     except duckdb.Error as failure:
-        hint = "TRY_CAST in place of a cast, or a condition that fails for no event"
-        return UsageError(f"an assumption cannot be evaluated for every event: {first_line(failure)}", hint=hint)
+        what = f"an assumption cannot be evaluated for every event: {first_line(failure)}"
+        return UsageError(what, hint=OTHER_VALUES)
     for measure in measures:
         try:
             db.execute(f"CREATE OR REPLACE TEMP TABLE alone AS {isolated(scan, [measure])}")

@@ -168,8 +168,27 @@ def path_hint(text: str) -> str:
 
 
 def first_line(error: Exception) -> str:
-    """Return the first line of DuckDB's message, without its picture of the statement."""
-    return str(error).split("\n", 1)[0].strip()
+    """Return the first line of DuckDB's message, without its picture of the statement; where a value is to blame, what
+    is wrong with it stands in the place of the kind of the error."""
+    message = str(error).split("\n", 1)[0].strip()
+    what = _OF_VALUES.get(type(error).__name__)
+    return message if what is None else f"{what}: {message.partition(': ')[2] or message}"
+
+
+_OF_VALUES = {
+    "ConversionException": "a value cannot be converted",
+    "OutOfRangeException": "a number is out of range",
+    "InvalidInputException": "a function does not take a value",
+}
+"""What is wrong with a value, by the class of the error that DuckDB raises."""
+
+OTHER_VALUES = "TRY_CAST in place of a cast, or a condition that fails for no event"
+"""What to write where an expression fails on some values."""
+
+
+def is_of_value(error: Exception) -> bool:
+    """Return whether DuckDB raises the error because of a value."""
+    return type(error).__name__ in _OF_VALUES
 
 
 def damaged_file(file: Path, error: Exception) -> Damaged:

@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pik.engine.corrected_sql import CorrectedLines, load_corrections, load_listed
 from pik.engine.sandbox import (
+    OTHER_VALUES,
     OutOfMemory,
     column_sql,
     damaged_file,
     file_list,
     first_line,
+    is_of_value,
     literal,
     lock,
     raw_fields,
@@ -150,7 +152,7 @@ def _invalid() -> Iterator[None]:
     except (duckdb.OutOfMemoryException, duckdb.InterruptException, duckdb.IOException):
         raise
     except duckdb.Error as error:
-        raise Invalid(first_line(error)) from None
+        raise Invalid(first_line(error), hint=OTHER_VALUES if is_of_value(error) else "") from None
 
 
 @contextmanager

@@ -27,7 +27,7 @@ from pik.inputs.figures import BUCKETS, READS, Table, flattened
 from pik.inputs.keyed_records import keyed_records
 from pik.inputs.list_records import rows_in, rows_in_records, rows_of, with_around
 from pik.inputs.opened_file import HEAD, OpenedFile
-from pik.inputs.parquet_rows import open_parquet
+from pik.inputs.parquet_rows import open_parquet, unreadable
 from pik.inputs.shapes import Shape, first_object
 from pik.inputs.source import Source
 from pik.inputs.whole_text import single_file
@@ -256,7 +256,7 @@ def _parquet(file: BinaryIO, name: str) -> Table:
                     number += 1
                     yield number, row
         except (pa.ArrowException, OSError) as error:
-            raise InputError(f"{name}, after row {number:,}: it cannot be read as Parquet: {error}") from None
+            raise unreadable(name, number, error) from None
 
     table.read = read
     return table

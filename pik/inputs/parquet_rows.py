@@ -10,6 +10,7 @@ import msgspec
 
 from pik.errors import InputError
 from pik.inputs import blocks as limits
+from pik.inputs.advice import WHOLE, Advice
 from pik.inputs.arrow_json import Texts, expect_readable, joined, reason, shown, within, within_quotes
 from pik.inputs.arrow_values import number as number_of
 from pik.inputs.arrow_values import text, truth
@@ -82,13 +83,27 @@ def open_parquet(file: BinaryIO, name: str, **options: Any) -> ParquetFile:
     try:
         return parquet.ParquetFile(file, pre_buffer=False, buffer_size=_BUFFER, **options)
     except (pa.ArrowException, OSError) as error:
+        if isinstance(error, pa.ArrowNotImplementedError):
+            raise _unknown(name) from None
         file.seek(max(0, file.seek(0, 2) - len(MAGIC)))
-        why = (
-            error
-            if file.read() == MAGIC
-            else "it begins with PAR1, and does not end with it, so it is cut or no such file"
-        )
-        raise InputError(f"{name} cannot be read as Parquet: {why}") from None
+        is_whole = file.read() == MAGIC
+        cut = "it begins with PAR1, and does not end with it, so it is cut or no such file"
+        why = "the list of its columns, at its end, is damaged or encrypted" if is_whole else cut
+        raise InputError(f"{name} cannot be read as Parquet: {why}", hint=Advice(*WHOLE)) from None
+
+
+def unreadable(name: str, rows: int, error: Exception) -> InputError:
+    """Return the error for a file of which only so many rows can be read."""
+    import pyarrow as pa
+
+    if isinstance(error, pa.ArrowNotImplementedError):
+        return _unknown(name)
+    return InputError(f"{name}, after row {rows:,}: the rows that follow are damaged", hint=Advice(*WHOLE))
+
+
+def _unknown(name: str) -> InputError:
+    what = "is Parquet with a compression or an encoding that pik does not read"
+    return InputError(f"{name} {what}", hint="write it again with another one, such as zstd")
 
 
 class _Rows:
@@ -162,7 +177,7 @@ class _Rows:
                         number += part.num_rows
                     skip = max(0, skip - batch.num_rows)
         except (pa.ArrowException, OSError) as error:
-            raise InputError(f"{self._name}, after row {number:,}: it cannot be read as Parquet: {error}") from None
+            raise unreadable(self._name, number, error) from None
 
     def _batches(
         self, file: ParquetFile, at_a_time: int, group: int, columns: list[str] | None

@@ -143,7 +143,7 @@ def test_a_minimal_lag_and_a_condition_select_as_plain_python_does(
         ("count(*) > 1", "is an aggregate"),
         ("source", "not BOOLEAN"),
         ("true; SELECT 1", "more than one SQL expression"),
-        ("(payload->>'app')::INTEGER = 1", "Could not convert string 'ios'"),
+        ("(payload->>'app')::INTEGER = 1", "a value cannot be converted: Could not convert string 'ios'"),
     ],
 )
 @pytest.mark.usefixtures("sent")

@@ -196,8 +196,11 @@ def test_other_types_and_files_are_refused_or_read_as_they_are() -> None:
             read(parquet(bad))
     good = parquet(pa.table({"a": ["x" * 100] * 100}), compression="none", use_dictionary=False)
     for data in (b"PAR1", good[:-1], b"PAR1" + b"\0" * 50 + b"PAR1"):
-        with pytest.raises(InputError, match="cannot be read as Parquet"):
+        with pytest.raises(InputError, match=r"cannot be read as Parquet: (it begins|the list of its columns)"):
             read(data)
+    flipped = parquet(pa.table({"a": list(range(5000))}), compression="snappy", use_dictionary=False)
+    with pytest.raises(InputError, match=r"^t\.parquet, after row 0: the rows that follow are damaged$"):
+        read(flipped[:60] + b"\xff" * 200 + flipped[260:])
     assert read(parquet(pa.table({"a": pa.array([], pa.int8())}))) == []
 
 
