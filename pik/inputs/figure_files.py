@@ -23,7 +23,7 @@ from pik.inputs.advice import Advice, Read
 from pik.inputs.copies import seekable
 from pik.inputs.document_lists import lists_in, record_count
 from pik.inputs.encoding import as_utf8, not_utf8, shown_encoding
-from pik.inputs.figures import BUCKETS, READS, Table, flattened
+from pik.inputs.figures import BUCKETS, ENTITIES, READS, Table, flattened
 from pik.inputs.keyed_records import keyed_records
 from pik.inputs.list_records import rows_in, rows_in_records, rows_of, with_around
 from pik.inputs.opened_file import HEAD, OpenedFile
@@ -110,6 +110,10 @@ def _around(opened: OpenedFile, layout: Layout, text: str) -> str:
 
 def _has_bucket(row: Collection[str]) -> bool:
     return any(name.strip().casefold() in BUCKETS for name in row)
+
+
+def _has_entity(row: object = None) -> bool:
+    return isinstance(row, dict) and any(name.strip().casefold() in ENTITIES for name in row)
 
 
 def _csv(opened: OpenedFile, layout: Layout) -> Table:
@@ -205,11 +209,13 @@ def _path_of(opened: OpenedFile, layout: Layout) -> RecordPath:
 
 
 def _inside(records: Sequence[dict[str, Any]]) -> RecordPath:
-    """Return the path to the list that has most rows, if none of the records has a bucket itself."""
+    """Return the path to the list that has most rows, if none of the records has a bucket itself, or that of the
+    entities, if they have a bucket and no entity: days with rows."""
     lists = Counter[RecordPath]()
     for record in records:
         if any(map(_has_bucket, (record, *(one for one in record.values() if isinstance(one, dict))))):
-            return ()
+            named = [name for name, value in record.items() if isinstance(value, list) and _has_entity(*value[:1])]
+            return () if _has_entity(record) or not named else (named[0], EACH)
         lists.update({path: record_count(record, path) for path in lists_in(record)})
     return max(lists, key=lists.__getitem__, default=())
 

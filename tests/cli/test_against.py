@@ -385,6 +385,10 @@ def test_the_fields_of_objects_become_columns_by_what_the_hint_says(shop: Callab
         assert "--against -" in again
         done = subprocess.run(["bash", "-c", flat], capture_output=True, check=True)
         assert json.loads(done.stdout) == {"key.day": "2026-01-01", "key.entity": "a", "sum.revenue": 1, "n": 1}
+    days = [{"day": "2026-01-01", "rows": [{"entity": "a", "revenue": 1}]}]
+    hint = json.loads(against(shop, json.dumps(days))[0].err)["hint"].split("as columns: ")[1].split(" | pik ")[0]
+    done = subprocess.run(["bash", "-c", hint], capture_output=True, check=True)
+    assert json.loads(done.stdout) == {"day": "2026-01-01", "entity": "a", "revenue": 1}
     points: object = [{"target": "a", "tags": {"x": 1}, "datapoints": [[3.75, 1767225600], [None, 1767312000]]}]
     nested: object = {"data": {"result": [{"metric": "a", "values": [[1767225600000, "3.75"]]}]}}
     for series, rest in (

@@ -604,6 +604,10 @@ def test_a_time_that_is_around_the_records_or_in_their_lists_is_named(tmp_path: 
     assert found.expressions["event_time"] == "parent('TimePeriod').Start"
     assert {one.field: one.confidence for one in found.mapping}["event_time"] == Confidence.UNSURE
     assert (found.accepted, accepted(path, found)) == (40, (40, 0))
+    path.write_text(json.dumps([{"day": at[:10], "total": 3.0, "rows": groups} for at in AT]))
+    found = guess(path, times=Times(timezone="UTC"))
+    shown = found.layout.records, found.expressions["event_time"], found.expressions["entity_id"]
+    assert (shown, accepted(path, found)) == (("[].rows[]", "parent('day')", "user_id"), (40, 0))
     of_steps = [
         {"user_id": f"m{n}", "status": "ok", "timing": [{"name": "x", "started_at": at}]} for n, at in enumerate(AT)
     ]

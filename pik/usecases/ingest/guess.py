@@ -29,6 +29,7 @@ from pik.model.times import AS_EVENTS, Times
 from pik.usecases.ingest.guess_elsewhere import has_rows_of_times, times_around
 from pik.usecases.ingest.guess_event_time import EVENT
 from pik.usecases.ingest.guess_fields import Column
+from pik.usecases.ingest.guess_ids import ENTITY
 from pik.usecases.ingest.guess_mapping import MappingGuesser
 from pik.usecases.ingest.guess_result import Guess
 from pik.usecases.ingest.guess_sample import Sample, Samples, count_read, reading
@@ -64,6 +65,8 @@ def guess(
             around = guesser(sample)
             if EVENT not in around.missing:
                 longer = [one for one in _likely(lists) if one.records > sample.size]
+                if ENTITY in around.missing and (found := _with_entities(sample, longer, samples, guesser)) is not None:
+                    return replace(found, lists=tuple(lists))
                 timed = [one for one in longer if EVENT not in guesser(samples.of(_inside(sample, one))).missing]
                 return replace(around, lists=tuple(timed))
         elif sample.records and max((one.records for one in lists), default=0) < _SOME:
@@ -79,6 +82,15 @@ def guess(
             _expect_no_rows(best, samples, opened.name)
             return replace(best, lists=tuple(lists))
     return _with_time_around(guesser(sample), samples, guesser)
+
+
+def _with_entities(
+    sample: Sample, lists: Sequence[DocumentList], samples: Samples, guesser: Callable[..., Guess]
+) -> Guess | None:
+    """Return the guess for the first of the lists whose elements say to whom something happened, while the time is
+    theirs or around them, as of days with rows; None where there is none."""
+    tried = (_with_time_around(guesser(samples.of(_inside(sample, one))), samples, guesser) for one in lists)
+    return next((made for made in tried if not made.missing), None)
 
 
 def _with_time_around(made: Guess, samples: Samples, guesser: Callable[..., Guess]) -> Guess:
