@@ -102,7 +102,9 @@ def _around(opened: OpenedFile, layout: Layout, text: str) -> str:
         raise Shape(*listed).error(opened.name)
     lists = [one for one in lists if _has_bucket(one.first)] or lists
     if len(lists) > 1:
-        rows = Read(convert=f"jq -c '{with_around(lists[0].path)}' {{file}}")
+        has_values = any(not isinstance(value, dict | list) for value in lists[0].first.values())
+        to_them = with_around(lists[0].path) + ("" if has_values else f" | {_FLAT}")
+        rows = Read(convert=f"jq -c '{to_them}' {{file}}")
         what = f"{opened.name} is an object with several lists: {', '.join(map(str, lists[:5]))}"
         raise InputError(what, hint=Advice(("the rows alone: ", rows), name=opened.name))
     return path_text(lists[0].path) if lists else ""
@@ -130,7 +132,9 @@ def _csv(opened: OpenedFile, layout: Layout) -> Table:
     def rows() -> Iterator[tuple[int, Sequence[str | None]]]:
         for number, cells, problem in csv_rows.rows(stream, layout, max_line=_MAX_RECORD):
             if problem:
-                raise InputError(f"{opened.name}: {problem}")
+                above = Read(convert=f"head -n {number - 1} {{file}}")
+                hint = Advice(("correct the row; or, if the table ends above it: ", above), name=opened.name)
+                raise InputError(f"{opened.name}: {problem}", hint=hint if number > _FIRST_ROW else "")
             yield number, cells
 
     found = rows()
@@ -198,8 +202,14 @@ def _flat(opened: OpenedFile, layout: Layout, inside: RecordPath = ()) -> str:
     """Return the command that prints the rows with the fields of their objects as columns: `key.day`; of rows in lists,
     those of what is around them, too."""
     to_it = _path_of(opened, layout)
-    flat = '[paths(scalars) as $p | {($p | map(tostring) | join(".")): getpath($p)}] | add'
-    return f"jq -c '{with_around((*to_it, *inside), is_inside=bool(to_it))} | {flat}' {{file}}"
+    return f"jq -c '{with_around((*to_it, *inside), is_inside=bool(to_it))} | {_FLAT}' {{file}}"
+
+
+_FIRST_ROW = 2
+"""The line of the first row below a header."""
+
+_FLAT = '[paths(scalars) as $p | {($p | map(tostring) | join(".")): getpath($p)}] | add'
+"""What makes one object of an object and those in it, in jq."""
 
 
 def _path_of(opened: OpenedFile, layout: Layout) -> RecordPath:

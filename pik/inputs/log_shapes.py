@@ -5,6 +5,7 @@ Each answer is a sentence and a hint.
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -188,7 +189,7 @@ def drawn_table(filled: Sequence[str]) -> Shape | None:
     if is_drawn and any(_is_json_below(filled[rule : rule + 2]) for rule in ruled):
         return "JSON in a table drawn for people", _JSON_ALONE
     if filled and (filled[0].startswith(_BOX) or is_drawn):
-        return "a table drawn for people", Advice(f"its rows as CSV: {_EXPORTS}", _OF_MYSQL)
+        return "a table drawn for people", Advice(f"its rows as CSV: {_EXPORTS}, as TSV: mysql --batch", _OF_MYSQL)
     return None
 
 
@@ -242,6 +243,26 @@ def is_spaced_table(filled: Sequence[str]) -> bool:
     )
 
 
+def quoted_words(filled: Sequence[str]) -> Shape | None:
+    """Recognize words with a blank between, in quotes where they are texts: what write.table of R writes."""
+    header, *lines = [line.rstrip("\r") for line in filled[: _ROWS + 1]] or [""]
+    names = re.findall('"([^"]*)"', header)
+    if len(names) < 2 or not lines or header != " ".join(f'"{name}"' for name in names):
+        return None
+    widths = {len(row) for row in csv.reader(lines, delimiter=" ")}
+    what, in_r = (
+        "words with a blank between, in quotes, as R writes them",
+        "write.csv in R writes what is read as it is",
+    )
+    words = ("--input", "csv", "--delimiter", " ")
+    if widths == {len(names)}:
+        return what, Advice((read_with(*words, guess=True),), in_r)
+    if widths != {len(names) + 1}:
+        return None
+    named = read_with(*words, "--columns", ",".join(["row", *names]), guess=True)
+    return what, Advice(("its header, which does not name the rows, will be rejected: ", named), in_r)
+
+
 def line_protocol(filled: Sequence[str]) -> Shape | None:
     """Recognize the line protocol of InfluxDB, whose lines end in a time."""
     points = [line.rstrip("\r") for line in filled[:_ROWS] if not line.startswith("#")]
@@ -265,6 +286,9 @@ SQL_ROWS: Shape = "rows of values as SQL writes them", _OF_DATABASE
 def written_otherwise(filled: Sequence[str]) -> Shape | None:
     """Recognize objects that are not written as JSON, and statements of SQL."""
     begin = filled[:_ROWS]
+    if begin and (bank := re.match(r"(OFX)HEADER:|!(Type):", begin[0])):
+        what = "OFX, a statement of a bank" if bank[1] else "QIF, a statement of a bank"
+        return what, Advice("save the statement as CSV where it comes from")
     if begin and all(re.fullmatch(r"\{'[^']*': .*\}\s*", line) for line in begin):
         return "objects as Python prints them, not JSON", piped(f"python3 -c '{_PYTHON}' < {{file}}", guess=True)
     if len(begin) > 1 and re.fullmatch(r"(---|- [\w-]+:( .*)?|[\w-]+:)\s*", begin[0]) and _keys(begin[1:]):

@@ -38,6 +38,9 @@ def several_lines(text: str, filled: Sequence[str]) -> tuple[str, Advice] | None
     """Recognize a text of which each record is several lines: in a sentence, and with what to do. It has nothing else
     by which it would be recognized."""
     begin = filled[:_LOOKED_AT]
+    if begin and begin[0].startswith("__CURSOR="):
+        assigned = _FIELDS.replace(r"\\s*:\\s+", "=")
+        return "what journalctl -o export writes", piped(f"{assigned} {{file}}", "an object of each: ", guess=True)
     if fields := _fields_below(begin):
         is_apart = "\n\n" in text and not any(name.startswith(":") for name in fields)
         hint = piped(f"{_FIELDS} {{file}}", "an object of each: ", guess=True) if is_apart else _JOINED

@@ -35,6 +35,7 @@ from pik.inputs.log_shapes import (
     log_shape,
     named_values,
     plain_lines,
+    quoted_words,
     written_otherwise,
 )
 from pik.inputs.long_delimiters import long_delimiter, unit_separated
@@ -46,6 +47,9 @@ from pik.model.log_lines import PATTERNS
 from pik.model.record_path import path_text
 
 _AS_CSV, _UTF_16 = Advice("save its table as CSV"), Advice((Read((Option("encoding", "utf-16"),)),))
+
+_OF_R = "Rscript -e 'write.csv(readRDS(commandArgs(TRUE)), row.names=FALSE)' {stored}"
+_OF_PANDAS = Advice("to_json(FILE, orient='records', lines=True) of pandas writes what is in it as JSON lines")
 
 _MAGIC = {
     b"Obj\x01": ("an Avro file", piped("avro-tools tojson {file}")),
@@ -60,6 +64,12 @@ _MAGIC = {
     b"Rar!\x1a\x07": ("a RAR archive", piped("unrar p -inul {file}")),
     b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1": ("an old Excel workbook or another office document", _AS_CSV),
     b"ARROW1": ("an Arrow file", Advice("duckdb, or Python with pyarrow, writes it as JSON lines")),
+    b"FEA1": ("a Feather file", _OF_PANDAS),
+    b"\x89HDF\r\n\x1a\n": ("an HDF5 file", _OF_PANDAS),
+    b"\x80\x03": ("a pickle of Python", _OF_PANDAS),
+    b"\x80\x04\x95": ("a pickle of Python", _OF_PANDAS),
+    b"\x80\x05\x95": ("a pickle of Python", _OF_PANDAS),
+    b"X\n\0\0\0": ("data that R saved", piped(_OF_R, guess=True)),
     b"%PDF-": ("a PDF document", Advice("export what it shows as CSV or JSON where it comes from")),
     b"\xff\xfe": ("UTF-16", _UTF_16),
     b"\xfe\xff": ("UTF-16", _UTF_16),
@@ -385,5 +395,11 @@ def _log(text: str, filled: list[str]) -> Layout | Shape | None:
     """Recognize lines of text: of logs, of words in columns, and plain ones."""
     if is_spaced_table(filled):
         return table(" ")
-    found = named_values(filled) or log_shape(filled) or several_lines(text, filled) or plain_lines(filled)
+    found = (
+        quoted_words(filled)
+        or named_values(filled)
+        or log_shape(filled)
+        or several_lines(text, filled)
+        or plain_lines(filled)
+    )
     return found and Shape(*found)

@@ -269,6 +269,7 @@ hour,entity,total
     [
         ('[{"x": 1}, {"of": {"rows": [{"x": 1}]}}]', "jq -c '.[] | del(.of.rows) + .of.rows[]? | [paths"),
         ('{"d": [{"on": {}, "g": [{"x": 1}]}], "m": [{}]}', "jq -c '.d[] | del(.g) + .g[]?' "),
+        ('{"d": [{"k": "x"}], "rows": [{"g": [{"value": 1}]}, {}]}', "jq -c '.rows[] | [paths(scalars) as $p | "),
         ('{"values": [["day", "revenue"], ["2026-01-01", "1"]]}', "jq -c '.values | .[0] as $names | .[1:][] | "),
         (
             json.dumps({"daily": {"day": ["2026-01-01"] * 10, "revenue": [1] * 10}}),
@@ -350,6 +351,14 @@ def test_what_cannot_be_read_is_an_error_that_names_the_line(shop: Callable[...,
             r"the month comes first: sed -E 's#([0-9]+)[-/]([0-9]+)[-/]([0-9]{4})#\3-\1-\2#' ledger.csv | pik ",
         ),
         ("day,entity,revenue\n01-02-2026,a,1\n", r"where the day comes first (else \3-\1-\2): sed -E "),
+        (
+            "day,entity,revenue\n2026-01-01,a,1\n\nFilters:\n",
+            "correct the row; or, if the table ends above it: head -n 3 ledger.csv | pik diff aggregates ",
+        ),
+        (
+            "+-----+---+\n| day | x |\n+-----+---+\n",
+            "its rows as CSV: psql --csv, sqlite3 -csv -header, duckdb -csv, or ",
+        ),
         ("day,entity,revenue\n   \n2026-01-01,,1\n", "leave out rows of no entity"),
         ("day,revenue\n2026-01-01,1\n", "it has two columns; totals over all entities are compared with a metric"),
         ('{"day": "2026-01-01", "entity": ["a"], "revenue": 1}\n', "with the fields of its objects as columns: jq"),

@@ -9,6 +9,7 @@ import io
 import json
 import lzma
 import os
+import pickle
 import shlex
 import subprocess
 import threading
@@ -305,6 +306,15 @@ def test_a_row_unlike_those_below_has_names_and_one_like_them_has_none(tables: s
         ),
         (" id | doc\n----+-----\n  1 | {}\n", "a table drawn for people", "psql --csv"),
         ("+----+------+\n| id | at   |\n+----+------+\n|  1 | 2026 |\n", "a table drawn for people", "mysql --batch"),
+        (
+            '"id" "at"\n"a" "2026-03-02 10:00:00"\n"b" "2026-03-02 10:00:01"\n',
+            "as R writes them",
+            "pik ingest --guess {name} --input csv --delimiter ' '; write.csv",
+        ),
+        ('"id" "at"\n"1" "a" 7\n"2" "b" 8\n', "as R writes them", "--delimiter ' ' --columns row,id,at; "),
+        ("OFXHEADER:100\nDATA:OFXSGML\n", "OFX, a statement of a bank", "as CSV"),
+        ("!Type:Bank\nD3/2'26\nT-1\n^\n", "QIF, a statement of a bank", "as CSV"),
+        ("__CURSOR=s\nMESSAGE=a\n\n__CURSOR=t\nMESSAGE=b\n", "what journalctl -o export writes", "jq -Rsc"),
         ("1\tx\t{}\n2\ty\t{}\n3\tz\t{}\n", "TSV without a header", "--columns c1,c2,c3"),
         ("it began\nit went on\nit ended\n", "lines of text, not JSON", "--pattern"),
         ("Sid=1&Status=sent\nSid=2&Status=sent\n", "lines of text, not JSON", "pik ingest --guess {name} --pattern"),
@@ -429,6 +439,7 @@ def test_binary_files_are_recognised_by_their_first_bytes(tmp_path: Path) -> Non
     (tmp_path / "a.zz").write_bytes(zlib.compress(b"\0" * 9 + LINES.encode()))
     (tmp_path / "a.lzma").write_bytes(lzma.compress(LINES.encode(), lzma.FORMAT_ALONE))
     (tmp_path / "a.Z").write_bytes(b"\x1f\x9d\x90")
+    (tmp_path / "a.rds").write_bytes(gzip.compress(b"X\n\0\0\0\3"))
     named = (
         ("a.avro", "Avro"),
         ("a.lz4", "lz4"),
@@ -436,11 +447,16 @@ def test_binary_files_are_recognised_by_their_first_bytes(tmp_path: Path) -> Non
         ("a.zz", "zlib"),
         ("a.lzma", "lzma"),
         ("a.Z", "compress"),
+        ("a.rds", "R saved"),
     )
     for name, said in named:
         with pytest.raises(InputError, match=f"it looks like .*{said}") as error:
             examine(file_source(str(tmp_path / name)), None)
         assert "| pik ingest -" in error.value.hint
+    for data in (pickle.dumps({"a": 1}), b"\x89HDF\r\n\x1a\n\0"):
+        (tmp_path / "pandas").write_bytes(data)
+        with pytest.raises(InputError, match=r"looks like (a pickle|an HDF5 file)"):
+            examine(file_source(str(tmp_path / "pandas")), None)
     for encoding in ("utf-16", "utf-16-le", "utf-16-be"):
         (tmp_path / "a.txt").write_text(LINES, encoding=encoding)
         with pytest.raises(InputError, match=f"it looks like {encoding.upper()}") as error:
