@@ -124,7 +124,8 @@ class Table:
             example = f"--value {metric}={rest[0] if len(rest) == 1 else 'COLUMN'}"
             raise UsageError(
                 f"{self.name} has no column named as a metric ({', '.join(metrics[:5])}); it has {self._shown}",
-                hint=f"{example}, or --metric NAME where one column has values",
+                hint=(self.flat and flattened(self.flat, self.name))
+                or f"{example}, or --metric NAME where one column has values",
             )
         return Columns(bucket, entity, found)
 
