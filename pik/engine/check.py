@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from pik.engine.sandbox import AS_SENT, COLUMN_TYPES, path_hint
+from pik.engine.sandbox import AS_SENT, COLUMN_TYPES, path_hint, type_hint
 from pik.engine.syntax import (
     Aggregate,
     Expression,
@@ -105,7 +105,9 @@ def _uncached(db: DuckDBPyConnection, definition: Definition, prefix: str) -> Ch
     except Invalid as error:
         message = f"metric {definition.name}, {error.field}: {error.message}"
         text = definition.where if error.field == "where" else definition.value
-        raise Invalid(message, field=error.field, hint=error.hint or path_hint(text or "")) from None
+        raise Invalid(
+            message, field=error.field, hint=error.hint or path_hint(text or "") or type_hint(text or "")
+        ) from None
     read = value.columns | (where.columns if where else frozenset())
     aggregates = {
         name: replace(one, result=result) for (name, one), result in zip(aggregates.items(), results, strict=True)
@@ -288,7 +290,11 @@ def _check_cast(reader: Reader, node: Node, types: dict[int, str]) -> None:
     the last of texts, which is not that of the numbers in them."""
     if node.get("class") != "CAST" or id(node["child"]) not in types:
         return
-    source, target = (types[id(one)].rstrip("[]") for one in (node["child"], node))
+    many, one = types[id(node["child"])], types[id(node)]
+    if many.endswith("[]") and scale_of(one) is not None:
+        each = f"list_sum(CAST({reader.shown(node['child'])} AS {one}[]))"
+        reader.refuse(f"{reader.shown(node)} takes a list for a number", f"the sum of its elements is {each}")
+    source, target = many.rstrip("[]"), one.rstrip("[]")
     if scale_of(target) is None or source not in _TEXTS:
         return
     check_cast_of_texts(reader, node["child"], types, target)

@@ -162,9 +162,23 @@ def bounded(db: DuckDBPyConnection, seconds: float, what: str) -> Iterator[None]
 
 
 def path_hint(text: str) -> str:
-    """Return how a name such as MongoDB's $date is written in a path, if the text of SQL has one as it stands."""
-    found = re.search(r"->>?\s*'(\$[A-Za-z_]\w*)'", text)
-    return f"""a name that begins with $ has quotes in a path: '$."{found[1]}"'""" if found else ""
+    """Return how a name such as MongoDB's $date is written in a path, if a text of SQL that fails has one as it is."""
+    if found := re.search(r"->>?\s*'(\$[A-Za-z_]\w*)'", text):
+        return f"""a name that begins with $ has quotes in a path: '$."{found[1]}"'"""
+    if found := re.search(r"->>?\s*'\$\.([^'\".]*\[[^]\d*#'\"][^'\".]*)'", text):
+        return f"""a name with brackets has quotes in a path: '$."{found[1]}"'"""
+    return ""
+
+
+def type_hint(text: str) -> str:
+    """Return how a field is cast that an expression, which fails, takes for more than a text."""
+    if found := re.search(r"coalesce\s*\(\s*\(?(payload\s*->>\s*'[^']*')\)?\s*,\s*(true|false)", text, re.IGNORECASE):
+        return f"a field is a text until it is cast: coalesce(({found[1]})::BOOLEAN, {found[2]})"
+    if found := re.search(r"payload\s*->\s*('[^']*\[\*\][^']*')", text):
+        return f"payload->{found[1]} is JSON; payload->>{found[1]} is a list, of texts"
+    if "[]" not in text and (found := re.search(r"payload\s*->>\s*'[^']*\[\*\][^']*'", text)):
+        return f"[*] makes a list, of texts: their sum as numbers is sum(list_sum(({found[0]})::DECIMAL(18, 2)[]))"
+    return ""
 
 
 def first_line(error: Exception) -> str:
@@ -172,7 +186,9 @@ def first_line(error: Exception) -> str:
     is wrong with it stands in the place of the kind of the error."""
     message = str(error).split("\n", 1)[0].strip()
     what = _OF_VALUES.get(type(error).__name__)
-    return message if what is None else f"{what}: {message.partition(': ')[2] or message}"
+    return (
+        message.removeprefix("Binder Error: ") if what is None else f"{what}: {message.partition(': ')[2] or message}"
+    )
 
 
 _OF_VALUES = {

@@ -43,6 +43,7 @@ _REFUSED = {
 }
 _NARROW = 18  # digits of a DECIMAL that DuckDB holds in 64 bits; 2^63 of those fit into the sum's 128
 _SEVERAL = "it is more than one SQL expression"
+_OF_LAMBDAS = ("list_transform", "list_filter")
 _CLOCK = frozenset(
     "current_date current_time current_timestamp localtime localtimestamp current_user session_user user".split()
 )
@@ -253,6 +254,8 @@ class Reader:
         if reason := refusal(self.db, name) or unbounded(name, arguments, in_lambda):
             self.refuse(reason)
         self._joined += len(arguments) if name in JOINS else 0
+        if name in _OF_LAMBDAS and any(one["class"] == "LAMBDA" and not is_lambda(one) for one in arguments[1:]):
+            self.refuse(f"-> reads a field of JSON, so {name} has no lambda", hint="write lambda x: … for x -> …")
         if self._joined > MOST_JOINED:
             self.refuse(f"it joins more than {MOST_JOINED} texts by || and concat")
         if node["order_bys"]["orders"]:
@@ -289,7 +292,8 @@ class Reader:
 def _instead_of_column(name: str) -> str:
     """Return what was perhaps meant by a name that is no column's. In double quotes a text is a name, too."""
     if not re.fullmatch(r"[A-Za-z_]\w*", name, re.ASCII):
-        return f"a text has single quotes: '{name}'"
+        quoted = name.replace("'", "''")
+        return f"a text has single quotes: '{quoted}'; a field of the payload is payload->>'{quoted}'"
     near = get_close_matches(name.lower(), COLUMN_TYPES, 1, 0.75)
     meant = f"did you mean {near[0]}? " if near else ""
     columns = ", ".join(COLUMN_TYPES)

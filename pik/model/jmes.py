@@ -240,6 +240,9 @@ def _syntax_hint(text: str, option: str) -> str:
     if not _SPECIAL.search(plain) and all(names) and not all(_PLAIN.fullmatch(name) for name in names):
         typed = shell_option(option, text, quoted(*names))
         return f"a name with other characters than letters, digits and _ needs quotes: {typed}"
+    if named := re.fullmatch(r"((?:\w+\.)*)(\w[\w-]* [^.'\"|,&!<>=?*{}]+)", text):
+        typed = shell_option(option, text, named[1] + quoted(named[2]))
+        return f"a name with other characters than letters, digits and _ needs quotes: {typed}"
     if odd := next((quote for quote in "'\"`" if text.count(quote) % 2), ""):
         return f"a quote is not closed: {odd}"
     if text.count("(") != text.count(")"):

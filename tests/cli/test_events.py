@@ -138,7 +138,7 @@ def test_a_minimal_lag_and_a_condition_select_as_plain_python_does(
     [
         ("nowhere = 1", "unknown column nowhere"),
         ("entity = 'e'", "hint: did you mean entity_id? the columns are "),
-        ('entity_id = "e-1"', "hint: a text has single quotes: 'e-1'\n"),
+        ('entity_id = "e-1"', "hint: a text has single quotes: 'e-1'; a field of the payload is payload->>'e-1'\n"),
         ('source = "ios"', "a text 'ios'\n"),
         ("count(*) > 1", "is an aggregate"),
         ("source", "not BOOLEAN"),

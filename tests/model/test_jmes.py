@@ -261,6 +261,7 @@ def test_an_expression_that_never_can_be_evaluated_is_refused_before_anything_is
         ("Start time", "'\"Start time\"'"),
         ("No.", "'\"No.\"'"),
         ("Price (€)", "'\"Price (€)\"'"),
+        ("body.Day-ahead Price [EUR/MWh]", "'body.\"Day-ahead Price [EUR/MWh]\"'"),
         ("it's", None),
         ("a[", None),
         ("a..b", None),
