@@ -20,7 +20,7 @@ _WEEK = re.compile(r"(\d{4})-?W(\d{1,2})", re.ASCII | re.IGNORECASE)
 
 _DAYS = ("%d.%m.%Y", *("%d %B %Y", "%B %d, %Y"), *("%d-%b-%Y", "%d/%b/%Y", "%d %b %Y", "%b %d, %Y", "%a, %d %b %Y"))
 _CLOCKS = ("", " %H:%M", " %H:%M:%S", ", %H:%M", ", %H:%M:%S", ", %I:%M %p", " %I:%M:%S %p")
-_SWAPPED = re.compile(r"(\d\d?)([-/])(\d\d?)\2\d{4}", re.ASCII)
+_SWAPPED = re.compile(r"(\d\d?)(?:([-/])(\d\d?)\2\d{4}|([/.])(\d\d?)\4\d\d)", re.ASCII)
 
 
 def bucket_named(text: str, metric: str, buckets: Buckets) -> int:
@@ -52,7 +52,7 @@ def order_of_day(text: str) -> str | None:
     found = _SWAPPED.fullmatch(text)
     if found is None:
         return None
-    return "day" if int(found[1]) > 12 else "month" if int(found[3]) > 12 else ""
+    return "day" if int(found[1]) > 12 else "month" if int(found[3] or found[5]) > 12 else ""
 
 
 @cache

@@ -186,9 +186,11 @@ class Table:
         first = order_of_day(text)
         if first is None or self.unit != "line":
             return _as_date(text)
-        swapped = r"\3-\1-\2" if first == "month" else r"\3-\2-\1"
-        known = f"the {first} comes first: " if first else r"where the day comes first (else \3-\1-\2): "
-        convert = f"sed -E 's#([0-9]+)[-/]([0-9]+)[-/]([0-9]{{4}})#{swapped}#' {{file}}"
+        century, between, digits = ("", "-/", 4) if re.search(r"\d{4}$", text) else ("20", "/.", 2)
+        month_first = rf"{century}\3-\1-\2"
+        swapped = month_first if first == "month" else rf"{century}\3-\2-\1"
+        known = f"the {first} comes first: " if first else f"where the day comes first (else {month_first}): "
+        convert = f"sed -E 's#([0-9]+)[{between}]([0-9]+)[{between}]([0-9]{{{digits}}})#{swapped}#' {{file}}"
         return Advice((known, Read(convert=convert)), name=self.name)
 
     def _entity(self, line: int, column: str | None, cell: Any) -> str:

@@ -350,6 +350,10 @@ def test_what_cannot_be_read_is_an_error_that_names_the_line(shop: Callable[...,
             "day,entity,revenue\n1/31/2026,a,1\n",
             r"the month comes first: sed -E 's#([0-9]+)[-/]([0-9]+)[-/]([0-9]{4})#\3-\1-\2#' ledger.csv | pik ",
         ),
+        (
+            "day,entity,revenue\n1/31/26,a,1\n",
+            r"the month comes first: sed -E 's#([0-9]+)[/.]([0-9]+)[/.]([0-9]{2})#20\3-\1-",
+        ),
         ("day,entity,revenue\n01-02-2026,a,1\n", r"where the day comes first (else \3-\1-\2): sed -E "),
         (
             "day,entity,revenue\n2026-01-01,a,1\n\nFilters:\n",
