@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import cache
-from itertools import islice
+from itertools import count, islice
 from typing import BinaryIO
 
 import msgspec
@@ -31,7 +31,7 @@ from pik.inputs.divided_rows import AFTER_QUOTES, NOT_ENDED, NULL, DividedRows, 
 from pik.model.event import one_line
 from pik.model.layout import AUTO, InputFormat, Layout
 
-_DELIMITERS = ("\t", ",", ";", "|")
+DELIMITERS = ("\t", ",", ";", "|")
 """What is tried, in this order."""
 
 _ROWS = 20
@@ -91,9 +91,11 @@ def rows(stream: BinaryIO, layout: Layout, *, max_line: int) -> Iterator[tuple[i
     for row, problem in found:
         if has_header:
             row, problem = found.checked(row, problem)
-        elif row:
+        elif any(row):
             found.expect([cell or "" for cell in row])
             has_header = True
+        elif problem is None:
+            continue  # of delimiters alone
         if problem is not None and not problem.record.strip():
             continue  # white space alone, which an ingest skips as well
         if row or problem is not None:
@@ -116,9 +118,12 @@ def names_of(stream: BinaryIO, name: str, layout: Layout) -> Sequence[str]:
 
 
 def _header(rows: Iterator[tuple[_Cells, Problem | None]], name: str, layout: Layout) -> Sequence[str]:
-    """Return the names that the first row gives. Raises InputError."""
+    """Return the names that the first row gives that is not blank. Raises InputError."""
     for found, problem in rows:
-        cells = [NULL if cell is None else cell for cell in found]
+        nameless = count(1)
+        cells = [NULL if cell is None else cell or _nameless(next(nameless)) for cell in found]
+        if problem is None and not any(found):
+            continue
         if problem is not None:
             hint = (
                 piped(WITH_LINE_FEEDS)
@@ -133,6 +138,11 @@ def _header(rows: Iterator[tuple[_Cells, Problem | None]], name: str, layout: La
         if cells:
             return cells
     return ()
+
+
+def _nameless(number: int) -> str:
+    """Return the name of a column without one; there may be several, as a spreadsheet writes columns that are empty."""
+    return "" if number == 1 else f"_{number}"
 
 
 def _other_names(cells: Sequence[str], layout: Layout) -> Clause:
@@ -360,7 +370,7 @@ def delimiter_of(text: str, layout: Layout = AUTO, *, whole: bool) -> str | None
     """Return the delimiter of a text: the one that divides most of its first rows into as many cells as the first row,
     and that into more than one; None if no delimiter does."""
     best: tuple[float, int, str] | None = None
-    for delimiter in _DELIMITERS:
+    for delimiter in DELIMITERS:
         first, *others = [len(row) for row in head_rows(text, delimiter, layout, whole=whole)] or [0]
         alike = others.count(first) / max(1, len(others))
         if first > 1 and alike > 0.5 and (best is None or (alike, first) > best[:2]):
@@ -374,10 +384,10 @@ def head_rows(text: str, delimiter: str, layout: Layout = AUTO, *, whole: bool) 
     with suppress(csv.Error):
         if is_divided(layout):
             divided = DividedRows(delimiter, layout).rows(io.StringIO(text, newline="\n"))
-            rows += ([cell or "" for cell in row] for row in islice(filter(None, divided), _ROWS + 1))
+            rows += ([cell or "" for cell in row] for row in islice(filter(any, divided), _ROWS + 1))
         else:
             reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-            rows += islice(filter(None, reader), _ROWS + 1)
+            rows += islice(filter(any, reader), _ROWS + 1)
     return rows if whole or text.endswith("\n") or len(rows) > _ROWS else rows[:-1]
 
 

@@ -29,11 +29,11 @@ _IN_A_ROW = 3  # numbers that follow each other, at least, are names: of hours, 
 def is_header(cells: Sequence[str], below: Sequence[Sequence[str]] = ()) -> bool:
     """Return whether a row looks like the names of columns, or differs from the rows below as names do.
 
-    The first may have no name, as pandas and R write the numbers of rows, or the last, where each row ends in a
-    delimiter.
+    The first columns may have no name, as pandas and R write the numbers of rows, and the last, where each row ends in
+    delimiters.
     """
     named = [cell.strip() for cell in cells]
-    if len(named) > 1 and not (named[0] and named[-1]):
+    while len(named) > 1 and not (named[0] and named[-1]):
         named.pop(0 if named[-1] else -1)
     return all(map(_NAME.fullmatch, named)) or _differs(cells, below)
 

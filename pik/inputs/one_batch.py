@@ -174,9 +174,12 @@ class _OpenedFiles(OpenedInput):
     def _expect_layout(self, opened: OpenedInput) -> None:
         found = opened.recognize(self._given, mapped=self._mapped)
         if found != self._layout:
+            alone = "without --one-batch each is read as what it is"
+            if found.format == self._layout.format:
+                raise InputError(f"{opened.name} is written otherwise than the first file of {self.name}", hint=alone)
             raise InputError(
                 f"{opened.name} is {found.format}, the first file of {self.name} is {self._layout.format}",
-                hint="--input FORMAT reads all files as one format; without --one-batch each is read as what it is",
+                hint=f"--input FORMAT reads all files as one format; {alone}",
             )
 
     def _short(self, name: str) -> str:

@@ -13,7 +13,7 @@ from itertools import chain
 
 from pik.errors import InputError, number_of
 from pik.inputs.advice import STANDARD_INPUT, Advice, Option, Read, piped, read_with
-from pik.inputs.csv_rows import WITH_LINE_FEEDS, delimiter_of, head_rows, table
+from pik.inputs.csv_rows import DELIMITERS, WITH_LINE_FEEDS, delimiter_of, head_rows, table
 from pik.inputs.dialect import with_dialect
 from pik.inputs.divided_rows import ESCAPE
 from pik.inputs.document_lists import lists_in
@@ -80,6 +80,9 @@ _ZLIB = b"x\x01", b"x\x9c", b"x\xda"  # where there are zeros, too
 
 _PREAMBLE = 10
 """Lines before a table that are looked past, at most."""
+
+_FEWEST = 2
+"""Names, and rows, of a table whose header does not fit, at least."""
 
 _LINES = 100
 """Lines that are looked at for their encoding, at most."""
@@ -337,6 +340,8 @@ def _table(text: str, name: str, whole: bool) -> Layout | Shape | None:
     looked_past = named or name == STANDARD_INPUT or text.startswith(_BEFORE)
     if delimiter is None and looked_past and (later := _after_lines(text, whole)) is not None:
         return later
+    if delimiter is None and (odd := _odd_header(text, whole)) is not None:
+        return odd
     return named and table("\t" if named[1] == "tsv" else ",")
 
 
@@ -350,6 +355,28 @@ def _after_lines(text: str, whole: bool) -> Shape | None:
             what = f"{_format(delimiter)} after {number_of(number, 'other line')}"
             rest = Read(_options(table(delimiter)), f"tail -n +{number + 1} {{file}}", guess=True)
             return Shape(what, Advice(("cut off what is not of the table: ", rest)))
+    return None
+
+
+def _odd_header(text: str, whole: bool) -> Shape | None:
+    """Recognize a table whose header has one name less, or more, than each row has cells: of rows that end in a
+    delimiter, or a header that does, or rows whose numbers have no name, as R writes them."""
+    for delimiter in DELIMITERS:
+        first, *others = head_rows(text, delimiter, whole=whole) or [[]]
+        cells = {*map(len, others)}
+        if len(others) < _FEWEST or len(first) < _FEWEST or len(cells) > 1 or not is_header(first):
+            continue
+        more = min(cells) - len(first)
+        mark = delimiter.replace("\t", r"\t")
+        if more == 1:
+            edit = f"^/{mark}" if any(row[-1] for row in others) else rf"(\r?)$/{mark}\1"
+        elif more == -1 and not first[-1].strip():
+            edit = rf"[{mark}](\r?)$/\1"
+        else:
+            continue
+        what = f"{_format(delimiter)} whose header has {len(first)} names, and whose rows have {min(cells)} cells"
+        rest = Read(convert=f"sed -E '1s/{edit}/' {{file}}", guess=True)
+        return Shape(what, Advice(("with a header of as many: ", rest)))
     return None
 
 

@@ -131,6 +131,10 @@ def test_a_header_that_names_two_columns_alike_is_refused() -> None:
     assert read(b"") == read(b"a,b\n") == []
 
 
+def test_columns_at_either_end_may_have_no_name_and_blank_rows_may_come_before_the_header() -> None:
+    assert records(read(b",,,\n,a,,\n,1,2,\n")) == [{"": "", "a": "1", "_2": "2", "_3": ""}]
+
+
 def test_a_mapping_of_other_columns_is_refused_where_there_is_no_row(tmp_path: Path) -> None:
     fields = {"source": "'s'", "event_type": "'t'", "entity_id": "who", "event_time": "at", "payload": "@"}
     for text, is_right in (

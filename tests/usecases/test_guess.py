@@ -147,6 +147,10 @@ def test_what_values_do_not_show_is_left_open(tmp_path: Path) -> None:
     assert found.times.given == {"timezone": ["ZONE"]}
     assert ["has no offset" in one and "ZONE" in one for one in found.undecided] == [True]
     assert found.accepted == 30
+    mixed = guess(
+        rows(tmp_path / "m.csv", "user_id,type,at", ["u1,x,2026-01-31T22:59:00Z", "u1,x,2026-01-31T22:58:00"])
+    )
+    assert ['"2026-01-31T22:58:00" has no offset' in one for one in mixed.undecided] == [True]
     berlin = guess(local, times=Times(timezone="Europe/Berlin"))
     assert (berlin.undecided, accepted(local, berlin)) == ((), (30, 0))
     american = rows(tmp_path / "b.csv", "user_id,type,at", [f"u{n},x,03/0{1 + n % 9}/2026 +0100" for n in range(30)])

@@ -163,6 +163,10 @@ def test_files_of_any_format_are_one_batch_and_each_of_their_records_is_read(
         assert rejects == [(30, "0.csv", 30), (60, "1.csv", 30), (90, "2.csv", 30)]
     assert {(one.entity_id, one.seq, one.file, one.file_record) for one in found} == expected
     assert done.batch.counts.read == 90
+    if kind == "csv":
+        (folder / "3.csv").write_text("id;at\na;1700000000\nb;1700000001\n")
+        with pytest.raises(InputError, match=r"3\.csv is written otherwise than the first file of logs"):
+            ingest(store, source_of(folder), reading=Reading(2000, mapping=mapping, times=Times("epoch")))
 
 
 def test_what_cannot_be_one_batch_is_refused_before_anything_is_recorded(store: Store, folder: Path) -> None:

@@ -330,6 +330,13 @@ def test_a_row_unlike_those_below_has_names_and_one_like_them_has_none(tables: s
             "tail -n +2 {name} | pik ingest --guess - --input csv",
         ),
         (
+            "a,b\n1,x,\n2,y,\n",
+            "CSV whose header has 2 names, and whose rows have 3 cells",
+            r"sed -E '1s/(\r?)$/,\1/' {name} | pik ingest --guess -",
+        ),
+        ("a\tb\n1\tx\t7\n2\ty\t8\n", "TSV whose header has 2 names", r"sed -E '1s/^/\t/' {name} | pik ingest"),
+        ("a|b|\n1|x\n2|y\n", "CSV whose header has 3 names", r"sed -E '1s/[|](\r?)$/\1/' {name} | pik ingest"),
+        (
             "10/03/2026, 02:39 - Ann: paid 7, or 8\n10/03/2026, 02:41 - Bob: yes\nand more\n",
             "a text log",
             "--map entity_id=from --map event_time=time",

@@ -25,6 +25,7 @@ from pik.usecases.ingest.guess_times import (
     abbreviation_in,
     as_options,
     instants,
+    needs_zone,
     parts_written_as,
     read_by,
     written_as,
@@ -263,6 +264,10 @@ class TimeGuesser:
             formats = " and ".join(one.format for one in ways)
             self.questions.append(f"{name}: {example} is read by {formats}: put one in the place of {FORMAT}")
         if chosen.zone == ZONE:
+            if (lacking := [one for one in values if needs_zone(chosen, one)]) and len(lacking) < read:
+                meaning = replace(chosen, zone=None).meaning
+                reason = f"{how_many} are {meaning}, {len(lacking):,} of them without an offset"
+                example = encode(lacking[0]).decode()[:60]
             short = abbreviation_in(example)
             place = (places_of(short) if short else None) or "Europe/Berlin or UTC"
             lacks = f"{short} is an abbreviation, not an offset" if short else "has no offset"

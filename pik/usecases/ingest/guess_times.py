@@ -181,6 +181,12 @@ def read_by(written: Written, values: Iterable[Any]) -> int:
     return sum(_reads(written.format, [value]) for value in values)
 
 
+def needs_zone(written: Written, value: Any) -> bool:
+    """Return whether a value is a time in this format that does not say its zone."""
+    says = written.format in TEXTS and _reads(written.format, [value], zone=None)
+    return not says and _reads(written.format, [value])
+
+
 def instants(written: Written, values: Mapping[int, Any]) -> dict[int, int]:
     """Return the instants of the values that are times in this format; the zone that is not known is UTC."""
     found = dict[int, int]()
