@@ -293,9 +293,23 @@ def written_otherwise(filled: Sequence[str]) -> Shape | None:
         return "objects as Python prints them, not JSON", piped(f"python3 -c '{_PYTHON}' < {{file}}", guess=True)
     if len(begin) > 1 and re.fullmatch(r"(---|- [\w-]+:( .*)?|[\w-]+:)\s*", begin[0]) and _keys(begin[1:]):
         return "YAML", Advice(*_OF_YQ, (Read(convert="yq -o json -I 0 '.[]' {file}", guess=True),))
-    if any(re.match(r"(INSERT INTO|CREATE TABLE|COPY \S+ .*FROM stdin;)", line, re.IGNORECASE) for line in begin):
+    statements = filled[:_STATEMENTS] if begin and _OF_DUMP.match(begin[0]) else begin
+    if any(map(_INSERTS.match, statements)) or (
+        any(map(_CREATES.match, statements)) and any(map(_INSERTS.match, filled))
+    ):
         return "SQL statements", _OF_DATABASE
+    if any(map(_CREATES.match, statements)):
+        return "the definition of a table in SQL, without rows", _BESIDE
     return None
+
+
+_STATEMENTS = 100
+"""Lines of a dump before its first statement about a table, at most."""
+
+_OF_DUMP = re.compile(r"--|/\*|(SET|USE|PRAGMA|BEGIN|DROP|LOCK) ", re.IGNORECASE)
+_CREATES = re.compile("CREATE TABLE", re.IGNORECASE)
+_INSERTS = re.compile(r"INSERT (INTO )?[\w\[\"`]|COPY \S+ .*FROM stdin;", re.IGNORECASE)
+_BESIDE = Advice("what mysqldump --tab writes has the rows in the .txt beside it", *_OF_DATABASE.clauses)
 
 
 def commented(filled: Sequence[str]) -> Shape | None:

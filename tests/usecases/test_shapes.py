@@ -312,6 +312,19 @@ def test_a_row_unlike_those_below_has_names_and_one_like_them_has_none(tables: s
             "pik ingest --guess {name} --input csv --delimiter ' '; write.csv",
         ),
         ('"id" "at"\n"1" "a" 7\n"2" "b" 8\n', "as R writes them", "--delimiter ' ' --columns row,id,at; "),
+        (
+            "-- MySQL dump\n" + "/*!40101 SET @x=1 */;\n" * 21 + "CREATE TABLE `o` (\n  `id` text\n);\n",
+            "the definition of a table in SQL, without rows",
+            "in the .txt beside it; let the database export rows",
+        ),
+        (
+            "-- PostgreSQL\n"
+            + "SET x = on;\n" * 21
+            + "CREATE TABLE o (\n    id text\n);\nCOPY o (id) FROM stdin;\n1\n",
+            "SQL statements",
+            "let the database export rows",
+        ),
+        ("USE [shop]\nGO\nINSERT [dbo].[o] ([id]) VALUES (1)\nGO\n", "SQL statements", "let the database export rows"),
         ("OFXHEADER:100\nDATA:OFXSGML\n", "OFX, a statement of a bank", "as CSV"),
         ("!Type:Bank\nD3/2'26\nT-1\n^\n", "QIF, a statement of a bank", "as CSV"),
         ("__CURSOR=s\nMESSAGE=a\n\n__CURSOR=t\nMESSAGE=b\n", "what journalctl -o export writes", "jq -Rsc"),
