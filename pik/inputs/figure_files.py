@@ -145,7 +145,8 @@ def _csv(opened: OpenedFile, layout: Layout) -> Table:
         for number, row in found:
             yield number, cells(row)
 
-    return Table(opened.name, header, read)
+    delimiter = layout.delimiter or ("\t" if layout.format == InputFormat.TSV else ",")
+    return Table(opened.name, header, read, delimiter=delimiter)
 
 
 def _json(opened: OpenedFile, layout: Layout) -> Table:

@@ -13,6 +13,7 @@ from pik.errors import InputError, Invalid, UsageError
 from pik.inputs.advice import Advice, Read
 from pik.inputs.bucket_texts import bucket_named, order_of_day
 from pik.inputs.epochs import UNITS, evident_count, evident_unit
+from pik.inputs.number_spelling import plain_number, rewriting
 from pik.model.calendar import Buckets
 from pik.model.identity import name_of_number
 from pik.model.instant import format_instant
@@ -75,15 +76,16 @@ class Columns:
 @dataclass(slots=True)
 class Table:
     """An open file with a header. `read` yields the number of each row and its cells in these columns; what one row is
-    called is `unit`. `flat`, where rows have objects, is a command that makes columns of their fields. `digest` is the
-    SHA-256 of the file, in hex. `approximate` are columns of floating point that have been read, `other_metrics` counts
-    the rows of metrics that were not asked for."""
+    called is `unit`; `delimiter` stands between the cells of a text. `flat`, where rows have objects, is a command that
+    makes columns of their fields. `digest` is the SHA-256 of the file, in hex. `approximate` are columns of floating
+    point that have been read, `other_metrics` counts the rows of metrics that were not asked for."""
 
     name: str
     header: Sequence[str]
     read: Callable[[Sequence[str]], Iterator[tuple[int, Sequence[Any]]]]
     unit: str = "line"
     flat: str = ""
+    delimiter: str = ""
     digest: str = ""
     approximate: list[str] = field(default_factory=list)
     other_metrics: int = 0
@@ -168,7 +170,7 @@ class Table:
                 except Invalid as error:
                     is_of_bucket = error.field == "bucket"
                     column = columns.bucket if is_of_bucket else columns.values[name]
-                    hint = self._as_date(str(cells[0]).strip()) if is_of_bucket else _NUMBERS
+                    hint = self._as_date(str(cells[0]).strip()) if is_of_bucket else self._as_number(cell)
                     raise self._refused(line, f"{column}: {error.message}", hint) from None
                 if metric in over_all:
                     if is_named:
@@ -192,6 +194,17 @@ class Table:
         known = f"the {first} comes first: " if first else f"where the day comes first (else {month_first}): "
         convert = f"sed -E 's#([0-9]+)[{between}]([0-9]+)[{between}]([0-9]{{{digits}}})#{swapped}#' {{file}}"
         return Advice((known, Read(convert=convert)), name=self.name)
+
+    def _as_number(self, cell: Any) -> str:
+        """Return the hint for a number that cannot be read, with the one that it certainly is."""
+        text = str(cell).strip().replace("\u2212", "-")
+        if (plain := plain_number(text)) is None:
+            return _NUMBERS
+        if not self.delimiter:
+            return f"write {plain} in the place of {text}: {_NUMBERS}"
+        return Advice(
+            (f"{text} as {plain}, and others alike: ", Read(convert=rewriting(text, self.delimiter))), name=self.name
+        )
 
     def _entity(self, line: int, column: str | None, cell: Any) -> str:
         if isinstance(cell, int | Decimal | float) and not isinstance(cell, bool) and Decimal(cell).is_finite():

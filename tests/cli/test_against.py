@@ -372,6 +372,35 @@ def test_a_hint_says_what_a_cell_is(shop: Callable[..., Any], text: str, hint: s
     assert json.loads(against(shop, text)[0].err)["hint"].startswith(hint)
 
 
+@pytest.mark.parametrize(
+    ("delimiter", "cells", "plain"),
+    [
+        (";", ["1.709", '"1.709,13"', "-5,5", "(12,5)", "7"], ["1709", '"1709.13"', "-5.5", "-12.5", "7"]),
+        (",", ['"1,709.13"', "(5)", "7"], ['"1709.13"', "-5", "7"]),
+        (",", ['"709,1"', '"(1.709.000,5)"', "7"], ['"709.1"', '"-1709000.5"', "7"]),
+        ("\t", ["(5)", "0.5"], ["-5", "0.5"]),
+        (",", ['"1,709"', "5"], None),
+    ],
+)
+def test_numbers_as_people_write_them_are_refused_with_what_makes_plain_ones(
+    shop: Callable[..., Any], delimiter: str, cells: list[str], plain: list[str] | None
+) -> None:
+    def table(values: list[str]) -> str:
+        rows = [["day", "entity", "revenue"], *(["2026-01-01", f"e{n}", one] for n, one in enumerate(values))]
+        return "".join(delimiter.join(row) + "\n" for row in rows)
+
+    result, _ = against(shop, table(cells))
+    hint = json.loads(result.err)["hint"]
+    if plain is None:
+        assert hint.startswith("numbers have a point before their fraction")
+        return
+    done = subprocess.run(
+        ["bash", "-c", hint[hint.index("perl") :].split(" ledger.csv | pik ")[0]],
+        input=table(cells), capture_output=True, check=True, text=True,
+    )  # fmt: skip
+    assert done.stdout == table(plain)
+
+
 def test_a_value_that_names_no_metric_of_the_comparison_is_refused(shop: Callable[..., Any]) -> None:
     result, _ = against(shop, LEDGER, "--metric", "revenue", "--value", "Revenue=net")
     error = json.loads(result.err)
