@@ -141,6 +141,16 @@ def rows(path: Path, header: str, lines: list[str]) -> Path:
     return path
 
 
+def test_an_id_in_a_text_that_was_loaded_twice_is_the_key(tmp_path: Path) -> None:
+    texts = [
+        json.dumps({"id": f"o-{n}", "customer": f"c-{n % 3}", "at": f"2026-01-31T22:59:{n:02d}Z"}) for n in range(9)
+    ]
+    loads = [{"raw_id": f"{n:032x}", "loaded": n, "data": text} for n, text in enumerate([*texts, texts[-1]])]
+    found = guess(rows(tmp_path / "raw.jsonl", json.dumps(loads[0]), [json.dumps(one) for one in loads[1:]]))
+    key = next(one for one in found.mapping if one.field == "idempotency_key")
+    assert (key.expression, key.confidence) == ("parse_json(data).id", "unsure")
+
+
 def test_what_values_do_not_show_is_left_open(tmp_path: Path) -> None:
     local = rows(tmp_path / "a.csv", "user_id,type,at", [f"u{n},x,2026-01-31 22:59:{n:02d}" for n in range(30)])
     found = guess(local)

@@ -100,13 +100,28 @@ def key_of(columns: Sequence[Column], size: int, different: int) -> FieldGuess |
     unique = [one for one in columns if len(one.values) == size and 1 < one.distinct == different and one.texts]
     found = ranked(unique, lambda one: one.score(KEY) + one.preferred if one.score(KEY) else 0)
     if not found:
-        return None
+        return _key_in_text(columns, size)
     best = found[0][1]
     says = counted(best) if different == size else "all values differ, but those of records that are alike"
     if _counts_records(best):
         why = f"{Basis.NAME}: the values count the records, and the next file may count them anew"
         return FieldGuess(KEY, best.expression, Confidence.UNSURE, why)
     return FieldGuess(KEY, best.expression, confidence(best.score(KEY) - 10), f"{Basis.BOTH}: {says}")
+
+
+def _key_in_text(columns: Sequence[Column], size: int) -> FieldGuess | None:
+    """Return the field with the name of an id in texts that are JSON, which repeats only where all of the text does:
+    that was written down again, with other fields around it."""
+    texts = dict.fromkeys(found[0] for one in columns if (found := re.match(r"parse_json\([^()]*\)", one.expression)))
+    for text in texts:
+        inside = [one for one in columns if one.expression.startswith(f"{text}.")]
+        numbers = {number for one in inside for number in one.values}
+        different = len({repr([one.values.get(number) for one in inside]) for number in numbers})
+        unique = [one for one in inside if len(one.values) == size and 1 < one.distinct == different and one.texts]
+        if best := ranked(unique, lambda one: one.score(KEY)):
+            why = f"{Basis.NAME}: all values differ, but those of records that are alike in {text}"
+            return FieldGuess(KEY, best[0][1].expression, Confidence.UNSURE, why)
+    return None
 
 
 def _counts_records(one: Column) -> bool:
