@@ -165,6 +165,15 @@ def described(counts: Mapping[str, int]) -> list[str]:
     return found + one_unit + mixed_units(counts)
 
 
+def zone_without_effect(times: Times) -> list[str]:
+    """Return a note where a zone is given for times of the events that are numbers since 1970."""
+    zone = times.zone(FIELDS[0])
+    if zone is None or not times.format_of(FIELDS[0]).startswith("epoch"):
+        return []
+    local = f"{command('correct', '--assume')} zone={zone.name},batch=BATCH"
+    return [f"numbers since 1970 are in UTC: {zone.name} changes none; if they are of its clocks, `{local}` moves them"]
+
+
 def unknown_time(first_event: int | None) -> list[str]:
     """Return a note where the first event is at an instant that many programs write for a time that they do not know:
     zero of Unix, of SQL Server and of spreadsheets."""

@@ -343,6 +343,8 @@ def test_a_time_that_programs_write_for_none_is_noted(pik, first):
         found = pik("ingest", "e.jsonl", *given, "--time-format", "epoch", dry, "--format", "json")
         note = found.json()["note"]
         assert ("which many programs write for an unknown time" in (note or "")) == (first == 0)
+    zoned = pik("ingest", "e.jsonl", *given, "--time-format", "epoch", "--timezone", "Europe/Berlin", "--dry-run")
+    assert "numbers since 1970 are in UTC: Europe/Berlin changes none" in zoned.out.replace("\n", " ")
 
 
 def test_each_time_of_a_record_may_have_its_own_format_and_zone(pik, tmp_path):

@@ -28,7 +28,7 @@ from pik.cli.values import Count, Instant, Json, Shown
 from pik.errors import number_of
 from pik.model.batch import OTHERS, Verdict
 from pik.model.instant import day_text, display_instant, parse_instant
-from pik.model.times import unknown_time
+from pik.model.times import unknown_time, zone_without_effect
 from pik.model.visible import visible
 
 if TYPE_CHECKING:
@@ -329,6 +329,7 @@ def _note(
         notes.append(f"an ingest would stop at the first conflict (--on-conflict fail): {conflicts:,}")
     notes += mixed_notes((one.source, one.times) for one in found.inputs)
     notes += unknown_time(found.first_event)
+    notes += zone_without_effect(chosen.reading.times)
     return "; ".join(notes + encoding_needed(list(found.reasons)))
 
 
