@@ -78,7 +78,7 @@ _MAGICS = tuple(_MAGIC)
 
 _ZLIB = b"x\x01", b"x\x9c", b"x\xda"  # where there are zeros, too
 
-_PREAMBLE = 10
+_PREAMBLE = 30
 """Lines before a table that are looked past, at most."""
 
 _FEWEST = 2
@@ -342,7 +342,11 @@ def _table(text: str, name: str, whole: bool) -> Layout | Shape | None:
         return later
     if delimiter is None and (odd := _odd_header(text, whole)) is not None:
         return odd
-    return named and table("\t" if named[1] == "tsv" else ",")
+    usual = "\t" if named and named[1] == "tsv" else ","
+    divided = (head_rows(text, mark, whole=whole) for mark in DELIMITERS if mark != usual)
+    if delimiter is None and any(len(rows) > 1 and min(map(len, rows)) > _FEWEST for rows in divided):
+        return None  # of several cells, by another delimiter, and never as many: a pattern reads them
+    return table(usual) if named else None
 
 
 def _after_lines(text: str, whole: bool) -> Shape | None:

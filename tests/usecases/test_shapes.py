@@ -428,6 +428,11 @@ def test_a_mapping_may_be_for_what_is_around_the_records(tmp_path: Path) -> None
     examine(file_source(str(tmp_path / "input")), ANY)
 
 
+def test_rows_of_several_cells_that_are_never_as_many_are_lines_though_the_name_says_csv() -> None:
+    found = recognize(b"1;2;a;\n3;4;b;c;\n5;6;d;e;f;\n", "x.csv", whole=True, mapped=False)
+    assert "lines of text" in str(found)
+
+
 @given(st.text(max_size=300), st.booleans(), st.booleans())
 def test_looking_never_fails(text: str, whole: bool, mapped: bool) -> None:
     recognize(text.encode(errors="replace"), "x.csv", whole=whole, mapped=mapped)
