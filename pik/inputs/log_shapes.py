@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from pik.inputs.advice import Advice, Option, Options, Read, piped, read_with
+from pik.model.jmes import quoted
 
 Shape = tuple[str, Advice]
 
@@ -18,13 +19,17 @@ _PLACES = {"source": "COLUMN", "event_type": "COLUMN", "entity_id": "COLUMN", "e
 
 _REQUEST = r'"(?P<request>(?:[^"\\]|\\.)*)" (?P<status>\d+) (?P<bytes>\S+)'
 
+_OF_SYSLOG = r"(?P<time>[A-Z][a-z]{2} +\d+ \d\d:\d\d:\d\d) (?P<host>\S+)"
+_TIMES_OF_SYSLOG = "--time-format", "%Y %b %d %H:%M:%S", "--timezone", "ZONE"
+_WITH_YEAR = {"event_time": "join(' ', ['YEAR', time])"}
+
 _LINES: Sequence[tuple[str, dict[str, str], Sequence[str]]] = (
     (
         (
             r"(?:\d+ )?<(?P<priority>\d+)>1 (?P<time>\S+) (?P<host>\S+) (?P<app>\S+) (?P<process>\S+) (?P<id>\S+)"
             r" (?P<text>.*)"
         ),
-        {"event_type": "app", "entity_id": "host"},
+        {"source": "host", "event_type": "app", "entity_id": "host"},
         (),
     ),
     (
@@ -35,10 +40,11 @@ _LINES: Sequence[tuple[str, dict[str, str], Sequence[str]]] = (
     (r"(?P<time>\d{4}[-/]\d\d[-/]\d\dT\d\d:\d\d\S*) (?P<text>.*)", {}, ()),
     (r"(?P<time>\d{4}[-/]\d\d[-/]\d\d \d\d:\d\d\S*) (?P<text>.*)", {}, ()),
     (
-        r"(?P<time>[A-Z][a-z]{2} +\d+ \d\d:\d\d:\d\d) (?P<host>\S+) (?P<text>.*)",
-        {"entity_id": "host", "event_time": "join(' ', ['YEAR', time])"},
-        ("--time-format", "%Y %b %d %H:%M:%S", "--timezone", "ZONE"),
+        rf"{_OF_SYSLOG} (?P<app>[^\s:\[\]]+)(?:\[(?P<process>\d+)\])?: (?P<text>.*)",
+        {"source": "host", "event_type": "app", "entity_id": "host", **_WITH_YEAR},
+        _TIMES_OF_SYSLOG,
     ),
+    (rf"{_OF_SYSLOG} (?P<text>.*)", {"source": "host", "entity_id": "host", **_WITH_YEAR}, _TIMES_OF_SYSLOG),
     (
         rf"(?P<host>\S+) (?P<ident>\S+) (?P<user>\S+) \[(?P<time>[^\]]+)\] {_REQUEST}(?P<more>.*)",
         {"event_type": "status", "entity_id": "host"},
@@ -145,7 +151,7 @@ def event_format(filled: Sequence[str]) -> Shape | None:
         pattern = rf"(?P<before>.*?){name}:(?P<{name.lower()}>[\d.]+){cells}\|"
         timed = pattern + r"(?P<fields>(?:.*\s)?rt=(?P<rt>\d+)(?:\s.*)?)"
         lines = [line.rstrip("\r") for line in filled[:_ROWS]]
-        maps = {**_PLACES, "event_type": "name" if "name" in parts else "id"}
+        maps = {**_PLACES, "source": "product", "event_type": "name" if "name" in parts else "id"}
         if lines and all(re.fullmatch(timed, line) for line in lines):
             words = ("--pattern", timed, *_words({**maps, "event_time": "rt"}), "--time-format", "epoch_ms")
             return f"{name} of devices for security", _parts_of_a_line(*words)
@@ -215,11 +221,37 @@ def fields_line(filled: Sequence[str]) -> Shape | None:
     if named is None:
         return None
     fields = named.removeprefix("#Fields:").split()
-    rows = (line for line in filled if not line.startswith("#"))
-    layout = ("--input", "tsv") if "\t" in next(rows, "") else ("--input", "csv", "--delimiter", " ")
+    rows = [line.rstrip("\r") for line in filled[:_ROWS] if not line.startswith("#")]
+    is_tsv = "\t" in "".join(rows[:1])
+    layout = ("--input", "tsv") if is_tsv else ("--input", "csv", "--delimiter", " ")
+    cells = [row.split("\t" if is_tsv else " ") for row in rows]
     at = {"event_time": "join(' ', [date, time])"} if {"date", "time"} <= set(fields) else {}
-    words = (*layout, "--columns", ",".join(fields), *_words({**_PLACES, **at}), "--timezone", "UTC")
+    words = (
+        *layout,
+        "--columns",
+        ",".join(fields),
+        *_words({**_PLACES, **at, **_known_of_w3c(fields, cells)}),
+        "--timezone",
+        "UTC",
+    )
     return "an extended log of the W3C", Advice(("its lines of comments will be rejected: ", read_with(*words)))
+
+
+_OF_W3C = {
+    "source": ("s-computername", "s-sitename", "cs-host", "cs(Host)", "x-host-header", "s-ip"),
+    "event_type": ("sc-status", "cs-method", "x-event"),
+    "entity_id": ("c-ip", "cs-username"),
+}
+"""Names of the W3C that fit a field of events; of several only a person knows which, except of types, the first."""
+
+
+def _known_of_w3c(fields: Sequence[str], rows: Sequence[Sequence[str]]) -> dict[str, str]:
+    """Return the expressions of fields of events for which the names and the first rows leave one choice."""
+    unsaid = {name for name, *values in zip(fields, *rows, strict=False) if set(values) == {"-"}}
+    fit = {field: [one for one in usual if one in fields and one not in unsaid] for field, usual in _OF_W3C.items()}
+    return {
+        field: quoted(found[0]) for field, found in fit.items() if found and (len(found) == 1 or field == "event_type")
+    }
 
 
 def _of_zeek(comments: Mapping[str, str]) -> Advice:

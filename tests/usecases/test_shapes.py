@@ -272,6 +272,7 @@ def test_a_row_unlike_those_below_has_names_and_one_like_them_has_none(tables: s
             "psql --csv",
         ),
         ("".join(f"Mar  2 10:00:0{n} host sshd[{n}]: ok\n" for n in range(3)), "a text log", "['YEAR', time]"),
+        ("".join(f"Mar  2 10:00:0{n} h cron: ok\n" for n in (1, 2)), "a text log", "source=host --map event_type=app"),
         (
             "".join(f"<134>1 2026-03-02T10:00:0{n}Z h a 7 - - ok\n" for n in range(3)),
             "a text log",
@@ -285,12 +286,13 @@ def test_a_row_unlike_those_below_has_names_and_one_like_them_has_none(tables: s
         (
             "#Version: 1.0\n#Fields: date time c-ip cs(Host)\n" + "2026-03-02\t10:00:00\t1.2.3.4\ta\n" * 3,
             "an extended log of the W3C",
-            "--input tsv --columns 'date,time,c-ip,cs(Host)' --map source=COLUMN",
+            """--map 'source="cs(Host)"' --map event_type=COLUMN --map 'entity_id="c-ip"'""",
         ),
         (
-            "#Software: IIS\n#Fields: date time c-ip\n" + "2026-03-02 10:00:00 1.2.3.4\n" * 3,
+            "#Software: IIS\n#Fields: date time c-ip cs-username sc-status\n"
+            + "2026-03-02 10:00:00 1.2.3.4 - 200\n" * 3,
             "an extended log of the W3C",
-            """--map "event_time=join(' ', [date, time])" --map payload=@ --timezone UTC""",
+            """'entity_id="c-ip"' --map "event_time=join(' ', [date, time])" --map payload=@ --timezone UTC""",
         ),
         (" id | at\n----+---------\n  1 | 2026\n(1 row)\n", "a table drawn for people", "psql --csv"),
         (
