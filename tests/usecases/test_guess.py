@@ -800,6 +800,16 @@ USER: dict[str, Callable[[int], object]] = {"user_id": lambda n: f"u{n % 7}"}
             "paid_at (RFC 3339 times) or created_at (RFC 3339 times, ~1.00d earlier): put one in the place of FIELD",
         ),
         (
+            of(
+                mail=lambda n: {"timestamp": at(n)},
+                open=lambda n: {"timestamp": at(n).replace("10:15", "10:18")} if n % 2 else None,
+                **USER,
+            ),
+            "event_time",
+            "mail.timestamp",
+            "are RFC 3339 times; there is also open.timestamp in 30 records, ~3.00m later",
+        ),
+        (
             of(created=at, created_utc=lambda n: at(n).replace("T10", "T17"), **USER),
             "event_time",
             "FIELD",

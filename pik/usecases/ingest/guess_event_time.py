@@ -118,10 +118,25 @@ class TimeGuesser:
             return self._one(name, whole[0], basis(whole[0].score)) if whole and self._is_received(whole[0]) else None
         if whole:
             equal = self._as_good(whole[0], found)
-            return self._one(name, whole[0], basis(whole[0].score)) if len(equal) == 1 else self._asked(name, equal)
+            if len(equal) > 1:
+                return self._asked(name, equal)
+            return self._but_for_some(self._one(name, whole[0], basis(whole[0].score)), whole[0], named)
         if not named and (equal := self._different(texts)):
             return self._one(name, equal[0], Basis.VALUES) if len(equal) == 1 else self._asked(name, equal)
         return self._either(name, self._one_or_the_other(named))
+
+    def _but_for_some(self, guess: FieldGuess, chosen: _Candidate, named: Sequence[_Candidate]) -> FieldGuess:
+        """Return the guess; not sure where other fields, of names that say as much, have another time in some of the
+        records, as an object for each kind of event has."""
+        some = [
+            f"{one.expression} in {number_of(len(one.column.values), 'record')}{_distance(chosen, one)}"
+            for one in named
+            if one.score >= chosen.score and len(one.column.values) < self._size and _apart(chosen, one)
+        ]
+        if not some:
+            return guess
+        others = f"{guess.reason}; there is also {' and '.join(some[:_ALTERNATIVES])}"
+        return replace(guess, confidence=Confidence.UNSURE, reason=others)
 
     def given(self, name: str, mapping: Mapping[str, str]) -> FieldGuess:
         """Return the time that is given, and note how it is written."""
