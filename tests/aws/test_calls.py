@@ -85,11 +85,12 @@ def test_a_file(store: Store, tmp_path: Path) -> None:
 
 
 def test_one_event(store: Store) -> None:
-    """The first one of a function, those that follow, and one that came before."""
-    for number in (0, 1, 2, 1):
+    """The first one of a function, which lists the day, those that follow, and one that came before."""
+    for number, units in ((0, 8), (1, 6), (2, 6), (1, 9)):
         with counting(store) as calls:
             record_request(store, json.dumps(event(number)).encode())
         assert calls.total <= 3, (number, calls.made)
+        assert calls.units == units, (number, calls.made)
 
 
 def test_a_request_with_a_hundred_events(store: Store) -> None:

@@ -25,7 +25,7 @@ def wrong(stack: DeployedStack) -> list[Setting]:
 
 def test_a_stack_as_the_template_makes_it_is_set_right(stack) -> None:
     assert wrong(stack) == []
-    assert len({one.name for one in settings(stack)}) == 40
+    assert len({one.name for one in settings(stack)}) == 38
 
 
 def test_parameters_change_what_is_right(aws) -> None:

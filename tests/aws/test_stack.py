@@ -118,7 +118,7 @@ def roll_back(clients: Clients, _stack: DeployedStack) -> None:
 
 def fill_index(clients: Clients, _stack: DeployedStack) -> None:
     def change(parsed: Any) -> None:
-        for each in parsed["Table"]["GlobalSecondaryIndexes"]:
+        for each in parsed["Table"].get("GlobalSecondaryIndexes", []):
             each["IndexStatus"] = "CREATING"
 
     hook(clients, "dynamodb", "DescribeTable", change)
@@ -138,7 +138,7 @@ SEEN = {fail_update, roll_back, fill_index}
         (ring, "alarm {name}-LagAlarm-"),
         (fail_update, "IngestFunction is Active: its last update failed: no such layer"),
         (roll_back, "stack is UPDATE_ROLLBACK_COMPLETE"),
-        (fill_index, "table {index_table} is ACTIVE: its index by_event is CREATING"),
+        (fill_index, "table {state_table} is ACTIVE: its index by_bucket is CREATING"),
     ],
 )
 def test_what_is_wrong_is_reported(aws, stack, look, harm, said: str) -> None:

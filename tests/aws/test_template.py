@@ -416,7 +416,7 @@ def test_throttling_of_every_table_and_secondary_index_raises_an_alarm() -> None
     expected = {
         (metric, table, index)
         for table, one in resources("AWS::DynamoDB::Table").items()
-        for index in ("", *(each["IndexName"] for each in one["Properties"]["GlobalSecondaryIndexes"]))
+        for index in ("", *(each["IndexName"] for each in one["Properties"].get("GlobalSecondaryIndexes", ())))
         for metric in ("ReadThrottleEvents", "WriteThrottleEvents")
     }
     found = set()

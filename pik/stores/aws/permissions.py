@@ -76,7 +76,7 @@ POLICIES = {
         Statement("ReadObjects", ("s3:GetObject",), _OBJECTS),
         Statement("ListObjects", ("s3:ListBucket",), (_BUCKET,)),
         Statement("ReadTables", _READ, (_INDEX, _STATE)),
-        Statement("QueryIndexes", ("dynamodb:Query",), (f"{_INDEX}/index/by_event", f"{_STATE}/index/by_bucket")),
+        Statement("QueryIndexes", ("dynamodb:Query",), (f"{_STATE}/index/by_bucket",)),
         Statement("ReadDeadLetters", _actions("sqs", "ChangeMessageVisibility", "ReceiveMessage"), (_DEAD_LETTERS,)),
         Statement("DecryptWithKey", ("kms:Decrypt",), (_KEY,)),
     ),

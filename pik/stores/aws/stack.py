@@ -36,11 +36,7 @@ ALARMS = (
     *("DeadLettersAlarm", "OldestMessageAlarm", "IngestErrorsAlarm", "ReplayErrorsAlarm", "ProcessorErrorsAlarm"),
     *("IngestThrottlesAlarm", "ReplayThrottlesAlarm", "ProcessorThrottlesAlarm", "ApiErrorsAlarm", "IngestSlowAlarm"),
     *("ReplayDroppedAlarm", "ReplayRecordLostAlarm", "ProcessorFailuresAlarm", "LagAlarm"),
-    *(
-        f"{where}{what}ThrottlesAlarm"
-        for where in ("Index", "ByEvent", "State", "ByBucket")
-        for what in ("Write", "Read")
-    ),
+    *(f"{where}{what}ThrottlesAlarm" for where in ("Index", "State", "ByBucket") for what in ("Write", "Read")),
 )
 """Logical names in template.yaml, like those above."""
 

@@ -138,10 +138,26 @@ class Table:
         prefix: str = "",
         between: tuple[str, str] | None = None,
         descending: bool = False,
+        first: int | None = None,
         index: tuple[str, str, str] | None = None,
     ) -> Iterator[ItemT]:
         """Yield a partition's items in the order of their sk (by UTF-8 bytes), page by page: those whose sk begins with
-        `prefix`, or lies `between` two (both included). `index` is a secondary index: its name and its two keys."""
+        `prefix`, or lies `between` two (both included). With `first` the first page has so many items, and each other
+        one twice as many as the one before. `index` is a secondary index: its name and its two keys."""
+        pages = self.pages(pk, prefix=prefix, between=between, descending=descending, first=first, index=index)
+        return chain.from_iterable(pages)
+
+    def pages(
+        self,
+        pk: Partition[ItemT],
+        *,
+        prefix: str = "",
+        between: tuple[str, str] | None = None,
+        descending: bool = False,
+        first: int | None = None,
+        index: tuple[str, str, str] | None = None,
+    ) -> Iterator[list[ItemT]]:
+        """Yield the pages of a `query`, each of which is one call."""
         name, hash_key, range_key = index or ("", "pk", "sk")
         condition, values = f"{hash_key} = :pk", {":pk": _value(pk)}
         if between:
@@ -157,17 +173,25 @@ class Table:
             "ScanIndexForward": not descending,
             **({"IndexName": name} if index else {"ConsistentRead": True}),
         }
-        with translated("dynamodb"):
-            for page in self._dynamodb.get_paginator("query").paginate(**request):
-                yield from map(decoded, page["Items"])
+        while True:
+            if first is not None:
+                request["Limit"], first = first, 2 * first
+            with translated("dynamodb"):
+                page = self._dynamodb.query(**request)
+            yield [decoded(item) for item in page["Items"]]
+            if not (last := page.get("LastEvaluatedKey")):
+                return
+            request["ExclusiveStartKey"] = last
 
-    def query_each(self, partitions: Iterable[tuple[Partition[ItemT], str]]) -> Iterator[ItemT]:
+    def query_each(
+        self, partitions: Iterable[tuple[Partition[ItemT], str]], *, first: int | None = None
+    ) -> Iterator[ItemT]:
         """Yield the items of each partition, (pk, prefix), one after the other; the first ones of several are read at a
-        time."""
+        time. `first` as in `query`."""
 
         def begin(partition: tuple[Partition[ItemT], str]) -> Iterator[ItemT]:
-            items = self.query(partition[0], prefix=partition[1])
-            return chain(list(islice(items, _AHEAD)), items)
+            items = self.query(partition[0], prefix=partition[1], first=first)
+            return chain(list(islice(items, min(first or _AHEAD, _AHEAD))), items)
 
         return chain.from_iterable(Flow().map(begin, partitions))
 

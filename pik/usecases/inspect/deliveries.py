@@ -89,9 +89,11 @@ def show_event(store: Store, engine: Engine, prefix: str, limit: int | None = No
     """
     accepted = locate(store, prefix)
     places = store.index.deliveries(accepted.event_id, limit)
-    (repeats,) = store.index.repeats([(accepted.day, accepted.event_id)])
     found = list(read_locations(store, places))
-    left_out = 1 + repeats - len(found)
+    left_out = 0
+    if len(found) == limit:
+        (repeats,) = store.index.repeats([(accepted.day, accepted.event_id)])
+        left_out = 1 + repeats - len(found)
     log = event_log(store, engine, accepted.event_id, found[0].delivery.entity_id, places, all_there=not left_out)
     state = log.state()
     rows = tuple(_row(one, place, state) for one, place in zip(found, places, strict=True))

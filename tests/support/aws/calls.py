@@ -86,9 +86,9 @@ def counting(store: Store, calls: Calls | None = None) -> Iterator[Calls]:
 
 
 def units(item: Mapping[str, Any]) -> int:
-    """What writing an item costs, and its copy in a secondary index (of its keys only)."""
+    """What writing an item costs, and its copy in the secondary index."""
     size = sum(len(name.encode()) + _size(value) for name, value in item.items())
-    return max(1, ceil(size / UNIT)) + ("event_prefix" in item) + ("bucket_key" in item) * ceil(size / UNIT)
+    return max(1, ceil(size / UNIT)) + ("bucket_key" in item) * ceil(size / UNIT)
 
 
 def _size(value: Mapping[str, Any]) -> int:

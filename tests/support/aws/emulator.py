@@ -35,8 +35,8 @@ def make_stack(clients: Clients) -> Stack:
     name = f"pik-{uuid4().hex[:12]}"
     s3, dynamodb, sqs = clients.client("s3"), clients.client("dynamodb"), clients.client("sqs")
     s3.create_bucket(Bucket=f"{name}-raw", CreateBucketConfiguration={"LocationConstraint": REGION})
-    _table(dynamodb, f"{name}-index", "by_event", "event_prefix", "event_id", "KEYS_ONLY")
-    _table(dynamodb, f"{name}-state", "by_bucket", "bucket_key", "version_key", "ALL")
+    _table(dynamodb, f"{name}-index")
+    _table(dynamodb, f"{name}-state", by_bucket=("bucket_key", "version_key"))
     return Stack(
         name=name,
         raw_bucket=f"{name}-raw",
@@ -56,19 +56,20 @@ def publish(clients: Clients, stack: Stack) -> str:
     return f"aws://{stack.name}"
 
 
-def _table(dynamodb, name, index, hash_key, range_key, projection):
-    keys = [("pk", "HASH"), ("sk", "RANGE")]
-    of_index = [(hash_key, "HASH"), (range_key, "RANGE")]
+def _table(dynamodb, name, **indexes):
+    indexed = [
+        {"IndexName": index, "KeySchema": _schema(keys), "Projection": {"ProjectionType": "ALL"}}
+        for index, keys in indexes.items()
+    ]
+    named = ["pk", "sk", *(key for keys in indexes.values() for key in keys)]
     dynamodb.create_table(
         TableName=name,
         BillingMode="PAY_PER_REQUEST",
-        AttributeDefinitions=[{"AttributeName": key, "AttributeType": "S"} for key, _ in keys + of_index],
-        KeySchema=[{"AttributeName": key, "KeyType": kind} for key, kind in keys],
-        GlobalSecondaryIndexes=[
-            {
-                "IndexName": index,
-                "KeySchema": [{"AttributeName": key, "KeyType": kind} for key, kind in of_index],
-                "Projection": {"ProjectionType": projection},
-            }
-        ],
+        AttributeDefinitions=[{"AttributeName": key, "AttributeType": "S"} for key in named],
+        KeySchema=_schema(("pk", "sk")),
+        **({"GlobalSecondaryIndexes": indexed} if indexed else {}),
     )
+
+
+def _schema(keys):
+    return [{"AttributeName": key, "KeyType": kind} for key, kind in zip(keys, ("HASH", "RANGE"), strict=True)]

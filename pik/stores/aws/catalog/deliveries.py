@@ -1,19 +1,16 @@
 """The deliveries of a chunk: their rows in id files, their claims, and the items of those that are duplicates.
 
-An id file is an object in S3 that holds a chunk's deliveries, so that events are found by their ids and an interrupted
-chunk can be finished; docs/dev/aws-layout.md describes its bytes. A claim is an item that names the first delivery of
+An id file is an object in S3 that holds a chunk's deliveries, so that an interrupted chunk can be finished;
+docs/dev/aws-layout.md describes its bytes. A claim is an item that names the first delivery of
 an event. It can be inserted only once: it decides each verdict.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
-from itertools import chain, repeat
-from math import sqrt
+from itertools import repeat
 from operator import attrgetter, itemgetter
-from struct import Struct
 from typing import Any, NamedTuple
 
 import msgspec
@@ -27,12 +24,6 @@ from pik.stores.aws.catalog import layout
 from pik.stores.aws.catalog.layout import ClaimItem, DuplicateItem
 from pik.stores.aws.s3 import AwsRaw
 from pik.stores.aws.table import READS, Key, Table, batched
-
-PLAIN_ROW = Struct(">16sIIQ")
-KEYED_ROW = Struct(">16s16sIIQ")
-
-_MARGIN = 64
-"""Rows that are read on both sides of the place where an id should be, at least."""
 
 _REMEMBERED = 10_000
 """Segments whose `recorded_at` is remembered."""
@@ -91,117 +82,33 @@ def arrivals_of(segment: Segment, rows: Sequence[Row]) -> Arrivals:
     return Arrivals(segment, b"".join(plain), b"".join(keyed), in_order)
 
 
-@dataclass(frozen=True, slots=True)
-class IdFile:
-    """An id file by its key, which has the number of rows of each kind."""
-
-    key: str
-    plain: int
-    keyed: int
-
-    @property
-    def tail(self) -> int:
-        """The offset of what follows the rows."""
-        return self.plain * PLAIN_ROW.size + self.keyed * KEYED_ROW.size
-
-
 def prefix_of(generation: int) -> str:
     """Return the prefix of the keys of a generation's id files."""
     return f"index/{generation}/"
 
 
-def id_file(key: str) -> IdFile:
-    """Return the id file of a key `…/<batch_id>-<n>-<first day>-<plain>-<keyed>.ids`."""
-    *_, plain, keyed = key.removesuffix(".ids").rsplit("-", 2)
-    return IdFile(key, int(plain), int(keyed))
-
-
 def ids_key(generation: int, header: Header, rows: Sequence[Row]) -> str:
     """Return the key of a chunk's id file."""
     first, keyed = header.segments[0], sum(row.content is not None for row in rows)
-    name = f"{header.batch_id}-{number_of(first.key)}-{day_text(first.day)}-{len(rows) - keyed}-{keyed}"
-    return f"{prefix_of(generation)}{name}.ids"
+    return f"{prefix_of(generation)}{header.batch_id}-{number_of(first.key)}-{day_text(first.day)}-{keyed}.ids"
+
+
+def keyed_rows(key: str) -> int:
+    """Return how many deliveries with an idempotency key an id file has."""
+    return int(key.removesuffix(".ids").rpartition("-")[2])
 
 
 def write_ids(raw: AwsRaw, key: str, header: Header, rows: Sequence[Row]) -> None:
     """Store the deliveries of a chunk. Raises AlreadyExists."""
-    ordered = sorted(rows, key=lambda row: (row.content is not None, row.event_id, row.seq))
-    packed = (
-        PLAIN_ROW.pack(row.event_id, row.segment, row.frame, row.seq)
-        if row.content is None
-        else KEYED_ROW.pack(row.event_id, row.content, row.segment, row.frame, row.seq)
-        for row in ordered
-    )
-    tail = msgspec.json.encode(header) + b"\n" + "\n".join(row.entity for row in ordered).encode()
-    raw.create(key, b"".join((*packed, zstandard.ZstdCompressor(write_checksum=True).compress(tail))))
+    raw.create(key, zstandard.ZstdCompressor(write_checksum=True).compress(msgspec.msgpack.encode((header, rows))))
 
 
 def read_ids(raw: ObjectReader, key: str) -> tuple[Header, list[Row]]:
     """Return a chunk as it was stored, its deliveries in the order of the input. Raises Damaged."""
-    file, data = id_file(key), raw.read(key)
-    border = file.plain * PLAIN_ROW.size
-    plain = (
-        (seq, event_id, None, segment, frame) for event_id, segment, frame, seq in PLAIN_ROW.iter_unpack(data[:border])
-    )
-    keyed = (
-        (seq, event_id, content, segment, frame)
-        for event_id, content, segment, frame, seq in KEYED_ROW.iter_unpack(data[border : file.tail])
-    )
-    header, entities = _decode_tail(key, data[file.tail :])
-    rows = [Row(*row, entity) for row, entity in zip(chain(plain, keyed), entities, strict=True)]
-    return header, sorted(rows, key=attrgetter("seq"))
-
-
-def _decode_tail(key: str, data: bytes) -> tuple[Header, list[str]]:
     try:
-        text = zstandard.ZstdDecompressor().decompress(data)
-        head, _, entities = text.partition(b"\n")
-        return _read_header(head), entities.decode().split("\n")
-    except (zstandard.ZstdError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+        return _read_chunk(zstandard.ZstdDecompressor().decompress(raw.read(key)))
+    except (zstandard.ZstdError, msgspec.MsgspecError) as error:
         raise Damaged(f"{key} is damaged: {error}", hint="pik verify --rebuild-index") from None
-
-
-_read_header = msgspec.json.Decoder(Header).decode
-
-
-def find_claims(
-    raw: AwsRaw, generation: int, file: IdFile, low: bytes, high: bytes, limit: int
-) -> dict[str, Key[ClaimItem]]:
-    """Return the keys of the claims of a file's events with an id from `low` to `high` (both included, 16 bytes), by
-    event_id: the first `limit`. Raises Damaged."""
-    read = partial(raw.read, file.key)
-    found = _search(read, 0, file.plain, PLAIN_ROW, low, high)
-    plain = {event_id: (place, segment) for place, (event_id, segment, *_) in reversed(found)}
-    keyed = {row[0] for _, row in _search(read, file.plain * PLAIN_ROW.size, file.keyed, KEYED_ROW, low, high)}
-    chosen = sorted(plain.keys() | keyed)[:limit]
-    keys = {each.hex(): layout.claim_key(generation, 0, "", each, keyed=True) for each in chosen}
-    if some := [event_id for event_id in chosen if event_id in plain]:  # else the rest of the file need not be read
-        header, entities = _decode_tail(file.key, raw.read(file.key, file.tail))
-        for event_id in some:
-            place, segment = plain[event_id]
-            day, entity = header.segments[segment].day, entities[place]
-            keys[event_id.hex()] = layout.claim_key(generation, day, entity, event_id, keyed=False)
-    return keys
-
-
-def _search(
-    read: Callable[[int, int], bytes], offset: int, count: int, row: Struct, low: bytes, high: bytes
-) -> list[tuple[int, tuple[Any, ...]]]:
-    """Return rows with their places. Rows are sorted and ids evenly spread, so a row is near its id's share of the
-    rows; where it turns out not to be, more is read."""
-    spread = _MARGIN + int(2 * sqrt(count))  # four standard deviations in the middle
-    while count:
-        begin = max(0, _share(low, count) - spread)
-        end = min(count, _share(high, count) + spread + 1)
-        rows = list(row.iter_unpack(read(offset + begin * row.size, (end - begin) * row.size)))
-        if (begin == 0 or rows[0][0] < low) and (end == count or rows[-1][0] > high):
-            return [(place, one) for place, one in enumerate(rows, begin) if low <= one[0] <= high]
-        spread *= 8
-    return []
-
-
-def _share(event_id: bytes, count: int) -> int:
-    return int.from_bytes(event_id[:8], "big") * count >> 64
 
 
 class Delivery(NamedTuple):
@@ -214,17 +121,29 @@ class Delivery(NamedTuple):
     row: Row
 
     @property
+    def event_id(self) -> str:
+        """The id of its event."""
+        return self.row.event_id.hex()
+
+    @property
     def claim_key(self) -> Key[ClaimItem]:
         """The key of the claim of its event."""
-        row = self.row
-        return layout.claim_key(self.generation, self.day, row.entity, row.event_id, keyed=row.content is not None)
+        return layout.claim_key(self.generation, self.event_id)
 
     @property
     def claim(self) -> ClaimItem:
         """The item of the claim that it is the first of its event."""
         (pk, sk), row = self.claim_key, self.row
-        item: ClaimItem = {"pk": pk, "sk": sk, "batch": self.batch_id, "n": self.n, "frame": row.frame, "seq": row.seq}
-        return item if row.content is None else {**item, "day": self.day, "content": row.content}
+        item: ClaimItem = {
+            "pk": pk,
+            "sk": sk,
+            "batch": self.batch_id,
+            "day": self.day,
+            "n": self.n,
+            "frame": row.frame,
+            "seq": row.seq,
+        }
+        return item if row.content is None else {**item, "content": row.content}
 
     def verdict(self, first: ClaimItem | None) -> Verdict:
         """Return what it is, given the claim of its event; UNRECORDED if there is none."""
@@ -241,7 +160,7 @@ class Delivery(NamedTuple):
     def location(self, kind: Verdict, recorded_at: int = 0) -> Location:
         """Return where its raw line is, given what it is."""
         key, row = RawKind.SEGMENT.key(self.batch_id, self.n, self.day), self.row
-        return Location(row.event_id.hex(), self.day, key, self.batch_id, row.frame, row.seq, kind, recorded_at)
+        return Location(self.event_id, self.day, key, self.batch_id, row.frame, row.seq, kind, recorded_at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,7 +208,7 @@ class Claims:
     ) -> None:
         """Write the items of a chunk's duplicates."""
         self.table.write_many(
-            duplicate_item(segments[row.segment], self.delivery(row), verdicts[row.seq])
+            duplicate_item(segments[row.segment].ingest_time, self.delivery(row), verdicts[row.seq])
             for row in rows
             if row.seq in verdicts
         )
@@ -317,35 +236,34 @@ def claims_of(table: Table, generation: int, batch_id: str, segments: Iterable[S
     return Claims(table, generation, batch_id, [(segment.day, number_of(segment.key)) for segment in segments])
 
 
-def duplicate_item(segment: Segment, delivery: Delivery, kind: Verdict) -> DuplicateItem:
-    """Return the item of a duplicate in this segment, but of a request with one event."""
-    row = delivery.row
-    event_id = row.event_id.hex()
-    day = day_text(delivery.day) if row.content is None else layout.KEYED_DAY
+def duplicate_item(ingest_time: int, delivery: Delivery, kind: Verdict) -> DuplicateItem:
+    """Return the item of a duplicate in a segment with this `ingest_time`."""
+    row, place = delivery.row, (delivery.batch_id, delivery.row.seq)
+    keyed = row.content is not None
+    pk, sk = layout.duplicate_key(delivery.generation, delivery.day, delivery.event_id, place, keyed=keyed)
     item: DuplicateItem = {
-        "pk": layout.duplicates_pk(delivery.generation, day, event_id[0]),
-        "sk": f"{event_id}/{delivery.batch_id}/{row.seq}",
+        "pk": pk,
+        "sk": sk,
         "kind": kind,
         "day": delivery.day,
         "n": delivery.n,
         "frame": row.frame,
-        "ingest_time": segment.ingest_time,
+        "ingest_time": ingest_time,
     }
-    return {**item, "entity": row.entity} if row.content is None else {**item, "content": row.content}
+    return item if row.content is None else {**item, "content": row.content}
 
 
-def accepted_of(event_id: str, claim: ClaimItem) -> Location:
+def accepted_of(claim: ClaimItem) -> Location:
     """Return the delivery that a claim names, without its `recorded_at`."""
-    day = claim["day"] if "content" in claim else layout.day_number(claim["pk"].split("/")[2])
-    key = RawKind.SEGMENT.key(claim["batch"], claim["n"], day)
-    return Location(event_id, day, key, claim["batch"], claim["frame"], claim["seq"], Verdict.ACCEPTED)
+    key = RawKind.SEGMENT.key(claim["batch"], claim["n"], claim["day"])
+    return Location(claim["sk"], claim["day"], key, claim["batch"], claim["frame"], claim["seq"], Verdict.ACCEPTED)
 
 
 def duplicate_of(g: int, item: DuplicateItem) -> Delivery:
-    """Return the delivery of a `duplicate_item`. Raises StoreError."""
+    """Return the delivery of a `duplicate_item`, whose row has no entity. Raises StoreError."""
     with layout.decoding(f"item {item['pk']} {item['sk']}"):
         event_id, batch_id, seq = item["sk"].split("/")
-        row = Row(int(seq), bytes.fromhex(event_id), item.get("content"), 0, item["frame"], item.get("entity", ""))
+        row = Row(int(seq), bytes.fromhex(event_id), item.get("content"), 0, item["frame"], "")
         return Delivery(g, item["day"], item["n"], batch_id, row)
 
 
@@ -388,3 +306,6 @@ class RecordingTimes:
         if location.segment_key not in self._known:
             raise NotFound(f"segment {location.segment_key} is not in the index", hint="pik verify --rebuild-index")
         return self._known[location.segment_key]
+
+
+_read_chunk = msgspec.msgpack.Decoder(tuple[Header, list[Row]]).decode

@@ -1,10 +1,10 @@
-"""Reading the index table and the id files, and comparing them with raw, row by row."""
+"""Reading the index table, and comparing it and the id files with raw, row by row."""
 
 from __future__ import annotations
 
 import heapq
-import struct
-from collections import Counter
+from bisect import bisect_left
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, partial, reduce
@@ -27,8 +27,6 @@ from pik.stores.aws.catalog.deliveries import (
     claims_of,
     duplicate_item,
     duplicate_location,
-    find_claims,
-    id_file,
     prefix_of,
     read_ids,
     rows_of,
@@ -39,7 +37,7 @@ from pik.stores.aws.catalog.requests import Requests, is_single
 from pik.stores.aws.clients import Flow
 from pik.stores.aws.lease import Generation
 from pik.stores.aws.s3 import AwsRaw
-from pik.stores.aws.table import READS, Item, Key, Table, batched, key_of
+from pik.stores.aws.table import READS, Item, Key, Partition, Table, batched, key_of
 
 _REMEMBERED, _MEMORABLE = 2000, 8192
 """Segments whose duplicates are remembered, because they came along when the segments were listed, and the bytes that
@@ -50,7 +48,7 @@ _ULID = 26
 
 @dataclass(slots=True)
 class AwsIndex:
-    """Implements the port on the items of the index table, and the id files."""
+    """Implements the port on the items of the index table."""
 
     table: Table
     raw: AwsRaw
@@ -83,39 +81,47 @@ class AwsIndex:
 
     def locate(self, event_id_prefix: str, limit: int = 10) -> list[Location]:
         g = self.generation.current()
-        claims = {**self._claims(g, event_id_prefix, limit), **Requests(self.table, g).claims(event_id_prefix)}
-        joined = self.table.join(sorted(claims), claims.__getitem__)
-        found = (accepted_of(event_id, claim) for event_id, claim in joined if claim is not None)
-        return self._with_times(g, list(islice(found, limit)))
+        partitions = ((pk, event_id_prefix) for pk in layout.claims_beginning(g, event_id_prefix))
+        claims = islice(self.table.query_each(partitions, first=limit), limit)
+        return self._with_times(g, list(map(accepted_of, claims)))
 
     def deliveries(self, event_id: str, limit: int | None = None) -> list[Location]:
         g = self.generation.current()
-        requests = Requests(self.table, g)
-        claim = self.table.get(layout.claim_key(g, 0, "", bytes.fromhex(event_id), keyed=True))
-        if claim is None:
-            keys = requests.claims(event_id) or self._claims(g, event_id, 1)
-            claim = self.table.get(keys[event_id]) if keys else None
+        claim = self.table.get(layout.claim_key(g, event_id))
         if claim is None:
             return []
-        accepted = accepted_of(event_id, claim)
-        day = layout.KEYED_DAY if "content" in claim else day_text(accepted.day)
-        others = [duplicate_location(g, item) for item in self._duplicates(g, day, event_id)]
-        others += requests.duplicates(event_id)
-        others.sort(key=lambda place: (place.batch_id, place.seq))
-        return self._with_times(g, [accepted, *others][:limit])
+        day = layout.KEYED_DAY if "content" in claim else day_text(claim["day"])
+        items = self.table.query(layout.duplicates_of(g, day, event_id), prefix=f"{event_id}/", first=limit)
+        others = (duplicate_location(g, item) for item in items)
+        return self._with_times(g, list(islice(chain([accepted_of(claim)], others), limit)))
 
     def repeats(self, events: Sequence[tuple[int, str]]) -> list[int]:
         g = self.generation.current()
-        requests = Requests(self.table, g)
-        with_requests = bool(events) and requests.exist()
+        lists: dict[Partition[DuplicateItem], set[str]] = defaultdict(set)
+        for day, event_id in events:
+            for of_day in (day_text(day), layout.KEYED_DAY):
+                lists[layout.duplicates_of(g, of_day, event_id)].add(event_id)
+        counts: Counter[str] = Counter()
+        for some in Flow().map(lambda one: self._repeats(*one), lists.items()):
+            counts.update(some)
+        return [counts[event_id] for _, event_id in events]
 
-        def count(event: tuple[int, str]) -> int:
-            day, event_id = event
-            listed = (self._duplicates(g, of_day, event_id) for of_day in (day_text(day), layout.KEYED_DAY))
-            of_requests = requests.duplicates(event_id) if with_requests else ()
-            return sum(1 for _ in chain(*listed, of_requests))
-
-        return list(Flow().map(count, events))
+    def _repeats(self, pk: Partition[DuplicateItem], events: Collection[str]) -> Counter[str]:
+        """Return how many duplicates a partition has of each of these events. Each call but the last one passes over
+        one of them or more: there are never more calls than events, nor than pages."""
+        found: Counter[str] = Counter()
+        left = sorted(events)
+        while left:
+            asked = left
+            for page in self.table.pages(pk, between=(f"{asked[0]}/", f"{asked[-1]}/~")):
+                ids = [_event_of(item) for item in page]
+                found.update(ids)
+                left = left[bisect_left(left, ids[-1]) :] if ids else []
+                if left and left[0] != ids[-1]:
+                    break  # the next one may be far behind what is read
+            else:
+                left = []
+        return Counter({event_id: found[event_id] for event_id in events})
 
     def batches(self, prefix: str = "") -> Iterator[Batch]:
         g = self.generation.current()
@@ -184,18 +190,6 @@ class AwsIndex:
             raise NotFound(f"segment {segment.key} is not in the index", hint="pik verify --rebuild-index")
         return item["skipped"]
 
-    def _duplicates(self, g: int, day: str, event_id: str) -> Iterator[DuplicateItem]:
-        return self.table.query(layout.duplicates_pk(g, day, event_id[0]), prefix=f"{event_id}/")
-
-    def _claims(self, g: int, prefix: str, limit: int) -> dict[str, Key[ClaimItem]]:
-        """Return the claims' keys of events in id files whose id begins so, the first `limit` of each file."""
-        low, high = bytes.fromhex(prefix.ljust(32, "0")), bytes.fromhex(prefix.ljust(32, "f"))
-        files = (id_file(found.key) for found in self.raw.objects(prefix_of(g)))
-        found: dict[str, Key[ClaimItem]] = {}
-        for some in Flow().map(lambda file: find_claims(self.raw, g, file, low, high, limit), files):
-            found.update(some)
-        return found
-
     def _batches(self, g: int, prefix: str) -> Iterator[tuple[Batch, BatchItem]]:
         """Yield batches and their items, newest first."""
         for items in batched(self._batch_items(g, prefix), READS):
@@ -235,6 +229,10 @@ class AwsIndex:
             for shard in layout.BATCH_SHARDS
         ]
         return heapq.merge(*shards, key=itemgetter("sk"), reverse=True)
+
+
+def _event_of(duplicate: DuplicateItem) -> str:
+    return duplicate["sk"].partition("/")[0]
 
 
 def _added(totals: Totals, of_batch: tuple[Batch, BatchItem]) -> Totals:
@@ -279,11 +277,7 @@ class AwsAudit:
                 yield key, 1
         for listed in table.query(layout.days_pk(g)):
             day, _, kind = listed["sk"].partition("/")
-            if kind == layout.REQUEST:
-                # That the claim names another delivery is the only row of a duplicate.
-                requests = Requests(table, g).segments(layout.day_number(day))
-                yield from ((segment.key, 1) for segment, skipped in requests if skipped)
-            else:
+            if kind == layout.FILE:
                 yield from (
                     (layout.segment_of(one).key, None)
                     for one in table.query(layout.day_pk(g, day))
@@ -308,7 +302,7 @@ class AwsAudit:
             list(map(claims_of(table, g, segment.batch_id, [segment]).delivery, rows_of([arrived]))),
             self.index.skipped(segment) if packed is None else layout.unpack_skipped(packed),
             listed=listing is not None,
-            settled=packed is not None,
+            settled=listing is None or packed is not None,
         )
 
     def _described(self, g: int, batch_id: str, n: int) -> dict[str, tuple[str, Segment, list[Row]]]:
@@ -339,12 +333,12 @@ class _Comparison:
     settled: bool
 
     def item_keys(self) -> Iterator[Key[Any]]:
-        """Yield the keys of the duplicates' items or, of a request with one event, of its own items."""
+        """Yield the keys of the duplicates' items and, of a request with one event, of its own items."""
         for delivery in self.deliveries:
             if not self.listed:
                 yield from self.requests.keys(self.segment, delivery.row)
-            elif self.settled and delivery.row.seq in self.skipped:
-                yield key_of(duplicate_item(self.segment, delivery, self.skipped[delivery.row.seq]))
+            if self.settled and delivery.row.seq in self.skipped:
+                yield key_of(self._duplicate(delivery))
 
     def difference(self, claims: Mapping[tuple[str, str], ClaimItem], items: Mapping[tuple[str, str], Item]) -> str:
         """Return what is wrong; empty if nothing is."""
@@ -364,15 +358,18 @@ class _Comparison:
             return claim == delivery.claim
         if claim is None or delivery.verdict(claim) != kind:
             return False
-        expected = duplicate_item(self.segment, delivery, kind)
+        expected = self._duplicate(delivery)
         return not self.settled or items.get(key_of(expected)) == expected
+
+    def _duplicate(self, delivery: Delivery) -> DuplicateItem:
+        return duplicate_item(self.segment.ingest_time, delivery, self.skipped[delivery.row.seq])
 
     def difference_of_ids(self, described: _Described) -> str:
         """Return what is wrong with the segment's rows in id files; empty if nothing is."""
         segment = self.segment
         try:
             found = described(segment.batch_id, number_of(segment.key)).get(segment.key)
-        except (Damaged, ValueError, struct.error) as error:
+        except Damaged as error:
             return f"an id file of its batch cannot be read: {error}"
         if found is None:
             return "no id file has its deliveries: they are not found by their ids"
@@ -389,13 +386,10 @@ def _without_place(row: Row) -> tuple[int, bytes, bytes, int, str]:
 
 def _segment_of_row(g: int, item: Item) -> str | None:
     """Return the key of the segment of a claim or a duplicate; None for other items, and other generations."""
-    generation, _, rest = item["pk"].partition("/")
-    kind, _, rest = rest.partition("/")
+    generation, kind, *_ = f"{item['pk']}/".split("/")
     if generation != str(g):
         return None
     if kind == "claim":
-        return RawKind.SEGMENT.key(item["batch"], item["n"], layout.day_number(rest.partition("/")[0]))
-    if kind == "key":
         return RawKind.SEGMENT.key(item["batch"], item["n"], item["day"])
     if kind == "duplicate":
         return RawKind.SEGMENT.key(item["sk"].split("/")[1], item["n"], item["day"])

@@ -6,7 +6,7 @@ import builtins
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from hashlib import sha256
-from itertools import accumulate, pairwise
+from itertools import accumulate, pairwise, product
 from typing import NotRequired, TypedDict, cast
 
 import msgspec
@@ -31,15 +31,18 @@ FILE, REQUEST = "file", "request"
 KEYED_DAY = "keyed"
 """Stands for the day among duplicates where the event has an idempotency key: such events have no day."""
 
+CLAIM_DIGITS = 2
+"""Hex digits of an event_id that choose the partition of its claim: 256 partitions, evenly written to and read from."""
+
 
 class ClaimItem(KeyItem):
-    """Which delivery of an event came first; `day` and `content` only where it has an idempotency key."""
+    """Which delivery of an event came first; `content` only where it has an idempotency key."""
 
     batch: str
+    day: int
     n: int
     frame: int
     seq: int
-    day: NotRequired[int]
     content: NotRequired[bytes]
 
 
@@ -61,8 +64,6 @@ class SegmentItem(KeyItem):
 class RequestItem(KeyItem):
     """The segment of an API request with one event."""
 
-    event_prefix: str
-    event_id: str
     recorded_at: int
     ingest_time: int
     event_time: int
@@ -75,15 +76,13 @@ class RequestItem(KeyItem):
 
 
 class DuplicateItem(KeyItem):
-    """A duplicate, but of an API request with one event; `content` only where it has an idempotency key, `entity` only
-    where it has none."""
+    """A duplicate; `content` only where it has an idempotency key."""
 
     kind: str
     day: int
     n: int
     frame: int
     ingest_time: int
-    entity: NotRequired[str]
     content: NotRequired[bytes]
 
 
@@ -172,6 +171,10 @@ def duplicates_pk(g: int, day: str, shard: str) -> Partition[DuplicateItem]:
     return Partition(f"{g}/duplicate/{day}/{shard}")
 
 
+def claims_pk(g: int, digits: str) -> Partition[ClaimItem]:
+    return Partition(f"{g}/claim/{digits}")
+
+
 def batches_pk(g: int, shard: str) -> Partition[BatchItem]:
     return Partition(f"{g}/batch/{shard}")
 
@@ -198,11 +201,28 @@ def _digest(data: bytes) -> str:
     return sha256(data).hexdigest()[:32]
 
 
-def claim_key(g: int, day: int, entity: str, event_id: bytes, *, keyed: bool) -> Key[ClaimItem]:
-    """Return the key of an event's claim; day and entity matter only where it has no idempotency key."""
-    if keyed:
-        return Key((f"{g}/key/{event_id.hex()}", "claim"))
-    return Key((f"{g}/claim/{day_text(day)}/{entity}", event_id.hex()))
+def claim_key(g: int, event_id: str) -> Key[ClaimItem]:
+    """Return the key of an event's claim."""
+    return Key((claims_pk(g, event_id[:CLAIM_DIGITS]), event_id))
+
+
+def claims_beginning(g: int, prefix: str) -> Iterator[Partition[ClaimItem]]:
+    """Yield the partitions with the claims of the events whose id begins so, in the order of the ids."""
+    head = prefix[:CLAIM_DIGITS]
+    rest = product("0123456789abcdef", repeat=CLAIM_DIGITS - len(head))
+    return (claims_pk(g, head + "".join(digits)) for digits in rest)
+
+
+def duplicate_key(g: int, day: int, event_id: str, place: tuple[str, int], *, keyed: bool) -> Key[DuplicateItem]:
+    """Return the key of a duplicate; its day matters only where the event has no idempotency key."""
+    batch_id, seq = place
+    return Key((duplicates_of(g, KEYED_DAY if keyed else day_text(day), event_id), f"{event_id}/{batch_id}/{seq:012d}"))
+
+
+def duplicates_of(g: int, day: str, event_id: str) -> Partition[DuplicateItem]:
+    """Return the partition with an event's duplicates. Their sk begins with its id and a slash, and is in the order of
+    (batch_id, seq)."""
+    return duplicates_pk(g, day, event_id[0])
 
 
 def listing_key(g: int, segment: Segment) -> Key[SegmentItem]:

@@ -21,7 +21,6 @@ from pik.model.batch import (
     RejectFile,
     Segment,
     Verdict,
-    duplicate_kind,
 )
 from pik.model.instant import day_text
 from pik.ports.raw import RawKind, number_of
@@ -116,12 +115,8 @@ class AwsRebuild:
     pointer: Generation
     _tallies: defaultdict[str, _Tally] = field(default_factory=lambda: defaultdict(_Tally))
     _single: set[str] = field(default_factory=set)  # the requests that had one event
-    _days: set[int] = field(default_factory=set)
-    _doubtful: set[int] = field(default_factory=set)  # days with requests whose event another delivery should claim
-    _skipped: dict[str, dict[int, Verdict]] = field(default_factory=dict)
-    """Verdicts of requests with one event that this rebuild made, by segment: such requests list no duplicates."""
-    _before: dict[str, Verdict] = field(default_factory=dict)
-    """What was recorded of doubtful requests that conflicted."""
+    _days: set[int] = field(default_factory=set)  # listed as having segments
+    _repeated: set[int] = field(default_factory=set)  # with duplicates
     _latest: int = 0
     _objects: ReplacingRaw = field(init=False)
 
@@ -150,8 +145,7 @@ class AwsRebuild:
             header = Header(batch_id=batch_id, segments=tuple(segments))
             write_ids(self.raw, ids_key(self.generation, header, rows), header, rows)
         claims = claims_of(self.table, self.generation, batch_id, segments)
-        made = claims.make(rows, verdicts)
-        claims.write_duplicates(segments, rows, made)
+        made = self._claim(claims, segments, rows, verdicts)
         claims.write_settled(segments, rows, made)
         self.table.write_many(layout.reference(self.generation, segment) for segment in segments)
         days = {segment.day for segment in segments}
@@ -171,7 +165,8 @@ class AwsRebuild:
 
     def skipped(self, segment: Segment) -> dict[int, Verdict]:
         if segment.batch_id in self._single:
-            return self._skipped.get(segment.key, {})
+            batch = self.table.get(layout.batch_key(self.generation, segment.batch_id))
+            return Requests(self.table, self.generation).skipped(batch) if batch else {}
         item = self.table.get(layout.listing_key(self.generation, segment))
         return layout.unpack_skipped(item["skipped"]) if item else {}
 
@@ -182,7 +177,7 @@ class AwsRebuild:
         winners = {}
         for seq, key in keys.items():
             if item := found.get(key):
-                of = RawKind.SEGMENT.key(item["batch"], item["n"], item.get("day", arrivals.segment.day))
+                of = RawKind.SEGMENT.key(item["batch"], item["n"], item["day"])
                 winners[seq] = Winner((item["batch"], item["seq"]), of, item.get("content"))
         return winners
 
@@ -193,20 +188,17 @@ class AwsRebuild:
         current = self.table.get(delivery.claim_key)
         if current is not None and (current["batch"], current["seq"]) == (segment.batch_id, seq):
             return
-        single = segment.batch_id in self._single
-        if not single and self.table.get(layout.listing_key(self.generation, segment)) is None:
+        if self._ingest_time(delivery) is None:
             return
-        event_id, day = row.event_id.hex(), day_text(segment.day) if row.content is None else layout.KEYED_DAY
-        items = list(self.table.query(layout.duplicates_pk(self.generation, day, event_id[0]), prefix=f"{event_id}/"))
+        event_id, day = delivery.event_id, day_text(segment.day) if row.content is None else layout.KEYED_DAY
+        items = list(self.table.query(layout.duplicates_of(self.generation, day, event_id), prefix=f"{event_id}/"))
         if current is not None:
-            items += self._demoted(current, row, segment.day)
+            items += self._demoted(current, row)
         self.table.put(delivery.claim)
-        if single:
-            self._skipped[segment.key] = {}
         self._judge(items, delivery)
 
     def settle(self) -> Iterator[Location]:
-        for day in [*map(day_text, sorted(self._days)), layout.KEYED_DAY]:
+        for day in [*map(day_text, sorted(self._repeated)), layout.KEYED_DAY]:
             for shard in layout.DAY_SHARDS:
                 items = self.table.query(layout.duplicates_pk(self.generation, day, shard))
                 events = groupby(items, key=lambda item: item["sk"].partition("/")[0])
@@ -214,9 +206,6 @@ class AwsRebuild:
                 for of_event, claim in self.table.join(duplicates, self._claim_key):
                     if claim is None:
                         yield self._promote(of_event)
-        for number in sorted(self._doubtful):
-            for place in Requests(self.table, self.generation).claim_again(number):
-                yield replace(place, kind=self._before.get(place.batch_id, Verdict.EXACT))
 
     def count(self) -> None:
         """Give each batch the counts of what its segments hold, where all of these could be read."""
@@ -233,28 +222,34 @@ class AwsRebuild:
 
     def _add_request(self, segment: Segment, row: Row, verdicts: Mapping[int, Verdict] | None) -> None:
         Requests(self.table, self.generation).restore(self._objects, segment, row)
-        if verdicts and row.seq in verdicts:
-            self._doubtful.add(segment.day)
-            if verdicts[row.seq] == Verdict.CONFLICT:
-                self._before[segment.batch_id] = Verdict.CONFLICT
-        elif made := self._claims(segment).make([row]):
-            self._skipped[segment.key] = made
+        self._claim(self._claims(segment), [segment], [row], verdicts)
 
-    def _demoted(self, current: ClaimItem, row: Row, day: int) -> list[DuplicateItem]:
-        """Return the delivery that counted until now as a duplicate without a verdict yet; none, if it is of a request
-        with one event."""
-        day = current.get("day", day)
-        batch_id, seq, n = current["batch"], current["seq"], current["n"]
-        if batch_id in self._single:
-            kind = duplicate_kind(current.get("content"), row.content)
-            self._skipped[RawKind.SEGMENT.key(batch_id, n, day)] = {seq: kind}
-            return []
-        listed = self.table.get(layout.numbered_key(self.generation, day, batch_id, n))
-        if listed is None:
-            return []
-        demoted = Row(seq, row.event_id, current.get("content"), 0, current["frame"], row.entity)
-        delivery = Delivery(self.generation, day, n, batch_id, demoted)
-        return [duplicate_item(layout.segment_of(listed), delivery, Verdict.ACCEPTED)]
+    def _claim(
+        self, claims: Claims, segments: Sequence[Segment], rows: Sequence[Row], verdicts: Mapping[int, Verdict] | None
+    ) -> dict[int, Verdict]:
+        """Claim the events of rows, write their duplicates, and return these with what they are."""
+        made = claims.make(rows, verdicts)
+        claims.write_duplicates(segments, rows, made)
+        if made:
+            self._repeated |= {segment.day for segment in segments}
+        return made
+
+    def _demoted(self, current: ClaimItem, row: Row) -> list[DuplicateItem]:
+        """Return the delivery that counted until now as a duplicate without a verdict yet; none if its segment is not
+        listed."""
+        demoted = Row(current["seq"], row.event_id, current.get("content"), 0, current["frame"], row.entity)
+        delivery = Delivery(self.generation, current["day"], current["n"], current["batch"], demoted)
+        ingest_time = self._ingest_time(delivery)
+        return [] if ingest_time is None else [duplicate_item(ingest_time, delivery, Verdict.ACCEPTED)]
+
+    def _ingest_time(self, delivery: Delivery) -> int | None:
+        """Return the `ingest_time` of a delivery's segment; None if that is not listed."""
+        g, day, row = self.generation, delivery.day, delivery.row
+        if delivery.batch_id in self._single:
+            of_request = self.table.get(layout.request_key(g, day, row.entity, row.event_id, delivery.batch_id))
+            return of_request and of_request["ingest_time"]
+        listed = self.table.get(layout.numbered_key(g, day, delivery.batch_id, delivery.n))
+        return listed and listed["ingest_time"]
 
     def _judge(self, items: Sequence[DuplicateItem], winner: Delivery) -> None:
         """Change the verdicts on an event's duplicates, wherever they are written, now that this delivery counts."""
@@ -269,6 +264,8 @@ class AwsRebuild:
             else:
                 self.table.put({**item, "kind": kind})
             batch_id = delivery.batch_id
+            if batch_id in self._single:  # the claim itself says what it is
+                continue
             listed = self.table.get(layout.numbered_key(self.generation, item["day"], batch_id, item["n"]))
             assert listed is not None, "a segment whose duplicates are listed is listed itself"
             skipped = {**layout.unpack_skipped(listed["skipped"]), delivery.row.seq: kind}

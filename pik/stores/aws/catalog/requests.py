@@ -9,23 +9,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from itertools import chain, product
 from time import time_ns
 from typing import Any, TypeVar
 
 from pik.errors import Damaged, StoreError
-from pik.model.batch import OF_REQUEST, Batch, Chunk, Counts, Frame, Location, Segment, Verdict
+from pik.model.batch import OF_REQUEST, Batch, Chunk, Counts, Frame, Segment, Verdict
 from pik.model.instant import day_text
 from pik.ports.raw import Raw, RawKind, number_of
 from pik.runtime.storage import attempts
 from pik.stores.aws.catalog import layout
-from pik.stores.aws.catalog.deliveries import Delivery, Row, rows_of
+from pik.stores.aws.catalog.deliveries import Delivery, Row, duplicate_item, rows_of
 from pik.stores.aws.catalog.layout import BatchAttributes, BatchItem, ClaimItem, RequestItem
 from pik.stores.aws.state.layout import US
-from pik.stores.aws.table import READS, Item, Key, KeyItem, Partition, Table, batched, key_of
-
-_BY_EVENT = ("by_event", "event_prefix", "event_id")
-_PREFIX = 2  # hex digits of an event_id that are the partition of a request in that index
+from pik.stores.aws.table import Item, Key, Table, key_of
 
 _INLINE = 4096
 """Bytes of an object, at most, that its item has a copy of: reading 4 KB from S3 costs as much as writing them here."""
@@ -64,7 +60,8 @@ class Requests:
                 if duplicates:  # else it was this very call whose answer was lost
                     # Recorded after the delivery that it is a duplicate of, as far as clocks agree.
                     later = {"recorded_at": time_ns()}
-                    self.table.write_many([*({**item, **later} for item in listed), *of_day])
+                    duplicate = duplicate_item(segment.ingest_time, delivery, duplicates[row.seq])
+                    self.table.write_many([*({**item, **later} for item in listed), duplicate, *of_day])
                 return duplicates
             # Another request with this event, or the first ones of the day, are recorded at this very moment.
             self.table.write_many(of_day)
@@ -81,15 +78,6 @@ class Requests:
         batch: Item = {**(self.table.get(layout.batch_key(self.generation, segment.batch_id)) or {})}
         batch |= {**place, "recorded_at": segment.recorded_at}
         self.table.write_many([listing, layout.day_item(self.generation, segment.day, layout.REQUEST), batch])
-
-    def claim_again(self, day: int) -> Iterator[Location]:
-        """Claim each event of the day's requests that has no claim, because its accepted delivery is lost, for the
-        first of its requests. Yield these."""
-        for items in batched(self._of_day(day), READS):
-            for item in sorted(items, key=lambda item: (item["ingest_time"], item["sk"])):
-                delivery = self.delivery(item)
-                if next(iter(self.table.insert_many([delivery.claim]))):
-                    yield delivery.location(Verdict.ACCEPTED)
 
     def segments(self, day: int, entities: Sequence[str] = ()) -> Iterator[tuple[Segment, dict[int, Verdict]]]:
         """Yield the segments of a day's requests, each with its duplicates; those about some entities, if any are
@@ -118,47 +106,6 @@ class Requests:
             for item, delivery, kind in self._judge(filter(is_single, items))
         }
 
-    def exist(self) -> bool:
-        """Return whether there are any."""
-        return any(True for _ in self.days())
-
-    def claims(self, prefix: str) -> dict[str, Key[ClaimItem]]:
-        """Return the claims' keys of the requests' events whose id begins so, by event_id."""
-        return {item["event_id"]: self.delivery(item).claim_key for item in self._of_events(prefix)}
-
-    def duplicates(self, event_id: str) -> Iterator[Location]:
-        """Yield the duplicates of an event among requests."""
-        for item, delivery, kind in self._judge(self._of_events(event_id)):
-            if kind != Verdict.ACCEPTED:
-                yield delivery.location(kind, item["recorded_at"])
-
-    def duplicates_of(self, event: Delivery, claim: ClaimItem) -> list[Location]:
-        """Return the duplicates of an event among requests, given a delivery of it and its claim."""
-        row = event.row
-        if row.content is None:
-            pk = layout.entity_requests_pk(self.generation, event.day, row.entity)
-            items = self.table.query(pk, prefix=f"{row.entity}{US}{row.event_id.hex()}{US}")
-        else:
-            items = self._of_events(row.event_id.hex())
-        found = ((item, self.delivery(item)) for item in items)
-        verdicts = ((item, delivery, delivery.verdict(claim)) for item, delivery in found)
-        return [one.location(kind, item["recorded_at"]) for item, one, kind in verdicts if kind != Verdict.ACCEPTED]
-
-    def duplicates_on(self, day: int, *, keyed: bool) -> Iterator[tuple[Delivery, ClaimItem, Location]]:
-        """Yield the day's duplicates among requests, each with its event's claim: of events with an idempotency key, or
-        of the others, then those of one event one after the other."""
-        deliveries = ((item, self.delivery(item)) for item in self._of_day(day) if ("content" in item) == keyed)
-        for (item, delivery), claim in self.table.join(deliveries, lambda each: each[1].claim_key):
-            if claim is not None and (kind := delivery.verdict(claim)) != Verdict.ACCEPTED:
-                yield delivery, claim, delivery.location(kind, item["recorded_at"])
-
-    def days(self) -> Iterator[int]:
-        """Yield the days that have any."""
-        for item in self.table.query(layout.days_pk(self.generation)):
-            day, _, kind = item["sk"].partition("/")
-            if kind == layout.REQUEST:
-                yield layout.day_number(day)
-
     def rows(self, segment: Segment) -> list[Row]:
         """Return the row of a request's segment, if it is listed."""
         deliveries = map(self.delivery, self._of_entities(segment.day, {frame.first for frame in segment.frames}))
@@ -180,12 +127,10 @@ class Requests:
 
     def _items(self, segment: Segment, row: Row, recorded_at: int, copy: bytes) -> tuple[RequestItem, BatchAttributes]:
         """Return the item that lists a request, and those attributes of its batch that follow from its segment."""
-        event_id, (pk, sk) = row.event_id.hex(), self.keys(segment, row)[0]
+        pk, sk = self.keys(segment, row)[0]
         item: RequestItem = {
             "pk": pk,
             "sk": sk,
-            "event_prefix": f"{self.generation}/{event_id[:_PREFIX]}",
-            "event_id": event_id,
             "recorded_at": segment.recorded_at or recorded_at,
             "ingest_time": segment.ingest_time,
             "event_time": segment.first_event,
@@ -219,19 +164,6 @@ class Requests:
     def _of_day(self, day: int) -> Iterator[RequestItem]:
         partitions = (layout.requests_pk(self.generation, day_text(day), shard) for shard in layout.DAY_SHARDS)
         return self.table.query_each((pk, "") for pk in partitions)
-
-    def _of_events(self, prefix: str) -> Iterator[RequestItem]:
-        """Yield the requests with an event whose id begins so."""
-        heads = [prefix[:_PREFIX]]
-        if len(prefix) < _PREFIX:
-            if not self.exist():
-                return
-            heads = [prefix + "".join(rest) for rest in product(layout.DAY_SHARDS, repeat=_PREFIX - len(prefix))]
-        partitions: Iterator[Partition[KeyItem]] = (Partition(f"{self.generation}/{head}") for head in heads)
-        found = (self.table.query(partition, prefix=prefix, index=_BY_EVENT) for partition in partitions)
-        keys: Iterator[Key[RequestItem]] = map(key_of, chain.from_iterable(found))
-        for some in batched(keys, READS):
-            yield from self.table.get_many(some).values()
 
     def _segments(self, items: Iterable[RequestItem]) -> Iterator[tuple[Segment, dict[int, Verdict]]]:
         for item, delivery, kind in self._judge(items):
