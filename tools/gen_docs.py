@@ -1,5 +1,5 @@
 """Writes what is generated in docs/: commands.md, the man pages, json.md and its schemas, openapi.yaml, the policies of
-iam.md, python-reference.md.
+iam.md, python-reference.md; and packaging/adopt.json.
 
 `python -m tools.gen_docs [--check]`
 """
@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tools import gen_iam, gen_json, gen_man, gen_openapi, gen_python
+from tools import gen_adopt, gen_iam, gen_json, gen_man, gen_openapi, gen_python
 from tools.reference import Chapter, Command, Parameter, chapters, global_options
 
 PAGE = Path(__file__).parent.parent / "docs" / "commands.md"
@@ -69,6 +69,7 @@ def pages() -> dict[Path, str]:
         **gen_json.pages(),
         gen_openapi.PAGE: gen_openapi.page(),
         gen_iam.PAGE: gen_iam.page(),
+        gen_adopt.PAGE: gen_adopt.page(),
         gen_python.PAGE: gen_python.page(),
     }
 

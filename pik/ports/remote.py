@@ -18,13 +18,15 @@ from pik.model.metric import ALL_ENTITIES, FailedAggregate, ImportedFile, Run, R
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """Which stack it is, and what it was deployed with. `version` is that of its functions, empty if unknown."""
+    """Which stack it is, and what it was deployed with. `version` is that of its functions, empty if unknown; `url` the
+    store's, with every resource named."""
 
     name: str
     region: str
     account: str
     version: str
     outputs: Mapping[str, str]
+    url: str
 
 
 @dataclass(frozen=True, slots=True)

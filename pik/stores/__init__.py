@@ -38,10 +38,11 @@ def open_api(url: str) -> Api:
 
 def open_foreign(url: str) -> Foreign:
     """Return a reader of files in S3, with the region and the profile of a deployed store's URL."""
-    from pik.stores.aws.clients import Clients, located
+    from pik.stores.aws.clients import Clients
     from pik.stores.aws.s3 import S3Files
+    from pik.stores.aws.stack import located
 
-    return S3Files(located(url)[0] if url.startswith("aws://") else Clients())
+    return S3Files(located(url).clients if url.startswith("aws://") else Clients())
 
 
 def open_health(url: str) -> StackHealth:
@@ -51,10 +52,10 @@ def open_health(url: str) -> StackHealth:
             f"{url} is a local store, and has no stack",
             hint="--store aws://STACK; `pik status` and `pik verify` look at a local store",
         )
-    from pik.stores.aws.clients import located
-    from pik.stores.aws.stack import describe_stack
+    from pik.stores.aws.stack import describe_stack, located
 
-    return describe_stack(*located(url))
+    where = located(url)
+    return describe_stack(where.clients, where.name)
 
 
 def open_copy(path: str, source: Store, *, create: bool = True) -> Store:

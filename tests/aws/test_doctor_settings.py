@@ -13,7 +13,7 @@ import pytest
 from pik.ports.remote import Setting
 from pik.stores.aws.clients import Clients
 from pik.stores.aws.settings import settings
-from pik.stores.aws.stack import SOURCE, DeployedStack, describe_stack
+from pik.stores.aws.stack import SOURCE, DeployedStack, describe_stack, parameter_change
 from tests.aws.test_stack import deny, hook
 from tests.support.aws.bare import deploy_bare
 from tests.support.aws.emulator import REGION
@@ -56,7 +56,7 @@ def test_logs_of_the_api_need_the_accounts_role_only_if_they_are_chosen(aws) -> 
     lacking = found("true")
     assert lacking.right is False
     assert lacking.found == "none: API Gateway has no role for logs in this account and region"
-    assert lacking.fix.endswith("--parameter-overrides CreateApiLogRole=true")
+    assert lacking.fix == parameter_change(lacking.fix.split()[4], "CreateApiLogRole", "true")
 
 
 def bucket_policy(stack: DeployedStack, *without: str) -> None:

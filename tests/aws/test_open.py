@@ -6,16 +6,21 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from io import BytesIO
 from threading import Thread
+from typing import Any
+from urllib.parse import urlencode
 
 import pytest
+from botocore.awsrequest import AWSPreparedRequest, AWSResponse
+from botocore.compat import HTTPHeaders
 
 from pik.stores import open_store
 from pik.stores.aws import open_deployed
 from pik.stores.aws.clients import Clients
-from pik.stores.aws.stack import find_stack
+from pik.stores.aws.stack import find_stack, located
 from tests.cli.conftest import pik
-from tests.support.aws.emulator import make_stack, publish
+from tests.support.aws.emulator import REGION, make_stack, publish
 from tests.support.aws.processor import environment
 
 __all__ = ["pik"]
@@ -131,7 +136,17 @@ def test_an_api_that_does_not_answer_is_reported(pik, aws, monkeypatch) -> None:
     assert (ended, "cannot reach CloudFormation" in error) == (4, True), error
 
 
-@pytest.mark.parametrize("url", ["aws://", "aws://prod/x", "aws://prod?zone=1", "gs://x"])
+_NOT_STORES = [
+    "aws://",
+    "aws://prod/x",
+    "aws://prod?zone=1",
+    "gs://x",
+    "aws://p?state_table=",
+    "aws://p?raw_retention_days=x",
+]
+
+
+@pytest.mark.parametrize("url", _NOT_STORES)
 def test_a_wrong_url(pik, url: str) -> None:
     assert said(pik, "--store", url)[0] == 2
 
@@ -163,3 +178,49 @@ def test_a_store_knows_after_how_many_days_its_raw_expires(aws: Clients) -> None
     kept = replace(stack, name=f"{stack.name}-kept", raw_retention_days="30")
     assert open_store(publish(aws, kept)).retention_days == 30
     assert open_deployed(environment(kept)).retention_days == 30
+
+
+def test_a_url_that_names_bucket_and_tables_needs_no_stack(pik, aws: Clients) -> None:
+    stack = make_stack(aws)
+    named = {name: getattr(stack, name) for name in ("raw_bucket", "index_table", "state_table")}
+    url = f"aws://{stack.name}?{urlencode(named)}"
+    assert pik("--store", url, "status").code == 0
+    assert pik("--store", url, "backup", "state.backup").code == 0
+    refused = pik("--store", url, "dlq", "list")
+    assert (refused.code, "no dead_letter_queue_url" in refused.err) == (4, True), refused.err
+    queues = {name: getattr(stack, name) for name in ("queue_url", "dead_letter_queue_url")}
+    assert pik("--store", f"{url}&{urlencode(queues)}", "dlq", "list").code == 0
+
+
+def test_what_a_url_names_takes_the_place_of_the_stacks(aws: Clients) -> None:
+    stack = make_stack(aws)
+    where = located(f"{publish(aws, stack)}?state_table=restored&raw_retention_days=7")
+    assert find_stack(*where) == replace(stack, state_table="restored", raw_retention_days="7")
+
+
+def test_a_throttled_question_is_asked_again(aws: Clients) -> None:
+    url, throttled = publish(aws, make_stack(aws)), [400, 400]
+
+    def answer(request: AWSPreparedRequest, **_: object) -> Any:
+        if not throttled:
+            return None
+        body = _ERROR.format(code="Throttling", message="Rate exceeded").encode()
+        return AWSResponse(request.url, throttled.pop(), HTTPHeaders(), _Body(body))
+
+    clients = Clients(REGION)
+    clients.client("cloudformation").meta.events.register("before-send.cloudformation", answer)
+    assert find_stack(clients, located(url).name).raw_bucket
+    assert throttled == []
+
+
+def test_one_that_stays_throttled_names_what_asks_nothing(pik, refusing) -> None:
+    refusing.code, refusing.said, refusing.status = "Throttling", "Rate exceeded", 400
+    ended, error = said(pik, "--store", "aws://prod")
+    assert (ended, "Rate exceeded" in error, "URL that names the resources" in error) == (4, True, True), error
+
+
+class _Body(BytesIO):
+    """A body as urllib3 gives it."""
+
+    def stream(self, amount: int = 1 << 16, **_: object) -> Iterator[bytes]:
+        yield self.read(amount)

@@ -11,12 +11,12 @@ from pik.stores.aws.catalog.batches import AwsBatches
 from pik.stores.aws.catalog.corrections import AwsCorrections
 from pik.stores.aws.catalog.index import AwsAudit, AwsIndex
 from pik.stores.aws.catalog.repeats import AwsRepeats
-from pik.stores.aws.clients import Clients, located
+from pik.stores.aws.clients import Clients
 from pik.stores.aws.http_api import open_api
 from pik.stores.aws.lease import Generation
 from pik.stores.aws.queue import AwsQueue, invoke_later
 from pik.stores.aws.s3 import AwsRaw
-from pik.stores.aws.stack import Stack, find_stack, stack_of
+from pik.stores.aws.stack import Stack, find_stack, located, stack_of
 from pik.stores.aws.state.aggregates import AwsAggregates, AwsMetrics
 from pik.stores.aws.state.audit import AwsStateAudit
 from pik.stores.aws.state.backup import AwsBackup
@@ -29,10 +29,10 @@ __all__ = ["invoke_later", "open_api", "open_aws", "open_deployed"]
 
 
 def open_aws(url: str) -> Store:
-    """Open the store `aws://STACK?region=…&profile=…`, found by its stack's outputs. Raises UsageError, NotFound,
-    StoreError."""
-    clients, name = located(url)
-    stack = find_stack(clients, name)
+    """Open the store `aws://STACK?region=…&profile=…`, found by its stack's outputs unless the URL names its resources.
+    Raises UsageError, NotFound, StoreError."""
+    where = located(url)
+    clients, stack = where.clients, find_stack(*where)
     generation = Generation(Table(clients, stack.index_table), url)
     generation.current()  # refuses another format, also for commands that read nothing but the state
     return _assemble(url, clients, stack, generation)
@@ -70,7 +70,7 @@ def _assemble(url: str, clients: Clients, stack: Stack, generation: Generation) 
         promotions=aggregates,
         republishes=AwsRepublishes(state_table),
         state_audit=AwsStateAudit(state_table),
-        backup=AwsBackup(state_table, queue),
+        backup=AwsBackup(state_table, queue, has_queue=bool(stack.dead_letter_queue_url)),
         deployed=True,
         retention_days=stack.retention_days,
         caller=clients.caller,

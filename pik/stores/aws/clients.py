@@ -13,9 +13,8 @@ from dataclasses import dataclass, field
 from threading import Lock
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
-from urllib.parse import parse_qsl, urlsplit
 
-from pik.errors import StoreError, UsageError
+from pik.errors import StoreError
 from pik.runtime.parallel import map_in_threads
 
 if TYPE_CHECKING:
@@ -131,15 +130,6 @@ class Clients:
         )
         with translated(service):
             return self._shared_session().client(service, config=config)  # type: ignore[call-overload]  # any service
-
-
-def located(url: str) -> tuple[Clients, str]:
-    """Return clients for the region and account of the stack in a URL, and its name. Raises UsageError."""
-    parts = urlsplit(url)
-    options = dict(parse_qsl(parts.query))
-    if not parts.netloc or parts.path.strip("/") or options.keys() - {"region", "profile"}:
-        raise UsageError(f"{url!r} is not a store", hint="aws://STACK or aws://STACK?region=eu-central-1&profile=NAME")
-    return Clients(options.get("region"), options.get("profile")), parts.netloc
 
 
 _EXPIRED = {"ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired"}

@@ -18,8 +18,8 @@ from pik.model.instant import format_instant
 from pik.model.metric import Run, RunRequest
 from pik.ports.remote import Answer, Api, PlannedReplay, PlannedRun, RecordResult, RecordStatus, RunView, Unanswered
 from pik.runtime.storage import Backoff, retry
-from pik.stores.aws.clients import CONNECTIONS, Clients, located
-from pik.stores.aws.stack import find_stack
+from pik.stores.aws.clients import CONNECTIONS, Clients
+from pik.stores.aws.stack import find_stack, located
 
 BACKOFF = Backoff(first=0.2, longest=20.0, attempts=8)
 _CONNECT, _READ = 5, 35  # seconds; API Gateway itself gives up after 29
@@ -32,8 +32,8 @@ Done = TypeVar("Done")
 def open_api(url: str, environment: Mapping[str, str] = os.environ) -> Api:
     """Return the API of the stack in a store's URL, with retries. `PIK_API_URL` takes the place of the stack's output
     ApiUrl, `PIK_API_KEY` that of credentials. Raises UsageError, NotFound, StoreError."""
-    clients, name = located(url)
-    base = environment.get("PIK_API_URL") or find_stack(clients, name).api_url
+    clients, name, named = located(url)
+    base = environment.get("PIK_API_URL") or named.get("api_url") or find_stack(clients, name).api_url
     if not base:
         raise StoreError(
             f"the stack {name} has no output ApiUrl: it is not completely deployed",

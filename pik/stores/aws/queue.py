@@ -35,6 +35,7 @@ BATCH_BYTES = 256 * 1024
 PURGED: Partition[Item] = Partition("purged")
 """The partition of purged letters."""
 
+_NO_QUEUE = "aws://STACK alone finds the queues of the stack; docs/configuration.md has what the URL may name"
 _HIDDEN_WHILE_LISTED = 300  # seconds
 _LONGEST_REASON = 4000  # characters of a reason that are kept with a letter
 _GONE = {
@@ -59,28 +60,41 @@ class AwsQueue:
     def _sqs(self) -> SQSClient:
         return self.clients.client("sqs")
 
+    @property
+    def _tasks(self) -> str:
+        """The replay queue's URL. Raises StoreError."""
+        return self._named(self.stack.queue_url, "queue_url")
+
+    @property
+    def _letters(self) -> str:
+        """The URL of the queue of dead letters. Raises StoreError."""
+        return self._named(self.stack.dead_letter_queue_url, "dead_letter_queue_url")
+
+    def _named(self, url: str, option: str) -> str:
+        if not url:
+            raise StoreError(f"the URL of this store names bucket and tables, and no {option}", hint=_NO_QUEUE)
+        return url
+
     def send(self, tasks: Iterable[Task]) -> int:
         sent = 0
         for bodies in _batches(msgspec.json.encode(task).decode() for task in tasks):
-            self._call_batch(
-                self._sqs.send_message_batch, self.stack.queue_url, [{"MessageBody": body} for body in bodies]
-            )
+            self._call_batch(self._sqs.send_message_batch, self._tasks, [{"MessageBody": body} for body in bodies])
             sent += len(bodies)
         return sent
 
     def receive(self, run_id: str, visibility: float) -> Message | None:  # noqa: ARG002 - all runs share the queue
-        for found in self._receive(self.stack.queue_url, 1, ceil(visibility), 0):
+        for found in self._receive(self._tasks, 1, ceil(visibility), 0):
             return Message(read_task(found["Body"]), found["ReceiptHandle"], _receives(found))
         return None
 
     def acknowledge(self, receipt: str) -> None:
         with _unless_gone():
-            self._sqs.delete_message(QueueUrl=self.stack.queue_url, ReceiptHandle=receipt)
+            self._sqs.delete_message(QueueUrl=self._tasks, ReceiptHandle=receipt)
 
     def release(self, message: Message, delay: float, reason: str = "") -> None:
         with _unless_gone():
             self._sqs.change_message_visibility(
-                QueueUrl=self.stack.queue_url, ReceiptHandle=message.receipt, VisibilityTimeout=ceil(delay)
+                QueueUrl=self._tasks, ReceiptHandle=message.receipt, VisibilityTimeout=ceil(delay)
             )
         if reason:
             self.table.update(state_key(message.task), "SET #reason = :reason", {"reason": _shortened(reason)})
@@ -103,7 +117,7 @@ class AwsQueue:
         attributes["failed_at"] = {"DataType": "Number", "StringValue": str(failed_at)}
         with translated("sqs"):
             self._sqs.send_message(
-                QueueUrl=self.stack.dead_letter_queue_url,
+                QueueUrl=self._letters,
                 MessageBody=msgspec.json.encode(task).decode(),
                 MessageAttributes=attributes,
             )
@@ -137,7 +151,7 @@ class AwsQueue:
             chosen = [name for name, message in found.items() if _letter_id(message) in unwanted]
             for names in batched(chosen, BATCH):
                 entries = [{"ReceiptHandle": found[name]["ReceiptHandle"]} for name in names]
-                self._call_batch(self._sqs.delete_message_batch, self.stack.dead_letter_queue_url, entries)
+                self._call_batch(self._sqs.delete_message_batch, self._letters, entries)
                 for name in names:
                     del found[name]
 
@@ -162,7 +176,7 @@ class AwsQueue:
         again."""
         found: dict[str, MessageTypeDef] = {}
         try:
-            while some := self._receive(self.stack.dead_letter_queue_url, BATCH, _HIDDEN_WHILE_LISTED, self.patience):
+            while some := self._receive(self._letters, BATCH, _HIDDEN_WHILE_LISTED, self.patience):
                 known = len(found)
                 found.update((message["MessageId"], message) for message in some)
                 if len(found) == known:
@@ -171,7 +185,7 @@ class AwsQueue:
         finally:
             for some in batched(found.values(), BATCH):
                 entries = [{"ReceiptHandle": each["ReceiptHandle"], "VisibilityTimeout": 0} for each in some]
-                self._call_batch(self._sqs.change_message_visibility_batch, self.stack.dead_letter_queue_url, entries)
+                self._call_batch(self._sqs.change_message_visibility_batch, self._letters, entries)
 
     def _call_batch(self, operation: Callable[..., Any], url: str, entries: Sequence[dict[str, Any]]) -> None:
         """Call a batch operation until it has taken every entry, or the entry's message is gone."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pik.errors import StoreError
 from pik.ports.remote import Setting
 from pik.stores.aws.clients import Refused, briefly, translated
-from pik.stores.aws.stack import ALARMS, FUNCTIONS, PLANNER, SOURCE, DeployedStack
+from pik.stores.aws.stack import ALARMS, FUNCTIONS, PLANNER, SOURCE, DeployedStack, parameter_change
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs.literals import QueueAttributeNameType
@@ -284,7 +284,7 @@ def _planning(deployed: DeployedStack) -> _Check:
 def _api_logs(deployed: DeployedStack) -> _Check:
     """Return the check of whether API Gateway can write the logs that the stack's parameters ask for."""
     asked = [name for name in ("LogApiRequests", "CreateApiLogRole") if deployed.parameters.get(name) == "true"]
-    fix = f"sam deploy --stack-name {deployed.stack.name} --parameter-overrides CreateApiLogRole=true"
+    fix = parameter_change(deployed.stack.name, "CreateApiLogRole", "true")
 
     def read() -> _Finding:
         if not asked:

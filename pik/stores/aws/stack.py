@@ -5,12 +5,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
-from pik.errors import NotFound, StoreError
+from pik.errors import NotFound, StoreError, UsageError
 from pik.ports.remote import Alarm, Deployment, Depth, Part, Permission, Setting
 from pik.stores.aws.clients import Clients, Refused, briefly, denied, translated
 
@@ -44,19 +46,24 @@ _WELL = {"CREATE_COMPLETE", "UPDATE_COMPLETE", "IMPORT_COMPLETE"}
 _MOVING = {"UPDATE_IN_PROGRESS", "UPDATE_COMPLETE_CLEANUP_IN_PROGRESS"}
 _LOOK_BACK = timedelta(minutes=15)  # CloudWatch hears of a queue every minute, and of an idle one later
 
+_THROTTLED = {"Throttling", "ThrottlingException"}
+_NEEDED = {"raw_bucket", "index_table", "state_table"}
 _OPTIONAL = {"api_url", "version", "raw_retention_days"}
 
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """The resources that a store needs, by name or URL. `raw_retention_days` is the parameter's value; 0: forever."""
+    """The resources that a store needs, by name or URL. `raw_retention_days` is the parameter's value; 0: forever.
+
+    Where the store's URL names bucket and tables, it may name no queues; what needs them is then refused.
+    """
 
     name: str
     raw_bucket: str
     index_table: str
     state_table: str
-    queue_url: str
-    dead_letter_queue_url: str
+    queue_url: str = ""
+    dead_letter_queue_url: str = ""
     api_url: str = ""
     version: str = ""
     raw_retention_days: str = "0"
@@ -75,9 +82,42 @@ def output_name(field_name: str) -> str:
     return field_name.title().replace("_", "")
 
 
-def find_stack(clients: Clients, name: str) -> Stack:
-    """Return the resources of the stack `name`. Raises NotFound, StoreError."""
-    return _resources(name, _outputs(_describe(clients, name)))
+class Location(NamedTuple):
+    """What the URL of a deployed store says: clients for its region and account, the stack's name, and the resources
+    that it names itself, by the fields of Stack."""
+
+    clients: Clients
+    name: str
+    resources: Mapping[str, str]
+
+
+def located(url: str) -> Location:
+    """Take the URL of a deployed store apart. Raises UsageError."""
+    parts = urlsplit(url)
+    options = dict(parse_qsl(parts.query, keep_blank_values=True))
+    if not parts.netloc or parts.path.strip("/") or options.keys() - {"region", "profile", *_FIELDS}:
+        raise UsageError(f"{url!r} is not a store", hint="aws://STACK or aws://STACK?region=eu-central-1&profile=NAME")
+    if empty := [name for name, value in options.items() if not value]:
+        raise UsageError(f"{url!r} is not a store: {empty[0]} is empty", hint="leave it out, or give it a value")
+    if not options.get("raw_retention_days", "0").isdecimal():
+        raise UsageError(f"{url!r} is not a store: raw_retention_days is not a number", hint="0: raw does not expire")
+    clients = Clients(options.pop("region", None), options.pop("profile", None))
+    return Location(clients, parts.netloc, options)
+
+
+def find_stack(clients: Clients, name: str, named: Mapping[str, str] = MappingProxyType({})) -> Stack:
+    """Return the resources of the stack `name`; those in `named` are taken from there, and if these are bucket and
+    tables, CloudFormation is not asked. Raises NotFound, StoreError."""
+    if named.keys() >= _NEEDED:
+        return Stack(name=name, **named)
+    return replace(_resources(name, _outputs(_describe(clients, name))), **named)
+
+
+def direct_url(deployed: DeployedStack) -> str:
+    """Return the URL of the stack's store that names all resources, so that opening it does not ask CloudFormation."""
+    options = {"region": deployed.region, "profile": deployed.clients.profile or ""}
+    options |= {each: getattr(deployed.stack, each) for each in _FIELDS if each != "version"}
+    return f"aws://{deployed.stack.name}?{urlencode({name: one for name, one in options.items() if one}, safe='/:')}"
 
 
 def stack_of(environment: Mapping[str, str]) -> Stack:
@@ -89,6 +129,19 @@ def stack_of(environment: Mapping[str, str]) -> Stack:
             variable = "PIK_STACK" if each == "name" else f"PIK_{each.upper()}"
             raise StoreError(f"the environment variable {variable} is not set", hint="template.yaml sets it")
     return Stack(**values)
+
+
+def parameter_change(stack: str, name: str, value: str) -> str:
+    """Return the command that gives a parameter of the stack another value, and changes nothing else. It needs neither
+    the template nor a build. Every other parameter must be named, too, or it gets its default."""
+    others = f"Parameters[?ParameterKey!=`{name}`].{{ParameterKey: ParameterKey, UsePreviousValue: `true`}}"
+    changed = f'`[{{"ParameterKey": "{name}", "ParameterValue": "{value}"}}]`'
+    parameters = f"aws cloudformation describe-stacks --stack-name {stack} --output json --query"
+    return (
+        f"aws cloudformation update-stack --stack-name {stack} --use-previous-template"
+        " --capabilities CAPABILITY_IAM CAPABILITY_AUTO_EXPAND"
+        f" --parameters \"$({parameters} '[Stacks[0].{others}, {changed}][]')\""
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +222,9 @@ class DeployedStack:
         return state.get("PointInTimeRecoveryStatus") == "ENABLED"
 
     def deployment(self) -> Deployment:
-        return Deployment(self.stack.name, self.region, self.account, self.stack.version, self.outputs)
+        return Deployment(
+            self.stack.name, self.region, self.account, self.stack.version, self.outputs, direct_url(self)
+        )
 
     def parts(self) -> Iterator[Part]:
         looks: dict[str, Callable[[], tuple[str, bool, str]]] = {"stack": self._stack}
@@ -314,6 +369,10 @@ def _describe(clients: Clients, name: str) -> StackTypeDef:
         if denied(error):  # the doctor could not find the stack either
             hint = "it takes cloudformation:DescribeStacks on the stack; docs/iam.md has the policy"
             raise StoreError(error.message, hint=hint) from None
+        if error.code in _THROTTLED:
+            raise StoreError(
+                error.message, hint="a URL that names the resources asks nothing: pik stack status"
+            ) from None
         if error.code != "ValidationError":
             raise
         raise NotFound(

@@ -18,27 +18,37 @@ def deploy_bare(clients: Clients, name: str, *, tls: bool = True, **parameters: 
     """Deploy it with these parameters, as AWS would. Without `tls`, plain HTTP is allowed: an emulator that evaluates
     policies denies it otherwise, and speaks nothing else."""
     cloudformation = clients.client("cloudformation")
-    cloudformation.create_stack(
-        StackName=name,
-        TemplateBody=json.dumps(_without_packages(tls), separators=(",", ":")),  # AWS takes 51,200 bytes this way
-        Capabilities=["CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"],
-        Parameters=[
-            {"ParameterKey": key, "ParameterValue": value}
-            for key, value in {"Architecture": ARCHITECTURE, **parameters}.items()
-        ],
-    )
+    cloudformation.create_stack(**_request(name, tls, parameters))
     cloudformation.get_waiter("stack_create_complete").wait(StackName=name, WaiterConfig={"Delay": 1})
-    deployed = describe_stack(clients, name)
-    _set(deployed)
-    return deployed
+    return _set(describe_stack(clients, name))
 
 
-def _set(deployed: DeployedStack) -> None:
-    """What the emulator's CloudFormation leaves out."""
+def update_bare(clients: Clients, name: str, **parameters: str) -> DeployedStack:
+    """Deploy it to a stack that is there, such as one that was made by an import."""
+    cloudformation = clients.client("cloudformation")
+    cloudformation.update_stack(**_request(name, True, parameters))
+    cloudformation.get_waiter("stack_update_complete").wait(StackName=name, WaiterConfig={"Delay": 1})
+    return _set(describe_stack(clients, name))
+
+
+def _request(name: str, tls: bool, parameters: dict[str, str]) -> Any:
+    given = {"Architecture": ARCHITECTURE, **parameters}
+    return {
+        "StackName": name,
+        "TemplateBody": json.dumps(_without_packages(tls), separators=(",", ":")),  # AWS takes 51,200 bytes this way
+        "Capabilities": ["CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"],
+        "Parameters": [{"ParameterKey": key, "ParameterValue": value} for key, value in given.items()],
+    }
+
+
+def _set(deployed: DeployedStack) -> DeployedStack:
+    """Set what the emulator's CloudFormation leaves out, and the second step of a deployment: deletion protection."""
+    dynamodb = deployed.clients.client("dynamodb")
     for table in (deployed.stack.index_table, deployed.stack.state_table):
-        deployed.clients.client("dynamodb").update_continuous_backups(
+        dynamodb.update_continuous_backups(
             TableName=table, PointInTimeRecoverySpecification={"PointInTimeRecoveryEnabled": True}
         )
+        dynamodb.update_table(TableName=table, DeletionProtectionEnabled=True)
     if deployed.parameters["EnableProcessor"] == "false":
         deployed.clients.client("lambda").update_event_source_mapping(UUID=deployed.resource(SOURCE), Enabled=False)
     lock = properties("RawBucket", **deployed.parameters)["ObjectLockConfiguration"]
@@ -47,6 +57,7 @@ def _set(deployed: DeployedStack) -> None:
     deployed.clients.client("s3").put_object_lock_configuration(
         Bucket=deployed.stack.raw_bucket, ObjectLockConfiguration=lock
     )
+    return deployed
 
 
 def _without_packages(tls: bool) -> dict[str, Any]:

@@ -1,44 +1,16 @@
-"""template.yaml as plain data, and what it says for given parameters."""
+"""What template.yaml says for given parameters."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from functools import cache
-from pathlib import Path
 from typing import Any
 
-import yaml
+from tools.template import PATH, template
 
-PATH = Path(__file__).resolve().parents[3] / "template.yaml"
+__all__ = ["PATH", "properties", "resolved", "resources", "template"]
+
 ABSENT = {"Ref": "AWS::NoValue"}
-
-
-class _Loader(yaml.SafeLoader):
-    """Knows CloudFormation's short forms: `!GetAtt A.B` is {"Fn::GetAtt": ["A", "B"]}."""
-
-
-def _short_form(loader: _Loader, tag: str, node: yaml.Node) -> Any:
-    if isinstance(node, yaml.ScalarNode):
-        value: Any = loader.construct_scalar(node)
-    elif isinstance(node, yaml.SequenceNode):
-        value = loader.construct_sequence(node, deep=True)
-    else:
-        assert isinstance(node, yaml.MappingNode)
-        value = loader.construct_mapping(node, deep=True)
-    if tag == "GetAtt":
-        value = value.split(".", 1)
-    return {tag if tag == "Ref" else f"Fn::{tag}": value}
-
-
-_Loader.add_multi_constructor("!", _short_form)
-
-
-@cache
-def template() -> dict[str, Any]:
-    """The file, with its short forms written out."""
-    loaded: dict[str, Any] = yaml.load(PATH.read_text(), _Loader)
-    return loaded
 
 
 def resources(kind: str) -> dict[str, Any]:

@@ -134,6 +134,7 @@ STATUS = Schema(
     Field("stack", str, "its name", get="deployment.name"),
     Field("region", str, get="deployment.region"),
     Field("account", str, get="deployment.account"),
+    Field("url", str, "of the store, with its resources named: it asks CloudFormation nothing", get="deployment.url"),
     Field("stack_version", str | None, "the version of pik that its functions run", get="deployment.version"),
     Field("pik_version", str, "of this command", get=lambda _: __version__),
     Field("outputs", Json, "of CloudFormation: name → text", get=lambda found: _outputs(found.deployment.outputs)),

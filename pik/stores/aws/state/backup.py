@@ -49,10 +49,11 @@ RESTORE: Key[Item] = Key(("restore", "restore"))
 
 @dataclass(frozen=True, slots=True)
 class AwsBackup:
-    """Implements the port."""
+    """Implements the port. Without a queue of dead letters there are none."""
 
     table: Table
     letters: DeadLetters
+    has_queue: bool = True
 
     @contextmanager
     def rows(self) -> Iterator[Iterator[Row | OmittedVersion]]:
@@ -102,7 +103,8 @@ class AwsBackup:
         yield from map(promotion_row, before)
         yield from self._pointers()
         yield from (LetterRow(letter) for letter in self.letters.purged())
-        yield from (LetterRow(letter) for letter in self.letters.letters())
+        if self.has_queue:
+            yield from (LetterRow(letter) for letter in self.letters.letters())
         yield from self._republishes()
         moving = self.table.get_many(map(layout.moving_key, there))
         if moving or self._promotions() != before:
