@@ -165,12 +165,28 @@ def described(counts: Mapping[str, int]) -> list[str]:
     return found + one_unit + mixed_units(counts)
 
 
-def zone_without_effect(times: Times) -> list[str]:
-    """Return a note where a zone is given for times of the events that are numbers since 1970."""
+def time_notes(
+    times: Times,
+    counts: Sequence[tuple[str, Mapping[str, int]]],
+    events: int,
+    first_event: int | None,
+    batch: str | None = None,
+) -> list[str]:
+    """Return what else to know of how times were read, where they may not be what is meant. `counts` has for each input
+    how many times were read in which way, `events` is how many they have, of which one is at `first_event`, and `batch`
+    the id of their batch, if it is known."""
+    mixed = [f"{source}: {text}" for source, of in counts for text in mixed_units(of)]
+    numbers = sum(sum(_by_field(of).get(FIELDS[0], {}).values()) for _, of in counts)
+    are_numbers = times.format_of(FIELDS[0]).startswith("epoch") or numbers == events > 0
+    return mixed + unknown_time(first_event) + (_zone_without_effect(times, batch or "BATCH") if are_numbers else [])
+
+
+def _zone_without_effect(times: Times, batch: str) -> list[str]:
+    """Return a note where a zone is given for times of the events, which are numbers since 1970."""
     zone = times.zone(FIELDS[0])
-    if zone is None or not times.format_of(FIELDS[0]).startswith("epoch"):
+    if zone is None:
         return []
-    local = f"{command('correct', '--assume')} zone={zone.name},batch=BATCH"
+    local = f"{command('correct', '--assume')} zone={zone.name},batch={batch}"
     return [f"numbers since 1970 are in UTC: {zone.name} changes none; if they are of its clocks, `{local}` moves them"]
 
 

@@ -14,7 +14,6 @@ from pik.cli.commands.ingest.report import (
     OTHERWISE,
     encoding_needed,
     lag_fields,
-    mixed_notes,
     named,
     otherwise_id,
     same_content,
@@ -28,7 +27,7 @@ from pik.cli.values import Count, Instant, Json, Shown
 from pik.errors import number_of
 from pik.model.batch import OTHERS, Verdict
 from pik.model.instant import day_text, display_instant, parse_instant
-from pik.model.times import unknown_time, zone_without_effect
+from pik.model.times import time_notes
 from pik.model.visible import visible
 
 if TYPE_CHECKING:
@@ -327,9 +326,8 @@ def _note(
     conflicts = found.repeated[Verdict.CONFLICT] + (found.in_store or Counter())[Verdict.CONFLICT]
     if chosen.refuse_conflicts and conflicts:
         notes.append(f"an ingest would stop at the first conflict (--on-conflict fail): {conflicts:,}")
-    notes += mixed_notes((one.source, one.times) for one in found.inputs)
-    notes += unknown_time(found.first_event)
-    notes += zone_without_effect(chosen.reading.times)
+    counts = [(one.source, one.times) for one in found.inputs]
+    notes += time_notes(chosen.reading.times, counts, found.valid, found.first_event)
     return "; ".join(notes + encoding_needed(list(found.reasons)))
 
 

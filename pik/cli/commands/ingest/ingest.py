@@ -371,5 +371,5 @@ def _send(cli: Context, inputs: Sequence[Input], reading: Reading, path: Path | 
             if done and done[-1][0].failure is not None:
                 break
         refusals.expect_some(len(done))
-    report.show_sent(cli, done, refusals.rows(), reading.layout)
+    report.show_sent(cli, done, refusals.rows(), reading)
     return PARTLY if refusals.rows() or any(sent.failure or sent.counts.rejected for sent, _ in done) else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from operator import attrgetter
 from typing import TYPE_CHECKING
@@ -16,7 +16,7 @@ from pik.cli.values import Count, Instant, Lag, Shown, words
 from pik.errors import command, number_of
 from pik.model.batch import Counts
 from pik.model.layout import InputFormat, Layout
-from pik.model.times import described, mixed_units, unknown_time
+from pik.model.times import described, time_notes
 from pik.model.visible import visible
 
 if TYPE_CHECKING:
@@ -123,11 +123,6 @@ def times_read(*counts: Mapping[str, int]) -> Shown | None:
     """Return how many times of the inputs were read in which way."""
     total = sum(map(Counter, counts), Counter[str]())
     return Shown(dict(total), "; ".join(described(total))) if total else None
-
-
-def mixed_notes(counts: Iterable[tuple[str, Mapping[str, int]]]) -> list[str]:
-    """Return a note for each of the inputs in which a field has numbers of several units."""
-    return [f"{source}: {text}" for source, of in counts for text in mixed_units(of)]
 
 
 OTHERWISE = "a batch of the same content that was read with other options, the newest; null: none"
@@ -278,9 +273,10 @@ def _next(done: list[IngestReport], reading: Reading, known_mapping: Callable[[]
         notes.append(f"{number_of(out, 'duplicate')} of events that corrections took out: recorded, and not counted")
     notes += islice(chain.from_iterable(same_content(one.source, one.otherwise) for one in done), NOTED)
     notes += taken_of_longer(sum((Counter(one.longer) for one in done), Counter()), reading.layout)
-    notes += mixed_notes((one.source, one.batch.times) for one in done)
-    first = [one.batch.first_event for one in done if one.batch.first_event is not None]
-    notes += unknown_time(min(first, default=None))
+    first = min((one.batch.first_event for one in done if one.batch.first_event is not None), default=None)
+    events = sum(one.batch.counts.read - one.batch.counts.rejected for one in done)
+    only_batch = done[0].batch.batch_id if len(done) == 1 else None
+    notes += time_notes(reading.times, [(one.source, one.batch.times) for one in done], events, first, only_batch)
     notes += encoding_needed(reasons)
     return {
         "note": "; ".join(notes) or None,
@@ -363,7 +359,7 @@ INGEST_VIA_API = Schema(
 
 
 def show_sent(
-    cli: Context, done: list[tuple[SendReport, list[Reject]]], refused: Sequence[Refusal] | None, layout: Layout
+    cli: Context, done: list[tuple[SendReport, list[Reject]]], refused: Sequence[Refusal] | None, reading: Reading
 ) -> None:
     """Show what became of the inputs, each with the first of its rejected records."""
     all_sent = [sent for sent, _ in done]
@@ -385,15 +381,17 @@ def show_sent(
         rejects=shown,
         truncated=total.rejected > len(shown),
         error=failure.message if failure else None,
-        note=_note_sent(all_sent, layout),
+        note=_note_sent(all_sent, reading),
     )
 
 
-def _note_sent(done: list[SendReport], layout: Layout) -> str | None:
+def _note_sent(done: list[SendReport], reading: Reading) -> str | None:
     notes = []
     if done[-1].failure:
         notes.append("run the same command again; what was recorded comes as duplicates, nothing is lost")
     elif any(sent.counts.rejected for sent in done):
         notes.append("correct what was rejected, and ingest that; --rejects FILE writes it to a file")
-    notes += taken_of_longer(sum((Counter(sent.longer) for sent in done), Counter()), layout)
+    notes += taken_of_longer(sum((Counter(sent.longer) for sent in done), Counter()), reading.layout)
+    events = sum(sent.counts.read - sent.counts.rejected for sent in done)
+    notes += time_notes(reading.times, [(sent.source, sent.times) for sent in done], events, None)
     return "; ".join(notes) or None
