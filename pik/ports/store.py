@@ -170,14 +170,15 @@ class Index(Protocol):
         """Return the verdicts, by seq, of those of the segment's deliveries that were not accepted: duplicates, and
         deliveries that are UNRECORDED, which no question counts."""
 
-    def locate(self, event_id_prefix: str, limit: int = 10) -> list[Location]:
-        """Return the accepted deliveries whose event_id (hex) starts so, at most `limit`, ordered by event_id."""
+    def locate(self, event_id_prefix: str, limit: int = 10) -> list[str]:
+        """Return the ids (hex) of the events whose id starts so, the first `limit` of them in order."""
 
     def deliveries(self, event_id: str, limit: int | None = None) -> list[Location]:
         """Return every delivery of an event, at most `limit`: the accepted one first, the others by (batch_id, seq)."""
 
-    def repeats(self, events: Sequence[tuple[int, str]]) -> list[int]:
-        """Return how many duplicates each event has, given as (day, event_id)."""
+    def segments_of(self, deliveries: Collection[Location]) -> dict[str, Segment]:
+        """Return the segments that these deliveries are in, by key, as far as they are listed. Costs a few calls for
+        each hundred deliveries."""
 
     def batches(self, prefix: str = "") -> Iterator[Batch]:
         """Yield the batches whose id starts so, newest first."""
@@ -194,6 +195,13 @@ class Repeats(Protocol):
 
     As in `Index.deliveries`, a delivery is missing whose writer has not recorded it to the end.
     """
+
+    def counts(self, events: Sequence[tuple[int | None, str]]) -> list[int]:
+        """Return how many duplicates each event has, given as (day, event_id), without the day if it has an idempotency
+        key. Never costs more calls than there are events, and mostly a few for each day."""
+
+    def conflicted(self, event_ids: Collection[str]) -> set[str]:
+        """Return those of these events of which a delivery may be a conflict. Costs a call for each hundred."""
 
     def repeated_from(self, batch_id: str, days: tuple[int, int] | None = None) -> Iterator[list[Location]]:
         """Yield those whose accepted delivery is in this batch. Where the first and the last of some days are given,

@@ -378,17 +378,17 @@ def _other_deliveries(source: Store, raw: Raw, line: SegmentLine, entities: Sequ
     entity_of = dict(zip(sorted(seqs(arrivals)), arrivals.entities.split("\n"), strict=True)) if entities else {}
     verdicts = line.verdicts
     repeated: set[str] = set()
-    accepted: list[tuple[int, str]] = []
+    accepted: list[str] = []
     for seq, event_id, _, _ in KEYED.iter_unpack(arrivals.keyed):
         if entities and entity_of[seq] not in entities:
             continue
         if seq in verdicts:
             repeated.add(event_id.hex())
         else:
-            accepted.append((line.segment.day, event_id.hex()))
+            accepted.append(event_id.hex())
     for page in pages(iter(accepted), PAGE):
-        counts = source.index.repeats(page)
-        repeated.update(event_id for (_, event_id), count in zip(page, counts, strict=True) if count)
+        counts = source.repeats.counts([(None, event_id) for event_id in page])
+        repeated.update(event_id for event_id, count in zip(page, counts, strict=True) if count)
     for each in sorted(repeated):
         yield from source.index.deliveries(each)
 

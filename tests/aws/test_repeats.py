@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pik.model.batch import Verdict
 from pik.model.instant import ALL_TIME
 from pik.stores import open_store
 from pik.stores.aws import lease
+from pik.stores.aws.catalog.repeats import _Generation
 from pik.stores.aws.clients import Clients
 from pik.usecases.ingest.api_request import record_request
 from tests.contracts.test_repeats import told
@@ -60,7 +67,7 @@ def test_of_a_chunk_whose_writer_died_only_recorded_deliveries_are_found(url: st
     )
     times = {segment.key: segment.recorded_at for segment in other.index.segments(ALL_TIME)}
     for event_id in (Sent("k", 0, "x").event_id.hex(), Sent("b").event_id.hex()):
-        for place in [*other.index.deliveries(event_id), *other.index.locate(event_id)]:
+        for place in other.index.deliveries(event_id):
             assert place.recorded_at == times[place.segment_key]
             assert place.kind != Verdict.UNRECORDED
     other.batches.open(origin("d"), OTHER, 1)
@@ -68,6 +75,37 @@ def test_of_a_chunk_whose_writer_died_only_recorded_deliveries_are_found(url: st
     assert [told(one) for one in other.repeats.conflicting()] == [after]
     assert sorted(map(told, other.repeats.repeated_from(BATCH))) == sorted([after, twice])
     assert [told(one) for one in other.repeats.repeated_from(OTHER)] == [of_other]
+
+
+IDS = [f"a{letter}" for letter in "abcdefghijklm"]
+"""Of events whose duplicates are in one partition."""
+
+
+@dataclass
+class PagedTable:
+    """A partition of duplicates, of which a call returns three."""
+
+    keys: list[str]
+    calls: int = 0
+
+    def pages(self, _pk: str, *, between: tuple[str, str]) -> Iterator[list[dict[str, str]]]:
+        found = [{"sk": key} for key in sorted(self.keys) if between[0] <= key <= between[1]]
+        for start in range(0, max(len(found), 1), 3):
+            self.calls += 1
+            yield found[start : start + 3]
+
+
+@given(
+    st.dictionaries(st.sampled_from(IDS[:-1]), st.integers(1, 9)),
+    st.sets(st.sampled_from(IDS), min_size=1),
+)
+def test_counting_duplicates_passes_over_those_of_other_events(stored: dict[str, int], asked: set[str]) -> None:
+    table = PagedTable([f"{event_id}/{number}" for event_id, many in stored.items() for number in range(many)])
+    generation: Any = _Generation(table, None, 1)  # type: ignore[arg-type]
+    events = sorted(asked)
+    assert generation.counts([(None, event_id) for event_id in events]) == [stored.get(one, 0) for one in events]
+    of_asked = sum(ceil(stored.get(one, 0) / 3) for one in events)
+    assert table.calls <= len(events) + of_asked
 
 
 def test_finding_what_came_again_costs_what_the_batchs_days_cost(url: str, tmp_path: Path) -> None:

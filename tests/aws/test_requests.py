@@ -76,7 +76,7 @@ def told(store: Store) -> dict[str, Any]:
         },
         "repeated": sorted(map(placed, chain(*(store.repeats.repeated_from(one.batch_id) for one in batches)))),
         "conflicts": sorted(map(placed, store.repeats.conflicting())),
-        "prefixes": {row.event_id: [one.event_id for one in store.index.locate(row.event_id[:7])] for row in events},
+        "prefixes": {row.event_id: store.index.locate(row.event_id[:7]) for row in events},
         "segments": sorted(
             (segment.day, order[segment.batch_id], segment.deliveries, tuple(store.index.skipped(segment).items()))
             for segment in store.index.segments(ALL_TIME)

@@ -60,6 +60,13 @@ def test_queries_read_every_page_in_order(table: Table) -> None:
     assert [item["sk"] for item in table.query(P, between=("003", "005"))] == ["003", "004", "005"]
 
 
+def test_a_query_reads_few_items_first_and_ever_more_after(table: Table) -> None:
+    table.write_many({"pk": "p", "sk": f"{number:03}"} for number in range(100))
+    pages = list(table.pages(P, descending=True, first=3))
+    assert [len(page) for page in pages] == [3, 24, 73]
+    assert [item["sk"] for page in pages for item in page] == [f"{number:03}" for number in reversed(range(100))]
+
+
 def test_many_are_read_written_and_deleted(table: Table) -> None:
     keys = [key(f"p{number % 3}", str(number)) for number in range(230)]
     table.write_many({"pk": pk, "sk": sk} for pk, sk in keys)

@@ -121,7 +121,7 @@ def test_promise_4_the_order_of_seqs_decides_over_that_of_days(store: Store) -> 
         Verdict.ACCEPTED,
         Verdict.CONFLICT,
     ]
-    assert store.index.locate(Sent("k", 9, "x").event_id.hex())[0].seq == 1
+    assert store.index.deliveries(Sent("k", 9, "x").event_id.hex())[0].seq == 1
 
 
 def test_batches_are_written_together(store: Store) -> None:
@@ -173,7 +173,7 @@ def everything(store: Store) -> object:
         [store.index.skipped(segment) for segment in segments],
         list(store.index.batches()),
         [store.index.rejects(batch.batch_id) for batch in store.index.batches()],
-        store.index.locate("", limit=1000),
+        [store.index.deliveries(event_id) for event_id in store.index.locate("", limit=1000)],
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -11,7 +13,7 @@ from pik.model.batch import Location, Segment, Verdict
 from pik.model.instant import ALL_TIME, DAY, Window
 from pik.ports.store import Index, Store, Totals, batch_of
 from pik.stores.aws.catalog.index import AwsIndex
-from tests.support.contracts.chunks import BATCH, OTHER, Sent, arrivals, chunk, origin
+from tests.support.contracts.chunks import BATCH, OTHER, THIRD, Sent, arrivals, chunk, origin
 
 A, A_LATER, B = Sent("a"), Sent("a", 2), Sent("b")
 K, K_AGAIN, K_OTHER = Sent("k", 0, "x"), Sent("k", 2, "x"), Sent("k", -1, "y")
@@ -121,20 +123,19 @@ def test_a_damaged_duplicate_is_named(index: Index) -> None:
 
 def test_events_by_the_beginning_of_their_ids(index: Index) -> None:
     ids = sorted(sent.event_id.hex() for sent in (A, A_LATER, B, K))
-    assert [place.event_id for place in index.locate("")] == ids
-    assert [place.event_id for place in index.locate("", limit=2)] == ids[:2]
+    assert index.locate("") == ids
+    assert index.locate("", limit=2) == ids[:2]
     for event_id in ids:
         for length in (1, 2, 3, 31, 32):
-            found = [place.event_id for place in index.locate(event_id[:length])]
-            assert found == [each for each in ids if each.startswith(event_id[:length])]
-    assert all(place.kind == "accepted" for place in index.locate(""))
+            assert index.locate(event_id[:length]) == [each for each in ids if each.startswith(event_id[:length])]
 
 
-def test_how_often_events_came_again(index: Index) -> None:
-    asked = [(0, A.event_id.hex()), (2, A_LATER.event_id.hex()), (0, K.event_id.hex()), (0, B.event_id.hex())]
-    assert index.repeats(asked) == [1, 0, 2, 0]
-    assert index.repeats([(5, K.event_id.hex()), (0, Sent("none").event_id.hex())]) == [2, 0]
-    assert index.repeats([]) == []
+def test_the_segments_that_deliveries_are_in(index: Index) -> None:
+    found = [*index.deliveries(A.event_id.hex()), *index.deliveries(K.event_id.hex())]
+    listed = {segment.key: segment for segment in index.segments(ALL_TIME)}
+    assert index.segments_of(found) == {one.segment_key: listed[one.segment_key] for one in found}
+    elsewhere = replace(found[0], segment_key=found[0].segment_key.replace(BATCH, THIRD), batch_id=THIRD)
+    assert index.segments_of([elsewhere]) == index.segments_of([]) == {}
 
 
 def test_batches_newest_first_by_the_beginning_of_their_ids(index: Index) -> None:

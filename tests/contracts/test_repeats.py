@@ -31,8 +31,10 @@ class Model:
     """What was recorded, in order, and what that makes of each event."""
 
     deliveries: dict[bytes, list[tuple[str, int, str | None]]] = field(default_factory=dict)
+    sent: list[Sent] = field(default_factory=list)
 
     def add(self, batch_id: str, seq: int, sent: Sent) -> None:
+        self.sent.append(sent)
         self.deliveries.setdefault(sent.event_id, []).append((batch_id, seq, sent.says))
 
     def verdicts(self, first_seq: int, sent: Sequence[Sent]) -> dict[int, Verdict]:
@@ -70,8 +72,11 @@ def assert_right(store: Store, model: Model) -> None:
             accepted, *others = store.index.deliveries(deliveries[0].event_id)
             assert [accepted, *sorted(others, key=lambda one: one.order)] == deliveries
             assert [one.recorded_at for one in others] == [times[one.segment_key] for one in others]
-            assert [one.recorded_at for one in store.index.locate(accepted.event_id)] == [deliveries[0].recorded_at]
+            assert accepted.recorded_at == deliveries[0].recorded_at
+    events = [(None if one.says else one.day, one.event_id.hex()) for one in model.sent]
+    assert store.repeats.counts(events) == [len(model.deliveries[bytes.fromhex(each)]) - 1 for _, each in events]
     conflicts = list(store.repeats.conflicting())
+    assert store.repeats.conflicted({each for _, each in events}) == {one[0].event_id for one in conflicts}
     wanted = [one for one in expected if any(kind == Verdict.CONFLICT for *_, kind in one)]
     assert sorted(map(told, conflicts)) == sorted(wanted)
     assert all(one.recorded_at == times[one.segment_key] for deliveries in conflicts for one in deliveries)
@@ -79,6 +84,9 @@ def assert_right(store: Store, model: Model) -> None:
 
 def test_an_empty_store_has_none(store: Store) -> None:
     assert [*store.repeats.conflicting(), *store.repeats.repeated_from(BATCH)] == []
+    assert (store.repeats.counts([]), store.repeats.conflicted([])) == ([], set())
+    absent = Sent("a").event_id.hex()
+    assert (store.repeats.counts([(0, absent), (None, absent)]), store.repeats.conflicted([absent])) == ([0, 0], set())
 
 
 def test_an_event_that_came_in_a_file_twice_and_in_requests(store: Store) -> None:

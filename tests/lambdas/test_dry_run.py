@@ -20,7 +20,19 @@ from tests.support.lambdas.calls import asked, event, get, messages, post, some_
 from tests.support.lambdas.gateway import CONTEXT
 
 READING = {
-    *("read", "size", "objects", "files", "scratch", "find", "segments", "skipped", "locate", "deliveries", "repeats"),
+    *(
+        "read",
+        "size",
+        "objects",
+        "files",
+        "scratch",
+        "find",
+        "segments",
+        "skipped",
+        "locate",
+        "deliveries",
+        "segments_of",
+    ),
     *(
         "batches",
         "rejects",

@@ -20,7 +20,7 @@ from pik.model.identity import MAX_DEPTH
 from pik.model.instant import ALL_TIME, day_of, day_text, parse_instant
 from pik.stores import open_store
 from pik.usecases.ingest.api_request import MAX_EVENTS
-from pik.usecases.inspect.deliveries import locate, read_locations
+from pik.usecases.inspect.deliveries import read_locations
 from tests.support.lambdas.calls import asked, event, post, wire
 from tests.support.lambdas.gateway import CONTEXT
 from tests.support.snapshot import assert_sound
@@ -107,7 +107,7 @@ def test_no_payload_smuggles_in_what_is_not_json(store, said) -> None:
 def test_what_is_strange_and_valid_is_kept_byte_for_byte(store, name) -> None:
     status, answer = sent(ingest.handler, HEAD + KEPT[name] + b"}")
     assert (status, answer["status"]) == (200, "ACCEPTED")
-    found = next(read_locations(store, [locate(store, answer["event_id"])]))
+    found = next(read_locations(store, store.index.deliveries(answer["event_id"])))
     assert bytes(found.delivery.payload) == KEPT[name]
 
 

@@ -64,9 +64,7 @@ def answers(store: Store) -> list[Any]:
             lambda: list(store.index.batches()),
             store.index.totals,
             lambda: [store.index.locate(digit) for digit in some],
-            lambda: [
-                store.index.deliveries(place.event_id) for digit in some for place in store.index.locate(digit, 2)
-            ],
+            lambda: [store.index.deliveries(event_id) for digit in some for event_id in store.index.locate(digit, 2)],
             lambda: [store.index.rejects(batch.batch_id) for batch in store.index.batches()],
             lambda: [store.batches.find(batch.origin) for batch in store.index.batches() if not batch.is_request],
             lambda: list(store.index.segments(ALL_TIME)),

@@ -97,15 +97,15 @@ def test_an_event_that_came_very_often_is_counted_once(store: Store, tmp_path: P
     ingest(store, tmp_path, [event(1, "a", "01T00:00")] * 3_000)
     asked: list[int] = []
 
-    class Index:
+    class Repeats:
         def __getattr__(self, name: str) -> Any:
-            return getattr(store.index, name)
+            return getattr(store.repeats, name)
 
-        def repeats(self, events: Any) -> list[int]:
+        def counts(self, events: Any) -> list[int]:
             asked.append(len(events))
-            return store.index.repeats(events)
+            return store.repeats.counts(events)
 
-    found = list_duplicates(replace(store, index=Index()), DuplicateFilter(EVERYTHING))
+    found = list_duplicates(replace(store, repeats=Repeats()), DuplicateFilter(EVERYTHING))
     assert {row.deliveries for row in found} == {3_000}
     assert asked == [1]
 

@@ -78,16 +78,16 @@ def assume(*texts: str, as_of: int | None = None) -> Scenario:
 def test_another_delivery_of_an_event_can_count(tmp_path: Path) -> None:
     keyed = [{**event(number, "a", "01T00:00"), "idempotency_key": "k"} for number in (1, 2, 4)]
     built = build(tmp_path, [keyed[:2], keyed[2:]])
-    [place] = built.store.index.locate("")
+    [event_id] = built.store.index.locate("")
     for number, total in ((1, 1), (2, 2), (3, 4)):
-        found = values(built.store, assume(f"delivery={place.event_id}:{number}"))
+        found = values(built.store, assume(f"delivery={event_id}:{number}"))
         assert found["total", window("01").start, "a"][:2] == (Decimal(total), 1)
-    found = values(built.store, assume(f"delivery={place.event_id}:{built.ids[1]}/1"))
+    found = values(built.store, assume(f"delivery={event_id}:{built.ids[1]}/1"))
     assert found["total", window("01").start, "a"][0] == 4
     with pytest.raises(NotFound, match="3 deliveries"):
-        values(built.store, assume(f"delivery={place.event_id}:4"))
+        values(built.store, assume(f"delivery={event_id}:4"))
     with pytest.raises(UsageError, match="not known in this scenario"):
-        values(built.store, assume(f"delivery={place.event_id}:3", as_of=built.recorded[0]))
+        values(built.store, assume(f"delivery={event_id}:3", as_of=built.recorded[0]))
 
 
 def test_wall_clock_times_of_a_zone_move_by_its_offset_of_the_day(tmp_path: Path) -> None:
@@ -178,14 +178,14 @@ def test_a_selection_refuses_the_conditions_that_a_metric_refuses(
 def test_of_two_choices_of_what_counts_the_last_one_holds(tmp_path: Path) -> None:
     built = build(tmp_path, [[keyed(1, "01T00:00"), event(8, "a", "02T00:00")], [keyed(2, "01T00:00")] * 2])
     ingest(built.store, tmp_path, [event(8, "a", "02T00:00")], again=True)
-    [place] = [one for one in built.store.index.locate("") if len(built.store.index.deliveries(one.event_id)) == 3]
+    [event_id] = [one for one in built.store.index.locate("") if len(built.store.index.deliveries(one)) == 3]
     counted = "duplicates=counted"
     assert totals(built.store, counted) == {"01": 5, "02": 16}
-    for choice in ("conflicts=last", "conflicts=last,source=web", f"delivery={place.event_id}:2"):
+    for choice in ("conflicts=last", "conflicts=last,source=web", f"delivery={event_id}:2"):
         assert totals(built.store, counted, choice) == {"01": 2, "02": 16}
         assert totals(built.store, choice, counted) == {"01": 5, "02": 16}
     with pytest.raises(UsageError, match="not known in this scenario"):
-        values(built.store, assume(counted, f"without-batch={built.ids[1]}", f"delivery={place.event_id}:2"))
+        values(built.store, assume(counted, f"without-batch={built.ids[1]}", f"delivery={event_id}:2"))
 
 
 @pytest.mark.parametrize(("by", "at"), [("1h", "2262-04-10T23:30:00Z"), ("-1h", "1677-09-22T00:30:00Z")])

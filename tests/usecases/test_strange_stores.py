@@ -54,17 +54,17 @@ def working(store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Sto
         work.objects += 1
         return call()
 
-    class Index:
+    class Repeats:
         def __getattr__(self, name: str) -> Any:
-            return getattr(store.index, name)
+            return getattr(store.repeats, name)
 
-        def repeats(self, events: Any) -> list[int]:
+        def counts(self, events: Any) -> list[int]:
             work.asked.append(len(events))
-            return store.index.repeats(events)
+            return store.repeats.counts(events)
 
     with monkeypatch.context() as patched:
         patched.setattr(reading, "read_delivery", counted)
-        yield replace(store, raw=Wrapped(store.raw, "raw", {"read"}, called), index=Index()), work
+        yield replace(store, raw=Wrapped(store.raw, "raw", {"read"}, called), repeats=Repeats()), work
 
 
 @pytest.mark.parametrize("name", STRANGE)

@@ -143,7 +143,7 @@ class Table:
     ) -> Iterator[ItemT]:
         """Yield a partition's items in the order of their sk (by UTF-8 bytes), page by page: those whose sk begins with
         `prefix`, or lies `between` two (both included). With `first` the first page has so many items, and each other
-        one twice as many as the one before. `index` is a secondary index: its name and its two keys."""
+        one eight times as many as the one before. `index` is a secondary index: its name and its two keys."""
         pages = self.pages(pk, prefix=prefix, between=between, descending=descending, first=first, index=index)
         return chain.from_iterable(pages)
 
@@ -175,7 +175,7 @@ class Table:
         }
         while True:
             if first is not None:
-                request["Limit"], first = first, 2 * first
+                request["Limit"], first = first, 8 * first
             with translated("dynamodb"):
                 page = self._dynamodb.query(**request)
             yield [decoded(item) for item in page["Items"]]

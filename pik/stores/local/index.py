@@ -8,7 +8,7 @@ own, keyed by event_id alone.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
@@ -166,7 +166,11 @@ class LocalIndex:
     def skipped(self, segment: Segment) -> dict[int, Verdict]:
         return duplicates_of(self.database.read(), segment)
 
-    def locate(self, event_id_prefix: str, limit: int = 10) -> list[Location]:
+    def locate(self, event_id_prefix: str, limit: int = 10) -> list[str]:
+        return [one.event_id for one in self._accepted(event_id_prefix, limit)]
+
+    def _accepted(self, event_id_prefix: str, limit: int) -> list[Location]:
+        """Return the accepted deliveries of the first events whose id starts so."""
         low = bytes.fromhex(event_id_prefix.ljust(32, "0"))
         high = bytes.fromhex(event_id_prefix.ljust(32, "f"))
         rows = self.database.read().execute(
@@ -181,7 +185,7 @@ class LocalIndex:
         return [_location(*row, Verdict.ACCEPTED, recorded_at) for *row, recorded_at in rows]
 
     def deliveries(self, event_id: str, limit: int | None = None) -> list[Location]:
-        accepted = self.locate(event_id, limit=1)
+        accepted = self._accepted(event_id, limit=1)
         if not accepted:
             return []
         identity = bytes.fromhex(event_id)
@@ -248,10 +252,28 @@ class LocalIndex:
                 places.append(_location(event_id, *place, _KINDS[bool(conflict)], recorded_at))
             yield sorted(places, key=lambda one: one.order)
 
-    def repeats(self, events: Sequence[tuple[int, str]]) -> list[int]:
+    def segments_of(self, deliveries: Collection[Location]) -> dict[str, Segment]:
+        connection, found = self.database.read(), dict[str, Segment]()
+        for some in _some(list({one.segment_key for one in deliveries})):
+            rows = connection.execute(
+                f"SELECT {', '.join(_SEGMENT_COLUMNS)} FROM segment WHERE key IN ({', '.join('?' * len(some))})", some
+            )
+            found |= {segment.key: segment for segment in self._read(_segment, rows)}
+        return found
+
+    def counts(self, events: Sequence[tuple[int | None, str]]) -> list[int]:
         connection = self.database.read()
-        query = f"SELECT count(*) FROM duplicate WHERE day IN (?, {KEYED_DAY:d}) AND event_id = ?"
-        return [connection.execute(query, (day, bytes.fromhex(name))).fetchone()[0] for day, name in events]
+        query = "SELECT count(*) FROM duplicate WHERE day = ? AND event_id = ?"
+        keys = ((KEYED_DAY if day is None else day, bytes.fromhex(event_id)) for day, event_id in events)
+        return [connection.execute(query, key).fetchone()[0] for key in keys]
+
+    def conflicted(self, event_ids: Collection[str]) -> set[str]:
+        connection, found = self.database.read(), set[str]()
+        for some in _some([bytes.fromhex(event_id) for event_id in event_ids]):
+            marks = ", ".join("?" * len(some))
+            query = f"SELECT event_id FROM duplicate WHERE day = ? AND conflict AND event_id IN ({marks})"
+            found |= {event_id.hex() for (event_id,) in connection.execute(query, (KEYED_DAY, *some))}
+        return found
 
     def batches(self, prefix: str = "") -> Iterator[Batch]:
         rows = self.database.read().execute(

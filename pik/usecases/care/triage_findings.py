@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 
@@ -94,14 +94,15 @@ class _Readable:
     def skipped(self, segment: Segment) -> dict[int, Verdict]:
         return self.index.skipped(segment)
 
-    def locate(self, event_id_prefix: str, limit: int = 10) -> list[Location]:
+    def locate(self, event_id_prefix: str, limit: int = 10) -> list[str]:
         return self.index.locate(event_id_prefix, limit)
 
     def deliveries(self, event_id: str, limit: int | None = None) -> list[Location]:
         return self.index.deliveries(event_id, limit)
 
-    def repeats(self, events: Sequence[tuple[int, str]]) -> list[int]:
-        return self.index.repeats(events)
+    def segments_of(self, deliveries: Collection[Location]) -> dict[str, Segment]:
+        found = self.index.segments_of(deliveries)
+        return {key: segment for key, segment in found.items() if key not in self.lost}
 
     def batches(self, prefix: str = "") -> Iterator[Batch]:
         return self.index.batches(prefix)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
+from itertools import groupby, islice
 from operator import attrgetter
 
 import zstandard
@@ -29,6 +29,9 @@ from pik.usecases.metrics.definitions import Scales
 from pik.usecases.metrics.winners import Winners
 
 _HEX = re.compile(r"[0-9a-f]{1,32}")
+
+_ASKED = 100
+"""Segments that the index is asked for at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,14 +90,15 @@ def show_event(store: Store, engine: Engine, prefix: str, limit: int | None = No
     Raises UsageError if that is not an id, NotFound if it fits no event or several, NotHeld if the store does not hold
     all of its deliveries.
     """
-    accepted = locate(store, prefix)
-    places = store.index.deliveries(accepted.event_id, limit)
+    event_id = whole_id(store, prefix)
+    places = store.index.deliveries(event_id, limit)
     found = list(read_locations(store, places))
     left_out = 0
     if len(found) == limit:
-        (repeats,) = store.index.repeats([(accepted.day, accepted.event_id)])
-        left_out = 1 + repeats - len(found)
-    log = event_log(store, engine, accepted.event_id, found[0].delivery.entity_id, places, all_there=not left_out)
+        day = places[0].day if found[0].delivery.idempotency_key is None else None
+        (duplicates,) = store.repeats.counts([(day, event_id)])
+        left_out = 1 + duplicates - len(found)
+    log = event_log(store, engine, event_id, found[0].delivery.entity_id, places, all_there=not left_out)
     state = log.state()
     rows = tuple(_row(one, place, state) for one, place in zip(found, places, strict=True))
     event, line = found[0].delivery, rows[0]
@@ -160,8 +164,8 @@ def _is_pulled(store: Store, found: Sequence[RecordedDelivery]) -> bool:
     return days[0]
 
 
-def locate(store: Store, prefix: str) -> Location:
-    """Return the location of the accepted delivery of the event whose id starts with `prefix`."""
+def whole_id(store: Store, prefix: str) -> str:
+    """Return the id of the event whose id starts with `prefix`. Raises UsageError, NotFound."""
     prefix = prefix.lower()
     if not _HEX.fullmatch(prefix):
         error = UsageError(f"{prefix} is not an event id, nor the beginning of one", hint="for event ids: pik events")
@@ -169,7 +173,7 @@ def locate(store: Store, prefix: str) -> Location:
         raise error
     found = store.index.locate(prefix, limit=CANDIDATES + 1)
     if len(found) != 1:
-        raise ambiguous_id("event", prefix, [place.event_id for place in found], hint="for event ids: pik events")
+        raise ambiguous_id("event", prefix, found, hint="for event ids: pik events")
     return found[0]
 
 
@@ -178,9 +182,9 @@ def read_locations(store: Store, locations: Iterable[Location]) -> Iterator[Reco
 
     Raises NotHeld where raw has expired, Damaged if raw does not have a delivery there.
     """
-    for (key, number), group in groupby(locations, key=attrgetter("segment_key", "frame")):
-        located = list(group)
-        segment = _segment(store, located[0])
+    frames = (list(group) for _, group in groupby(locations, key=attrgetter("segment_key", "frame")))
+    for located, segment in _with_segments(store, frames):
+        key, number = segment.key, located[0].frame
         event_id = located[0].event_id
         lines = frame_lines(store.raw, segment, segment.frames[number])
         parsed = [(parse(key, line), line) for line in lines if event_id.encode() in line]
@@ -192,10 +196,16 @@ def read_locations(store: Store, locations: Iterable[Location]) -> Iterator[Reco
             yield RecordedDelivery(delivery, place.kind, segment, line, place.kind == Verdict.ACCEPTED)
 
 
-def _segment(store: Store, location: Location) -> Segment:
+def _with_segments(store: Store, groups: Iterator[list[Location]]) -> Iterator[tuple[list[Location], Segment]]:
+    """Yield groups of locations of one segment each, with that. Raises NotFound, and NotHeld if it has expired."""
+    while some := list(islice(groups, _ASKED)):
+        segments = store.index.segments_of([located[0] for located in some])
+        for located in some:
+            yield located, _expect_held(store, located[0], segments.get(located[0].segment_key))
+
+
+def _expect_held(store: Store, location: Location, segment: Segment | None) -> Segment:
     """Return the segment of a location. Raises NotFound, and NotHeld if it has expired."""
-    of_batch = store.index.segments(Window.of_day(location.day), batch_id=location.batch_id)
-    segment = next((one for one in of_batch if one.key == location.segment_key), None)
     if segment is None:
         raise NotFound(f"segment {location.segment_key} is not in the index", hint="pik verify --rebuild-index")
     if has_expired(store, segment.ingest_time):

@@ -23,7 +23,7 @@ from pik.runtime.storage import SORTED_IN_MEMORY, sort_bounded
 from pik.usecases import Extent, Listing
 from pik.usecases.availability import expect_held
 from pik.usecases.inspect.count_events import group_by
-from pik.usecases.inspect.deliveries import locate, read_locations
+from pik.usecases.inspect.deliveries import read_locations, whole_id
 from pik.usecases.inspect.events import PAGE, ordered
 
 _FINISHED = 10_000  # batches for which it is remembered whether they are finished
@@ -151,7 +151,7 @@ def accepted_deliveries(store: Store) -> Callable[[str], Delivery]:
 
     @lru_cache(PAGE)  # conflicts of one key come many times
     def accepted(event_id: str) -> Delivery:
-        return next(read_locations(store, [locate(store, event_id)])).delivery
+        return next(read_locations(store, store.index.deliveries(whole_id(store, event_id), 1))).delivery
 
     return accepted
 
@@ -234,7 +234,7 @@ class _DuplicateReader:
 
     def __init__(self, store: Store, wanted: DuplicateFilter) -> None:
         self._store, self._wanted = store, wanted
-        self._known: dict[tuple[int, str], int] = {}
+        self._known: dict[tuple[int | None, str], int] = {}
 
         @lru_cache(_FINISHED)
         def is_finished(batch_id: str) -> bool:
@@ -269,12 +269,14 @@ class _DuplicateReader:
 
     def delivery_counts(self, page: Sequence[_Duplicate]) -> list[int]:
         """Return how many deliveries the event of each duplicate has."""
-        events = [(day, delivery.event_id) for delivery, _, day, *_ in page]
+        events = [
+            (day if delivery.idempotency_key is None else None, delivery.event_id) for delivery, _, day, *_ in page
+        ]
         if len(self._known) > SORTED_IN_MEMORY:
             self._known = {}
         new = list(dict.fromkeys(event for event in events if event not in self._known))
         if new:
-            self._known.update(zip(new, self._store.index.repeats(new), strict=True))
+            self._known.update(zip(new, self._store.repeats.counts(new), strict=True))
         return [1 + self._known[event] for event in events]
 
 

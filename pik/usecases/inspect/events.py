@@ -17,7 +17,7 @@ from pik.model.batch import Segment, Verdict
 from pik.model.calendar import UTC_DAYS
 from pik.model.delivery import Delivery, Filter
 from pik.model.instant import ALL_TIME, DAY, MAX_INSTANT, MIN_INSTANT, Window, day_of, display_instant, parse_instant
-from pik.ports.store import Index, Store
+from pik.ports.store import Repeats, Store
 from pik.rawlog.corrected import corrected_until
 from pik.rawlog.deliveries import deliveries
 from pik.rawlog.gathering import gather
@@ -97,7 +97,7 @@ def list_events(
     order is the other way round. Raises NotHeld, and Damaged while iterating.
     """
     expect_held(store, wanted.window, wanted.entities)
-    repeats = _Repeats(store.index, remembered, conditions)
+    repeats = _Repeats(store.repeats, remembered, conditions)
     if newest:
         return Listing(_newest_first(store, wanted, limit, repeats, progress))
     return Listing(
@@ -114,11 +114,11 @@ def list_events(
 class _Repeats:
     """Counts the duplicates of events.
 
-    All deliveries of an event without an idempotency key have the same time and entity, so they are read together with
-    it and need no request to the index.
+    All deliveries of an event with the same content have the same time and entity, so they are read together with it.
+    Only of events with conflicts, which may have happened at any time, is the index asked how many there are.
     """
 
-    def __init__(self, index: Index, remembered: int, conditions: Conditions) -> None:
+    def __init__(self, index: Repeats, remembered: int, conditions: Conditions) -> None:
         self._index, self._remembered, self.conditions = index, remembered, conditions
         self._read: Counter[str] = Counter()
         self._forgot = False
@@ -143,12 +143,14 @@ class _Repeats:
 
     def rows(self, page: Sequence[_Found]) -> Iterator[EventRow]:
         """Yield the rows of the deliveries. Each event is asked for once."""
-        unknown = {
-            event_id: (day, event_id)
+        events = {
+            event_id: (day if delivery.idempotency_key is None else None, event_id)
             for _, event_id, _, _, _, delivery, _, day, _, _ in page
-            if self._forgot or delivery.idempotency_key is not None
         }
-        known = dict(zip(unknown, self._index.repeats(list(unknown.values())), strict=True)) if unknown else {}
+        if not self._forgot:
+            keyed = [event_id for event_id, (day, _) in events.items() if day is None]
+            events = {event_id: events[event_id] for event_id in (self._index.conflicted(keyed) if keyed else ())}
+        known = dict(zip(events, self._index.counts(list(events.values())), strict=True)) if events else {}
         once = self.conditions.kind == Verdict.ACCEPTED
         for instant, event_id, batch_id, seq, recorded_at, delivery, omission, _, received, corrections in page:
             read = self._read.pop(event_id, 0) if once else self._read[event_id]

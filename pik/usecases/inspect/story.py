@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -45,6 +45,12 @@ class _OneEvent:
 
     locations: Sequence[Location]
     log: Sequence[Correction]
+
+    def counts(self, events: Sequence[tuple[int | None, str]]) -> list[int]:
+        raise NotImplementedError("all of its deliveries are known")
+
+    def conflicted(self, event_ids: Collection[str]) -> set[str]:
+        raise NotImplementedError("all of its deliveries are known")
 
     def repeated_from(self, batch_id: str, days: tuple[int, int] | None = None) -> Iterator[list[Location]]:  # noqa: ARG002
         if any(one.batch_id == batch_id and one.kind == Verdict.ACCEPTED for one in self.locations):

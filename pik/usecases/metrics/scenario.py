@@ -114,8 +114,8 @@ def _event(store: Store, prefix: str) -> list[Location]:
     """Return the deliveries of the event in recording order. Raises NotFound."""
     found = store.index.locate(prefix)
     if len(found) != 1:
-        raise ambiguous_id("event", prefix, [one.event_id for one in found], hint="pik events")
-    return sorted(store.index.deliveries(found[0].event_id), key=lambda one: one.order)
+        raise ambiguous_id("event", prefix, found, hint="pik events")
+    return sorted(store.index.deliveries(found[0]), key=lambda one: one.order)
 
 
 @contextmanager

@@ -76,7 +76,8 @@ def fill(store: Store, directory: Path) -> None:
         with patch("pik.usecases.ingest.batch_ingest.write_record", Mock(side_effect=InterruptedError)):
             _ingest(store, directory / "cut.jsonl", blocks[:2])
         _ingest(store, directory / "whole.jsonl", blocks)
-    (place,) = store.index.locate("", limit=1)
+    (event_id,) = store.index.locate("", limit=1)
+    (place,) = store.index.deliveries(event_id, limit=1)
     winner = WinnerLine(
         event_id=place.event_id, key=place.segment_key, new=(place.batch_id, place.seq), was=Verdict.EXACT
     )

@@ -23,7 +23,7 @@ from pik.ports.raw import ObjectReader, RawKind, number_of
 from pik.stores.aws.catalog import layout
 from pik.stores.aws.catalog.layout import ClaimItem, DuplicateItem
 from pik.stores.aws.s3 import AwsRaw
-from pik.stores.aws.table import READS, Key, Table, batched
+from pik.stores.aws.table import READS, Key, KeyItem, Table, batched
 
 _REMEMBERED = 10_000
 """Segments whose `recorded_at` is remembered."""
@@ -207,11 +207,12 @@ class Claims:
         self, segments: Sequence[Segment], rows: Iterable[Row], verdicts: Mapping[int, Verdict]
     ) -> None:
         """Write the items of a chunk's duplicates."""
-        self.table.write_many(
-            duplicate_item(segments[row.segment].ingest_time, self.delivery(row), verdicts[row.seq])
-            for row in rows
-            if row.seq in verdicts
-        )
+        items: list[KeyItem] = []
+        conflicts: set[bytes] = set()
+        for row in rows:
+            if kind := verdicts.get(row.seq):
+                items += duplicate_items(segments[row.segment].ingest_time, self.delivery(row), kind, conflicts)
+        self.table.write_many(items)
 
     def write_settled(self, segments: Sequence[Segment], rows: Iterable[Row], verdicts: Mapping[int, Verdict]) -> None:
         """List the segments with their duplicates, once their claims are settled."""
@@ -253,6 +254,18 @@ def duplicate_item(ingest_time: int, delivery: Delivery, kind: Verdict) -> Dupli
     return item if row.content is None else {**item, "content": row.content}
 
 
+def duplicate_items(
+    ingest_time: int, delivery: Delivery, kind: Verdict, conflicts: set[bytes] | None = None
+) -> Iterator[KeyItem]:
+    """Yield the items of a duplicate: for a conflict also that which says that its event has one, unless the event is
+    in `conflicts`, to which it is added."""
+    conflicts = set() if conflicts is None else conflicts
+    if kind == Verdict.CONFLICT and delivery.row.event_id not in conflicts:
+        conflicts.add(delivery.row.event_id)
+        yield layout.conflict_item(delivery.generation, delivery.event_id)
+    yield duplicate_item(ingest_time, delivery, kind)
+
+
 def accepted_of(claim: ClaimItem) -> Location:
     """Return the delivery that a claim names, without its `recorded_at`."""
     key = RawKind.SEGMENT.key(claim["batch"], claim["n"], claim["day"])
@@ -273,6 +286,19 @@ def duplicate_location(g: int, item: DuplicateItem) -> Location:
         return duplicate_of(g, item).location(Verdict(item["kind"]))
 
 
+def listings(table: Table, g: int, locations: Iterable[Location]) -> dict[str, Any]:
+    """Return the items of the segments that these deliveries are in, by segment key, as far as there are any: of a
+    request with one event the item of its batch."""
+    keys: dict[Key[Any], str] = {}
+    for one in locations:
+        n = number_of(one.segment_key)
+        keys[layout.numbered_key(g, one.day, one.batch_id, n)] = one.segment_key
+        if n == OF_REQUEST:
+            keys[layout.batch_key(g, one.batch_id)] = one.segment_key
+    found = table.get_many(keys).items()
+    return {keys[Key(key)]: item for key, item in found if "frames" in item or "listed" in item}
+
+
 @dataclass(slots=True)
 class RecordingTimes:
     """Adds to locations the `recorded_at` of their segments. A number of segments is remembered."""
@@ -291,16 +317,9 @@ class RecordingTimes:
                 yield [one if one.recorded_at else replace(one, recorded_at=self._of(one)) for one in group]
 
     def _read(self, locations: Iterable[Location]) -> None:
-        keys: dict[Key[Any], str] = {}
-        for one in locations:
-            if one.segment_key not in self._known:
-                n = number_of(one.segment_key)
-                keys[layout.numbered_key(self.generation, one.day, one.batch_id, n)] = one.segment_key
-                if n == OF_REQUEST:  # one with one event is listed elsewhere, but its batch has it, too
-                    keys[layout.batch_key(self.generation, one.batch_id)] = one.segment_key
-        for key, item in self.table.get_many(keys).items():
-            if "frames" in item or "listed" in item:
-                self._known[keys[Key(key)]] = item["recorded_at"]
+        unknown = (one for one in locations if one.segment_key not in self._known)
+        for key, item in listings(self.table, self.generation, unknown).items():
+            self._known[key] = item["recorded_at"]
 
     def _of(self, location: Location) -> int:
         if location.segment_key not in self._known:

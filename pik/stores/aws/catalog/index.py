@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from bisect import bisect_left
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, partial, reduce
@@ -25,25 +24,29 @@ from pik.stores.aws.catalog.deliveries import (
     Row,
     accepted_of,
     claims_of,
-    duplicate_item,
+    duplicate_items,
     duplicate_location,
+    listings,
     prefix_of,
     read_ids,
     rows_of,
 )
-from pik.stores.aws.catalog.layout import BatchItem, ClaimItem, DuplicateItem, SegmentItem
+from pik.stores.aws.catalog.layout import BatchItem, ClaimItem, SegmentItem
 from pik.stores.aws.catalog.rebuild import rows_in
 from pik.stores.aws.catalog.requests import Requests, is_single
 from pik.stores.aws.clients import Flow
 from pik.stores.aws.lease import Generation
 from pik.stores.aws.s3 import AwsRaw
-from pik.stores.aws.table import READS, Item, Key, Partition, Table, batched, key_of
+from pik.stores.aws.table import READS, Item, Key, KeyItem, Table, batched, key_of
 
 _REMEMBERED, _MEMORABLE = 2000, 8192
 """Segments whose duplicates are remembered, because they came along when the segments were listed, and the bytes that
 these may take."""
 
 _ULID = 26
+
+_FEW = 20
+"""Batches that are read of each shard at first: whoever wants the newest ones reads no others."""
 
 
 @dataclass(slots=True)
@@ -79,11 +82,10 @@ class AwsIndex:
             known = self._look_up(segment)
         return layout.unpack_skipped(known) if isinstance(known, bytes) else dict(known)
 
-    def locate(self, event_id_prefix: str, limit: int = 10) -> list[Location]:
+    def locate(self, event_id_prefix: str, limit: int = 10) -> list[str]:
         g = self.generation.current()
         partitions = ((pk, event_id_prefix) for pk in layout.claims_beginning(g, event_id_prefix))
-        claims = islice(self.table.query_each(partitions, first=limit), limit)
-        return self._with_times(g, list(map(accepted_of, claims)))
+        return [claim["sk"] for claim in islice(self.table.query_each(partitions, first=limit), limit)]
 
     def deliveries(self, event_id: str, limit: int | None = None) -> list[Location]:
         g = self.generation.current()
@@ -93,35 +95,15 @@ class AwsIndex:
         day = layout.KEYED_DAY if "content" in claim else day_text(claim["day"])
         items = self.table.query(layout.duplicates_of(g, day, event_id), prefix=f"{event_id}/", first=limit)
         others = (duplicate_location(g, item) for item in items)
-        return self._with_times(g, list(islice(chain([accepted_of(claim)], others), limit)))
+        found = list(islice(chain([accepted_of(claim)], others), limit))
+        return next(RecordingTimes(self.table, g).added([found]))
 
-    def repeats(self, events: Sequence[tuple[int, str]]) -> list[int]:
+    def segments_of(self, deliveries: Collection[Location]) -> dict[str, Segment]:
         g = self.generation.current()
-        lists: dict[Partition[DuplicateItem], set[str]] = defaultdict(set)
-        for day, event_id in events:
-            for of_day in (day_text(day), layout.KEYED_DAY):
-                lists[layout.duplicates_of(g, of_day, event_id)].add(event_id)
-        counts: Counter[str] = Counter()
-        for some in Flow().map(lambda one: self._repeats(*one), lists.items()):
-            counts.update(some)
-        return [counts[event_id] for _, event_id in events]
-
-    def _repeats(self, pk: Partition[DuplicateItem], events: Collection[str]) -> Counter[str]:
-        """Return how many duplicates a partition has of each of these events. Each call but the last one passes over
-        one of them or more: there are never more calls than events, nor than pages."""
-        found: Counter[str] = Counter()
-        left = sorted(events)
-        while left:
-            asked = left
-            for page in self.table.pages(pk, between=(f"{asked[0]}/", f"{asked[-1]}/~")):
-                ids = [_event_of(item) for item in page]
-                found.update(ids)
-                left = left[bisect_left(left, ids[-1]) :] if ids else []
-                if left and left[0] != ids[-1]:
-                    break  # the next one may be far behind what is read
-            else:
-                left = []
-        return Counter({event_id: found[event_id] for event_id in events})
+        items = listings(self.table, g, deliveries).values()
+        of_files = (layout.segment_of(item) for item in items if not is_single(item))
+        of_requests = Requests(self.table, g).listed(filter(is_single, items))
+        return {segment.key: segment for segment in chain(of_files, of_requests)}
 
     def batches(self, prefix: str = "") -> Iterator[Batch]:
         g = self.generation.current()
@@ -136,9 +118,6 @@ class AwsIndex:
     def totals(self) -> Totals:
         g = self.generation.current()
         return reduce(_added, self._batches(g, ""), Totals(0, 0, 0, 0, 0, None, None))
-
-    def _with_times(self, g: int, locations: Sequence[Location]) -> list[Location]:
-        return next(RecordingTimes(self.table, g).added([locations]))
 
     def _of_batch(self, g: int, batch_id: str, first: str, last: str) -> Iterator[Segment]:
         known = False
@@ -192,7 +171,8 @@ class AwsIndex:
 
     def _batches(self, g: int, prefix: str) -> Iterator[tuple[Batch, BatchItem]]:
         """Yield batches and their items, newest first."""
-        for items in batched(self._batch_items(g, prefix), READS):
+        found = self._batch_items(g, prefix)
+        for items in chain([list(islice(found, _FEW))], batched(found, READS)):
             requests = Requests(self.table, g).batches(items)
             for item in items:
                 if not is_single(item):
@@ -224,15 +204,13 @@ class AwsIndex:
         if len(prefix) == _ULID:
             item = self.table.get(layout.batch_key(g, prefix))
             return iter([item] if item else [])
-        shards = [
-            self.table.query(layout.batches_pk(g, shard), prefix=prefix, descending=True)
-            for shard in layout.BATCH_SHARDS
-        ]
+
+        def begin(shard: str) -> Iterator[BatchItem]:
+            items = self.table.query(layout.batches_pk(g, shard), prefix=prefix, descending=True, first=_FEW)
+            return chain(list(islice(items, _FEW)), items)
+
+        shards = Flow().map(begin, layout.BATCH_SHARDS)
         return heapq.merge(*shards, key=itemgetter("sk"), reverse=True)
-
-
-def _event_of(duplicate: DuplicateItem) -> str:
-    return duplicate["sk"].partition("/")[0]
 
 
 def _added(totals: Totals, of_batch: tuple[Batch, BatchItem]) -> Totals:
@@ -338,7 +316,7 @@ class _Comparison:
             if not self.listed:
                 yield from self.requests.keys(self.segment, delivery.row)
             if self.settled and delivery.row.seq in self.skipped:
-                yield key_of(self._duplicate(delivery))
+                yield from map(key_of, self._duplicates(delivery))
 
     def difference(self, claims: Mapping[tuple[str, str], ClaimItem], items: Mapping[tuple[str, str], Item]) -> str:
         """Return what is wrong; empty if nothing is."""
@@ -358,11 +336,10 @@ class _Comparison:
             return claim == delivery.claim
         if claim is None or delivery.verdict(claim) != kind:
             return False
-        expected = self._duplicate(delivery)
-        return not self.settled or items.get(key_of(expected)) == expected
+        return not self.settled or all(items.get(key_of(one)) == one for one in self._duplicates(delivery))
 
-    def _duplicate(self, delivery: Delivery) -> DuplicateItem:
-        return duplicate_item(self.segment.ingest_time, delivery, self.skipped[delivery.row.seq])
+    def _duplicates(self, delivery: Delivery) -> Iterator[KeyItem]:
+        return duplicate_items(self.segment.ingest_time, delivery, self.skipped[delivery.row.seq])
 
     def difference_of_ids(self, described: _Described) -> str:
         """Return what is wrong with the segment's rows in id files; empty if nothing is."""

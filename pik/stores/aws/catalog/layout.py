@@ -219,6 +219,11 @@ def duplicate_key(g: int, day: int, event_id: str, place: tuple[str, int], *, ke
     return Key((duplicates_of(g, KEYED_DAY if keyed else day_text(day), event_id), f"{event_id}/{batch_id}/{seq:012d}"))
 
 
+def conflict_item(g: int, event_id: str) -> KeyItem:
+    """Return the item that says of an event that a delivery of it is a conflict."""
+    return {"pk": f"{g}/conflict/{event_id[:CLAIM_DIGITS]}", "sk": event_id}
+
+
 def duplicates_of(g: int, day: str, event_id: str) -> Partition[DuplicateItem]:
     """Return the partition with an event's duplicates. Their sk begins with its id and a slash, and is in the order of
     (batch_id, seq)."""

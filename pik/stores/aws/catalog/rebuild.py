@@ -37,6 +37,7 @@ from pik.stores.aws.catalog.deliveries import (
     arrivals_of,
     claims_of,
     duplicate_item,
+    duplicate_items,
     duplicate_of,
     ids_key,
     prefix_of,
@@ -262,7 +263,8 @@ class AwsRebuild:
             if kind == Verdict.ACCEPTED:
                 self.table.delete(key_of(item))
             else:
-                self.table.put({**item, "kind": kind})
+                again = duplicate_items(item["ingest_time"], delivery, kind)
+                self.table.write_many(again)
             batch_id = delivery.batch_id
             if batch_id in self._single:  # the claim itself says what it is
                 continue

@@ -1,12 +1,15 @@
 """Events with several deliveries, of a batch and among conflicts.
 
 The duplicates of an event without idempotency key are of its day, listed there by event_id; so a day's lists are read
-once, and its claims. Those of an event with a key may be of any day: each such event of the batch is asked for.
+once, and its claims. Those of an event with a key may be of any day: each such event of the batch is counted, and asked
+for if it has any.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from bisect import bisect_left
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, NamedTuple
@@ -31,7 +34,10 @@ from pik.stores.aws.catalog.requests import Requests, is_single
 from pik.stores.aws.clients import Flow
 from pik.stores.aws.lease import Generation
 from pik.stores.aws.s3 import AwsRaw
-from pik.stores.aws.table import Table
+from pik.stores.aws.table import Partition, Table, batched, key_of
+
+_COUNTED = 500
+"""Events with an idempotency key whose duplicates are counted at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +47,14 @@ class AwsRepeats:
     table: Table
     raw: AwsRaw
     generation: Generation
+
+    def counts(self, events: Sequence[tuple[int | None, str]]) -> list[int]:
+        return _Generation(self.table, self.raw, self.generation.current()).counts(events)
+
+    def conflicted(self, event_ids: Collection[str]) -> set[str]:
+        g = self.generation.current()
+        found = self.table.get_many(key_of(layout.conflict_item(g, event_id)) for event_id in event_ids)
+        return {event_id for _, event_id in found}
 
     def repeated_from(self, batch_id: str, days: tuple[int, int] | None = None) -> Iterator[list[Location]]:
         g = self.generation.current()
@@ -81,6 +95,34 @@ class _Generation:
     raw: AwsRaw
     generation: int
 
+    def counts(self, events: Iterable[tuple[int | None, str]]) -> list[int]:
+        """Return how many duplicates each event has."""
+        events = list(events)
+        lists: dict[Partition[DuplicateItem], set[str]] = defaultdict(set)
+        for day, event_id in events:
+            of_day = layout.KEYED_DAY if day is None else day_text(day)
+            lists[layout.duplicates_of(self.generation, of_day, event_id)].add(event_id)
+        found: Counter[str] = Counter()
+        for some in Flow().map(lambda one: self._count(*one), lists.items()):
+            found.update(some)
+        return [found[event_id] for _, event_id in events]
+
+    def _count(self, pk: Partition[DuplicateItem], events: Collection[str]) -> Counter[str]:
+        """Return how many duplicates a partition has of each of these events. Each call passes over one of the events
+        or more, so there are never more calls than events, except for pages of the duplicates of one."""
+        found: Counter[str] = Counter()
+        left = sorted(events)
+        while left:
+            for page in self.table.pages(pk, between=(f"{left[0]}/", f"{left[-1]}/~")):
+                ids = [item["sk"].partition("/")[0] for item in page]
+                found.update(ids)
+                left = left[bisect_left(left, ids[-1]) :] if ids else []
+                if left and left[0] != ids[-1]:
+                    break  # what comes before the next one is passed over
+            else:
+                left = []
+        return Counter({event_id: found[event_id] for event_id in events})
+
     def repeated_from(self, batch_id: str, wanted: tuple[int, int] | None) -> Iterator[list[Location]]:
         """Yield the events whose accepted delivery is in the batch; of those without idempotency key only the ones of
         the wanted days, from the first to the last."""
@@ -99,8 +141,10 @@ class _Generation:
                     found = self._all_listed(day_text(day))
                     yield from (one.deliveries for one in found if one.claim["batch"] == batch_id)
             keyed = self._with_key(batch_id)
-        for each in Flow().map(lambda one: _Repeated(*one, self._listed(one[0])), keyed):
-            if each.duplicates:
+        for some in batched(keyed, _COUNTED):
+            counts = self.counts((None if one.row.content else one.day, one.event_id) for one, _ in some)
+            repeated = (one for one, count in zip(some, counts, strict=True) if count)
+            for each in Flow().map(lambda one: _Repeated(*one, self._listed(one[0])), repeated):
                 yield each.deliveries
 
     def conflicting(self) -> Iterator[list[Location]]:

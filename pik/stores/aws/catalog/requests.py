@@ -18,7 +18,7 @@ from pik.model.instant import day_text
 from pik.ports.raw import Raw, RawKind, number_of
 from pik.runtime.storage import attempts
 from pik.stores.aws.catalog import layout
-from pik.stores.aws.catalog.deliveries import Delivery, Row, duplicate_item, rows_of
+from pik.stores.aws.catalog.deliveries import Delivery, Row, duplicate_items, rows_of
 from pik.stores.aws.catalog.layout import BatchAttributes, BatchItem, ClaimItem, RequestItem
 from pik.stores.aws.state.layout import US
 from pik.stores.aws.table import Item, Key, Table, key_of
@@ -60,8 +60,8 @@ class Requests:
                 if duplicates:  # else it was this very call whose answer was lost
                     # Recorded after the delivery that it is a duplicate of, as far as clocks agree.
                     later = {"recorded_at": time_ns()}
-                    duplicate = duplicate_item(segment.ingest_time, delivery, duplicates[row.seq])
-                    self.table.write_many([*({**item, **later} for item in listed), duplicate, *of_day])
+                    again = duplicate_items(segment.ingest_time, delivery, duplicates[row.seq])
+                    self.table.write_many([*({**item, **later} for item in listed), *again, *of_day])
                 return duplicates
             # Another request with this event, or the first ones of the day, are recorded at this very moment.
             self.table.write_many(of_day)
@@ -90,6 +90,30 @@ class Requests:
             key: Key[RequestItem] = Key((batch["listed"], batch["listed_as"]))
             item = self.table.get(key)
             yield from self._segments([item] if item else [])
+
+    def listed(self, batches: Iterable[BatchItem]) -> Iterator[Segment]:
+        """Yield the segments of the batches of requests."""
+        keys: list[Key[RequestItem]] = [Key((batch["listed"], batch["listed_as"])) for batch in batches]
+        yield from map(self.segment, self.table.get_many(keys).values())
+
+    def segment(self, item: RequestItem) -> Segment:
+        """Return the segment of a request."""
+        delivery = self.delivery(item)
+        return Segment(
+            key=RawKind.SEGMENT.key(delivery.batch_id, OF_REQUEST, delivery.day),
+            batch_id=delivery.batch_id,
+            day=delivery.day,
+            size=item["size"],
+            digest=item["digest"].hex(),
+            deliveries=1,
+            ingest_time=item["ingest_time"],
+            first_event=item["event_time"],
+            last_event=item["event_time"],
+            frames=(Frame(0, item["size"], 1, delivery.row.entity, delivery.row.entity),),
+            recorded_at=item["recorded_at"],
+            guessed=item.get("guessed", False),
+            inline=item.get("inline", b""),
+        )
 
     def skipped(self, batch: BatchItem) -> dict[int, Verdict]:
         """Return the duplicates of the batch of a request."""
@@ -167,22 +191,7 @@ class Requests:
 
     def _segments(self, items: Iterable[RequestItem]) -> Iterator[tuple[Segment, dict[int, Verdict]]]:
         for item, delivery, kind in self._judge(items):
-            segment = Segment(
-                key=RawKind.SEGMENT.key(delivery.batch_id, OF_REQUEST, delivery.day),
-                batch_id=delivery.batch_id,
-                day=delivery.day,
-                size=item["size"],
-                digest=item["digest"].hex(),
-                deliveries=1,
-                ingest_time=item["ingest_time"],
-                first_event=item["event_time"],
-                last_event=item["event_time"],
-                frames=(Frame(0, item["size"], 1, delivery.row.entity, delivery.row.entity),),
-                recorded_at=item["recorded_at"],
-                guessed=item.get("guessed", False),
-                inline=item.get("inline", b""),
-            )
-            yield segment, delivery.skipped(kind)
+            yield self.segment(item), delivery.skipped(kind)
 
     def _judge(self, items: Iterable[_ItemT]) -> Iterator[tuple[_ItemT, Delivery, Verdict]]:
         """Yield requests' items, those of the segments or those of the batches, each with its delivery and what that
