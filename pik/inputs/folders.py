@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from pik.errors import InputError
 from pik.inputs.lake_tables import refuse_lake_table
+from pik.inputs.manifests import manifests
 from pik.inputs.source import Source, regular_file, shown_name
 
 
@@ -24,6 +25,12 @@ class SkippedFiles:
         if what:
             self._counted[what] += 1
         return not what
+
+    def without_manifests(self, sources: list[Source]) -> list[Source]:
+        """Return the files that have data, and keep the names of those that only list them."""
+        listing = manifests(sources)
+        self._counted.update(f"manifest ({os.path.basename(name)})" for name in listing)
+        return [one for one in sources if one.name not in listing]
 
     def __str__(self) -> str:
         """Say how many there are: `skipped 2 hidden files, 1 link`; nothing if there are none."""
@@ -46,12 +53,12 @@ _OF_SPARK = re.compile(r"_temporary|_metadata|_common_metadata|_(?:committed|sta
 
 
 def folder_sources(path: str, skipped: SkippedFiles) -> list[Source]:
-    """Return the files of a folder and of the folders in it, ordered by name. Raises InputError where there are none,
-    one cannot be read, or they are those of a lake's table."""
+    """Return the files of a folder and of the folders in it, ordered by name, but not those that only list others.
+    Raises InputError where there are none, one cannot be read, or they are those of a lake's table."""
     found = list(_files(path, skipped))
     if not found:
         raise InputError(f"there is no file with content in {shown_name(path)}", hint=str(skipped))
-    return found
+    return skipped.without_manifests(found)
 
 
 def _files(folder: str, skipped: SkippedFiles) -> Iterator[Source]:

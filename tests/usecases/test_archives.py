@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import gzip
 import io
+import json
 import lzma
 import os
 import tarfile
@@ -283,6 +284,19 @@ def test_a_folder_is_its_files_by_name_without_the_hidden_and_the_empty_ones(tmp
     (tmp_path / "e" / "_committed_17").write_text("{}\n")
     with pytest.raises(InputError, match=r"there is no file with content in .*/e"):
         folder_sources(str(tmp_path / "e"), SkippedFiles())
+
+
+def test_a_file_that_names_each_of_the_data_files_of_its_folder_is_not_read_and_named(tmp_path):
+    shards = [tmp_path / f"orders000{number}_part_00" for number in range(3)]
+    for one in shards:
+        one.write_text("1|paid\n")
+    listing = json.dumps({"entries": [{"url": f"s3://b/orders/{one.name}"} for one in shards]})
+    for name, text in (("orders_manifest", listing), ("arrived.jsonl", listing.replace("orders0002", "orders0003"))):
+        (tmp_path / name).write_text(text)
+    skipped = SkippedFiles()
+    found = [source.name for source in folder_sources(str(tmp_path), skipped)]
+    assert found == [f"{tmp_path}/arrived.jsonl", *map(str, shards)]
+    assert str(skipped) == "skipped 1 manifest (orders_manifest)"
 
 
 @pytest.mark.parametrize(
