@@ -165,6 +165,7 @@ class DuckEngine:
                 skipping=inputs.skip is not None,
                 per=per,
                 corrections=load(db, inputs, entities),
+                entity_range=inputs.entity_range,
             )
             try:
                 group(db, scan.grouped([Measure("", 0, 0, where or None, {}, hashed=False)]), scan, inputs.deliveries)
@@ -283,6 +284,7 @@ def _counted(
         skipping=inputs.skip is not None,
         rules=read_rules(db, inputs.rules),
         corrections=corrections,
+        entity_range=inputs.entity_range,
     )
     expect_known_times(db, scan)
     columns = "event_id, batch_id, seq, epoch_us(event_time) AS event_time"

@@ -155,6 +155,7 @@ def measured(
         rules=read_rules(db, inputs.rules),
         per=metrics[0].per,
         corrections=corrections,
+        entity_range=inputs.entity_range,
     )
     return measures, scan
 

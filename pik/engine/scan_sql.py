@@ -16,6 +16,7 @@ from pik.engine.sandbox import column_sql, file_list, literal, raw_fields
 from pik.engine.syntax import Aggregate
 from pik.errors import UsageError
 from pik.model.calendar import ONE_BUCKET, Buckets, Span
+from pik.model.entity_range import EVERY_ENTITY, EntityRange
 from pik.model.instant import ALL_TIME, DAY, MAX_INSTANT, MIN_INSTANT, SECOND, Window, full_instant
 from pik.model.metric import ALL_ENTITIES, Per
 from pik.ports.engine import Inputs
@@ -78,9 +79,9 @@ class Measure:
 @dataclass(frozen=True, slots=True)
 class Scan:
     """Which lines of `files` count, in buckets of the `spans` that `load_spans` returned: in `window`, of the wanted
-    entities if `chosen`, not skipped if `skipping`. With `delivered` some measure needs their places in their batches.
-    `corrections` and then `rules` move lines or take them out. `per` is what they are grouped by beside their
-    bucket."""
+    entities if `chosen`, of those in the range, not skipped if `skipping`. With `delivered` some measure needs their
+    places in their batches. `corrections` and then `rules` move lines or take them out. `per` is what they are grouped
+    by beside their bucket."""
 
     files: Sequence[Path]
     spans: Sequence[Span]
@@ -92,6 +93,7 @@ class Scan:
     rules: Rules = NO_RULES
     per: Per = Per.ENTITY
     corrections: CorrectedLines = UNCORRECTED
+    entity_range: EntityRange = EVERY_ENTITY
 
     def grouped(self, measures: Sequence[Measure]) -> str:
         """Return the SQL of one row per bucket and entity: _bucket (microseconds), _entity, _lines, and the measures.
@@ -232,6 +234,10 @@ class Scan:
             filters.append("skipped.seq IS NULL")
         if self.chosen:
             filters.append("wanted.entity_id IS NOT NULL")
+        if self.entity_range.first:
+            filters.append(f"line.entity_id >= {literal(self.entity_range.first)}")
+        if self.entity_range.end:
+            filters.append(f"line.entity_id < {literal(self.entity_range.end)}")
         return filters + self.corrections.filters + self.rules.filters
 
     def _bucket(self) -> str:

@@ -12,6 +12,7 @@ from operator import itemgetter
 import msgspec
 
 from pik.model.calendar import Buckets, buckets_of
+from pik.model.entity_range import EVERY_ENTITY, EntityRange
 from pik.model.event import ENVELOPE
 from pik.model.instant import Window
 
@@ -347,8 +348,8 @@ class PromotionKind(StrEnum):
 
 
 class Task(msgspec.Struct, frozen=True, kw_only=True):
-    """Some entities (all that have events, where `entities` is empty) and some whole buckets of metrics with the
-    same buckets; a task of metrics over all entities names none.
+    """Some entities (where `entities` is empty, all of the range that have events) and some whole buckets of metrics
+    with the same buckets; a task of metrics over all entities names none, and is not cut into ranges.
 
     `metrics` are NAME@VERSION: a run keeps to the definitions it was planned with. `start` and `end` are nanoseconds,
     aligned to buckets.
@@ -360,6 +361,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     start: int
     end: int
     entities: tuple[str, ...] = ()
+    entity_range: EntityRange = EVERY_ENTITY
 
     @property
     def window(self) -> Window:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Protocol
 from pik.model.batch import Segment
 from pik.model.calendar import Buckets
 from pik.model.criteria import Criteria
+from pik.model.entity_range import EVERY_ENTITY, EntityRange
 from pik.model.event import ENVELOPE, FieldType
 from pik.model.instant import Window
 from pik.model.metric import BucketDigest, Combination, Computed, Definition, DigestLines, Per
@@ -56,7 +57,7 @@ class Inputs:
     `skip` is a CSV file of `batch_id,seq` without a header (None: nothing to skip), the deliveries that don't count.
     With `duplicates` they may hold several deliveries of one event, and all of them count. `corrections` are in the
     order of the log: of several that move a delivery, the last holds. All `rules` look at the deliveries as they are
-    then; of several that move one, again the last holds.
+    then; of several that move one, again the last holds. Deliveries of entities outside the range do not count.
     """
 
     files: Sequence[Path]
@@ -65,6 +66,7 @@ class Inputs:
     duplicates: bool = False
     rules: tuple[Rule, ...] = ()
     corrections: Sequence[CorrectionFiles] = ()
+    entity_range: EntityRange = EVERY_ENTITY
 
     @property
     def readable(self) -> Iterator[Path]:

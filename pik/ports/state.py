@@ -10,6 +10,7 @@ from typing import Protocol
 
 import msgspec
 
+from pik.model.entity_range import EVERY_ENTITY, EntityRange
 from pik.model.instant import Window
 from pik.model.metric import (
     NO_FAILURES,
@@ -197,9 +198,16 @@ class Aggregates(Protocol):
         """
 
     def current(
-        self, metric: str, window: Window, entities: Sequence[str] = (), *, checked: bool = False
+        self,
+        metric: str,
+        window: Window,
+        entities: Sequence[str] = (),
+        *,
+        entity_range: EntityRange = EVERY_ENTITY,
+        checked: bool = False,
     ) -> Iterator[Aggregate]:
-        """Yield the current versions of a metric's buckets that start in the window, ordered by bucket and entity.
+        """Yield the current versions of a metric's buckets that start in the window, of the named entities or of those
+        in the range, ordered by bucket and entity.
 
         With `checked`, or where entities are named, each row tells whether it and the pointer to it are as they were
         written; Damaged is raised for a pointer to a version that is not there.

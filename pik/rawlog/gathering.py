@@ -7,6 +7,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from shutil import disk_usage
+from tempfile import gettempdir
 from typing import TYPE_CHECKING, TextIO
 
 from pik.errors import Damaged, Unreadable, UsageError
@@ -18,7 +20,7 @@ from pik.rawlog.corrected import Days
 from pik.rawlog.corrections import listed_frames
 from pik.rawlog.objects import damaged, frame_lines, frame_text, stored_frames
 from pik.rawlog.selection import Selection, segments_of
-from pik.runtime.storage import Spool, scratch
+from pik.runtime.storage import Spool, scratch, temporary_files
 
 if TYPE_CHECKING:
     from pik.ports.engine import CorrectionFiles, DeliveryFiles, Inputs
@@ -51,16 +53,32 @@ class Pieces:
         return (islice(each, count) for count in self.counts)
 
 
-def cut_by_size(selection: Selection, size: int) -> Pieces:
-    """Cut the selection's segments into pieces, at least one, of each of which about so many bytes are needed."""
+PIECE_BYTES = 256 << 20
+"""Raw that is read together, at most, where it can be read piece by piece."""
+
+_SHARE = 4
+"""The part of the scratch space that raw may take: the rest is for what the pieces come to, and for the engine."""
+
+
+def piece_bytes() -> int:
+    """Return how many bytes of raw may be read together here: raw of a deployed store is in temporary files meanwhile,
+    for which a function has half a gigabyte."""
+    with temporary_files():
+        return max(1, min(PIECE_BYTES, disk_usage(gettempdir()).free // _SHARE))
+
+
+def cut_by_size(selection: Selection, size: int | None = None) -> Pieces:
+    """Cut the selection's segments into pieces, at least one, of each of which about so many bytes are needed (None: as
+    many as may be read together)."""
     pieces, held = Pieces(Spool(Segment), [0]), 0
+    size = piece_bytes() if size is None else size
     for segment in selection.segments():
         if held >= size:
             pieces.counts.append(0)
             held = 0
         pieces.segments.add(segment)
         pieces.counts[-1] += 1
-        held += sum(frame.length for frame in selection.frames(segment)) if selection.entities else segment.size
+        held += selection.size_of(segment)
     return pieces
 
 
@@ -208,7 +226,7 @@ def _files(
     whole: list[Segment] = []
     for segment in segments:
         is_partial = segment.key in selection.overrides.unreadable or bool(segment.unknown_frames)
-        if selection.entities or segment.inline or is_partial:
+        if not selection.takes_all or segment.inline or is_partial:
             _append(cut, selection.store.raw, segment, selection.frames(segment))
         else:
             whole.append(segment)
@@ -316,6 +334,7 @@ class _Gathering:
             duplicates=self._overrides.duplicates,
             rules=self._overrides.rules,
             corrections=lists.of(self._selection),
+            entity_range=self._selection.entity_range,
         )
         return GatheredRaw(inputs, self._known_until)
 

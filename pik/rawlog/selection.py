@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pik.model.batch import Frame, Segment, Verdict
 from pik.model.delivery import Delivery
+from pik.model.entity_range import EVERY_ENTITY, EntityRange
 from pik.model.instant import MAX_INSTANT, MIN_INSTANT, Window, day_of, full_instant
 from pik.ports.store import Store
 from pik.rawlog.corrected import Corrected, Days, corrected_until
@@ -77,7 +78,7 @@ AS_RECEIVED = Overrides(corrected_until=0)
 
 @dataclass(slots=True)
 class Selection:
-    """The raw that a window needs, of some entities (none: of all): the segments of the window's days.
+    """The raw that a window needs, of some entities (none: of all, or of a range): the segments of the window's days.
 
     Make one per plan and one per task, and pass it on: small selections ask the index for their segments only once.
     """
@@ -86,6 +87,7 @@ class Selection:
     window: Window
     entities: Sequence[str] = ()
     overrides: Overrides = NO_OVERRIDES
+    entity_range: EntityRange = EVERY_ENTITY
     _listed: list[Segment] | None = field(default=None, repr=False, compare=False)
     _corrected: Corrected | None = field(default=None, repr=False, compare=False)
     _days: Days | None = field(default=None, repr=False, compare=False)
@@ -137,7 +139,18 @@ class Selection:
     def frames(self, segment: Segment) -> list[Frame]:
         """Return the frames of a segment that may hold the entities, without those that are left out."""
         frames, gone = frames_of(segment, self.entities), self.overrides.unreadable.get(segment.key)
+        if not self.entity_range.is_all:
+            frames = [frame for frame in frames if self.entity_range.meets(frame.first, frame.last)]
         return [frame for frame in frames if frame.offset not in gone] if gone else frames
+
+    @property
+    def takes_all(self) -> bool:
+        """Whether it needs all entities of its segments."""
+        return not self.entities and self.entity_range.is_all
+
+    def size_of(self, segment: Segment) -> int:
+        """Return about how many bytes of a segment are needed."""
+        return segment.size if self.takes_all else sum(frame.length for frame in self.frames(segment))
 
     @property
     def sources(self) -> Window:
@@ -170,7 +183,9 @@ class Selection:
         """Return the selection of a window inside of this one."""
         if window == self.window:
             return self
-        inner = Selection(self.store, window, self.entities, self.overrides, None, self.corrected)
+        inner = Selection(
+            self.store, window, self.entities, self.overrides, self.entity_range, _corrected=self.corrected
+        )
         if self._listed is not None:
             days = inner.days
             inner._listed = [segment for segment in self._listed if segment.day in days]

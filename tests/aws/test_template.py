@@ -158,7 +158,10 @@ def test_everything_is_encrypted_with_the_key_that_is_given() -> None:
 
 def test_a_task_stays_hidden_for_six_timeouts_of_the_processor() -> None:
     assert properties("ProcessorFunction")["Timeout"] == TASK_TIMEOUT
-    assert properties("ReplayQueue")["VisibilityTimeout"] == VISIBILITY_FACTOR * TASK_TIMEOUT
+    for seconds in template()["Parameters"]["ProcessorTimeout"]["AllowedValues"]:
+        assert properties("ProcessorFunction", ProcessorTimeout=seconds)["Timeout"] == seconds
+        hidden = properties("ReplayQueue", ProcessorTimeout=seconds)["VisibilityTimeout"]
+        assert hidden == VISIBILITY_FACTOR * seconds
 
 
 def test_a_task_that_keeps_failing_becomes_a_dead_letter() -> None:

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 from msgspec.structs import replace
 
+from pik.model.entity_range import EntityRange
 from pik.model.instant import ALL_TIME, Window
 from pik.model.metric import NO_INPUTS, Aggregate, BucketDigest, Computed, PromotionKind, Task, decimal_text
 from pik.ports.state import Change, PointerCounts
@@ -166,6 +167,13 @@ def test_current_is_ordered_by_bucket_and_utf8_and_limited_to_window_and_entitie
         (bucket, entity) for bucket in (0, 10) for entity in ("a", "é", "￿")
     ]
     assert values(state, window=Window(500, 600), entities=["a"]) == []
+    for first, end in [("", "a"), ("a", "é"), ("a ", "\U0001f600"), ("\U0001f600", ""), ("é", "é"), ("", "")]:
+        within = EntityRange(first, end)
+        ranged = state.aggregates.current("a", Window(0, 11), entity_range=within)
+        expected = [
+            found for found in state.aggregates.current("a", Window(0, 11)) if found.computed.entity_id in within
+        ]
+        assert list(ranged) == expected
     history = state.aggregates.versions("a", Window(0, 11), ["é", "a"])
     assert [found.computed.entity_id for found in history] == ["a", "é", "a", "é"]
 

@@ -11,9 +11,9 @@ from pik.engine import DuckEngine
 from pik.model.instant import ALL_TIME
 from pik.model.metric import Definition, Metric
 from pik.ports.store import Store
+from pik.rawlog import gathering
 from pik.rawlog.gathering import cut_by_size
 from pik.rawlog.selection import Overrides, Selection
-from pik.usecases.metrics import computation
 from pik.usecases.metrics.computation import recompute
 from tests.contracts.test_rebuild import remove
 from tests.support.corrections import moved
@@ -57,7 +57,7 @@ def test_promise_6_pieces_of_a_bucket_make_the_values_of_the_whole(
     ]
     whole = [computed(each) for each in selections]
     assert all(len(cut_by_size(each, 1).counts) >= 4 for each in selections)
-    monkeypatch.setattr(computation, "PIECE_BYTES", 1)
+    monkeypatch.setattr(gathering, "PIECE_BYTES", 1)
     assert [computed(each) for each in selections] == whole
     segment = next(store.index.segments(ALL_TIME))
     remove(store, segment.key)

@@ -761,7 +761,7 @@ ALWAYS_NULL = {
     "pik runs show": {"planning_failure"},
     "pik runs resume": {"correction"},
     "pik corrections revoke": {"note"},
-    "pik dlq show": {"next"},
+    "pik dlq show": {"next", "entities_from", "entities_before"},
     "pik dlq redrive": {"runs[].events_matched", "runs[].rolled_back"},
     "pik verify --rebuild-index": {"dropped_batches", "times_not_counted"},
     "pik verify --restore": {"unread"},

@@ -319,7 +319,7 @@ def lines(inputs: Inputs, window: Window, entities: Sequence[str]) -> Iterator[t
         with zstandard.open(path, "rt", encoding="utf-8") as file:
             for text in file:
                 line = json.loads(text)
-                if line["event_id"] in out:
+                if line["event_id"] in out or line["entity_id"] not in inputs.entity_range:
                     continue
                 line["event_time"] = moved.get((line["batch_id"], line["seq"]), line["event_time"])
                 at = parse_instant(line["event_time"])

@@ -17,6 +17,7 @@ import msgspec
 from msgspec import structs
 
 from pik.errors import Damaged
+from pik.model.entity_range import AFTER_ALL, EVERY_ENTITY, EntityRange
 from pik.model.ids import new_id
 from pik.model.instant import Window
 from pik.model.metric import (
@@ -88,17 +89,21 @@ _PART = 50_000
 _ALL_KEYS = "SELECT * FROM {table} WHERE metric = :metric AND bucket >= :start AND bucket < :end"
 
 # Each bucket that there is, found by seeking the next one, and in it the entities: the others' keys are never read.
-_SOME_KEYS = """
+_EACH = """
 WITH RECURSIVE each(bucket) AS (
     SELECT min(bucket) FROM {table} WHERE metric = :metric AND bucket >= :start
     UNION ALL
     SELECT (SELECT min(bucket) FROM {table} WHERE metric = :metric AND bucket > each.bucket)
     FROM each WHERE each.bucket < :end
 )
-SELECT k.* FROM each CROSS JOIN json_each(:entities) named
-CROSS JOIN {table} k ON k.metric = :metric AND k.bucket = each.bucket AND k.entity = named.value
+SELECT k.* FROM each {names}
+CROSS JOIN {table} k ON k.metric = :metric AND k.bucket = each.bucket AND {condition}
 WHERE each.bucket < :end
 """
+_SOME_KEYS = _EACH.replace("{names}", "CROSS JOIN json_each(:entities) named").replace(
+    "{condition}", "k.entity = named.value"
+)
+_RANGE_KEYS = _EACH.replace("{names}", "").replace("{condition}", "k.entity >= :first AND k.entity < :last")
 
 _CURRENT = f"""
 SELECT {_VERSION.replace("v.", "k.", 3)}, 1, {{sound}}
@@ -199,9 +204,15 @@ class LocalAggregates:
             note_written(connection, writer, Written(*(*tally, count, total.hex(), tuple(computed_by))))
 
     def current(
-        self, metric: str, window: Window, entities: Sequence[str] = (), *, checked: bool = False
+        self,
+        metric: str,
+        window: Window,
+        entities: Sequence[str] = (),
+        *,
+        entity_range: EntityRange = EVERY_ENTITY,
+        checked: bool = False,
     ) -> Iterator[Aggregate]:
-        return self._select(_CURRENT, metric, window, entities, checked)
+        return self._select(_CURRENT, metric, window, entities, checked, entity_range)
 
     def versions(
         self, metric: str, window: Window, entities: Sequence[str] = (), *, checked: bool = False
@@ -209,12 +220,20 @@ class LocalAggregates:
         return self._select(_HISTORY, metric, window, entities, checked)
 
     def _select(
-        self, query: str, metric: str, window: Window, entities: Sequence[str], checked: bool
+        self,
+        query: str,
+        metric: str,
+        window: Window,
+        entities: Sequence[str],
+        checked: bool,
+        entity_range: EntityRange = EVERY_ENTITY,
     ) -> Iterator[Aggregate]:
         named = msgspec.json.encode(sorted(set(entities))).decode()
+        first, last = entity_range.first, entity_range.end or AFTER_ALL
         values = {"metric": metric, "start": window.start, "end": window.end, "entities": named}
+        values |= {"first": first, "last": last}
         table, pointer = ("version", "c") if query is _HISTORY else ("current", "k")
-        keys = (_SOME_KEYS if entities else _ALL_KEYS).format(table=table)
+        keys = (_SOME_KEYS if entities else _ALL_KEYS if entity_range.is_all else _RANGE_KEYS).format(table=table)
         sound, join = "1", "CROSS JOIN"
         if entities or checked:  # few enough, or worth it
             is_pointer = f"{pointer}.digest IS {POINTER_DIGEST.replace('c.', f'{pointer}.')}"

@@ -208,7 +208,8 @@ def _about_republish(one: Republish) -> str:
 def _dead_letters(scope: Scope) -> Iterator[Finding]:
     for letter in scope.store.dead_letters.letters():
         task = letter.task
-        if scope.meets(task.entities, task.window):
+        is_apart = bool(scope.entities) and not any(entity in task.entity_range for entity in scope.entities)
+        if scope.meets(task.entities, task.window) and not is_apart:
             yield Finding(
                 "dead letters",
                 f"a task of run {task.run_id} failed {letter.attempts:,} times: {letter.reason}",

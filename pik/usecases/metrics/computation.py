@@ -46,12 +46,8 @@ def stretches(
         begun = day if begun is None else begun
         for segment, frames in needed:
             held += segment.deliveries
-            read += sum(frame.length for frame in frames) if selection.entities else segment.size
+            read += segment.size if selection.takes_all else sum(frame.length for frame in frames)
     return [Window(left, right) for left, right in pairwise([window.start, *cuts, window.end])]
-
-
-PIECE_BYTES = 256 << 20
-"""Raw from which a bucket is computed at a time, at most: that much fits into a function's scratch space."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +108,7 @@ def _computation(
     definitions, entities = [metric.definition for metric in metrics], entities or selection.entities
     # Rules may refuse deliveries by their number, and added files count once: both take all of raw together.
     is_whole = selection.overrides.rules or selection.overrides.added
-    pieces = None if is_whole else cut_by_size(selection, PIECE_BYTES)
+    pieces = None if is_whole else cut_by_size(selection)
     if pieces is None or len(pieces.counts) == 1:
         with (
             gather(selection, None if pieces is None else pieces.segments) as raw,

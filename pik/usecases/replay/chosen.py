@@ -21,7 +21,7 @@ from pik.ports.raw import RawKind
 from pik.ports.store import Store
 from pik.rawlog.corrected import Corrected
 from pik.rawlog.corrections import read_winners
-from pik.rawlog.gathering import gather
+from pik.rawlog.gathering import Pieces, cut_by_size, gather
 from pik.rawlog.selection import Overrides, Selection
 from pik.runtime.storage import Sorter, scratch
 
@@ -45,17 +45,21 @@ def chosen_buckets(
     """Yield the (bucket, entity) pairs of the selection that the request's filters choose, each with how many events
     they let through count there now; per all entities, the buckets. Raises as `gather` does."""
     with _deliveries(selection.store, request) as among:
-        found = _touched(selection, engine, request, buckets, among, at_most, per)
+        pieces = None if at_most is not None else cut_by_size(selection)
+        found = _touched(selection, engine, request, buckets, among, at_most, per, pieces)
         others = list(_elsewhere(selection)) if request.chooses_buckets else []
-        if not others:
+        if not others and (pieces is None or len(pieces.counts) == 1):
             yield from found
             return
         pairs = Sorter[TouchedBucket](_PLACE)
         for pair in found:
             pairs.add(pair)
         for overrides in others:
-            elsewhere = Selection(selection.store, selection.window, selection.entities, overrides)
-            for pair in _touched(elsewhere, engine, request, buckets, among, at_most, per):
+            elsewhere = Selection(
+                *(selection.store, selection.window, selection.entities, overrides, selection.entity_range)
+            )
+            pieces = None if at_most is not None else cut_by_size(elsewhere)
+            for pair in _touched(elsewhere, engine, request, buckets, among, at_most, per, pieces):
                 pairs.add(TouchedBucket(pair.bucket, pair.entity_id, 0))
         for (bucket, entity_id), same in groupby(pairs, key=_PLACE):
             yield TouchedBucket(bucket, entity_id, sum(pair.events for pair in same))
@@ -69,18 +73,21 @@ def _touched(
     among: Path | None,
     at_most: int | None,
     per: Per,
+    pieces: Pieces | None,
 ) -> Iterator[TouchedBucket]:
-    with gather(selection, at_most=at_most) as raw:
-        yield from engine.touched(
-            raw.inputs,
-            buckets,
-            selection.window,
-            entities=selection.entities,
-            source=request.source,
-            event_type=request.event_type,
-            among=among,
-            per=per,
-        )
+    """Yield the pairs of each of the pieces (None: of all raw at once), one piece after the other."""
+    for segments in [None] if pieces is None else pieces:
+        with gather(selection, segments, at_most=at_most) as raw:
+            yield from engine.touched(
+                raw.inputs,
+                buckets,
+                selection.window,
+                entities=selection.entities,
+                source=request.source,
+                event_type=request.event_type,
+                among=among,
+                per=per,
+            )
 
 
 def _elsewhere(selection: Selection) -> Iterator[Overrides]:

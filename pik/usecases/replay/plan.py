@@ -12,6 +12,7 @@ from msgspec import structs
 
 from pik.errors import Damaged, Invalid, NothingSelected, UsageError
 from pik.model.calendar import Buckets
+from pik.model.entity_range import EVERY_ENTITY, EntityRange
 from pik.model.ids import new_id
 from pik.model.instant import ALL_TIME, Window
 from pik.model.metric import (
@@ -36,17 +37,20 @@ from pik.usecases.metrics.computation import (
 )
 from pik.usecases.metrics.definitions import chosen, of_entities, pin, some
 from pik.usecases.replay.chosen import chosen_buckets, find_correction, overrides_of
+from pik.usecases.replay.cut import entity_ranges
 
 
 @dataclass(frozen=True, slots=True)
 class TaskSize:
-    """How much a task may have, so that a run has some tasks for each worker, and none of them is small enough for its
-    start to matter. Where more than `named` entities are touched in a stretch of days, its one task reads all of
-    them."""
+    """How much a task may have, so that a run has some tasks for each worker, none of them is small enough for its
+    start to matter, and each is done in its time and in the scratch space of the smallest function: `deliveries` and
+    `raw` bytes, where entities are not named. Where more than `named` entities are touched in a stretch of days, its
+    tasks read all of them."""
 
     entities: int = 500
     days: int = 31
     deliveries: int = 150_000
+    raw: int = 64 << 20
     named: int = 10_000
 
 
@@ -90,7 +94,7 @@ def plan_replay(
     for buckets, group in by_buckets(metrics):
         planner.events = 0  # the same ones for each of the groups
         names = tuple(pin(metric) for metric in group)
-        for window, entities in planner.rectangles(buckets, len(group), group[0].definition.per):
+        for window, entities, entity_range in planner.rectangles(buckets, len(group), group[0].definition.per):
             task = Task(
                 run_id=run_id,
                 number=len(tasks),
@@ -98,6 +102,7 @@ def plan_replay(
                 start=window.start,
                 end=window.end,
                 entities=tuple(entities),
+                entity_range=entity_range,
             )
             tasks.add(task)
     if not planner.events:
@@ -224,9 +229,13 @@ def start(store: Store, plan: Plan) -> Run:
     return plan.run
 
 
+_Rectangle = tuple[Window, Sequence[str], EntityRange]
+"""Whole buckets, and the named entities or, where none is named, the range of entities that a task covers."""
+
+
 @dataclass(slots=True)
 class _Planner:
-    """Cuts a request into the rectangles (whole buckets × entities) that its tasks cover, counting what it chooses:
+    """Cuts a request into the rectangles that its tasks cover, counting what it chooses:
     `buckets` of each metric, `entities` with events among the named ones. `damaged`: not all of its raw could be read.
     """
 
@@ -241,8 +250,8 @@ class _Planner:
     damaged: bool = False
     entities: set[str] = field(default_factory=set)
 
-    def rectangles(self, buckets: Buckets, metrics: int, per: Per) -> Iterator[tuple[Window, Sequence[str]]]:
-        """Yield what the tasks of so many metrics with these buckets cover; an empty list stands for all entities."""
+    def rectangles(self, buckets: Buckets, metrics: int, per: Per) -> Iterator[_Rectangle]:
+        """Yield what the tasks of so many metrics with these buckets cover."""
         request = self.request
         windows = self._windows(buckets)
         pairs: Iterator[TouchedBucket] | None = None
@@ -255,12 +264,13 @@ class _Planner:
         except Damaged:  # a task finds what of its raw is damaged, and does what it can
             self.damaged |= self.count
         if pairs is None:
-            yield from ((window, chunk) for window in windows for chunk in self._chunks(request.entities))
+            for window in windows:
+                yield from self._cut(window, request.entities, per)
             return
         ends = [window.end for window in windows]
         pairs = self._counted(pairs, metrics) if self.count else pairs
         for number, group in groupby(pairs, key=lambda pair: bisect_right(ends, pair.bucket)):
-            yield from ((windows[number], chunk) for chunk in self._chunks(self._named(group)))
+            yield from self._cut(windows[number], self._named(group), per)
 
     def _windows(self, buckets: Buckets) -> list[Window]:
         effective, entities = buckets.widened(self.request.window), self.request.entities
@@ -269,7 +279,8 @@ class _Planner:
             return [effective]
         # The tasks of some entities are small however many others there are.
         deliveries = 0 if entities else self.size.deliveries
-        return stretches(self.selection.within(effective), buckets, days=self.size.days, deliveries=deliveries)
+        within, size = self.selection.within(effective), self.size
+        return stretches(within, buckets, days=size.days, deliveries=deliveries, size=size.raw)
 
     def _touched(self, window: Window, buckets: Buckets, at_most: int | None, per: Per) -> Iterator[TouchedBucket]:
         return chosen_buckets(self.selection.within(window), self.engine, self.request, buckets, at_most, per)
@@ -300,7 +311,12 @@ class _Planner:
                 return self.request.entities
         return [] if entities == {ALL_ENTITIES} else sorted(entities)
 
-    def _chunks(self, entities: Sequence[str]) -> Iterator[Sequence[str]]:
-        """Yield as many entities as a task may have; none at all are one chunk, which stands for every entity."""
-        for first in range(0, len(entities) or 1, self.size.entities):
-            yield entities[first : first + self.size.entities]
+    def _cut(self, window: Window, entities: Sequence[str], per: Per) -> Iterator[_Rectangle]:
+        """Yield a stretch with as many of the named entities as a task may have, or where none is named with ranges of
+        all of them."""
+        if entities or per == Per.ALL:
+            for first in range(0, len(entities) or 1, self.size.entities):
+                yield window, entities[first : first + self.size.entities], EVERY_ENTITY
+            return
+        for entity_range in entity_ranges(self.selection.within(window), self.size.deliveries, self.size.raw):
+            yield window, (), entity_range

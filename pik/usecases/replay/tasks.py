@@ -29,7 +29,6 @@ from pik.usecases.availability import expect_held
 from pik.usecases.metrics.computation import (
     Part,
     compare,
-    current_rows,
     recompute,
 )
 from pik.usecases.metrics.definitions import pinned
@@ -51,7 +50,8 @@ def execute_task(store: Store, engine: Engine, task: Task, run: Run | None = Non
     request = run.request
     metrics = [pinned(store.metrics, text) for text in task.metrics]
     expect_held(store, task.window, task.entities)  # it may have waited for long
-    selection = Selection(store, task.window, task.entities, overrides_of(request, run.corrections_until))
+    overrides = overrides_of(request, run.corrections_until)
+    selection = Selection(store, task.window, task.entities, overrides, task.entity_range)
     with closing(recompute(selection, engine, metrics)) as parts:
         first = next(parts)
         is_whole = first.window == task.window and not isinstance(first.computed, Damaged)
@@ -85,12 +85,11 @@ class ComputedTask:
 
     def rows(self, parts: Iterable[Part]) -> Iterator[Computed]:
         """Yield what is to be written."""
-        aggregates = self.selection.store.aggregates
         for part in parts:
             if isinstance(part.computed, Damaged):
                 self.damages.append((part.window, part.computed))
                 continue
-            current = current_rows(aggregates, self.metrics, part.window, self.selection.entities)
+            current = self._current(part.window)
             touched = self._touched(part.window)
             for row in _with_nulls(current, part.computed.rows()):
                 if touched is not None and (row.bucket, row.entity_id) not in touched:
@@ -113,6 +112,12 @@ class ComputedTask:
                             event_ids=row.failure.event_ids,
                         )
                     )
+
+    def _current(self, part: Window) -> Iterator[Aggregate]:
+        """Yield what is current of the task's entities, ordered by metric, bucket and entity."""
+        entities, entity_range = self.selection.entities, self.selection.entity_range
+        for name in sorted(metric.name for metric in self.metrics):
+            yield from self.selection.store.aggregates.current(name, part, entities, entity_range=entity_range)
 
     def _touched(self, part: Window) -> set[tuple[int, str]] | None:
         """Return the (bucket, entity) pairs that the request's filters choose; None where it has none."""

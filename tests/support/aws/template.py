@@ -55,10 +55,15 @@ def _sub(value: Any, parameters: Mapping[str, str]) -> str:
     return re.sub(r"\$\{(.+?)\}", lambda found: str(names.get(found[1]) or _ref(found[1], parameters)), text)
 
 
+def _mapped(name: str, key: str, attribute: str) -> Any:
+    return template()["Mappings"][name][key][attribute]
+
+
 _FUNCTIONS: dict[str, Any] = {
     "Ref": _ref,
     "Fn::GetAtt": lambda value, _parameters: ".".join(value),
     "Fn::Sub": _sub,
+    "Fn::FindInMap": lambda value, parameters: _mapped(*(str(resolved(one, parameters)) for one in value)),
     "Fn::If": lambda value, parameters: resolved(_branch(value, parameters), parameters),
     "Fn::Equals": lambda value, parameters: len({str(resolved(one, parameters)) for one in value}) == 1,
     "Fn::Or": lambda value, parameters: any(resolved(value, parameters)),

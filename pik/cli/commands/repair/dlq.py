@@ -13,6 +13,7 @@ from pik.cli.document import Column, Field, Rows, Schema
 from pik.cli.options import argument, option
 from pik.cli.values import Instant, Moment
 from pik.errors import UsageError, command, number_of
+from pik.model.entity_range import EntityRange
 from pik.model.instant import Window
 from pik.model.metric import DeadLetter, RunState
 
@@ -139,7 +140,12 @@ def _next(found: DeadLetter) -> str | None:
 
 
 def _entities(letter: DeadLetter) -> str | None:
-    return str(len(letter.task.entities)) if letter.task.entities else "all"
+    return str(len(letter.task.entities)) if letter.task.entities else _all(letter.task.entity_range)
+
+
+def _all(entities: EntityRange) -> str:
+    first, end = f" from {entities.first}" if entities.first else "", f" before {entities.end}" if entities.end else ""
+    return f"all{first}{end}"
 
 
 _LETTERS = Rows(
@@ -183,6 +189,16 @@ LETTER = Schema(
         "null: all",
         get="task.entities",
         text=lambda letter: ", ".join(letter.task.entities) or "all",
+    ),
+    Field(
+        "entities_from", str | None, "of all, only from this one on", get="task.entity_range.first", text=lambda _: None
+    ),
+    Field(
+        "entities_before",
+        str | None,
+        "of all, only those before this one",
+        get="task.entity_range.end",
+        text=lambda _: None,
     ),
     Field("attempts", int),
     Field("failed_at", Instant),

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
+from pik.model.entity_range import AFTER_ALL, EVERY_ENTITY, EntityRange
 from pik.model.instant import Window
 from pik.model.metric import (
     Aggregate,
@@ -89,16 +90,25 @@ class AwsAggregates:
         return self._history(metric, window, wanted, checked=checked or bool(wanted))
 
     def current(
-        self, metric: str, window: Window, entities: Sequence[str] = (), *, checked: bool = False
+        self,
+        metric: str,
+        window: Window,
+        entities: Sequence[str] = (),
+        *,
+        entity_range: EntityRange = EVERY_ENTITY,
+        checked: bool = False,
     ) -> Iterator[Aggregate]:
         wanted = sorted(set(entities))
         if wanted:
             return self._some(metric, window, wanted)
+        first, last = entity_range.first or layout.FIRST_POINTER, entity_range.end or AFTER_ALL
+        between = None if entity_range.is_all else (first, last)
         return (
             layout.aggregate(place, item, current=True, sound=not checked or layout.is_sound(place, item))
             for bucket in self._buckets(metric, window)
-            for item in self.table.query(layout.current_pk(metric, bucket))
+            for item in self.table.query(layout.current_pk(metric, bucket), between=between)
             for place in (layout.place_of(item),)
+            if place.entity in entity_range
         )
 
     def digests(self, metric: str, window: Window) -> Iterator[BucketDigest]:

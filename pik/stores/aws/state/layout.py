@@ -195,13 +195,16 @@ def current_pk(metric: str, bucket: int) -> Partition[PointerItem]:
     return Partition(f"current/{metric}/{time_key(bucket)}")
 
 
-_ALL = US
-"""The sort key of the pointer to a value over all entities: a key cannot be empty, and no entity has this name."""
+FIRST_POINTER = US
+"""The sort key of the pointer to a value over all entities: a key cannot be empty, no entity has this name, and each
+comes after it."""
 
 
 def current_key(place: Place) -> Key[PointerItem]:
     """Return the key of the pointer to an aggregate's current version."""
-    return Key((current_pk(place.metric, place.bucket), _ALL if place.entity == ALL_ENTITIES else place.entity))
+    return Key(
+        (current_pk(place.metric, place.bucket), FIRST_POINTER if place.entity == ALL_ENTITIES else place.entity)
+    )
 
 
 def versions_pk(run_id: str) -> Partition[VersionItem]:
@@ -224,7 +227,7 @@ def place_of(item: KeyItem) -> Place:
     kind, _, rest = item["pk"].partition("/")
     if kind == "current":
         metric, _, bucket = rest.partition("/")
-        return Place(metric, key_time(bucket), ALL_ENTITIES if item["sk"] == _ALL else item["sk"])
+        return Place(metric, key_time(bucket), ALL_ENTITIES if item["sk"] == FIRST_POINTER else item["sk"])
     metric, bucket, entity = item["sk"].split(US)
     return Place(metric, key_time(bucket), entity)
 
