@@ -2,7 +2,7 @@
 
 Python's strptime ignores what it cannot use (%p beside %H, the value of %a, a zone's name), assumes 1900 without a
 year, and depends on the locale and time zone of the machine. Here a format that loses or ignores anything is refused
-before anything is read, and names of months and days are English.
+before anything is read, and names of months and days are English; AM and PM may be of some other languages.
 """
 
 from __future__ import annotations
@@ -20,12 +20,19 @@ _EXAMPLE = "rfc3339, epoch_ms, auto, or a strptime format with a date, such as '
 _MONTHS = "january february march april may june july august september october november december".split()
 _DAYS = "monday tuesday wednesday thursday friday saturday sunday".split()
 
+BLANK = r"[\s\u00a0\u202f]"
+"""White space, also such as does not break a line: programs write it before `PM` and in `p. m.`."""
+
+_AFTERNOON = "오후", "下午", "午後"
+_HALF = rf"[AP]\.?{BLANK}?M\.?|오전|上午|午前|{'|'.join(_AFTERNOON)}"
+"""AM and PM as English and Spanish programs write them, and Korean, Chinese and Japanese ones."""
+
 _WIDTHS = {"Y": 4, "j": 3} | dict.fromkeys("ymdHIMS", 2)
 DIRECTIVES = {letter: rf"\d{{1,{width}}}" for letter, width in _WIDTHS.items()} | {
     "Y": r"\d{4}",
     "y": r"\d{2}",
     "f": r"\d+",
-    "p": "AM|PM",
+    "p": _HALF,
     "z": OFFSET,
     "b": "|".join(month[:3] for month in _MONTHS),
     "B": "|".join(_MONTHS),
@@ -93,7 +100,8 @@ def local_nanos(found: Mapping[str, str | None], text: str) -> int:
     if twelfth := found.get("I"):
         if not 1 <= int(twelfth) <= 12:
             raise Invalid(f"{text[:60]!r} has an impossible hour for AM or PM")
-        hour = int(twelfth) % 12 + (12 if (found["p"] or "").lower() == "pm" else 0)
+        half = found["p"] or ""
+        hour = int(twelfth) % 12 + (12 if half[:1] in "pP" or half in _AFTERNOON else 0)
     clock = time_of_day(hour, int(found.get("M") or 0), int(found.get("S") or 0), text)
     return _day(found, text) * DAY + clock + fraction_nanos(found.get("f"), text)
 
@@ -135,7 +143,7 @@ def _expect_unambiguous(name: str, used: list[str]) -> None:
 
 def _pattern(part: str, parts: list[str], number: int) -> str:
     if part.isspace():
-        return r"\s+"
+        return f"{BLANK}+"
     if part[0] != "%" or part == "%%":
         return re.escape(part[-1])
     letter = part[1]

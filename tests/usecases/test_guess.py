@@ -73,6 +73,8 @@ TIMES: dict[str, Callable[[datetime], Any]] = {
     "%d.%m.%Y %H.%M.%S": local("%d.%m.%Y %H.%M.%S"),
     "%d. %m. %Y %H:%M": local("%d. %m. %Y %H:%M"),
     "%Y. %m. %d. %H:%M:%S": local("%Y. %m. %d. %H:%M:%S"),
+    "%d/%m/%Y %I:%M:%S %p": lambda at: at.strftime("%d/%m/%Y %I:%M:%S ") + ("p.\xa0m." if at.hour > 11 else "a.\xa0m."),
+    "%Y-%m-%d %p %I:%M:%S": lambda at: at.strftime(f"%Y-%m-%d {'오후' if at.hour > 11 else '오전'} %I:%M:%S"),
     "%Y年%m月%d日 %H:%M": local("%Y年%m月%d日 %H:%M"),
 }
 """How a time is written in each format, here in UTC; the day of the month is past the twelfth."""

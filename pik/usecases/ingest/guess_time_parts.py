@@ -6,12 +6,15 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 
+from pik.inputs.strptime import BLANK, DIRECTIVES
 from pik.model.identity import name_of_number
 from pik.usecases.ingest.guess_fields import Column, Path
 from pik.usecases.ingest.guess_names import score_of, words
 
+_HALF = DIRECTIVES["p"]
 _CLOCK = re.compile(
-    r"\d{1,2}:\d\d(:\d\d([.,]\d+)?)?( [AP]M)?( ?(Z|[-+]\d\d:?\d\d)| [A-Z]{3,5})?", re.ASCII | re.IGNORECASE
+    rf"(({_HALF})\s?)?\d{{1,2}}:\d\d(:\d\d([.,]\d+)?)?({BLANK}({_HALF}))?( ?(Z|[-+]\d\d:?\d\d)| [A-Z]{{3,5}})?",
+    re.ASCII | re.IGNORECASE,
 )
 """A time of day, with its offset or the abbreviation of its zone."""
 

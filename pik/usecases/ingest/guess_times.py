@@ -47,6 +47,7 @@ _DATES = (
 _CLOCKS = (
     *(":%H:%M:%S", " %H:%M:%S", " %H:%M:%S.%f", "T%H:%M:%S", " %H:%M", " %I:%M:%S %p", " %I:%M %p", ""),
     *(", %H:%M:%S", ", %H:%M", ", %I:%M:%S %p", ", %I:%M %p", " %H.%M.%S", " %H.%M"),
+    *(" %p %I:%M:%S", " %p%I:%M:%S", " %p %I:%M", " %p%I:%M"),
 )
 _OFFSETS = ("", " %z", "%z", " UTC", " GMT")
 _STRPTIME = (
