@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.logging import correlation_paths
+from aws_lambda_powertools.metrics import MetricUnit
 
-from pik.errors import Ambiguous, Invalid, NotFound, NotHeld, PikError
+from pik.errors import Ambiguous, Busy, Invalid, NotFound, NotHeld, PikError, StoreError
 from pik.ports.remote import ApiError
 
 if TYPE_CHECKING:
@@ -155,8 +156,19 @@ def _status(error: PikError) -> int:
             return 400 if error.exit_code == 2 else 503
 
 
+def _cause(error: PikError) -> str:
+    """Return why a request gets 503: something else is under way, as a rebuild of the index is; AWS throttles; or the
+    store cannot be used for another reason."""
+    from pik.stores.aws.clients import throttled
+
+    if isinstance(error, Busy):
+        return "Busy"
+    return "Throttled" if isinstance(error, StoreError) and throttled(error) else "Unavailable"
+
+
 def http_handler(handler: Handler) -> Handler:
-    """Decorate a handler so that its errors become responses; an unexpected one becomes 500, and is logged."""
+    """Decorate a handler so that its errors become responses; an unexpected one becomes 500, and is logged.
+    Metrics count 503 by cause, and 500."""
 
     @wraps(handler)
     def call(event: Event, context: Any) -> Response:
@@ -166,12 +178,15 @@ def http_handler(handler: Handler) -> Handler:
         except PikError as error:
             status = _status(error)
             if status >= 500:
-                logger.error("refused", extra={"reason": error.message})
+                cause = _cause(error)
+                logger.error("refused", extra={"reason": error.message, "cause": cause})
+                metrics.add_metric(name=f"{cause}Count", unit=MetricUnit.Count, value=1)
             # The caller need not learn the ids of others.
             message = error.unlisted if isinstance(error, Ambiguous) else error.message
             return respond(status, ApiError(message, named, error.field if isinstance(error, Invalid) else ""))
         except Exception as error:  # noqa: BLE001 - the caller gets a response whatever happens
             log_unexpected("failed", error)
+            metrics.add_metric(name="FailedCount", unit=MetricUnit.Count, value=1)
             return respond(500, ApiError("internal error; the log has it under the request's id", named))
 
     return call

@@ -169,6 +169,10 @@ def test_a_task_that_keeps_failing_becomes_a_dead_letter() -> None:
     assert queue["RedrivePolicy"] == {"deadLetterTargetArn": "DeadLetterQueue.Arn", "maxReceiveCount": "7"}
     assert _environment("ProcessorFunction", MaxReceives="7")["PIK_MAX_RECEIVES"] == "7"
     assert queue["RedriveAllowPolicy"] == {"redrivePermission": "denyAll"}
+    allowed = properties("DeadLetterQueue")["RedriveAllowPolicy"]
+    assert allowed["redrivePermission"] == "byQueue"
+    (source,) = allowed["sourceQueueArns"]
+    assert source.endswith(f":{queue['QueueName']}")
     assert properties("DeadLetterQueue")["MessageRetentionPeriod"] > queue["MessageRetentionPeriod"]
 
 

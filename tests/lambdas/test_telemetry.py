@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 
 from pik import lambdas
+from pik.errors import Busy, StoreError
 from pik.lambdas import ingest, processor, replay
 from pik.model.metric import Definition
+from pik.stores.aws.clients import Refused
 from pik.usecases.metrics.definitions import add_version
 from tests.support.aws.template import template
 from tests.support.lambdas.calls import asked, event, messages, post
@@ -28,6 +30,12 @@ METRICS = {
     "ProcessorMessageCount",
     "ProcessorErrorCount",
     "BucketsWritten",
+}
+REFUSED = {
+    Busy("the index is being rebuilt"): "BusyCount",
+    Refused("slow down", code="ThrottlingException"): "ThrottledCount",
+    StoreError("no such table"): "UnavailableCount",
+    RuntimeError("a bug"): "FailedCount",
 }
 SECRET = "hunter2"
 
@@ -103,9 +111,19 @@ def test_promise_9_every_event_of_a_request_has_its_lag(store, told) -> None:
     assert sum(_values(documents)["IngestCount"]) == 250
 
 
+@pytest.mark.parametrize("error", REFUSED, ids=lambda error: REFUSED[error])
+def test_a_5xx_is_counted_by_its_cause(error, monkeypatch, told) -> None:
+    def fail() -> None:
+        raise error
+
+    monkeypatch.setattr(lambdas, "store", fail)
+    assert post(ingest.handler, event())[0] == (500 if REFUSED[error] == "FailedCount" else 503)
+    assert _values(told.lines()[1]) == {REFUSED[error]: [1]}
+
+
 def test_the_dashboard_shows_each_of_them() -> None:
     shown = str(template()["Resources"]["Dashboard"])
-    assert [name for name in METRICS if f'"{name}"' not in shown] == []
+    assert [name for name in METRICS | set(REFUSED.values()) if f'"{name}"' not in shown] == []
 
 
 def test_logs_name_what_they_are_about(store, told) -> None:

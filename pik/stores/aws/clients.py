@@ -143,6 +143,12 @@ _UNKNOWN = {
 }
 _DENIED = {"AccessDenied", "AccessDeniedException", "AuthorizationError", "UnauthorizedOperation", "403", "Forbidden"}
 
+THROTTLED = {
+    *("Throttling", "ThrottlingException", "ThrottlingError", "RequestLimitExceeded", "SlowDown"),
+    *("ProvisionedThroughputExceeded", "ProvisionedThroughputExceededException", "TooManyRequestsException"),
+}
+"""Codes of services that ask for patience."""
+
 SERVICES = {
     "apigateway": "API Gateway",
     "cloudformation": "CloudFormation",
@@ -186,6 +192,11 @@ def translated(service: str) -> Iterator[None]:
 def denied(error: Refused) -> bool:
     """Return whether the service refused because the caller lacks a permission."""
     return error.code in _DENIED
+
+
+def throttled(error: StoreError) -> bool:
+    """Return whether a service asked for patience, and boto3's attempts were used up."""
+    return isinstance(error, Refused) and error.code in THROTTLED
 
 
 def briefly(error: StoreError) -> str:

@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from pik.errors import NotFound, StoreError, UsageError
 from pik.ports.remote import Alarm, Deployment, Depth, Part, Permission, Setting
-from pik.stores.aws.clients import Clients, Refused, briefly, denied, translated
+from pik.stores.aws.clients import Clients, Refused, briefly, denied, throttled, translated
 
 if TYPE_CHECKING:
     from mypy_boto3_cloudformation.type_defs import StackTypeDef
@@ -46,7 +46,6 @@ _WELL = {"CREATE_COMPLETE", "UPDATE_COMPLETE", "IMPORT_COMPLETE"}
 _MOVING = {"UPDATE_IN_PROGRESS", "UPDATE_COMPLETE_CLEANUP_IN_PROGRESS"}
 _LOOK_BACK = timedelta(minutes=15)  # CloudWatch hears of a queue every minute, and of an idle one later
 
-_THROTTLED = {"Throttling", "ThrottlingException"}
 _NEEDED = {"raw_bucket", "index_table", "state_table"}
 _OPTIONAL = {"api_url", "version", "raw_retention_days"}
 
@@ -369,7 +368,7 @@ def _describe(clients: Clients, name: str) -> StackTypeDef:
         if denied(error):  # the doctor could not find the stack either
             hint = "it takes cloudformation:DescribeStacks on the stack; docs/iam.md has the policy"
             raise StoreError(error.message, hint=hint) from None
-        if error.code in _THROTTLED:
+        if throttled(error):
             raise StoreError(
                 error.message, hint="a URL that names the resources asks nothing: pik stack status"
             ) from None

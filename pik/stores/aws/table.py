@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypedDict, TypeVar
 
 from pik.errors import StoreError
 from pik.runtime.storage import attempts
-from pik.stores.aws.clients import Clients, Flow, translated
+from pik.stores.aws.clients import THROTTLED, Clients, Flow, translated
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -64,15 +64,7 @@ STATEMENTS, WRITES, READS = 25, 25, 100
 _AHEAD = 500
 """Items of a partition that are read before those of the partitions before it have been."""
 
-_THROTTLED = {
-    "ThrottlingError",
-    "ThrottlingException",
-    "ProvisionedThroughputExceeded",
-    "ProvisionedThroughputExceededException",
-    "RequestLimitExceeded",
-    "InternalServerError",
-    "TransactionConflict",
-}
+_PASSING = THROTTLED | {"InternalServerError", "TransactionConflict"}
 _REFUSED = {
     "DuplicateItem",
     "DuplicateItemException",
@@ -288,7 +280,7 @@ class Table:
             answers = self._dynamodb.batch_execute_statement(Statements=calls)["Responses"]
             for place, answer in zip(left, answers, strict=True):
                 code = answer.get("Error", {}).get("Code")
-                if code in _THROTTLED:
+                if code in _PASSING:
                     again.append(place)
                 elif code is not None and code not in _REFUSED:
                     raise StoreError(f"DynamoDB refused an item ({code}): {answer['Error'].get('Message', '')}")
