@@ -419,6 +419,11 @@ def test_logs_end_and_alarms_stay_quiet_without_traffic() -> None:
         assert properties(name)["AlarmActions"] == [], name
 
 
+def test_the_index_table_is_warmed_only_if_asked_for() -> None:
+    assert "WarmThroughput" not in properties("IndexTable")
+    assert properties("IndexTable", WarmWriteUnits="12000")["WarmThroughput"] == {"WriteUnitsPerSecond": "12000"}
+
+
 def test_throttling_of_every_table_and_secondary_index_raises_an_alarm() -> None:
     expected = {
         (metric, table, index)

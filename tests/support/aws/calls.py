@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import ceil
 from threading import Lock
-from typing import Any
+from typing import Any, NamedTuple
 
 from botocore.httpsession import URLLib3Session
 
@@ -43,18 +43,32 @@ def hooked(store: Store, event: str, hook: Callable[..., Any]) -> Iterator[None]
             emitter.unregister(event, hook)
 
 
+class Write(NamedTuple):
+    """The partition and sort key of an item that was written, and what that cost; both empty where a condition did not
+    hold for an update."""
+
+    pk: str
+    sk: str
+    units: int
+
+
 @dataclass
 class Calls:
-    """Calls by operation; `units` are write units, those of indexes included; `keys` are S3 objects that were read."""
+    """Calls by operation; `writes` are items written, or tried to; `keys` are S3 objects that were read."""
 
     made: Counter[str] = field(default_factory=Counter)
-    units: float = 0
+    writes: list[Write] = field(default_factory=list)
     keys: list[str] = field(default_factory=list)
     _lock: Lock = field(default_factory=Lock)
 
     @property
     def total(self) -> int:
         return self.made.total()
+
+    @property
+    def units(self) -> int:
+        """Write units, those of the index included."""
+        return sum(one.units for one in self.writes)
 
     def sent(self, event_name: str, **_: Any) -> None:
         with self._lock:
@@ -65,12 +79,12 @@ class Calls:
         with self._lock:
             if operation == "GetObject":
                 self.keys.append(params["Key"])
-            self.units += sum(_UNITS[operation](params)) if operation in _UNITS else 0
+            self.writes += _WRITES[operation](params) if operation in _WRITES else ()
 
     def answered(self, parsed: Mapping[str, Any], event_name: str, **_: Any) -> None:
         if event_name.endswith(".UpdateItem"):  # what an update makes of an item only its answer tells
             with self._lock:
-                self.units += units(parsed.get("Attributes", {}))
+                self.writes.append(_write(parsed.get("Attributes", {})))
 
 
 @contextmanager
@@ -100,26 +114,31 @@ def _size(value: Mapping[str, Any]) -> int:
     return 1 if kind == "BOOL" else len(content)
 
 
-def _batch(params: Mapping[str, Any]) -> Iterator[int]:
+def _write(item: Mapping[str, Any], times: int = 1) -> Write:
+    pk, sk = (item.get(name, {}).get("S", "") for name in ("pk", "sk"))
+    return Write(pk, sk, times * units(item))
+
+
+def _batch(params: Mapping[str, Any]) -> Iterator[Write]:
     for requests in params["RequestItems"].values():
         for request in requests:
-            yield units(request["PutRequest"]["Item"]) if "PutRequest" in request else 1
+            yield _write(request["PutRequest"]["Item"] if "PutRequest" in request else request["DeleteRequest"]["Key"])
 
 
-def _statements(params: Mapping[str, Any]) -> Iterator[int]:
+def _statements(params: Mapping[str, Any]) -> Iterator[Write]:
     for statement in params["Statements"]:
         names = statement["Statement"].split("'")[1::2]
-        yield units(dict(zip(names, statement["Parameters"], strict=True)))
+        yield _write(dict(zip(names, statement["Parameters"], strict=True)))
 
 
-def _transaction(params: Mapping[str, Any]) -> Iterator[int]:
-    return (2 * units(one["Put"]["Item"]) for one in params["TransactItems"])
+def _transaction(params: Mapping[str, Any]) -> Iterator[Write]:
+    return (_write(one["Put"]["Item"], 2) for one in params["TransactItems"])
 
 
-_UNITS: dict[str, Callable[[Mapping[str, Any]], Iterator[int]]] = {
-    "PutItem": lambda params: iter([units(params["Item"])]),
+_WRITES: dict[str, Callable[[Mapping[str, Any]], Iterator[Write]]] = {
+    "PutItem": lambda params: iter([_write(params["Item"])]),
     "BatchWriteItem": _batch,
     "BatchExecuteStatement": _statements,
     "TransactWriteItems": _transaction,
-    "DeleteItem": lambda params: iter([1]),
+    "DeleteItem": lambda params: iter([_write(params["Key"])]),
 }

@@ -44,7 +44,7 @@ from pik.stores.aws.catalog.rebuild import AwsRebuild, sweep
 from pik.stores.aws.catalog.requests import Requests
 from pik.stores.aws.lease import Generation, held, holding, rebuilt
 from pik.stores.aws.s3 import AwsRaw
-from pik.stores.aws.table import Item, Key, Table
+from pik.stores.aws.table import Item, Key, KeyItem, Table, key_of
 
 NO_DELIVERIES = "-"
 """Stands for the id file as `pending` while a chunk without deliveries is recorded."""
@@ -62,8 +62,8 @@ class AwsBatches:
     generation: Generation
     _opened: dict[str, tuple[int, int]] = field(default_factory=dict, repr=False, compare=False)
     """The generation and the attempt of the batches that were opened here: they must not be written to by others."""
-    _days: set[tuple[int, int]] = field(default_factory=set, repr=False, compare=False)
-    """The (generation, day) that are known to be listed as having requests."""
+    _days: set[Key[KeyItem]] = field(default_factory=set, repr=False, compare=False)
+    """The keys of items of days that are known to be there: each writes them once."""
 
     def find(self, origin: Origin) -> Batch | None:
         return next(self._named(origin.content, layout.origin_digest(origin)), None)
@@ -102,7 +102,7 @@ class AwsBatches:
         item = self.table.get(layout.batch_key(g, chunk.batch_id))
         if item is None:
             raise rebuilt()
-        recording = Recording(self.table, self.raw, g, chunk.batch_id)
+        recording = Recording(self.table, self.raw, g, chunk.batch_id, self._days)
         return recording.record(item, chunk, attempt or item["attempt"], refuse_conflicts=refuse_conflicts).counts
 
     def expect_ready(self) -> None:
@@ -159,13 +159,11 @@ class AwsBatches:
     def _record_request(self, g: int, batch: Batch, chunk: Chunk) -> dict[int, Verdict]:
         """Record a request with several events as a file's chunk. One that fails on its way is not taken up again: its
         sender sends it again."""
-        item = layout.batch_item(g, replace(batch, state=BatchState.INTERRUPTED, finished_at=None, next_seq=1))
+        finished_at = batch.finished_at or batch.started_at
+        item = layout.batch_item(g, replace(batch, state=BatchState.INTERRUPTED, finished_at=finished_at, next_seq=1))
         self.table.put(item)
-        recorded = Recording(self.table, self.raw, g, batch.batch_id).record(item, chunk, 1, refuse_conflicts=False)
-        change = "SET #complete = :complete, #finished_at = :finished_at"
-        values = {"complete": True, "finished_at": batch.finished_at or batch.started_at}
-        self.table.update(layout.batch_key(g, batch.batch_id), change, values)
-        return dict(recorded.verdicts)
+        recording = Recording(self.table, self.raw, g, batch.batch_id, self._days)
+        return dict(recording.record(item, chunk, 1, refuse_conflicts=False).verdicts)
 
 
 def with_state(table: Table, batch: Batch) -> Batch:
@@ -191,6 +189,8 @@ class Recording:
     raw: AwsRaw
     generation: int
     batch_id: str
+    listed_days: set[Key[KeyItem]] = field(default_factory=set)
+    """The keys of items of days that are known to be there."""
 
     def record(self, item: BatchItem, chunk: Chunk, attempt: int, *, refuse_conflicts: bool) -> ChunkResult:
         """Record a chunk of the batch whose item this is. Raises ConflictFound, or Busy where another attempt than this
@@ -233,13 +233,15 @@ class Recording:
     def _finish(self, item: BatchItem, header: Header, rows: Sequence[Row]) -> ChunkResult:
         """Take all steps after `pending`."""
         g, segments = self.generation, header.segments
+        days = {key_of(item): item for item in (layout.day_of_segment(g, segment) for segment in segments)}
         listed = [
             *(layout.segment_item(g, segment) for segment in segments),  # one that is settled stays so
             *(layout.reference(g, segment) for segment in segments),
-            *(layout.day_item(g, day, layout.FILE) for day in {segment.day for segment in segments}),
+            *(item for key, item in days.items() if key not in self.listed_days),
             *([layout.reject_item(g, self.batch_id, header.rejects)] if header.rejects else []),
         ]
         deque(self.table.insert_many(listed), maxlen=0)
+        self.listed_days.update(days)
         claims = claims_of(self.table, g, self.batch_id, segments)
         verdicts = claims.make(rows)
         claims.write_duplicates(segments, rows, verdicts)
@@ -280,6 +282,8 @@ class Recording:
     def _advance(self, item: BatchItem, settled_at: int, header: Header, counts: Counts) -> BatchItem:
         """Move the batch past the chunk, unless another process that finished it at the same time did."""
         values: Item = {**advance(item, settled_at, header, counts), "pending": item["pending"]}
+        if layout.batch_of(item).is_request:  # which is one chunk
+            values["complete"] = True
         change = "SET " + ", ".join(f"#{name} = :{name}" for name in values if name != "pending")
         change += " REMOVE #pending, #settled_at"
         return self.table.update(self._key, change, values, condition="#pending = :pending") or self._batch()

@@ -31,7 +31,7 @@ from pik.stores.aws.catalog.deliveries import (
     read_ids,
     rows_of,
 )
-from pik.stores.aws.catalog.layout import BatchItem, ClaimItem, SegmentItem
+from pik.stores.aws.catalog.layout import BatchItem, ClaimItem, Listed, SegmentItem
 from pik.stores.aws.catalog.rebuild import rows_in
 from pik.stores.aws.catalog.requests import Requests, is_single
 from pik.stores.aws.clients import Flow
@@ -70,9 +70,9 @@ class AwsIndex:
         wanted = sorted(set(entities))
         requests = Requests(self.table, g)
         return chain.from_iterable(
-            self._of_files(g, day, wanted)
-            if kind == layout.FILE
-            else map(self._remember, requests.segments(layout.day_number(day), wanted))
+            map(self._remember, requests.segments(layout.day_number(day), wanted))
+            if kind == Listed.REQUEST
+            else self._of_blocks(g, day, Listed(kind), wanted)
             for day, kind in days
         )
 
@@ -130,8 +130,8 @@ class AwsIndex:
         if batch is not None:
             yield from map(self._remember, Requests(self.table, g).segments_of(batch, first, last))
 
-    def _of_files(self, g: int, day: str, entities: Sequence[str]) -> Iterator[Segment]:
-        for segment in self._listed(self.table.query(layout.day_pk(g, day))):
+    def _of_blocks(self, g: int, day: str, kind: Listed, entities: Sequence[str]) -> Iterator[Segment]:
+        for segment in self._listed(self.table.query_each((pk, "") for pk in layout.listed_pks(g, day, kind))):
             if not entities or any(f.first <= entity <= f.last for f in segment.frames for entity in entities):
                 yield segment
 
@@ -255,12 +255,9 @@ class AwsAudit:
                 yield key, 1
         for listed in table.query(layout.days_pk(g)):
             day, _, kind = listed["sk"].partition("/")
-            if kind == layout.FILE:
-                yield from (
-                    (layout.segment_of(one).key, None)
-                    for one in table.query(layout.day_pk(g, day))
-                    if "skipped" not in one
-                )
+            if kind != Listed.REQUEST:
+                items = table.query_each((pk, "") for pk in layout.listed_pks(g, day, Listed(kind)))
+                yield from ((layout.segment_of(one).key, None) for one in items if "skipped" not in one)
 
     def deliveries(self, segment: Segment, frames: Collection[int]) -> Arrivals:
         return rows_in(self.index.table, self.index.raw, self.index.generation.current(), segment, frames)

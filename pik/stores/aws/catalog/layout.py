@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from enum import StrEnum
 from hashlib import sha256
 from itertools import accumulate, pairwise, product
 from typing import NotRequired, TypedDict, cast
@@ -14,7 +15,7 @@ import zstandard
 from msgspec import structs
 
 from pik.errors import Invalid, StoreError
-from pik.model.batch import Batch, BatchState, Counts, Frame, Origin, RejectFile, Segment, Verdict
+from pik.model.batch import OF_REQUEST, Batch, BatchState, Counts, Frame, Origin, RejectFile, Segment, Verdict
 from pik.model.correction import Correction
 from pik.model.ids import DIGITS
 from pik.model.instant import day_of, day_text, parse_instant
@@ -23,10 +24,22 @@ from pik.stores.aws.state.layout import US, time_key
 from pik.stores.aws.table import Key, KeyItem, Partition
 
 BATCH_SHARDS = "01234567"
+"""Of batches, and of the segments of a day's requests with several events. Their sort keys rise with time, so DynamoDB
+cannot split what they are written to: each shard takes 1,000 write units a second."""
+
 DAY_SHARDS = "0123456789abcdef"
 
-FILE, REQUEST = "file", "request"
-"""What a day has: segments of files and streams, or of API requests with one event."""
+
+class Listed(StrEnum):
+    """What a day has segments of."""
+
+    FILE = "file"
+    """Files and streams."""
+    ARRAY = "array"
+    """API requests with several events."""
+    REQUEST = "request"
+    """API requests with one event."""
+
 
 KEYED_DAY = "keyed"
 """Stands for the day among duplicates where the event has an idempotency key: such events have no day."""
@@ -151,8 +164,11 @@ def days_pk(g: int) -> Partition[KeyItem]:
     return Partition(f"{g}/days")
 
 
-def day_pk(g: int, day: str) -> Partition[SegmentItem]:
-    return Partition(f"{g}/day/{day}")
+def listed_pks(g: int, day: str, kind: Listed) -> list[Partition[SegmentItem]]:
+    """Return the partitions with the segments of a day of this kind, but of requests with one event."""
+    if kind == Listed.FILE:
+        return [Partition(f"{g}/day/{day}")]
+    return [Partition(f"{g}/array/{day}/{shard}") for shard in BATCH_SHARDS]
 
 
 def references_pk(g: int, batch_id: str) -> Partition[KeyItem]:
@@ -230,6 +246,11 @@ def duplicates_of(g: int, day: str, event_id: str) -> Partition[DuplicateItem]:
     return duplicates_pk(g, day, event_id[0])
 
 
+def listed_as(n: int) -> Listed:
+    """Return what the segments with this number are of, if not of requests with one event."""
+    return Listed.ARRAY if n == OF_REQUEST else Listed.FILE
+
+
 def listing_key(g: int, segment: Segment) -> Key[SegmentItem]:
     """Return the key of a segment's item. It is known before the segment is recorded, and never changes."""
     return numbered_key(g, segment.day, segment.batch_id, number_of(segment.key))
@@ -237,13 +258,14 @@ def listing_key(g: int, segment: Segment) -> Key[SegmentItem]:
 
 def numbered_key(g: int, day: int, batch_id: str, n: int) -> Key[SegmentItem]:
     """Return the key of a segment's item, given the parts of its key in raw."""
-    return Key((day_pk(g, day_text(day)), f"{batch_id}-{n:012d}"))
+    partitions = listed_pks(g, day_text(day), listed_as(n))
+    return Key((partitions[_shard(batch_id) % len(partitions)], f"{batch_id}-{n:012d}"))
 
 
 def referred(g: int, item: KeyItem) -> Key[SegmentItem]:
     """Return the key of the segment that a `reference` names."""
-    day, _, sk = item["sk"].partition("/")
-    return Key((day_pk(g, day), sk))
+    day, batch_id, n = item["sk"].replace("/", "-").rsplit("-", 2)
+    return numbered_key(g, day_number(day), batch_id, int(n))
 
 
 def request_key(g: int, day: int, entity: str, event_id: bytes, batch_id: str) -> Key[RequestItem]:
@@ -252,13 +274,23 @@ def request_key(g: int, day: int, entity: str, event_id: bytes, batch_id: str) -
 
 
 def batch_key(g: int, batch_id: str) -> Key[BatchItem]:
-    """Return the key of a batch; its last character chooses the shard."""
-    return Key((batches_pk(g, BATCH_SHARDS[max(0, DIGITS.find(batch_id[-1:])) % len(BATCH_SHARDS)]), batch_id))
+    """Return the key of a batch."""
+    return Key((batches_pk(g, BATCH_SHARDS[_shard(batch_id)]), batch_id))
 
 
-def day_item(g: int, day: int, kind: str) -> KeyItem:
+def _shard(batch_id: str) -> int:
+    """Return the number of a shard, which the last character of a batch's id chooses."""
+    return max(0, DIGITS.find(batch_id[-1:])) % len(BATCH_SHARDS)
+
+
+def day_item(g: int, day: int, kind: Listed) -> KeyItem:
     """Return the item that names a day that has segments of this kind."""
     return {"pk": days_pk(g), "sk": f"{day_text(day)}/{kind}"}
+
+
+def day_of_segment(g: int, segment: Segment) -> KeyItem:
+    """Return the item that names the day of a segment that is in the list of its day."""
+    return day_item(g, segment.day, listed_as(number_of(segment.key)))
 
 
 def reference(g: int, segment: Segment) -> KeyItem:
@@ -322,7 +354,7 @@ def segment_of(item: SegmentItem) -> Segment:
     """Return the segment of a `segment_item`. Raises StoreError."""
     with decoding(f"item {item['pk']} {item['sk']}"):
         batch_id, _, n = item["sk"].partition("-")
-        day = day_number(item["pk"].rpartition("/")[2])
+        day = day_number(item["pk"].split("/")[2])
         return Segment(
             key=RawKind.SEGMENT.key(batch_id, int(n), day),
             batch_id=batch_id,
@@ -398,7 +430,7 @@ def batch_of(item: BatchItem) -> Batch:
             counts=_read_counts(item["counts"]),
             started_at=item["started_at"],
             actor=item["actor"],
-            finished_at=item.get("finished_at"),
+            finished_at=item.get("finished_at") if item["complete"] else None,
             first_event=item.get("first_event"),
             last_event=item.get("last_event"),
             next_seq=item["next_seq"],

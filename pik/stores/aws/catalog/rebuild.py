@@ -50,7 +50,7 @@ from pik.stores.aws.catalog.requests import Requests
 from pik.stores.aws.clients import translated
 from pik.stores.aws.lease import Generation
 from pik.stores.aws.s3 import AwsRaw
-from pik.stores.aws.table import Key, Table, key_of
+from pik.stores.aws.table import Key, KeyItem, Table, key_of
 
 
 def sweep(table: Table, raw: AwsRaw, kept: set[str]) -> None:
@@ -116,7 +116,7 @@ class AwsRebuild:
     pointer: Generation
     _tallies: defaultdict[str, _Tally] = field(default_factory=lambda: defaultdict(_Tally))
     _single: set[str] = field(default_factory=set)  # the requests that had one event
-    _days: set[int] = field(default_factory=set)  # listed as having segments
+    _days: set[Key[KeyItem]] = field(default_factory=set)  # listed as having segments
     _repeated: set[int] = field(default_factory=set)  # with duplicates
     _latest: int = 0
     _objects: ReplacingRaw = field(init=False)
@@ -149,9 +149,9 @@ class AwsRebuild:
         made = self._claim(claims, segments, rows, verdicts)
         claims.write_settled(segments, rows, made)
         self.table.write_many(layout.reference(self.generation, segment) for segment in segments)
-        days = {segment.day for segment in segments}
-        self.table.write_many(layout.day_item(self.generation, day, layout.FILE) for day in days - self._days)
-        self._days |= days
+        days = {key_of(item): item for item in (layout.day_of_segment(self.generation, each) for each in segments)}
+        self.table.write_many(item for key, item in days.items() if key not in self._days)
+        self._days.update(days)
         tally = self._tallies[batch_id]
         for segment in segments:
             tally.add(segment)

@@ -19,9 +19,9 @@ from pik.ports.raw import Raw, RawKind, number_of
 from pik.runtime.storage import attempts
 from pik.stores.aws.catalog import layout
 from pik.stores.aws.catalog.deliveries import Delivery, Row, duplicate_items, rows_of
-from pik.stores.aws.catalog.layout import BatchAttributes, BatchItem, ClaimItem, RequestItem
+from pik.stores.aws.catalog.layout import BatchAttributes, BatchItem, ClaimItem, Listed, RequestItem
 from pik.stores.aws.state.layout import US
-from pik.stores.aws.table import Item, Key, Table, key_of
+from pik.stores.aws.table import Item, Key, KeyItem, Table, key_of
 
 _INLINE = 4096
 """Bytes of an object, at most, that its item has a copy of: reading 4 KB from S3 costs as much as writing them here."""
@@ -35,8 +35,8 @@ class Requests:
 
     table: Table
     generation: int
-    listed_days: set[tuple[int, int]] = field(default_factory=set)
-    """The (generation, day) that are known to be listed as having requests."""
+    listed_days: set[Key[KeyItem]] = field(default_factory=set)
+    """The keys of items of days that are known to be there."""
 
     def record(self, batch: Batch, chunk: Chunk, copies: Mapping[str, bytes]) -> dict[int, Verdict]:
         """Record a request, and return its duplicates."""
@@ -47,12 +47,12 @@ class Requests:
         )
         listing, place = self._items(segment, row, now, copies.get(segment.key, b""))
         listed: list[Item] = [{**listing}, {**layout.batch_item(self.generation, alone), **place}]
-        day = self.generation, segment.day
-        of_day = [] if day in self.listed_days else [layout.day_item(*day, layout.REQUEST)]
+        day = layout.day_item(self.generation, segment.day, Listed.REQUEST)
+        of_day = [] if key_of(day) in self.listed_days else [day]
         for _ in attempts():
             there = self.table.put_together([*listed, delivery.claim], of_day)
             if there is None:
-                self.listed_days.add(day)
+                self.listed_days.add(key_of(day))
                 return {}
             first: ClaimItem | None = next((item for item in there if key_of(item) == delivery.claim_key), None)
             if first := first or self.table.get_many([delivery.claim_key]).get(delivery.claim_key):
@@ -77,7 +77,7 @@ class Requests:
         listing, place = self._items(segment, row, segment.recorded_at, copy)
         batch: Item = {**(self.table.get(layout.batch_key(self.generation, segment.batch_id)) or {})}
         batch |= {**place, "recorded_at": segment.recorded_at}
-        self.table.write_many([listing, layout.day_item(self.generation, segment.day, layout.REQUEST), batch])
+        self.table.write_many([listing, layout.day_item(self.generation, segment.day, Listed.REQUEST), batch])
 
     def segments(self, day: int, entities: Sequence[str] = ()) -> Iterator[tuple[Segment, dict[int, Verdict]]]:
         """Yield the segments of a day's requests, each with its duplicates; those about some entities, if any are
