@@ -9,6 +9,7 @@ from contextlib import suppress
 from itertools import pairwise
 
 from pik.inputs.advice import Advice, piped
+from pik.inputs.timed_entries import timed_entries
 
 _LOOKED_AT = 200
 """Lines that are looked at, at most."""
@@ -23,6 +24,7 @@ _SET_IN = 4
 """Blanks before a line that goes on with the one above."""
 
 _FIELD = re.compile(r"\s*(?:(:\w{2,4}:)|([\w. -]{1,40}?)\s*[:|](?:\s|$))")
+_TIME_IN_FIELD = re.compile(rf"{_FIELD.pattern}.*?\d\d?:\d\d")
 _OTHER = "…"
 """Stands for a line that is not a field, such as a rule."""
 
@@ -41,7 +43,10 @@ def several_lines(text: str, filled: Sequence[str]) -> tuple[str, Advice] | None
     if begin and begin[0].startswith("__CURSOR="):
         assigned = _FIELDS.replace(r"\\s*:\\s+", "=")
         return "what journalctl -o export writes", piped(f"{assigned} {{file}}", "an object of each: ", guess=True)
-    if fields := _fields_below(begin):
+    fields, entries = _fields_below(begin), timed_entries(begin)
+    if entries is not None and not (fields and any(map(_TIME_IN_FIELD.match, begin))):
+        return entries
+    if fields:
         is_apart = "\n\n" in text and not any(name.startswith(":") for name in fields)
         hint = piped(f"{_FIELDS} {{file}}", "an object of each: ", guess=True) if is_apart else _JOINED
         return "records of several lines, with a field on each", hint

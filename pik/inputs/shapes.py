@@ -187,7 +187,8 @@ def recognize(head: bytes, name: str, *, whole: bool, mapped: bool) -> Layout | 
 
 def _names_in_brackets(filled: list[str]) -> bool:
     """Return whether a table begins, whose names are in angle brackets, as MetaTrader writes them: it is not XML."""
-    is_table = re.fullmatch(r"<[\w ./%-]+>(?:([\t,;|])<[\w ./%-]+>(?:\1<[\w ./%-]+>)*)\r?", filled[0].strip(" "))
+    first = filled[0].strip(" ") if filled else ""  # none is known to its end
+    is_table = re.fullmatch(r"<[\w ./%-]+>(?:([\t,;|])<[\w ./%-]+>(?:\1<[\w ./%-]+>)*)\r?", first)
     return is_table is not None and not any(line.lstrip().startswith("<") for line in filled[1:])
 
 
@@ -429,8 +430,8 @@ def _log(text: str, filled: list[str]) -> Layout | Shape | None:
     found = (
         quoted_words(filled)
         or named_values(filled)
-        or log_shape(filled)
         or several_lines(text, filled)
+        or log_shape(filled)
         or plain_lines(filled)
     )
     return found and Shape(*found)

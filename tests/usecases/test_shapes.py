@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 import zstandard
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pik.errors import InputError, UsageError
@@ -175,6 +175,27 @@ def test_a_row_unlike_those_below_has_names_and_one_like_them_has_none(tables: s
             "(?:\\d+ )?<",
         ),
         ("INFO: up\nWARN: slow\nINFO: down\nWARN: slow\nINFO: up\nINFO: up\n", "lines of text, not JSON", ""),
+        (
+            "mysqld, started with:\n"
+            + "".join(f"# Time: 2026-03-09T06:11:1{n}.5Z\n# User@Host: a[a] @ h []\nselect {n};\n" for n in range(4)),
+            "a log whose entries are several lines",
+            "| pik ingest --guess - --pattern '# Time: (?P<time>\\S+)\\s*(?P<text>.*)'",
+        ),
+        (
+            "".join(f"# Time: 260309  6:11:1{n}\n" + "# User@Host: a[a] @ h []\nselect 1;\n" * n for n in range(4)),
+            "a log whose entries are several lines",  # of which two may have one time
+            "or join the lines of an entry",
+        ),
+        (
+            "".join(f"2026-03-09 10:00:0{n} ERROR no\njava.lang.X: {n}\n\tat a.b(C:1)\n" for n in range(4)),
+            "a log whose entries are several lines",
+            "awk '/^[0-9]+[-\\/.]",
+        ),
+        (
+            "".join(f"{'2026-03-09 10:00:00 INFO yes'}\n2026-03-09 10:00:0{n} INFO no\n  more\n" for n in range(9)),
+            "a text log",
+            "",
+        ),
         ("[1, 2]\n[3, 4]\n", "lists of values without names, one on each line", "jq -c 'to_entries | "),
         ('[["1-0", ["user", "u"]], ["2-0", ["user", "v"]]]', "an array of lists of values", "jq -c '.[] | "),
         ('level=info msg="a b" n=1\nlevel=warn msg=c\n', "logfmt", "jq -Rc"),
@@ -435,6 +456,7 @@ def test_rows_of_several_cells_that_are_never_as_many_are_lines_though_the_name_
     assert "lines of text" in str(found)
 
 
+@example("<a", False, False)
 @given(st.text(max_size=300), st.booleans(), st.booleans())
 def test_looking_never_fails(text: str, whole: bool, mapped: bool) -> None:
     recognize(text.encode(errors="replace"), "x.csv", whole=whole, mapped=mapped)
