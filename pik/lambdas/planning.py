@@ -1,4 +1,4 @@
-"""The call by which the replay function has a run planned later, and Lambda's record of such a call that failed."""
+"""The calls of the replay function that nobody waits for, and Lambda's record of such a call that failed."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ _LONGEST = 1000  # characters of an error
 
 
 class Call(msgspec.Struct, frozen=True):
-    """What the function sends to itself: a run that is PLANNING. No request of API Gateway has such a field."""
+    """What the function sends to itself: a run that is PLANNING (`later`); or what the stack's schedule sends it: to
+    back up the state. No request of API Gateway has such fields."""
 
-    later: Run
+    later: Run | None = None
+    backup: bool = False
 
 
 class _Context(msgspec.Struct, frozen=True, rename="camel"):
@@ -32,11 +34,12 @@ class FailedCall(msgspec.Struct, frozen=True, rename="camel"):
 
     @property
     def reason(self) -> str:
-        """Why the run is not planned, in words."""
+        """Why it was not done, in words."""
+        what = "its planning" if self.request_payload.later else "the backup"
         if self.request_context.condition == "EventAgeExceeded":
-            return "its planning was given up before it could be called often enough (EventAgeExceeded)"
+            return f"{what} was given up before it could be called often enough (EventAgeExceeded)"
         response = self.response_payload if isinstance(self.response_payload, dict) else {}
         error = ": ".join(str(response[key]) for key in ("errorType", "errorMessage") if response.get(key))
         tried = self.request_context.approximate_invoke_count
         times = f", {tried} times" if tried > 1 else ""
-        return f"its planning failed{times}: {' '.join(error.split())[:_LONGEST] or 'no error was recorded'}"
+        return f"{what} failed{times}: {' '.join(error.split())[:_LONGEST] or 'no error was recorded'}"

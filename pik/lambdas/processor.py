@@ -78,6 +78,9 @@ def _fail(failed: FailedCall) -> None:
     """End a run as FAILED that could not be planned; send the tasks of one that was, but whose tasks were not sent.
     Raises PikError: then the record comes again."""
     store, run = lambdas.store(), failed.request_payload.later
+    if run is None:
+        logger.error("not backed up", extra={"reason": failed.reason, "condition": failed.request_context.condition})
+        return
     with logger.append_context_keys(run_id=run.run_id):
         if lambdas.dry_run():
             raise StoreError("dry run: the record stays on the queue")

@@ -28,6 +28,7 @@ from pik.lambdas import (
     metrics,
     respond,
 )
+from pik.lambdas.backup import back_up
 from pik.lambdas.planning import Call
 from pik.lambdas.replay_request import ReplayRequest
 from pik.model.ids import new_id
@@ -67,10 +68,14 @@ _RUN_ID = re.compile("[0-9A-Za-z]{1,26}", re.ASCII)
 @logger.inject_lambda_context(clear_state=True, correlation_id_path=BY_REQUEST)
 def handler(event: Event, context: Any) -> Response | None:
     """Return 200 with a planned run, 202 with one that another call of this function plans, or 400, 404 or 410."""
-    if "later" in event:
-        _plan(msgspec.convert(event, Call).later)
-        return None
-    return _respond(event, context)
+    if not event.keys() & {"later", "backup"}:
+        return _respond(event, context)
+    call = msgspec.convert(event, Call)
+    if call.later is not None:
+        _plan(call.later)
+    if call.backup:
+        back_up(lambdas.store(), dry_run=lambdas.dry_run())
+    return None
 
 
 @http_handler
