@@ -887,6 +887,22 @@ def test_a_guess_of_an_archive_names_the_file_that_it_looked_at(pik, tmp_path):
     assert pik("ingest", "--guess", "more.zip").err.startswith("error: more.zip cannot be read: it looks like lines of")
 
 
+def test_a_guess_of_a_folder_is_of_its_data_and_not_of_a_small_file_before(pik, tmp_path):
+    (tmp_path / "day").mkdir()
+    (tmp_path / "day" / "_about.json").write_text('{"entries": [{"url": "s3://b/orders"}]}\n')
+    for name in ("one.jsonl", "two.jsonl"):
+        (tmp_path / "day" / name).write_text('{"user":"u","at":"2026-01-31T22:59:00Z","type":"t"}\n' * 2)
+    found = pik("ingest", "--guess", "day", "--format", "json").json()
+    assert "only day/one.jsonl was looked at, of 3 inputs; passed over: day/_about.json has no time" in found["note"]
+    checked = pik(*shlex.split(found["next"].replace("FIELD", "user"))[1:], "--format", "json").json()
+    assert [one["source"] for one in checked["sources"]] == ["day/one.jsonl", "day/two.jsonl"]
+    listed = pik("ingest", "--guess", "day/_about.json", "day/two.jsonl", "day/one.jsonl", "--format", "json").json()
+    assert listed["next"].startswith("pik ingest --dry-run day/two.jsonl day/one.jsonl --map ")
+    for name in ("one.jsonl", "two.jsonl"):
+        (tmp_path / "day" / name).write_text("1|paid|2026-01-31 22:59:00\n" * 3)
+    assert pik("ingest", "--guess", "day").err.startswith("error: day/one.jsonl cannot be read: it looks like CSV")
+
+
 def test_a_guess_that_leaves_something_open_is_exit_3_and_says_what(pik, tmp_path, monkeypatch):
     (tmp_path / "local").write_text('{"user":"u","time":"2026-01-31 22:59","type":"t"}\n' * 2)
     found = pik("ingest", "--guess", "local", "local")

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import fields, replace
-from itertools import islice
 from typing import TYPE_CHECKING
 
 from pik.cli.command import PARTLY
+from pik.cli.commands.ingest.guess_input import GuessedInput, chosen_input, files_of_data
 from pik.cli.commands.ingest.report import only
 from pik.cli.context import Context
 from pik.cli.document import NEXT, NOTE, Column, Field, Rows, Schema
 from pik.cli.reading import ReadingOptions
 from pik.cli.values import Count, Json
 from pik.config import ingest_defaults
-from pik.errors import InputError, UsageError, command, number_of
+from pik.errors import UsageError, command, number_of
 from pik.model.layout import NONE, READS, InputFormat, Layout
 
 if TYPE_CHECKING:
@@ -95,37 +95,18 @@ def guess_mapping(cli: Context, files: list[str], sources: list[Source], options
             return found, found.named is None and _has_quotes(opened, found.layout, asked.max_line)
 
     with closing(with_members(sources, cli.note)) as members:
-        source, (found, is_quoted), passed_over = _first_with_records(members, look)
+        chosen = chosen_input(members, look)
+    found, inputs = chosen.guess, [one.name for one in sources]
     words = _words(found, options, none=any(one.files for one in own.values()))
     left_out = [name for name, rows in (("proposed", found.mapping), ("found_fields", found.found)) if not rows]
     cli.show(
         INGEST_GUESS.without(*left_out),
         found,
         accepted=None if found.missing else found.accepted,
-        note="; ".join([*_notes(found, source, [one.name for one in sources], passed_over, is_quoted=is_quoted)]),
-        next=command("ingest", "--dry-run", *files, *words),
+        note="; ".join(_notes(chosen, inputs)),
+        next=command("ingest", "--dry-run", *files_of_data(files, inputs, chosen), *words),
     )
     return PARTLY if found.undecided else None
-
-
-def _first_with_records(
-    inputs: Iterator[Input], look: Callable[[Input], tuple[Guess, bool]]
-) -> tuple[str, tuple[Guess, bool], list[str]]:
-    """Return the name of the first of the inputs that has records, what a look at it shows, and why others before it
-    were passed over. Raises what the first one raises where none has."""
-    errors = list[UsageError | InputError]()
-    for source in islice(inputs, _LOOKED_AT):
-        try:
-            return source.name, look(source), [f"passed over: {one.message}" for one in errors]
-        except (UsageError, InputError) as error:
-            errors.append(error)
-    if not errors:
-        raise UsageError("there is no file to look at", hint="name one that is not empty or hidden")
-    raise errors[0]
-
-
-_LOOKED_AT = 5
-"""Inputs that are looked at, at most, until one has records."""
 
 
 def _has_quotes(opened: OpenedInput, layout: Layout, max_line: int) -> bool:
@@ -136,14 +117,15 @@ def _has_quotes(opened: OpenedInput, layout: Layout, max_line: int) -> bool:
     return any(b':"\\"' in one.line for one in as_text)
 
 
-def _notes(found: Guess, source: str, inputs: list[str], passed_over: list[str], *, is_quoted: bool) -> Iterator[str]:
+def _notes(chosen: GuessedInput, inputs: list[str]) -> Iterator[str]:
     """Yield what else to know of the guess, which is of one of the inputs, or of a file in one."""
+    found = chosen.guess
     yield "nothing was stored; look at what the dry run shows before you ingest"
-    yield from only(source, inputs, which="a" if passed_over else "the first")
-    yield from passed_over
+    yield from only(chosen.name, inputs, which="a" if chosen.passed_over else "the first")
+    yield from (f"passed over: {why}" for _, why in chosen.passed_over)
     if found.named is None and (found.layout.quote or found.layout.escape):
         yield "quotes and backslashes are read as the first rows show them, unless you say it: --quote, --escape"
-    elif is_quoted:
+    elif chosen.is_quoted:
         yield "cells in quotes are read without them; where they are a part of the text: --quote none"
     if found.problem and found.missing:
         yield f"there are records that cannot be read, such as: {found.problem}"

@@ -1,0 +1,94 @@
+"""Which of several inputs a guess is of: most files of a folder may be data, and a small one beside them not."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from glob import escape, glob
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from pik.errors import InputError, UsageError
+
+if TYPE_CHECKING:
+    from pik.inputs.source import Input
+    from pik.usecases.ingest.guess_result import Guess
+
+_LOOKED_AT = 5
+"""Inputs that are looked at, at most, until one has records with a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class GuessedInput:
+    """An input with what is guessed of it, whether its cells are in quotes, and why others, by name, were passed
+    over."""
+
+    name: str
+    size: int
+    guess: Guess
+    is_quoted: bool
+    passed_over: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def has_time(self) -> bool:
+        """Whether the records have a time, for all that is known."""
+        return "event_time" not in self.guess.missing
+
+    @property
+    def has_several(self) -> bool:
+        """Whether it has more than one record."""
+        return self.guess.records > 1
+
+    def why_not(self, chosen: GuessedInput) -> str:
+        """Return why another input was chosen, if it was not for its place alone."""
+        if chosen.has_time and not self.has_time:
+            return f"{self.name} has no time"
+        return f"{self.name} is one record" if chosen.has_several and not self.has_several else ""
+
+
+def chosen_input(inputs: Iterator[Input], look: Callable[[Input], tuple[Guess, bool]]) -> GuessedInput:
+    """Return the first of the inputs that has records with a time; where none is certainly so, the largest one that may
+    be. Raises what that one raises where it cannot be read."""
+    found = list[GuessedInput]()
+    refused = list[tuple[str, int, UsageError | InputError]]()
+    for source in islice(inputs, _LOOKED_AT):
+        try:
+            found.append(GuessedInput(source.name, source.size or 0, *look(source)))
+        except (UsageError, InputError) as error:
+            refused.append((source.name, source.size or 0, error))
+        else:
+            if found[-1].has_time and found[-1].has_several:
+                return _with_reasons(found[-1], found, refused)
+    likely = [one for one in found if one.has_time][:1] + [one for one in found if one.has_several]
+    best = max(likely or found, key=lambda one: one.size, default=None)
+    largest = max(refused, key=lambda one: one[1], default=None)
+    if largest is not None and (best is None or (not likely and largest[1] > best.size)):
+        raise largest[2] if best else refused[0][2]
+    if best is None:
+        raise UsageError("there is no file to look at", hint="name one that is not empty or hidden")
+    return _with_reasons(best, found, refused)
+
+
+def _with_reasons(
+    best: GuessedInput, found: Sequence[GuessedInput], refused: Sequence[tuple[str, int, UsageError | InputError]]
+) -> GuessedInput:
+    others = [(name, error.message) for name, _, error in refused]
+    others += [(one.name, why) for one in found if one is not best and (why := one.why_not(best))]
+    return GuessedInput(best.name, best.size, best.guess, best.is_quoted, tuple(others))
+
+
+def files_of_data(files: Sequence[str], inputs: Sequence[str], chosen: GuessedInput) -> Sequence[str]:
+    """Return how the inputs are named without those that were passed over, where that is possible: by leaving them out,
+    or by a glob of a folder that matches all others."""
+    without = {name for name, _ in chosen.passed_over}
+    if not without:
+        return files
+    if len(files) > 1:
+        return [one for one in files if one not in without]
+    folder, _, suffix = files[0].rstrip("/"), *os.path.basename(chosen.name).partition(".")[1:]
+    if suffix and os.path.isdir(folder):
+        matching = os.path.join(escape(folder), f"*.{suffix}")
+        if sorted(glob(matching)) == sorted(one for one in inputs if one not in without):
+            return [matching]
+    return files
