@@ -16,8 +16,10 @@ from pik.usecases.ingest.api_request import record_request
 from pik.usecases.replay.execute import enqueue_tasks
 from pik.usecases.replay.plan import plan_replay, start
 from pik.usecases.replay.wait import wait
+from tests.support.aws.commands import run, section
 from tests.support.aws.deployed import Deployed, deploy, send
 from tests.support.aws.emulator import REGION
+from tools.template import PATH
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("deployed")]
 
@@ -41,6 +43,12 @@ def test_with_a_key_instead_of_a_signature_the_key_opens_the_api_and_nothing_els
     assert send("POST", url, b"{}", **{"x-api-key": "guessed"}) == (403, {"message": "Forbidden"})
     key = aws.client("apigateway").get_api_key(apiKey=other.outputs["ApiKeyId"], includeValue=True)["value"]
     assert send("POST", url, b"{}", **{"x-api-key": key})[0] == 400
+
+
+def test_a_producer_gets_a_key_and_a_rate_of_its_own(other, tmp_path) -> None:
+    api_id = other.outputs["ApiUrl"].removeprefix("https://").partition(".")[0]
+    key = run(section(PATH.parent / "docs" / "deploy.md", "Parameters"), tmp_path, API_ID=api_id).splitlines()[-1]
+    assert send("POST", other.api + "/replay", b"{}", **{"x-api-key": key})[0] == 400
 
 
 def test_the_kill_switch_is_one_parameter_of_an_update(other, aws, built) -> None:

@@ -95,15 +95,21 @@ def _value(shape: Shape, words: list[str]) -> Any:
     if shape.type_name == "list" and not text.startswith("["):
         return [_value(shape.member, [word]) for word in words]  # type: ignore[attr-defined]  # a list has one
     if shape.type_name in ("list", "structure", "map"):
-        return json.loads(text) if text[0] in "[{" else _shorthand(text)
+        return json.loads(text) if text[0] in "[{" else _shorthand(shape, text)
     assert len(words) == 1, words
-    return int(text) if shape.type_name in ("integer", "long") else text
+    return _scalar(shape.type_name, text)
 
 
-def _shorthand(text: str) -> dict[str, Any]:
+def _shorthand(shape: Any, text: str) -> dict[str, Any]:
     """A=1,B=true"""
-    pairs = (pair.split("=", 1) for pair in text.split(","))
-    return {name: value == "true" if value in ("true", "false") else value for name, value in pairs}
+    pairs = dict(pair.split("=", 1) for pair in text.split(","))
+    return {name: _scalar(shape.members[name].type_name, value) for name, value in pairs.items()}
+
+
+def _scalar(kind: str, text: str) -> Any:
+    if kind == "boolean":
+        return text == "true"
+    return int(text) if kind in ("integer", "long", "double") else text
 
 
 def _kebab(name: str) -> str:
