@@ -24,6 +24,7 @@ CLIENTS = "import boto3; [boto3.client(service) for service in ('s3', 'dynamodb'
 ENGINE = "import duckdb; duckdb.connect()"
 FUNCTIONS = {
     "IngestFunction": ("import pik.lambdas.ingest", CLIENTS, ""),
+    "RecorderFunction": ("import pik.lambdas.recorder", CLIENTS, ""),
     "ReplayFunction": ("import pik.lambdas.replay", CLIENTS, ENGINE),
     "ProcessorFunction": ("import pik.lambdas.processor", CLIENTS, ENGINE),
 }

@@ -9,7 +9,7 @@ import msgspec
 import yaml
 
 from pik.lambdas.replay_request import ReplayRequest
-from pik.ports.remote import ApiError, PlannedRun, RunView
+from pik.ports.remote import ApiError, BufferedView, PlannedRun, RunView
 
 PAGE = Path(__file__).parent.parent / "docs" / "openapi.yaml"
 _BY_HAND = Path(__file__).parent / "openapi.yaml"
@@ -19,7 +19,9 @@ _PREFACE = "# Generated from tools/openapi.yaml and the models of pik by `make d
 
 def page() -> str:
     """Return the whole document."""
-    _, answers = msgspec.json.schema_components((ApiError, PlannedRun, RunView), ref_template=_REF % "name")
+    _, answers = msgspec.json.schema_components(
+        (ApiError, BufferedView, PlannedRun, RunView), ref_template=_REF % "name"
+    )
     request = ReplayRequest.model_json_schema(ref_template=_REF % "model")
     schemas = {"ReplayRequest": request, **answers}
     generated = yaml.safe_dump(

@@ -36,12 +36,13 @@ class Problem(NamedTuple):
 
 class FilePart(NamedTuple):
     """Records up to `last_seq` of a block that come from a file, whose first record is `first_seq`: its name in the
-    batch, and its path."""
+    batch, and its path. Of a buffered request: its id, and who sent it."""
 
     name: str
     first_seq: int
     last_seq: int
     path: str
+    actor: str = ""
 
 
 class ParentPart(NamedTuple):

@@ -10,6 +10,7 @@ from base64 import b64decode
 from collections.abc import Callable
 from functools import cache, wraps
 from pathlib import Path
+from time import time_ns
 from traceback import extract_tb
 from typing import TYPE_CHECKING, Any
 
@@ -19,9 +20,11 @@ from aws_lambda_powertools.logging import correlation_paths
 from aws_lambda_powertools.metrics import MetricUnit
 
 from pik.errors import Ambiguous, Busy, Invalid, NotFound, NotHeld, PikError, StoreError
+from pik.model.ids import MILLISECOND
 from pik.ports.remote import ApiError
 
 if TYPE_CHECKING:
+    from pik.ports.buffer import Buffer
     from pik.ports.engine import Engine
     from pik.ports.store import Store
 
@@ -38,6 +41,14 @@ def store() -> Store:
     from pik.stores.aws import open_deployed
 
     return open_deployed(os.environ)
+
+
+@cache
+def buffer() -> Buffer:
+    """Return the queue of buffered requests. Raises StoreError."""
+    from pik.stores.aws import open_buffer
+
+    return open_buffer(os.environ)
 
 
 @cache
@@ -64,6 +75,11 @@ def log_unexpected(message: str, error: Exception, **ids: str) -> None:
 def dry_run() -> bool:
     """Return whether the stack checks and counts everything, and writes and sends nothing."""
     return os.environ.get("DRY_RUN", "").lower() in ("true", "1")
+
+
+def ingest_mode() -> str:
+    """Return how requests to record events are answered that do not say it: `sync` or `async`."""
+    return os.environ.get("PIK_INGEST_MODE") or "sync"
 
 
 @cache
@@ -116,6 +132,17 @@ def request_id(event: Event, context: Any) -> str:
     """Return the id by which API Gateway's log and those of the functions (as `correlation_id`) know the request; where
     the gateway gave none, that of the call."""
     return str((event.get("requestContext") or {}).get("requestId") or context.aws_request_id)
+
+
+def received_at(event: Event) -> int:
+    """Return when API Gateway received the request, in nanoseconds; now, where it does not say so."""
+    epoch = (event.get("requestContext") or {}).get("requestTimeEpoch")
+    return time_ns() if epoch is None else int(epoch) * MILLISECOND
+
+
+def parameter(event: Event, name: str) -> str:
+    """Return a parameter of the request's query, empty if there is none."""
+    return str((event.get("queryStringParameters") or {}).get(name) or "")
 
 
 def header(event: Event, name: str) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 from aws_lambda_powertools.metrics import MetricUnit
 
 from pik import lambdas
+from pik.errors import Invalid
 from pik.lambdas import (
     BY_REQUEST,
     Event,
@@ -17,16 +18,22 @@ from pik.lambdas import (
     http_handler,
     logger,
     metrics,
+    parameter,
+    received_at,
     request_id,
     respond,
 )
-from pik.ports.remote import ApiError, RecordStatus
-from pik.usecases.ingest.api_request import EventResult, RequestReport, TooLarge, record_request
+from pik.model.buffered import MAX_MESSAGE, BufferedRequest
+from pik.ports.remote import ApiError, BufferedView, RecordStatus
+from pik.usecases.ingest.api_request import EventResult, RequestReport, TooLarge, expect_size, record_request
 
 _LOGGED = 100
 """Events of one request that the log names; it counts all of them."""
 
-_METRICS = {
+ASYNC = "async"
+_MODES = ("sync", ASYNC)
+
+METRICS = {
     "accepted": "IngestCount",
     "duplicates": "DuplicateCount",
     "conflicts": "ConflictCount",
@@ -38,13 +45,19 @@ _METRICS = {
 @logger.inject_lambda_context(clear_state=True, correlation_id_path=BY_REQUEST)
 @http_handler
 def handler(event: Event, context: Any) -> Response:
-    """Return 200 with what became of each event, 400 if none was valid, 413 for a body that is too large."""
+    """Return 200 with what became of each event, 400 if none was valid, 413 for a body that is too large; with
+    `mode=async` 202 once the queue has the body."""
     named = request_id(event, context)
-    as_lines = content_type(event) == "application/x-ndjson"
+    body, as_lines = body_of(event), content_type(event) == "application/x-ndjson"
+    mode = parameter(event, "mode") or lambdas.ingest_mode()
+    if mode not in _MODES:
+        raise Invalid(f"unknown mode {mode!r}: it is {' or '.join(_MODES)}")
     try:
+        if mode == ASYNC and not lambdas.dry_run():
+            return _buffer(event, named, body, as_lines=as_lines)
         recorded = record_request(
             lambdas.store(),
-            body_of(event),
+            body,
             as_lines=as_lines,
             dry_run=lambdas.dry_run(),
             timezone=lambdas.timezone(),
@@ -52,13 +65,7 @@ def handler(event: Event, context: Any) -> Response:
         )
     except TooLarge as error:
         return respond(413, ApiError(error.message, named))
-    rejected = recorded.count(RecordStatus.REJECTED)
-    counts = {
-        "accepted": recorded.count(RecordStatus.ACCEPTED),
-        "duplicates": recorded.count(RecordStatus.DUPLICATE),
-        "conflicts": sum(result.conflict for result in recorded.results),
-        "rejected": rejected,
-    }
+    rejected, counts = recorded.count(RecordStatus.REJECTED), _counts(recorded)
     _log(recorded, counts)
     if recorded.single:
         (result,) = recorded.results
@@ -74,6 +81,40 @@ def handler(event: Event, context: Any) -> Response:
     if rejected == len(recorded.results):
         return respond(400, {"error": "the body has no valid event", "request_id": named, **document})
     return respond(200, document)
+
+
+def _buffer(event: Event, named: str, body: bytes, *, as_lines: bool) -> Response:
+    """Put the body into the queue, as it is. Raises Invalid, TooLarge, StoreError."""
+    expect_size(body)
+    if not body.strip():
+        raise Invalid("the body holds no event")
+    request = BufferedRequest(
+        request_id=named,
+        received_at=received_at(event),
+        body=body,
+        as_lines=as_lines,
+        timezone=lambdas.timezone(),
+        actor=caller(event),
+    )
+    message = request.message()
+    if len(message) > MAX_MESSAGE:
+        raise TooLarge(
+            f"compressed, the body has {len(message)} bytes; {MAX_MESSAGE} is the most with mode=async:"
+            " send several requests, or use mode=sync"
+        )
+    lambdas.buffer().put(message)
+    logger.info("buffered", extra={"buffered_id": request.id, "bytes": len(body)})
+    return respond(202, BufferedView(request.id, named))
+
+
+def _counts(recorded: RequestReport) -> dict[str, int]:
+    """Return how many events became what, by the names of the response."""
+    return {
+        "accepted": recorded.count(RecordStatus.ACCEPTED),
+        "duplicates": recorded.count(RecordStatus.DUPLICATE),
+        "conflicts": sum(result.conflict for result in recorded.results),
+        "rejected": recorded.count(RecordStatus.REJECTED),
+    }
 
 
 def _fields(result: EventResult) -> dict[str, Any]:
@@ -92,7 +133,7 @@ def _fields(result: EventResult) -> dict[str, Any]:
 
 def _log(recorded: RequestReport, counts: dict[str, int]) -> None:
     """Emit the metrics and one line of log, which has ids, never payloads."""
-    by_metric = {_METRICS[name]: count for name, count in counts.items()}
+    by_metric = {METRICS[name]: count for name, count in counts.items()}
     for metric, count in by_metric.items():
         metrics.add_metric(name=metric, unit=MetricUnit.Count, value=count)
     valid = [result for result in recorded.results if result.status != RecordStatus.REJECTED]

@@ -41,7 +41,8 @@ def file_field(name: str, first_seq: int) -> bytes:
 
 
 def raw_line(event: Event, seq: int, stamp: bytes, original: bytes | None = None, actor: bytes = b"") -> bytes:
-    """Return the envelope: one line of raw, without its line break. `actor` is an `actor_field`, or a `file_field`.
+    """Return the envelope: one line of raw, without its line break. `actor` is an `actor_field`, a `file_field`, or one
+    after the other.
 
     The order of the fields is part of the format; optional ones are left out where there is nothing to write.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from hashlib import sha256
 
 from pik.model.instant import SECOND
 
@@ -10,7 +11,9 @@ DIGITS = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 TIME_DIGITS = 10
 """Digits of a ULID that are its time, in milliseconds."""
 
-_LENGTH = 26
+ID_LENGTH = 26
+"""Digits of a ULID."""
+
 MILLISECOND = SECOND // 1000
 
 
@@ -21,9 +24,20 @@ def new_id() -> str:
     return str(ULID())
 
 
+def buffered_id(received_at: int, request_id: str) -> str:
+    """Return the id of a buffered request: a ULID of the time (nanoseconds) at which the API received it, and of the
+    first 80 bits of its request id's SHA-256. So a message that is delivered twice is the same request."""
+    return time_digits(received_at) + request_digits(request_id)
+
+
+def request_digits(request_id: str) -> str:
+    """Return the digits after the time in the id of a buffered request."""
+    return digits(int.from_bytes(sha256(request_id.encode()).digest()[:10], "big"), ID_LENGTH - TIME_DIGITS)
+
+
 def creation_time(ulid: str) -> int:
     """Return the time in a ULID, in nanoseconds, exact to the millisecond. Raises ValueError."""
-    if len(ulid) != _LENGTH:
+    if len(ulid) != ID_LENGTH:
         raise ValueError(f"{ulid!r} is not a ULID")
     number = 0
     for digit in ulid[:TIME_DIGITS]:

@@ -206,6 +206,13 @@ class ApiError(msgspec.Struct, frozen=True, omit_defaults=True):
     field: Annotated[str, Meta(min_length=1)] = ""
 
 
+class BufferedView(msgspec.Struct, frozen=True):
+    """A request that the queue has, and the id by which it will be recorded."""
+
+    buffered_id: Ulid
+    request_id: Annotated[str, Meta(min_length=1)]
+
+
 class PlannedRun(msgspec.Struct, frozen=True, kw_only=True):
     """A run that was begun; its counts are null where it is planned later."""
 

@@ -18,6 +18,7 @@ from pik.model.correction import Correction
 from pik.model.instant import Window
 from pik.model.metric import Aggregate, Metric
 from pik.ports.backup import StateBackup
+from pik.ports.buffer import Assignments
 from pik.ports.raw import Raw
 from pik.ports.state import (
     Aggregates,
@@ -298,6 +299,7 @@ class Store:
     requests: Requests
     index: Index
     repeats: Repeats
+    assignments: Assignments
     audit: Audit
     corrections: Corrections
     metrics: Metrics

@@ -163,6 +163,11 @@ def _parts(block: Block) -> Iterator[tuple[FilePart | None, int, bytes]]:
         start, first_seq = end, part.last_seq + 1
 
 
+def _part_field(part: FilePart) -> bytes:
+    """Return the part of the envelope that says what a record comes from."""
+    return actor_field(part.actor) + file_field(part.name, part.first_seq)
+
+
 def place_of(block: Block, seq: int, file: str) -> Place:
     """Return where a record of the block stands; `file` is the path of an input that is one file."""
     parents = Parents(block).of(seq)
@@ -180,7 +185,7 @@ class SegmentBuilder:
         self, batch_id: str, reading: Reading, tell: Callable[[int], None] = lambda _done: None, actor: str = ""
     ) -> None:
         self._batch_id, self._reading, self._tell = batch_id, reading, tell
-        self._actor, self._actor_field = actor, actor_field(actor)
+        self._actor, self._sender = actor, actor_field(actor)
         self._noted: list[str] = []
         self._mapping, self._zones = reading.record_mapping(self._noted), reading.times.zones(self._noted)
         self._compressor = zstandard.ZstdCompressor(level=COMPRESSION_LEVEL, write_checksum=True)
@@ -232,7 +237,7 @@ class SegmentBuilder:
         stamped = stamp(ingest_time, self._batch_id)
         parents = Parents(block)
         for part, first_seq, data in _parts(block):
-            field = file_field(part.name, part.first_seq) if part is not None else self._actor_field
+            field = self._sender if part is None else _part_field(part)
             for group in _groups(data):
                 self._tell(sum(map(len, group)) + len(group))
                 seqs: Sequence[int] = range(first_seq, first_seq + len(group))
@@ -264,7 +269,8 @@ class SegmentBuilder:
         parents: Parents,
     ) -> tuple[Rows, list[int]]:
         """Return the events of lines, and their seqs; lines that are none are kept apart."""
-        field = file_field(part.name, part.first_seq) if part is not None else self._actor_field
+        field = self._sender if part is None else _part_field(part)
+        actor = self._actor if part is None else part.actor
         mapping = self._mapping
         uses_place = mapping is not None and mapping.uses_place
         file, before = (self._reading.file, 0) if part is None else (part.path, part.first_seq - 1)
@@ -289,11 +295,11 @@ class SegmentBuilder:
                     parents.add_to(event)
             except Invalid as error:
                 del self._noted[noted:]
-                if self._mapping is None and not self._actor:
+                if self._mapping is None and not actor:
                     error = advised(error, line, self._zones)
                 if line.strip() or len(line) > self._reading.max_line:
                     # How much of an over-long line came along depends on where blocks end; what is kept must not.
-                    reject = make_reject(seq, error, line[: self._reading.max_line + 1], self._actor)
+                    reject = make_reject(seq, error, line[: self._reading.max_line + 1], actor)
                     if part is not None:
                         reject = structs.replace(reject, file=part.name, record=seq - part.first_seq + 1)
                     read.rejects.append(reject)

@@ -12,7 +12,7 @@ from pik.stores.aws.clients import Clients
 from pik.stores.aws.stack import describe_stack
 from tests.support.aws.deployed import Deployed, send
 
-FUNCTIONS = ("IngestFunction", "ReplayFunction", "ProcessorFunction")
+FUNCTIONS = ("IngestFunction", "RecorderFunction", "ReplayFunction", "ProcessorFunction")
 
 pytestmark = pytest.mark.xdist_group("deployed")
 

@@ -97,6 +97,25 @@ def test_from_a_request_over_http_to_a_current_value(pik: Pik, deployed: Deploye
     assert shown["deliveries"][0]["segment"] == first["s3_key"]
 
 
+def test_buffered_requests_are_recorded_by_the_ids_of_their_answers(pik: Pik, deployed: Deployed, store: str) -> None:
+    """API Gateway, SQS and the recorder, all of them the emulator's."""
+    body = json.dumps([event("buffered", 1), event("buffered", 1), {"source": "shop"}]).encode()
+    answers = [deployed.call("POST", "/ingest?mode=async", body) for _ in range(2)]
+    assert [status for status, _ in answers] == [202, 202], answers
+    counted = []
+    for _, answer in answers:
+        for _ in range(300):
+            shown = pik("batches", answer["buffered_id"], "--store", store, "--format", "json")
+            if shown.code == 0 and shown.json()["batches"][0]["state"] == "COMPLETE":
+                break
+            time.sleep(0.1)
+        found = shown.json()["request"]
+        assert found.pop("buffered_id") == answer["buffered_id"]
+        assert pik("batches", answer["request_id"], "--store", store, "--format", "json").json() == shown.json()
+        counted.append(list(found.values()))
+    assert sorted(counted) == [[3, 0, 2, 0, 1], [3, 1, 1, 0, 1]]
+
+
 def _ended(deployed: Deployed, run_id: str) -> Any:
     for _ in range(600):
         status, run = deployed.call("GET", f"/replay/{run_id}")

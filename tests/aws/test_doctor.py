@@ -84,6 +84,7 @@ def names(stack: DeployedStack) -> Mapping[str, str]:
         "DEAD_LETTERS": stack.dead_letters,
         "QUEUE": stack.queue,
         "INGEST_FUNCTION": stack.outputs["IngestFunction"],
+        "RECORDER_FUNCTION": stack.outputs["RecorderFunction"],
         "REPLAY_FUNCTION": stack.outputs["ReplayFunction"],
         "PROCESSOR_FUNCTION": stack.outputs["ProcessorFunction"],
         "SOURCE_ID": stack.resource(SOURCE),

@@ -24,6 +24,7 @@ OF_ONESELF = {"iam:GetRole", "sts:GetCallerIdentity"}
 """What `pik stack doctor` does if it may, and what AWS lets everybody do."""
 
 OF_FUNCTIONS = {"lambda:InvokeFunction"}
+OF_FUNCTIONS_ALONE = {"WriteLogs", "SendTraces", "BufferRequests", "TakeRequests"}
 """What only a function of the stack does: ReplayFunction calls itself."""
 
 WITHOUT_RESOURCE = {"InspectAlarms", "InspectMetrics"}
@@ -166,7 +167,7 @@ def test_the_functions_may_do_nothing_on_the_stores_resources_that_no_person_may
                 for resource in as_list(statement["Resource"]):
                     name = next((one for one in RESOURCES if resource.startswith(one)), None)
                     if name is None:
-                        assert statement["Sid"] in ("WriteLogs", "SendTraces"), (role, statement)
+                        assert statement["Sid"] in OF_FUNCTIONS_ALONE, (role, statement)
                         continue
                     arn = RESOURCES[name] + resource.removeprefix(name)
                     assert {(action, arn) for action in as_list(statement["Action"])} <= people, (role, statement)

@@ -61,7 +61,7 @@ def refuse(clients: Clients, service: str, operation: str, message: str) -> None
 def test_the_names_are_those_of_the_template() -> None:
     assert set(ALARMS) == set(resources("AWS::CloudWatch::Alarm"))
     assert set(FUNCTIONS) == set(resources("AWS::Serverless::Function"))
-    assert set(resources("AWS::Lambda::EventSourceMapping")) == {SOURCE}
+    assert set(resources("AWS::Lambda::EventSourceMapping")) == {SOURCE, "RecorderSource"}
     assert set(FUNCTIONS) <= set(template()["Outputs"])
     assert properties(SOURCE)["FunctionName"] == FUNCTIONS[-1]
 

@@ -23,7 +23,7 @@ ROOT = PATH.parent
 KEY = "arn:aws:kms:eu-central-1:123456789012:key/0-1"
 BREAK_GLASS = "arn:aws:iam::123456789012:role/break-glass"
 SOMEBODY = "arn:aws:iam::123456789012:role/admin"
-FUNCTIONS = {"IngestFunction", "ReplayFunction", "ProcessorFunction"}
+FUNCTIONS = {"IngestFunction", "RecorderFunction", "ReplayFunction", "ProcessorFunction"}
 
 HTTPS = {"aws:SecureTransport": "true", "aws:PrincipalArn": SOMEBODY}
 CREATING = {**HTTPS, "s3:ObjectCreationOperation": "true"}
@@ -178,6 +178,22 @@ def test_a_task_that_keeps_failing_becomes_a_dead_letter() -> None:
     (source,) = allowed["sourceQueueArns"]
     assert source.endswith(f":{queue['QueueName']}")
     assert properties("DeadLetterQueue")["MessageRetentionPeriod"] > queue["MessageRetentionPeriod"]
+
+
+def test_a_buffered_request_is_kept_as_long_as_can_be() -> None:
+    """It was acknowledged: it outlives an outage of a day, the stack, and a bug of the recorder."""
+    for queue in ("IngestQueue", "IngestDeadLetterQueue"):
+        assert properties(queue)["MessageRetentionPeriod"] == 14 * 24 * 3600
+        kept = template()["Resources"][queue]
+        assert (kept["DeletionPolicy"], kept["UpdateReplacePolicy"]) == ("RetainExceptOnCreate", "Retain")
+    queue, function = properties("IngestQueue"), properties("RecorderFunction")
+    assert queue["VisibilityTimeout"] == VISIBILITY_FACTOR * function["Timeout"]
+    assert queue["RedrivePolicy"]["deadLetterTargetArn"] == "IngestDeadLetterQueue.Arn"
+    assert queue["RedriveAllowPolicy"] == {"redrivePermission": "denyAll"}
+    source = properties("RecorderSource", RecorderConcurrency="7")
+    assert source["EventSourceArn"] == "IngestQueue.Arn"
+    assert source["ScalingConfig"] == {"MaximumConcurrency": "7"}
+    assert source["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
 
 
 def test_queues_take_no_plain_http() -> None:
@@ -346,24 +362,25 @@ def test_roles_have_no_policies_from_elsewhere() -> None:
 
 
 def test_each_function_has_its_own_role_and_no_more_than_it_needs() -> None:
-    assert {properties(name)["Role"] for name in FUNCTIONS} == {"IngestRole.Arn", "ReplayRole.Arn", "ProcessorRole.Arn"}
+    roles = {f"{name.removesuffix('Function')}Role.Arn" for name in FUNCTIONS}
+    assert {properties(name)["Role"] for name in FUNCTIONS} == roles
     actions: dict[str, set[str]] = {}
     for role, statement in _statements():
         actions.setdefault(role, set()).update(as_list(statement["Action"]))
     for role, allowed in actions.items():
         assert not [one for one in allowed if one.startswith(("s3:Delete", "iam:", "kms:"))], role
     assert "s3:PutObject" not in actions["ReplayRole"] | actions["ProcessorRole"]
-    assert not [one for one in actions["IngestRole"] if one.startswith(("sqs:", "lambda:"))]
+    assert not [one for one in actions["IngestRole"] | actions["RecorderRole"] if one.startswith("lambda:")]
     sends = {(role, s["Resource"]) for role, s in _statements() if "sqs:SendMessage" in as_list(s["Action"])}
     of_processor = {("ProcessorRole", "ReplayQueue.Arn"), ("ProcessorRole", "DeadLetterQueue.Arn")}
-    assert sends == {("ReplayRole", "ReplayQueue.Arn"), *of_processor}
+    assert sends == {("IngestRole", "IngestQueue.Arn"), ("ReplayRole", "ReplayQueue.Arn"), *of_processor}
 
 
 def test_ingest_reaches_no_state_and_replay_writes_no_index() -> None:
     writes = {"dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:DeleteItem", "dynamodb:BatchWriteItem"}
     for role, statement in _statements():
         where = as_list(statement["Resource"])
-        if role == "IngestRole":
+        if role in ("IngestRole", "RecorderRole"):
             assert not [one for one in where if one.startswith("StateTable")], statement["Sid"]
         elif "IndexTable.Arn" in where:
             assert not writes & set(as_list(statement["Action"])), (role, statement["Sid"])
@@ -387,7 +404,8 @@ def test_functions_are_configured_with_what_they_work_with() -> None:
             "PIK_RAW_RETENTION_DAYS",
             "PIK_MAX_RECEIVES",
             "DRY_RUN",
-            *(["PIK_TIMEZONE"] if function == "IngestFunction" else []),
+            *(["PIK_TIMEZONE", "PIK_INGEST_MODE"] if function == "IngestFunction" else []),
+            *(["PIK_INGEST_QUEUE_URL"] if function in ("IngestFunction", "RecorderFunction") else []),
             "POWERTOOLS_SERVICE_NAME",
             "POWERTOOLS_METRICS_NAMESPACE",
         }
@@ -410,7 +428,7 @@ def test_a_package_is_built_for_what_runs_it() -> None:
         lock = (ROOT / f"packaging/{function}.lock").read_text()
         packages = set(re.findall(r"^([a-z0-9-]+)==", lock, re.MULTILINE))
         assert not packages & {"pyarrow", "rich", "typer"}, function
-        assert ("duckdb" in packages) == (function != "IngestFunction"), function
+        assert ("duckdb" in packages) == (function in ("ReplayFunction", "ProcessorFunction")), function
 
 
 def test_logs_end_and_alarms_stay_quiet_without_traffic() -> None:

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from pik import lambdas
 from pik.stores import open_store
 from tests.support.docs.console import REPOSITORY, play
-from tests.support.lambdas.calls import silence, wire
+from tests.support.lambdas.calls import Buffered, silence, wire
 from tests.support.lambdas.gateway import CREDENTIALS, REGION, serving
 
 
@@ -17,6 +18,7 @@ def test_the_commands_print_what_it_says(tmp_path: Path, monkeypatch: pytest.Mon
     assert shutil.which("curl"), "the page calls curl"
     store = open_store(str(tmp_path / "store"), create=True)
     wire(monkeypatch, store)
+    monkeypatch.setattr(lambdas, "buffer", Buffered)
     silence(monkeypatch)
     (tmp_path / "shell").mkdir()
     with serving(store) as gateway:

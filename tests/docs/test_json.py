@@ -22,10 +22,12 @@ from pik.__main__ import main
 from pik.cli.app import root_command
 from pik.cli.demo.shop import write_data
 from pik.engine import DuckEngine
+from pik.model.buffered import BufferedRequest
 from pik.model.metric import RunRequest
 from pik.stores import open_store
 from pik.stores.aws.clients import Clients
 from pik.usecases.ingest.api_request import record_request
+from pik.usecases.ingest.buffered import record_buffered
 from pik.usecases.replay.plan import plan_replay, start
 from tests.docs.conftest import DAY, FOREIGN, PECULIAR
 from tests.support.aws.bare import OF_THE_EMULATOR, deploy_bare, grant, make_user
@@ -620,6 +622,14 @@ def _pull(pik: Journey) -> None:
     pik("pik show", "show", event["event_id"], "--store", "copy")
 
 
+def _buffer(pik: Journey) -> None:
+    store = open_store("buffered", create=True)
+    again = Path("peculiar.jsonl").read_bytes().splitlines(keepends=True)[0]
+    request = BufferedRequest(request_id="1", received_at=10**18, body=Path("peculiar.jsonl").read_bytes() + again)
+    assert record_buffered(store, [request]).done == {request.id}
+    pik("pik batches", "batches", request.id, "--store", "buffered")
+
+
 def _restore(pik: Journey) -> None:
     """From a copy that has the damaged objects, and another one in the place of the lost one."""
     shutil.copytree(".pik", "whole")
@@ -707,7 +717,20 @@ def journey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Journey]:
     (directory / "foreign.jsonl").write_text(FOREIGN, encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
         pik = Journey(directory, patch)
-        for part in (_bring_in, _numbers, _look, _repair, _republish, _import, _correct, _fail, _pull, _keep, _misfit):
+        for part in (
+            _bring_in,
+            _numbers,
+            _look,
+            _repair,
+            _republish,
+            _import,
+            _correct,
+            _fail,
+            _pull,
+            _buffer,
+            _keep,
+            _misfit,
+        ):
             part(pik)
         _look_at_stack(pik, tmp_path_factory.mktemp("ministack"), patch)
         yield pik

@@ -9,13 +9,21 @@ import pytest
 
 from pik import lambdas
 from pik.stores import open_store
-from tests.support.lambdas.calls import wire
+from tests.support.lambdas.calls import Buffered, wire
 
 
 @pytest.fixture
 def store(tmp_path, monkeypatch):
     made = open_store(str(tmp_path / "store"), create=True)
     wire(monkeypatch, made)
+    return made
+
+
+@pytest.fixture
+def buffer(monkeypatch):
+    """The queue of buffered requests."""
+    made = Buffered()
+    monkeypatch.setattr(lambdas, "buffer", lambda: made)
     return made
 
 

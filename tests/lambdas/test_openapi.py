@@ -32,7 +32,7 @@ from pik.model.event import FIELDS, REQUIRED
 from pik.stores import open_store
 from tests.support.aws.template import properties
 from tests.support.docs.console import REPOSITORY
-from tests.support.lambdas.calls import asked, event, post, wire
+from tests.support.lambdas.calls import Buffered, asked, event, post, wire
 from tests.support.lambdas.gateway import KEY, REQUEST, Gateway, serving
 
 PAGE = REPOSITORY / "docs" / "openapi.yaml"
@@ -81,6 +81,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     with pytest.MonkeyPatch.context() as patch, serving(store) as gateway:
         wire(patch, store)
         patch.setattr(lambdas, "call_again", lambda _event: None)
+        patch.setattr(lambdas, "buffer", Buffered)
         assert post(ingest.handler, event())[0] == 200
         yield gateway
 
@@ -127,7 +128,7 @@ def test_what_is_documented_and_not_fuzzed_is_so(gateway: Gateway, monkeypatch) 
     def check(path: str, method: str, body: Any, expected: int, headers: Any = None) -> Any:
         url = gateway.url + path
         status, answer = send(method, url, body, {"x-api-key": KEY, **(headers or {})})
-        template = "/replay/{run_id}" if method == "GET" else path
+        template = "/replay/{run_id}" if method == "GET" else path.partition("?")[0]
         assert status == expected, answer
         assert problems(_response(template, method, status), answer) == []
         assert status < 400 or answer["request_id"] == REQUEST
@@ -141,6 +142,9 @@ def test_what_is_documented_and_not_fuzzed_is_so(gateway: Gateway, monkeypatch) 
     check("/ingest", "POST", b'[{"a": 1}, 5]', 400)
     check("/ingest", "POST", b" " * (5 << 20), 413)
     check("/ingest", "POST", b" " * (11 << 20), 413)
+    check("/ingest?mode=async", "POST", b"anything", 202, {"Content-Type": NDJSON})
+    check("/ingest?mode=async", "POST", b" ", 400, {"Content-Type": NDJSON})
+    check("/ingest?mode=later", "POST", b"{}", 400)
     check("/ingest", "POST", b"{}", 403, {"x-api-key": "wrong"})
     run = check("/replay", "POST", json.dumps(asked()).encode(), 200)["run_id"]
     assert check(f"/replay/{run}", "GET", None, 200)["state"] == "COMPLETED"

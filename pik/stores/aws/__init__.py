@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from pik.errors import StoreError
 from pik.ports.store import Store
 from pik.rawlog.replacements import ReplacingRaw
 from pik.stores import FORMAT
+from pik.stores.aws.catalog.assignments import AwsAssignments
 from pik.stores.aws.catalog.batches import AwsBatches
 from pik.stores.aws.catalog.corrections import AwsCorrections
 from pik.stores.aws.catalog.index import AwsAudit, AwsIndex
@@ -14,7 +16,7 @@ from pik.stores.aws.catalog.repeats import AwsRepeats
 from pik.stores.aws.clients import Clients
 from pik.stores.aws.http_api import open_api
 from pik.stores.aws.lease import Generation
-from pik.stores.aws.queue import AwsQueue, invoke_later
+from pik.stores.aws.queue import AwsBuffer, AwsQueue, invoke_later
 from pik.stores.aws.s3 import AwsRaw
 from pik.stores.aws.stack import Stack, find_stack, located, stack_of
 from pik.stores.aws.state.aggregates import AwsAggregates, AwsMetrics
@@ -25,7 +27,7 @@ from pik.stores.aws.state.republishes import AwsRepublishes
 from pik.stores.aws.state.runs import AwsRuns
 from pik.stores.aws.table import Table
 
-__all__ = ["invoke_later", "open_api", "open_aws", "open_deployed"]
+__all__ = ["AwsBuffer", "invoke_later", "open_api", "open_aws", "open_buffer", "open_deployed"]
 
 
 def open_aws(url: str) -> Store:
@@ -45,6 +47,13 @@ def open_deployed(environment: Mapping[str, str]) -> Store:
     return _assemble(url, clients, stack, Generation(Table(clients, stack.index_table), url))
 
 
+def open_buffer(environment: Mapping[str, str]) -> AwsBuffer:
+    """Open the queue of buffered requests of the stack that this function is part of. Raises StoreError."""
+    if not (url := environment.get("PIK_INGEST_QUEUE_URL")):
+        raise StoreError("the environment variable PIK_INGEST_QUEUE_URL is not set", hint="template.yaml sets it")
+    return AwsBuffer(Clients(), url)
+
+
 def _assemble(url: str, clients: Clients, stack: Stack, generation: Generation) -> Store:
     index_table, state_table = generation.table, Table(clients, stack.state_table)
     raw = AwsRaw(clients, stack.raw_bucket)
@@ -59,6 +68,7 @@ def _assemble(url: str, clients: Clients, stack: Stack, generation: Generation) 
         requests=batches,
         index=index,
         repeats=AwsRepeats(index_table, raw, generation),
+        assignments=AwsAssignments(index_table),
         audit=AwsAudit(index),
         corrections=AwsCorrections(index_table, generation),
         metrics=AwsMetrics(state_table),

@@ -285,6 +285,26 @@ def letter_is_sound(item: Item) -> bool:
     return bool(item.get("digest") == row_digest("letter", item["sk"], item["body"]))
 
 
+@dataclass(frozen=True, slots=True)
+class AwsBuffer:
+    """The queue of buffered requests: what the API puts into it, the recorder function records."""
+
+    clients: Clients
+    url: str
+
+    def put(self, message: str) -> None:
+        """Send a message; the queue has it when this returns. Raises StoreError."""
+        with translated("sqs"):
+            self.clients.client("sqs").send_message(QueueUrl=self.url, MessageBody=message)
+
+    def release(self, receipt: str, delay: float) -> None:
+        """Let a message come again after so many seconds. Raises StoreError."""
+        with _unless_gone():
+            self.clients.client("sqs").change_message_visibility(
+                QueueUrl=self.url, ReceiptHandle=receipt, VisibilityTimeout=ceil(delay)
+            )
+
+
 def invoke_later(function: str, event: dict[str, Any]) -> None:
     """Call the function with `event` without waiting; Lambda repeats a call that fails. Raises StoreError."""
     with translated("lambda"):

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from mypy_boto3_sqs.literals import QueueAttributeNameType
 
 
-FUNCTIONS = ("IngestFunction", "ReplayFunction", "ProcessorFunction")
+FUNCTIONS = ("IngestFunction", "RecorderFunction", "ReplayFunction", "ProcessorFunction")
 PLANNER = "ReplayFunction"
 """The function that plans large replays asynchronously."""
 
@@ -39,6 +39,7 @@ ALARMS = (
     *("IngestThrottlesAlarm", "ReplayThrottlesAlarm", "ProcessorThrottlesAlarm", "ApiErrorsAlarm", "IngestSlowAlarm"),
     *("ReplayDroppedAlarm", "ReplayRecordLostAlarm", "ProcessorFailuresAlarm", "LagAlarm"),
     *(f"{where}{what}ThrottlesAlarm" for where in ("Index", "State", "ByBucket") for what in ("Write", "Read")),
+    *("RecorderErrorsAlarm", "RecorderThrottlesAlarm", "LostRequestsAlarm", "OldestRequestAlarm"),
 )
 """Logical names in template.yaml, like those above."""
 

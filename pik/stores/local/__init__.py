@@ -24,6 +24,7 @@ from pik.runtime.storage import remedy, sync, sync_directory
 from pik.stores import FORMAT, expect_format
 from pik.stores.local.access import inherit, make_directory
 from pik.stores.local.aggregates import LocalAggregates
+from pik.stores.local.assignments import LocalAssignments
 from pik.stores.local.backup import LocalBackup
 from pik.stores.local.batches import LocalBatches
 from pik.stores.local.copy import LocalCopy
@@ -137,6 +138,7 @@ def _assemble(path: Path, marker: Marker) -> Store:
         requests=batches,
         index=reader,
         repeats=reader,
+        assignments=LocalAssignments(state),
         audit=LocalAudit(index),
         corrections=LocalCorrections(index),
         metrics=LocalMetrics(state),

@@ -57,6 +57,11 @@ CREATE TABLE idempotency_key (
     request TEXT NOT NULL, run_id TEXT NOT NULL,
     expires INTEGER NOT NULL -- seconds since the epoch
 ) WITHOUT ROWID;
+CREATE TABLE buffered_request (
+    request TEXT PRIMARY KEY, -- what follows the time in its id
+    batch TEXT NOT NULL,
+    expires INTEGER NOT NULL -- seconds since the epoch
+) WITHOUT ROWID;
 CREATE TABLE message (
     run_id TEXT NOT NULL, task INTEGER NOT NULL,
     body BLOB NOT NULL,

@@ -151,7 +151,7 @@ class Redaction:
         event.written = as_written(was.event_time_original, was.received_time_original)
         more = file_field(self.hashed("file", was.file.encode()), was.file_first_seq) if was.file else b""
         stamped = stamp(parse_instant(was.ingest_time), was.batch_id)
-        made = raw_line(event, was.seq, stamped, None, more or actor_field(was.actor))
+        made = raw_line(event, was.seq, stamped, None, actor_field(was.actor) + more)
         event_id = event.event_id.hex()
         original = "" if event_id == was.event_id else self.digest("event", was.event_id.encode())
         return (event.entity_id, event.event_time), made, RedactedEvent(event_id, original)

@@ -98,10 +98,11 @@ def record_request(
     A body without any event is rejected as a whole: Invalid. Otherwise each event is accepted, a duplicate or rejected
     by itself, and all of them are kept. Raises TooLarge, StoreError, Busy.
     """
-    if len(body) > MAX_BODY:
-        raise TooLarge(f"the body has {len(body)} bytes; {MAX_BODY} is the most", hint="send several requests")
+    expect_size(body)
     require_writable(store)
-    block, single = _block(body, as_lines)
+    block, single = block_of(body, as_lines)
+    if block.last_seq > MAX_EVENTS:
+        raise TooLarge(f"the body has {block.last_seq} events; {MAX_EVENTS} is the most", hint="send several requests")
     if not dry_run:
         store.requests.expect_ready()  # a refused request should leave no object
     batch_id = new_id()
@@ -115,12 +116,19 @@ def record_request(
     return RequestReport(batch_id, single, tuple(_results(block, chunk, verdicts, reading.times.zones(), dry_run)))
 
 
+def expect_size(body: bytes) -> None:
+    """Raise TooLarge for a body with more bytes than a request may have."""
+    if len(body) > MAX_BODY:
+        raise TooLarge(f"the body has {len(body)} bytes; {MAX_BODY} is the most", hint="send several requests")
+
+
 _decode_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 
-def _block(body: bytes, as_lines: bool) -> tuple[Block, bool]:
-    """Return the body's records, one per line, and whether it is a single one. Raises Invalid, TooLarge."""
+def block_of(body: bytes, as_lines: bool) -> tuple[Block, bool]:
+    """Return the body's records, one per line, and whether it is a single one. Raises Invalid or InputError if it holds
+    none, or cannot be read to its end."""
     if as_lines:
         return _joined(body.split(b"\n")), False
     try:
@@ -144,8 +152,6 @@ def _joined(lines: list[bytes]) -> Block:
     lines = [line for line in lines if line.strip()]
     if not lines:
         raise Invalid("the body holds no event")
-    if len(lines) > MAX_EVENTS:
-        raise TooLarge(f"the body has {len(lines)} events; {MAX_EVENTS} is the most", hint="send several requests")
     return Block(1, len(lines), b"\n".join(lines) + b"\n", 0)
 
 

@@ -197,14 +197,19 @@ def close_replaced(store: Store, later: Batch) -> list[str]:
             continue
         if earlier.counts.read > later.counts.read or not _is_repeated(store, earlier, later):
             continue
-        line = ClosingLine(format=store.format_version, batch_id=batch_id, replaced_by=later.batch_id)
-        try:
-            store.raw.create(RawKind.CLOSING.key(batch_id), packed([line]))
-        except AlreadyExists:
-            if read_closing(store.raw, RawKind.CLOSING.key(batch_id)) != line:
-                continue  # it is replaced by another batch already
-        closed.append(batch_id)
+        if close_batch(store, batch_id, later.batch_id):
+            closed.append(batch_id)
     return closed
+
+
+def close_batch(store: Store, batch_id: str, replaced_by: str) -> bool:
+    """State that an interrupted batch is replaced by another; return False if it is by a third one already."""
+    line = ClosingLine(format=store.format_version, batch_id=batch_id, replaced_by=replaced_by)
+    try:
+        store.raw.create(RawKind.CLOSING.key(batch_id), packed([line]))
+    except AlreadyExists:
+        return read_closing(store.raw, RawKind.CLOSING.key(batch_id)) == line
+    return True
 
 
 def _repeated_batches(store: Store, later: Batch) -> list[str]:

@@ -62,10 +62,13 @@ def _set(deployed: DeployedStack) -> DeployedStack:
 
 def _without_packages(tls: bool) -> dict[str, Any]:
     made = copy.deepcopy(template())
-    del made["Globals"]["Function"]["CodeUri"]
+    del made["Globals"]["Function"]["CodeUri"], made["Metadata"]
+    for described in (*made["Parameters"].values(), *made["Outputs"].values()):
+        del described["Description"]
     for resource in made["Resources"].values():
+        resource.pop("Metadata", None)
+        resource["Properties"].pop("AlarmDescription", None)
         if resource["Type"] == "AWS::Serverless::Function":
-            del resource["Metadata"]
             resource["Properties"] |= {"InlineCode": _CODE, "Handler": "index.handler"}
     if not tls:
         statements = made["Resources"]["RawBucketPolicy"]["Properties"]["PolicyDocument"]["Statement"]

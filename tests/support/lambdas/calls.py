@@ -20,6 +20,28 @@ def wire(patch, store) -> None:
     patch.setattr(lambdas, "engine", lambda: DuckEngine())
 
 
+class Buffered:
+    """A queue of buffered requests. `messages` are those that it would deliver, `released` has receipts and delays."""
+
+    def __init__(self) -> None:
+        self.messages: list[str] = []
+        self.released: list[tuple[str, float]] = []
+
+    def put(self, message: str) -> None:
+        self.messages.append(message)
+
+    def release(self, receipt: str, delay: float) -> None:
+        self.released.append((receipt, delay))
+
+    def records(self, receives: int = 1):
+        """What SQS would hand to the recorder."""
+        attributes = {"ApproximateReceiveCount": str(receives)}
+        return [
+            {"messageId": f"m{n}", "receiptHandle": f"r{n}", "body": text, "attributes": attributes}
+            for n, text in enumerate(self.messages)
+        ]
+
+
 def silence(patch) -> None:
     """Have the handlers tell nobody of logs and metrics: they would write to the standard output of whoever calls."""
     patch.setattr(cloudwatch, "print", lambda *_: None, raising=False)

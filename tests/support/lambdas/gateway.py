@@ -15,7 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Lock, Thread
 from types import SimpleNamespace
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 import msgspec
 from botocore.auth import SigV4Auth
@@ -75,6 +75,9 @@ class Gateway:
         event: dict[str, Any] = {"httpMethod": method, "headers": headers, "isBase64Encoded": False}
         event["body"] = body.decode(errors="replace") or None
         event["requestContext"] = {"requestId": REQUEST, "identity": {"userArn": CALLER}}
+        path, _, query = path.partition("?")
+        path = urlsplit(path).path
+        event["queryStringParameters"] = dict(parse_qsl(query)) or None
         if (method, path) == ("POST", "/ingest"):
             return _answered(ingest.handler(event, CONTEXT))
         if (method, path) == ("POST", "/replay"):
@@ -129,7 +132,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        reply = self.gateway.reply(self.command, urlsplit(self.path).path, dict(self.headers.items()), body)
+        reply = self.gateway.reply(self.command, self.path, dict(self.headers.items()), body)
         if reply is None:
             self.close_connection = True
             return

@@ -10,7 +10,7 @@ from pik.cli import options
 from pik.cli.command import cli_command
 from pik.cli.commands.ingest.report import times_read
 from pik.cli.context import Context
-from pik.cli.document import TRUNCATED, Column, Field, Rows, Schema, or_null
+from pik.cli.document import TRUNCATED, Column, Field, Object, Rows, Schema, or_null
 from pik.cli.options import argument, option
 from pik.cli.values import Count, Instant, Moment
 from pik.errors import UsageError
@@ -34,7 +34,10 @@ if TYPE_CHECKING:
 )
 def batches(
     cli: Context,
-    batch: Annotated[str | None, argument("[BATCH]", "Only this batch: id or its beginning, latest or -1, -2.")] = None,
+    batch: Annotated[
+        str | None,
+        argument("[BATCH]", "Only this batch: id or its beginning, latest or -1, -2; or that of a buffered request."),
+    ] = None,
     rejects: Annotated[bool, option("--rejects", "List the batch's rejected records.")] = False,
     limit: options.Limit = None,
 ) -> None:
@@ -42,10 +45,13 @@ def batches(
 
     Counts are those of the verdicts at arrival. What corrections took away is shown beside them: which batches are
     withdrawn, and of a named one how many of its deliveries do not count, count as duplicates, or were moved.
+
+    A buffered request is a part of a batch: its id (that of the response, or API Gateway's) lists the batch, and says
+    what became of the request.
     """
-    from pik.ports.store import batch_of
     from pik.usecases.inspect.batch_standing import standing_batches
     from pik.usecases.inspect.batches import with_closing
+    from pik.usecases.inspect.buffered_requests import batch_with, request_outcome
 
     store = cli.open_store()
     batch = batch and cli.recent(store, "batch", batch)
@@ -56,15 +62,17 @@ def batches(
             raise UsageError(
                 "--rejects needs a batch", hint="`pik batches` lists them; then: pik batches BATCH --rejects"
             )
-        found = batch_of(store.index, batch)
+        found, _ = batch_with(store, batch)
         listed = islice(list_rejects(store, found), limit)
         cli.show(REJECTS, found, rejects=listed, truncated=limit is not None and found.counts.rejected > limit)
         return
-    every = [batch_of(store.index, batch)] if batch else store.index.batches()
+    named, digits = batch_with(store, batch) if batch else (None, "")
+    every = [named] if named else store.index.batches()
+    outcome = request_outcome(store, named, digits) if named and digits else None
     rows = standing_batches(store, (with_closing(store, one) for one in every), in_full=batch is not None)
     shown, truncated = options.first_rows(rows, limit)
     # A damaged closing record leaves no half of what a limit made short.
-    cli.show(BATCHES, batches=list(shown) if limit else shown, truncated=truncated)
+    cli.show(BATCHES, batches=list(shown) if limit else shown, truncated=truncated, request=outcome)
 
 
 _NAMED = "null: none, or the batch is not named"
@@ -122,6 +130,19 @@ BATCHES = Schema(
         empty="no batch yet; to make one: pik ingest FILE",
     ),
     TRUNCATED,
+    Field(
+        "request",
+        Object(
+            Field("buffered_id", str),
+            Field("read", Count, get="counts.read"),
+            Field("accepted", Count, get="counts.accepted"),
+            Field("exact", Count, get="counts.exact"),
+            Field("conflict", Count, get="counts.conflict"),
+            Field("rejected", Count, get="counts.rejected"),
+            null=True,
+        ),
+        "of the buffered request by whose id the batch was named; null: by another one",
+    ),
 )
 
 REJECTS = Schema(
@@ -133,7 +154,11 @@ REJECTS = Schema(
         "in the order of the input",
         Column("seq", int, "the record's position in the input, 1-based"),
         Column(
-            "file", str | None, "of a batch of several files (`--one-batch`): its file", get=or_null("file"), rare=True
+            "file",
+            str | None,
+            "of a batch of several files (`--one-batch`): its file; of buffered requests: its request",
+            get=or_null("file"),
+            rare=True,
         ),
         Column("record", int | None, "its position in that file", get=or_null("record"), rare=True),
         Column("field", str | None, "the invalid field", detail=True),
