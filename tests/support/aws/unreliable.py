@@ -28,7 +28,7 @@ class Unreliable:
 
     store: Store
     random: Random
-    share: float = 0.15
+    share: float
     happened: list[str] = field(default_factory=list)
     lock: Lock = field(default_factory=Lock)
 
@@ -109,9 +109,9 @@ def _answer(url: str, service: str, what: str) -> AWSResponse:
 
 
 @contextmanager
-def unreliable(store: Store, seed: int) -> Iterator[Unreliable]:
+def unreliable(store: Store, seed: int, share: float = 0.15) -> Iterator[Unreliable]:
     """The store's AWS is unreliable meanwhile."""
-    made = Unreliable(store, Random(seed))
+    made = Unreliable(store, Random(seed), share)
     with ExitStack() as stack:
         stack.enter_context(hooked(store, "before-send", made.send))
         stack.enter_context(hooked(store, "before-call", made.cut))
