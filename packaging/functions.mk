@@ -17,4 +17,5 @@ build-%:
 		$(PLATFORMS:%=--platform %_$(MACHINE)) --target "$(ARTIFACTS_DIR)" -r $(HERE)$*.lock
 	rm -rf "$(ARTIFACTS_DIR)/bin"
 	cp -R $(HERE)../pik "$(ARTIFACTS_DIR)/pik"
+	echo $(ARCHITECTURE) > "$(ARTIFACTS_DIR)/pik/lambdas/ARCHITECTURE"
 	cd "$(ARTIFACTS_DIR)/pik" && rm -rf $(LEFT_OUT) && find . -name __pycache__ -prune -exec rm -rf {} +

@@ -5,6 +5,9 @@ Only this module knows the adapters; each is created once and kept for later cal
 
 from __future__ import annotations
 
+import pik.lambdas.machine  # noqa: F401 - before what is compiled
+
+# isort: split
 import os
 from base64 import b64decode
 from collections.abc import Callable

@@ -15,7 +15,7 @@ from pik.stores.aws.clients import Clients
 from pik.stores.aws.settings import settings
 from pik.stores.aws.stack import SOURCE, DeployedStack, describe_stack, parameter_change
 from tests.aws.test_stack import deny, hook
-from tests.support.aws.bare import deploy_bare
+from tests.support.aws.bare import deploy_bare, package
 from tests.support.aws.emulator import REGION
 
 
@@ -25,7 +25,7 @@ def wrong(stack: DeployedStack) -> list[Setting]:
 
 def test_a_stack_as_the_template_makes_it_is_set_right(stack) -> None:
     assert wrong(stack) == []
-    assert len({one.name for one in settings(stack)}) == 38
+    assert len({one.name for one in settings(stack)}) == 46
 
 
 def test_parameters_change_what_is_right(aws) -> None:
@@ -146,6 +146,13 @@ def drop_failed_plans(stack: DeployedStack) -> None:
     )
 
 
+def another_package(stack: DeployedStack) -> None:
+    other = "arm64" if stack.parameters["Architecture"] == "x86_64" else "x86_64"
+    stack.clients.client("lambda").update_function_code(
+        FunctionName=stack.outputs["ReplayFunction"], ZipFile=package(other)
+    )
+
+
 def delete_alarm(stack: DeployedStack) -> None:
     stack.clients.client("cloudwatch").delete_alarms(AlarmNames=[stack.resource("LagAlarm")])
 
@@ -211,6 +218,7 @@ SEEN = {suspend_versions, another_key}
             ["replays that could not be planned"],
             "put-function-event-invoke-config --function-name {planner} --qualifier '$LATEST' --maximum-retry",
         ),
+        (another_package, ["package of ReplayFunction"], "sam build --parameter-overrides Architecture="),
         (delete_alarm, ["alarm LagAlarm"], "sam deploy --stack-name {name}"),
     ],
 )

@@ -100,7 +100,7 @@ POLICIES = {
     ),
     Level.INSPECTING: (
         Statement("ListResources", ("cloudformation:ListStackResources",), (_STACK,)),
-        Statement("InspectFunctions", ("lambda:GetFunctionConfiguration",), _FUNCTIONS),
+        Statement("InspectFunctions", ("lambda:GetFunction", "lambda:GetFunctionConfiguration"), _FUNCTIONS),
         Statement("InspectPlanning", ("lambda:ListFunctionEventInvokeConfigs",), (_PLANNER,)),
         Statement("InspectProcessorSource", ("lambda:GetEventSourceMapping",), (_SOURCE,)),
         Statement("InspectQueues", ("sqs:GetQueueAttributes",), (_QUEUE, _DEAD_LETTERS)),

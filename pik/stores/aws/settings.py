@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pik.errors import StoreError
 from pik.ports.remote import Setting
 from pik.stores.aws.clients import Refused, briefly, translated
+from pik.stores.aws.package import built_for
 from pik.stores.aws.stack import ALARMS, FUNCTIONS, PLANNER, SOURCE, DeployedStack, parameter_change
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ def _checks(deployed: DeployedStack) -> Iterator[_Check]:
         yield _Check(f"point-in-time recovery of {table}", "on", recover, recovers)
         yield _Check(f"deletion protection of {table}", "on", protect, is_protected)
     yield from _Queue(deployed).checks()
+    yield from map(partial(_package, deployed), FUNCTIONS)
     yield _planning(deployed)
     yield _api_logs(deployed)
     deploy = f"sam deploy --stack-name {deployed.stack.name}: the alarm is in template.yaml"
@@ -256,6 +258,21 @@ class _Queue:
     def _enabled(self) -> _Finding:
         state = self._deployed.event_source()["State"]
         return state == self._switch, state
+
+
+def _package(deployed: DeployedStack, function: str) -> _Check:
+    """Return the check of whether a function's package was built for the architecture that it runs on."""
+    wanted = deployed.parameters.get("Architecture", "arm64")
+    fix = f"sam build --parameter-overrides Architecture={wanted} && sam deploy --stack-name {deployed.stack.name}"
+
+    def read() -> _Finding:
+        with translated("lambda"):
+            client = deployed.clients.client("lambda")
+            found = client.get_function(FunctionName=deployed.outputs.get(function, function))
+        architecture = built_for(found["Code"]["Location"])
+        return [architecture] == found["Configuration"]["Architectures"], f"built for {architecture}"
+
+    return _Check(f"package of {function}", f"built for {wanted}", fix, read)
 
 
 def _planning(deployed: DeployedStack) -> _Check:

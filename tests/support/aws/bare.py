@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import copy
 import json
+from io import BytesIO
 from typing import Any
+from zipfile import ZipFile
 
 from pik.stores.aws.clients import Clients
-from pik.stores.aws.stack import SOURCE, DeployedStack, describe_stack
+from pik.stores.aws.package import MARK
+from pik.stores.aws.stack import FUNCTIONS, SOURCE, DeployedStack, describe_stack
 from tests.support.aws.template import properties, template
 from tools.sam import ARCHITECTURE
 
@@ -49,6 +52,10 @@ def _set(deployed: DeployedStack) -> DeployedStack:
             TableName=table, PointInTimeRecoverySpecification={"PointInTimeRecoveryEnabled": True}
         )
         dynamodb.update_table(TableName=table, DeletionProtectionEnabled=True)
+    for function in FUNCTIONS:
+        deployed.clients.client("lambda").update_function_code(
+            FunctionName=deployed.outputs[function], ZipFile=package(deployed.parameters["Architecture"])
+        )
     if deployed.parameters["EnableProcessor"] == "false":
         deployed.clients.client("lambda").update_event_source_mapping(UUID=deployed.resource(SOURCE), Enabled=False)
     lock = properties("RawBucket", **deployed.parameters)["ObjectLockConfiguration"]
@@ -58,6 +65,15 @@ def _set(deployed: DeployedStack) -> DeployedStack:
         Bucket=deployed.stack.raw_bucket, ObjectLockConfiguration=lock
     )
     return deployed
+
+
+def package(architecture: str) -> bytes:
+    """A package that was built for this architecture, with nothing else in it."""
+    file = BytesIO()
+    with ZipFile(file, "w") as made:
+        made.writestr("index.py", _CODE)
+        made.writestr(MARK, f"{architecture}\n")
+    return file.getvalue()
 
 
 def _without_packages(tls: bool) -> dict[str, Any]:
