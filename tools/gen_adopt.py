@@ -1,23 +1,26 @@
-"""Writes packaging/adopt.json: the part of template.yaml with which CloudFormation takes a bucket and tables that exist
-into a new stack (docs/recovering.md). An import allows nothing else in its template."""
+"""Writes packaging/adopt.json: the part of template.yaml with which CloudFormation takes what a deleted stack kept into
+a new one (docs/recovering.md). An import allows nothing else in its template."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from tools.template import PATH, template
 
 PAGE = PATH.parent / "packaging" / "adopt.json"
 
-_APPLIED_LATER = {
+_TABLE = {"PointInTimeRecoverySpecification", "Tags"}.__contains__
+_APPLIED_LATER: dict[str, Callable[[str], bool]] = {
     "RawBucket": lambda name: name != "ObjectLockEnabled",
-    "IndexTable": {"PointInTimeRecoverySpecification", "Tags"}.__contains__,
-    "StateTable": {"PointInTimeRecoverySpecification", "Tags"}.__contains__,
+    "IndexTable": _TABLE,
+    "StateTable": _TABLE,
+    "IngestQueue": lambda _: True,
+    "IngestDeadLetterQueue": lambda _: True,
 }
-"""Properties that are left out, by resource, so that the deployment after the import sets them. The others stay: they
-cannot be changed, or a second call that sets them is an error, as for a table's time to live."""
+"""What a deleted stack keeps, and which properties are left out, so that the deployment after the import sets them. The
+others stay: they cannot be changed, or a second call that sets them is an error, as for a table's time to live."""
 
 
 def page() -> str:

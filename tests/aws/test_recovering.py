@@ -42,10 +42,13 @@ class Lost:
 
     stack: Stack
     before: dict[str, Any]
+    queue: str
+    dead: str
 
     @property
     def variables(self) -> dict[str, str]:
-        return {"BUCKET": self.stack.raw_bucket, "INDEX": self.stack.index_table, "STATE": self.stack.state_table}
+        names = {"BUCKET": self.stack.raw_bucket, "INDEX": self.stack.index_table, "STATE": self.stack.state_table}
+        return {**names, "QUEUE": self.queue, "DEAD": self.dead}
 
 
 def _look(pik: Pik, url: str) -> dict[str, Any]:
@@ -66,7 +69,8 @@ def _without_guesses(found: dict[str, Any]) -> dict[str, Any]:
 def _lose(aws: Clients, pik: Pik, directory: Path, *, corrected: bool) -> Lost:
     """Deploy a stack, fill it, back its state up, and delete it as `sam delete` does."""
     name = f"pik-{uuid4().hex[:8]}"
-    stack = deploy_bare(aws, name).stack
+    deployed = deploy_bare(aws, name)
+    stack, queue, dead = deployed.stack, *map(deployed.resource, ("IngestQueue", "IngestDeadLetterQueue"))
     url = f"aws://{name}?region={REGION}"
     keyed = [{**event(number, "b", "02T01:00"), "idempotency_key": "k"} for number in (32, 33)]
     lines = [event(1, "a", "01T00:00"), event(2, "a", "01T11:59"), event(1, "a", "01T00:00"), *keyed]
@@ -89,33 +93,33 @@ def _lose(aws: Clients, pik: Pik, directory: Path, *, corrected: bool) -> Lost:
     before = _look(pik, url)
     aws.client("cloudformation").delete_stack(StackName=name)
     aws.client("cloudformation").get_waiter("stack_delete_complete").wait(StackName=name, WaiterConfig={"Delay": 1})
-    return Lost(stack, before)
+    return Lost(stack, before, queue, dead)
 
 
 def test_cloudformation_imports_what_a_deleted_stack_kept(aws, pik, tmp_path) -> None:
     lost = _lose(aws, pik, tmp_path, corrected=False)
     name, cloudformation = lost.stack.name, aws.client("cloudformation")
-    kept = {
-        "RawBucket": lost.stack.raw_bucket,
-        "IndexTable": lost.stack.index_table,
-        "StateTable": lost.stack.state_table,
-    }
-    kinds = {"RawBucket": ("AWS::S3::Bucket", "BucketName")}
+    adopted = json.loads(ADOPT.read_text())
+    physical = dict(zip(adopted["Resources"], lost.variables.values(), strict=True))
+    keys = {"AWS::S3::Bucket": "BucketName", "AWS::DynamoDB::Table": "TableName", "AWS::SQS::Queue": "QueueUrl"}
     cloudformation.create_change_set(
         StackName=name,
         ChangeSetName="adopt",
         ChangeSetType="IMPORT",
-        TemplateBody=ADOPT.read_text(),
+        TemplateBody=json.dumps(adopted),
         ResourcesToImport=[
-            {"ResourceType": kind, "LogicalResourceId": logical, "ResourceIdentifier": {key: physical}}
-            for logical, physical in kept.items()
-            for kind, key in [kinds.get(logical, ("AWS::DynamoDB::Table", "TableName"))]
+            {
+                "ResourceType": one["Type"],
+                "LogicalResourceId": logical,
+                "ResourceIdentifier": {keys[one["Type"]]: physical[logical]},
+            }
+            for logical, one in adopted["Resources"].items()
         ],
     )
     cloudformation.execute_change_set(StackName=name, ChangeSetName="adopt")
     cloudformation.get_waiter("stack_import_complete").wait(StackName=name, WaiterConfig={"Delay": 1})
     made = update_bare(aws, name)
-    assert (made.stack.raw_bucket, made.stack.state_table) == (lost.stack.raw_bucket, lost.stack.state_table)
+    assert {logical: made.resource(logical) for logical in physical} == physical
     assert _look(pik, f"aws://{name}?region={REGION}") == lost.before
 
 
@@ -130,6 +134,9 @@ def test_bucket_and_tables_become_a_stack_again(aws, pik, tmp_path) -> None:
 def test_what_a_deleted_stack_kept_is_found_and_read_without_it(aws, pik, tmp_path) -> None:
     lost = _lose(aws, pik, tmp_path, corrected=False)
     find, read = section(PAGE, "Find what is left").split("pik --store", 1)
+    find, queues = find.split("aws sqs", 1)
+    urls = run(_for(lost, f"aws sqs{queues}"), tmp_path).split()
+    assert {Path(url).name for url in urls} == {Path(lost.queue).name, Path(lost.dead).name}
     listed, named = _for(lost, find).split("aws cloudformation describe-stacks", 1)
     (found,) = run(listed, tmp_path).splitlines()
     stack_id = found.rpartition("\t")[2]
@@ -171,6 +178,6 @@ def test_a_copy_of_the_bucket_becomes_a_stack(aws, pik, tmp_path) -> None:
 def _for(lost: Lost, script: str) -> str:
     """The commands, for this stack. The doctor cannot find out what the emulator's user may do."""
     name, script = lost.stack.name, script.replace("stack doctor", "stack doctor || true")
-    for place in ("--stack-name ", "aws://", "StackName==`"):
+    for place in ("--stack-name ", "aws://", "StackName==`", "--queue-name-prefix "):
         script = script.replace(f"{place}pik", f"{place}{name}")
     return script
