@@ -161,9 +161,8 @@ class AwsBatches:
         sender sends it again."""
         finished_at = batch.finished_at or batch.started_at
         item = layout.batch_item(g, replace(batch, state=BatchState.INTERRUPTED, finished_at=finished_at, next_seq=1))
-        self.table.put(item)
         recording = Recording(self.table, self.raw, g, batch.batch_id, self._days)
-        return dict(recording.record(item, chunk, 1, refuse_conflicts=False).verdicts)
+        return dict(recording.record_new(item, chunk).verdicts)
 
 
 def with_state(table: Table, batch: Batch) -> Batch:
@@ -198,16 +197,11 @@ class Recording:
         item = self.finish_pending(item)
         if chunk.last_seq < item["next_seq"]:
             return ChunkResult(item, Counts(), {})
-        rows, header = rows_of(chunk.arrivals), _header(chunk, item["recorded_at"] + 1)
+        rows: Sequence[Row] = rows_of(chunk.arrivals)
+        header = _header(chunk, item["recorded_at"] + 1)
         if refuse_conflicts:
             self._refuse_conflicts(header, rows)
-        pending = NO_DELIVERIES
-        if header.segments:
-            pending = ids_key(self.generation, header, rows)
-            try:
-                write_ids(self.raw, pending, header, rows)
-            except AlreadyExists:  # left by a call that failed after it, and nothing refers to it yet
-                header, rows = read_ids(self.raw, pending)
+        pending, header, rows = self._stored(header, rows)
         values: Item = {"attempt": attempt, "next_seq": item["next_seq"], "pending": pending}
         condition = "#attempt = :attempt AND #next_seq = :next_seq AND attribute_not_exists(#pending)"
         begun = self.table.update(self._key, "SET #pending = :pending", values, condition=condition)
@@ -219,6 +213,24 @@ class Recording:
                     hint="wait until it has ended, then run this again",
                 )
         return self._finish(begun, header, rows)
+
+    def record_new(self, item: BatchItem, chunk: Chunk) -> ChunkResult:
+        """Record the only chunk of a new batch, whose item this is and is not written yet."""
+        pending, header, rows = self._stored(_header(chunk, item["recorded_at"] + 1), rows_of(chunk.arrivals))
+        begun: BatchItem = {**item, "pending": pending}
+        self.table.put(begun)
+        return self._finish(begun, header, rows)
+
+    def _stored(self, header: Header, rows: Sequence[Row]) -> tuple[str, Header, Sequence[Row]]:
+        """Store a chunk in its id file; return what is `pending` with it, and the chunk as it is there."""
+        if not header.segments:
+            return NO_DELIVERIES, header, rows
+        pending = ids_key(self.generation, header, rows)
+        try:
+            write_ids(self.raw, pending, header, rows)
+        except AlreadyExists:  # left by a call that failed after it, and nothing refers to it yet
+            header, rows = read_ids(self.raw, pending)
+        return pending, header, rows
 
     def finish_pending(self, item: BatchItem) -> BatchItem:
         """Record the chunk that the batch has begun, if any, and return the batch's item after it."""
