@@ -51,7 +51,9 @@ def buffer() -> Buffer:
     """Return the queue of buffered requests. Raises StoreError."""
     from pik.stores.aws import open_buffer
 
-    return open_buffer(os.environ)
+    if not (url := os.environ.get("PIK_INGEST_QUEUE_URL")):
+        raise StoreError("the environment variable PIK_INGEST_QUEUE_URL is not set", hint="template.yaml sets it")
+    return open_buffer(url)
 
 
 @cache

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pik.errors import StoreError
 from pik.ports.store import Store
 from pik.rawlog.replacements import ReplacingRaw
 from pik.stores import FORMAT
@@ -47,10 +46,8 @@ def open_deployed(environment: Mapping[str, str]) -> Store:
     return _assemble(url, clients, stack, Generation(Table(clients, stack.index_table), url))
 
 
-def open_buffer(environment: Mapping[str, str]) -> AwsBuffer:
-    """Open the queue of buffered requests of the stack that this function is part of. Raises StoreError."""
-    if not (url := environment.get("PIK_INGEST_QUEUE_URL")):
-        raise StoreError("the environment variable PIK_INGEST_QUEUE_URL is not set", hint="template.yaml sets it")
+def open_buffer(url: str) -> AwsBuffer:
+    """Open the queue of buffered requests."""
     return AwsBuffer(Clients(), url)
 
 
