@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from typing import Any
 
 from aws_lambda_powertools.metrics import MetricUnit
@@ -24,8 +25,8 @@ from pik.lambdas import (
     respond,
 )
 from pik.model.buffered import MAX_MESSAGE, BufferedRequest
-from pik.ports.remote import ApiError, BufferedView, RecordStatus
-from pik.usecases.ingest.api_request import EventResult, RequestReport, TooLarge, expect_size, record_request
+from pik.ports.remote import GZIP, ApiError, BufferedView, RecordStatus
+from pik.usecases.ingest.api_request import MAX_BODY, EventResult, RequestReport, TooLarge, expect_size, record_request
 
 _LOGGED = 100
 """Events of one request that the log names; it counts all of them."""
@@ -48,11 +49,13 @@ def handler(event: Event, context: Any) -> Response:
     """Return 200 with what became of each event, 400 if none was valid, 413 for a body that is too large; with
     `mode=async` 202 once the queue has the body."""
     named = request_id(event, context)
-    body, as_lines = body_of(event), content_type(event) == "application/x-ndjson"
+    body, as_lines = body_of(event), content_type(event) in ("application/x-ndjson", GZIP)
     mode = parameter(event, "mode") or lambdas.ingest_mode()
     if mode not in _MODES:
         raise Invalid(f"unknown mode {mode!r}: it is {' or '.join(_MODES)}")
     try:
+        if content_type(event) == GZIP:
+            body = _uncompressed(body)
         if mode == ASYNC and not lambdas.dry_run():
             return _buffer(event, named, body, as_lines=as_lines)
         recorded = record_request(
@@ -81,6 +84,19 @@ def handler(event: Event, context: Any) -> Response:
     if rejected == len(recorded.results):
         return respond(400, {"error": "the body has no valid event", "request_id": named, **document})
     return respond(200, document)
+
+
+def _uncompressed(body: bytes) -> bytes:
+    """Return what gzip made the body of. Raises Invalid, TooLarge."""
+    reader = zlib.decompressobj(zlib.MAX_WBITS | 16)
+    try:
+        text = reader.decompress(body, MAX_BODY + 1)
+    except zlib.error as error:
+        raise Invalid(f"the body is not gzip: {error}") from None
+    expect_size(text)
+    if not reader.eof or reader.unused_data:
+        raise Invalid("the body is not one whole gzip member")
+    return text
 
 
 def _buffer(event: Event, named: str, body: bytes, *, as_lines: bool) -> Response:

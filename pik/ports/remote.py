@@ -198,6 +198,10 @@ Count = Annotated[int, Meta(ge=0)]
 Time = Annotated[str, Meta(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{3}|\.\d{6}|\.\d{9})?Z$")]
 
 
+GZIP = "application/gzip"
+"""The media type of a body of NDJSON that is compressed, which the API passes on as it is."""
+
+
 class ApiError(msgspec.Struct, frozen=True, omit_defaults=True):
     """What is wrong with a request, and with which of its fields. `request_id` is API Gateway's; logs have it, too."""
 

@@ -73,6 +73,11 @@ def test_verdicts_come_in_the_order_of_the_records(api) -> None:
     assert [one.verdict for one in api.ingest(records[1:2]).results] == [None]
 
 
+def test_verdicts_come_whatever_the_stack_answers_by_default(api, monkeypatch) -> None:
+    monkeypatch.setenv("PIK_INGEST_MODE", "async")
+    assert [one.verdict for one in api.ingest([record()]).results] == [Verdict.ACCEPTED]
+
+
 def test_several_threads_may_call(api, gateway) -> None:
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda number: api.ingest([record(entity_id=f"e{number % 20}")]), range(60)))

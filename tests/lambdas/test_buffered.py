@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from base64 import b64encode
 from collections.abc import Callable
+from gzip import compress
 from hashlib import sha256
 from random import Random
 from typing import Any
@@ -224,3 +226,34 @@ def test_zones_of_requests_that_are_recorded_together_stay_their_own(store, buff
     assert record(buffer.records()) == []
     times = {one.delivery.entity_id: one.delivery.event_time[11:16] for one in deliveries(store, Filter(ALL_TIME))}
     assert times == {"Europe/Berlin": "11:00", "UTC": "12:00"}
+
+
+def gzipped(data: bytes, **parts: Any) -> tuple[int, Any]:
+    headers = {"content-type": "application/gzip"}
+    return post(ingest.handler, b64encode(data).decode(), isBase64Encoded=True, headers=headers, **parts)
+
+
+def test_a_compressed_body_is_one_of_lines(store, buffer) -> None:
+    lines = b"\n".join(json.dumps(event(entity_id=f"e{number}")).encode() for number in range(3)) + b'\n{"events":[]}'
+    status, answer = gzipped(compress(lines))
+    assert (status, answer["accepted"], answer["rejected"]) == (200, 3, 1)
+    assert gzipped(compress(lines), **ASYNC)[0] == 202
+    assert record(buffer.records()) == []
+    assert store.index.totals().deliveries == 6
+
+
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [
+        (b"{}", 400),
+        (b"", 400),
+        (compress(b"{}")[:-3], 400),
+        (compress(b"{}") + b"{}", 400),
+        (compress(b" " * (5 << 20)), 413),
+    ],
+    ids=range(5),
+)
+def test_what_is_not_gzip_or_becomes_too_large_is_refused(store, buffer, data: bytes, status: int) -> None:
+    assert gzipped(data)[0] == status
+    assert gzipped(data, **ASYNC)[0] == status
+    assert buffer.messages == []

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from gzip import compress
 from types import MappingProxyType
 from typing import Any, TypeVar
 from urllib.parse import quote, urlsplit
@@ -16,7 +17,17 @@ from pik.errors import Ambiguous, Invalid, NotFound, NotHeld, NothingSelected, S
 from pik.model.batch import Verdict
 from pik.model.instant import format_instant
 from pik.model.metric import Run, RunRequest
-from pik.ports.remote import Answer, Api, PlannedReplay, PlannedRun, RecordResult, RecordStatus, RunView, Unanswered
+from pik.ports.remote import (
+    GZIP,
+    Answer,
+    Api,
+    PlannedReplay,
+    PlannedRun,
+    RecordResult,
+    RecordStatus,
+    RunView,
+    Unanswered,
+)
 from pik.runtime.storage import Backoff, retry
 from pik.stores.aws.clients import CONNECTIONS, Clients
 from pik.stores.aws.stack import find_stack, located
@@ -87,7 +98,8 @@ class HttpApi:
     _session: Any = field(default=None, repr=False, compare=False)
 
     def ingest(self, records: Sequence[bytes]) -> Answer:
-        status, body = self._send("POST", "/ingest", b"\n".join(records), "application/x-ndjson")
+        # The stack's IngestMode may be another: the caller waits for the results.
+        status, body = self._send("POST", "/ingest?mode=sync", compress(b"\n".join(records)), GZIP)
         answer = _decoded(body, _Results) if status in (200, 400) else None
         if answer is None or len(answer.results) != len(records):
             problem = self._refused(status, body)
@@ -146,7 +158,7 @@ class HttpApi:
             ) from None
         if status == 429 or status >= 500:
             raise Unanswered(
-                f"the API at {self.url} answered {method} {path} with {status}: {_message(content)}",
+                f"the API at {self.url} answered {method} {path.partition('?')[0]} with {status}: {_message(content)}",
                 hint="run the same command again later",
                 maybe_done=status != 429,
             )

@@ -7,6 +7,7 @@ knows three routes. Like a function's instances, which do one thing at a time, i
 from __future__ import annotations
 
 import json
+from base64 import b64encode
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
 from pik.lambdas import ingest, processor, replay
+from pik.ports.remote import GZIP
 from pik.ports.store import Store
 
 REGION = "eu-central-1"
@@ -73,7 +75,10 @@ class Gateway:
         if len(body) > LARGEST:
             return _error(413, "the request is larger than API Gateway takes")
         event: dict[str, Any] = {"httpMethod": method, "headers": headers, "isBase64Encoded": False}
-        event["body"] = body.decode(errors="replace") or None
+        event["isBase64Encoded"] = {name.lower(): value for name, value in headers.items()}.get("content-type") == GZIP
+        event["body"] = (
+            b64encode(body).decode() if event["isBase64Encoded"] else body.decode(errors="replace")
+        ) or None
         event["requestContext"] = {"requestId": REQUEST, "identity": {"userArn": CALLER}}
         path, _, query = path.partition("?")
         path = urlsplit(path).path
