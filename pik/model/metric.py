@@ -15,6 +15,7 @@ from pik.model.calendar import Buckets, buckets_of
 from pik.model.entity_range import EVERY_ENTITY, EntityRange
 from pik.model.event import ENVELOPE
 from pik.model.instant import Window
+from pik.model.share import WHOLE, Share
 
 
 class Per(StrEnum):
@@ -351,6 +352,9 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     """Some entities (where `entities` is empty, all of the range that have events) and some whole buckets of metrics
     with the same buckets; a task of metrics over all entities names none, and is not cut into ranges.
 
+    Tasks of one group, numbered one after the other, have a share of the segments each, of those recorded until
+    `known_until` (nanoseconds); see usecases/replay/shares.py.
+
     `metrics` are NAME@VERSION: a run keeps to the definitions it was planned with. `start` and `end` are nanoseconds,
     aligned to buckets.
     """
@@ -362,6 +366,8 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     end: int
     entities: tuple[str, ...] = ()
     entity_range: EntityRange = EVERY_ENTITY
+    share: Share = WHOLE
+    known_until: int = 0
 
     @property
     def window(self) -> Window:

@@ -133,6 +133,30 @@ class Queue(Protocol):
         flight, as far as is known. A receiver acknowledges a task of a cancelled run."""
 
 
+PARTIALS_KEPT = 30
+"""Days for which partial values are kept at least."""
+
+
+class Partials(Protocol):
+    """Partial values that tasks of a run computed, until one of the tasks merges them; and which one that is. A store
+    may remove what is older than PARTIALS_KEPT days."""
+
+    def keep(self, run_id: str, number: int, data: bytes) -> None:
+        """Keep the partial values of the run's task of this number, durably; what is there already stays."""
+
+    def kept(self, run_id: str) -> set[int]:
+        """Return the numbers of the run's tasks whose partial values are kept, of all that were before the call."""
+
+    def read(self, run_id: str, number: int) -> bytes:
+        """Return what was kept. Raises Damaged where it is missing, or not as it was written."""
+
+    def merger(self, run_id: str, first: int, number: int) -> int:
+        """Return which task merges the group that begins with the task `first`: this one, if none was before."""
+
+    def drop(self, run_id: str) -> None:
+        """Remove all of the run's, now or when it is old: no task needs them any more."""
+
+
 class DeadLetters(Protocol):
     """Tasks that failed too often, and those that were given up."""
 

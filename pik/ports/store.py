@@ -25,6 +25,7 @@ from pik.ports.state import (
     DeadLetters,
     IdempotencyKeys,
     Metrics,
+    Partials,
     Promotions,
     Queue,
     Republishes,
@@ -307,6 +308,7 @@ class Store:
     idempotency_keys: IdempotencyKeys
     queue: Queue
     dead_letters: DeadLetters
+    partials: Partials
     aggregates: Aggregates
     promotions: Promotions
     republishes: Republishes

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -11,6 +11,7 @@ from pik.model.batch import Frame, Segment, Verdict
 from pik.model.delivery import Delivery
 from pik.model.entity_range import EVERY_ENTITY, EntityRange
 from pik.model.instant import MAX_INSTANT, MIN_INSTANT, Window, day_of, full_instant
+from pik.model.share import WHOLE, Share
 from pik.ports.store import Store
 from pik.rawlog.corrected import Corrected, Days, corrected_until
 from pik.rawlog.objects import frames_of
@@ -78,7 +79,8 @@ AS_RECEIVED = Overrides(corrected_until=0)
 
 @dataclass(slots=True)
 class Selection:
-    """The raw that a window needs, of some entities (none: of all, or of a range): the segments of the window's days.
+    """The raw that a window needs, of some entities (none: of all, or of a range): the segments of the window's days,
+    or a share of them.
 
     Make one per plan and one per task, and pass it on: small selections ask the index for their segments only once.
     """
@@ -88,6 +90,7 @@ class Selection:
     entities: Sequence[str] = ()
     overrides: Overrides = NO_OVERRIDES
     entity_range: EntityRange = EVERY_ENTITY
+    share: Share = WHOLE
     _listed: list[Segment] | None = field(default=None, repr=False, compare=False)
     _corrected: Corrected | None = field(default=None, repr=False, compare=False)
     _days: Days | None = field(default=None, repr=False, compare=False)
@@ -114,7 +117,7 @@ class Selection:
         listed: list[Segment] = []
         count = 0
         for segment in segments_of(self.store, self.days, self.entities):
-            if not self.overrides.knows(segment):
+            if not self.overrides.knows(segment) or not self.share.has(segment.key):
                 continue
             count += 1
             if count <= REMEMBERED:
@@ -184,12 +187,21 @@ class Selection:
         if window == self.window:
             return self
         inner = Selection(
-            self.store, window, self.entities, self.overrides, self.entity_range, _corrected=self.corrected
+            *(self.store, window, self.entities, self.overrides, self.entity_range, self.share),
+            _corrected=self.corrected,
         )
         if self._listed is not None:
             days = inner.days
             inner._listed = [segment for segment in self._listed if segment.day in days]
         return inner
+
+    def sharing(self, share: Share) -> Selection:
+        """Return the selection of a share of the segments."""
+        return replace(self, share=share, _listed=None)
+
+    def of(self, entities: Sequence[str]) -> Selection:
+        """Return the selection of these entities (none: as it is)."""
+        return replace(self, entities=entities, _listed=None) if entities and entities != self.entities else self
 
 
 def segments_of(store: Store, days: Days, entities: Sequence[str] = ()) -> Iterator[Segment]:

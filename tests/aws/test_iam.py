@@ -27,6 +27,7 @@ OF_FUNCTIONS = {"lambda:InvokeFunction"}
 OF_FUNCTIONS_ALONE = {"WriteLogs", "SendTraces", "BufferRequests", "TakeRequests"}
 """What only a function of the stack does: ReplayFunction calls itself."""
 
+PREFIXES = ("raw", "index", "corrections", "partials", "STACK")
 WITHOUT_RESOURCE = {"InspectAlarms", "InspectMetrics"}
 """Statements about what CloudWatch has no resources for, or none that is narrower."""
 
@@ -106,7 +107,7 @@ def test_every_statement_allows_named_actions_on_named_resources(level) -> None:
             if statement["Sid"] in WITHOUT_RESOURCE:
                 continue
             assert "*" not in resource.removesuffix("/*"), statement["Sid"]
-            named = resource.split("/")[-2] in ("raw", "index", "corrections", "STACK") if "/" in resource else True
+            named = resource.split("/")[-2] in PREFIXES if "/" in resource else True
             assert named or not resource.endswith("/*"), statement["Sid"]
 
 

@@ -14,6 +14,7 @@ import pytest
 
 import pik
 from pik.model.metric import TASK_TIMEOUT
+from pik.ports.state import PARTIALS_KEPT
 from pik.stores.aws.settings import VISIBILITY_FACTOR
 from pik.stores.aws.stack import Stack, output_name
 from tests.support.aws.policy import as_list, denies
@@ -91,8 +92,9 @@ def test_raw_is_kept_for_good_unless_a_retention_is_chosen() -> None:
             if any("Expiration" in key for key in rule) and rule["Prefix"] not in ("index/", "backups/")
         ]
 
-    assert expiring() == []
-    (rule,) = expiring(RawRetentionDays="90")
+    (rule,) = expiring()
+    assert (rule["Prefix"], rule["ExpirationInDays"]) == ("partials/", PARTIALS_KEPT)
+    _, rule = expiring(RawRetentionDays="90")
     assert (rule["Prefix"], rule["ExpirationInDays"]) == ("raw/", "90")
     # The bucket is versioned, so expiring hides an object; that removes what is hidden, a day later.
     assert rule["NoncurrentVersionExpiration"] == {"NoncurrentDays": 1}
@@ -349,7 +351,7 @@ def test_no_role_has_a_wildcard_but_for_tracing() -> None:
             assert actions == TRACING, (role, statement["Sid"])
         else:
             wild = {one for one in where if "*" in one}
-            prefixes = {f"RawBucket.Arn/{name}/*" for name in ("raw", "index", "corrections")}
+            prefixes = {f"RawBucket.Arn/{name}/*" for name in ("raw", "index", "corrections", "partials")}
             assert wild <= prefixes, (role, statement["Sid"])
 
 
@@ -369,7 +371,12 @@ def test_each_function_has_its_own_role_and_no_more_than_it_needs() -> None:
         actions.setdefault(role, set()).update(as_list(statement["Action"]))
     for role, allowed in actions.items():
         assert not [one for one in allowed if one.startswith(("s3:Delete", "iam:", "kms:"))], role
-    assert "s3:PutObject" not in actions["ReplayRole"] | actions["ProcessorRole"]
+    creates = {
+        (role, one) for role, s in _statements() if "s3:PutObject" in s["Action"] for one in as_list(s["Resource"])
+    }
+    assert {one for one in creates if one[0] not in ("IngestRole", "RecorderRole")} == {
+        ("ProcessorRole", "RawBucket.Arn/partials/*")
+    }
     assert not [one for one in actions["IngestRole"] | actions["RecorderRole"] if one.startswith("lambda:")]
     sends = {(role, s["Resource"]) for role, s in _statements() if "sqs:SendMessage" in as_list(s["Action"])}
     of_processor = {("ProcessorRole", "ReplayQueue.Arn"), ("ProcessorRole", "DeadLetterQueue.Arn")}

@@ -784,7 +784,7 @@ ALWAYS_NULL = {
     "pik runs show": {"planning_failure"},
     "pik runs resume": {"correction"},
     "pik corrections revoke": {"note"},
-    "pik dlq show": {"next", "entities_from", "entities_before"},
+    "pik dlq show": {"next", "entities_from", "entities_before", "share"},
     "pik dlq redrive": {"runs[].events_matched", "runs[].rolled_back"},
     "pik verify --rebuild-index": {"dropped_batches", "times_not_counted"},
     "pik verify --restore": {"unread"},

@@ -74,13 +74,15 @@ def test_ranges_have_every_entity_once_and_read_at_most_twice_what_there_is(
 ) -> None:
     needed = frames_of_segments(segments, per_frame)
     selection = cast(Selection, SimpleNamespace(needed=lambda *, whole_days: iter(needed)))
-    ranges = entity_ranges(selection, 1_000_000, size)
+    cut = entity_ranges(selection, 1_000_000, size)
+    ranges = [one.entities for one in cut]
     for entity in ENTITIES:
         assert sum(entity in one for one in ranges) == 1
     assert ranges[0].first == ranges[-1].end == ""
     assert all(left.end == right.first and right.first for left, right in pairwise(ranges))
     frames = [frame for one in needed for frame in one.frames]
     read = [read_for(one, frames) for one in ranges]
+    assert read == [one.size for one in cut]
     assert sum(read) <= 2 * sum(frame.length for frame in frames)
     if per_frame == 1:  # a range ends as soon as it has enough
         largest = {entity: sum(each.count(entity) for each in segments) for entity in ENTITIES}
@@ -90,8 +92,9 @@ def test_ranges_have_every_entity_once_and_read_at_most_twice_what_there_is(
 def test_one_entity_with_most_of_a_day_is_a_task_and_the_others_are_cut_around_it() -> None:
     needed = frames_of_segments([["a", "b", *["m"] * 500, "x", "y"] for _ in range(4)], 1)
     selection = cast(Selection, SimpleNamespace(needed=lambda *, whole_days: iter(needed)))
-    assert entity_ranges(selection, 8, 1 << 30) == [EntityRange("", "m"), EntityRange("m", "x"), EntityRange("x", "")]
-    assert entity_ranges(selection, 1 << 30, 1 << 30) == [EVERY_ENTITY]
+    ranges = [one.entities for one in entity_ranges(selection, 8, 1 << 30)]
+    assert ranges == [EntityRange("", "m"), EntityRange("m", "x"), EntityRange("x", "")]
+    assert [one.entities for one in entity_ranges(selection, 1 << 30, 1 << 30)] == [EVERY_ENTITY]
 
 
 @st.composite
@@ -107,16 +110,23 @@ def batches(draw: st.DrawFn) -> list[list[dict[str, Any]]]:
     return draw(st.lists(st.lists(keyed, min_size=1, max_size=12), min_size=1, max_size=4))
 
 
-@settings(max_examples=3, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
-@given(batches(), st.integers(1, 12), st.booleans(), st.sampled_from(["paid", None]), st.booleans())
-@example(
-    [[event(n % 3, entity, f"01T0{n}:00") for n, entity in enumerate("aaaaabbb")]], 1, False, None, random.Random(2)
-)
+EXAMPLE = [event(n % 3, entity, f"01T0{n}:00") for n, entity in enumerate("aaaaabbb")]
+SIZES = st.sampled_from([1, 1 << 30])
+
+
+@settings(max_examples=2, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+@given(batches(), st.integers(1, 12), st.booleans(), st.sampled_from(["paid", None]), st.booleans(), SIZES)
+@example([EXAMPLE], 1, False, None, True, 1)
 def test_promise_6_a_replay_cut_by_entity_and_by_bytes_has_every_value_of_one_that_is_not(
-    inputs: list[list[dict[str, Any]]], deliveries: int, is_moved: bool, kind: str | None, backwards: bool
+    inputs: list[list[dict[str, Any]]],
+    deliveries: int,
+    is_moved: bool,
+    kind: str | None,
+    backwards: bool,
+    together: int,
 ) -> None:
-    """Frames of two lines, pieces of one segment, tasks from the last one on, values that are current and become null,
-    corrections."""
+    """Frames of two lines, pieces of one segment, shares of a few, tasks from the last one on, values that are current
+    and become null, corrections."""
     with TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
         patch.setattr(segment_writer, "FRAME", 500)
         store = open_store(f"{name}/store", create=True)
@@ -129,7 +139,9 @@ def test_promise_6_a_replay_cut_by_entity_and_by_bytes_has_every_value_of_one_th
         asked = request(event_type=kind)
         whole = executed(store, asked, TASK_SIZE)
         patch.setattr(gathering, "PIECE_BYTES", 1)
-        cut = executed(store, asked, TaskSize(deliveries=deliveries, named=1), backwards=backwards)
+        cut = executed(
+            store, asked, TaskSize(deliveries=deliveries, named=1, raw=400, together=together), backwards=backwards
+        )
         assert written(store, cut) == written(store, whole)
         assert [getattr(cut, name) for name in COUNTS] == [getattr(whole, name) for name in COUNTS]
 
@@ -209,8 +221,9 @@ def busy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     return store
 
 
+@pytest.mark.parametrize(("together", "is_shared"), [(TASK_SIZE.together, False), (MEGABYTE // 2, True)])
 def test_a_busy_day_is_replayed_in_a_megabyte_of_scratch_space(
-    busy: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    busy: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, together: int, is_shared: bool
 ) -> None:
     """Its raw does not fit, nor does that of its largest entity, nor that of a bucket over all entities."""
     whole = executed(busy, request(), TASK_SIZE)
@@ -223,7 +236,11 @@ def test_a_busy_day_is_replayed_in_a_megabyte_of_scratch_space(
     with pytest.raises(StoreError, match="No space left on device"):
         executed(deployed, request(), TASK_SIZE)
     monkeypatch.setattr(gathering, "disk_usage", lambda _path: SimpleNamespace(free=downloads.free))
-    cut = executed(deployed, request(), TaskSize(deliveries=500, raw=MEGABYTE // 4))
+    size = TaskSize(deliveries=500, raw=MEGABYTE // 4, together=together)
+    assert any(not task.share.is_all for task in plan_replay(busy, ENGINE, request(), 1, size=size).tasks) == is_shared
+    cut = executed(deployed, request(), size)
     assert cut.tasks > whole.tasks
     assert written(busy, cut) == written(busy, whole)
+    assert [getattr(cut, name) for name in COUNTS] == [0, 0, whole.new, 0]
     assert downloads.most > MEGABYTE // 4
+    assert not list((tmp_path / "store").glob("partials/*"))

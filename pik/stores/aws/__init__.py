@@ -25,6 +25,7 @@ from pik.stores.aws.state.idempotency_keys import AwsIdempotencyKeys
 from pik.stores.aws.state.republishes import AwsRepublishes
 from pik.stores.aws.state.runs import AwsRuns
 from pik.stores.aws.table import Table
+from pik.stores.partials import ObjectPartials
 
 __all__ = ["AwsBuffer", "invoke_later", "open_api", "open_aws", "open_buffer", "open_deployed"]
 
@@ -73,6 +74,7 @@ def _assemble(url: str, clients: Clients, stack: Stack, generation: Generation) 
         idempotency_keys=AwsIdempotencyKeys(state_table),
         queue=queue,
         dead_letters=queue,
+        partials=ObjectPartials(raw),
         aggregates=aggregates,
         promotions=aggregates,
         republishes=AwsRepublishes(state_table),

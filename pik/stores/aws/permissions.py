@@ -97,6 +97,7 @@ POLICIES = {
         Statement("DeleteIndexFiles", ("s3:DeleteObject",), (_INDEX_FILES,)),
         Statement("BuryTasks", ("sqs:SendMessage",), (_DEAD_LETTERS,)),
         Statement("TakeTasks", _TAKE, (_QUEUE,)),
+        Statement("KeepPartialValues", _actions("s3", "GetObject", "PutObject"), (f"{_BUCKET}/partials/*",)),
     ),
     Level.INSPECTING: (
         Statement("ListResources", ("cloudformation:ListStackResources",), (_STACK,)),

@@ -5,6 +5,7 @@ raw/          immutable objects
 index.db      what can be rebuilt from raw
 state.db      metric definitions, runs, aggregates, promotions, republishes
 locks         who is writing what; empty
+partials/     partial values of runs that have not completed
 tmp/          objects that are not whole yet
 """
 
@@ -31,6 +32,7 @@ from pik.stores.local.copy import LocalCopy
 from pik.stores.local.corrections import LocalCorrections
 from pik.stores.local.idempotency_keys import LocalIdempotencyKeys
 from pik.stores.local.index import LocalIndex, index_database
+from pik.stores.local.partials import LocalPartials
 from pik.stores.local.raw import LocalRaw
 from pik.stores.local.rebuild import LocalAudit
 from pik.stores.local.republishes import LocalRepublishes
@@ -146,6 +148,7 @@ def _assemble(path: Path, marker: Marker) -> Store:
         idempotency_keys=LocalIdempotencyKeys(state),
         queue=queue,
         dead_letters=queue,
+        partials=LocalPartials(LocalRaw(path), path),
         aggregates=aggregates,
         promotions=aggregates,
         republishes=LocalRepublishes(state, locks),

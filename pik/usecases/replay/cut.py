@@ -5,6 +5,7 @@ from __future__ import annotations
 from heapq import heappop, heappush
 from itertools import groupby, pairwise
 from operator import itemgetter
+from typing import NamedTuple
 
 from pik.model.entity_range import EntityRange
 from pik.rawlog.selection import Selection
@@ -14,7 +15,14 @@ _Held = tuple[str, str, int, int]
 """A frame: its first and its last entity, its deliveries, its bytes."""
 
 
-def entity_ranges(selection: Selection, deliveries: int, size: int) -> list[EntityRange]:
+class CutRange(NamedTuple):
+    """A range of entities, and how many bytes of raw are needed for it."""
+
+    entities: EntityRange
+    size: int
+
+
+def entity_ranges(selection: Selection, deliveries: int, size: int) -> list[CutRange]:
     """Cut all entities into ranges, in order, of each of which about so many deliveries, or bytes of raw, are needed.
 
     Segments are sorted by entity, so a range is some frames of each; the frame on a border is read for both sides. A
@@ -25,7 +33,7 @@ def entity_ranges(selection: Selection, deliveries: int, size: int) -> list[Enti
     for _, needed in selection.needed(whole_days=True):
         for frame in needed:
             frames.add((frame.first, frame.last, frame.lines, frame.length))
-    cuts = [""]
+    cuts, sizes = [""], list[int]()
     reaching: list[tuple[str, int, int]] = []  # a heap of frames that hold later entities, too
     lines = read = shared_lines = shared = 0
     for first, together in groupby(frames, itemgetter(0)):
@@ -34,10 +42,12 @@ def entity_ranges(selection: Selection, deliveries: int, size: int) -> list[Enti
             shared_lines, shared = shared_lines - of_one, shared - length
         if (lines >= deliveries or read >= size) and 2 * shared <= read:
             cuts.append(first)
+            sizes.append(read)
             lines, read = shared_lines, shared
         for _, last, of_one, length in together:
             lines, read = lines + of_one, read + length
             if last > first:
                 heappush(reaching, (last, of_one, length))
                 shared_lines, shared = shared_lines + of_one, shared + length
-    return [EntityRange(left, right) for left, right in pairwise([*cuts, ""])]
+    ranges = (EntityRange(left, right) for left, right in pairwise([*cuts, ""]))
+    return list(map(CutRange, ranges, [*sizes, read]))

@@ -177,6 +177,8 @@ def finish_run(store: Store, run_id: str) -> None:
     state = RunState.PARTIAL if run.done or run.values else RunState.FAILED
     if not run.failed and not run.failed_aggregates:
         state = RunState.COMPLETED
+    if not run.failed:
+        store.partials.drop(run_id)
     store.runs.set_state(run_id, state, time.time_ns())
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain, groupby, islice
+from math import ceil
 
 from msgspec import structs
 
@@ -24,6 +25,7 @@ from pik.model.metric import (
     RunState,
     Task,
 )
+from pik.model.share import Share
 from pik.ports.engine import Engine, TouchedBucket
 from pik.ports.store import Store
 from pik.rawlog.selection import Selection
@@ -45,12 +47,14 @@ class TaskSize:
     """How much a task may have, so that a run has some tasks for each worker, none of them is small enough for its
     start to matter, and each is done in its time and in the scratch space of the smallest function: `deliveries` and
     `raw` bytes, where entities are not named. Where more than `named` entities are touched in a stretch of days, its
-    tasks read all of them."""
+    tasks read all of them. What cannot be cut further and needs more than `together` bytes, which a task could read
+    piece by piece, is shared by several tasks."""
 
     entities: int = 500
     days: int = 31
     deliveries: int = 150_000
     raw: int = 64 << 20
+    together: int = 256 << 20
     named: int = 10_000
 
 
@@ -94,17 +98,20 @@ def plan_replay(
     for buckets, group in by_buckets(metrics):
         planner.events = 0  # the same ones for each of the groups
         names = tuple(pin(metric) for metric in group)
-        for window, entities, entity_range in planner.rectangles(buckets, len(group), group[0].definition.per):
-            task = Task(
-                run_id=run_id,
-                number=len(tasks),
-                metrics=names,
-                start=window.start,
-                end=window.end,
-                entities=tuple(entities),
-                entity_range=entity_range,
-            )
-            tasks.add(task)
+        for one in planner.rectangles(buckets, len(group), group[0].definition.per):
+            for number in range(one.shares):
+                task = Task(
+                    run_id=run_id,
+                    number=len(tasks),
+                    metrics=names,
+                    start=one.window.start,
+                    end=one.window.end,
+                    entities=tuple(one.entities),
+                    entity_range=one.entity_range,
+                    share=Share(number, one.shares),
+                    known_until=one.known_until,
+                )
+                tasks.add(task)
     if not planner.events:
         expect_events(store)
     is_counted = count and not planner.damaged
@@ -229,8 +236,16 @@ def start(store: Store, plan: Plan) -> Run:
     return plan.run
 
 
-_Rectangle = tuple[Window, Sequence[str], EntityRange]
-"""Whole buckets, and the named entities or, where none is named, the range of entities that a task covers."""
+@dataclass(frozen=True, slots=True)
+class _Rectangle:
+    """What one task covers, or a group of tasks with so many shares of what was recorded until then: whole buckets, and
+    the named entities or, where none is named, a range of them."""
+
+    window: Window
+    entities: Sequence[str] = ()
+    entity_range: EntityRange = EVERY_ENTITY
+    shares: int = 1
+    known_until: int = 0
 
 
 @dataclass(slots=True)
@@ -314,9 +329,20 @@ class _Planner:
     def _cut(self, window: Window, entities: Sequence[str], per: Per) -> Iterator[_Rectangle]:
         """Yield a stretch with as many of the named entities as a task may have, or where none is named with ranges of
         all of them."""
-        if entities or per == Per.ALL:
-            for first in range(0, len(entities) or 1, self.size.entities):
-                yield window, entities[first : first + self.size.entities], EVERY_ENTITY
-            return
-        for entity_range in entity_ranges(self.selection.within(window), self.size.deliveries, self.size.raw):
-            yield window, (), entity_range
+        selection, most = self.selection.within(window), self.size.entities
+        if len(entities) > most:
+            chunks = (entities[first : first + most] for first in range(0, len(entities), most))
+            yield from (_Rectangle(window, chunk) for chunk in chunks)
+        elif entities or per == Per.ALL:
+            selection = selection.of(entities)
+            size = sum(map(selection.size_of, selection.segments()))
+            yield self._shared(selection, _Rectangle(window, entities), size)
+        else:
+            for one in entity_ranges(selection, self.size.deliveries, self.size.raw):
+                yield self._shared(selection, _Rectangle(window, (), one.entities), one.size)
+
+    def _shared(self, selection: Selection, rectangle: _Rectangle, size: int) -> _Rectangle:
+        """Return the rectangle, shared by several tasks if it needs too many bytes of raw for one."""
+        if size <= self.size.together:
+            return rectangle
+        return replace(rectangle, shares=ceil(size / self.size.raw), known_until=selection.known_until)

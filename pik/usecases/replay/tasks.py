@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 
 from pik.errors import Damaged
@@ -34,14 +34,15 @@ from pik.usecases.metrics.computation import (
 from pik.usecases.metrics.definitions import pinned
 from pik.usecases.metrics.zones import programs
 from pik.usecases.replay.chosen import chosen_buckets, overrides_of
+from pik.usecases.replay.shares import merged
 
 _RESTORE = "`pik verify --full` names the object; restore it from a copy of raw, then: pik dlq redrive --all"
 """What helps against damage to raw."""
 
 
 def execute_task(store: Store, engine: Engine, task: Task, run: Run | None = None) -> ComputedTask:
-    """Compute the task's aggregates and write them beside the current ones, without those that fail and those in
-    buckets whose raw is damaged. `run` is its run, if the caller knows it already.
+    """Compute the task's aggregates, or its share of them, and write them beside the current ones, without those that
+    fail and those in buckets whose raw is damaged. `run` is its run, if the caller knows it already.
 
     Raises EngineError and NotFound (NotHeld too) where the task cannot be done, other StoreErrors where the store
     cannot be used. Nothing is written then.
@@ -51,11 +52,16 @@ def execute_task(store: Store, engine: Engine, task: Task, run: Run | None = Non
     metrics = [pinned(store.metrics, text) for text in task.metrics]
     expect_held(store, task.window, task.entities)  # it may have waited for long
     overrides = overrides_of(request, run.corrections_until)
+    if not task.share.is_all:
+        overrides = replace(overrides, until=task.known_until)  # each task of the group knows the same
     selection = Selection(store, task.window, task.entities, overrides, task.entity_range)
-    with closing(recompute(selection, engine, metrics)) as parts:
-        first = next(parts)
+    computed = ComputedTask(selection, engine, metrics, request)
+    computing = recompute(selection, engine, metrics) if task.share.is_all else merged(selection, engine, metrics, task)
+    with closing(computing) as parts:
+        first = next(parts, None)
+        if first is None:  # another task of the group merges
+            return computed
         is_whole = first.window == task.window and not isinstance(first.computed, Damaged)
-        computed = ComputedTask(selection, engine, metrics, request)
         store.aggregates.write(
             task,
             computed.rows(chain([first], parts)),

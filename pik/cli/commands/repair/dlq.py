@@ -148,6 +148,11 @@ def _all(entities: EntityRange) -> str:
     return f"all{first}{end}"
 
 
+def _share(letter: DeadLetter) -> str | None:
+    share = letter.task.share
+    return None if share.is_all else f"{share.number + 1}/{share.count}"
+
+
 _LETTERS = Rows(
     "dead_letters",
     "the oldest first",
@@ -200,6 +205,7 @@ LETTER = Schema(
         get="task.entity_range.end",
         text=lambda _: None,
     ),
+    Field("share", str | None, "`2/5`: it reads the second of five shares of the raw; null: all of it", get=_share),
     Field("attempts", int),
     Field("failed_at", Instant),
     Field("reason", str),
