@@ -9,21 +9,22 @@ the record of its batch is in raw.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from time import time, time_ns
 
 from pik.errors import Busy, InputError, Invalid, StoreError
 from pik.inputs.blocks import Block, FilePart, Problem
-from pik.model.batch import Batch, BatchState, Origin
+from pik.model.batch import Batch, BatchState, Chunk, Origin, RejectFile
 from pik.model.buffered import BufferedRequest
 from pik.model.event import MAX_LINE
 from pik.model.ids import creation_time, new_id
 from pik.model.times import Times
 from pik.ports.store import Store, batch_of
+from pik.rawlog.objects import read_rejects
 from pik.rawlog.sealed_records import write_record
-from pik.rawlog.segment_writer import Reading, SegmentBuilder
+from pik.rawlog.segment_writer import Reading, SegmentBuilder, reason_kind
 from pik.usecases.availability import require_writable
 from pik.usecases.ingest.api_request import MAX_BODY, block_of
 from pik.usecases.inspect.batches import close_batch
@@ -181,9 +182,31 @@ def _is_recorded(store: Store, batch_id: str) -> bool:
     with store.batches.writing(origin.content):
         # Only the first to open a batch may record it (see `_record`): from here on its recorder cannot.
         batch = store.batches.open(origin, batch_id, creation_time(batch_id))
-        if batch.next_seq > 1:
-            _finish(store, batch_id)
-        return batch.next_seq > 1
+        rejects = store.index.rejects(batch_id)
+        if batch.next_seq == 1 and rejects:  # with deliveries it would have been pending, and is finished by now
+            store.batches.record(_rejected(store, batch_id, rejects[0]))
+        elif batch.next_seq == 1:
+            return False
+        _finish(store, batch_id)
+        return True
+
+
+def _rejected(store: Store, batch_id: str, file: RejectFile) -> Chunk:
+    """Return the chunk of a batch that has rejected records and no delivery."""
+    records = read_rejects(store.raw, file.key)
+    return Chunk(
+        batch_id=batch_id,
+        first_seq=1,
+        last_seq=records[-1].seq,
+        read=len(records),
+        offset=0,
+        prefix_digest="",
+        arrivals=(),
+        rejects=file,
+        reasons=Counter(reason_kind(record.reason) for record in records),
+        lags={},
+        sources={},
+    )
 
 
 def _record(store: Store, part: _Part) -> RecordedRequests:
