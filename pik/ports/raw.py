@@ -51,6 +51,10 @@ class Raw(ObjectReader, Protocol):
     def size(self, key: str) -> int | None:
         """Return the object's size in bytes; None if it is missing. Raises Unreadable where that cannot be told."""
 
+    def stored_digest(self, key: str) -> str | None:
+        """Return the SHA-256 of the object, in hex, that the storage computed when it took the object in, and answers
+        for since; None if it keeps none. Takes one call, and reads nothing of the object. Raises as `read` does."""
+
     def objects(self, prefix: str) -> Iterator[RawObject]:
         """Yield every object whose key starts with `prefix`, ordered by key. Raises Unreadable for a part of
         raw that cannot be listed."""

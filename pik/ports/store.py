@@ -218,7 +218,10 @@ class Repeats(Protocol):
 
 
 class Audit(Protocol):
-    """Compares the index with raw."""
+    """Compares the index with raw. It may remember what it has read of the index."""
+
+    def anew(self) -> Audit:
+        """Return one that remembers nothing."""
 
     def differing(self, arrivals: Sequence[Arrivals]) -> dict[str, str]:
         """Return, by segment key, how the index differs from these deliveries, read from raw, of segments that it
@@ -227,6 +230,10 @@ class Audit(Protocol):
     def rows(self) -> Iterator[tuple[str, int | None]]:
         """Yield the number of deliveries that the index has of each segment, by key, counted row by row, in no order.
         The numbers of a key that comes several times add up; None: a writer is recording the segment, or died at it."""
+
+    def arrivals(self, segments: Sequence[Segment]) -> Iterator[Arrivals]:
+        """Yield the rows that the index has of all deliveries of each of these segments, which follow each other as
+        `Index.segments` yields them, as far as it can be read."""
 
     def deliveries(self, segment: Segment, frames: Collection[int]) -> Arrivals:
         """Return the rows that the index has of the deliveries in these frames of a segment, given by their numbers, as

@@ -136,6 +136,9 @@ class ReplacingRaw:
     def size(self, key: str) -> int | None:
         return self.raw.size(self._place(key))
 
+    def stored_digest(self, key: str) -> str | None:
+        return self.raw.stored_digest(self._place(key))
+
     def objects(self, prefix: str) -> Iterator[RawObject]:
         """Replaced objects have the size of their copy, and are listed even where the damaged one is gone."""
         replaced = sorted(key for key in self._current() if key.startswith(prefix))

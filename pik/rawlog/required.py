@@ -40,6 +40,10 @@ class RequiredRaw:
         with _required():
             return self.raw.size(key)
 
+    def stored_digest(self, key: str) -> str | None:
+        with _required():
+            return self.raw.stored_digest(key)
+
     def objects(self, prefix: str) -> Iterator[RawObject]:
         with _required():
             yield from self.raw.objects(prefix)

@@ -13,7 +13,7 @@ from pik.errors import Damaged
 from pik.model.batch import KEYED, PLAIN, Arrivals, Frame, Segment, frame_of
 from pik.model.delivery import Delivery
 from pik.model.instant import DAY, parse_instant
-from pik.ports.raw import Raw, RawKey
+from pik.ports.raw import ObjectReader, Raw, RawKey
 from pik.rawlog.objects import damaged, parse, unpack_frame
 
 _MAGIC = bytes.fromhex("28b52ffd")
@@ -23,7 +23,7 @@ UNKNOWN_DIGEST = "0" * 64
 """The digest of a damaged segment whose digest is unknown: no object has it, so verify finds it modified."""
 
 
-def scan_segment(raw: Raw, key: str, each: Callable[[Delivery], object] = lambda _: None) -> Arrivals:
+def scan_segment(raw: ObjectReader, key: str, each: Callable[[Delivery], object] = lambda _: None) -> Arrivals:
     """Return the segment under this key and its deliveries, all read from its bytes, each given to `each` as well.
     Raises Damaged if they are not a segment.
 

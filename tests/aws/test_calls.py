@@ -25,7 +25,6 @@ from pik.stores import open_store
 from pik.stores.aws.clients import Clients
 from pik.stores.aws.stack import stack_of
 from pik.usecases.care.triage import triage
-from pik.usecases.care.verify import verify
 from pik.usecases.ingest.api_request import record_request
 from pik.usecases.inspect.conditions import Conditions
 from pik.usecases.inspect.count_events import count_events
@@ -155,18 +154,6 @@ def test_listing_an_entitys_day_takes_few_calls(store: Store, tmp_path: Path, on
         rows = list(list_events(fresh, Filter(Window(start, start + DAY), ("customer-17",))))
     assert [row.deliveries for row in rows] == [2] * 40 + [1] * 600
     assert calls.total <= 30, calls.made
-
-
-def test_verifying_a_request_takes_one_call_and_its_share_of_a_hundred(store: Store) -> None:
-    for number in range(120):
-        record_request(store, json.dumps(event(number, entity_id=f"customer-{number % 7}")).encode())
-    fresh = open_store(store.url)
-    with counting(fresh) as calls:
-        found = verify(fresh, DuckEngine(), ALL_TIME, SILENT)
-        assert list(found) == []
-    assert found.summary.valid == 120
-    assert calls.made["GetObject"] == 120
-    assert calls.total - 120 <= 115, calls.made  # most of them are once for the whole store
 
 
 def test_reading_a_day_touches_only_its_objects(store: Store, tmp_path: Path) -> None:

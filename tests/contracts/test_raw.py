@@ -7,6 +7,7 @@ import os
 import pickle
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,16 @@ def test_what_was_created_is_read_back(raw: Raw, data: bytes) -> None:
     assert raw.read(KEY) == data
     assert raw.size(KEY) == len(data)
     assert [(found.key, found.size) for found in raw.objects("raw/")] == [(KEY, len(data))]
+
+
+def test_a_storage_that_keeps_digests_keeps_that_of_the_bytes(raw: Raw) -> None:
+    """S3 does; a file system does not, and so a file is read to be checked."""
+    for key, data in ((KEY, b"x" * 9), (f"{KEY}.2", b"")):
+        raw.create(key, data)
+        assert raw.stored_digest(key) == (sha256(data).hexdigest() if isinstance(raw, AwsRaw) else None)
+    if isinstance(raw, AwsRaw):
+        with pytest.raises(Damaged, match="is missing"):
+            raw.stored_digest("raw/other")
 
 
 def test_promise_2_nothing_is_created_twice(raw: Raw) -> None:

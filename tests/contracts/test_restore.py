@@ -26,7 +26,7 @@ from pik.usecases.care.rebuild import rebuild_index
 from pik.usecases.care.restore_raw import Outcome, RestoreReport, restore_raw
 from pik.usecases.care.restore_source import open_source
 from pik.usecases.care.verify import verify
-from pik.usecases.care.verify_findings import Problem, VerifyReport
+from pik.usecases.care.verify_findings import Problem, VerifyReport, depth_of
 from pik.usecases.inspect.batches import list_rejects
 from tests.support.contracts.harm import fill
 from tests.support.faults import Crash, FailAt, wrapped
@@ -186,9 +186,10 @@ def test_a_dry_run_creates_nothing_and_says_the_same(objects: Objects, source: s
     data = objects.whole(segments[1])
     objects.overwrite(segments[1], data + b"\0")
     full = source == "full"
-    said = objects.restore(full=full, dry_run=True)
+    depth = depth_of(quick=not full, full=full)
+    said = objects.restore(depth=depth, dry_run=True)
     assert (objects.here(segments[0]), list(objects.store.raw.objects(COPIES))) == (None, [])
-    assert objects.restore(full=full) == said
+    assert objects.restore(depth=depth) == said
     assert objects.verify()[0] == []
 
 

@@ -20,6 +20,7 @@ from pik.rawlog.selection import Selection
 from pik.runtime import SILENT
 from pik.stores import open_store
 from pik.usecases.care.rebuild import rebuild_index
+from pik.usecases.care.verify_findings import Depth
 from pik.usecases.metrics.computation import recompute
 from pik.usecases.metrics.scenario import applied
 from tests.contracts.test_rebuild import lose_index, remove
@@ -89,7 +90,7 @@ def test_a_segment_that_the_index_was_rebuilt_without_is_not_read_before_the_nex
     objects = objects.again()
     done = objects.restore()
     assert [one.key for one in done.objects] == list(done.unread) == [segment.key]
-    assert list(objects.restore(full=False).unread) == [segment.key]
+    assert list(objects.restore(depth=Depth.QUICK).unread) == [segment.key]
     for read in (gather(Selection(objects.store, ALL_TIME)), gather_deliveries(Selection(objects.store, ALL_TIME))):
         with pytest.raises(Damaged, match="the index was rebuilt while") as refused, read:
             pass

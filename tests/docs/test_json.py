@@ -786,6 +786,7 @@ ALWAYS_NULL = {
     "pik corrections revoke": {"note"},
     "pik dlq show": {"next", "entities_from", "entities_before", "share"},
     "pik dlq redrive": {"runs[].events_matched", "runs[].rolled_back"},
+    "pik verify": {"checked_by_s3", "segments_read"},
     "pik verify --rebuild-index": {"dropped_batches", "times_not_counted"},
     "pik verify --restore": {"unread"},
     "pik backup, pik restore": {"omitted_versions", "lacking"},

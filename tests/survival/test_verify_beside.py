@@ -15,6 +15,7 @@ from pik.model.instant import ALL_TIME
 from pik.runtime import SILENT
 from pik.stores import open_store
 from pik.usecases.care.verify import verify
+from pik.usecases.care.verify_findings import depth_of
 from tests.support.stores import PlainEngine
 from tests.survival.conftest import started
 
@@ -79,7 +80,7 @@ def look(url: Path, *, full: bool) -> int:
     except NotFound:
         time.sleep(0.02)
         return 0
-    found = verify(store, PlainEngine(), ALL_TIME, SILENT, full=full)
+    found = verify(store, PlainEngine(), ALL_TIME, SILENT, depth_of(quick=not full, full=full))
     assert list(found) == []
     report = found.summary
     assert report.valid == report.segments

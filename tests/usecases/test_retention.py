@@ -20,7 +20,7 @@ from pik.runtime import SILENT
 from pik.usecases import availability as held
 from pik.usecases.care.rebuild import rebuild_index
 from pik.usecases.care.verify import verify
-from pik.usecases.care.verify_findings import ProblemKind
+from pik.usecases.care.verify_findings import ProblemKind, depth_of
 from pik.usecases.export import export
 from pik.usecases.inspect.deliveries import show_event
 from pik.usecases.inspect.duplicates import DuplicateFilter, count_duplicates, list_duplicates
@@ -122,7 +122,7 @@ def test_an_event_whose_raw_has_expired_is_called_so(aged: Store, engine: PlainE
 @pytest.mark.parametrize("full", [True, False])
 def test_expired_is_not_damage(aged: Store, engine: PlainEngine, full: bool) -> None:
     (Path(aged.url) / f"raw/batches/{min(b.batch_id for b in aged.index.batches())}.ndjson.zst").unlink()
-    found = verify(aged, engine, ALL_TIME, SILENT, full=full)
+    found = verify(aged, engine, ALL_TIME, SILENT, depth_of(quick=not full, full=full))
     assert list(found) == []
     answer = found.summary
     assert (answer.segments, answer.expired, answer.missing, answer.damage) == (4, 2, 0, 0)

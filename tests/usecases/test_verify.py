@@ -18,14 +18,14 @@ from pik.stores import open_store
 from pik.stores.local.state import VERSION_DIGEST, WRITER_DIGEST
 from pik.stores.state_rows import xor_of
 from pik.usecases.care.verify import verify
-from pik.usecases.care.verify_findings import Problem, ProblemKind, VerifyReport
+from pik.usecases.care.verify_findings import Problem, ProblemKind, VerifyReport, depth_of
 from pik.usecases.ingest.batch_ingest import IngestOptions
 from pik.usecases.ingest.batch_ingest import ingest as ingest_file
 from tests.support.stores import PlainEngine, ingest, replayed, truth, window
 
 
 def checked(store: Store, *, full: bool = True) -> tuple[list[Problem], VerifyReport]:
-    answer = verify(store, PlainEngine(), ALL_TIME, SILENT, full=full)
+    answer = verify(store, PlainEngine(), ALL_TIME, SILENT, depth_of(quick=not full, full=full))
     return list(answer), answer.summary
 
 

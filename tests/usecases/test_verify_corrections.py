@@ -15,7 +15,7 @@ from pik.ports.store import Store
 from pik.rawlog.corrections import record
 from pik.runtime import SILENT
 from pik.usecases.care.verify import verify
-from pik.usecases.care.verify_findings import Problem, ProblemKind, VerifyReport
+from pik.usecases.care.verify_findings import Problem, ProblemKind, VerifyReport, depth_of
 from tests.support.contracts.harm import correction_of
 from tests.support.corrections import moved
 from tests.support.stores import PlainEngine, replayed, truth, window
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("filled")
 
 
 def checked(store: Store, *, full: bool = True) -> tuple[list[Problem], VerifyReport]:
-    answer = verify(store, PlainEngine(), ALL_TIME, SILENT, full=full)
+    answer = verify(store, PlainEngine(), ALL_TIME, SILENT, depth_of(quick=not full, full=full))
     return list(answer), answer.summary
 
 

@@ -8,9 +8,10 @@ from pik.ports.store import Store
 from pik.rawlog.replacements import ReplacingRaw
 from pik.stores import FORMAT
 from pik.stores.aws.catalog.assignments import AwsAssignments
+from pik.stores.aws.catalog.audit import AwsAudit
 from pik.stores.aws.catalog.batches import AwsBatches
 from pik.stores.aws.catalog.corrections import AwsCorrections
-from pik.stores.aws.catalog.index import AwsAudit, AwsIndex
+from pik.stores.aws.catalog.index import AwsIndex
 from pik.stores.aws.catalog.repeats import AwsRepeats
 from pik.stores.aws.clients import Clients
 from pik.stores.aws.http_api import open_api

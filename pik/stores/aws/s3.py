@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from base64 import b64decode
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -22,6 +23,9 @@ from pik.stores.aws.clients import Clients, Refused, denied, translated
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_s3.type_defs import GetObjectOutputTypeDef, ObjectTypeDef
+
+PAGE = 1000
+"""Objects that one call lists."""
 
 _DOWNLOADS = 8
 _ARCHIVED = {"InvalidObjectState"}
@@ -94,9 +98,24 @@ class AwsRaw:
                 raise
             return next((found.size for found in self.objects(key) if found.key == key), None)  # needs another right
 
-    def objects(self, prefix: str) -> Iterator[RawObject]:
+    def stored_digest(self, key: str) -> str | None:
+        try:
+            with translated("s3"):
+                answer = self._s3.head_object(Bucket=self.bucket, Key=key, ChecksumMode="ENABLED")
+        except Refused as error:
+            if error.code in _ABSENT:
+                raise missing(key) from None
+            if denied(error) or error.code == "400":  # the answer to HEAD has no other word for a key of KMS
+                raise Unreadable(f"raw object {key}", error.message, hint=error.hint) from None
+            raise
+        digest = answer.get("ChecksumSHA256", "-")
+        return None if "-" in digest else b64decode(digest).hex()  # of an upload in parts it is that of their digests
+
+    def objects(self, prefix: str, *, after: str = "") -> Iterator[RawObject]:
+        """Yield those whose key comes after `after`, PAGE of them per call."""
+        request: Any = {"Bucket": self.bucket, "Prefix": prefix, **({"StartAfter": after} if after else {})}
         with translated("s3"):
-            for page in self._s3.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix):
+            for page in self._s3.get_paginator("list_objects_v2").paginate(**request):
                 for found in page.get("Contents", ()):
                     yield RawObject(found["Key"], found["Size"])
 

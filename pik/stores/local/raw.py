@@ -99,6 +99,11 @@ class LocalRaw:
         except OSError as error:
             raise self._failure(key, error) from None
 
+    def stored_digest(self, key: str) -> str | None:
+        """A file system keeps no digests."""
+        del key
+        return None
+
     def objects(self, prefix: str) -> Iterator[RawObject]:
         directory = self.root / prefix.rpartition("/")[0]
         with _listing(directory):

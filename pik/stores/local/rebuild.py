@@ -248,6 +248,9 @@ class LocalAudit:
 
     database: Database
 
+    def anew(self) -> LocalAudit:
+        return self
+
     def differing(self, arrivals: Sequence[Arrivals]) -> dict[str, str]:
         wrong: dict[str, str] = {}
         for day, of_day in groupby(arrivals, key=lambda arrived: arrived.segment.day):
@@ -261,6 +264,9 @@ class LocalAudit:
             " (SELECT segment FROM event UNION ALL SELECT segment FROM keyed_event) GROUP BY segment)"
             " ON segment = s.number"
         )
+
+    def arrivals(self, segments: Sequence[Segment]) -> Iterator[Arrivals]:
+        return (self.deliveries(segment, range(len(segment.frames))) for segment in segments)
 
     def deliveries(self, segment: Segment, frames: Collection[int]) -> Arrivals:
         return _rows_in(self.database, segment, frames)

@@ -40,7 +40,7 @@ from pik.runtime import Progress, showing
 from pik.usecases.care.restore_source import RestoreSource
 from pik.usecases.care.verify import raw_problems
 from pik.usecases.care.verify_batches import differing_fields
-from pik.usecases.care.verify_findings import DAMAGE, ProblemKind, Verification
+from pik.usecases.care.verify_findings import DAMAGE, Depth, ProblemKind, Verification
 from pik.usecases.inspect.batches import read_closing
 
 
@@ -99,8 +99,8 @@ def restore_raw(
     source: RestoreSource,
     window: Window,
     progress: Progress,
+    depth: Depth = Depth.STORED,
     *,
-    full: bool = True,
     dry_run: bool = False,
     actor: str = "",
 ) -> RestoreReport:
@@ -108,7 +108,7 @@ def restore_raw(
     another process, or this one before it was killed, has done of it already is kept. Raises InputError, StoreError."""
     restoring = _Restoring(store, source, actor, dry_run)
     with showing(progress, "verifying", None, "segments"):
-        while restoring.restore_some(Verification(store, window, full, progress)):
+        while restoring.restore_some(Verification(store, window, depth, progress)):
             pass  # what records name may be lost as well
     objects = restoring.objects
     unread = tuple(

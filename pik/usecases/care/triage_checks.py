@@ -27,6 +27,7 @@ from pik.rawlog.corrected import corrected_until
 from pik.rawlog.selection import Selection
 from pik.usecases.care import triage_corrections, triage_statistics
 from pik.usecases.care.triage_findings import Finding, Scope, by_source, only_one
+from pik.usecases.care.verify_findings import Depth
 from pik.usecases.inspect.batches import with_closing
 from pik.usecases.inspect.duplicates import DuplicateFilter, selected_duplicates
 
@@ -233,7 +234,7 @@ def _damage(scope: Scope) -> Iterator[Finding]:
 def _quick_problems(scope: Scope) -> Iterator[Finding]:
     from pik.usecases.care.verify import verify  # imports all of it
 
-    for problem in verify(scope.store, scope.engine, scope.window, scope.progress, full=False):
+    for problem in verify(scope.store, scope.engine, scope.window, scope.progress, Depth.QUICK):
         yield Finding(
             "damage",
             f"{problem.what}: {problem.detail}",

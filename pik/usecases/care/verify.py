@@ -24,9 +24,10 @@ from pik.runtime import Progress, showing
 from pik.usecases import Listing
 from pik.usecases.care.verify_batches import batch_problems
 from pik.usecases.care.verify_corrections import correction_problems, values_under
-from pik.usecases.care.verify_findings import NotProvable, Problem, ProblemKind, Verification, VerifyReport
-from pik.usecases.care.verify_objects import day_problems, note_lost_in, object_problems, record_problems
+from pik.usecases.care.verify_findings import Depth, NotProvable, Problem, ProblemKind, Verification, VerifyReport
+from pik.usecases.care.verify_objects import object_problems, record_problems
 from pik.usecases.care.verify_remaining import Remaining
+from pik.usecases.care.verify_segments import day_problems, note_lost_in
 from pik.usecases.metrics.computation import (
     BYTES_AT_ONCE,
     by_buckets,
@@ -43,17 +44,17 @@ _OF_VALUES = {ProblemKind.UNPROVEN, ProblemKind.UNCERTAIN, ProblemKind.INCOMPLET
 
 
 def verify(
-    store: Store, engine: Engine, window: Window, progress: Progress, *, full: bool = True
+    store: Store, engine: Engine, window: Window, progress: Progress, depth: Depth = Depth.STORED
 ) -> Listing[Problem, VerifyReport]:
-    """Check everything of the window's days; `full` reads every byte, otherwise presence and sizes only."""
-    return Listing(_verify(store, engine, window, progress, full))
+    """Check what there is of the window's days, as far as `depth` goes."""
+    return Listing(_verify(store, engine, window, progress, depth))
 
 
 def _verify(
-    store: Store, engine: Engine, window: Window, progress: Progress, full: bool
+    store: Store, engine: Engine, window: Window, progress: Progress, depth: Depth
 ) -> Generator[Problem, None, VerifyReport]:
-    run = Verification(store, window, full, progress)
-    damage = [Problem(ProblemKind.INDEX, *found) for found in store.audit.damage()] if full else []
+    run = Verification(store, window, depth, progress)
+    damage = [Problem(ProblemKind.INDEX, *found) for found in run.audit.damage()] if not run.quick else []
     with showing(progress, "verifying", None, "segments"):
         for problem in damage or _problems(run, engine):  # what a damaged index answers means nothing
             if problem.kind not in _OF_VALUES:
@@ -65,9 +66,9 @@ def _verify(
 
 def _problems(run: Verification, engine: Engine) -> Iterator[Problem]:
     index = run.store.index
-    before = index.totals() if run.full and run.window == ALL_TIME else None
+    before = index.totals() if not run.quick and run.window == ALL_TIME else None
     yield from raw_problems(run)
-    if not run.full:
+    if run.quick:
         return
     if before is not None and not (run.counts["damage"] or run.counts["expired"] or run.unsettled):
         seen = run.ledger.totals(before.batches)
@@ -83,7 +84,7 @@ def raw_problems(run: Verification) -> Iterator[Problem]:
     yield from day_problems(run)
     yield from object_problems(run)
     yield from batch_problems(run)
-    if run.full:
+    if not run.quick:
         yield from record_problems(run)
     yield from correction_problems(run)
 

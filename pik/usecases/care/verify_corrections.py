@@ -76,7 +76,7 @@ def _checked(
     if not is_there:
         assert row is not None
         return None, Problem(ProblemKind.MISSING, key, f"the index follows {_described(row)}; {_NOT_PROVABLE}")
-    if not run.full:
+    if run.quick:
         return row, None
     try:
         found = read_correction(run.store.raw, key)
@@ -103,7 +103,7 @@ def _list_problems(
         kind, detail = ProblemKind.MISSING, "it is not there"
     elif size != listed.size:
         kind, detail = ProblemKind.MODIFIED, f"it has {size} bytes instead of {listed.size}"
-    elif run.full and (found := _damage_of(run, listed)) is not None:
+    elif not run.quick and (found := _damage_of(run, listed)) is not None:
         kind, detail = found
     else:
         return

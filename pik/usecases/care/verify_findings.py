@@ -1,32 +1,24 @@
-"""What a verification has seen and found: problems, a ledger of the index's segments, and the report."""
+"""What a verification has seen and found: problems, and the report."""
 
 from __future__ import annotations
 
-import heapq
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Iterable, Iterator, Set
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from decimal import Context, Decimal
 from enum import StrEnum
-from functools import reduce
-from itertools import groupby
-from operator import itemgetter
-from typing import TypeVar
 
 from pik.errors import Damaged, NotFound, Unreadable
-from pik.model.batch import Batch, Counts, Frame, Segment, Verdict
+from pik.model.batch import Batch, Frame, Segment
 from pik.model.correction import Correction
 from pik.model.instant import ALL_TIME, Window, day_text
-from pik.ports.raw import RawKey
-from pik.ports.store import Index, Store, Totals
+from pik.ports.store import Audit, Store
 from pik.runtime import Progress
-from pik.runtime.storage import Sorter
+from pik.usecases.care.verify_ledger import Ledger
 
 _NAMED_RANGES = 20
 """Affected entities, and ranges of them, that a problem names; with more it names one from the first to the last."""
-
-_Name = TypeVar("_Name", int, str)
 
 
 class ProblemKind(StrEnum):
@@ -55,6 +47,22 @@ class ProblemKind(StrEnum):
     def of(cls, error: Damaged) -> ProblemKind:
         """Return the kind of an object that is there and gave this error."""
         return cls.UNREADABLE if isinstance(error, Unreadable) else cls.MODIFIED
+
+
+class Depth(StrEnum):
+    """How much a verification looks at."""
+
+    QUICK = "quick"
+    """Presence and sizes."""
+    STORED = "stored"
+    """Everything; but a segment is not read where the storage keeps the SHA-256 that it computed itself."""
+    FULL = "full"
+    """Every byte."""
+
+
+def depth_of(*, quick: bool, full: bool) -> Depth:
+    """Return the depth that the options of a command ask for."""
+    return Depth.QUICK if quick else Depth.FULL if full else Depth.STORED
 
 
 DAMAGE = frozenset({ProblemKind.MISSING, ProblemKind.MODIFIED, ProblemKind.UNREADABLE})
@@ -151,6 +159,9 @@ class NotProvable:
 class VerifyReport:
     """The result of a verification.
 
+    Of the segments, `read` ones were read; of `vouched` ones the storage's own SHA-256 was taken instead. `depth` is
+    STORED only where there are such.
+
     `unreadable` segments are there and could not be read: whether they are damaged is not known.
 
     Objects in raw that are not damage: `superseded` ones are copies of deliveries that the index lists elsewhere, left
@@ -169,8 +180,10 @@ class VerifyReport:
     """
 
     window: Window
-    full: bool
+    depth: Depth
     segments: int
+    read: int
+    vouched: int
     valid: int
     missing: int
     expired: int
@@ -218,9 +231,10 @@ class Verification:
 
     store: Store
     window: Window
-    full: bool
+    depth: Depth
     progress: Progress
-    ledger: Ledger = field(default_factory=lambda: Ledger())
+    audit: Audit = field(init=False)
+    ledger: Ledger = field(default_factory=Ledger)
     counts: Counter[str] = field(default_factory=Counter)
     """By the names of the report's fields."""
     kinds: set[str] = field(default_factory=set)
@@ -243,6 +257,14 @@ class Verification:
     """Whether the index could say which corrections it follows."""
     unknown_losses: set[int] = field(default_factory=set)
     """Days of lost segments of which the index does not know what they held."""
+
+    def __post_init__(self) -> None:
+        self.audit = self.store.audit.anew()
+
+    @property
+    def quick(self) -> bool:
+        """Whether only presence and sizes are looked at."""
+        return self.depth is Depth.QUICK
 
     def note_imported(self, found: Iterable[NotProvable]) -> None:
         """Count values that were imported."""
@@ -284,10 +306,11 @@ class Verification:
 
     def report(self) -> VerifyReport:
         """Return the report so far."""
-        names = ("segments", "valid", "missing", "expired", "modified", "unreadable", "not_indexed", "superseded")
+        names = ("segments", "read", "vouched", "valid", "missing", "expired", "modified", "unreadable", "not_indexed")
+        others = ("superseded", "unacknowledged", "in_progress", "deliveries", "damage")
         return VerifyReport(
             window=self.window,
-            full=self.full,
+            depth=Depth.FULL if self.depth is Depth.STORED and not self.counts["vouched"] else self.depth,
             replaced=tuple(sorted(self.replaced)),
             aggregates=self.aggregates,
             proven=None if self.aggregates is None else self.aggregates - self.counts["not_proven"],
@@ -298,117 +321,5 @@ class Verification:
             expired_days=len(self.expired_days),
             retired=self.retired,
             not_provable=tuple(one for _, one in sorted(self.not_provable.items())),
-            **{name: self.counts[name] for name in (*names, "unacknowledged", "in_progress", "deliveries", "damage")},
+            **{name: self.counts[name] for name in (*names, *others)},
         )
-
-
-@dataclass(frozen=True, slots=True)
-class Holding:
-    """What segments of one batch hold; times in nanoseconds. `sound`: all of them are there and as they were written.
-    `lags`, `sources` and `actor` are known of requests only. `recorded_last` is when the last of them was recorded,
-    `recorded_first` when the first was of those whose time is not guessed."""
-
-    segments: int = 0
-    counts: Counts = field(default_factory=Counts)
-    first_event: int | None = None
-    last_event: int | None = None
-    sound: bool = True
-    recorded_first: int | None = None
-    recorded_last: int | None = None
-    lags: Mapping[int, int] = field(default_factory=dict)
-    sources: Mapping[str, int] = field(default_factory=dict)
-    actor: str = ""
-
-    def plus(self, other: Holding) -> Holding:
-        """Return what both hold together."""
-        return Holding(
-            self.segments + other.segments,
-            self.counts + other.counts,
-            min(_known(self.first_event, other.first_event), default=None),
-            max(_known(self.last_event, other.last_event), default=None),
-            self.sound and other.sound,
-            min(_known(self.recorded_first, other.recorded_first), default=None),
-            max(_known(self.recorded_last, other.recorded_last), default=None),
-            _sum(self.lags, other.lags),
-            _sum(self.sources, other.sources),
-            max(self.actor, other.actor),
-        )
-
-
-def _known(*times: int | None) -> list[int]:
-    return [time for time in times if time is not None]
-
-
-def _sum(some: Mapping[_Name, int], others: Mapping[_Name, int]) -> Mapping[_Name, int]:
-    return Counter(some) + Counter(others) if others else some
-
-
-def segment_holding(index: Index, segment: Segment) -> Holding:
-    """Return what one sound segment holds. Deliveries that are not recorded yet do not count."""
-    kinds = Counter(index.skipped(segment).values())
-    recorded = segment.deliveries - kinds[Verdict.UNRECORDED]
-    accepted = recorded - kinds[Verdict.EXACT] - kinds[Verdict.CONFLICT]
-    return Holding(
-        1,
-        Counts(recorded, accepted, kinds[Verdict.EXACT], kinds[Verdict.CONFLICT]),
-        segment.first_event,
-        segment.last_event,
-        recorded_first=None if segment.guessed else segment.recorded_at,
-        recorded_last=segment.recorded_at,
-    )
-
-
-class Ledger:
-    """Collects the index's segments day by day, and yields them by key, and summed up by batch. It sorts them on disk,
-    so that memory does not grow with them.
-
-    `totals` are those of all segments, without a number of batches; `unsettled` the batches of which `other_rows` found
-    segments that are being recorded, or whose writer died while it recorded them.
-    """
-
-    def __init__(self) -> None:
-        self._by_batch: Sorter[tuple[str, Holding]] = Sorter(itemgetter(0), reverse=True)
-        self._expected: Sorter[tuple[str, int, int | None]] = Sorter(itemgetter(0))
-        self._all, self._raw_bytes = Holding(), 0
-        self.unsettled: set[str] = set()
-
-    def add(self, segment: Segment, holding: Holding) -> None:
-        """Note a segment that the index lists, and what it holds."""
-        self._by_batch.add((segment.batch_id, holding))
-        self._all = self._all.plus(replace(holding, lags={}, sources={}))
-        self._raw_bytes += segment.size
-
-    def totals(self, batches: int) -> Totals:
-        """Return the totals of all segments, which belong to so many batches."""
-        counts = self._all.counts
-        times = self._all.first_event, self._all.last_event
-        return Totals(counts.accepted, counts.read, self._all.segments, batches, self._raw_bytes, *times)
-
-    def expect_rows(self, segment: Segment) -> None:
-        """Note that the index should have a row for each of the segment's deliveries."""
-        self._expected.add((segment.key, segment.deliveries, 0))
-
-    def batches(self) -> Iterator[tuple[str, Holding]]:
-        """Yield each batch with what its segments hold, the newest first."""
-        for batch_id, entries in groupby(self._by_batch, key=itemgetter(0)):
-            yield batch_id, reduce(Holding.plus, map(itemgetter(1), entries))
-
-    def other_rows(self, rows: Iterable[tuple[str, int | None]]) -> Iterator[tuple[str, int, int]]:
-        """Yield the segments that have not as many rows as deliveries: key, deliveries, rows. Those that were not seen
-        as sound should have no rows."""
-        counted: Sorter[tuple[str, int, int | None]] = Sorter(itemgetter(0))
-        for key, count in rows:
-            counted.add((key, 0, count))
-        both = heapq.merge(self._expected, counted, key=itemgetter(0))
-        for key, entries in groupby(both, key=itemgetter(0)):
-            deliveries = found = 0
-            is_settled = True
-            for _, expected, count in entries:
-                deliveries += expected
-                found += count or 0
-                is_settled &= count is not None
-            if not is_settled:
-                parsed = RawKey.parse(key)
-                self.unsettled.add(parsed.id if parsed else key)
-            elif found != deliveries:
-                yield key, deliveries, found

@@ -1,292 +1,34 @@
-"""Verifying the objects in raw: day by day each segment that the index lists and each one that it does not, then files
-of rejects and sealed records."""
+"""Verifying the objects in raw that are no segments of the index: files of rejects, sealed records, and what the index
+does not list."""
 
 from __future__ import annotations
 
-import heapq
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import replace
-from functools import partial
-from hashlib import sha256
 from itertools import chain, groupby
-from operator import attrgetter, itemgetter
+from operator import attrgetter
 
-from pik.errors import Damaged, Unreadable
-from pik.model.batch import OF_REQUEST, Arrivals, Batch, BatchState, Frame, Segment
-from pik.model.delivery import Delivery
-from pik.model.instant import Window, day_text
-from pik.ports.raw import Raw, RawKey, RawKind, RawObject, keys_of
-from pik.ports.store import Store
-from pik.rawlog.objects import read_rejects, unpack_frame
+from pik.errors import Damaged
+from pik.model.batch import OF_REQUEST, Batch, BatchState, Frame
+from pik.model.instant import day_text
+from pik.ports.raw import Raw, RawKey, RawKind, keys_of
+from pik.rawlog.objects import read_rejects
 from pik.rawlog.replacements import COPIES, RECORDS, parse_name, read_replacement
 from pik.rawlog.sealed_records import (
-    SegmentLine,
     read_block,
     read_opening,
-    read_record,
     recorded_blocks,
 )
-from pik.rawlog.segment_reader import ids_of, scan_segment, seqs
-from pik.runtime.parallel import map_in_threads
+from pik.rawlog.segment_reader import scan_segment, seqs
 from pik.usecases.availability import has_expired
 from pik.usecases.care.verify_findings import (
     Problem,
     ProblemKind,
     Verification,
     batch_problem,
-    differing,
     entity_ranges,
-    segment_holding,
-    segment_problem,
 )
 from pik.usecases.inspect.batches import read_closing
-
-_SEGMENTS_AT_ONCE, _DELIVERIES_AT_ONCE = 200, 200_000
-"""Segments that are compared with the index at once, at most, and about how many deliveries of theirs."""
-
-_READERS = 8
-"""Threads that read raw: where it is far away, waiting for it is most of the work."""
-
-_NOT_IN_RAW = ("recorded_at", "inline", "guessed")
-"""Fields of a segment that its object does not have."""
-
-_Listed = tuple[Segment, int | None]
-"""A segment of the index, and the size of its object where raw was seen to have it."""
-
-_Read = tuple[Arrivals, Mapping[int, int], Mapping[str, int], str]
-"""What a segment holds, and of a request's the lags and the sources that its batch counts, and its actor."""
-
-
-def day_problems(run: Verification) -> Iterator[Problem]:
-    """Check the days of the window: of each all objects in raw and all segments of the index.
-
-    What is listed in raw is read first, and then the index: so an object that is recorded meanwhile is known by then.
-    """
-    objects = (
-        (_day(found.key), 0, found)
-        for found in run.store.raw.objects(RawKind.SEGMENT)
-        if _in_window(run, found.key) and RawKey.parse(found.key) is not None
-    )
-    segments = ((day_text(one.day), 1, one) for one in run.store.index.segments(run.window))
-    both: Iterator[tuple[str, int, RawObject | Segment]] = heapq.merge(objects, segments, key=itemgetter(0, 1))
-    for _, entries in groupby(both, key=itemgetter(0)):
-        sizes: dict[str, int] = {}
-        listed: list[_Listed] = []
-        for _, _, entry in entries:
-            if isinstance(entry, RawObject):
-                sizes[entry.key] = entry.size
-                continue
-            listed.append((entry, sizes.pop(entry.key, None)))
-            deliveries = sum(segment.deliveries for segment, _ in listed)
-            if len(listed) >= _SEGMENTS_AT_ONCE or deliveries >= _DELIVERIES_AT_ONCE:
-                yield from _segment_problems(run, listed)
-                listed = []
-        yield from _segment_problems(run, listed)
-        if sizes:
-            yield from _unlisted(run, sizes)
-    if run.full:
-        yield from _row_problems(run)
-
-
-def _day(key: str) -> str:
-    return key.removeprefix(RawKind.SEGMENT)[:10]
-
-
-def _in_window(run: Verification, key: str) -> bool:
-    first, last = map(day_text, run.window.days)
-    return first <= _day(key) <= last
-
-
-def _unlisted(run: Verification, sizes: dict[str, int]) -> Iterator[Problem]:
-    """Check objects of one day that the index did not list. It is asked once more: they may be recorded by now."""
-    names = {key: RawKey.of(key) for key in sizes}
-    batches = {name.id: run.find_batch(name.id) for name in names.values()}
-    keys, listed = defaultdict[str, list[str]](list), defaultdict[str, list[str]](list)
-    late: list[_Listed] = []
-    for segment in run.store.index.segments(Window.of_day(next(iter(names.values())).day or 0)):
-        if segment.key in names:
-            del names[segment.key]
-            late.append((segment, sizes[segment.key]))
-        elif segment.batch_id in batches:
-            listed[segment.batch_id].append(segment.key)
-    for key, name in names.items():
-        keys[name.id].append(key)
-    yield from _segment_problems(run, late)
-    for batch_id, batch in batches.items():
-        yield from _unlisted_problems(run, batch, keys[batch_id], listed[batch_id])
-
-
-def _segment_problems(run: Verification, listed: Sequence[_Listed]) -> Iterator[Problem]:
-    checks = map_in_threads(partial(_checked, run.store, full=run.full), listed, _READERS, 2 * _READERS)
-    sound: list[_Read] = []
-    for (segment, _), (problem, read) in zip(listed, checks, strict=True):
-        run.counts["segments"] += 1
-        run.progress.advance(1)
-        is_gone = problem is not None and problem.kind == ProblemKind.MISSING
-        if problem is not None and run.full:
-            run.ledger.add(segment, replace(segment_holding(run.store.index, segment), sound=False))
-        if is_gone and has_expired(run.store, segment.ingest_time):
-            run.count_expired(segment)
-            continue
-        run.counts["deliveries"] += segment.deliveries
-        if problem is not None:
-            if segment.unknown_frames:
-                run.unknown_losses.add(segment.day)
-            if problem.kind == ProblemKind.INDEX:
-                if segment.unknown_frames:
-                    run.note_lost(segment, segment.unknown_frames)
-            else:
-                run.counts[problem.kind] += 1
-                problem = _with_lost(run, segment, problem)
-            yield problem
-        elif read is not None:
-            sound.append(read)
-        else:
-            run.counts["valid"] += 1
-    if sound:
-        yield from _index_problems(run, sound)
-
-
-def _index_problems(run: Verification, sound: list[_Read]) -> Iterator[Problem]:
-    """Compare the deliveries of whole segments with the index; twice, as they may be being recorded."""
-    audit = run.store.audit
-    others = audit.differing([arrivals for arrivals, *_ in sound])
-    if others:
-        others = audit.differing([arrivals for arrivals, *_ in sound if arrivals.segment.key in others])
-    for arrivals, lags, sources, actor in sound:
-        segment = arrivals.segment
-        is_sound = segment.key not in others
-        holding = segment_holding(run.store.index, segment)
-        run.ledger.add(segment, replace(holding, lags=lags, sources=sources, actor=actor, sound=is_sound))
-        if is_sound:
-            run.counts["valid"] += 1
-            run.ledger.expect_rows(segment)
-        else:
-            yield segment_problem(ProblemKind.INDEX, segment, others[segment.key])
-
-
-def _row_problems(run: Verification) -> Iterator[Problem]:
-    """Find rows of the index for which there is no delivery; counted twice, as they may be being recorded."""
-    other = [
-        (key, deliveries, rows)
-        for key, deliveries, rows in run.ledger.other_rows(run.store.audit.rows())
-        if deliveries or _is_of_nothing(run, key)
-    ]
-    again = set(run.ledger.other_rows(run.store.audit.rows())) if other else ()
-    for key, deliveries, rows in other:
-        if (key, deliveries, rows) in again:
-            run.counts["valid"] -= deliveries > 0
-            detail = f"the index has {rows} rows for {deliveries} deliveries"
-            yield Problem(ProblemKind.INDEX, key, detail, _day(key))
-
-
-def _is_of_nothing(run: Verification, key: str) -> bool:
-    """Return whether rows are of a segment in the window that neither raw nor the index has. Others that no sound
-    segment explains were recorded later, or have been reported."""
-    if not _in_window(run, key) or run.store.raw.size(key) is not None:
-        return False
-    match = RawKey.parse(key)
-    of_day = run.store.index.segments(Window.of_day(match.day or 0), batch_id=match.id) if match else ()
-    return all(segment.key != key for segment in of_day)
-
-
-def _checked(store: Store, listed: _Listed, *, full: bool) -> tuple[Problem | None, _Read | None]:
-    """Return what is wrong with a segment's object, or if nothing is and it was read, what it holds."""
-    segment, size = listed
-    try:
-        size = store.raw.size(segment.key) if size is None else size  # None: not there when raw was listed
-    except Unreadable as error:
-        return segment_problem(ProblemKind.UNREADABLE, segment, error.reason, segment.frames), None
-    if size is None:
-        return segment_problem(ProblemKind.MISSING, segment, "the object is not there", segment.frames), None
-    if not full and (size != segment.size or not segment.unknown_frames):
-        return None if size == segment.size else _modified(store, segment, size), None
-    deliveries: list[Delivery] = []
-    key = RawKey.parse(segment.key)
-    is_request = key is not None and key.number == OF_REQUEST
-    try:
-        arrivals = scan_segment(store.raw, segment.key, deliveries.append if is_request else lambda _: None)
-    except Unreadable as error:
-        return segment_problem(ProblemKind.UNREADABLE, segment, error.reason, segment.frames), None
-    except Damaged:
-        return _modified(store, segment, size), None
-    found = arrivals.segment
-    if (found.size, found.digest) != (segment.size, segment.digest):
-        if _is_recorded(store, found):
-            detail = "the index has another size or SHA-256 than the batch's record"
-            return segment_problem(ProblemKind.INDEX, segment, detail), None
-        return _modified(store, segment, found.size), None
-    if segment.unknown_frames:
-        detail = "the index was rebuilt while it was lost, so it is not read"
-        return segment_problem(ProblemKind.INDEX, segment, detail, segment.unknown_frames), None
-    if segment.inline and sha256(segment.inline).hexdigest() != found.digest:
-        return segment_problem(ProblemKind.INDEX, segment, "the index has a copy of it with other bytes"), None
-    if other := differing(found, segment, (name for name in found.__struct_fields__ if name not in _NOT_IN_RAW)):
-        return segment_problem(ProblemKind.INDEX, segment, f"the index has another {other} than raw"), None
-    lags, sources = Counter(one.lag for one in deliveries), Counter(one.source for one in deliveries)
-    actor = max((one.actor for one in deliveries), default="")
-    return None, (replace(arrivals, segment=segment), lags, sources, actor)
-
-
-def _is_recorded(store: Store, found: Segment) -> bool:
-    """Return whether the record of its batch describes this very object, so that the index is to blame."""
-    key = RawKind.BATCH.key(found.batch_id)
-    try:
-        return store.raw.size(key) is not None and any(
-            (line.segment.key, line.segment.size, line.segment.digest) == (found.key, found.size, found.digest)
-            for line in read_record(store.raw, key)
-            if isinstance(line, SegmentLine)
-        )
-    except Damaged:
-        return False
-
-
-def _modified(store: Store, segment: Segment, size: int) -> Problem:
-    """Return the problem of an object that is not the recorded one, or cannot be read."""
-    try:
-        store.raw.read(segment.key, 0, 1)
-    except Unreadable as error:
-        return segment_problem(ProblemKind.UNREADABLE, segment, error.reason, segment.frames)
-    except Damaged:
-        pass
-    detail = f"{size} bytes, not {segment.size}" if size != segment.size else "its SHA-256 is not the recorded one"
-    return segment_problem(ProblemKind.MODIFIED, segment, detail, _damaged_frames(store, segment))
-
-
-def _damaged_frames(store: Store, segment: Segment) -> tuple[Frame, ...]:
-    """Return the frames of a damaged segment that cannot be read as they were written; all of them, if none shows it (a
-    digest sees more)."""
-    damaged: list[Frame] = []
-    with suppress(Damaged):
-        data = store.raw.read(segment.key)
-        for frame in segment.frames:
-            try:
-                unpack_frame(segment, frame, data[frame.offset : frame.offset + frame.length])
-            except Damaged:
-                damaged.append(frame)
-    return tuple(damaged) or segment.frames
-
-
-def _with_lost(run: Verification, segment: Segment, problem: Problem) -> Problem:
-    """Note which frames of a segment are lost, and return the problem with the ids of their deliveries, which the index
-    still knows."""
-    is_gone = problem.kind == ProblemKind.MISSING
-    lost = run.note_lost(segment, segment.frames if is_gone else _damaged_frames(run.store, segment))
-    if not run.full or problem.kind == ProblemKind.UNREADABLE:  # which may not be lost
-        return problem
-    ids = {event_id.hex() for _, event_id in ids_of(run.store.audit.deliveries(segment, lost.frames))}
-    return replace(problem, lost_events=tuple(sorted(ids)))
-
-
-def note_lost_in(run: Verification, window: Window) -> None:
-    """Note what is lost of days beside those that were verified, into which buckets reach."""
-    for segment in run.store.index.segments(window):
-        if segment.key not in run.lost and not run.includes(segment.day):
-            problem, _ = _checked(run.store, (segment, None), full=True)
-            if problem is not None and problem.kind != ProblemKind.INDEX:
-                _with_lost(run, segment, problem)
 
 
 def object_problems(run: Verification) -> Iterator[Problem]:
@@ -294,10 +36,10 @@ def object_problems(run: Verification) -> Iterator[Problem]:
     objects = chain(run.store.raw.objects("raw/"), run.store.raw.objects(RawKind.CORRECTION))
     for (kind, batch_id), keys in groupby((found.key for found in objects), key=_kind):
         if kind == RawKind.REJECTS:
-            batch = run.find_batch(batch_id)  # before its files are: see _unlisted_problems
+            batch = run.find_batch(batch_id)  # before its files are: see unlisted_problems
             listed = {file.key for file in run.store.index.rejects(batch_id)}
             unlisted = [key for key in keys if key not in listed]
-            yield from _unlisted_problems(run, batch, unlisted, sorted(listed))
+            yield from unlisted_problems(run, batch, unlisted, sorted(listed))
         elif kind == RawKind.BATCH and run.find_batch(batch_id) is None:
             for key in keys:
                 yield Problem(ProblemKind.INDEX, key, "the index does not know this batch")
@@ -314,7 +56,7 @@ def _replacement_problems(run: Verification, key: str) -> Iterator[Problem]:
     elif name[0] == RECORDS:
         run.replaced.add(name[2])
         try:
-            if run.full:
+            if not run.quick:
                 read_replacement(run.store.raw, key)
         except Damaged as error:
             yield Problem(ProblemKind.of(error), key, error.message)
@@ -339,7 +81,7 @@ def _content(raw: Raw, key: str) -> tuple[set[int], tuple[Frame, ...]]:
     return seqs(arrivals), arrivals.segment.frames
 
 
-def _unlisted_problems(
+def unlisted_problems(
     run: Verification, batch: Batch | None, keys: Sequence[str], listed: Iterable[str]
 ) -> Iterator[Problem]:
     """Yield what the index has lost among objects of a batch that it does not list: a crash left others, or they are
@@ -356,7 +98,7 @@ def _unlisted_problems(
             parsed = RawKey.of(key)
             if parsed.number != OF_REQUEST:
                 yield _lost(run, key, "the index does not know this object's batch")
-            elif run.store.audit.knows(parsed.id):
+            elif run.audit.knows(parsed.id):
                 yield _lost(run, key, "the index knows this request's batch, but not all that counts it")
             else:
                 run.counts["unacknowledged"] += 1

@@ -228,7 +228,7 @@ class Remaining:
     def _frames_of(self, lost: LostFrames) -> Iterator[_LostFrame]:
         store, segment = self.run.store, lost.segment
         skipped, ids = store.index.skipped(segment), defaultdict[int, list[bytes]](list)
-        for seq, event_id, frame in places_of(store.audit.deliveries(segment, lost.frames)):
+        for seq, event_id, frame in places_of(self.run.audit.deliveries(segment, lost.frames)):
             if seq not in skipped:
                 ids[frame].append(event_id)
         for number in sorted(lost.frames):

@@ -39,6 +39,9 @@ class _Beside:
     def size(self, key: str) -> int | None:
         return self._path(key).stat().st_size if key.startswith(self.prefixes) else self.raw.size(key)
 
+    def stored_digest(self, key: str) -> str | None:
+        return None if key.startswith(self.prefixes) else self.raw.stored_digest(key)
+
     def objects(self, prefix: str) -> Iterator[RawObject]:
         return self.raw.objects(prefix)
 

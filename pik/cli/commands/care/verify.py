@@ -14,7 +14,7 @@ from pik.cli.command import FOUND, PARTLY, cli_command
 from pik.cli.commands.care.verify_rebuild import rebuild
 from pik.cli.commands.care.verify_restore import restore as restore_objects
 from pik.cli.context import Context
-from pik.cli.document import NEXT, NOTE, Column, Field, Object, Rows, Schema
+from pik.cli.document import NEXT, NOTE, Column, Field, Object, Rows, Schema, or_null
 from pik.cli.options import argument, option
 from pik.cli.values import Bucket, Count, Entity, Shown, words
 from pik.config import Format
@@ -30,8 +30,11 @@ if TYPE_CHECKING:
 @cli_command(
     "verify",
     examples="""
-    # read every byte and compare; exit code 1 if anything differs
+    # is everything as it was written? exit code 1 if anything differs
     pik verify
+
+    # read every byte in a stack, too, in place of taking S3's word for it
+    pik verify --full
 
     # sizes and presence only, of one day
     pik verify --quick --from 2026-01-31 --to 2026-02-01
@@ -53,7 +56,7 @@ def verify(
         Path | None, argument("[BUNDLE]", "The file of an evidence bundle, instead of a store.", show_default=False)
     ] = None,
     quick: Annotated[bool, option("--quick", "Presence and sizes only.")] = False,
-    full: Annotated[bool, option("--full", "Every byte, index row and aggregate (the default).")] = False,
+    full: Annotated[bool, option("--full", "Read every byte, also of objects whose SHA-256 S3 keeps.")] = False,
     rebuild_index: Annotated[bool, option("--rebuild-index", "Rebuild the index from raw.")] = False,
     restore: Annotated[
         str | None,
@@ -64,6 +67,9 @@ def verify(
     period: options.WindowOptions,
 ) -> int | None:
     """Check each segment's digest, each index row against raw and back, and each aggregate's inputs.
+
+    Every byte is read; in a stack, a segment is not where S3 keeps the SHA-256 that it computed when the object was
+    stored, and checks since: the result says how many. --full reads those as well.
 
     A window limits the check to the days that it touches. Others may write during the check. Four kinds of objects are
     not damage: superseded ones (copies of recorded deliveries, left by a crash), unacknowledged ones (no sender was
@@ -89,15 +95,17 @@ def verify(
     if dry_run and restore is None:
         raise UsageError("--dry-run is for --restore: nothing else of this command writes to raw", hint="leave it out")
     if restore is not None and not rebuild_index:
-        return restore_objects(cli, restore, window, full=not quick, dry_run=dry_run)
+        return restore_objects(cli, restore, window, quick=quick, full=full, dry_run=dry_run)
     if rebuild_index:
         if quick or full or period.given or restore:
             raise UsageError("--rebuild-index takes no other option: it rebuilds all of the index")
         return rebuild(cli)
     from pik.usecases.care.verify import verify as check
+    from pik.usecases.care.verify_findings import depth_of
 
     store = cli.open_store()
-    problems = check(store, cli.engine(), window, cli.progress, full=not quick)
+    depth = depth_of(quick=quick, full=full or not store.deployed)
+    problems = check(store, cli.engine(), window, cli.progress, depth)
     remedies: dict[str, None] = {}
     left_out: Counter[str] = Counter()
     copy_of = store.copy.source if store.copy else None
@@ -105,19 +113,19 @@ def verify(
         VERIFY,
         problems,
         window=window,
-        check="quick" if quick else "full",
+        check=depth,
         copy_of=copy_of,
         problems=_noting(problems, remedies, left_out, cli.settings.format),
         note=lambda: None if store.sealed else next_steps(problems.summary, remedies, copy_of)[0],
         next=lambda: None if store.sealed else next_steps(problems.summary, remedies, copy_of)[1],
     )
     found = problems.summary
-    if found.full and found.aggregates is None:
+    if not quick and found.aggregates is None:
         cli.note("aggregates were not checked: what the index or the state lacks would make them look wrong")
     if left_out:
         rows = number_of(left_out.total(), "more value")
         cli.note(f"{rows} in question not shown: --format jsonl, csv or json has all")
-    if found.full and found.expired_days:
+    if not quick and found.expired_days:
         days = number_of(found.expired_days, "day")
         cli.note(f"aggregates of {days} were not checked: raw that they were made of has expired")
     if "unreadable" in found.kinds:
@@ -175,10 +183,14 @@ def _no_problem(problems: Listing[Problem, VerifyReport]) -> str:
     """Return what was looked at."""
     found = problems.summary
     segments = number_of(found.segments, "segment")
-    if not found.full:
+    if found.depth == "quick":
         return f"no problem found in {segments}, of which presence and size were looked at"
     aggregates = "" if found.aggregates is None else f" and {number_of(found.aggregates, 'aggregate')}"
     return f"no problem found in {segments}{aggregates}"
+
+
+def _vouched(segments: int) -> str | None:
+    return f"{segments:,}; their bytes were not read, --full reads them" if segments else None
 
 
 def _result(problems: Listing[Problem, VerifyReport]) -> str:
@@ -302,11 +314,29 @@ def _found(name: str, about: str = "", get: str = "") -> Field:
 VERIFY = Schema(
     "pik verify",
     Field("window", Window),
-    Field("check", str, "`full` or `quick`"),
+    Field(
+        "check",
+        str,
+        "`full` (every byte is read; the default in a directory), `stored` (S3's own SHA-256 is taken where it keeps"
+        " one; the default in a stack) or `quick`",
+    ),
     Field("copy_of", str | None, "the store that this one is a copy of"),
     Rows("problems", "what is not as it was written", *PROBLEMS, *IN_QUESTION, empty=_no_problem),
     Field("result", str, "for people", get=_result),
     _found("segments", "segments of the window's days"),
+    Field(
+        "checked_by_s3",
+        Count | None,
+        "of these: S3's own SHA-256 is the recorded one, their bytes were not read; null: none",
+        get=or_null("summary.vouched"),
+        text=lambda problems: _vouched(problems.summary.vouched),
+    ),
+    Field(
+        "segments_read",
+        Count | None,
+        "of these: every byte was read; null: see `check`",
+        get=lambda problems: problems.summary.read if problems.summary.vouched else None,
+    ),
     _found("valid"),
     _found("missing"),
     _found("expired", "expired, because the store keeps raw for a limited number of days; not damage"),

@@ -10,13 +10,15 @@ from pik.errors import command
 from pik.model.instant import Window
 
 
-def restore(cli: Context, text: str, window: Window, *, full: bool, dry_run: bool) -> int | None:
+def restore(cli: Context, text: str, window: Window, *, quick: bool, full: bool, dry_run: bool) -> int | None:
     """Restore from SOURCE what is missing or modified, show what became of it, and return the exit code."""
     from pik.usecases.care.restore_raw import Outcome, restore_raw
     from pik.usecases.care.restore_source import open_source
+    from pik.usecases.care.verify_findings import depth_of
 
     store, source = cli.open_store(), open_source(text, cli.foreign)
-    done = restore_raw(store, source, window, cli.progress, full=full, dry_run=dry_run, actor=cli.actor(store))
+    depth, actor = depth_of(quick=quick, full=full or not store.deployed), cli.actor(store)
+    done = restore_raw(store, source, window, cli.progress, depth, dry_run=dry_run, actor=actor)
     remaining = sum(not one.is_whole for one in done.objects)
     again = command("verify", "--restore", text) if dry_run else command("verify")
     if done.unread and not (dry_run and done.objects):
@@ -25,7 +27,7 @@ def restore(cli: Context, text: str, window: Window, *, full: bool, dry_run: boo
         RESTORED,
         done,
         source=source.name,
-        check="full" if full else "quick",
+        check=depth,
         dry_run=dry_run,
         restored=done.count(Outcome.RESTORED),
         replaced=done.count(Outcome.REPLACED),
@@ -40,7 +42,11 @@ def restore(cli: Context, text: str, window: Window, *, full: bool, dry_run: boo
 RESTORED = Schema(
     "pik verify --restore",
     Field("window", Window),
-    Field("check", str, "how missing and modified objects were found: `full` or `quick`"),
+    Field(
+        "check",
+        str,
+        "how missing and modified objects were found: `full`, `stored` or `quick`, as in `pik verify`",
+    ),
     Field("source", str),
     Field("dry_run", bool, "whether nothing was written, and the outcomes are what would become of the objects"),
     Rows(

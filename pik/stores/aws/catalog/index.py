@@ -1,43 +1,35 @@
-"""Reading the index table, and comparing it and the id files with raw, row by row."""
+"""Reading the index table."""
 
 from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache, partial, reduce
+from functools import partial, reduce
 from itertools import chain, islice
 from operator import itemgetter
-from typing import Any
 
-from pik.errors import Damaged, NotFound
-from pik.model.batch import Arrivals, Batch, Counts, Location, RejectFile, Segment, Verdict
+from pik.errors import NotFound
+from pik.model.batch import Batch, Counts, Location, RejectFile, Segment, Verdict
 from pik.model.instant import Window, day_text
-from pik.ports.raw import RawKind, number_of
 from pik.ports.store import Totals
 from pik.stores.aws.catalog import layout
 from pik.stores.aws.catalog.batches import NO_DELIVERIES, advance, chunk_counts, with_state
 from pik.stores.aws.catalog.deliveries import (
-    Delivery,
     RecordingTimes,
-    Row,
     accepted_of,
     claims_of,
-    duplicate_items,
     duplicate_location,
     listings,
-    prefix_of,
     read_ids,
-    rows_of,
 )
-from pik.stores.aws.catalog.layout import BatchItem, ClaimItem, Listed, SegmentItem
-from pik.stores.aws.catalog.rebuild import rows_in
+from pik.stores.aws.catalog.layout import BatchItem, Listed, SegmentItem
 from pik.stores.aws.catalog.requests import Requests, is_single
 from pik.stores.aws.clients import Flow
 from pik.stores.aws.lease import Generation
 from pik.stores.aws.s3 import AwsRaw
-from pik.stores.aws.table import READS, Item, Key, KeyItem, Table, batched, key_of
+from pik.stores.aws.table import READS, Table, batched
 
 _REMEMBERED, _MEMORABLE = 2000, 8192
 """Segments whose duplicates are remembered, because they came along when the segments were listed, and the bytes that
@@ -226,145 +218,3 @@ def _added(totals: Totals, of_batch: tuple[Batch, BatchItem]) -> Totals:
         first_event=min(firsts, default=None),
         last_event=max(lasts, default=None),
     )
-
-
-@dataclass(frozen=True, slots=True)
-class AwsAudit:
-    """Reads the index table. Deliveries that are not recorded yet never differ."""
-
-    index: AwsIndex
-
-    def differing(self, arrivals: Sequence[Arrivals]) -> dict[str, str]:
-        g, table = self.index.generation.current(), self.index.table
-        listed = table.get_many(dict.fromkeys(layout.listing_key(g, one.segment) for one in arrivals))
-        comparisons = [self._comparison(g, one, listed.get(layout.listing_key(g, one.segment))) for one in arrivals]
-        keys = (delivery.claim_key for one in comparisons for delivery in one.deliveries)
-        claims = table.get_many(dict.fromkeys(keys))
-        items = table.get_many(dict.fromkeys(key for one in comparisons for key in one.item_keys()))
-        described = cache(partial(self._described, g))  # the segments of a chunk follow each other
-        wrong = {}
-        for one in comparisons:
-            if detail := one.difference(claims, items) or (one.difference_of_ids(described) if one.listed else ""):
-                wrong[one.segment.key] = detail
-        return wrong
-
-    def rows(self) -> Iterator[tuple[str, int | None]]:
-        g, table = self.index.generation.current(), self.index.table
-        for item in table.scan("pk", "sk", "batch", "n", "day"):
-            if key := _segment_of_row(g, item):
-                yield key, 1
-        for listed in table.query(layout.days_pk(g)):
-            day, _, kind = listed["sk"].partition("/")
-            if kind != Listed.REQUEST:
-                items = table.query_each((pk, "") for pk in layout.listed_pks(g, day, Listed(kind)))
-                yield from ((layout.segment_of(one).key, None) for one in items if "skipped" not in one)
-
-    def deliveries(self, segment: Segment, frames: Collection[int]) -> Arrivals:
-        return rows_in(self.index.table, self.index.raw, self.index.generation.current(), segment, frames)
-
-    def knows(self, batch_id: str) -> bool:
-        return self.index.table.get(layout.batch_key(self.index.generation.current(), batch_id)) is not None
-
-    def damage(self) -> Iterator[tuple[str, str]]:
-        return iter(())  # DynamoDB and S3 check what they hold
-
-    def _comparison(self, g: int, arrived: Arrivals, listing: SegmentItem | None) -> _Comparison:
-        segment, table = arrived.segment, self.index.table
-        packed = None if listing is None else listing.get("skipped")
-        return _Comparison(
-            Requests(table, g),
-            segment,
-            list(map(claims_of(table, g, segment.batch_id, [segment]).delivery, rows_of([arrived]))),
-            self.index.skipped(segment) if packed is None else layout.unpack_skipped(packed),
-            listed=listing is not None,
-            settled=listing is None or packed is not None,
-        )
-
-    def _described(self, g: int, batch_id: str, n: int) -> dict[str, tuple[str, Segment, list[Row]]]:
-        """Return the segments of the chunk whose first one has this number, by key, each with the id file that
-        describes it, and its rows there."""
-        found: dict[str, tuple[str, Segment, list[Row]]] = {}
-        for each in self.index.raw.objects(f"{prefix_of(g)}{batch_id}-{n}-"):
-            header, rows = read_ids(self.index.raw, each.key)
-            for place, segment in enumerate(header.segments):
-                of_segment = [row for row in rows if row.segment == place]
-                found.setdefault(segment.key, (each.key, segment, of_segment))
-        return found
-
-
-_Described = Callable[[str, int], dict[str, tuple[str, Segment, list[Row]]]]
-
-
-@dataclass(frozen=True, slots=True)
-class _Comparison:
-    """A segment's deliveries, and which of them the index calls duplicates. `listed` is false for a request with one
-    event; `settled` is true once the segment's claims are finished."""
-
-    requests: Requests
-    segment: Segment
-    deliveries: Sequence[Delivery]
-    skipped: Mapping[int, Verdict]
-    listed: bool
-    settled: bool
-
-    def item_keys(self) -> Iterator[Key[Any]]:
-        """Yield the keys of the duplicates' items and, of a request with one event, of its own items."""
-        for delivery in self.deliveries:
-            if not self.listed:
-                yield from self.requests.keys(self.segment, delivery.row)
-            if self.settled and delivery.row.seq in self.skipped:
-                yield from map(key_of, self._duplicates(delivery))
-
-    def difference(self, claims: Mapping[tuple[str, str], ClaimItem], items: Mapping[tuple[str, str], Item]) -> str:
-        """Return what is wrong; empty if nothing is."""
-        wrong = [one.row.seq for one in self.deliveries if not self._is_right(one, claims.get(one.claim_key), items)]
-        if not wrong:
-            return ""
-        return f"{len(wrong)} deliveries, the first of them record {min(wrong)}, are not in the index as in raw"
-
-    def _is_right(self, delivery: Delivery, claim: ClaimItem | None, items: Mapping[tuple[str, str], Item]) -> bool:
-        row = delivery.row
-        if not self.listed and not self.requests.is_as_recorded(self.segment, row, items):
-            return False
-        kind = self.skipped.get(row.seq, Verdict.ACCEPTED)
-        if kind == Verdict.UNRECORDED:
-            return True
-        if kind == Verdict.ACCEPTED:
-            return claim == delivery.claim
-        if claim is None or delivery.verdict(claim) != kind:
-            return False
-        return not self.settled or all(items.get(key_of(one)) == one for one in self._duplicates(delivery))
-
-    def _duplicates(self, delivery: Delivery) -> Iterator[KeyItem]:
-        return duplicate_items(self.segment.ingest_time, delivery, self.skipped[delivery.row.seq])
-
-    def difference_of_ids(self, described: _Described) -> str:
-        """Return what is wrong with the segment's rows in id files; empty if nothing is."""
-        segment = self.segment
-        try:
-            found = described(segment.batch_id, number_of(segment.key)).get(segment.key)
-        except Damaged as error:
-            return f"an id file of its batch cannot be read: {error}"
-        if found is None:
-            return "no id file has its deliveries: they are not found by their ids"
-        name, there, rows = found
-        same = (there.day, there.digest) == (segment.day, segment.digest)
-        if not same or sorted(map(_without_place, rows)) != sorted(_without_place(one.row) for one in self.deliveries):
-            return f"{name} does not have its deliveries as raw has them"
-        return ""
-
-
-def _without_place(row: Row) -> tuple[int, bytes, bytes, int, str]:
-    return row.seq, row.event_id, row.content or b"", row.frame, row.entity
-
-
-def _segment_of_row(g: int, item: Item) -> str | None:
-    """Return the key of the segment of a claim or a duplicate; None for other items, and other generations."""
-    generation, kind, *_ = f"{item['pk']}/".split("/")
-    if generation != str(g):
-        return None
-    if kind == "claim":
-        return RawKind.SEGMENT.key(item["batch"], item["n"], item["day"])
-    if kind == "duplicate":
-        return RawKind.SEGMENT.key(item["sk"].split("/")[1], item["n"], item["day"])
-    return None

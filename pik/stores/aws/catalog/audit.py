@@ -1,0 +1,171 @@
+"""Comparing the index table and the id files with raw, row by row."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from msgspec import structs
+
+from pik.model.batch import Arrivals, Segment, Verdict
+from pik.ports.raw import RawKind
+from pik.stores.aws.catalog import layout
+from pik.stores.aws.catalog.deliveries import Delivery, Row, arrivals_of, claims_of, duplicate_items, rows_of
+from pik.stores.aws.catalog.id_files import IdFiles, ListedRows
+from pik.stores.aws.catalog.index import AwsIndex
+from pik.stores.aws.catalog.layout import ClaimItem, Listed, SegmentItem
+from pik.stores.aws.catalog.rebuild import rows_in
+from pik.stores.aws.catalog.requests import Requests
+from pik.stores.aws.table import Item, Key, KeyItem, key_of
+
+
+@dataclass(slots=True)
+class AwsAudit:
+    """Reads the index table. Deliveries that are not recorded yet never differ."""
+
+    index: AwsIndex
+    _id_files: IdFiles | None = field(default=None, repr=False, compare=False)
+    """Those of the generation that was read last."""
+
+    def anew(self) -> AwsAudit:
+        return AwsAudit(self.index)
+
+    def differing(self, arrivals: Sequence[Arrivals]) -> dict[str, str]:
+        g, table = self.index.generation.current(), self.index.table
+        listed = table.get_many(dict.fromkeys(layout.listing_key(g, one.segment) for one in arrivals))
+        comparisons = [self._comparison(g, one, listed.get(layout.listing_key(g, one.segment))) for one in arrivals]
+        keys = (delivery.claim_key for one in comparisons for delivery in one.deliveries)
+        claims = table.get_many(dict.fromkeys(keys))
+        items = table.get_many(dict.fromkeys(key for one in comparisons for key in one.item_keys()))
+        of_files = [one for one in comparisons if one.listed]
+        in_files = self._in_files(g).of_each([one.segment for one in of_files])
+        wrong = {one.segment.key: one.difference(claims, items) for one in comparisons}
+        for one, found in zip(of_files, in_files, strict=True):
+            wrong[one.segment.key] = wrong[one.segment.key] or one.difference_of_ids(found)
+        return {key: detail for key, detail in wrong.items() if detail}
+
+    def arrivals(self, segments: Sequence[Segment]) -> Iterator[Arrivals]:
+        g = self.index.generation.current()
+        for segment, found in zip(segments, self._in_files(g).of_each(segments), strict=True):
+            if isinstance(found, ListedRows):
+                yield arrivals_of(segment, found.rows)
+            else:
+                yield self.deliveries(segment, range(len(segment.frames)))
+
+    def rows(self) -> Iterator[tuple[str, int | None]]:
+        g, table = self.index.generation.current(), self.index.table
+        for item in table.scan("pk", "sk", "batch", "n", "day"):
+            if key := _segment_of_row(g, item):
+                yield key, 1
+        for listed in table.query(layout.days_pk(g)):
+            day, _, kind = listed["sk"].partition("/")
+            if kind != Listed.REQUEST:
+                items = table.query_each((pk, "") for pk in layout.listed_pks(g, day, Listed(kind)))
+                yield from ((layout.segment_of(one).key, None) for one in items if "skipped" not in one)
+
+    def deliveries(self, segment: Segment, frames: Collection[int]) -> Arrivals:
+        return rows_in(self.index.table, self.index.raw, self.index.generation.current(), segment, frames)
+
+    def knows(self, batch_id: str) -> bool:
+        return self.index.table.get(layout.batch_key(self.index.generation.current(), batch_id)) is not None
+
+    def damage(self) -> Iterator[tuple[str, str]]:
+        return iter(())  # DynamoDB and S3 check what they hold
+
+    def _comparison(self, g: int, arrived: Arrivals, listing: SegmentItem | None) -> _Comparison:
+        segment, table = arrived.segment, self.index.table
+        packed = None if listing is None else listing.get("skipped")
+        return _Comparison(
+            Requests(table, g),
+            segment,
+            list(map(claims_of(table, g, segment.batch_id, [segment]).delivery, rows_of([arrived]))),
+            self.index.skipped(segment) if packed is None else layout.unpack_skipped(packed),
+            listed=listing is not None,
+            settled=listing is None or packed is not None,
+        )
+
+    def _in_files(self, g: int) -> IdFiles:
+        if self._id_files is None or self._id_files.generation != g:
+            self._id_files = IdFiles(self.index.raw, g)
+        return self._id_files
+
+
+@dataclass(frozen=True, slots=True)
+class _Comparison:
+    """A segment's deliveries, and which of them the index calls duplicates. `listed` is false for a request with one
+    event; `settled` is true once the segment's claims are finished."""
+
+    requests: Requests
+    segment: Segment
+    deliveries: Sequence[Delivery]
+    skipped: Mapping[int, Verdict]
+    listed: bool
+    settled: bool
+
+    def item_keys(self) -> Iterator[Key[Any]]:
+        """Yield the keys of the duplicates' items and of the batch's reference or, of a request with one event, of its
+        own items."""
+        if self.listed:
+            yield self._reference
+        for delivery in self.deliveries:
+            if not self.listed:
+                yield from self.requests.keys(self.segment, delivery.row)
+            if self.settled and delivery.row.seq in self.skipped:
+                yield from map(key_of, self._duplicates(delivery))
+
+    def difference(self, claims: Mapping[tuple[str, str], ClaimItem], items: Mapping[tuple[str, str], Item]) -> str:
+        """Return what is wrong; empty if nothing is."""
+        wrong = [one.row.seq for one in self.deliveries if not self._is_right(one, claims.get(one.claim_key), items)]
+        if not wrong:
+            is_found = not self.listed or self._reference in items
+            return "" if is_found else "the index does not find it by the id of its batch"
+        return f"{len(wrong)} deliveries, the first of them record {min(wrong)}, are not in the index as in raw"
+
+    @property
+    def _reference(self) -> Key[Any]:
+        return key_of(layout.reference(self.requests.generation, self.segment))
+
+    def _is_right(self, delivery: Delivery, claim: ClaimItem | None, items: Mapping[tuple[str, str], Item]) -> bool:
+        row = delivery.row
+        if not self.listed and not self.requests.is_as_recorded(self.segment, row, items):
+            return False
+        kind = self.skipped.get(row.seq, Verdict.ACCEPTED)
+        if kind == Verdict.UNRECORDED:
+            return True
+        if kind == Verdict.ACCEPTED:
+            return claim == delivery.claim
+        if claim is None or delivery.verdict(claim) != kind:
+            return False
+        return not self.settled or all(items.get(key_of(one)) == one for one in self._duplicates(delivery))
+
+    def _duplicates(self, delivery: Delivery) -> Iterator[KeyItem]:
+        return duplicate_items(self.segment.ingest_time, delivery, self.skipped[delivery.row.seq])
+
+    def difference_of_ids(self, found: ListedRows | str) -> str:
+        """Return what is wrong with the segment's rows in id files; empty if nothing is."""
+        segment = self.segment
+        if isinstance(found, str):
+            return found or "no id file has its deliveries"
+        recorded = {"recorded_at": segment.recorded_at, "guessed": segment.guessed, "inline": segment.inline}
+        same = structs.replace(found.segment, **recorded) == segment
+        mine = sorted(_without_place(one.row) for one in self.deliveries)
+        if not same or sorted(map(_without_place, found.rows)) != mine:
+            return f"{found.name} describes it and its deliveries in another way"
+        return ""
+
+
+def _without_place(row: Row) -> tuple[int, bytes, bytes, int, str]:
+    return row.seq, row.event_id, row.content or b"", row.frame, row.entity
+
+
+def _segment_of_row(g: int, item: Item) -> str | None:
+    """Return the key of the segment of a claim or a duplicate; None for other items, and other generations."""
+    generation, kind, *_ = f"{item['pk']}/".split("/")
+    if generation != str(g):
+        return None
+    if kind == "claim":
+        return RawKind.SEGMENT.key(item["batch"], item["n"], item["day"])
+    if kind == "duplicate":
+        return RawKind.SEGMENT.key(item["sk"].split("/")[1], item["n"], item["day"])
+    return None

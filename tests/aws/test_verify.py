@@ -1,0 +1,115 @@
+"""What `verify` takes S3's word for, and what it costs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pik.model.instant import ALL_TIME
+from pik.ports.raw import Raw
+from pik.ports.store import Store
+from pik.runtime import SILENT
+from pik.stores import open_store
+from pik.stores.aws.clients import Clients
+from pik.usecases.care.verify import verify
+from pik.usecases.care.verify_findings import Depth, ProblemKind, VerifyReport
+from pik.usecases.ingest.api_request import record_request
+from tests.support.aws.calls import clients_of, counting
+from tests.support.aws.emulator import make_stack, publish
+from tests.support.stores import PlainEngine, ingest
+
+ONE, SEVERAL = 1, 6
+"""Events of a request. Those of one with several are of three days, so that it is three objects."""
+
+
+@pytest.fixture
+def store(aws: Clients) -> Store:
+    return open_store(publish(aws, make_stack(aws)))
+
+
+def post(store: Store, number: int, events: int) -> None:
+    body = [
+        {
+            "source": "shop",
+            "event_type": "order",
+            "entity_id": f"customer-{(number + place) % 7}",
+            "event_time": f"2026-01-0{1 + place % 3}T00:{number % 60:02}:{number // 60:02}Z",
+            "payload": {"number": number, "place": place},
+        }
+        for place in range(events)
+    ]
+    record_request(store, json.dumps(body if events > 1 else body[0]).encode())
+
+
+def checked(store: Store, depth: Depth) -> tuple[list[tuple[ProblemKind, str]], VerifyReport]:
+    found = verify(store, PlainEngine(), ALL_TIME, SILENT, depth)
+    return [(one.kind, one.what) for one in found], found.summary
+
+
+@pytest.mark.parametrize("requests", [100, pytest.param(1000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("events", [ONE, SEVERAL])
+def test_a_verification_takes_two_calls_an_object(store: Store, events: int, requests: int) -> None:
+    for number in range(requests):
+        post(store, number, events)
+    objects = requests * min(events, 3)
+    for depth in (Depth.STORED, Depth.FULL):
+        fresh = open_store(store.url)
+        with counting(fresh) as calls:
+            problems, found = checked(fresh, depth)
+        assert (problems, found.valid, found.depth) == ([], objects, depth)
+        assert (found.vouched, found.read) == ((objects, 0) if depth == Depth.STORED else (0, objects))
+        assert calls.made["HeadObject"] == found.vouched
+        assert calls.total <= 2.2 * objects, calls.made
+        beside = calls.total - objects - (requests if events == SEVERAL else 0)  # the latter for their id files
+        assert beside <= 110 + objects / 10, calls.made  # which is once for the whole store, mostly
+
+
+@dataclass
+class Rotten:
+    """Raw of which one object has another bit than S3 was given."""
+
+    raw: Raw
+    key: str
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.raw, name)
+
+    def read(self, key: str, offset: int = 0, length: int | None = None) -> bytes:
+        data = self.raw.read(key, offset, length)
+        return data[:-1] + bytes([data[-1] ^ 1]) if key == self.key else data
+
+
+def test_promise_2_only_a_full_verification_reads_what_s3_answers_for(store: Store, tmp_path: Path) -> None:
+    ingest(store, tmp_path)
+    post(store, 0, SEVERAL)
+    keys = segments(store)
+    for key in keys:
+        rotten = replace(store, raw=Rotten(store.raw, key))
+        stored, report = checked(rotten, Depth.STORED)
+        assert (stored, report.vouched) == ([], len(keys))
+        assert checked(rotten, Depth.FULL)[0] == [(ProblemKind.MODIFIED, key)]
+
+
+def test_what_s3_has_no_digest_of_is_read(store: Store, tmp_path: Path) -> None:
+    """As of objects that were copied into the bucket by another tool; or its digest is not the recorded one."""
+    ingest(store, tmp_path)
+    keys = segments(store)
+    whole, s3 = store.raw.read(keys[0]), clients_of(store).client("s3")
+    at = {"Bucket": store.raw.raw.bucket, "Key": keys[0]}  # type: ignore[attr-defined]
+    s3.put_object(**at, Body=whole)
+    problems, found = checked(store, Depth.STORED)
+    assert (problems, found.read, found.vouched) == ([], 1, len(keys) - 1)
+    other = whole[:-1] + bytes([whole[-1] ^ 1])
+    for algorithm in ("SHA256", "CRC32"):
+        s3.put_object(**at, Body=other, ChecksumAlgorithm=algorithm)
+        problems, found = checked(store, Depth.STORED)
+        assert (problems, found.modified, found.vouched) == ([(ProblemKind.MODIFIED, keys[0])], 1, len(keys) - 1)
+
+
+def segments(store: Store) -> Sequence[str]:
+    return [segment.key for segment in store.index.segments(ALL_TIME)]
