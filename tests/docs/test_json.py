@@ -784,7 +784,7 @@ ALWAYS_NULL = {
     "pik runs show": {"planning_failure"},
     "pik runs resume": {"correction"},
     "pik corrections revoke": {"note"},
-    "pik dlq show": {"next", "entities_from", "entities_before", "share"},
+    "pik dlq show": {"next", "entities_from", "entities_before", "raw_share"},
     "pik dlq redrive": {"runs[].events_matched", "runs[].rolled_back"},
     "pik verify": {"checked_by_s3", "segments_read"},
     "pik verify --rebuild-index": {"dropped_batches", "times_not_counted"},

@@ -205,7 +205,7 @@ LETTER = Schema(
         get="task.entity_range.end",
         text=lambda _: None,
     ),
-    Field("share", str | None, "`2/5`: it reads the second of five shares of the raw; null: all of it", get=_share),
+    Field("raw_share", str | None, "`2/5`: it reads the second of five shares of the raw; null: all of it", get=_share),
     Field("attempts", int),
     Field("failed_at", Instant),
     Field("reason", str),
