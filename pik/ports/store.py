@@ -113,7 +113,8 @@ class Rebuild(Protocol):
         """The corrections that the new index follows; until it replaces the old one, no other port reads them."""
 
     def add_batch(self, batch: Batch) -> None:
-        """Restore a batch from its record, or a stand-in for one without; its counts are those of its segments."""
+        """Restore a batch from its record, or a stand-in for one without; its counts are those of its segments. A
+        repeat replaces it."""
 
     def add_segments(self, arrivals: Sequence[Arrivals], verdicts: Mapping[int, Verdict] | None) -> None:
         """Restore segments of one block, with the `recorded_at` that they have.
@@ -130,8 +131,8 @@ class Rebuild(Protocol):
         """Return the rows that the replaced index has of the deliveries in these frames of a segment, as far as it can
         be read."""
 
-    def skipped(self, segment: Segment) -> dict[int, Verdict]:
-        """Return the verdicts of the segment's duplicates in this index, by seq."""
+    def skipped(self, segments: Sequence[Segment]) -> list[dict[int, Verdict]]:
+        """Return the verdicts of the duplicates of each segment in this index, by seq."""
 
     def winners(self, arrivals: Arrivals, seqs: Collection[int]) -> dict[int, Winner]:
         """Return the accepted deliveries of the events of which these are deliveries, by seq."""

@@ -11,6 +11,7 @@ import io
 import os
 from bisect import bisect_left
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import IO, TypeVar
@@ -57,6 +58,18 @@ def unsealed(key: str, data: memoryview, decode: Callable[[bytes], Line]) -> Ite
             yield from map(decode, io.BufferedReader(reader))
     except (zstandard.ZstdError, msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise Damaged(f"record {key} is damaged: {error}", hint="pik verify --full") from None
+
+
+@dataclass(frozen=True, slots=True)
+class HeldObject:
+    """The bytes of an object, read by any key."""
+
+    data: bytes
+
+    def read(self, key: str, offset: int = 0, length: int | None = None) -> bytes:
+        del key
+        end = None if length is None else offset + length
+        return self.data[offset:end]
 
 
 def read_rejects(raw: ObjectReader, key: str) -> list[Reject]:

@@ -1,8 +1,9 @@
-"""What `verify` takes S3's word for, and what it costs."""
+"""What `verify` takes S3's word for, and what it and a rebuild cost."""
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +16,9 @@ from pik.ports.raw import Raw
 from pik.ports.store import Store
 from pik.runtime import SILENT
 from pik.stores import open_store
+from pik.stores.aws import lease
 from pik.stores.aws.clients import Clients
+from pik.usecases.care.rebuild import rebuild_index
 from pik.usecases.care.verify import verify
 from pik.usecases.care.verify_findings import Depth, ProblemKind, VerifyReport
 from pik.usecases.ingest.api_request import record_request
@@ -67,6 +70,26 @@ def test_a_verification_takes_two_calls_an_object(store: Store, events: int, req
         assert calls.total <= 2.2 * objects, calls.made
         beside = calls.total - objects - (requests if events == SEVERAL else 0)  # the latter for their id files
         assert beside <= 110 + objects / 10, calls.made  # which is once for the whole store, mostly
+
+
+@pytest.mark.parametrize("requests", [100, pytest.param(1000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("events", [ONE, SEVERAL])
+def test_a_rebuild_reads_each_object_once_and_takes_two_calls_an_object(
+    store: Store, monkeypatch: pytest.MonkeyPatch, events: int, requests: int
+) -> None:
+    monkeypatch.setattr(lease, "NOTICED", 0.01)
+    for number in range(requests):
+        post(store, number, events)
+    objects = requests * min(events, 3)
+    before = list(store.index.batches()), store.index.totals()
+    fresh = open_store(store.url)
+    with counting(fresh) as calls:
+        done = rebuild_index(fresh, SILENT)
+    assert (done.segments, done.superseded, done.revised, done.guessed) == (objects, 0, 0, 0)
+    assert Counter(calls.keys).most_common(1)[0][1] == 1
+    assert calls.total <= 2.2 * objects + 180, calls.made
+    assert (list(store.index.batches()), store.index.totals()) == before
+    assert checked(store, Depth.FULL)[0] == []
 
 
 @dataclass

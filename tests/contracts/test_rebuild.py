@@ -223,7 +223,7 @@ def test_a_delivery_can_be_preferred_and_the_others_are_judged_by_it(store: Stor
             rebuild.prefer(of_other, 1)
             rebuild.prefer(of_plain, 2)
         assert rebuild.winners(of_other, [1])[1].place == (OTHER, 1)
-        assert rebuild.skipped(of_other.segment) == {}
+        assert rebuild.skipped([of_other.segment]) == [{}]
         assert list(rebuild.settle()) == []
     kinds = {
         each: [(place.kind, place.batch_id, place.seq) for place in store.index.deliveries(each.event_id.hex())]

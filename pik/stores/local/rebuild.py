@@ -83,6 +83,7 @@ class LocalRebuild:
 
     def add_batch(self, batch: Batch) -> None:
         with self.database.write() as connection:
+            connection.execute("DELETE FROM batch WHERE batch_id = ?", (batch.batch_id,))
             insert_batch(connection, batch)
 
     def add_segments(self, arrivals: Sequence[Arrivals], verdicts: Mapping[int, Verdict] | None) -> None:
@@ -97,8 +98,8 @@ class LocalRebuild:
     def rows(self, segment: Segment, frames: Collection[int]) -> Arrivals:
         return _rows_in(self.replaced, segment, frames)
 
-    def skipped(self, segment: Segment) -> dict[int, Verdict]:
-        return duplicates_of(self.database.writer(), segment)
+    def skipped(self, segments: Sequence[Segment]) -> list[dict[int, Verdict]]:
+        return [duplicates_of(self.database.writer(), segment) for segment in segments]
 
     def winners(self, arrivals: Arrivals, seqs: Collection[int]) -> dict[int, Winner]:
         winners: dict[int, Winner] = {}

@@ -13,19 +13,22 @@ that is whole. What raw knows is taken from raw, and what neither raw nor anothe
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from hashlib import sha256
+from itertools import islice
+from sys import intern
 from time import time_ns
 
 from msgspec import structs
 
 from pik.errors import Damaged, busy_as
-from pik.model.batch import OF_REQUEST, Arrivals, Batch, BatchState, RejectFile, Segment, request_origin
+from pik.model.batch import OF_REQUEST, Arrivals, Batch, BatchState, RejectFile, Segment, Verdict, request_origin
 from pik.model.correction import Correction, CorrectionKind
 from pik.model.ids import creation_time
 from pik.ports.raw import Raw, RawKey, RawKind, keys_of
-from pik.ports.store import Copy, Store
+from pik.ports.store import Copy, Store, batch_of
 from pik.rawlog.corrections import (
     WinnerLine,
     known_corrections,
@@ -49,11 +52,16 @@ from pik.usecases.care.rebuild_segments import (
     ReplacedExtent,
     ReplacedIndex,
     Restoration,
+    Scan,
     SegmentVerdicts,
     read_reject_file,
+    scan_each,
 )
 from pik.usecases.ingest.api_request import request_actor
 from pik.usecases.pull import recorded_contents, restore_index
+
+_AT_ONCE = 100
+"""Segments whose verdicts are looked up together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,29 +154,36 @@ def _rebuild_copy(store: Store, copy: Copy, progress: Progress) -> RebuildReport
 def _restore_finished(restoration: Restoration) -> set[str]:
     """Restore the batches that have a record, and return their ids. One whose record is damaged is treated as if it had
     none."""
-    store, rebuild = restoration.store, restoration.rebuild
     finished: set[str] = set()
+    for (segment, verdicts), found in scan_each(restoration.store.raw, _recorded(restoration, finished)):
+        restoration.add(segment, verdicts, found)
+    return finished
+
+
+def _recorded(restoration: Restoration, finished: set[str]) -> Iterator[SegmentVerdicts]:
+    """Restore what records have besides segments, add the ids of their batches, and yield the segments."""
+    store, rebuild = restoration.store, restoration.rebuild
     for key in keys_of(store.raw, RawKind.BATCH):
-        batch_id = key.id
         with restoration.noting_damage():
             for line in read_record(store.raw, str(key)):
                 if isinstance(line, BatchLine):
                     rebuild.add_batch(restored(line))
-                    finished.add(batch_id)
+                    finished.add(key.id)
                 elif isinstance(line, SegmentLine):
-                    restoration.add(line.segment, line.verdicts)
+                    yield line.segment, dict(line.verdicts)
                 else:
-                    rebuild.add_rejects(batch_id, line.rejects)
-    return finished
+                    rebuild.add_rejects(key.id, line.rejects)
 
 
 def _restore_replaced(restoration: Restoration, finished: set[str]) -> tuple[dict[str, int], StraySegments]:
     """Restore the other batches as the replaced index has them. Return how many objects it names of each, and the
     segments of batches that it has lost."""
     carried: dict[str, int] = {}
+    actors: dict[str, str] = {}  # of requests, as the replaced index has them
     stray: dict[str, list[SegmentVerdicts]] = defaultdict(list)
     in_raw = _batches_in_raw(restoration.store.raw, finished)
-    for batch, rejects in restoration.replaced.batches():
+    has_rejects = next(keys_of(restoration.store.raw, RawKind.REJECTS), None) is not None
+    for batch, rejects in restoration.replaced.batches(rejects=has_rejects):
         if batch.batch_id in finished:
             continue
         if batch.batch_id not in in_raw and _is_dropped(restoration, batch, rejects):
@@ -178,7 +193,7 @@ def _restore_replaced(restoration: Restoration, finished: set[str]) -> tuple[dic
             if batch.next_seq == 1:  # it died before anything of it was recorded
                 restoration.unrecorded.add(batch.batch_id)
                 continue
-            batch = replace(batch, state=BatchState.COMPLETE, finished_at=batch.started_at)
+            batch = _as_complete(batch)
         rejects = _trusted_rejects(restoration, batch, rejects)
         of_request = in_raw.get(batch.batch_id)  # None: its objects are lost, or have expired; only its row is left
         if of_request is not None and not _is_consistent(restoration.store.raw, batch, rejects, of_request):
@@ -186,21 +201,35 @@ def _restore_replaced(restoration: Restoration, finished: set[str]) -> tuple[dic
         restoration.rebuild.add_batch(batch)
         restoration.counts["unfinished"] += batch.finished_at is None
         carried[batch.batch_id] = len(rejects)
+        if of_request:
+            actors[batch.batch_id] = intern(batch.actor)
         for file in rejects:
             restoration.rebuild.add_rejects(batch.batch_id, file)
-    for row, verdicts in restoration.replaced.segments():
-        key = RawKey.parse(row.key)
-        if key is not None and key.id in finished:
+    unfinished = (
+        (row, verdicts)
+        for row, verdicts in restoration.replaced.segments()
+        if (key := RawKey.parse(row.key)) is None or key.id not in finished
+    )
+    for (row, verdicts), found in scan_each(restoration.store.raw, unfinished):
+        segment = _trusted_segment(restoration, row, found)
+        if segment is None:
             continue
-        restored = _trusted_segment(restoration, row)
-        if restored is None:
-            continue
-        segment, arrivals = restored
         if segment.batch_id in carried:
-            carried[segment.batch_id] += restoration.add(segment, verdicts, arrivals)
+            if found.arrivals is not None and actors.get(segment.batch_id, found.actor) != found.actor:
+                of_row = _as_complete(batch_of(restoration.store.index, segment.batch_id))
+                restoration.rebuild.add_batch(replace(of_row, actor=found.actor))
+                actors[segment.batch_id] = found.actor
+            carried[segment.batch_id] += restoration.add(segment, verdicts, found)
         elif segment.batch_id not in finished:
             stray[segment.batch_id].append((segment, verdicts))
     return carried, stray
+
+
+def _as_complete(batch: Batch) -> Batch:
+    """Return a request as it is once it has ended: one that died counts as far as it was recorded."""
+    if batch.finished_at is not None:
+        return batch
+    return replace(batch, state=BatchState.COMPLETE, finished_at=batch.started_at)
 
 
 def _choose_winners(restoration: Restoration, corrections: Sequence[Correction]) -> list[WinnerLine]:
@@ -230,21 +259,34 @@ def _changed(restoration: Restoration) -> Iterator[WinnerLine]:
         seen.add(place.event_id)
         new = place.batch_id, place.seq
         yield WinnerLine(event_id=place.event_id, key=place.segment_key, new=new, was=place.kind)
-    for segment, before in restoration.replaced.segments():
-        now = restoration.rebuild.skipped(segment)
-        differing = [seq for seq in now if seq not in before]
-        if not differing:
-            continue
-        rows = restoration.rebuild.rows(segment, range(len(segment.frames)))
-        ids = dict(ids_of(rows))  # what it had no row of it had not accepted either
-        for seq, winner in restoration.rebuild.winners(rows, differing).items():
-            event_id, old = ids[seq].hex(), (segment.batch_id, seq)
-            if winner.place != old and event_id not in seen:
-                seen.add(event_id)
-                # Whether two deliveries conflict is the same from either side.
-                yield WinnerLine(
-                    event_id=event_id, key=winner.key, new=winner.place, was=now[seq], old=old, old_key=segment.key
-                )
+    listed = restoration.replaced.segments()
+    while some := list(islice(listed, _AT_ONCE)):
+        now = restoration.rebuild.skipped([segment for segment, _ in some])
+        for (segment, before), verdicts in zip(some, now, strict=True):
+            yield from _changed_in(restoration, segment, before, verdicts, seen)
+
+
+def _changed_in(
+    restoration: Restoration,
+    segment: Segment,
+    before: Mapping[int, Verdict],
+    now: Mapping[int, Verdict],
+    seen: set[str],
+) -> Iterator[WinnerLine]:
+    """Yield those events which a segment counted before, and another delivery counts now."""
+    differing = [seq for seq in now if seq not in before]
+    if not differing:
+        return
+    rows = restoration.rebuild.rows(segment, range(len(segment.frames)))
+    ids = dict(ids_of(rows))  # what it had no row of it had not accepted either
+    for seq, winner in restoration.rebuild.winners(rows, differing).items():
+        event_id, old = ids[seq].hex(), (segment.batch_id, seq)
+        if winner.place != old and event_id not in seen:
+            seen.add(event_id)
+            # Whether two deliveries conflict is the same from either side.
+            yield WinnerLine(
+                event_id=event_id, key=winner.key, new=winner.place, was=now[seq], old=old, old_key=segment.key
+            )
 
 
 def _batches_in_raw(raw: Raw, finished: Container[str]) -> dict[str, str]:
@@ -280,10 +322,16 @@ def _is_consistent(raw: Raw, batch: Batch, rejects: Sequence[RejectFile], of_req
             and (batch.attempt, batch.offset, batch.prefix_digest) == (1, 0, "")
             and batch.started_at == creation_time(batch.batch_id)
             and batch.finished_at in (None, batch.started_at)
-            and request_actor(raw, of_request) in (None, batch.actor)
+            and _is_of_actor(raw, of_request, batch.actor)
             and counts.read == sum(structs.astuple(counts)[1:]) == batch.next_seq - 1
         )
     return not batch.is_request and _follows_its_records(raw, batch)
+
+
+def _is_of_actor(raw: Raw, key: str, actor: str) -> bool:
+    """Return whether the sender of a request without segments is this one; of others, segments tell when they are
+    read."""
+    return RawKey.of(key).kind is not RawKind.REJECTS or request_actor(raw, key) in (None, actor)
 
 
 def _follows_its_records(raw: Raw, batch: Batch) -> bool:
@@ -300,24 +348,23 @@ def _follows_its_records(raw: Raw, batch: Batch) -> bool:
     return batch.next_seq == 1 or not ends or (batch.next_seq, batch.offset, batch.prefix_digest) in ends
 
 
-def _trusted_segment(restoration: Restoration, row: Segment) -> tuple[Segment, Arrivals | None] | None:
-    """Return a segment as in its row, with its deliveries where raw was taken instead; None for a row that is not of a
+def _trusted_segment(restoration: Restoration, row: Segment, scanned: Scan) -> Segment | None:
+    """Return a segment as in its row, or as it was read where that is the same object; None for a row that is not of a
     segment."""
     key = RawKey.parse(row.key)
     if key is None or key.day is None:
         return None
-    place = (key.id, key.day)
-    try:
-        arrivals = scan_segment(restoration.store.raw, row.key)
-    except Damaged:
+    place, arrivals = (key.id, key.day), scanned.arrivals
+    if arrivals is None:
         is_lost = restoration.store.raw.size(row.key) is None
-        return None if is_lost and (row.batch_id, row.day) != place else (row, None)
-    found = structs.replace(arrivals.segment, recorded_at=row.recorded_at, guessed=row.guessed)
+        return None if is_lost and (row.batch_id, row.day) != place else row
+    copy = row.inline if sha256(row.inline).hexdigest() == arrivals.segment.digest else b""
+    found = structs.replace(arrivals.segment, recorded_at=row.recorded_at, guessed=row.guessed, inline=copy)
     if found != row and not _is_object_of(restoration, found, row, arrivals):
-        return row, None
+        return row
     if (row.batch_id, row.day) != place:
         restoration.mended.add(row.key)
-    return found, replace(arrivals, segment=found)
+    return found
 
 
 def _is_object_of(restoration: Restoration, found: Segment, row: Segment, arrivals: Arrivals) -> bool:

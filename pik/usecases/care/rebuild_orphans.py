@@ -37,6 +37,9 @@ from pik.usecases.care.rebuild_segments import (
 )
 from pik.usecases.ingest.api_request import recovered_request
 
+_KEYED_BYTES = 1 << 20
+"""Of rows with idempotency keys that are looked up together."""
+
 SHOWN = 100
 """Events that a list of a result has; it counts them all."""
 
@@ -133,6 +136,8 @@ class OrphanPass:
     undecided: set[str] = field(default_factory=set)
     """Events with a key of whose contents only the order of arrival decides."""
     undecided_examples: list[UndecidedWinner] = field(default_factory=list)
+    _keyed: list[Arrivals] = field(default_factory=list)
+    """Segments with keyed deliveries that are to be asked about."""
 
     def restore(self, finished: set[str]) -> None:
         """Restore what counts of the raw of batches that are not `finished`."""
@@ -140,6 +145,7 @@ class OrphanPass:
         ordered = sort_bounded(spans, attrgetter("ingest_time", "batch_id", "first_seq"))
         for _, of_block in groupby(ordered, key=attrgetter("ingest_time", "batch_id")):
             self._add(list(of_block))
+        self._note_rivals()
 
     def _spans(self, batches: Iterator[_Batch]) -> Iterator[_Span]:
         """Restore the batches, and yield the segments that are to be recorded anew."""
@@ -182,7 +188,7 @@ class OrphanPass:
             segment = one.arrivals.segment
             if one.lost:
                 self.restoration.note_lost(segment, [segment.frames[number] for number in one.lost])
-            self._note_rivals(one.arrivals)
+            self._keep_keyed(one.arrivals)
 
     def _add_recorded_block(self, block: _Span) -> None:
         """Record the segments that a block record names anew, as of its time."""
@@ -195,25 +201,31 @@ class OrphanPass:
             self.restoration.add_block(arrivals, None)
         self.restoration.counts["superseded"] -= sum(raw.size(segment.key) is not None for segment in segments)
         for one in arrivals:
-            self._note_rivals(one)
+            self._keep_keyed(one)
 
     def _stray_keys(self, batch_id: str) -> set[str]:
         return {segment.key for segment, _ in self.stray.get(batch_id, ())}
 
-    def _note_rivals(self, arrivals: Arrivals) -> None:
-        if not arrivals.keyed:
-            return
-        batch_id = arrivals.segment.batch_id
-        self.rivals.add(batch_id)
-        kinds = self.restoration.rebuild.skipped(arrivals.segment)
-        conflicts = {seq for seq, kind in kinds.items() if kind == Verdict.CONFLICT}
-        ids = dict(ids_of(arrivals)) if conflicts else {}
-        for seq, winner in self.restoration.rebuild.winners(arrivals, conflicts).items():
-            event_id = ids[seq].hex()
-            if winner.place[0] in self.rivals and event_id not in self.undecided:
-                self.undecided.add(event_id)
-                if len(self.undecided_examples) < SHOWN:
-                    self.undecided_examples.append(UndecidedWinner(event_id, winner.place, (batch_id, seq)))
+    def _keep_keyed(self, arrivals: Arrivals) -> None:
+        if arrivals.keyed:
+            self._keyed.append(arrivals)
+        if sum(len(one.keyed) for one in self._keyed) >= _KEYED_BYTES:
+            self._note_rivals()
+
+    def _note_rivals(self) -> None:
+        keyed, self._keyed = self._keyed, []
+        verdicts = self.restoration.rebuild.skipped([one.segment for one in keyed])
+        for arrivals, kinds in zip(keyed, verdicts, strict=True):
+            batch_id = arrivals.segment.batch_id
+            self.rivals.add(batch_id)
+            conflicts = {seq for seq, kind in kinds.items() if kind == Verdict.CONFLICT}
+            ids = dict(ids_of(arrivals)) if conflicts else {}
+            for seq, winner in self.restoration.rebuild.winners(arrivals, conflicts).items():
+                event_id = ids[seq].hex()
+                if winner.place[0] in self.rivals and event_id not in self.undecided:
+                    self.undecided.add(event_id)
+                    if len(self.undecided_examples) < SHOWN:
+                        self.undecided_examples.append(UndecidedWinner(event_id, winner.place, (batch_id, seq)))
 
     def _unlisted(self, batch: _Batch) -> Iterator[_Span]:
         """Yield the segments of a batch that the replaced index knows without naming them, though it had recorded their

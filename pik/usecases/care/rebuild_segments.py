@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from hashlib import sha256
+from itertools import tee
 
 from msgspec import structs
 
@@ -16,9 +17,10 @@ from pik.model.batch import Arrivals, Batch, Counts, Frame, Reject, RejectFile, 
 from pik.model.instant import ALL_TIME, MIN_INSTANT
 from pik.ports.raw import Raw
 from pik.ports.store import Index, Rebuild, Store
-from pik.rawlog.objects import damaged, read_rejects
+from pik.rawlog.objects import HeldObject, damaged, read_rejects
 from pik.rawlog.segment_reader import merged, places_of, salvage_known, scan_segment, seqs
 from pik.runtime import Progress
+from pik.runtime.parallel import map_in_threads
 from pik.usecases.availability import has_expired
 from pik.usecases.ingest.api_request import batch_statistics
 
@@ -31,6 +33,9 @@ class ReplacedExtent(StrEnum):
     PART = "part"
     NONE = "none"
 
+
+_READERS, _AHEAD = 16, 64
+"""Threads that read segments, and segments that are read ahead."""
 
 _RANGES = 5
 """Ranges of entities that are named for each damaged segment."""
@@ -52,12 +57,13 @@ class ReplacedIndex:
         """How much could be read, which is final once `batches` and `segments` were read."""
         return ReplacedExtent.NONE if not self._known else ReplacedExtent.PART if self._failed else ReplacedExtent.ALL
 
-    def batches(self) -> Iterator[tuple[Batch, list[RejectFile]]]:
-        """Yield the batches, and their files of rejects."""
+    def batches(self, *, rejects: bool = True) -> Iterator[tuple[Batch, list[RejectFile]]]:
+        """Yield the batches, and their files of rejects; without `rejects`, where raw has none, of those that count
+        some."""
         try:
             for batch in self._index.batches():
                 self._known = True
-                yield batch, self._index.rejects(batch.batch_id)
+                yield batch, self._index.rejects(batch.batch_id) if rejects or batch.counts.rejected else []
         except Exception:  # noqa: BLE001 - flipped bits in a database show as anything
             self._failed = True
 
@@ -76,6 +82,31 @@ class ReplacedIndex:
                 for batch, _ in self.batches():
                     of_batch = self.segments(batch.batch_id)
                     yield from (one for one in of_batch if one[0].day >= day and one[0].key not in seen)
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """What reading a whole segment gave: its deliveries and who sent the first of them, or why it cannot be read."""
+
+    arrivals: Arrivals | None
+    actor: str = ""
+    damage: Damaged | None = None
+
+
+def scan(raw: Raw, key: str) -> Scan:
+    """Read a segment."""
+    actors: dict[str, None] = {}
+    try:
+        arrivals = scan_segment(raw, key, lambda delivery: actors.setdefault(delivery.actor))
+    except Damaged as error:
+        return Scan(None, damage=error)
+    return Scan(arrivals, next(iter(actors)))
+
+
+def scan_each(raw: Raw, listed: Iterable[SegmentVerdicts]) -> Iterator[tuple[SegmentVerdicts, Scan]]:
+    """Yield segments in their order, each with what reading it gave: several are read at a time."""
+    both, kept = tee(listed)
+    yield from zip(kept, map_in_threads(lambda one: scan(raw, one[0].key), both, _READERS, _AHEAD), strict=True)
 
 
 @dataclass(slots=True)
@@ -107,11 +138,12 @@ class Restoration:
         except Damaged as error:
             self.damaged.append(error.message)
 
-    def add(self, segment: Segment, verdicts: Mapping[int, Verdict], arrivals: Arrivals | None = None) -> bool:
-        """Restore a segment of which everything is known but, unless they were read, its deliveries. Return whether its
+    def add(self, segment: Segment, verdicts: Mapping[int, Verdict], found: Scan | None = None) -> bool:
+        """Restore a segment of which everything is known but, unless it was read, its deliveries. Return whether its
         object is there."""
-        self.add_block([arrivals or self.read(segment)], verdicts)
-        there = arrivals is not None or self.store.raw.size(segment.key) is not None
+        found = found or scan(self.store.raw, segment.key)
+        self.add_block([self._known(segment, found)], verdicts)
+        there = found.arrivals is not None or self.store.raw.size(segment.key) is not None
         self.counts["superseded"] -= there
         return there
 
@@ -156,13 +188,15 @@ class Restoration:
 
     def read(self, segment: Segment) -> Arrivals:
         """Return the deliveries of a segment of which everything else is known; of a damaged one, what is left."""
-        try:
-            arrivals = scan_segment(self.store.raw, segment.key)
-            is_same = arrivals.segment.digest == segment.digest
-            if arrivals.segment.frames != segment.frames and not is_same:
-                raise damaged(segment.key, "it is not the object that was recorded")
-        except Damaged as error:
-            return self._rest(segment, error)
+        return self._known(segment, scan(self.store.raw, segment.key))
+
+    def _known(self, segment: Segment, found: Scan) -> Arrivals:
+        arrivals = found.arrivals
+        if arrivals is None:
+            return self._rest(segment, found.damage or damaged(segment.key, "it cannot be read"))
+        is_same = arrivals.segment.digest == segment.digest
+        if arrivals.segment.frames != segment.frames and not is_same:
+            return self._rest(segment, damaged(segment.key, "it is not the object that was recorded"))
         if not is_same:
             self.damaged.append(damaged(segment.key, "its SHA-256 is not the recorded one").message)
         return replace(arrivals, segment=structs.replace(segment, frames=arrivals.segment.frames))
@@ -192,5 +226,6 @@ def _without_unknown(arrivals: Arrivals) -> Arrivals:
 
 def read_reject_file(raw: Raw, key: str) -> tuple[RejectFile, list[Reject]]:
     """Return what the index has of a file of rejects, and its records. Raises Damaged."""
-    rejects, data = read_rejects(raw, key), raw.read(key)
+    data = raw.read(key)
+    rejects = read_rejects(HeldObject(data), key)
     return RejectFile(key=key, size=len(data), digest=sha256(data).hexdigest(), records=len(rejects)), rejects

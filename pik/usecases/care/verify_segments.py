@@ -18,7 +18,7 @@ from pik.model.delivery import Delivery
 from pik.model.instant import Window, day_text
 from pik.ports.raw import ObjectReader, RawKey, RawKind, RawObject
 from pik.ports.store import Store
-from pik.rawlog.objects import unpack_frame
+from pik.rawlog.objects import HeldObject, unpack_frame
 from pik.rawlog.sealed_records import (
     SegmentLine,
     read_record,
@@ -71,17 +71,6 @@ class _Checked:
     problem: Problem | None = None
     content: _Content | None = None
     vouched: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class _Copy:
-    """The bytes of an object."""
-
-    data: bytes
-
-    def read(self, key: str, offset: int = 0, length: int | None = None) -> bytes:
-        del key
-        return self.data[offset:][:length]
 
 
 def day_problems(run: Verification) -> Iterator[Problem]:
@@ -256,7 +245,7 @@ def _checked(store: Store, depth: Depth, listed: _Listed) -> _Checked:
         return _Checked(None if size == segment.size else _modified(store, segment, size))
     if depth is Depth.STORED and _is_vouched(store, segment):
         copied = segment.inline and sha256(segment.inline).hexdigest() == segment.digest
-        return _read(store, segment, size, _Copy(segment.inline)) if copied else _Checked(vouched=True)
+        return _read(store, segment, size, HeldObject(segment.inline)) if copied else _Checked(vouched=True)
     return _read(store, segment, size, store.raw)
 
 

@@ -256,13 +256,13 @@ class Recording:
         self.listed_days.update(days)
         claims = claims_of(self.table, g, self.batch_id, segments)
         verdicts = claims.make(rows)
-        claims.write_duplicates(segments, rows, verdicts)
+        self.table.write_many(claims.duplicates(segments, rows, verdicts))
         counts = chunk_counts(header, verdicts)
         settled_at = self._settle(item)
         if settled_at is None:  # another process has finished it meanwhile
             return ChunkResult(self._batch(), counts, verdicts)
         recorded = [structs.replace(segment, recorded_at=settled_at) for segment in segments]
-        claims.write_settled(recorded, rows, verdicts)
+        self.table.write_many(claims.settled(recorded, rows, verdicts))
         return ChunkResult(self._advance(item, settled_at, header, counts), counts, verdicts)
 
     def _settle(self, item: BatchItem) -> int | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import repeat
+from itertools import islice, repeat
 from operator import attrgetter, itemgetter
 from typing import Any, NamedTuple
 
@@ -21,7 +21,7 @@ from pik.model.batch import KEYED, OF_REQUEST, PLAIN, Arrivals, Location, Reject
 from pik.model.instant import day_text
 from pik.ports.raw import ObjectReader, RawKind, number_of
 from pik.stores.aws.catalog import layout
-from pik.stores.aws.catalog.layout import ClaimItem, DuplicateItem
+from pik.stores.aws.catalog.layout import ClaimItem, DuplicateItem, SegmentItem
 from pik.stores.aws.s3 import AwsRaw
 from pik.stores.aws.table import READS, Key, KeyItem, Table, batched
 
@@ -175,27 +175,7 @@ class Claims:
     def make(self, rows: Sequence[Row], known: Mapping[int, Verdict] | None = None) -> dict[int, Verdict]:
         """Claim the events of a chunk, in the order of its rows, and return the seqs that are duplicates, each with its
         kind. The seqs in `known` are duplicates already and claim nothing. May be repeated."""
-        known = known or {}
-        first: dict[bytes, Row] = {}
-        for row in rows:
-            if row.seq not in known:
-                first.setdefault(row.event_id, row)
-        claiming = list(first.values())
-        inserted = self.table.insert_many(self.delivery(row).claim for row in claiming)
-        there = [row for row, new in zip(claiming, inserted, strict=True) if not new]
-        found = self.look_up(there)
-        if len(found) != len(there):
-            raise StoreError("a claim that was there is gone", hint="pik verify --rebuild-index")
-
-        def kind(row: Row) -> Verdict:
-            if row.seq in known:
-                return known[row.seq]
-            if row.event_id in found:
-                return self.delivery(row).verdict(found[row.event_id])
-            mine = first[row.event_id]
-            return Verdict.ACCEPTED if row is mine else duplicate_kind(row.content, mine.content)
-
-        return {row.seq: verdict for row in rows if (verdict := kind(row)) != Verdict.ACCEPTED}
+        return claim_blocks([(self, rows, known)])[0]
 
     def verdicts(self, rows: Sequence[Row]) -> dict[int, Verdict]:
         """Return the seqs that are not accepted, each with its verdict, by the claims that there are."""
@@ -203,24 +183,24 @@ class Claims:
         kinds = ((row.seq, self.delivery(row).verdict(claims.get(row.event_id))) for row in rows)
         return {seq: kind for seq, kind in kinds if kind != Verdict.ACCEPTED}
 
-    def write_duplicates(
+    def duplicates(
         self, segments: Sequence[Segment], rows: Iterable[Row], verdicts: Mapping[int, Verdict]
-    ) -> None:
-        """Write the items of a chunk's duplicates."""
-        items: list[KeyItem] = []
+    ) -> Iterator[KeyItem]:
+        """Yield the items of a chunk's duplicates."""
         conflicts: set[bytes] = set()
         for row in rows:
             if kind := verdicts.get(row.seq):
-                items += duplicate_items(segments[row.segment].ingest_time, self.delivery(row), kind, conflicts)
-        self.table.write_many(items)
+                yield from duplicate_items(segments[row.segment].ingest_time, self.delivery(row), kind, conflicts)
 
-    def write_settled(self, segments: Sequence[Segment], rows: Iterable[Row], verdicts: Mapping[int, Verdict]) -> None:
-        """List the segments with their duplicates, once their claims are settled."""
+    def settled(
+        self, segments: Sequence[Segment], rows: Iterable[Row], verdicts: Mapping[int, Verdict]
+    ) -> Iterator[SegmentItem]:
+        """Yield the items that list the segments with their duplicates, once their claims are settled."""
         skipped: list[dict[int, Verdict]] = [{} for _ in segments]
         for row in rows:
             if kind := verdicts.get(row.seq):
                 skipped[row.segment][row.seq] = kind
-        self.table.write_many(map(layout.segment_item, repeat(self.generation), segments, skipped))
+        return map(layout.segment_item, repeat(self.generation), segments, skipped)
 
     def delivery(self, row: Row) -> Delivery:
         """Return the delivery of a row."""
@@ -230,6 +210,40 @@ class Claims:
         """Return the claims of the rows' events, as far as there are any."""
         keys = {self.delivery(row).claim_key: row.event_id for row in rows}
         return {keys[Key(key)]: item for key, item in self.table.get_many(keys).items()}
+
+
+Claiming = tuple[Claims, Sequence[Row], Mapping[int, Verdict] | None]
+"""The rows of a block, in the order of the input, and the verdicts of those that are duplicates already and claim
+nothing."""
+
+
+def claim_blocks(blocks: Sequence[Claiming]) -> list[dict[int, Verdict]]:
+    """Claim the events of blocks of one generation, each of which claims before those after it. Return as `Claims.make`
+    does of each. May be repeated."""
+    every = [(claims.delivery(row), known or {}) for claims, rows, known in blocks for row in rows]
+    first: dict[Key[ClaimItem], ClaimItem] = {}
+    for delivery, known in every:
+        if delivery.row.seq not in known:
+            first.setdefault(delivery.claim_key, delivery.claim)
+    if first:
+        table = blocks[0][0].table
+        inserted = table.insert_many(first.values())
+        there = [key for key, new in zip(first, inserted, strict=True) if not new]
+        found = table.get_many(there)
+        if len(found) != len(there):
+            raise StoreError("a claim that was there is gone", hint="pik verify --rebuild-index")
+        first |= {Key(key): claim for key, claim in found.items()}
+    skipped: list[dict[int, Verdict]] = []
+    deliveries = iter(every)
+    for _, rows, _ in blocks:
+        kinds: dict[int, Verdict] = {}
+        for delivery, known in islice(deliveries, len(rows)):
+            seq = delivery.row.seq
+            kind = known[seq] if seq in known else delivery.verdict(first[delivery.claim_key])
+            if kind != Verdict.ACCEPTED:
+                kinds[seq] = kind
+        skipped.append(kinds)
+    return skipped
 
 
 def claims_of(table: Table, generation: int, batch_id: str, segments: Iterable[Segment]) -> Claims:

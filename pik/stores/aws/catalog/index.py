@@ -148,7 +148,7 @@ class AwsIndex:
         if item is None or "skipped" not in item:
             batch = self.table.get(layout.batch_key(g, segment.batch_id))
             if batch is not None and is_single(batch):
-                return Requests(self.table, g).skipped(batch)
+                return Requests(self.table, g).skipped([batch]).get(segment.batch_id, {})
             pending = batch.get("pending", NO_DELIVERIES) if batch is not None else NO_DELIVERIES
             if pending != NO_DELIVERIES:  # its claims may not be finished: those that there are decide
                 header, rows = read_ids(self.raw, pending)

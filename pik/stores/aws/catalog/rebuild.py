@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
@@ -32,25 +32,23 @@ from pik.stores.aws.catalog.corrections import NewCorrections
 from pik.stores.aws.catalog.deliveries import (
     Claims,
     Delivery,
-    Header,
     Row,
     arrivals_of,
     claims_of,
     duplicate_item,
     duplicate_items,
     duplicate_of,
-    ids_key,
     prefix_of,
     read_ids,
     rows_of,
-    write_ids,
 )
 from pik.stores.aws.catalog.layout import BatchAttributes, ClaimItem, DuplicateItem
-from pik.stores.aws.catalog.requests import Requests
+from pik.stores.aws.catalog.requests import Requests, is_single
+from pik.stores.aws.catalog.restored import Block, RestoredIndex, Tally
 from pik.stores.aws.clients import translated
 from pik.stores.aws.lease import Generation
 from pik.stores.aws.s3 import AwsRaw
-from pik.stores.aws.table import Key, KeyItem, Table, key_of
+from pik.stores.aws.table import Key, Table, key_of
 
 
 def sweep(table: Table, raw: AwsRaw, kept: set[str]) -> None:
@@ -61,26 +59,6 @@ def sweep(table: Table, raw: AwsRaw, kept: set[str]) -> None:
         if found.key.split("/")[1] not in kept:
             with translated("s3"):
                 raw.clients.client("s3").delete_object(Bucket=raw.bucket, Key=found.key)
-
-
-@dataclass(slots=True)
-class _Tally:
-    """What the segments of a batch hold."""
-
-    segments: int = 0
-    size: int = 0
-    first: int | None = None
-    last: int | None = None
-    recorded_at: int = 0
-    kinds: Counter[str] = field(default_factory=Counter)
-    unread: bool = False
-
-    def add(self, segment: Segment) -> None:
-        self.segments += 1
-        self.size += segment.size
-        self.first = segment.first_event if self.first is None else min(self.first, segment.first_event)
-        self.last = segment.last_event if self.last is None else max(self.last, segment.last_event)
-        self.recorded_at = max(self.recorded_at, segment.recorded_at)
 
 
 def rows_in(table: Table, raw: AwsRaw, generation: int, segment: Segment, frames: Collection[int]) -> Arrivals:
@@ -106,72 +84,53 @@ def _rows_of(raw: AwsRaw, generation: int, segment: Segment) -> Iterator[Row]:
 
 @dataclass(slots=True)
 class AwsRebuild:
-    """Fills a generation that has no readers yet; `replaced` is the current one. Memory: a few numbers for each batch
-    of files."""
+    """Fills a generation that has no readers yet; `replaced` is the current one."""
 
     table: Table
     raw: AwsRaw
     generation: int
     replaced: int
     pointer: Generation
-    _tallies: defaultdict[str, _Tally] = field(default_factory=lambda: defaultdict(_Tally))
-    _single: set[str] = field(default_factory=set)  # the requests that had one event
-    _days: set[Key[KeyItem]] = field(default_factory=set)  # listed as having segments
-    _repeated: set[int] = field(default_factory=set)  # with duplicates
+    _restored: RestoredIndex = field(init=False)
     _latest: int = 0
-    _objects: ReplacingRaw = field(init=False)
 
     def __post_init__(self) -> None:
-        self._objects = ReplacingRaw(self.raw)
+        self._restored = RestoredIndex(self.table, self.raw, ReplacingRaw(self.raw), self.generation)
 
     @property
     def corrections(self) -> NewCorrections:
         return NewCorrections(self.table, self.pointer, self.generation)
 
     def add_batch(self, batch: Batch) -> None:
-        origin = layout.origin_item(self.generation, batch.origin, batch.batch_id, time_ns())
-        self.table.write_many([origin, layout.batch_item(self.generation, batch)])
-        if batch.is_request and batch.next_seq == 2 and not batch.counts.rejected:
-            self._single.add(batch.batch_id)
+        self._restored.put(layout.origin_item(self.generation, batch.origin, batch.batch_id, time_ns()))
+        self._restored.put(layout.batch_item(self.generation, batch))
 
     def add_segments(self, arrivals: Sequence[Arrivals], verdicts: Mapping[int, Verdict] | None) -> None:
         now = max(time_ns(), self._latest + 1)
         stamped = [replace(arrived, segment=self._stamped(arrived.segment, now)) for arrived in arrivals]
-        segments = [arrived.segment for arrived in stamped]
-        batch_id, rows = segments[0].batch_id, rows_of(stamped)
-        if batch_id in self._single and rows:
-            self._add_request(segments[0], rows[0], verdicts)
-            return
-        if rows:
-            header = Header(batch_id=batch_id, segments=tuple(segments))
-            write_ids(self.raw, ids_key(self.generation, header, rows), header, rows)
-        claims = claims_of(self.table, self.generation, batch_id, segments)
-        made = self._claim(claims, segments, rows, verdicts)
-        claims.write_settled(segments, rows, made)
-        self.table.write_many(layout.reference(self.generation, segment) for segment in segments)
-        days = {key_of(item): item for item in (layout.day_of_segment(self.generation, each) for each in segments)}
-        self.table.write_many(item for key, item in days.items() if key not in self._days)
-        self._days.update(days)
-        tally = self._tallies[batch_id]
-        for segment in segments:
-            tally.add(segment)
-        tally.unread |= len(rows) != sum(segment.deliveries for segment in segments)
-        tally.kinds.update(made.get(row.seq, Verdict.ACCEPTED) for row in rows)
+        self._restored.add(Block([arrived.segment for arrived in stamped], rows_of(stamped), verdicts))
 
     def add_rejects(self, batch_id: str, rejects: RejectFile) -> None:
-        self.table.put(layout.reject_item(self.generation, batch_id, rejects))
+        self._restored.put(layout.reject_item(self.generation, batch_id, rejects))
 
     def rows(self, segment: Segment, frames: Collection[int]) -> Arrivals:
         return rows_in(self.table, self.raw, self.replaced, segment, frames)
 
-    def skipped(self, segment: Segment) -> dict[int, Verdict]:
-        if segment.batch_id in self._single:
-            batch = self.table.get(layout.batch_key(self.generation, segment.batch_id))
-            return Requests(self.table, self.generation).skipped(batch) if batch else {}
-        item = self.table.get(layout.listing_key(self.generation, segment))
-        return layout.unpack_skipped(item["skipped"]) if item else {}
+    def skipped(self, segments: Sequence[Segment]) -> list[dict[int, Verdict]]:
+        self._restored.flush()
+        g = self.generation
+        keys = [layout.listing_key(g, segment) for segment in segments]
+        found = self.table.get_many(dict.fromkeys(keys))
+        others = [segment for segment, key in zip(segments, keys, strict=True) if key not in found]
+        batches = self.table.get_many(dict.fromkeys(layout.batch_key(g, segment.batch_id) for segment in others))
+        of_requests = Requests(self.table, g).skipped(filter(is_single, batches.values()))
+        return [
+            layout.unpack_skipped(found[key]["skipped"]) if key in found else of_requests.get(segment.batch_id, {})
+            for segment, key in zip(segments, keys, strict=True)
+        ]
 
     def winners(self, arrivals: Arrivals, seqs: Collection[int]) -> dict[int, Winner]:
+        self._restored.flush()
         claims = self._claims(arrivals.segment)
         keys = {row.seq: claims.delivery(row).claim_key for row in rows_of([arrivals]) if row.seq in seqs}
         found = self.table.get_many(dict.fromkeys(keys.values()))
@@ -183,6 +142,7 @@ class AwsRebuild:
         return winners
 
     def prefer(self, arrivals: Arrivals, seq: int) -> None:
+        self._restored.flush()
         segment = arrivals.segment
         row = next(row for row in rows_of([arrivals]) if row.seq == seq)
         delivery = self._claims(segment).delivery(row)
@@ -199,7 +159,8 @@ class AwsRebuild:
         self._judge(items, delivery)
 
     def settle(self) -> Iterator[Location]:
-        for day in [*map(day_text, sorted(self._repeated)), layout.KEYED_DAY]:
+        self._restored.flush()
+        for day in [*map(day_text, sorted(self._restored.repeated)), layout.KEYED_DAY]:
             for shard in layout.DAY_SHARDS:
                 items = self.table.query(layout.duplicates_pk(self.generation, day, shard))
                 events = groupby(items, key=lambda item: item["sk"].partition("/")[0])
@@ -210,30 +171,18 @@ class AwsRebuild:
 
     def count(self) -> None:
         """Give each batch the counts of what its segments hold, where all of these could be read."""
-        for batch_id, tally in self._tallies.items():
-            item = self.table.get(layout.batch_key(self.generation, batch_id))
+        self._restored.flush()
+        tallies = self._restored.tallies()
+        for (_, tally), item in self.table.join(tallies, lambda one: layout.batch_key(self.generation, one[0])):
             if item is not None:
-                self.table.put({**item, **_advance(layout.batch_of(item), tally)})
+                self._restored.put({**item, **_advance(layout.batch_of(item), tally)})
+        self._restored.flush()
 
     def _stamped(self, segment: Segment, now: int) -> Segment:
         """Return the segment, recorded now if it has no `recorded_at`."""
         segment = segment if segment.recorded_at else structs.replace(segment, recorded_at=now)
         self._latest = max(self._latest, segment.recorded_at)
         return segment
-
-    def _add_request(self, segment: Segment, row: Row, verdicts: Mapping[int, Verdict] | None) -> None:
-        Requests(self.table, self.generation).restore(self._objects, segment, row)
-        self._claim(self._claims(segment), [segment], [row], verdicts)
-
-    def _claim(
-        self, claims: Claims, segments: Sequence[Segment], rows: Sequence[Row], verdicts: Mapping[int, Verdict] | None
-    ) -> dict[int, Verdict]:
-        """Claim the events of rows, write their duplicates, and return these with what they are."""
-        made = claims.make(rows, verdicts)
-        claims.write_duplicates(segments, rows, made)
-        if made:
-            self._repeated |= {segment.day for segment in segments}
-        return made
 
     def _demoted(self, current: ClaimItem, row: Row) -> list[DuplicateItem]:
         """Return the delivery that counted until now as a duplicate without a verdict yet; none if its segment is not
@@ -246,11 +195,11 @@ class AwsRebuild:
     def _ingest_time(self, delivery: Delivery) -> int | None:
         """Return the `ingest_time` of a delivery's segment; None if that is not listed."""
         g, day, row = self.generation, delivery.day, delivery.row
-        if delivery.batch_id in self._single:
-            of_request = self.table.get(layout.request_key(g, day, row.entity, row.event_id, delivery.batch_id))
-            return of_request and of_request["ingest_time"]
         listed = self.table.get(layout.numbered_key(g, day, delivery.batch_id, delivery.n))
-        return listed and listed["ingest_time"]
+        if listed is not None or delivery.n != OF_REQUEST:
+            return listed and listed["ingest_time"]
+        of_request = self.table.get(layout.request_key(g, day, row.entity, row.event_id, delivery.batch_id))
+        return of_request and of_request["ingest_time"]
 
     def _judge(self, items: Sequence[DuplicateItem], winner: Delivery) -> None:
         """Change the verdicts on an event's duplicates, wherever they are written, now that this delivery counts."""
@@ -266,13 +215,15 @@ class AwsRebuild:
                 again = duplicate_items(item["ingest_time"], delivery, kind)
                 self.table.write_many(again)
             batch_id = delivery.batch_id
-            if batch_id in self._single:  # the claim itself says what it is
-                continue
             listed = self.table.get(layout.numbered_key(self.generation, item["day"], batch_id, item["n"]))
+            if listed is None and item["n"] == OF_REQUEST:  # of one with one event the claim itself says what it is
+                continue
             assert listed is not None, "a segment whose duplicates are listed is listed itself"
             skipped = {**layout.unpack_skipped(listed["skipped"]), delivery.row.seq: kind}
             self.table.put({**listed, "skipped": layout.pack_skipped(skipped)})
-            self._tallies[batch_id].kinds.update({item["kind"]: -1, kind: 1})
+            kinds = Counter({item["kind"]: -1})
+            kinds.update([kind])
+            self._restored.note(batch_id, Tally(kinds=kinds))
 
     def _claim_key(self, of_event: Sequence[DuplicateItem]) -> Key[ClaimItem]:
         return duplicate_of(self.generation, of_event[0]).claim_key
@@ -291,7 +242,7 @@ class AwsRebuild:
         return claims_of(self.table, self.generation, segment.batch_id, [segment])
 
 
-def _advance(batch: Batch, tally: _Tally) -> BatchAttributes:
+def _advance(batch: Batch, tally: Tally) -> BatchAttributes:
     """Return the attributes of a batch that follow from its segments."""
     counts = batch.counts
     if not tally.unread:

@@ -7,15 +7,14 @@ All that knows of this second layout is here: the index, the audit and the rebui
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from time import time_ns
 from typing import Any, TypeVar
 
-from pik.errors import Damaged, StoreError
+from pik.errors import StoreError
 from pik.model.batch import OF_REQUEST, Batch, Chunk, Counts, Frame, Segment, Verdict
 from pik.model.instant import day_text
-from pik.ports.raw import Raw, RawKind, number_of
+from pik.ports.raw import RawKind, number_of
 from pik.runtime.storage import attempts
 from pik.stores.aws.catalog import layout
 from pik.stores.aws.catalog.deliveries import Delivery, Row, duplicate_items, rows_of
@@ -23,7 +22,7 @@ from pik.stores.aws.catalog.layout import BatchAttributes, BatchItem, ClaimItem,
 from pik.stores.aws.state.layout import US
 from pik.stores.aws.table import Item, Key, KeyItem, Table, key_of
 
-_INLINE = 4096
+INLINE = 4096
 """Bytes of an object, at most, that its item has a copy of: reading 4 KB from S3 costs as much as writing them here."""
 
 _ItemT = TypeVar("_ItemT", RequestItem, BatchItem)
@@ -68,16 +67,12 @@ class Requests:
             of_day = []
         raise StoreError("too much contention on this event", hint="send this one again")
 
-    def restore(self, raw: Raw, segment: Segment, row: Row) -> None:
-        """Add the items of a request, but not its claim, to a generation that is being rebuilt."""
-        copy = segment.inline
-        if not copy and segment.size <= _INLINE:
-            with suppress(Damaged):
-                copy = raw.read(segment.key)
-        listing, place = self._items(segment, row, segment.recorded_at, copy)
-        batch: Item = {**(self.table.get(layout.batch_key(self.generation, segment.batch_id)) or {})}
-        batch |= {**place, "recorded_at": segment.recorded_at}
-        self.table.write_many([listing, layout.day_item(self.generation, segment.day, Listed.REQUEST), batch])
+    def restored(self, batch: BatchItem, segment: Segment, row: Row) -> list[Mapping[str, Any]]:
+        """Return the items of a request, but not its claim, for a generation that is being rebuilt, given its batch as
+        it was added. The segment has a copy of its object."""
+        listing, place = self._items(segment, row, segment.recorded_at, segment.inline)
+        day = layout.day_item(self.generation, segment.day, Listed.REQUEST)
+        return [listing, day, {**batch, **place, "recorded_at": segment.recorded_at}]
 
     def segments(self, day: int, entities: Sequence[str] = ()) -> Iterator[tuple[Segment, dict[int, Verdict]]]:
         """Yield the segments of a day's requests, each with its duplicates; those about some entities, if any are
@@ -115,9 +110,9 @@ class Requests:
             inline=item.get("inline", b""),
         )
 
-    def skipped(self, batch: BatchItem) -> dict[int, Verdict]:
-        """Return the duplicates of the batch of a request."""
-        return next((delivery.skipped(kind) for _, delivery, kind in self._judge([batch])), {})
+    def skipped(self, batches: Iterable[BatchItem]) -> dict[str, dict[int, Verdict]]:
+        """Return the duplicates of the batch of each request, by batch id."""
+        return {delivery.batch_id: delivery.skipped(kind) for _, delivery, kind in self._judge(batches)}
 
     def batches(self, items: Iterable[BatchItem]) -> dict[str, Batch]:
         """Return the batches of requests by id, with the counts that follow from their claims; a batch that was never
@@ -175,7 +170,7 @@ class Requests:
             item["guessed"] = True
         if row.content is not None:
             item["content"] = place["content"] = row.content
-        if 0 < len(copy) <= _INLINE:
+        if 0 < len(copy) <= INLINE:
             item["inline"] = copy
         return item, place
 
