@@ -17,6 +17,7 @@ from pik.ports.store import Store
 from pik.runtime import SILENT
 from pik.stores import open_store
 from pik.stores.aws import lease
+from pik.stores.aws.catalog.requests import Requests
 from pik.stores.aws.clients import Clients
 from pik.usecases.care.rebuild import rebuild_index
 from pik.usecases.care.verify import verify
@@ -132,6 +133,16 @@ def test_what_s3_has_no_digest_of_is_read(store: Store, tmp_path: Path) -> None:
         s3.put_object(**at, Body=other, ChecksumAlgorithm=algorithm)
         problems, found = checked(store, Depth.STORED)
         assert (problems, found.modified, found.vouched) == ([(ProblemKind.MODIFIED, keys[0])], 1, len(keys) - 1)
+
+
+def test_a_copy_in_the_index_that_is_not_the_object_is_found(store: Store) -> None:
+    """Readers take it for the object, for which S3 answers."""
+    post(store, 0, ONE)
+    index: Any = store.index
+    table, g = index.table, index.generation.current()
+    (item,) = Requests(table, g)._of_day(next(store.index.segments(ALL_TIME)).day)
+    table.put({**item, "inline": item["inline"][:-1] + bytes([item["inline"][-1] ^ 1])})
+    assert [kind for kind, _ in checked(store, Depth.STORED)[0]] == [ProblemKind.INDEX]
 
 
 def segments(store: Store) -> Sequence[str]:

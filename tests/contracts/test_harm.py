@@ -24,7 +24,7 @@ from pik.runtime import SILENT
 from pik.stores import open_store
 from pik.usecases.care.rebuild import rebuild_index
 from pik.usecases.care.verify import verify
-from pik.usecases.care.verify_findings import ProblemKind
+from pik.usecases.care.verify_findings import Depth, ProblemKind
 from pik.usecases.inspect.events import list_events
 from tests.support.contracts.harm import IMMATERIAL, PARTS, Harm, fill
 from tests.support.stores import PlainEngine
@@ -38,10 +38,10 @@ def filled(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sto
     return store
 
 
-def problems(store: Store) -> list[str]:
+def problems(store: Store, depth: Depth = Depth.STORED) -> list[str]:
     """What is wrong, in words; an index that cannot even be read is said to be damaged."""
     try:
-        found = list(verify(store, PlainEngine(), ALL_TIME, SILENT))
+        found = list(verify(store, PlainEngine(), ALL_TIME, SILENT, depth))
     except StoreError as error:
         return [f"{error.message} {error.hint}"] if "damaged" in error.message else []
     return [f"{one.kind} {one.what} {one.detail}" for one in found]
@@ -78,7 +78,7 @@ def test_whatever_is_changed_is_found(filled: Store) -> None:
         if not harm.value or immaterial(harm):
             continue
         harm.do()
-        if not problems(filled):
+        if not problems(filled, Depth.FULL):
             missed.append(str(harm))
         harm.undo()
     assert missed == []

@@ -244,8 +244,10 @@ def _checked(store: Store, depth: Depth, listed: _Listed) -> _Checked:
     if depth is Depth.QUICK and (size != segment.size or not segment.unknown_frames):
         return _Checked(None if size == segment.size else _modified(store, segment, size))
     if depth is Depth.STORED and _is_vouched(store, segment):
-        copied = segment.inline and sha256(segment.inline).hexdigest() == segment.digest
-        return _read(store, segment, size, HeldObject(segment.inline)) if copied else _Checked(vouched=True)
+        if not segment.inline:
+            return _Checked(vouched=True)
+        if sha256(segment.inline).hexdigest() == segment.digest:
+            return _read(store, segment, size, HeldObject(segment.inline))
     return _read(store, segment, size, store.raw)
 
 
