@@ -37,7 +37,7 @@ class ObjectPartials:
         stored = self.raw.read(key := _key(run_id, number, _PARQUET))
         data = stored[:-_DIGEST]
         if sha256(data).digest() != stored[-_DIGEST:]:
-            raise Damaged(f"{key} is not as it was written", hint="pik replay computes it again")
+            raise Damaged(f"{key} is not as it was written", hint="another replay computes it from raw")
         return data
 
     def merger(self, run_id: str, first: int, number: int) -> int:

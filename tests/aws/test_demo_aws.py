@@ -53,7 +53,8 @@ def test_after_env_is_read_curl_and_pik_talk_to_the_stack(deployed: Deployed, tm
 
     shell = Console(tmp_path, environment={**known, "PIK_ACTOR": ""})
     for step in takewhile(lambda step: "replay" not in step.command, steps(PAGE)):
-        shell.run(step)
+        if "mode=async" not in step.command:  # which the stack records in a while
+            shell.run(step)
     code, said = shell.output("command -v pik && pik ingest events.ndjson --via api --quiet --format json")
     assert code == 3, said  # one line of the page's is not an event
     program, _, report = said.partition("\n")

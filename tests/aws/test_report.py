@@ -77,6 +77,9 @@ def test_a_stack_has_the_report_of_a_local_store(aws: Clients, tmp_path: Path) -
     local = open_store(str(tmp_path / "local"), create=True)
     mine, others = _documents(local, tmp_path), _documents(deployed, tmp_path)
     assert mine["found"] is True
+    for one in (mine, others):  # only S3 can answer for digests
+        for name in ("check", "checked_by_s3", "segments_read"):
+            del one["verify"][name]
     assert {name for name in mine if mine[name] != others[name]} == set()
     [total] = mine["totals"]["totals"]
     assert (total["current"], total["recomputed"], [one["cause"] for one in total["causes"]]) == (12, 14, ["late"])

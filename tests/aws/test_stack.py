@@ -104,7 +104,7 @@ def ring(clients: Clients, stack: DeployedStack) -> None:
 
 
 def fail_update(clients: Clients, _stack: DeployedStack) -> None:
-    failed = {"LastUpdateStatus": "Failed", "LastUpdateStatusReason": "no such layer"}
+    failed = {"State": "Active", "LastUpdateStatus": "Failed", "LastUpdateStatusReason": "no such layer"}
     hook(clients, "lambda", "GetFunctionConfiguration", lambda parsed: parsed.update(failed))
 
 
