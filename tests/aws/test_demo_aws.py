@@ -61,7 +61,7 @@ def test_after_env_is_read_curl_and_pik_talk_to_the_stack(deployed: Deployed, tm
     assert program == str(Path(sys.executable).parent / "pik")
     assert json.loads(report)["duplicates"] == {"exact": 1, "conflict": 1}
     code, said = shell.output("pik show fb926158 --format json")
-    assert (code, len(json.loads(said)["deliveries"])) == (0, 4)
+    assert (code, len(json.loads(said)["deliveries"])) == (0, 5)
 
 
 @pytest.fixture
