@@ -1,9 +1,9 @@
 """Buffered requests: record those that the queue delivers together as one batch, a part of it for each request.
 
 The queue may deliver a message again, in another grouping and to two recorders at once. So a request is assigned to the
-batch of the first recorder that has it, before anything of it is written. Whoever meets a request of another batch
-leaves it alone while that one's recorder lives; when it has died, either the batch is finished, because the index has
-begun to record it, or it is closed for good, so that its requests can be moved to another batch. A message is done when
+batch of the first recorder that has it, before anything of it is written. A recorder that receives a request of another
+batch leaves it alone while the recorder of that batch lives. Once that has died, the batch is finished if the index has
+begun to record it; otherwise it is closed for good, and its requests are moved to another batch. A message is done when
 the record of its batch is in raw.
 """
 

@@ -2,7 +2,7 @@
 and one of them merges these.
 
 A task keeps what its share comes to, once, and then looks which others have: so the last one sees all of them. The
-first task that does is the merger for ever, so that what the group writes is counted once. No task waits for another,
+first task that does remains the merger, so that what the group writes is counted once. No task waits for another,
 and one that comes twice, is killed or redriven goes on where it was.
 """
 
