@@ -25,9 +25,11 @@ from pik.model.metric import (
     TaskState,
 )
 from pik.ports.state import Message
+from pik.stores.aws.state.aggregates import listed_buckets
 from pik.stores.aws.state.audit import AwsStateAudit
-from pik.stores.aws.state.layout import buckets_pk
+from pik.stores.aws.state.layout import current_key, current_pk, entity_shard, version_key
 from pik.stores.local.state_audit import LocalStateAudit
+from pik.stores.state_rows import Place
 from pik.usecases.metrics.definitions import add_version
 
 from .conftest import State
@@ -298,9 +300,10 @@ def test_a_value_that_is_not_a_number_is_damage(lived: State) -> None:
 def test_a_pointer_item_under_the_key_of_another_bucket_is_refused(lived: State) -> None:
     assert isinstance(lived.audit, AwsStateAudit)
     table = lived.audit.table
-    item = next(one for one in table.scan() if one["pk"].startswith("current/a/") and one["sk"] == "e")
-    other = next(one["sk"] for one in table.query(buckets_pk("a")) if not item["pk"].endswith(one["sk"]))
-    table.put({**item, "pk": f"current/a/{other}"})
+    item = table.get(current_key(Place("a", 0, "e")))
+    assert item is not None
+    other = next(one.start for one in listed_buckets(table, "a", ALL_TIME) if one.start)
+    table.put({**item, "pk": current_pk("a", other, entity_shard("e"))})
     assert not all(one.sound for one in lived.aggregates.current("a", ALL_TIME, checked=True))
 
 
@@ -327,7 +330,6 @@ def test_a_run_that_has_lost_a_version_is_not_promoted(lived: State) -> None:
     else:
         assert isinstance(lived.audit, AwsStateAudit)
         table = lived.audit.table
-        item = next(one for one in table.scan() if one["pk"] == f"version/{RUNS[2]}" and one["sk"].endswith("f"))
-        table.delete((item["pk"], item["sk"]))
+        table.delete(version_key(RUNS[2], Place("a", 0, "f")))
     with pytest.raises(Damaged, match="wrote 3 versions, and 2"):
         lived.promotions.promote(RUNS[2], 1, "")

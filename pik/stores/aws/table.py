@@ -11,7 +11,9 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
+from heapq import merge
 from itertools import chain, islice
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Generic, TypedDict, TypeVar
 
 from pik.errors import StoreError
@@ -186,6 +188,22 @@ class Table:
             return chain(list(islice(items, min(first or _AHEAD, _AHEAD))), items)
 
         return chain.from_iterable(Flow().map(begin, partitions))
+
+    def query_merged(
+        self,
+        partitions: Sequence[Partition[ItemT]],
+        *,
+        between: tuple[str, str] | None = None,
+        index: tuple[str, str, str] | None = None,
+    ) -> Iterator[ItemT]:
+        """Yield the items of these partitions together in the order of their sk, a page of each in memory; the first
+        pages are read at a time. `between` and `index` as in `query`."""
+
+        def begin(pk: Partition[ItemT]) -> Iterator[ItemT]:
+            items = self.query(pk, between=between, index=index)
+            return chain(list(islice(items, 1)), items)
+
+        return merge(*Flow().map(begin, partitions), key=itemgetter(index[2] if index else "sk"))
 
     def get_many(self, keys: Iterable[Key[ItemT]]) -> dict[tuple[str, str], ItemT]:
         """Return the items that exist under these keys, each key given once."""

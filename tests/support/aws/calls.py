@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -44,8 +45,8 @@ def hooked(store: Store, event: str, hook: Callable[..., Any]) -> Iterator[None]
 
 
 class Write(NamedTuple):
-    """The partition and sort key of an item that was written, and what that cost; both empty where a condition did not
-    hold for an update."""
+    """The partition and sort key of an item that was written, or of its copy in the secondary index, and what that
+    cost; both empty where a condition did not hold for an update."""
 
     pk: str
     sk: str
@@ -84,7 +85,7 @@ class Calls:
     def answered(self, parsed: Mapping[str, Any], event_name: str, **_: Any) -> None:
         if event_name.endswith(".UpdateItem"):  # what an update makes of an item only its answer tells
             with self._lock:
-                self.writes.append(_write(parsed.get("Attributes", {})))
+                self.writes += _write(parsed.get("Attributes", {}))
 
 
 @contextmanager
@@ -100,9 +101,9 @@ def counting(store: Store, calls: Calls | None = None) -> Iterator[Calls]:
 
 
 def units(item: Mapping[str, Any]) -> int:
-    """What writing an item costs, and its copy in the secondary index."""
+    """What writing an item costs."""
     size = sum(len(name.encode()) + _size(value) for name, value in item.items())
-    return max(1, ceil(size / UNIT)) + ("bucket_key" in item) * ceil(size / UNIT)
+    return max(1, ceil(size / UNIT))
 
 
 def _size(value: Mapping[str, Any]) -> int:
@@ -114,31 +115,37 @@ def _size(value: Mapping[str, Any]) -> int:
     return 1 if kind == "BOOL" else len(content)
 
 
-def _write(item: Mapping[str, Any], times: int = 1) -> Write:
+def _write(item: Mapping[str, Any], times: int = 1) -> Iterator[Write]:
     pk, sk = (item.get(name, {}).get("S", "") for name in ("pk", "sk"))
-    return Write(pk, sk, times * units(item))
+    yield Write(pk, sk, times * units(item))
+    if "bucket_key" in item:
+        yield Write(f"by_bucket {item['bucket_key']['S']}", item["version_key"]["S"], times * units(item))
 
 
 def _batch(params: Mapping[str, Any]) -> Iterator[Write]:
     for requests in params["RequestItems"].values():
         for request in requests:
-            yield _write(request["PutRequest"]["Item"] if "PutRequest" in request else request["DeleteRequest"]["Key"])
+            yield from _write(
+                request["PutRequest"]["Item"] if "PutRequest" in request else request["DeleteRequest"]["Key"]
+            )
 
 
 def _statements(params: Mapping[str, Any]) -> Iterator[Write]:
     for statement in params["Statements"]:
-        names = statement["Statement"].split("'")[1::2]
-        yield _write(dict(zip(names, statement["Parameters"], strict=True)))
+        text, values = statement["Statement"], statement["Parameters"]
+        names = text.split("'")[1::2] if text.startswith("INSERT") else re.findall(r'"(\w+)" = \?', text)
+        yield from _write(dict(zip(names, values, strict=True)))
 
 
 def _transaction(params: Mapping[str, Any]) -> Iterator[Write]:
-    return (_write(one["Put"]["Item"], 2) for one in params["TransactItems"])
+    for one in params["TransactItems"]:
+        yield from _write(one["Put"]["Item"], 2)
 
 
 _WRITES: dict[str, Callable[[Mapping[str, Any]], Iterator[Write]]] = {
-    "PutItem": lambda params: iter([_write(params["Item"])]),
+    "PutItem": lambda params: _write(params["Item"]),
     "BatchWriteItem": _batch,
     "BatchExecuteStatement": _statements,
     "TransactWriteItems": _transaction,
-    "DeleteItem": lambda params: iter([_write(params["Key"])]),
+    "DeleteItem": lambda params: _write(params["Key"]),
 }

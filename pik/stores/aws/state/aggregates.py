@@ -1,16 +1,18 @@
 """Metric definitions and aggregate versions in the state table, and which versions are current.
 
 A version is an item of its run; a pointer to the current one is a copy of it, in a partition of its bucket. A version
-is written once, however often its task comes.
+is written once, however often its task comes. What is written in the order of its keys has shards, which are read
+together.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import product
-from typing import Any
+from dataclasses import dataclass, field
+from itertools import groupby
+from operator import itemgetter
+from typing import Any, NamedTuple
 
 from pik.model.entity_range import AFTER_ALL, EVERY_ENTITY, EntityRange
 from pik.model.instant import Window
@@ -34,7 +36,7 @@ from pik.stores.aws.clients import Flow
 from pik.stores.aws.state import layout
 from pik.stores.aws.state.layout import METRICS, MetricItem, PointerItem, VersionItem, sealed
 from pik.stores.aws.state.move_pointers import PointerMove, promotion_row
-from pik.stores.aws.table import READS, Key, Table, batched, key_of
+from pik.stores.aws.table import READS, Key, Partition, Table, batched, key_of
 from pik.stores.state_rows import (
     NO_ROWS,
     Place,
@@ -48,6 +50,8 @@ from pik.stores.state_rows import (
 from pik.stores.state_rows import metric_of as metric_of_columns
 
 _CHUNK = READS - 1  # their pointers and the run are one read
+_LISTED = 10_000
+"""Keys of buckets that a writer keeps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +109,8 @@ class AwsAggregates:
         between = None if entity_range.is_all else (first, last)
         return (
             layout.aggregate(place, item, current=True, sound=not checked or layout.is_sound(place, item))
-            for bucket in self._buckets(metric, window)
-            for item in self.table.query(layout.current_pk(metric, bucket), between=between)
+            for bucket in listed_buckets(self.table, metric, window)
+            for item in self.table.query_merged(bucket.pointers, between=between)
             for place in (layout.place_of(item),)
             if place.entity in entity_range
         )
@@ -115,17 +119,17 @@ class AwsAggregates:
         return bucket_digests(metric, self.lines(metric, window))
 
     def lines(self, metric: str, window: Window) -> Iterator[DigestLines]:
-        for bucket in self._buckets(metric, window):
-            for item in self.table.query(layout.current_pk(metric, bucket)):
+        for bucket in listed_buckets(self.table, metric, window):
+            for item in self.table.query_merged(bucket.pointers):
                 line = None
                 if item["value"]:
                     hashes = item["input_ids"].hex().upper(), item["input_contents"].hex().upper()
                     inputs = layout.inputs_of(item)
                     line = digest_line(layout.place_of(item).entity, item["value"], inputs, *hashes)
-                yield bucket, line, line is None, item["metric_version"], item["metric_version"]
+                yield bucket.start, line, line is None, item["metric_version"], item["metric_version"]
 
     def changes(self, run_id: str) -> Iterator[Change]:
-        for items in batched(self.table.query(layout.versions_pk(run_id)), READS):
+        for items in batched(self.table.query_merged(layout.versions_pks(run_id)), READS):
             versions = [(layout.place_of(item), item) for item in items]
             keys: set[Key[Any]] = {layout.current_key(place) for place, _ in versions}
             keys |= {layout.version_key(item["base"], place) for place, item in versions if item["base"]}
@@ -140,7 +144,7 @@ class AwsAggregates:
 
     def standing(self, run_id: str) -> Standing:
         versions = current = restored = known_until = 0
-        for items in batched(self.table.query(layout.versions_pk(run_id)), READS):
+        for items in batched(self.table.query_merged(layout.versions_pks(run_id)), READS):
             places = [layout.place_of(item) for item in items]
             found = self.table.get_many(map(layout.current_key, places))
             for place, item in zip(places, items, strict=True):
@@ -161,12 +165,9 @@ class AwsAggregates:
     def newest_first(self) -> Iterator[Promotion]:
         return map(promotion_row, self.table.query(layout.PROMOTIONS, descending=True))
 
-    def _buckets(self, metric: str, window: Window) -> Iterator[int]:
-        between = layout.time_key(window.start), layout.time_key(window.end - 1)
-        return (layout.key_time(item["sk"]) for item in self.table.query(layout.buckets_pk(metric), between=between))
-
     def _some(self, metric: str, window: Window, entities: Sequence[str]) -> Iterator[Aggregate]:
-        places = (Place(metric, *pair) for pair in product(self._buckets(metric, window), entities))
+        buckets = listed_buckets(self.table, metric, window)
+        places = (place for bucket in buckets for place in bucket.places(entities))
         for some in batched(places, READS):
             found = self.table.get_many(map(layout.current_key, some))
             for place in some:
@@ -174,8 +175,7 @@ class AwsAggregates:
                     yield layout.aggregate(place, item, current=True, sound=layout.is_sound(place, item))
 
     def _history(self, metric: str, window: Window, entities: Sequence[str], *, checked: bool) -> Iterator[Aggregate]:
-        prefixes = [f"{entity}{layout.US}" for entity in entities] or [""]
-        for items in batched(self._versions(metric, window, prefixes), READS):
+        for items in batched(self._versions(metric, window, entities), READS):
             versions = [(layout.place_of(item), item) for item in items]
             pointers = self.table.get_many({layout.current_key(place) for place, _ in versions})
             for place, item in versions:
@@ -186,9 +186,44 @@ class AwsAggregates:
                 )
                 yield layout.aggregate(place, item, current=current, sound=sound, base=item["base"] or None)
 
-    def _versions(self, metric: str, window: Window, prefixes: Sequence[str]) -> Iterator[VersionItem]:
-        for bucket, prefix in product(self._buckets(metric, window), prefixes):
-            yield from self.table.query(layout.bucket_pk(metric, bucket), prefix=prefix, index=layout.BY_BUCKET)
+    def _versions(self, metric: str, window: Window, entities: Sequence[str]) -> Iterator[VersionItem]:
+        for bucket in listed_buckets(self.table, metric, window):
+            if not entities:
+                yield from self.table.query_merged(bucket.versions, index=layout.BY_BUCKET)
+            for place in bucket.places(entities):
+                pk, _ = layout.by_bucket("", place)
+                yield from self.table.query(pk, prefix=f"{place.entity}{layout.US}", index=layout.BY_BUCKET)
+
+
+class ListedBucket(NamedTuple):
+    """A bucket that has versions, and the shards of it that have."""
+
+    metric: str
+    start: int
+    shards: Sequence[str]
+
+    @property
+    def pointers(self) -> list[Partition[PointerItem]]:
+        """The partitions of its pointers."""
+        return [layout.current_pk(self.metric, self.start, shard) for shard in self.shards]
+
+    @property
+    def versions(self) -> list[Partition[VersionItem]]:
+        """The partitions of its versions in the index BY_BUCKET."""
+        return [layout.bucket_pk(self.metric, self.start, shard) for shard in self.shards]
+
+    def places(self, entities: Iterable[str]) -> Iterator[Place]:
+        """Yield those of these entities that may have versions in it."""
+        return (Place(self.metric, self.start, each) for each in entities if layout.entity_shard(each) in self.shards)
+
+
+def listed_buckets(table: Table, metric: str, window: Window) -> Iterator[ListedBucket]:
+    """Yield the buckets of a metric that start in the window and have versions, in order."""
+    between = layout.time_key(window.start), layout.time_key(window.end)
+    items = table.query_merged(layout.buckets_pks(metric, window), between=between)
+    listed = (layout.listed_bucket(key_of(item)) for item in items)
+    for (_, start), shards in groupby(listed, key=itemgetter(0, 1)):
+        yield ListedBucket(metric, start, [shard for _, _, shard in shards])
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +236,8 @@ class _Writing:
     known_until: int
     reason: str
     actor: str
+    listed: set[Key[Any]] = field(default_factory=set)
+    """The last buckets that it listed, by their keys: a task has many rows of each, one after the other."""
 
     def write(self, rows: Sequence[Computed]) -> list[VersionItem] | None:
         """Write the versions of some rows and return them, those that were there already as they are; None if the run
@@ -214,8 +251,12 @@ class _Writing:
             self._item(row, place, found.get(layout.current_key(place)))
             for row, place in zip(rows, places, strict=True)
         ]
-        buckets = {(place.metric, place.bucket): layout.bucket_item(place.metric, place.bucket) for place in places}
-        inserted = list(self.table.insert_many([*buckets.values(), *items]))[len(buckets) :]
+        buckets = {key_of(item): item for item in map(layout.bucket_item, places)}
+        unlisted = [item for key, item in buckets.items() if key not in self.listed]
+        inserted = list(self.table.insert_many([*unlisted, *items]))[len(unlisted) :]
+        if len(self.listed) > _LISTED:
+            self.listed.clear()
+        self.listed.update(buckets)
         there: list[Key[VersionItem]] = [key_of(item) for item, new in zip(items, inserted, strict=True) if not new]
         before = self.table.get_many(there)
         return [before.get(key_of(item), item) for item in items]

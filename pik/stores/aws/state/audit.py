@@ -25,7 +25,7 @@ from pik.stores.aws.state.layout import PointerItem, VersionItem
 from pik.stores.aws.state.move_pointers import promotion_is_sound
 from pik.stores.aws.state.republishes import refusal_is_sound, republish_is_sound
 from pik.stores.aws.state.runs import failures_are_sound, run_is_sound, task_is_sound, task_state_is_sound
-from pik.stores.aws.table import Item, Key, Partition, Table
+from pik.stores.aws.table import Item, Key, Partition, Table, key_of
 from pik.stores.state_rows import Place, RowTally, pointer_digest, read_republish, read_run, xor_of
 
 _COPIED = (layout.METRICS, layout.PROMOTIONS)
@@ -49,8 +49,8 @@ class _Scan:
     failing: set[tuple[str, str]] = field(default_factory=set)
     failures: set[tuple[str, str]] = field(default_factory=set)
     pointers: RowTally = field(default_factory=RowTally)
-    buckets: set[tuple[str, int]] = field(default_factory=set)
-    needed: set[tuple[str, int]] = field(default_factory=set)
+    buckets: set[Key[Any]] = field(default_factory=set)
+    needed: set[Key[Any]] = field(default_factory=set)
     copies: dict[str, dict[str, Item]] = field(default_factory=lambda: defaultdict(dict))
     originals: dict[str, dict[str, Item]] = field(default_factory=lambda: defaultdict(dict))
     of_run: dict[str, Item] = field(default_factory=dict)
@@ -73,10 +73,10 @@ class AwsStateAudit:
             if problem := _check(item, scan):
                 yield problem
         yield from self._runs(scan, ended)
-        for metric, bucket in sorted(scan.needed - scan.buckets):
-            if self._is_missing(layout.buckets_pk(metric), layout.time_key(bucket)):
-                detail = "it has versions, and is not listed"
-                yield StateProblem(f"bucket of {metric}", detail, found.RECOMPUTE, bucket)
+        unlisted = (key for key in scan.needed - scan.buckets if self._is_missing(Partition(key[0]), key[1]))
+        for metric, start in sorted({layout.listed_bucket(key)[:2] for key in unlisted}):
+            detail = "it has versions, and is not listed"
+            yield StateProblem(f"bucket of {metric}", detail, found.RECOMPUTE, start)
         if not scan.moving and before == self._promotions():
             yield from self._pointers(scan)
         for kind in _COPIED:
@@ -152,10 +152,10 @@ class AwsStateAudit:
         if (scan.pointers.count, scan.pointers.xor) == expected:
             return
         moves = [(str(item["kind"]), str(item["run"])) for item in promotions]
-        for metric, bucket in sorted(scan.needed):
-            listed = self.table.query(layout.current_pk(metric, bucket))
+        for metric, bucket, shard in sorted(map(layout.listed_bucket, scan.needed)):
+            listed = self.table.query(layout.current_pk(metric, bucket, shard))
             pointers = {layout.place_of(item).entity: item["run"] for item in listed}
-            versions = self.table.query(layout.bucket_pk(metric, bucket), index=layout.BY_BUCKET)
+            versions = self.table.query(layout.bucket_pk(metric, bucket, shard), index=layout.BY_BUCKET)
             for entity, items in groupby(versions, key=lambda item: layout.place_of(item).entity):
                 bases = {item["run"]: item["base"] or None for item in items}
                 now = pointers.pop(entity, None)
@@ -193,13 +193,13 @@ def _check(item: Any, scan: _Scan) -> StateProblem | None:
     try:
         match kind:
             case "version":
-                return _check_version(item, rest, scan)
+                return _check_version(item, scan)
             case "current":
                 return _check_pointer(item, scan)
             case "run":
                 return _check_of_run(item, rest, scan)
             case "buckets":
-                scan.buckets.add((rest, layout.key_time(sk)))
+                scan.buckets.add(key_of(item))
             case layout.RUNS:
                 scan.listed.add(sk)
             case layout.METRICS | layout.PROMOTIONS:
@@ -226,21 +226,22 @@ def _check(item: Any, scan: _Scan) -> StateProblem | None:
     return None
 
 
-def _check_version(item: VersionItem, run_id: str, scan: _Scan) -> StateProblem | None:
-    place = layout.place_of(item)
+def _check_version(item: VersionItem, scan: _Scan) -> StateProblem | None:
+    place, run_id = layout.place_of(item), layout.run_of(item)
     scan.kinds[run_id][item["kind"]] += 1
     scan.versions[run_id].add(item["digest"])
-    scan.needed.add((place.metric, place.bucket))
-    keys = layout.bucket_pk(place.metric, place.bucket), f"{place.entity}{layout.US}{run_id}"
-    sound = item["run"] == run_id and (item["bucket_key"], item["version_key"]) == keys
+    scan.needed.add(key_of(layout.bucket_item(place)))
+    keys = layout.version_key(run_id, place), layout.by_bucket(run_id, place)
+    sound = item["run"] == run_id and (key_of(item), (item["bucket_key"], item["version_key"])) == keys
     return None if sound and layout.is_sound(place, item) else found.version_altered(place, run_id)
 
 
 def _check_pointer(item: PointerItem, scan: _Scan) -> StateProblem | None:
     place = layout.place_of(item)
     scan.pointers.add(pointer_digest(*place, item["run"]))
-    scan.needed.add((place.metric, place.bucket))
-    return None if layout.is_sound(place, item) else found.pointer_altered(place)
+    scan.needed.add(key_of(layout.bucket_item(place)))
+    sound = key_of(item) == layout.current_key(place) and layout.is_sound(place, item)
+    return None if sound else found.pointer_altered(place)
 
 
 def _check_of_run(item: Any, run_id: str, scan: _Scan) -> StateProblem | None:

@@ -11,6 +11,7 @@ from typing import Any
 from msgspec import structs
 
 from pik.errors import Busy, StoreError
+from pik.model.instant import ALL_TIME
 from pik.model.metric import EVENT_COUNT, NO_FAILURES, DeadLetter, Run, TaskState
 from pik.ports.backup import (
     LetterRow,
@@ -28,7 +29,7 @@ from pik.ports.state import DeadLetters, Message, Promotion
 from pik.runtime.storage import Spool
 from pik.stores.aws.queue import PURGED, purged_item
 from pik.stores.aws.state import layout
-from pik.stores.aws.state.aggregates import metric_item, metric_of
+from pik.stores.aws.state.aggregates import listed_buckets, metric_item, metric_of
 from pik.stores.aws.state.layout import BodyItem, PromotionItem
 from pik.stores.aws.state.move_pointers import content_of, promotion_items, promotion_row
 from pik.stores.aws.state.republishes import refusal_item, refusal_of, republish_item, republish_of
@@ -40,7 +41,7 @@ from pik.stores.aws.state.runs import (
     run_item,
     task_item,
 )
-from pik.stores.aws.table import READS, Item, Key, Partition, Table, batched
+from pik.stores.aws.table import READS, Item, Key, Partition, Table, batched, key_of
 from pik.stores.state_rows import Place, damaged_row, failures_of, lost_version, read_task, row_digest
 
 RESTORE: Key[Item] = Key(("restore", "restore"))
@@ -99,7 +100,7 @@ class AwsBackup:
         for run_id in there:
             yield from self._tasks(run_id, planned[run_id])
         for run_id in there:
-            yield from map(layout.version_row, self.table.query(layout.versions_pk(run_id)))
+            yield from map(layout.version_row, self.table.query_merged(layout.versions_pks(run_id)))
         yield from map(promotion_row, before)
         yield from self._pointers()
         yield from (LetterRow(letter) for letter in self.letters.purged())
@@ -151,8 +152,8 @@ class AwsBackup:
     def _pointers(self) -> Iterator[Row]:
         names = {item["sk"].rpartition("/")[0] for item in self.table.query(layout.METRICS)} | {EVENT_COUNT.name}
         for name in sorted(names):
-            for bucket in self.table.query(layout.buckets_pk(name)):
-                for item in self.table.query(layout.current_pk(name, layout.key_time(bucket["sk"]))):
+            for bucket in listed_buckets(self.table, name, ALL_TIME):
+                for item in self.table.query_merged(bucket.pointers):
                     place = layout.place_of(item)
                     if not layout.is_sound(place, item):
                         raise damaged_row(f"the pointer to the current {name} of {place.entity}")
@@ -168,7 +169,8 @@ class AwsBackup:
             case TaskRow():
                 items = chain.from_iterable(map(_task_items, rows))
             case VersionRow():
-                buckets = {(row.metric, row.bucket): layout.bucket_item(row.metric, row.bucket) for row in rows}
+                places = [Place(row.metric, row.bucket, row.entity) for row in rows]
+                buckets = {key_of(item): item for item in map(layout.bucket_item, places)}
                 items = [*buckets.values(), *map(_version_item, rows)]
             case Promotion():
                 items = chain.from_iterable(map(promotion_items, rows))

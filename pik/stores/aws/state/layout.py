@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from decimal import Decimal
+from hashlib import sha256
 from typing import Any, NotRequired
 
 from msgspec import structs
 
+from pik.model.instant import DAY, Window
 from pik.model.metric import ALL_ENTITIES, Aggregate, Computed, Task
 from pik.ports.backup import VersionRow, Written
 from pik.stores.aws.table import Key, KeyItem, Partition
@@ -18,6 +20,10 @@ US = "\x1f"
 
 RUN, MOVING, SEALED = "run", "moving", "sealed"
 """The sort keys of a run's own item and of the move of its versions under way; the prefix of partitions of copies."""
+
+SHARDS = "01234567"
+"""Of versions, pointers and buckets. Replays, promotions and rollbacks write them in the order of their keys, so
+DynamoDB cannot split what they are written to: each shard takes 1,000 write units a second."""
 
 METRICS: Partition[MetricItem] = Partition("metric")
 RUNS: Partition[KeyItem] = Partition("runs")
@@ -180,19 +186,44 @@ def key_time(text: str) -> int:
     return int(text) - 2**63
 
 
-def buckets_pk(metric: str) -> Partition[KeyItem]:
-    """Return the partition that names the buckets of a metric that have versions."""
-    return Partition(f"buckets/{metric}")
+def entity_shard(entity: str) -> str:
+    """Return the shard of what a bucket has of an entity: its pointer and, in BY_BUCKET, its versions."""
+    return _shard(entity)
 
 
-def bucket_item(metric: str, bucket: int) -> KeyItem:
-    """Return the item that names a bucket that has versions."""
-    return {"pk": buckets_pk(metric), "sk": time_key(bucket)}
+def _shard(text: str) -> str:
+    return SHARDS[sha256(text.encode()).digest()[0] % len(SHARDS)]
 
 
-def current_pk(metric: str, bucket: int) -> Partition[PointerItem]:
-    """Return the partition of the pointers of a bucket."""
-    return Partition(f"current/{metric}/{time_key(bucket)}")
+def buckets_pks(metric: str, window: Window) -> list[Partition[KeyItem]]:
+    """Return the partitions that name the buckets of a metric that start in the window and have versions."""
+    first, last = window.start // DAY, (window.end - 1) // DAY
+    return [_buckets_pk(metric, day) for day in range(first, min(last + 1, first + len(SHARDS)))]
+
+
+def _buckets_pk(metric: str, day: int) -> Partition[KeyItem]:
+    """Return the partition that names the buckets that start on a day, which alone chooses it: so the buckets of a few
+    days are few questions."""
+    return Partition(f"buckets/{metric}/{SHARDS[day % len(SHARDS)]}")
+
+
+def bucket_item(place: Place) -> KeyItem:
+    """Return the item that names a bucket and the shard of it in which the entity has a version."""
+    return {
+        "pk": _buckets_pk(place.metric, place.bucket // DAY),
+        "sk": f"{time_key(place.bucket)}/{entity_shard(place.entity)}",
+    }
+
+
+def listed_bucket(key: Key[Any]) -> tuple[str, int, str]:
+    """Return the metric, the start and the shard of a bucket that the item under this key names."""
+    pk, (bucket, _, shard) = key[0], key[1].partition("/")
+    return pk.split("/")[1], key_time(bucket), shard
+
+
+def current_pk(metric: str, bucket: int, shard: str) -> Partition[PointerItem]:
+    """Return the partition of the pointers of a bucket, of the entities of a shard."""
+    return Partition(f"current/{metric}/{time_key(bucket)}/{shard}")
 
 
 FIRST_POINTER = US
@@ -202,45 +233,57 @@ comes after it."""
 
 def current_key(place: Place) -> Key[PointerItem]:
     """Return the key of the pointer to an aggregate's current version."""
-    return Key(
-        (current_pk(place.metric, place.bucket), FIRST_POINTER if place.entity == ALL_ENTITIES else place.entity)
-    )
+    pk = current_pk(place.metric, place.bucket, entity_shard(place.entity))
+    return Key((pk, FIRST_POINTER if place.entity == ALL_ENTITIES else place.entity))
 
 
-def versions_pk(run_id: str) -> Partition[VersionItem]:
-    """Return the partition of the versions that a run wrote."""
-    return Partition(f"version/{run_id}")
+def versions_pks(run_id: str) -> list[Partition[VersionItem]]:
+    """Return the partitions of the versions that a run wrote."""
+    return [Partition(f"version/{run_id}/{shard}") for shard in SHARDS]
 
 
 def version_key(run_id: str, place: Place) -> Key[VersionItem]:
-    """Return the key of the version that a run wrote."""
-    return Key((versions_pk(run_id), US.join((place.metric, time_key(place.bucket), place.entity))))
+    """Return the key of the version that a run wrote. A run may write one entity's many buckets, or one bucket of many
+    entities, so both choose its shard."""
+    sk = US.join((place.metric, time_key(place.bucket), place.entity))
+    return Key((Partition(f"version/{run_id}/{_shard(sk)}"), sk))
 
 
-def bucket_pk(metric: str, bucket: int) -> Partition[VersionItem]:
-    """Return the partition of a bucket's versions in the index BY_BUCKET."""
-    return Partition(f"{metric}{US}{time_key(bucket)}")
+def bucket_pk(metric: str, bucket: int, shard: str) -> Partition[VersionItem]:
+    """Return the partition of a bucket's versions in the index BY_BUCKET, of the entities of a shard."""
+    return Partition(US.join((metric, time_key(bucket), shard)))
+
+
+def by_bucket(run_id: str, place: Place) -> tuple[Partition[VersionItem], str]:
+    """Return the key of a version in the index BY_BUCKET."""
+    return bucket_pk(place.metric, place.bucket, entity_shard(place.entity)), f"{place.entity}{US}{run_id}"
 
 
 def place_of(item: KeyItem) -> Place:
     """Return the aggregate of a version or of a pointer."""
     kind, _, rest = item["pk"].partition("/")
     if kind == "current":
-        metric, _, bucket = rest.partition("/")
+        metric, bucket, _ = rest.split("/")
         return Place(metric, key_time(bucket), ALL_ENTITIES if item["sk"] == FIRST_POINTER else item["sk"])
     metric, bucket, entity = item["sk"].split(US)
     return Place(metric, key_time(bucket), entity)
+
+
+def run_of(item: VersionItem) -> str:
+    """Return the run that wrote a version, by the key of its item."""
+    return item["pk"].split("/")[1]
 
 
 def version_item(row: VersionRow) -> VersionItem:
     """Return the item of a version. Its digest is computed, whatever the row's is."""
     place = Place(row.metric, row.bucket, row.entity)
     pk, sk = version_key(row.run_id, place)
+    bucket_key, key_in_bucket = by_bucket(row.run_id, place)
     item: VersionItem = {
         "pk": pk,
         "sk": sk,
-        "bucket_key": bucket_pk(row.metric, row.bucket),
-        "version_key": f"{row.entity}{US}{row.run_id}",
+        "bucket_key": bucket_key,
+        "version_key": key_in_bucket,
         "run": row.run_id,
         "value": row.value or "",
         "inputs": "" if row.inputs is None else row.inputs,
@@ -259,7 +302,7 @@ def version_item(row: VersionRow) -> VersionItem:
 
 def version_row(item: VersionItem) -> VersionRow:
     """Return the row of a version's item. Raises Damaged."""
-    place, run_id = place_of(item), item["pk"].partition("/")[2]
+    place, run_id = place_of(item), run_of(item)
     if not is_sound(place, item):
         raise damaged_row(f"the version of {place.name} by run {run_id}")
     inputs = inputs_of(item), item["input_ids"].hex(), item["input_contents"].hex()

@@ -148,7 +148,7 @@ class PointerMove:
         return PointerCounts(moved, move["already"], conflicts)
 
     def _pointers(self) -> Iterator[list[_Pointer]]:
-        for items in batched(self.table.query(layout.versions_pk(self.run_id)), _CHUNK):
+        for items in batched(self.table.query_merged(layout.versions_pks(self.run_id)), _CHUNK):
             ends = ((item["base"], self.run_id) for item in items)
             yield [
                 _Pointer(item, layout.place_of(item), *(runs if self.kind == PromotionKind.PROMOTE else runs[::-1]))
