@@ -129,6 +129,7 @@ CHANGES = (
     Screen("republish", _SENT[0]),
     Screen("republish-show", "republish show RUN", _SENT),
     Screen("export", f"export --out events.parquet --entity customer-17 {DAY}"),
+    Screen("compact", "compact"),
     Screen("backup", "backup state.zst"),
     Screen("rollback-dry-run", "rollback RUN --dry-run", _PROMOTED),
     Screen("rollback", "rollback RUN --yes", _PROMOTED),

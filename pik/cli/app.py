@@ -76,6 +76,7 @@ COMMANDS: Mapping[str, Entry] = {
         bundle=("care.bundle", "Write the evidence of an incident to one file, which can be checked anywhere."),
         backup=("care.backup", "Write the state, which raw does not hold, to a file."),
         restore=("care.backup", "Restore a backup into a store without state."),
+        compact=("care.compact", "Make a large stack cheaper to read."),
         stack=("care.stack", "Inspect a stack itself: status, doctor."),
         demo=("care.demo", "Play one small incident from the first question to the repair."),
         help=("care.help", "Explain a command, as its --help does."),

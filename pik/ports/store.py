@@ -19,6 +19,7 @@ from pik.model.instant import Window
 from pik.model.metric import Aggregate, Metric
 from pik.ports.backup import StateBackup
 from pik.ports.buffer import Assignments
+from pik.ports.compaction import Compaction
 from pik.ports.raw import Raw
 from pik.ports.state import (
     Aggregates,
@@ -193,6 +194,24 @@ class Index(Protocol):
         """Return what the index holds."""
 
 
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What the index holds, in numbers. `sources` counts deliveries by source, as `Batch.sources` does; `unfinished`
+    are the batches that are RUNNING or INTERRUPTED, newest first; `newest` is the last batch that was begun."""
+
+    totals: Totals
+    sources: Mapping[str, int]
+    unfinished: tuple[Batch, ...]
+    newest: Batch | None
+
+
+class Overview(Protocol):
+    """Sums up what the index holds."""
+
+    def summary(self) -> Summary:
+        """Return it. In a store that is compacted this costs what reading the later batches does."""
+
+
 class Repeats(Protocol):
     """Finds events with several deliveries, each as the list of all of them in recording order.
 
@@ -298,7 +317,8 @@ class Store:
     `deployed`: the store's own processor works on the queue; otherwise the process that replays does. Raw expires after
     `retention_days` (None: never). With `copy` it holds a part of another store, and accepts nothing else; if it is
     `sealed`, it is read from an evidence bundle, and accepts nothing at all. `caller` returns the name by which the
-    store knows the caller, or raises StoreError; None: callers have no names there.
+    store knows the caller, or raises StoreError; None: callers have no names there. Without `compaction` there is
+    nothing to compact.
     """
 
     url: str
@@ -307,6 +327,7 @@ class Store:
     batches: Batches
     requests: Requests
     index: Index
+    overview: Overview
     repeats: Repeats
     assignments: Assignments
     audit: Audit
@@ -322,6 +343,7 @@ class Store:
     republishes: Republishes
     state_audit: StateAudit
     backup: StateBackup
+    compaction: Compaction | None = None
     deployed: bool = False
     retention_days: int | None = None
     copy: Copy | None = None

@@ -15,14 +15,20 @@ from pik.model.delivery import Filter
 from pik.model.ids import new_id
 from pik.ports.store import Store
 from pik.stores import open_store
+from pik.stores.aws import lease
 from pik.stores.aws.clients import Clients, Flow
 from pik.usecases.ingest.api_request import record_request
+from pik.usecases.inspect.batches import status
 from pik.usecases.inspect.deliveries import show_event
 from pik.usecases.inspect.events import list_events
+from tests.aws.test_compact import sum_up
 from tests.support.aws.calls import counting
 from tests.support.aws.emulator import make_stack, publish
 from tests.support.contracts.chunks import Sent, chunk
 from tests.support.stores import event, ingest, window
+
+LATEST = 50
+"""Requests that are not compacted."""
 
 EVENTS = 640
 """Of one entity on the first day, every second one with an idempotency key."""
@@ -76,13 +82,18 @@ def test_a_question_costs_what_it_asks_for_however_many_requests_are_stored(stor
         "show, with exact duplicates": (12, lambda fresh: shown(fresh, ids[1])),
         "show, once": (12, lambda fresh: shown(fresh, ids[4])),
         "events": (30, listed),
+        "status": (12, lambda fresh: status(fresh).totals.segments - stored),
         "batches --limit 10": (10, lambda fresh: len(list(islice(fresh.index.batches(), 11)))),
     }
     answers: list[dict[str, object]] = []
     costs: list[dict[str, int]] = []
     stored = 0
     for size in sizes:
-        fill(store, range(stored, size))
+        fill(store, range(stored, size - LATEST))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(lease, "NOTICED", 0.01)
+            sum_up(store)
+        fill(store, range(size - LATEST, size))
         stored = size
         answers.append({})
         costs.append({})

@@ -71,6 +71,8 @@ def lines() -> list[tuple[str, ...]]:
         ("verify",),
         ("verify", "--rebuild-index"),
         ("verify", "--restore", "events.jsonl"),
+        ("compact",),
+        ("compact", "--dry-run"),
         ("backup", "new.backup"),
         ("restore", "events.jsonl"),
     ]

@@ -645,6 +645,7 @@ def _restore(pik: Journey) -> None:
 
 
 def _keep(pik: Journey) -> None:
+    pik("pik compact", "compact")
     pik("pik backup, pik restore", "backup", "state.backup")
     pik("pik init", "init", "--store", "other")
     pik("pik backup, pik restore", "restore", "state.backup", "--store", "other", "--dry-run")

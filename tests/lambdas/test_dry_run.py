@@ -37,6 +37,7 @@ READING = {
         "batches",
         "rejects",
         "totals",
+        "summary",
         "differing",
         "rows",
         "damage",
@@ -75,7 +76,7 @@ def written(store: Store, monkeypatch) -> list[str]:
     guarded: dict[str, Any] = {
         name: _ReadOnly(port, noted) for name, port in ports.items() if hasattr(port, "__module__")
     }
-    assert len(guarded) == 19
+    assert len(guarded) == 20
     monkeypatch.setenv("DRY_RUN", "true")
     wire(monkeypatch, replace(store, **guarded))
     monkeypatch.setattr(lambdas, "call_again", lambda _event: noted.append("call_again"))

@@ -10,6 +10,7 @@ from pik.stores import FORMAT
 from pik.stores.aws.catalog.assignments import AwsAssignments
 from pik.stores.aws.catalog.audit import AwsAudit
 from pik.stores.aws.catalog.batches import AwsBatches
+from pik.stores.aws.catalog.compaction import AwsCompaction
 from pik.stores.aws.catalog.corrections import AwsCorrections
 from pik.stores.aws.catalog.index import AwsIndex
 from pik.stores.aws.catalog.repeats import AwsRepeats
@@ -66,6 +67,7 @@ def _assemble(url: str, clients: Clients, stack: Stack, generation: Generation) 
         batches=batches,
         requests=batches,
         index=index,
+        overview=index,
         repeats=AwsRepeats(index_table, raw, generation),
         assignments=AwsAssignments(index_table),
         audit=AwsAudit(index),
@@ -81,6 +83,7 @@ def _assemble(url: str, clients: Clients, stack: Stack, generation: Generation) 
         republishes=AwsRepublishes(state_table),
         state_audit=AwsStateAudit(state_table),
         backup=AwsBackup(state_table, queue, has_queue=bool(stack.dead_letter_queue_url)),
+        compaction=AwsCompaction(index_table, raw, generation),
         deployed=True,
         retention_days=stack.retention_days,
         caller=clients.caller,

@@ -212,6 +212,7 @@ class Generation:
     _marked: bool = field(default=False, compare=False)
     _current: int = field(default=_FIRST, compare=False)
     _corrections: int = field(default=0, compare=False)
+    _summed: str = field(default="", compare=False)
     _readable_at: tuple[float, float] = field(default=(0.0, 0.0), compare=False)
     _writable_at: tuple[float, float] = field(default=(0.0, 0.0), compare=False)
 
@@ -224,6 +225,20 @@ class Generation:
     def corrections(self) -> tuple[int, int]:
         """Return the generation to read, and the revision of its corrections; 0 if there are none."""
         return self.current(), self._corrections
+
+    def summed(self) -> str:
+        """Return the id before which batches may have been summed up; empty if none were."""
+        self.current()
+        return self._summed
+
+    def announce_sums(self, before: str) -> str:
+        """Say that batches with smaller ids will be summed up, and return the greatest such id that was ever said. All
+        writers have noticed when this returns."""
+        condition = "attribute_not_exists(#summed) OR #summed < :summed"
+        self.table.update(_POINTER, "SET #summed = :summed", {"summed": before}, condition=condition)
+        self._read()
+        sleep(NOTICED)
+        return self._summed
 
     def set_corrections(self, revision: int) -> None:
         """Make this the revision of the corrections of the generation that was read last; all readers have noticed when
@@ -305,6 +320,7 @@ class Generation:
             expect_format(self.store, item["format"])
         self._current = item.get("current", _FIRST)
         self._corrections = item.get("corrections", 0)
+        self._summed = item.get("summed", "")
         self._readable_at = read_at
         return int(item.get("next", 0))
 

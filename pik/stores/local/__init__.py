@@ -139,6 +139,7 @@ def _assemble(path: Path, marker: Marker) -> Store:
         batches=batches,
         requests=batches,
         index=reader,
+        overview=reader,
         repeats=reader,
         assignments=LocalAssignments(state),
         audit=LocalAudit(index),

@@ -34,9 +34,10 @@ from pik.model.batch import (
     Segment,
     Verdict,
     duplicate_kind,
+    with_names,
 )
 from pik.model.instant import Window
-from pik.ports.store import Totals
+from pik.ports.store import Summary, Totals
 from pik.stores.local.lock import held
 from pik.stores.local.sqlite import Database
 
@@ -303,6 +304,16 @@ class LocalIndex:
             " coalesce(sum(size), 0), min(first_event), max(last_event) FROM segment"
         )
         return Totals(*self.database.read().execute(query).fetchone())
+
+    def summary(self) -> Summary:
+        newest: Batch | None = None
+        unfinished, sources = [], dict[str, int]()
+        for batch in self.batches():
+            newest = newest or batch
+            sources = with_names(sources, batch.sources)
+            if batch.state in (BatchState.RUNNING, BatchState.INTERRUPTED):
+                unfinished.append(batch)
+        return Summary(self.totals(), sources, tuple(unfinished), newest)
 
 
 def _some(rows: list[_Row]) -> Iterator[list[_Row]]:

@@ -19,7 +19,7 @@ from pathlib import Path
 import msgspec
 
 from pik.errors import AlreadyExists, Damaged, StoreError
-from pik.model.batch import KEYED, OTHERS, PLAIN, Batch, BatchState, Reject, Segment, Verdict, are_exact, with_names
+from pik.model.batch import KEYED, OTHERS, PLAIN, Batch, BatchState, Reject, Segment, Verdict, are_exact
 from pik.model.instant import ALL_TIME, Part
 from pik.model.metric import Run
 from pik.ports.raw import ObjectReader, Raw, RawKind, number_of
@@ -101,8 +101,8 @@ def nearest_ranks(counts: Mapping[int, int], *percents: int) -> list[int]:
 class Status:
     """The contents of a store. `active_corrections` counts those that hold, `withdrawn` the batches that they withdraw,
     which the other counts include. `sources` counts deliveries by source, duplicates included, `other_sources` those
-    of all sources that are not counted by name; `size` is the bytes of raw. In a copy, `copy_of` is the URL of the
-    source and `pulled` what was pulled."""
+    of all sources that are not counted by name. In a copy, `copy_of` is the URL of the source and `pulled` what was
+    pulled."""
 
     url: str
     format_version: int
@@ -116,37 +116,31 @@ class Status:
     metrics: int
     sources: Mapping[str, int]
     other_sources: int
-    size: int
     copy_of: str | None
     pulled: tuple[Part, ...]
 
 
 def status(store: Store) -> Status:
     """Return what the store holds."""
-    last, interrupted, replaced, sources = None, 0, 0, dict[str, int]()
+    found = store.overview.summary()
     corrected = corrected_until(store)
     withdrawn = corrected.withdrawn
-    for found in store.index.batches():
-        batch = with_closing(store, found)
-        last = last or batch
-        interrupted += batch.state == BatchState.INTERRUPTED and batch.batch_id not in withdrawn
-        replaced += batch.state == BatchState.REPLACED
-        sources = with_names(sources, batch.sources)
+    unfinished = [with_closing(store, batch) for batch in found.unfinished]
+    sources = dict(found.sources)
     others = sources.pop(OTHERS, 0)
     return Status(
         url=store.url,
         format_version=store.format_version,
-        totals=store.index.totals(),
-        last_batch=last,
-        interrupted=interrupted,
-        replaced=replaced,
+        totals=found.totals,
+        last_batch=found.newest and with_closing(store, found.newest),
+        interrupted=sum(one.state == BatchState.INTERRUPTED and one.batch_id not in withdrawn for one in unfinished),
+        replaced=sum(one.state == BatchState.REPLACED for one in unfinished),
         withdrawn=len(withdrawn),
         active_corrections=len(corrected.active),
         last_run=next(store.runs.newest_first(), None),
         metrics=len(store.metrics.latest()),
         sources=sources,
         other_sources=others,
-        size=sum(each.size for each in store.raw.objects("raw/")),
         copy_of=store.copy.source if store.copy else None,
         pulled=tuple(parts(store)) if store.copy else (),
     )

@@ -72,7 +72,7 @@ STATUS = Schema(
     Field("last_run", Object(Field("run_id", str), Field("state", str), null=True)),
     Field("metrics", Count, "definitions, the built-in one included"),
     Field("segments", Count, get="totals.segments"),
-    Field("raw_bytes", Count, "the size of raw", get="size"),
+    Field("raw_bytes", Count, "the size of the segments, without rejects and records", get="totals.raw_bytes"),
     Field("copy_of", str | None, "the store that this one is a copy of ([offline.md](offline.md))"),
     Rows(
         "pulled",

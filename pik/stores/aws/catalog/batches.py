@@ -93,7 +93,9 @@ class AwsBatches:
             batch = Batch(batch_id=batch_id, origin=origin, state=state, started_at=started_at, actor=actor)
             item = layout.batch_item(g, batch)
             self.table.put(layout.origin_item(g, origin, batch_id, time_ns()))
-            self.table.put(item)
+            with self._counting(g, batch_id) as exceptions:
+                self.table.write_many(exceptions)
+                self.table.put(item)
         self._opened[batch_id] = g, item["attempt"]
         return with_state(self.table, layout.batch_of(item))
 
@@ -110,11 +112,13 @@ class AwsBatches:
 
     def record_request(self, batch: Batch, chunk: Chunk, copies: Mapping[str, bytes]) -> dict[int, Verdict]:
         g = self.generation.for_request()
-        if chunk.read == 1 and chunk.arrivals:  # one event, and nothing else
-            verdicts = Requests(self.table, g, self._days).record(batch, chunk, copies)
-        else:
-            verdicts = self._record_request(g, batch, chunk)
-        self.generation.expect(g)
+        with self._counting(g, batch.batch_id) as exceptions:
+            if chunk.read == 1 and chunk.arrivals:  # one event, and nothing else
+                verdicts = Requests(self.table, g, self._days).record(batch, chunk, copies, exceptions)
+            else:
+                self.table.write_many(exceptions)
+                verdicts = self._record_request(g, batch, chunk)
+            self.generation.expect(g)
         return verdicts
 
     def finish(self, batch_id: str, finished_at: int) -> Batch:
@@ -139,6 +143,16 @@ class AwsBatches:
             rebuild = AwsRebuild(self.table, self.raw, made, replaced, self.generation)
             yield rebuild
             rebuild.count()
+
+    @contextmanager
+    def _counting(self, g: int, batch_id: str) -> Iterator[list[KeyItem]]:
+        """Yield what is to be written before a new batch, or with it, so that the totals count it whatever batches are
+        summed up meanwhile."""
+        is_older = batch_id < self.generation.summed()
+        yield [layout.exception_item(g, batch_id)] if is_older else []
+        if not is_older and batch_id < self.generation.summed():
+            # This process slept before it wrote the batch: the sums may have counted it, or not.
+            self.table.delete(layout.sums_key(g))
 
     def _taken_over(self, g: int, batch_id: str) -> BatchItem | None:
         """Return the batch's item with one more attempt, and its last chunk finished; None if there is no such

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import heapq
-from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial, reduce
+from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain, islice
-from operator import itemgetter
 
 from pik.errors import NotFound
-from pik.model.batch import Batch, Counts, Location, RejectFile, Segment, Verdict
+from pik.model.batch import Batch, Location, RejectFile, Segment, Verdict
 from pik.model.instant import Window, day_text
-from pik.ports.store import Totals
+from pik.ports.store import Summary, Totals
 from pik.stores.aws.catalog import layout
-from pik.stores.aws.catalog.batches import NO_DELIVERIES, advance, chunk_counts, with_state
+from pik.stores.aws.catalog.batch_list import BatchList
+from pik.stores.aws.catalog.batches import NO_DELIVERIES, with_state
 from pik.stores.aws.catalog.deliveries import (
     RecordingTimes,
     accepted_of,
@@ -24,26 +22,21 @@ from pik.stores.aws.catalog.deliveries import (
     listings,
     read_ids,
 )
-from pik.stores.aws.catalog.layout import BatchItem, Listed, SegmentItem
+from pik.stores.aws.catalog.layout import Listed, SegmentItem
 from pik.stores.aws.catalog.requests import Requests, is_single
-from pik.stores.aws.clients import Flow
+from pik.stores.aws.catalog.totals import summary
 from pik.stores.aws.lease import Generation
 from pik.stores.aws.s3 import AwsRaw
-from pik.stores.aws.table import READS, Table, batched
+from pik.stores.aws.table import Table
 
 _REMEMBERED, _MEMORABLE = 2000, 8192
 """Segments whose duplicates are remembered, because they came along when the segments were listed, and the bytes that
 these may take."""
 
-_ULID = 26
-
-_FEW = 20
-"""Batches that are read of each shard at first: whoever wants the newest ones reads no others."""
-
 
 @dataclass(slots=True)
 class AwsIndex:
-    """Implements the port on the items of the index table."""
+    """Implements `Index` and `Overview` on the items of the index table."""
 
     table: Table
     raw: AwsRaw
@@ -98,8 +91,7 @@ class AwsIndex:
         return {segment.key: segment for segment in chain(of_files, of_requests)}
 
     def batches(self, prefix: str = "") -> Iterator[Batch]:
-        g = self.generation.current()
-        return (with_state(self.table, batch) for batch, _ in self._batches(g, prefix))
+        return (with_state(self.table, batch) for batch, _ in self._batches().newest_first(prefix))
 
     def rejects(self, batch_id: str) -> list[RejectFile]:
         return [
@@ -108,8 +100,10 @@ class AwsIndex:
         ]
 
     def totals(self) -> Totals:
-        g = self.generation.current()
-        return reduce(_added, self._batches(g, ""), Totals(0, 0, 0, 0, 0, None, None))
+        return self.summary().totals
+
+    def summary(self) -> Summary:
+        return summary(self.table, self._batches())
 
     def _of_batch(self, g: int, batch_id: str, first: str, last: str) -> Iterator[Segment]:
         known = False
@@ -161,60 +155,5 @@ class AwsIndex:
             raise NotFound(f"segment {segment.key} is not in the index", hint="pik verify --rebuild-index")
         return item["skipped"]
 
-    def _batches(self, g: int, prefix: str) -> Iterator[tuple[Batch, BatchItem]]:
-        """Yield batches and their items, newest first."""
-        found = self._batch_items(g, prefix)
-        for items in chain([list(islice(found, _FEW))], batched(found, READS)):
-            requests = Requests(self.table, g).batches(items)
-            for item in items:
-                if not is_single(item):
-                    yield self._as_claimed(g, item)
-                elif item["sk"] in requests:
-                    yield requests[item["sk"]], item
-
-    def _as_claimed(self, g: int, item: BatchItem) -> tuple[Batch, BatchItem]:
-        """Return the batch with the pending chunk, if that is recorded. A request that died is never finished: only the
-        deliveries that it had claimed count."""
-        batch, pending = layout.batch_of(item), item.get("pending", NO_DELIVERIES)
-        if pending == NO_DELIVERIES or not (batch.is_request or "settled_at" in item):
-            return batch, item
-        header, rows = read_ids(self.raw, pending)
-        verdicts = claims_of(self.table, g, batch.batch_id, header.segments).verdicts(rows)
-        if not batch.is_request:  # all of it is recorded, but its writer has not advanced the batch yet
-            after: BatchItem = {**item, **advance(item, item["settled_at"], header, chunk_counts(header, verdicts))}
-            return layout.batch_of(after), after
-        kinds = Counter(verdicts.values())
-        read = len(rows) - kinds[Verdict.UNRECORDED]
-        counts = Counts(read, len(rows) - len(verdicts), kinds[Verdict.EXACT], kinds[Verdict.CONFLICT])
-        first = min(segment.first_event for segment in header.segments)
-        last = max(segment.last_event for segment in header.segments)
-        size = sum(segment.size for segment in header.segments)
-        claimed: BatchItem = {**item, "segments": len(header.segments), "bytes": size}
-        return replace(batch, counts=counts, first_event=first, last_event=last), claimed
-
-    def _batch_items(self, g: int, prefix: str) -> Iterator[BatchItem]:
-        if len(prefix) == _ULID:
-            item = self.table.get(layout.batch_key(g, prefix))
-            return iter([item] if item else [])
-
-        def begin(shard: str) -> Iterator[BatchItem]:
-            items = self.table.query(layout.batches_pk(g, shard), prefix=prefix, descending=True, first=_FEW)
-            return chain(list(islice(items, _FEW)), items)
-
-        shards = Flow().map(begin, layout.BATCH_SHARDS)
-        return heapq.merge(*shards, key=itemgetter("sk"), reverse=True)
-
-
-def _added(totals: Totals, of_batch: tuple[Batch, BatchItem]) -> Totals:
-    batch, item = of_batch
-    firsts = [time for time in (totals.first_event, batch.first_event) if time is not None]
-    lasts = [time for time in (totals.last_event, batch.last_event) if time is not None]
-    return Totals(
-        events=totals.events + batch.counts.accepted,
-        deliveries=totals.deliveries + batch.counts.accepted + batch.counts.duplicates,
-        segments=totals.segments + item["segments"],
-        batches=totals.batches + 1,
-        raw_bytes=totals.raw_bytes + item["bytes"],
-        first_event=min(firsts, default=None),
-        last_event=max(lasts, default=None),
-    )
+    def _batches(self) -> BatchList:
+        return BatchList(self.table, self.raw, self.generation.current())

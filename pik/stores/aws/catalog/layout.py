@@ -131,6 +131,13 @@ class BatchAttributes(TypedDict, total=False):
 class BatchItem(KeyItem, BatchAttributes): ...
 
 
+class TotalsItem(KeyItem):
+    """The `sums` of batches, and their number; or an exception, which has nothing but its key."""
+
+    number: NotRequired[int]
+    sums: NotRequired[builtins.bytes]
+
+
 class RejectItem(KeyItem):
     """A file of rejects."""
 
@@ -193,6 +200,10 @@ def claims_pk(g: int, digits: str) -> Partition[ClaimItem]:
 
 def batches_pk(g: int, shard: str) -> Partition[BatchItem]:
     return Partition(f"{g}/batch/{shard}")
+
+
+def totals_pk(g: int) -> Partition[TotalsItem]:
+    return Partition(f"{g}/totals")
 
 
 def rejects_pk(g: int, batch_id: str) -> Partition[RejectItem]:
@@ -276,6 +287,28 @@ def request_key(g: int, day: int, entity: str, event_id: bytes, batch_id: str) -
 def batch_key(g: int, batch_id: str) -> Key[BatchItem]:
     """Return the key of a batch."""
     return Key((batches_pk(g, BATCH_SHARDS[_shard(batch_id)]), batch_id))
+
+
+def sums_key(g: int) -> Key[TotalsItem]:
+    """Return the key of the sums of batches. It is greater than those of all exceptions."""
+    return Key((totals_pk(g), "sums"))
+
+
+def exception_key(g: int, batch_id: str) -> Key[TotalsItem]:
+    """Return the key of the item that keeps a batch out of the sums."""
+    return Key((totals_pk(g), batch_id))
+
+
+def sums_item(g: int, number: int, sums: bytes) -> TotalsItem:
+    """Return the item of the sums of batches."""
+    pk, sk = sums_key(g)
+    return {"pk": pk, "sk": sk, "number": number, "sums": sums}
+
+
+def exception_item(g: int, batch_id: str) -> TotalsItem:
+    """Return the item that keeps a batch out of the sums."""
+    pk, sk = exception_key(g, batch_id)
+    return {"pk": pk, "sk": sk}
 
 
 def _shard(batch_id: str) -> int:

@@ -37,8 +37,10 @@ class Requests:
     listed_days: set[Key[KeyItem]] = field(default_factory=set)
     """The keys of items of days that are known to be there."""
 
-    def record(self, batch: Batch, chunk: Chunk, copies: Mapping[str, bytes]) -> dict[int, Verdict]:
-        """Record a request, and return its duplicates."""
+    def record(
+        self, batch: Batch, chunk: Chunk, copies: Mapping[str, bytes], also: Sequence[KeyItem]
+    ) -> dict[int, Verdict]:
+        """Record a request together with other items, and return its duplicates."""
         segment, (row,), now = chunk.arrivals[0].segment, rows_of(chunk.arrivals), time_ns()
         delivery = Delivery(self.generation, segment.day, number_of(segment.key), segment.batch_id, row)
         alone = replace(
@@ -49,7 +51,7 @@ class Requests:
         day = layout.day_item(self.generation, segment.day, Listed.REQUEST)
         of_day = [] if key_of(day) in self.listed_days else [day]
         for _ in attempts():
-            there = self.table.put_together([*listed, delivery.claim], of_day)
+            there = self.table.put_together([*listed, delivery.claim], [*also, *of_day])
             if there is None:
                 self.listed_days.add(key_of(day))
                 return {}
@@ -60,6 +62,7 @@ class Requests:
                     # Recorded after the delivery that it is a duplicate of, as far as clocks agree.
                     later = {"recorded_at": time_ns()}
                     again = duplicate_items(segment.ingest_time, delivery, duplicates[row.seq])
+                    self.table.write_many(also)
                     self.table.write_many([*({**item, **later} for item in listed), *again, *of_day])
                 return duplicates
             # Another request with this event, or the first ones of the day, are recorded at this very moment.

@@ -1,0 +1,46 @@
+"""Compacting the index of a deployed store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from pik.model.ids import ID_LENGTH, TIME_DIGITS, time_digits
+from pik.stores.aws.catalog.batch_list import BatchList
+from pik.stores.aws.catalog.totals import Summation
+from pik.stores.aws.lease import Generation, holding
+from pik.stores.aws.s3 import AwsRaw
+from pik.stores.aws.table import Table
+
+_LEASE = "compact"
+
+
+@dataclass(frozen=True, slots=True)
+class AwsCompaction:
+    """Implements the port on the index table and the bucket."""
+
+    table: Table
+    raw: AwsRaw
+    generation: Generation
+
+    @contextmanager
+    def compacting(self) -> Iterator[None]:
+        with holding(self.table, _LEASE):
+            self.generation.for_writing()
+            yield
+
+    def countable(self, before: int) -> int:
+        return self._summation().countable(_first_id(before))
+
+    def sum_up(self, before: int) -> Iterator[int]:
+        return self._summation().sum_up(_first_id(before))
+
+    def _summation(self) -> Summation:
+        listed = BatchList(self.table, self.raw, self.generation.current())
+        return Summation(self.table, self.generation, listed)
+
+
+def _first_id(made_at: int) -> str:
+    """Return the smallest id that may be made at this moment."""
+    return time_digits(made_at) + "0" * (ID_LENGTH - TIME_DIGITS)

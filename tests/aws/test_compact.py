@@ -1,0 +1,242 @@
+"""Promise 9 for a stack that is compacted: its totals are exact at every moment, whoever dies or sleeps meanwhile."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from random import Random
+
+import pytest
+
+from pik.errors import Busy, StoreError
+from pik.model.batch import Batch, BatchState, request_origin
+from pik.model.ids import digits, time_digits
+from pik.model.instant import SECOND
+from pik.ports.store import Store, Summary
+from pik.runtime import SILENT
+from pik.stores import open_store
+from pik.stores.aws import lease
+from pik.stores.aws.catalog import layout, totals
+from pik.stores.aws.catalog.index import AwsIndex
+from pik.stores.aws.clients import Clients
+from pik.usecases.care.compact import CompactReport, compact
+from tests.aws.test_crash import DieAt
+from tests.support.aws.calls import hooked
+from tests.support.aws.emulator import make_stack, publish
+from tests.support.contracts.chunks import Sent, chunk, origin
+from tests.support.faults import Crash
+
+
+@pytest.fixture
+def url(aws: Clients, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setattr(lease, "NOTICED", 0.01)
+    monkeypatch.setattr(totals, "_SLICE", 3)
+    return publish(aws, make_stack(aws))
+
+
+def batch_by_batch(store: Store) -> Summary:
+    """What the store holds, without the sums."""
+    assert isinstance(store.index, AwsIndex)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(totals, "read_sums", lambda *_: totals.Summed(totals.Sums(), is_stored=False, exceptions=[]))
+        return store.index.summary()
+
+
+def sum_up(store: Store, before: int | None = None) -> int:
+    assert store.compaction is not None
+    with store.compaction.compacting():
+        return sum(store.compaction.sum_up(time.time_ns() + SECOND if before is None else before))
+
+
+def kept(store: Store) -> totals.Summed:
+    """What is summed up."""
+    assert isinstance(store.index, AwsIndex)
+    return totals.read_sums(store.index.table, store.index.generation.current())
+
+
+@contextmanager
+def dying(store: Store, number: int) -> Iterator[None]:
+    """The process is killed with its n-th call."""
+    with hooked(store, "before-send", DieAt(store, number)), suppress(Crash):
+        yield
+
+
+class Life:
+    """Batches of all kinds that begin, go on and end in a random order, some with ids of long ago."""
+
+    def __init__(self, url: str, seed: int) -> None:
+        self.random, self.url = Random(seed), url
+        self.store = open_store(url)
+        self.open: dict[str, int] = {}
+
+    def new_id(self) -> str:
+        age = self.random.choice([0, 0, 0, 700, 7000]) * SECOND
+        return time_digits(time.time_ns() - age) + digits(self.random.getrandbits(80), 16)
+
+    def sent(self, most: int = 3) -> list[Sent]:
+        return [Sent(f"event {self.random.randrange(40)}") for _ in range(self.random.randint(1, most))]
+
+    def begin(self) -> None:
+        batch_id = self.new_id()
+        self.store.batches.open(origin(batch_id), batch_id, 1)
+        self.open[batch_id] = 1
+
+    def go_on(self) -> None:
+        for batch_id in self.random.sample(sorted(self.open), min(1, len(self.open))):
+            seq, sent = self.open[batch_id], self.sent()
+            self.store.batches.record(chunk(sent, batch_id=batch_id, first_seq=seq, number=seq))
+            self.open[batch_id] += len(sent)
+
+    def end(self) -> None:
+        for batch_id in self.random.sample(sorted(self.open), min(1, len(self.open))):
+            self.store.batches.finish(batch_id, 2)
+            del self.open[batch_id]
+
+    def request(self, batch_id: str = "") -> None:
+        batch_id = batch_id or self.new_id()
+        batch = Batch(batch_id=batch_id, origin=request_origin(batch_id), state=BatchState.COMPLETE, started_at=1)
+        self.store.requests.record_request(batch, chunk(self.sent(), batch_id=batch_id, number=0), {})
+
+    def dying_request(self) -> None:
+        store, self.store = self.store, open_store(self.url)
+        with dying(self.store, self.random.randint(3, 9)):
+            self.request()
+        self.store = store
+
+    def compaction(self) -> None:
+        before = time.time_ns() - self.random.choice([-1, 0, 650]) * SECOND
+        sum_up(open_store(self.url), before)
+
+    def dying_compaction(self) -> None:
+        """Its lease is left alone: that another takes it over is another test's matter."""
+        store = open_store(self.url)
+        assert store.compaction is not None
+        with dying(store, self.random.randint(2, 14)):
+            deque_of(store.compaction.sum_up(time.time_ns() + SECOND))
+
+
+def deque_of(steps: Iterator[int]) -> None:
+    for _ in steps:
+        pass
+
+
+@pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 15))])
+def test_the_totals_are_exact_whatever_happens_before_during_and_after_a_compaction(url: str, seed: int) -> None:
+    life = Life(url, seed)
+    steps = [life.begin, life.go_on, life.go_on, life.end, life.request, life.request, life.dying_request]
+    steps += [life.compaction, life.dying_compaction]
+    for _ in range(30):
+        life.random.choice(steps)()
+        reader = open_store(url)
+        assert reader.overview.summary() == batch_by_batch(reader)
+    sum_up(life.store)
+    assert kept(life.store).sums.batches > 2
+    assert life.store.overview.summary() == batch_by_batch(life.store)
+    assert sum_up(life.store) == 0
+
+
+@pytest.mark.parametrize("kind", ["file", "request", "array"])
+def test_a_writer_that_slept_over_a_compaction_is_counted(url: str, kind: str) -> None:
+    """Before one of its first calls another process sums up a later batch."""
+    life = Life(url, 1)
+    other, sums = life.store, 0
+
+    def write(store: Store, number: int) -> None:
+        batch_id = time_digits(time.time_ns()) + digits(number, 16)
+        sent = [Sent(f"{number}/{each}") for each in range(1 if kind == "request" else 2)]
+        if kind == "file":
+            store.batches.open(origin(batch_id), batch_id, 1)
+            store.batches.record(chunk(sent, batch_id=batch_id))
+            store.batches.finish(batch_id, 2)
+            return
+        batch = Batch(batch_id=batch_id, origin=request_origin(batch_id), state=BatchState.COMPLETE, started_at=1)
+        store.requests.record_request(batch, chunk(sent, batch_id=batch_id, number=0), {})
+
+    for number in range(1, 5):
+        store, calls = open_store(url), 0
+
+        def interrupt(at: int = number, **_: object) -> None:
+            nonlocal calls, sums
+            calls += 1
+            if calls == at:
+                sums += 1
+                time.sleep(2 * lease.NOTICED)
+                life.request(time_digits(time.time_ns()) + digits(0, 16))
+                sum_up(other, time.time_ns() + SECOND // 1000)
+
+        store.requests.expect_ready()
+        with hooked(store, "before-send", interrupt):
+            write(store, number)
+        reader = open_store(url)
+        assert reader.overview.summary() == batch_by_batch(reader), number
+        assert reader.index.totals().batches == number + sums
+    sum_up(other)
+    assert kept(other).sums.batches == 4 + sums
+
+
+def test_a_compaction_that_was_taken_for_dead_changes_nothing_more(url: str) -> None:
+    asleep, other = open_store(url), open_store(url)
+    life = Life(url, 1)
+    for _ in range(7):
+        life.request()
+    assert asleep.compaction is not None
+    steps = asleep.compaction.sum_up(time.time_ns() + SECOND)
+    assert next(steps) == 3
+    assert sum_up(other) == 4
+    with pytest.raises(Busy, match="changed the sums"):
+        next(steps)
+    assert other.overview.summary() == batch_by_batch(other)
+
+
+def test_one_compaction_at_a_time_and_none_during_a_rebuild(url: str) -> None:
+    store, other = open_store(url), open_store(url)
+    assert store.compaction is not None
+    with ExitStack() as stack:
+        stack.enter_context(store.compaction.compacting())
+        with pytest.raises(Busy, match="working on compact"):
+            compact(other, SILENT)
+    with store.batches.rebuild(), pytest.raises(Busy, match="being rebuilt"):
+        compact(other, SILENT)
+
+
+def test_a_rebuilt_index_begins_without_sums(url: str) -> None:
+    life = Life(url, 1)
+    life.request()
+    assert sum_up(life.store) == 1
+    with life.store.batches.rebuild():
+        pass
+    reader = open_store(url)
+    assert kept(reader).sums.batches == 0
+    assert reader.index.totals().batches == 0
+    life.store = reader
+    life.request()
+    assert [reader.index.totals().batches, sum_up(reader), reader.index.totals().batches] == [1, 1, 1]
+
+
+def test_damaged_sums_are_an_error_that_says_what_to_do(url: str) -> None:
+    life = Life(url, 1)
+    life.request()
+    sum_up(life.store)
+    assert isinstance(life.store.index, AwsIndex)
+    table = life.store.index.table
+    item = table.get(layout.sums_key(1))
+    assert item is not None
+    table.put({**item, "sums": b"not compressed"})
+    with pytest.raises(StoreError, match="index is damaged: item 1/totals sums") as caught:
+        life.store.overview.summary()
+    assert caught.value.hint == "pik verify --rebuild-index"
+
+
+def test_what_a_compaction_reports(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    life = Life(url, 1)
+    for _ in range(5):
+        life.request()
+    life.begin()
+    assert compact(life.store, SILENT).batches == 0  # all of them began a moment ago
+    monkeypatch.setattr("pik.usecases.care.compact.SETTLED_AFTER", -SECOND)
+    assert compact(life.store, SILENT, dry_run=True) == CompactReport(is_compacted=True, batches=5)
+    assert compact(life.store, SILENT, goes_on=lambda: False) == CompactReport(True, 3, is_unfinished=True)
+    assert compact(life.store, SILENT) == CompactReport(is_compacted=True, batches=2)
+    life.end()
+    assert compact(life.store, SILENT) == CompactReport(is_compacted=True, batches=1)
