@@ -1,5 +1,5 @@
 """The recorder: records the requests that `POST /ingest?mode=async` put into the queue, each exactly once, whatever is
-delivered again."""
+delivered again; and compacts the index, if that is scheduled."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from aws_lambda_powertools.utilities.batch.types import PartialItemFailureRespon
 from pik import lambdas
 from pik.errors import Invalid, StoreError
 from pik.lambdas import log_unexpected, logger, metrics
+from pik.lambdas.compact import compact_index
 from pik.lambdas.ingest import METRICS
 from pik.model.batch import Batch
 from pik.model.buffered import BufferedRequest, read_message
@@ -43,8 +44,12 @@ class _Message:
 
 @metrics.log_metrics
 @logger.inject_lambda_context(clear_state=True)
-def handler(event: dict[str, Any], _context: Any) -> PartialItemFailureResponse:
-    """Record the requests of the messages together, and report those that must come again (partial batch response)."""
+def handler(event: dict[str, Any], context: Any) -> PartialItemFailureResponse | None:
+    """Record the requests of the messages together, and report those that must come again (partial batch response). The
+    schedule calls it without messages, to compact the index."""
+    if event.get("compact"):
+        compact_index(lambdas.store(), context, dry_run=lambdas.dry_run())
+        return None
     failed: list[str] = []
     messages = list(_messages(event["Records"], failed))
     done: set[str] = set()

@@ -12,7 +12,7 @@ from pik.runtime import SILENT
 from pik.stores import open_store
 from pik.usecases.care.backup import restore
 from tests.lambdas.test_handlers import given_up
-from tests.support.aws.template import properties, resources, template
+from tests.support.aws.template import properties, template
 from tests.support.lambdas.calls import asked, messages, post, some_days
 from tests.support.lambdas.gateway import CONTEXT
 
@@ -49,7 +49,7 @@ def test_one_that_fails_is_tried_again_and_then_logged(store, monkeypatch, capsy
 
 
 def test_it_is_scheduled_only_if_that_is_chosen_and_may_create_nothing_else() -> None:
-    made = [*resources("AWS::Events::Rule").values(), template()["Resources"]["ScheduleMayBackUp"]]
+    made = [template()["Resources"][name] for name in ("BackupRule", "ScheduleMayBackUp")]
     assert [one["Condition"] for one in made] == ["BacksUp", "BacksUp"]
     (target,) = properties("BackupRule", BackupSchedule="rate(1 day)")["Targets"]
     assert (target["Arn"], target["Input"]) == ("ReplayFunction.Arn", '{"backup": true}')
