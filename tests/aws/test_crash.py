@@ -117,6 +117,39 @@ def test_promise_1_a_request_that_dies_after_every_call(
             return
 
 
+def test_promise_1_a_duplicate_that_dies_after_every_call(aws: Clients) -> None:
+    """An exact one and a conflict: each is recorded as a whole or not at all, so whatever is there can be read. Of what
+    need not be written together, DynamoDB writes one item before it throttles."""
+
+    def throttle(params: Any, event_name: str, **_: Any) -> None:
+        if event_name.endswith("BatchWriteItem"):
+            params["RequestItems"] = {name: requests[-2:-1] for name, requests in params["RequestItems"].items()}
+
+    url = publish(aws, make_stack(aws))
+    first = PLAIN[0].replace("}}", '},"idempotency_key":"x"}')
+    (event_id,) = (one.event_id for one in record_request(open_store(url), first.encode()).results)
+    recorded = 1
+    for body in (first, first.replace('"n":0', '"n":9')):
+        for number in count(1):
+            with dying(store := open_store(url), number) as die, hooked(store, "before-parameter-build", throttle):
+                record_request(store, body.encode())
+            store = open_store(url)
+            there = store.index.deliveries(event_id)
+            assert len(store.index.segments_of(there)) == len(there)
+            assert {place.batch_id for place in there} == {batch.batch_id for batch in store.index.batches()}
+            listed = list(list_duplicates(store, DuplicateFilter(Filter(ALL_TIME))))
+            assert [(row.event_id, row.deliveries) for row in list_events(store, Filter(ALL_TIME))] == [
+                (event_id, len(there))
+            ]
+            assert len(listed) == len(there) - 1 == store.index.totals().deliveries - 1
+            assert len(there) - recorded in (0, 1)
+            recorded = len(there)
+            if die.calls < number:
+                break
+        assert number > 3
+    assert damage(store) == []
+
+
 @pytest.mark.parametrize("step", [pytest.param(1, marks=SLOW), 18])
 def test_promise_1_a_death_after_every_call(
     aws: Clients, tmp_path: Path, path: Path, step: int, monkeypatch: pytest.MonkeyPatch

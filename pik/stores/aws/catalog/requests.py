@@ -1,5 +1,6 @@
-"""API requests with one event: one item lists the delivery, another is the batch, the third its claim. They exist
-together or not at all, and the verdict is always the claim's.
+"""API requests with one event: one item lists the delivery, another is the batch, the third its claim or, if the event
+has another one, what says that it is a duplicate. They exist together or not at all, and the verdict is always the
+claim's.
 
 All that knows of this second layout is here: the index, the audit and the rebuild ask `Requests`.
 """
@@ -58,13 +59,15 @@ class Requests:
             first: ClaimItem | None = next((item for item in there if key_of(item) == delivery.claim_key), None)
             if first := first or self.table.get_many([delivery.claim_key]).get(delivery.claim_key):
                 duplicates = delivery.skipped(delivery.verdict(first))
-                if duplicates:  # else it was this very call whose answer was lost
-                    # Recorded after the delivery that it is a duplicate of, as far as clocks agree.
-                    later = {"recorded_at": time_ns()}
-                    again = duplicate_items(segment.ingest_time, delivery, duplicates[row.seq])
-                    self.table.write_many(also)
-                    self.table.write_many([*({**item, **later} for item in listed), *again, *of_day])
-                return duplicates
+                if not duplicates:  # it was this very call whose answer was lost
+                    return {}
+                # Recorded after the delivery that it is a duplicate of, as far as clocks agree.
+                later = {"recorded_at": time_ns()}
+                again = duplicate_items(segment.ingest_time, delivery, duplicates[row.seq])
+                items = [*({**item, **later} for item in listed), *again, *also, *of_day]
+                if self.table.put_together([], items) is None:
+                    self.listed_days.add(key_of(day))
+                    return duplicates
             # Another request with this event, or the first ones of the day, are recorded at this very moment.
             self.table.write_many(of_day)
             of_day = []
