@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import msgspec
@@ -147,8 +148,9 @@ class Partials(Protocol):
     def kept(self, run_id: str) -> set[int]:
         """Return the numbers of the run's tasks whose partial values are kept, of all that were before the call."""
 
-    def read(self, run_id: str, number: int) -> bytes:
-        """Return what was kept. Raises Damaged where it is missing, or not as it was written."""
+    def read(self, run_id: str, number: int, target: Path) -> None:
+        """Write what was kept into a file, a part at a time. Raises Damaged where it is missing, or not as it was
+        written."""
 
     def merger(self, run_id: str, first: int, number: int) -> int:
         """Return which task merges the group that begins with the task `first`: this one, if none was before."""

@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
+from pathlib import Path
 
 from pik.errors import AlreadyExists, Damaged
 from pik.ports.raw import Raw
@@ -13,6 +15,8 @@ from pik.ports.raw import Raw
 PREFIX = "partials/"
 _PARQUET, _MERGER = ".parquet", ".merger"
 _DIGEST = sha256().digest_size
+_AT_ONCE = 8 << 20
+"""Bytes of an object that are in memory at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +36,23 @@ class ObjectPartials:
         found = (one.key.rpartition("/")[2] for one in self.raw.objects(f"{PREFIX}{run_id}/"))
         return {int(name.removesuffix(_PARQUET)) for name in found if name.endswith(_PARQUET)}
 
-    def read(self, run_id: str, number: int) -> bytes:
+    def read(self, run_id: str, number: int, target: Path) -> None:
         """See Partials.read."""
-        stored = self.raw.read(key := _key(run_id, number, _PARQUET))
-        data = stored[:-_DIGEST]
-        if sha256(data).digest() != stored[-_DIGEST:]:
+        key = _key(run_id, number, _PARQUET)
+        digest, end = sha256(), b""
+        with target.open("wb") as file:
+            for part in self._parts(key):
+                end += part
+                file.write(end[:-_DIGEST])
+                digest.update(end[:-_DIGEST])
+                end = end[-_DIGEST:]
+        if digest.digest() != end:
             raise Damaged(f"{key} is not as it was written", hint="another replay computes it from raw")
-        return data
+
+    def _parts(self, key: str) -> Iterator[bytes]:
+        size = self.raw.size(key) or 1  # reading one that is missing says so
+        for offset in range(0, size, _AT_ONCE):
+            yield self.raw.read(key, offset, min(_AT_ONCE, size - offset))
 
     def merger(self, run_id: str, first: int, number: int) -> int:
         """See Partials.merger."""

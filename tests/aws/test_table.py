@@ -62,9 +62,21 @@ def test_queries_read_every_page_in_order(table: Table) -> None:
 
 def test_a_query_reads_few_items_first_and_ever_more_after(table: Table) -> None:
     table.write_many({"pk": "p", "sk": f"{number:03}"} for number in range(100))
-    pages = list(table.pages(P, descending=True, first=3))
-    assert [len(page) for page in pages] == [3, 24, 73]
-    assert [item["sk"] for page in pages for item in page] == [f"{number:03}" for number in reversed(range(100))]
+    sizes: list[int] = []
+    emitter = table.clients.client("dynamodb").meta.events
+    emitter.register("after-call.dynamodb.Query", lambda parsed, **_: sizes.append(parsed["Count"]), "sizes")
+    items = list(table.query(P, descending=True, first=3))
+    emitter.unregister("after-call.dynamodb.Query", unique_id="sizes")
+    assert sizes == [3, 24, 73]
+    assert [item["sk"] for item in items] == [f"{number:03}" for number in reversed(range(100))]
+
+
+def test_a_merged_query_reads_partitions_together_in_order(table: Table) -> None:
+    table.write_many({"pk": f"p{number * 7 % 5}", "sk": f"{number:03}"} for number in range(100))
+    partitions = [Partition[Item](f"p{number}") for number in range(6)]
+    assert [item["sk"] for item in table.query_merged(partitions)] == [f"{number:03}" for number in range(100)]
+    within = table.query_merged(partitions[:1], between=("010", "020"))
+    assert [item["sk"] for item in within] == ["010", "015", "020"]
 
 
 def test_many_are_read_written_and_deleted(table: Table) -> None:

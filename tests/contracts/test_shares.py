@@ -161,19 +161,52 @@ def test_a_run_whose_partial_values_may_be_gone_says_so(filled: Store, monkeypat
         execute_task(filled, ENGINE, tasks[-1])
 
 
-def test_partial_values_are_kept_once_and_a_group_has_one_merger(store: Store) -> None:
+def test_partial_values_are_kept_once_and_a_group_has_one_merger(store: Store, tmp_path: Path) -> None:
     partials: Partials = store.partials
+    target = tmp_path / "target"
+
+    def read(run_id: str, number: int) -> bytes:
+        partials.read(run_id, number, target)
+        return target.read_bytes()
+
     run, other = new_id(), new_id()
     assert partials.kept(run) == set()
     partials.keep(run, 7, b"seven")
     partials.keep(run, 7, b"another")
     partials.keep(run, 12, b"")
     partials.keep(other, 8, b"eight")
-    assert (partials.kept(run), partials.read(run, 7), partials.read(run, 12)) == ({7, 12}, b"seven", b"")
+    assert (partials.kept(run), read(run, 7), read(run, 12)) == ({7, 12}, b"seven", b"")
     assert [partials.merger(run, 7, number) for number in (9, 8, 9)] == [9, 9, 9]
     assert partials.merger(run, 10, 12) == partials.merger(run, 10, 11) == 12
     assert partials.kept(run) == {7, 12}
     with pytest.raises(Damaged):
-        partials.read(run, 8)
+        read(run, 8)
     partials.drop(run)
     assert partials.kept(other) == {8}
+
+
+def test_promise_8_partial_values_are_read_a_part_at_a_time(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However the parts are cut; one that is not as it was written is found."""
+    raw, data = cast(ObjectPartials, store.partials).raw, bytes(range(200))
+    run, target, lengths = new_id(), tmp_path / "target", []
+    store.partials.keep(run, 1, data)
+    raw.create(f"partials/{run}/00000002.parquet", data + bytes(32))
+
+    class Watched:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(raw, name)
+
+        def read(self, key: str, offset: int, length: int) -> bytes:
+            lengths.append(length)
+            return raw.read(key, offset, length)
+
+    watched = ObjectPartials(cast(Any, Watched()))
+    for most in (50, 199, 200, 201, 231, 232, 1000):
+        monkeypatch.setattr("pik.stores.partials._AT_ONCE", most)
+        watched.read(run, 1, target)
+        assert target.read_bytes() == data
+        assert max(lengths) <= most
+        with pytest.raises(Damaged, match="not as it was written"):
+            watched.read(run, 2, target)

@@ -136,22 +136,9 @@ class Table:
         index: tuple[str, str, str] | None = None,
     ) -> Iterator[ItemT]:
         """Yield a partition's items in the order of their sk (by UTF-8 bytes), page by page: those whose sk begins with
-        `prefix`, or lies `between` two (both included). With `first` the first page has so many items, and each other
-        one eight times as many as the one before. `index` is a secondary index: its name and its two keys."""
-        pages = self.pages(pk, prefix=prefix, between=between, descending=descending, first=first, index=index)
-        return chain.from_iterable(pages)
-
-    def pages(
-        self,
-        pk: Partition[ItemT],
-        *,
-        prefix: str = "",
-        between: tuple[str, str] | None = None,
-        descending: bool = False,
-        first: int | None = None,
-        index: tuple[str, str, str] | None = None,
-    ) -> Iterator[list[ItemT]]:
-        """Yield the pages of a `query`, each of which is one call."""
+        `prefix`, or lies `between` two (both included). A page is one call. With `first` the first one has so many
+        items, and each other one eight times as many as the one before. `index` is a secondary index: its name and its
+        two keys."""
         name, hash_key, range_key = index or ("", "pk", "sk")
         condition, values = f"{hash_key} = :pk", {":pk": _value(pk)}
         if between:
@@ -172,7 +159,7 @@ class Table:
                 request["Limit"], first = first, 8 * first
             with translated("dynamodb"):
                 page = self._dynamodb.query(**request)
-            yield [decoded(item) for item in page["Items"]]
+            yield from map(decoded, page["Items"])
             if not (last := page.get("LastEvaluatedKey")):
                 return
             request["ExclusiveStartKey"] = last

@@ -48,7 +48,7 @@ def merged(selection: Selection, engine: Engine, metrics: Sequence[Metric], task
 
 def _file(store: Store, run_id: str, number: int, directory: Path) -> Path:
     path = directory / f"{number}.parquet"
-    path.write_bytes(store.partials.read(run_id, number))
+    store.partials.read(run_id, number, path)
     return path
 
 

@@ -11,7 +11,7 @@ from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, islice
 from typing import Any, NamedTuple
 
 from pik.model.batch import Arrivals, Location, Verdict
@@ -35,6 +35,9 @@ from pik.stores.aws.clients import Flow
 from pik.stores.aws.lease import Generation
 from pik.stores.aws.s3 import AwsRaw
 from pik.stores.aws.table import Partition, Table, batched, key_of
+
+_PAGE = 1000
+"""Duplicates that a call reads of a partition: fewer than DynamoDB returns at a time."""
 
 _COUNTED = 500
 """Events with an idempotency key whose duplicates are counted at once."""
@@ -112,15 +115,16 @@ class _Generation:
         or more, so there are never more calls than events, except for pages of the duplicates of one."""
         found: Counter[str] = Counter()
         left = sorted(events)
+        start = f"{left[0]}/"
         while left:
-            for page in self.table.pages(pk, between=(f"{left[0]}/", f"{left[-1]}/~")):
-                ids = [item["sk"].partition("/")[0] for item in page]
-                found.update(ids)
-                left = left[bisect_left(left, ids[-1]) :] if ids else []
-                if left and left[0] != ids[-1]:
-                    break  # what comes before the next one is passed over
-            else:
-                left = []
+            items = self.table.query(pk, between=(start, f"{left[-1]}/~"), first=_PAGE)
+            keys = [item["sk"] for item in islice(items, _PAGE)]
+            found.update(key.partition("/")[0] for key in keys)
+            if len(keys) < _PAGE:
+                break
+            # What comes before the next event is passed over; nothing is between a key and what follows it with `!`.
+            left = left[bisect_left(left, keys[-1].partition("/")[0]) :]
+            start = max(f"{keys[-1]}!", f"{left[0]}/") if left else ""
         return Counter({event_id: found[event_id] for event_id in events})
 
     def repeated_from(self, batch_id: str, wanted: tuple[int, int] | None) -> Iterator[list[Location]]:
