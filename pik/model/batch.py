@@ -51,13 +51,21 @@ def frame_of(offset: int, length: int, entities: Sequence[str]) -> Frame:
     return Frame(offset, length, len(entities), first, last, names)
 
 
+class PackedCopy(msgspec.Struct, frozen=True, array_like=True):
+    """A copy of an object's bytes inside of a larger object: its key, and where they begin."""
+
+    key: str
+    offset: int
+
+
 class Segment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """An immutable raw object: deliveries of one batch for one UTC day, sorted by entity and time.
 
     `digest` is the SHA-256 of the object's bytes in hex, `size` their number, `day` days since 1970-01-01,
     times nanoseconds. `recorded_at` is when the index recorded it (0 before that), one moment for all segments of a
     block; `guessed`: a rebuild did not know it and took `ingest_time` instead. `inline` is a copy of the
-    object's bytes, where the index keeps one of a small object to spare readers the way to raw; raw stays the truth.
+    object's bytes, where the index keeps one of a small object to spare readers the way to raw, and `packed` is where
+    the copy of a compacted store is; raw stays the truth.
     """
 
     key: str
@@ -73,6 +81,12 @@ class Segment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     recorded_at: int = 0
     guessed: bool = False
     inline: bytes = b""
+    packed: PackedCopy | None = None
+
+    @property
+    def has_copy(self) -> bool:
+        """Whether its bytes are elsewhere than in raw, too."""
+        return bool(self.inline) or self.packed is not None
 
     @property
     def unknown_frames(self) -> tuple[Frame, ...]:

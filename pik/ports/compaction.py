@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """What a step of packing a day did: segments of API requests that were moved into a pack, and the bytes of their
+    objects; and segments that were left because their object is not as recorded, with the reasons of the first ones."""
+
+    segments: int = 0
+    size: int = 0
+    left: int = 0
+    reasons: tuple[str, ...] = ()
 
 
 class Compaction(Protocol):
@@ -22,3 +34,15 @@ class Compaction(Protocol):
         """Add the finished batches that began before this moment (nanoseconds) to the sums that `Overview` begins with,
         many at a time; yield how many were added each time. Those that are not finished are added later. The caller
         holds the right to compact. Raises Busy if another process changes the sums meanwhile."""
+
+    def days(self, first: int | None = None, last: int | None = None) -> Iterator[int]:
+        """Yield, in order, the days (since 1970-01-01) from the first to the last (None: without end) on which segments
+        of API requests are listed one by one, recorded just now or long ago."""
+
+    def waiting(self, day: int, before: int) -> int:
+        """Return how many segments of a day `pack` would look at. Reads what lists them."""
+
+    def pack(self, day: int, before: int) -> Iterator[Packed]:
+        """Move the segments of a day's API requests that were recorded before this moment into packs, one pack after
+        the other; yield what was moved, and left, each time. The caller holds the right to compact. Raises
+        StoreError."""

@@ -226,7 +226,7 @@ def _files(
     whole: list[Segment] = []
     for segment in segments:
         is_partial = segment.key in selection.overrides.unreadable or bool(segment.unknown_frames)
-        if not selection.takes_all or segment.inline or is_partial:
+        if not selection.takes_all or segment.has_copy or is_partial:
             _append(cut, selection.store.raw, segment, selection.frames(segment))
         else:
             whole.append(segment)

@@ -11,6 +11,7 @@ import io
 import os
 from bisect import bisect_left
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import file_digest, sha256
 from pathlib import Path
@@ -166,7 +167,21 @@ def frame_lines(raw: Raw, segment: Segment, frame: Frame) -> list[bytes]:
 def frame_bytes(raw: Raw, segment: Segment, first: Frame, last: Frame) -> bytes:
     """Return the frames from `first` to `last` as they are stored. Raises Damaged."""
     begin, end = first.offset, last.offset + last.length
-    return segment.inline[begin:end] if segment.inline else raw.read(segment.key, begin, end - begin)
+    if segment.inline:
+        return segment.inline[begin:end]
+    if segment.packed is not None:
+        with suppress(Damaged):
+            return raw.read(segment.packed.key, segment.packed.offset + begin, end - begin)
+    return raw.read(segment.key, begin, end - begin)
+
+
+def copied(raw: ObjectReader, segment: Segment) -> bytes:
+    """Return the copy of a segment's object, if there is one that is as recorded; else nothing."""
+    copy = segment.inline
+    if segment.packed is not None:
+        with suppress(Damaged):
+            copy = raw.read(segment.packed.key, segment.packed.offset, segment.size)
+    return copy if sha256(copy).hexdigest() == segment.digest else b""
 
 
 def unpack_frame(segment: Segment, frame: Frame, data: bytes) -> list[bytes]:

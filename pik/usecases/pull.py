@@ -45,7 +45,7 @@ from pik.ports.raw import Raw
 from pik.ports.state import Metrics
 from pik.ports.store import Store
 from pik.rawlog.corrections import known_corrections
-from pik.rawlog.objects import unpacked
+from pik.rawlog.objects import copied, unpacked
 from pik.rawlog.sealed_records import (
     PulledBatch,
     PullLine,
@@ -234,7 +234,7 @@ class _Transfer:
 
         for segment, (size, problem) in zip(segments, map_in_threads(copy, segments, THREADS), strict=True):
             self._progress.advance(segment.size)
-            line = segment_line(structs.replace(segment, inline=b""), self._source.index.skipped(segment))
+            line = segment_line(structs.replace(segment, inline=b"", packed=None), self._source.index.skipped(segment))
             self.lines[segment.key] = line
             self._count(size, problem)
             if problem is None:
@@ -343,9 +343,9 @@ def copy_object(
         return len(data) == wanted.size and sha256(data).hexdigest() == wanted.digest
 
     if copy.size(wanted.key) is None:
-        inline = wanted.inline if isinstance(wanted, Segment) else b""
         try:
-            data = inline if matches(inline) else source.raw.read(wanted.key)
+            held = copied(source.raw, wanted) if isinstance(wanted, Segment) else b""
+            data = held or source.raw.read(wanted.key)
         except Unreadable as error:
             return failed(ProblemKind.UNREADABLE, f"not copied: {error.reason}")
         except Damaged as error:

@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from pik.model.instant import ALL_TIME
+from pik.model.instant import ALL_TIME, day_text
 from pik.ports.raw import Raw
 from pik.ports.store import Store
 from pik.runtime import SILENT
 from pik.stores import open_store
 from pik.stores.aws import lease
-from pik.stores.aws.catalog.requests import Requests
+from pik.stores.aws.catalog.layout import Listed
 from pik.stores.aws.clients import Clients
 from pik.usecases.care.rebuild import rebuild_index
 from pik.usecases.care.verify import verify
@@ -140,7 +140,7 @@ def test_a_copy_in_the_index_that_is_not_the_object_is_found(store: Store) -> No
     post(store, 0, ONE)
     index: Any = store.index
     table, g = index.table, index.generation.current()
-    (item,) = Requests(table, g)._of_day(next(store.index.segments(ALL_TIME)).day)
+    (item,) = index.listing(g).of_day(day_text(next(store.index.segments(ALL_TIME)).day), Listed.REQUEST)
     table.put({**item, "inline": item["inline"][:-1] + bytes([item["inline"][-1] ^ 1])})
     assert [kind for kind, _ in checked(store, Depth.STORED)[0]] == [ProblemKind.INDEX]
 

@@ -23,6 +23,7 @@ from pik.stores.local.aggregates import LocalAggregates
 from pik.stores.local.runs import LocalQueue, LocalRuns
 from pik.stores.local.state import LocalMetrics, state_database
 from pik.stores.local.state_audit import LocalStateAudit
+from tests.support.aws.compacted import compacting
 from tests.support.aws.emulator import make_stack, publish
 
 STORES = ["local", "aws"]
@@ -107,11 +108,14 @@ def new_store(request: pytest.FixtureRequest, kind: str, tmp_path: Path) -> Call
     if kind == "local":
         return lambda: local_store(tmp_path / uuid4().hex)
     clients: Clients = request.getfixturevalue("aws")
-    request.getfixturevalue("monkeypatch").setattr(lease, "NOTICED", 0.01)
+    monkeypatch: pytest.MonkeyPatch = request.getfixturevalue("monkeypatch")
+    monkeypatch.setattr(lease, "NOTICED", 0.01)
+    if kind == "compacted":
+        return lambda: compacting(aws_store(clients), monkeypatch)
     return lambda: aws_store(clients)
 
 
-@pytest.fixture(params=STORES)
+@pytest.fixture(params=[*STORES, pytest.param("compacted", marks=pytest.mark.slow)])
 def kind(request: pytest.FixtureRequest) -> str:
     """The kind of store that `new_store` and `store` make."""
     made: str = request.param

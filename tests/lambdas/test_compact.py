@@ -34,6 +34,15 @@ class Steps:
     def countable(self, _before: int) -> int:
         return 4 - self.done
 
+    def days(self, first: int | None = None, last: int | None = None) -> Any:
+        return iter(())
+
+    def waiting(self, _day: int, _before: int) -> int:
+        return 0
+
+    def pack(self, _day: int, _before: int) -> Any:
+        return iter(())
+
     def sum_up(self, _before: int) -> Any:
         for _ in range(4):
             self.done += 1

@@ -13,6 +13,9 @@ Requests take no lease, and readers do not look each time. Both rely on what the
 rebuild waits for as long: before it looks at raw, so that every request that is acknowledged has its raw there; and
 after it moved the pointer, before anything may be written again, so that no reader misses what was written.
 
+`compacted` in the pointer shows that segments may be listed in packs: 1 from the moment on that readers have to look
+there, 2 once all of them have noticed, so that items of the table may be deleted.
+
 The pointer also has the format of the store, as format.json has in a directory: the first writer sets it, it never
 changes, and readers of the pointer refuse another one. A stack that was never written to has none.
 """
@@ -187,6 +190,7 @@ _REBUILDING = "rebuild"
 
 _POINTER: Key[Item] = Key(("generation", "generation"))
 _FIRST = 1  # where there is no pointer
+_ALL_NOTICED = 2
 
 
 def rebuilt() -> Busy:
@@ -213,6 +217,7 @@ class Generation:
     _current: int = field(default=_FIRST, compare=False)
     _corrections: int = field(default=0, compare=False)
     _summed: str = field(default="", compare=False)
+    _compacted: int = field(default=0, compare=False)
     _readable_at: tuple[float, float] = field(default=(0.0, 0.0), compare=False)
     _writable_at: tuple[float, float] = field(default=(0.0, 0.0), compare=False)
 
@@ -266,6 +271,22 @@ class Generation:
             change, condition = "SET #corrections = :first", "attribute_not_exists(#corrections)"
             self.table.update(_POINTER, change, {"first": 1}, condition=condition)
             self._read()
+
+    def is_compacted(self) -> bool:
+        """Return whether there may be packs. Whoever asks after reading the list of a day in the table misses none: an
+        item is deleted there only after every reader has noticed."""
+        self.current()
+        return self._compacted > 0
+
+    def announce_packs(self) -> None:
+        """Let readers look for packs from now on; all of them have noticed when this returns."""
+        if self._compacted == _ALL_NOTICED:
+            return
+        change, condition = "SET #compacted = :compacted", "attribute_not_exists(#compacted)"
+        self.table.update(_POINTER, change, {"compacted": 1}, condition=condition)
+        sleep(NOTICED)
+        self.table.update(_POINTER, change, {"compacted": _ALL_NOTICED})
+        self._read()
 
     def for_writing(self, is_alive: Callable[[Table, str], bool] = alive) -> int:
         """Return the generation to write, for the holder of a lease. Raises Busy while a rebuild is under way; waits to
@@ -321,6 +342,7 @@ class Generation:
         self._current = item.get("current", _FIRST)
         self._corrections = item.get("corrections", 0)
         self._summed = item.get("summed", "")
+        self._compacted = item.get("compacted", 0)
         self._readable_at = read_at
         return int(item.get("next", 0))
 

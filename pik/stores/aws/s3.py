@@ -8,7 +8,7 @@ from base64 import b64decode
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from pik.ports.remote import ForeignFile
 from pik.runtime.storage import attempts, scratch
 from pik.stores import missing
 from pik.stores.aws.clients import Clients, Refused, denied, translated
+from pik.stores.aws.read_ahead import ReadAhead
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -28,6 +29,8 @@ PAGE = 1000
 """Objects that one call lists."""
 
 _DOWNLOADS = 8
+_PACKED = "compact/", "index/"
+"""What the keys of large objects begin with whose parts are read in their order."""
 _ARCHIVED = {"InvalidObjectState"}
 _ABSENT = {"404", "NoSuchKey", "NotFound"}
 
@@ -38,6 +41,7 @@ class AwsRaw:
 
     clients: Clients
     bucket: str
+    _ahead: ReadAhead = field(default_factory=ReadAhead, repr=False, compare=False)
 
     @property
     def _s3(self) -> S3Client:
@@ -65,6 +69,16 @@ class AwsRaw:
     def read(self, key: str, offset: int = 0, length: int | None = None) -> bytes:
         if length == 0:
             return b""
+        if length is not None and key.startswith(_PACKED):
+            data = self._ahead.read(key, offset, length, self._read)
+        else:
+            data = self._read(key, offset, length)
+        if length is not None and len(data) < length:
+            raise _short(key, offset, length)
+        return data
+
+    def _read(self, key: str, offset: int, length: int | None) -> bytes:
+        """Return bytes of an object, fewer than `length` only at its end. Raises as `read` does."""
         end = "" if length is None else offset + length - 1
         where: dict[str, Any] = {"Range": f"bytes={offset}-{end}"} if offset or length is not None else {}
         try:
@@ -83,8 +97,6 @@ class AwsRaw:
         data, reason = _body(answer)
         if data is None:
             raise StoreError(f"the connection to S3 broke while an object was read: {reason}")
-        if length is not None and len(data) < length:
-            raise _short(key, offset, length)
         return data
 
     def size(self, key: str) -> int | None:

@@ -183,7 +183,7 @@ class Redaction:
             frames.append(frame_of(len(data), len(frame), [entity for (entity, _), _, _ in made[begin:end]]))
             data += frame
         digest = sha256(data).hexdigest()
-        kept = structs.replace(segment, size=len(data), digest=digest, frames=tuple(frames), inline=b"")
+        kept = structs.replace(segment, size=len(data), digest=digest, frames=tuple(frames), inline=b"", packed=None)
         return kept, data, [event for _, _, event in made]
 
     def rejects(self, file: RejectFile, rejects: Sequence[Reject]) -> tuple[RejectFile, bytes]:

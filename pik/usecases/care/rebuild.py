@@ -35,6 +35,7 @@ from pik.rawlog.corrections import (
     read_winners,
     write_winners,
 )
+from pik.rawlog.objects import copied
 from pik.rawlog.required import RequiredRaw
 from pik.rawlog.sealed_records import (
     BatchLine,
@@ -355,6 +356,9 @@ def _trusted_segment(restoration: Restoration, row: Segment, scanned: Scan) -> S
     if key is None or key.day is None:
         return None
     place, arrivals = (key.id, key.day), scanned.arrivals
+    if row.packed is not None:  # the new index has no packs
+        small = copied(restoration.store.raw, row) if row.deliveries == 1 else b""
+        row = structs.replace(row, inline=small, packed=None)
     if arrivals is None:
         is_lost = restoration.store.raw.size(row.key) is None
         return None if is_lost and (row.batch_id, row.day) != place else row

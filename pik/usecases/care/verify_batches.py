@@ -169,7 +169,7 @@ def _check_segment(run: Verification, record: str, segment: Segment, listed: Seg
     """Check a segment that a record names, as the index lists it."""
     if listed is not None:
         is_same_object = (segment.size, segment.digest) == (listed.size, listed.digest)  # compared with raw itself
-        apart = ("inline", "frames") if listed.unknown_frames else ("inline",)  # which raw was compared with
+        apart = ("inline", "packed", *(["frames"] if listed.unknown_frames else []))  # which raw was compared with
         other = differing(segment, listed, (name for name in segment.__struct_fields__ if name not in apart))
         if is_same_object and other:
             yield segment_problem(ProblemKind.INDEX, listed, f"the index has another {other} than {record}")

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
-from hashlib import sha256
 from itertools import groupby
 from operator import itemgetter
 
@@ -18,7 +17,7 @@ from pik.model.delivery import Delivery
 from pik.model.instant import Window, day_text
 from pik.ports.raw import ObjectReader, RawKey, RawKind, RawObject
 from pik.ports.store import Store
-from pik.rawlog.objects import HeldObject, unpack_frame
+from pik.rawlog.objects import HeldObject, copied, unpack_frame
 from pik.rawlog.sealed_records import (
     SegmentLine,
     read_record,
@@ -43,7 +42,7 @@ _SEGMENTS_AT_ONCE, _DELIVERIES_AT_ONCE = 200, 200_000
 _READERS = 16
 """Threads that read raw: where it is far away, waiting for it is most of the work."""
 
-_NOT_IN_RAW = ("recorded_at", "inline", "guessed")
+_NOT_IN_RAW = ("recorded_at", "inline", "packed", "guessed")
 """Fields of a segment that its object does not have."""
 
 _Listed = tuple[Segment, int | None]
@@ -244,17 +243,17 @@ def _checked(store: Store, depth: Depth, listed: _Listed) -> _Checked:
     if depth is Depth.QUICK and (size != segment.size or not segment.unknown_frames):
         return _Checked(None if size == segment.size else _modified(store, segment, size))
     if depth is Depth.STORED and _is_vouched(store, segment):
-        if not segment.inline:
+        if not segment.has_copy:
             return _Checked(vouched=True)
-        if sha256(segment.inline).hexdigest() == segment.digest:
-            return _read(store, segment, size, HeldObject(segment.inline))
+        if copy := copied(store.raw, segment):
+            return _read(store, segment, size, HeldObject(copy))
     return _read(store, segment, size, store.raw)
 
 
 def _is_vouched(store: Store, segment: Segment) -> bool:
     """Return whether the storage keeps a digest of the object, and it is the recorded one. What it has to do with the
     index is known without reading it: of a single delivery the index has nothing but what it lists, or a copy."""
-    if segment.unknown_frames or (segment.deliveries == 1 and not segment.inline):
+    if segment.unknown_frames or (segment.deliveries == 1 and not segment.has_copy):
         return False
     with suppress(Damaged):
         return store.raw.stored_digest(segment.key) == segment.digest
@@ -281,7 +280,7 @@ def _read(store: Store, segment: Segment, size: int, source: ObjectReader) -> _C
     if segment.unknown_frames:
         detail = "the index was rebuilt while it was lost, so it is not read"
         return _Checked(segment_problem(ProblemKind.INDEX, segment, detail, segment.unknown_frames))
-    if segment.inline and sha256(segment.inline).hexdigest() != found.digest:
+    if source is store.raw and segment.has_copy and not copied(store.raw, segment):
         return _Checked(segment_problem(ProblemKind.INDEX, segment, "the index has a copy of it with other bytes"))
     if other := differing(found, segment, (name for name in found.__struct_fields__ if name not in _NOT_IN_RAW)):
         return _Checked(segment_problem(ProblemKind.INDEX, segment, f"the index has another {other} than raw"))

@@ -265,7 +265,7 @@ class _DuplicateReader:
     def _is_recorded(self, segment: Segment) -> bool:
         """Return whether the duplicates of the segment are recorded for certain. In a deployed store a writer that is
         running, or died, may have claimed deliveries and not yet recorded the duplicates among them."""
-        return not self._store.deployed or bool(segment.inline) or self._is_finished(segment.batch_id)
+        return not self._store.deployed or segment.has_copy or self._is_finished(segment.batch_id)
 
     def delivery_counts(self, page: Sequence[_Duplicate]) -> list[int]:
         """Return how many deliveries the event of each duplicate has."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import Any
 
 from msgspec import structs
 
+from pik.errors import Damaged
 from pik.model.batch import Arrivals, Segment, Verdict
 from pik.ports.raw import RawKind
 from pik.stores.aws.catalog import layout
@@ -15,7 +17,9 @@ from pik.stores.aws.catalog.deliveries import Delivery, Row, arrivals_of, claims
 from pik.stores.aws.catalog.id_files import IdFiles, ListedRows
 from pik.stores.aws.catalog.index import AwsIndex
 from pik.stores.aws.catalog.layout import ClaimItem, Listed, SegmentItem
+from pik.stores.aws.catalog.listing import Listing
 from pik.stores.aws.catalog.rebuild import rows_in
+from pik.stores.aws.catalog.recording_times import listed_items, packed_items
 from pik.stores.aws.catalog.requests import Requests
 from pik.stores.aws.table import Item, Key, KeyItem, key_of
 
@@ -33,11 +37,12 @@ class AwsAudit:
 
     def differing(self, arrivals: Sequence[Arrivals]) -> dict[str, str]:
         g, table = self.index.generation.current(), self.index.table
-        listed = table.get_many(dict.fromkeys(layout.listing_key(g, one.segment) for one in arrivals))
-        comparisons = [self._comparison(g, one, listed.get(layout.listing_key(g, one.segment))) for one in arrivals]
+        listing = self.index.listing(g)
+        listed = self._listed(listing, [one.segment.key for one in arrivals])
+        comparisons = [self._comparison(g, one, listed.get(one.segment.key)) for one in arrivals]
         keys = (delivery.claim_key for one in comparisons for delivery in one.deliveries)
         claims = table.get_many(dict.fromkeys(keys))
-        items = table.get_many(dict.fromkeys(key for one in comparisons for key in one.item_keys()))
+        items = listing.under(key for one in comparisons for key in one.item_keys())
         of_files = [one for one in comparisons if one.listed]
         in_files = self._in_files(g).of_each([one.segment for one in of_files])
         wrong = {one.segment.key: one.difference(claims, items) for one in comparisons}
@@ -61,17 +66,36 @@ class AwsAudit:
         for listed in table.query(layout.days_pk(g)):
             day, _, kind = listed["sk"].partition("/")
             if kind != Listed.REQUEST:
-                items = table.query_each((pk, "") for pk in layout.listed_pks(g, day, Listed(kind)))
+                items = self.index.listing(g).in_table(day, Listed(kind))
                 yield from ((layout.segment_of(one).key, None) for one in items if "skipped" not in one)
 
     def deliveries(self, segment: Segment, frames: Collection[int]) -> Arrivals:
-        return rows_in(self.index.table, self.index.raw, self.index.generation.current(), segment, frames)
+        return rows_in(self.index.listing(self.index.generation.current()), segment, frames)
 
     def knows(self, batch_id: str) -> bool:
         return self.index.table.get(layout.batch_key(self.index.generation.current(), batch_id)) is not None
 
     def damage(self) -> Iterator[tuple[str, str]]:
-        return iter(())  # DynamoDB and S3 check what they hold
+        """Look at packs only: DynamoDB checks what it holds, and so does S3, which knows the digests of their
+        objects."""
+        g = self.index.generation
+        for pack in self.index.listing(g.current()).packs() if g.is_compacted() else ():
+            for key, digest in ((pack.directory, pack.item["directory_digest"]), (pack.body, pack.item["body_digest"])):
+                try:
+                    found = self.index.raw.stored_digest(key) or sha256(self.index.raw.read(key)).hexdigest()
+                except Damaged as error:
+                    yield key, error.message
+                else:
+                    if found != digest.hex():
+                        yield key, "it is not what was written"
+
+    def _listed(self, listing: Listing, keys: Sequence[str]) -> dict[str, SegmentItem]:
+        """Return the items of segments, by key, but of requests with one event."""
+        if not listing.pointer.is_compacted():
+            places = {layout.segment_key(listing.generation, key): key for key in keys}
+            return {places[Key(at)]: item for at, item in listing.table.get_many(places).items()}
+        known = listed_items(listing, keys)
+        return known.segments | packed_items(listing, known)
 
     def _comparison(self, g: int, arrived: Arrivals, listing: SegmentItem | None) -> _Comparison:
         segment, table = arrived.segment, self.index.table
@@ -147,8 +171,8 @@ class _Comparison:
         segment = self.segment
         if isinstance(found, str):
             return found or "no id file has its deliveries"
-        recorded = {"recorded_at": segment.recorded_at, "guessed": segment.guessed, "inline": segment.inline}
-        same = structs.replace(found.segment, **recorded) == segment
+        recorded = {"recorded_at": segment.recorded_at, "guessed": segment.guessed}
+        same = structs.replace(found.segment, **recorded) == structs.replace(segment, inline=b"", packed=None)
         mine = sorted(_without_place(one.row) for one in self.deliveries)
         if not same or sorted(map(_without_place, found.rows)) != mine:
             return f"{found.name} describes it and its deliveries in another way"

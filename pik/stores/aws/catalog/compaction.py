@@ -7,7 +7,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from pik.model.ids import ID_LENGTH, TIME_DIGITS, time_digits
+from pik.ports.compaction import Packed
 from pik.stores.aws.catalog.batch_list import BatchList
+from pik.stores.aws.catalog.packing import Packing
 from pik.stores.aws.catalog.totals import Summation
 from pik.stores.aws.lease import Generation, holding
 from pik.stores.aws.s3 import AwsRaw
@@ -35,6 +37,18 @@ class AwsCompaction:
 
     def sum_up(self, before: int) -> Iterator[int]:
         return self._summation().sum_up(_first_id(before))
+
+    def days(self, first: int | None = None, last: int | None = None) -> Iterator[int]:
+        return self._packing().days(first, last)
+
+    def waiting(self, day: int, before: int) -> int:
+        return self._packing().waiting(day, before)
+
+    def pack(self, day: int, before: int) -> Iterator[Packed]:
+        return self._packing().pack(day, before)
+
+    def _packing(self) -> Packing:
+        return Packing(self.table, self.raw, self.generation)
 
     def _summation(self) -> Summation:
         listed = BatchList(self.table, self.raw, self.generation.current())

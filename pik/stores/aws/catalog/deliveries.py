@@ -8,25 +8,22 @@ an event. It can be inserted only once: it decides each verdict.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from itertools import islice, repeat
 from operator import attrgetter, itemgetter
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 import zstandard
 
-from pik.errors import Damaged, NotFound, StoreError
-from pik.model.batch import KEYED, OF_REQUEST, PLAIN, Arrivals, Location, RejectFile, Segment, Verdict, duplicate_kind
+from pik.errors import Damaged, StoreError
+from pik.model.batch import KEYED, PLAIN, Arrivals, Location, RejectFile, Segment, Verdict, duplicate_kind
 from pik.model.instant import day_text
 from pik.ports.raw import ObjectReader, RawKind, number_of
 from pik.stores.aws.catalog import layout
 from pik.stores.aws.catalog.layout import ClaimItem, DuplicateItem, SegmentItem
 from pik.stores.aws.s3 import AwsRaw
-from pik.stores.aws.table import READS, Key, KeyItem, Table, batched
-
-_REMEMBERED = 10_000
-"""Segments whose `recorded_at` is remembered."""
+from pik.stores.aws.table import Key, KeyItem, Table
 
 
 class Row(NamedTuple):
@@ -298,47 +295,6 @@ def duplicate_location(g: int, item: DuplicateItem) -> Location:
     """Return where the delivery of a `duplicate_item` is, without its `recorded_at`. Raises StoreError."""
     with layout.decoding(f"item {item['pk']} {item['sk']}"):
         return duplicate_of(g, item).location(Verdict(item["kind"]))
-
-
-def listings(table: Table, g: int, locations: Iterable[Location]) -> dict[str, Any]:
-    """Return the items of the segments that these deliveries are in, by segment key, as far as there are any: of a
-    request with one event the item of its batch."""
-    keys: dict[Key[Any], str] = {}
-    for one in locations:
-        n = number_of(one.segment_key)
-        keys[layout.numbered_key(g, one.day, one.batch_id, n)] = one.segment_key
-        if n == OF_REQUEST:
-            keys[layout.batch_key(g, one.batch_id)] = one.segment_key
-    found = table.get_many(keys).items()
-    return {keys[Key(key)]: item for key, item in found if "frames" in item or "listed" in item}
-
-
-@dataclass(slots=True)
-class RecordingTimes:
-    """Adds to locations the `recorded_at` of their segments. A number of segments is remembered."""
-
-    table: Table
-    generation: int
-    _known: dict[str, int] = field(default_factory=dict)
-
-    def added(self, groups: Iterable[Sequence[Location]]) -> Iterator[list[Location]]:
-        """Yield the groups in their order; the segments of a hundred are read together. Raises NotFound."""
-        for some in batched(groups, READS):
-            if len(self._known) > _REMEMBERED:
-                self._known.clear()
-            self._read(one for group in some for one in group if not one.recorded_at)
-            for group in some:
-                yield [one if one.recorded_at else replace(one, recorded_at=self._of(one)) for one in group]
-
-    def _read(self, locations: Iterable[Location]) -> None:
-        unknown = (one for one in locations if one.segment_key not in self._known)
-        for key, item in listings(self.table, self.generation, unknown).items():
-            self._known[key] = item["recorded_at"]
-
-    def _of(self, location: Location) -> int:
-        if location.segment_key not in self._known:
-            raise NotFound(f"segment {location.segment_key} is not in the index", hint="pik verify --rebuild-index")
-        return self._known[location.segment_key]
 
 
 _read_chunk = msgspec.msgpack.Decoder(tuple[Header, list[Row]]).decode

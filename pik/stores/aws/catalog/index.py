@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import chain, islice
+from typing import Any
 
 from pik.errors import NotFound
 from pik.model.batch import Batch, Location, RejectFile, Segment, Verdict
@@ -14,20 +14,15 @@ from pik.ports.store import Summary, Totals
 from pik.stores.aws.catalog import layout
 from pik.stores.aws.catalog.batch_list import BatchList
 from pik.stores.aws.catalog.batches import NO_DELIVERIES, with_state
-from pik.stores.aws.catalog.deliveries import (
-    RecordingTimes,
-    accepted_of,
-    claims_of,
-    duplicate_location,
-    listings,
-    read_ids,
-)
+from pik.stores.aws.catalog.deliveries import accepted_of, claims_of, duplicate_location, read_ids
 from pik.stores.aws.catalog.layout import Listed, SegmentItem
-from pik.stores.aws.catalog.requests import Requests, is_single
+from pik.stores.aws.catalog.listing import Listing
+from pik.stores.aws.catalog.recording_times import RecordingTimes, listed_items, packed_items
+from pik.stores.aws.catalog.requests import Requests, is_single, listed_key
 from pik.stores.aws.catalog.totals import summary
 from pik.stores.aws.lease import Generation
 from pik.stores.aws.s3 import AwsRaw
-from pik.stores.aws.table import Table
+from pik.stores.aws.table import READS, Key, Table, batched
 
 _REMEMBERED, _MEMORABLE = 2000, 8192
 """Segments whose duplicates are remembered, because they came along when the segments were listed, and the bytes that
@@ -53,13 +48,17 @@ class AwsIndex:
             return self._of_batch(g, batch_id, first, last)
         days = [item["sk"].split("/") for item in self.table.query(layout.days_pk(g), between=(first, f"{last}/~"))]
         wanted = sorted(set(entities))
-        requests = Requests(self.table, g)
+        listing, requests = self.listing(g), Requests(self.table, g)
         return chain.from_iterable(
-            map(self._remember, requests.segments(layout.day_number(day), wanted))
+            map(self._remember, requests.segments(listing.of_day(day, Listed.REQUEST, wanted)))
             if kind == Listed.REQUEST
-            else self._of_blocks(g, day, Listed(kind), wanted)
+            else self._of_blocks(listing.of_day(day, Listed(kind)), wanted)
             for day, kind in days
         )
+
+    def listing(self, g: int) -> Listing:
+        """Return the lists of segments of a generation."""
+        return Listing(self.table, self.raw, g, self.generation)
 
     def skipped(self, segment: Segment) -> dict[int, Verdict]:
         known = self._skipped.get(segment.key)
@@ -81,14 +80,15 @@ class AwsIndex:
         items = self.table.query(layout.duplicates_of(g, day, event_id), prefix=f"{event_id}/", first=limit)
         others = (duplicate_location(g, item) for item in items)
         found = list(islice(chain([accepted_of(claim)], others), limit))
-        return next(RecordingTimes(self.table, g).added([found]))
+        return next(RecordingTimes(self.listing(g)).added([found]))
 
     def segments_of(self, deliveries: Collection[Location]) -> dict[str, Segment]:
         g = self.generation.current()
-        items = listings(self.table, g, deliveries).values()
-        of_files = (layout.segment_of(item) for item in items if not is_single(item))
-        of_requests = Requests(self.table, g).listed(filter(is_single, items))
-        return {segment.key: segment for segment in chain(of_files, of_requests)}
+        listing, requests = self.listing(g), Requests(self.table, g)
+        found = listed_items(listing, (one.segment_key for one in deliveries))
+        single = listing.under(map(listed_key, found.single.values())).values()
+        of_blocks = map(layout.segment_of, [*found.segments.values(), *packed_items(listing, found).values()])
+        return {segment.key: segment for segment in chain(of_blocks, map(requests.segment, single))}
 
     def batches(self, prefix: str = "") -> Iterator[Batch]:
         return (with_state(self.table, batch) for batch, _ in self._batches().newest_first(prefix))
@@ -106,18 +106,18 @@ class AwsIndex:
         return summary(self.table, self._batches())
 
     def _of_batch(self, g: int, batch_id: str, first: str, last: str) -> Iterator[Segment]:
-        known = False
+        known, listing = False, self.listing(g)
         references = self.table.query(layout.references_pk(g, batch_id), between=(first, f"{last}/~"))
-        for _, item in self.table.join(references, partial(layout.referred, g)):
+        for some in batched(references, READS):
             known = True
-            if item is not None:
-                yield from self._listed([item])
+            yield from self._listed(listing.under(layout.referred(g, one) for one in some).values())
         batch = None if known else self.table.get(layout.batch_key(g, batch_id))
-        if batch is not None:
-            yield from map(self._remember, Requests(self.table, g).segments_of(batch, first, last))
+        if batch is not None and is_single(batch) and first <= batch["listed"].split("/")[2] <= last:
+            items = listing.under([listed_key(batch)]).values()
+            yield from map(self._remember, Requests(self.table, g).segments(items))
 
-    def _of_blocks(self, g: int, day: str, kind: Listed, entities: Sequence[str]) -> Iterator[Segment]:
-        for segment in self._listed(self.table.query_each((pk, "") for pk in layout.listed_pks(g, day, kind))):
+    def _of_blocks(self, items: Iterable[SegmentItem], entities: Sequence[str]) -> Iterator[Segment]:
+        for segment in self._listed(items):
             if not entities or any(f.first <= entity <= f.last for f in segment.frames for entity in entities):
                 yield segment
 
@@ -137,10 +137,12 @@ class AwsIndex:
 
     def _look_up(self, segment: Segment) -> bytes | dict[int, Verdict]:
         g = self.generation.current()
-        key = layout.listing_key(g, segment)
-        item = self.table.get(key)
+        key: Key[Any] = layout.listing_key(g, segment)
+        of_batch: Key[Any] = layout.batch_key(g, segment.batch_id)
+        found = self.table.get_many([key, of_batch])
+        item = found.get(key)
         if item is None or "skipped" not in item:
-            batch = self.table.get(layout.batch_key(g, segment.batch_id))
+            batch = found.get(of_batch)
             if batch is not None and is_single(batch):
                 return Requests(self.table, g).skipped([batch]).get(segment.batch_id, {})
             pending = batch.get("pending", NO_DELIVERIES) if batch is not None else NO_DELIVERIES
@@ -150,10 +152,12 @@ class AwsIndex:
                 if segment.key in keys:
                     mine = [row for row in rows if keys[row.segment] == segment.key]
                     return claims_of(self.table, g, segment.batch_id, header.segments).verdicts(mine)
-            item = self.table.get(key)  # it was settled while the batch was looked at
+            # It was settled while the batch was looked at, or is in a pack.
+            item = self.listing(g).under([key]).get(key)
         if item is None or "skipped" not in item:
             raise NotFound(f"segment {segment.key} is not in the index", hint="pik verify --rebuild-index")
-        return item["skipped"]
+        skipped: bytes = item["skipped"]
+        return skipped
 
     def _batches(self) -> BatchList:
         return BatchList(self.table, self.raw, self.generation.current())

@@ -8,18 +8,29 @@ from contextlib import contextmanager
 from enum import StrEnum
 from hashlib import sha256
 from itertools import accumulate, pairwise, product
-from typing import NotRequired, TypedDict, cast
+from typing import Any, NotRequired, TypedDict, cast
 
 import msgspec
 import zstandard
 from msgspec import structs
 
 from pik.errors import Invalid, StoreError
-from pik.model.batch import OF_REQUEST, Batch, BatchState, Counts, Frame, Origin, RejectFile, Segment, Verdict
+from pik.model.batch import (
+    OF_REQUEST,
+    Batch,
+    BatchState,
+    Counts,
+    Frame,
+    Origin,
+    PackedCopy,
+    RejectFile,
+    Segment,
+    Verdict,
+)
 from pik.model.correction import Correction
 from pik.model.ids import DIGITS
 from pik.model.instant import day_of, day_text, parse_instant
-from pik.ports.raw import RawKind, number_of
+from pik.ports.raw import RawKey, RawKind, number_of
 from pik.stores.aws.state.layout import US, time_key
 from pik.stores.aws.table import Key, KeyItem, Partition
 
@@ -60,7 +71,8 @@ class ClaimItem(KeyItem):
 
 
 class SegmentItem(KeyItem):
-    """A segment in the list of its day; `skipped` is missing as long as its claims may not be finished."""
+    """A segment in the list of its day; `skipped` is missing as long as its claims may not be finished. Only one from a
+    pack has `packed`."""
 
     size: int
     digest: bytes
@@ -72,10 +84,11 @@ class SegmentItem(KeyItem):
     recorded_at: int
     guessed: NotRequired[bool]
     skipped: NotRequired[bytes]
+    packed: NotRequired[PackedCopy]
 
 
 class RequestItem(KeyItem):
-    """The segment of an API request with one event."""
+    """The segment of an API request with one event. Only one from a pack has `skipped` and `packed`."""
 
     recorded_at: int
     ingest_time: int
@@ -86,6 +99,8 @@ class RequestItem(KeyItem):
     guessed: NotRequired[bool]
     content: NotRequired[bytes]
     inline: NotRequired[bytes]
+    skipped: NotRequired[bytes]
+    packed: NotRequired[PackedCopy]
 
 
 class DuplicateItem(KeyItem):
@@ -176,6 +191,13 @@ def listed_pks(g: int, day: str, kind: Listed) -> list[Partition[SegmentItem]]:
     if kind == Listed.FILE:
         return [Partition(f"{g}/day/{day}")]
     return [Partition(f"{g}/array/{day}/{shard}") for shard in BATCH_SHARDS]
+
+
+def partitions(g: int, day: str, kind: Listed) -> list[Partition[Any]]:
+    """Return all partitions with the segments of a day of this kind."""
+    if kind == Listed.REQUEST:
+        return [requests_pk(g, day, shard) for shard in DAY_SHARDS]
+    return [*listed_pks(g, day, kind)]
 
 
 def references_pk(g: int, batch_id: str) -> Partition[KeyItem]:
@@ -271,6 +293,20 @@ def numbered_key(g: int, day: int, batch_id: str, n: int) -> Key[SegmentItem]:
     """Return the key of a segment's item, given the parts of its key in raw."""
     partitions = listed_pks(g, day_text(day), listed_as(n))
     return Key((partitions[_shard(batch_id) % len(partitions)], f"{batch_id}-{n:012d}"))
+
+
+def segment_key(g: int, key: str) -> Key[SegmentItem]:
+    """Return the key of a segment's item, given its key in raw."""
+    raw_key = RawKey.of(key)
+    assert raw_key.day is not None
+    assert raw_key.number is not None
+    return numbered_key(g, raw_key.day, raw_key.id, raw_key.number)
+
+
+def day_and_kind(pk: str) -> tuple[str, Listed] | None:
+    """Return the day and the kind of the segments of requests that a partition lists; None for another partition."""
+    _, name, *rest = pk.split("/")
+    return (rest[0], Listed(name)) if name in (Listed.ARRAY, Listed.REQUEST) else None
 
 
 def referred(g: int, item: KeyItem) -> Key[SegmentItem]:
@@ -395,6 +431,7 @@ def segment_of(item: SegmentItem) -> Segment:
             digest=item["digest"].hex(),
             frames=_read_frames(unpacked(item["frames"])),
             guessed=item.get("guessed", False),
+            packed=item.get("packed"),
             **{name: item[name] for name in _OF_SEGMENT},  # type: ignore[literal-required]
         )
 

@@ -42,7 +42,8 @@ from pik.stores.aws.catalog.deliveries import (
     read_ids,
     rows_of,
 )
-from pik.stores.aws.catalog.layout import BatchAttributes, ClaimItem, DuplicateItem
+from pik.stores.aws.catalog.layout import BatchAttributes, ClaimItem, DuplicateItem, Listed
+from pik.stores.aws.catalog.listing import Listing
 from pik.stores.aws.catalog.requests import Requests, is_single
 from pik.stores.aws.catalog.restored import Block, RestoredIndex, Tally
 from pik.stores.aws.clients import translated
@@ -61,14 +62,18 @@ def sweep(table: Table, raw: AwsRaw, kept: set[str]) -> None:
                 raw.clients.client("s3").delete_object(Bucket=raw.bucket, Key=found.key)
 
 
-def rows_in(table: Table, raw: AwsRaw, generation: int, segment: Segment, frames: Collection[int]) -> Arrivals:
+def rows_in(listing: Listing, segment: Segment, frames: Collection[int]) -> Arrivals:
     """Return the rows of the deliveries in these frames of a segment, as far as the id files of its block can be
     read."""
     rows: list[Row] = []
     if frames and number_of(segment.key) == OF_REQUEST:
-        rows = Requests(table, generation).rows(segment)
+        requests = Requests(listing.table, listing.generation)
+        entities = [frame.first for frame in segment.frames]
+        items = listing.of_day(day_text(segment.day), Listed.REQUEST, entities)
+        deliveries = map(requests.delivery, items)
+        rows = [delivery.row for delivery in deliveries if delivery.batch_id == segment.batch_id]
     if frames and not rows:
-        rows = list(_rows_of(raw, generation, segment))
+        rows = list(_rows_of(listing.raw, listing.generation, segment))
     return arrivals_of(segment, [row for row in rows if row.frame in frames])
 
 
@@ -114,7 +119,7 @@ class AwsRebuild:
         self._restored.put(layout.reject_item(self.generation, batch_id, rejects))
 
     def rows(self, segment: Segment, frames: Collection[int]) -> Arrivals:
-        return rows_in(self.table, self.raw, self.replaced, segment, frames)
+        return rows_in(Listing(self.table, self.raw, self.replaced, self.pointer), segment, frames)
 
     def skipped(self, segments: Sequence[Segment]) -> list[dict[int, Verdict]]:
         self._restored.flush()

@@ -19,7 +19,6 @@ from pik.model.instant import day_text
 from pik.stores.aws.catalog import layout
 from pik.stores.aws.catalog.deliveries import (
     Delivery,
-    RecordingTimes,
     accepted_of,
     claims_of,
     duplicate_location,
@@ -30,6 +29,8 @@ from pik.stores.aws.catalog.deliveries import (
     rows_of,
 )
 from pik.stores.aws.catalog.layout import ClaimItem, DuplicateItem
+from pik.stores.aws.catalog.listing import Listing
+from pik.stores.aws.catalog.recording_times import RecordingTimes
 from pik.stores.aws.catalog.requests import Requests, is_single
 from pik.stores.aws.clients import Flow
 from pik.stores.aws.lease import Generation
@@ -72,8 +73,11 @@ class AwsRepeats:
         verdicts = claims.verdicts(rows_of(arrivals))
         return {seq: kind for seq, kind in verdicts.items() if kind != Verdict.UNRECORDED}
 
+    def _listing(self, g: int) -> Listing:
+        return Listing(self.table, self.raw, g, self.generation)
+
     def _in_order(self, g: int, events: Iterable[list[Location]]) -> Iterator[list[Location]]:
-        for deliveries in RecordingTimes(self.table, g).added(events):
+        for deliveries in RecordingTimes(self._listing(g)).added(events):
             yield sorted(deliveries, key=lambda one: one.order)
 
 

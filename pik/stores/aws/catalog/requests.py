@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import groupby
 from time import time_ns
 from typing import Any, TypeVar
 
 from pik.errors import StoreError
 from pik.model.batch import OF_REQUEST, Batch, Chunk, Counts, Frame, Segment, Verdict
-from pik.model.instant import day_text
 from pik.ports.raw import RawKind, number_of
 from pik.runtime.storage import attempts
 from pik.stores.aws.catalog import layout
@@ -80,22 +80,13 @@ class Requests:
         day = layout.day_item(self.generation, segment.day, Listed.REQUEST)
         return [listing, day, {**batch, **place, "recorded_at": segment.recorded_at}]
 
-    def segments(self, day: int, entities: Sequence[str] = ()) -> Iterator[tuple[Segment, dict[int, Verdict]]]:
-        """Yield the segments of a day's requests, each with its duplicates; those about some entities, if any are
-        named."""
-        return self._segments(self._of_entities(day, entities) if entities else self._of_day(day))
-
-    def segments_of(self, batch: BatchItem, first: str, last: str) -> Iterator[tuple[Segment, dict[int, Verdict]]]:
-        """Yield the segment of a batch, with its duplicates, if the batch is such a request on one of these days."""
-        if is_single(batch) and first <= batch["listed"].split("/")[2] <= last:
-            key: Key[RequestItem] = Key((batch["listed"], batch["listed_as"]))
-            item = self.table.get(key)
-            yield from self._segments([item] if item else [])
-
-    def listed(self, batches: Iterable[BatchItem]) -> Iterator[Segment]:
-        """Yield the segments of the batches of requests."""
-        keys: list[Key[RequestItem]] = [Key((batch["listed"], batch["listed_as"])) for batch in batches]
-        yield from map(self.segment, self.table.get_many(keys).values())
+    def segments(self, items: Iterable[RequestItem]) -> Iterator[tuple[Segment, bytes | dict[int, Verdict]]]:
+        """Yield the segments of requests, each with its duplicates."""
+        for is_packed, some in groupby(items, key=lambda item: "skipped" in item):
+            if is_packed:
+                yield from ((self.segment(item), item["skipped"]) for item in some)
+            else:
+                yield from ((self.segment(item), found.skipped(kind)) for item, found, kind in self.with_verdicts(some))
 
     def segment(self, item: RequestItem) -> Segment:
         """Return the segment of a request."""
@@ -114,11 +105,12 @@ class Requests:
             recorded_at=item["recorded_at"],
             guessed=item.get("guessed", False),
             inline=item.get("inline", b""),
+            packed=item.get("packed"),
         )
 
     def skipped(self, batches: Iterable[BatchItem]) -> dict[str, dict[int, Verdict]]:
         """Return the duplicates of the batch of each request, by batch id."""
-        return {delivery.batch_id: delivery.skipped(kind) for _, delivery, kind in self._judge(batches)}
+        return {delivery.batch_id: delivery.skipped(kind) for _, delivery, kind in self.with_verdicts(batches)}
 
     def batches(self, items: Iterable[BatchItem]) -> dict[str, Batch]:
         """Return the batches of requests by id, with the counts that follow from their claims; a batch that was never
@@ -128,13 +120,8 @@ class Requests:
                 layout.batch_of(item),
                 counts=Counts(1, *(int(kind == each) for each in (Verdict.ACCEPTED, Verdict.EXACT, Verdict.CONFLICT))),
             )
-            for item, delivery, kind in self._judge(filter(is_single, items))
+            for item, delivery, kind in self.with_verdicts(filter(is_single, items))
         }
-
-    def rows(self, segment: Segment) -> list[Row]:
-        """Return the row of a request's segment, if it is listed."""
-        deliveries = map(self.delivery, self._of_entities(segment.day, {frame.first for frame in segment.frames}))
-        return [delivery.row for delivery in deliveries if delivery.batch_id == segment.batch_id]
 
     def keys(self, segment: Segment, row: Row) -> tuple[Key[RequestItem], Key[BatchItem]]:
         """Return the keys of the items that a request consists of, besides its claim."""
@@ -180,21 +167,7 @@ class Requests:
             item["inline"] = copy
         return item, place
 
-    def _of_entities(self, day: int, entities: Iterable[str]) -> Iterator[RequestItem]:
-        """Yield the items about each entity."""
-        return self.table.query_each(
-            (layout.entity_requests_pk(self.generation, day, entity), f"{entity}{US}") for entity in entities
-        )
-
-    def _of_day(self, day: int) -> Iterator[RequestItem]:
-        partitions = (layout.requests_pk(self.generation, day_text(day), shard) for shard in layout.DAY_SHARDS)
-        return self.table.query_each((pk, "") for pk in partitions)
-
-    def _segments(self, items: Iterable[RequestItem]) -> Iterator[tuple[Segment, dict[int, Verdict]]]:
-        for item, delivery, kind in self._judge(items):
-            yield self.segment(item), delivery.skipped(kind)
-
-    def _judge(self, items: Iterable[_ItemT]) -> Iterator[tuple[_ItemT, Delivery, Verdict]]:
+    def with_verdicts(self, items: Iterable[_ItemT]) -> Iterator[tuple[_ItemT, Delivery, Verdict]]:
         """Yield requests' items, those of the segments or those of the batches, each with its delivery and what that
         is. Requests that were never claimed are left out."""
         deliveries = ((item, self.delivery(item)) for item in items)
@@ -208,6 +181,11 @@ class Requests:
         entity, event_id, batch_id = sk.split(US)
         row = Row(item["seq"], bytes.fromhex(event_id), item.get("content"), 0, 0, entity)
         return Delivery(self.generation, layout.day_number(pk.split("/")[2]), OF_REQUEST, batch_id, row)
+
+
+def listed_key(batch: BatchItem) -> Key[RequestItem]:
+    """Return the key of the item that lists the segment of a request, given its batch."""
+    return Key((batch["listed"], batch["listed_as"]))
 
 
 def is_single(batch: BatchItem) -> bool:

@@ -133,7 +133,8 @@ class RestoredIndex:
                 self._list_block(block, claims, made)
 
     def _write_ids(self, block: Block) -> None:
-        header = Header(batch_id=block.segments[0].batch_id, segments=tuple(block.segments))
+        segments = tuple(structs.replace(one, inline=b"") for one in block.segments)
+        header = Header(batch_id=segments[0].batch_id, segments=segments)
         write_ids(self.raw, ids_key(self.generation, header, block.rows), header, block.rows)
 
     def _list_block(self, block: Block, claims: Claims, made: Mapping[int, Verdict]) -> None:

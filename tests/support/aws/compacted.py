@@ -1,0 +1,50 @@
+"""Compacting a deployed store at once, whatever was recorded when."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from time import time_ns
+from typing import Any
+
+import pytest
+
+from pik.model.batch import Batch, Chunk, Verdict
+from pik.ports.compaction import Packed
+from pik.ports.store import Store
+from pik.stores.aws.catalog import packing
+from pik.stores.aws.catalog.packs import Part
+
+
+@dataclass(frozen=True)
+class CompactingRequests:
+    """Requests of a store that is compacted after each of them."""
+
+    store: Store
+
+    def expect_ready(self) -> None:
+        self.store.requests.expect_ready()
+
+    def record_request(self, batch: Batch, chunk: Chunk, copies: Mapping[str, bytes]) -> dict[int, Verdict]:
+        verdicts = self.store.requests.record_request(batch, chunk, copies)
+        compact(self.store)
+        return verdicts
+
+
+def compacting(store: Store, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """The store, compacted after each request, also after those without objects in raw that tests make up."""
+    read = packing._Day._part
+
+    def part(day: Any, item: Any) -> tuple[Part, str]:
+        found, reason = read(day, item)
+        return (Part(item, bytes(item["size"])), "") if reason else (found, "")
+
+    monkeypatch.setattr(packing._Day, "_part", part)
+    return replace(store, requests=CompactingRequests(store))
+
+
+def compact(store: Store) -> list[Packed]:
+    """Pack all that is settled; without the lease, which only saves useless work."""
+    assert store.compaction is not None
+    days = store.compaction.days()
+    return [done for day in days for done in store.compaction.pack(day, time_ns())]
