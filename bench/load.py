@@ -31,6 +31,7 @@ from tests.support.lambdas.instances import Instances, running
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs.literals import QueueAttributeNameType
+    from mypy_boto3_sqs.type_defs import MessageTypeDef
 
 ROUTES = ("single", "array", "buffered")
 TRIES = 50
@@ -39,8 +40,12 @@ TRIES = 50
 KILLED_AFTER = 100
 """Requests after which an instance is killed, at most."""
 
-VISIBLE_AGAIN = 20
+VISIBLE_AGAIN = 30
 """Seconds after which the queue delivers again what was not deleted."""
+
+WINDOW, TOGETHER = 5.0, 1000
+"""Seconds for which messages are gathered for the recorder, and after how many no more are; those of the template are
+5 s and 10,000, or 6 MB."""
 
 
 @dataclass
@@ -131,12 +136,10 @@ def deliver(clients: Clients, queue_url: str, recorders: Instances, ended: Event
     """Hand messages of the queue to the recorder as Lambda does, until `ended` and the queue is empty."""
     sqs = clients.client("sqs")
     while True:
-        found = sqs.receive_message(
-            QueueUrl=queue_url, MaxNumberOfMessages=10, WaitTimeSeconds=1, AttributeNames=["ApproximateReceiveCount"]
-        ).get("Messages", [])
-        if not found and ended.is_set() and _is_empty(clients, queue_url):
-            return
+        found = _received(clients, queue_url)
         if not found:
+            if ended.is_set() and _is_empty(clients, queue_url):
+                return
             continue
         records = [
             {
@@ -154,6 +157,21 @@ def deliver(clients: Clients, queue_url: str, recorders: Instances, ended: Event
                 if one["MessageId"] not in failed:
                     with suppress(sqs.exceptions.ReceiptHandleIsInvalid):  # it took so long that it comes again
                         sqs.delete_message(QueueUrl=queue_url, ReceiptHandle=one["ReceiptHandle"])
+
+
+def _received(clients: Clients, queue_url: str) -> list[MessageTypeDef]:
+    """Return what is in the queue, but no more than comes within the window that the template's event source has."""
+    sqs = clients.client("sqs")
+    found: list[MessageTypeDef] = []
+    until = time.monotonic() + WINDOW
+    while len(found) < TOGETHER and time.monotonic() < until:
+        some = sqs.receive_message(
+            QueueUrl=queue_url, MaxNumberOfMessages=10, WaitTimeSeconds=1, AttributeNames=["ApproximateReceiveCount"]
+        ).get("Messages", [])
+        if not some:
+            break
+        found += some
+    return found
 
 
 _WAITING: Sequence[QueueAttributeNameType] = (
