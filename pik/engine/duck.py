@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -53,6 +54,9 @@ if TYPE_CHECKING:
 
 _Result = TypeVar("_Result")
 
+_KEPT = 256
+"""How many definitions it remembers the answers about."""
+
 
 @dataclass(frozen=True, slots=True)
 class DuckEngine:
@@ -75,18 +79,15 @@ class DuckEngine:
 
     def check(self, definition: Definition) -> int:
         """See Engine.check."""
-        with session() as db, bounded(db, sandbox.CHECK_SECONDS, f"checking the metric {definition.name}"):
-            return check_definition(db, definition).scale
+        return _scale(definition)
 
     def combination(self, definition: Definition) -> Combination:
         """See Engine.combination."""
-        with session() as db, bounded(db, sandbox.CHECK_SECONDS, f"checking the metric {definition.name}"):
-            return combination_of(db, definition)
+        return _combination(definition)
 
     def counts(self, definition: Definition) -> bool:
         """See Engine.counts."""
-        with session() as db, bounded(db, sandbox.CHECK_SECONDS, f"checking the metric {definition.name}"):
-            return is_count(db, definition)
+        return _is_count(definition)
 
     @contextmanager
     def computation(
@@ -240,6 +241,31 @@ class DuckEngine:
                     continue
                 yield computed
                 return
+
+
+@contextmanager
+def _checking(definition: Definition) -> Iterator[DuckDBPyConnection]:
+    with session() as db, bounded(db, sandbox.CHECK_SECONDS, f"checking the metric {definition.name}"):
+        yield db
+
+
+# What DuckDB says of a definition depends on nothing else, and a new connection for each question takes 10 ms.
+@lru_cache(_KEPT)
+def _scale(definition: Definition) -> int:
+    with _checking(definition) as db:
+        return check_definition(db, definition).scale
+
+
+@lru_cache(_KEPT)
+def _combination(definition: Definition) -> Combination:
+    with _checking(definition) as db:
+        return combination_of(db, definition)
+
+
+@lru_cache(_KEPT)
+def _is_count(definition: Definition) -> bool:
+    with _checking(definition) as db:
+        return is_count(db, definition)
 
 
 def _by_name(metrics: Sequence[Definition]) -> list[Definition]:
