@@ -3,14 +3,17 @@
 import os
 import tempfile
 from collections.abc import Iterator
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 
 import pytest
-from botocore.loaders import JSONFileLoader
+from botocore import useragent
+from botocore.loaders import create_loader
+from botocore.useragent import sanitize_user_agent_string_component as sanitized
 from hypothesis import settings
 from moto import mock_aws
 
+from pik.stores.aws import queue
 from pik.stores.aws.clients import Clients
 from pik.usecases.replay import execute
 from tests.support.aws.emulator import ENVIRONMENT, REGION, ministack
@@ -35,19 +38,21 @@ def pytest_configure() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def at_once() -> Iterator[None]:
-    """Tasks that failed are tried again without the time in between."""
+    """Tasks that failed are tried again without the time in between, and nobody waits for more dead letters."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(execute, "FIRST_DELAY", 0.001)
         patch.setattr(execute, "IDLE", 0.001)
+        patch.setattr(queue, "LETTER_WAIT", 0)
         yield
 
 
 @pytest.fixture(scope="session", autouse=True)
-def descriptions_read_once() -> Iterator[None]:
-    """What boto3 knows about services is megabytes of JSON, which it would read again for each store of each test."""
-    load = cache(partial(JSONFileLoader.load_file, JSONFileLoader()))
+def boto3_remembers() -> Iterator[None]:
+    """What boto3 knows about services is megabytes of JSON in hundreds of directories, which it would look through
+    again for each store of each test; for each call it would check its own name letter by letter."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(JSONFileLoader, "load_file", lambda self, path: load(path))
+        patch.setattr("botocore.session.create_loader", cache(create_loader))
+        patch.setattr(useragent, "sanitize_user_agent_string_component", cache(sanitized))
         yield
 
 

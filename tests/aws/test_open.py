@@ -198,7 +198,8 @@ def test_what_a_url_names_takes_the_place_of_the_stacks(aws: Clients) -> None:
     assert find_stack(*where) == replace(stack, state_table="restored", raw_retention_days="7")
 
 
-def test_a_throttled_question_is_asked_again(aws: Clients) -> None:
+def test_a_throttled_question_is_asked_again(aws: Clients, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.sleep", lambda _seconds: None)
     url, throttled = publish(aws, make_stack(aws)), [400, 400]
 
     def answer(request: AWSPreparedRequest, **_: object) -> Any:
@@ -213,7 +214,8 @@ def test_a_throttled_question_is_asked_again(aws: Clients) -> None:
     assert throttled == []
 
 
-def test_one_that_stays_throttled_names_what_asks_nothing(pik, refusing) -> None:
+def test_one_that_stays_throttled_names_what_asks_nothing(pik, refusing, monkeypatch) -> None:
+    monkeypatch.setattr("time.sleep", lambda _seconds: None)
     refusing.code, refusing.said, refusing.status = "Throttling", "Rate exceeded", 400
     ended, error = said(pik, "--store", "aws://prod")
     assert (ended, "Rate exceeded" in error, "URL that names the resources" in error) == (4, True, True), error

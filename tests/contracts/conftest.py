@@ -68,7 +68,7 @@ def aws_state(clients: Clients) -> State:
     """As local_state."""
     stack = make_stack(clients)
     table = Table(clients, stack.state_table)
-    queue, aggregates = AwsQueue(clients, stack, table, patience=0), AwsAggregates(table)
+    queue, aggregates = AwsQueue(clients, stack, table), AwsAggregates(table)
     return State(
         AwsMetrics(table),
         AwsRuns(table),

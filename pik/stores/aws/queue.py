@@ -32,6 +32,9 @@ BATCH = 10
 BATCH_BYTES = 256 * 1024
 """What SendMessageBatch takes at most."""
 
+LETTER_WAIT = 1
+"""Seconds to wait for another dead letter; without waiting, SQS asks only some of its servers."""
+
 PURGED: Partition[Item] = Partition("purged")
 """The partition of purged letters."""
 
@@ -49,12 +52,11 @@ _NOT_IN_SQS = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff
 
 @dataclass(frozen=True, slots=True)
 class AwsQueue:
-    """`patience` is how many seconds to wait for another dead letter; without waiting, SQS asks only some servers."""
+    """See Queue and DeadLetters."""
 
     clients: Clients
     stack: Stack
     table: Table
-    patience: int = 1
 
     @property
     def _sqs(self) -> SQSClient:
@@ -176,7 +178,7 @@ class AwsQueue:
         again."""
         found: dict[str, MessageTypeDef] = {}
         try:
-            while some := self._receive(self._letters, BATCH, _HIDDEN_WHILE_LISTED, self.patience):
+            while some := self._receive(self._letters, BATCH, _HIDDEN_WHILE_LISTED, LETTER_WAIT):
                 known = len(found)
                 found.update((message["MessageId"], message) for message in some)
                 if len(found) == known:
