@@ -100,7 +100,7 @@ def test_promise_4_messages_that_come_again_in_other_groupings_are_recorded_once
     expect_once(store)
 
 
-@pytest.mark.parametrize("step", [6, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("step", [17, pytest.param(1, marks=pytest.mark.slow)])
 def test_promise_1_a_recorder_dies_after_every_call(aws: Clients, step: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Others get its messages, in other groupings, and one of these dies in its turn."""
     for number in count(1, step):

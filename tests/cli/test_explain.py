@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from pik.usecases.metrics import trials
+
 METRIC = 'name = "revenue"\nvalue = "sum((payload->>\'v\')::DECIMAL(18, 2))"\n'
 PLACE = ("revenue", "a", "2026-01-01")
 
@@ -16,6 +18,12 @@ PLACE = ("revenue", "a", "2026-01-01")
 def line(value: str, hour: int) -> str:
     event = {"source": "web", "event_type": "paid", "entity_id": "a", "event_time": f"2026-01-01T{hour:02}:00:00Z"}
     return json.dumps(event)[:-1] + f', "payload": {{"v": {value}, "name": "n{hour}"}}}}\n'
+
+
+@pytest.fixture
+def few_zones(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the days of other zones, a few are tried."""
+    monkeypatch.setattr(trials, "OFFSETS", range(-1, 3))
 
 
 @pytest.fixture
@@ -215,7 +223,7 @@ def test_a_number_of_a_file_is_imported_and_the_scenarios_that_give_it_are_named
 
 
 def test_an_expected_number_is_tried_as_that_of_a_file_is_and_next_goes_on_with_what_gives_it(
-    shop: Callable[..., Any], tmp_path: Path
+    shop: Callable[..., Any], few_zones: None, tmp_path: Path
 ) -> None:
     assert explained(shop, "--expect", "7.750")["trials"] is None
     found = explained(shop, "--expect", "3.5", "--assume", "corrections=none")
@@ -287,7 +295,7 @@ def test_a_wrong_side_of_an_explanation_is_an_error(
 
 
 def test_a_correction_that_gives_the_number_and_reaches_further_says_how_to_narrow_it(
-    pik: Callable[..., Any], tmp_path: Path
+    pik: Callable[..., Any], few_zones: None, tmp_path: Path
 ) -> None:
     again = line("2", 1).replace(":00:00Z", ":00:02Z")
     (tmp_path / "all.jsonl").write_text(

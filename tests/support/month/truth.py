@@ -85,6 +85,8 @@ class Truth:
     batches: int = 0
     moves: list[tuple[str, str, int]] = field(default_factory=list)
     """Promotions and rollbacks: kind, run, how many values another run had moved."""
+    _otherwise: dict[tuple[str, int], list[Delivery]] = field(default_factory=dict)
+    """What would count, by kind and how many deliveries there are."""
 
     def ingest(self, events: Iterable[Event]) -> None:
         self.batches += 1
@@ -160,24 +162,27 @@ class Truth:
     def otherwise(self, key: Key, kind: str) -> Decimal | None:
         """What the value would be with the last of conflicting deliveries, or without events that repeat an earlier
         one's payload."""
-        rule, counted = self.rules[key[0]][max(self.rules[key[0]])], self.accepted()
-        if kind == "conflicts":
-            counted = list({one.identity: one for one in self.deliveries}.values())
-        elif kind == "suspects":
-            first: dict[str, Delivery] = {}
-            for one in sorted(counted, key=lambda one: one.at):
-                first.setdefault(
-                    json.dumps([{**one.event, "event_time": "", "received_time": ""}], sort_keys=True), one
-                )
-            counted = list(first.values())
+        rule = self.rules[key[0]][max(self.rules[key[0]])]
         events = [
             one.event
-            for one in counted
+            for one in self._counted_otherwise(kind)
             if rule.counts(one.event)
             and (rule.over_all or one.event["entity_id"] == key[2])
             and key[1] <= one.at < key[1] + rule.size
         ]
         return rule.value(events) if events else None
+
+    def _counted_otherwise(self, kind: str) -> list[Delivery]:
+        known = kind, len(self.deliveries)
+        if known in self._otherwise:
+            return self._otherwise[known]
+        first: dict[str, Delivery] = {}
+        if kind == "conflicts":
+            first = {one.identity: one for one in self.deliveries}
+        for one in sorted(self.accepted() if kind == "suspects" else (), key=lambda one: one.at):
+            same = json.dumps([{**one.event, "event_time": "", "received_time": ""}], sort_keys=True)
+            first.setdefault(same, one)
+        return self._otherwise.setdefault(known, list(first.values()))
 
     def known(self, key: Key) -> int:
         """How many batches the current value knew; 0 where there is none."""
