@@ -7,7 +7,7 @@ a rebuild, if all that were to be recorded together with it are there.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import sha256
@@ -24,6 +24,7 @@ from pik.model.ids import new_id
 from pik.ports.raw import ObjectReader, Raw, RawKind, keys_of
 from pik.ports.store import CORRECTIONS, Store
 from pik.rawlog.objects import damaged, frame_text, packed, record_lines, unsealed
+from pik.runtime.storage import Spool
 
 Place = tuple[str, int]
 """A delivery: batch_id and seq."""
@@ -136,10 +137,11 @@ def read_list(raw: ObjectReader, listed: CorrectionList, entities: Sequence[str]
                 yield delivery
 
 
-def write_winners(store: Store, winners: Iterable[WinnerLine], recorded_at: int, actor: str = "") -> Correction:
+def write_winners(
+    store: Store, winners: Spool[WinnerLine] | Sequence[WinnerLine], recorded_at: int, actor: str = ""
+) -> Correction:
     """Create the record of a rebuild of the index, with the events of which other deliveries count now, and return
     it."""
-    winners = list(winners)
     made = Correction(
         format=store.format_version,
         correction_id=new_id(),

@@ -30,6 +30,9 @@ IN_MEMORY = 1 << 20
 SORTED_IN_MEMORY = 50_000
 """Items that a sorter holds in memory."""
 
+_MERGED = 64
+"""Sorted files of about one size that are merged into one, so that few are open however many items there are."""
+
 
 def remedy(error: OSError, otherwise: str) -> str:
     """Return the hint for an error of the system: `otherwise`, unless its number tells what is the matter."""
@@ -101,13 +104,13 @@ class Spool(Generic[Item]):
 
 
 class Sorter(Generic[Item]):
-    """Collects items and yields them ordered by key, with at most `in_memory` of them in memory: sorted runs go into
-    temporary files, which are merged."""
+    """Collects items and yields them ordered by key, those with equal keys as they were added, with at most `in_memory`
+    of them in memory: sorted runs go into temporary files, which are merged."""
 
     def __init__(self, key: Callable[[Item], Any], *, reverse: bool = False, in_memory: int | None = None) -> None:
         self._key, self._reverse, self._in_memory = key, reverse, in_memory or SORTED_IN_MEMORY
         self._held: list[Item] = []
-        self._runs: list[IO[bytes]] = []
+        self._runs: list[tuple[int, IO[bytes]]] = []  # how often each was merged, never rising, and its file
 
     def add(self, item: Item) -> None:
         """Add an item. Raises StoreError if there is no room for it."""
@@ -115,16 +118,26 @@ class Sorter(Generic[Item]):
         if len(self._held) < self._in_memory:
             return
         self._held.sort(key=self._key, reverse=self._reverse)
-        with temporary_files():
-            self._runs.append(TemporaryFile())  # noqa: SIM115 - closed with this object
-            for each in self._held:
-                pickle.dump(each, self._runs[-1], pickle.HIGHEST_PROTOCOL)
+        self._write(0, self._held)
         self._held = []
+        while len(self._runs) >= _MERGED and self._runs[-_MERGED][0] == self._runs[-1][0]:
+            times, merged = self._runs[-1][0], self._runs[-_MERGED:]
+            self._runs[-_MERGED:] = []
+            self._write(times + 1, self._merge([_unpickled(run) for _, run in merged]))
 
     def __iter__(self) -> Iterator[Item]:
         self._held.sort(key=self._key, reverse=self._reverse)
-        runs: list[Iterable[Item]] = [_unpickled(run) for run in self._runs]
-        yield from heapq.merge(*runs, self._held, key=self._key, reverse=self._reverse)
+        yield from self._merge([*(_unpickled(run) for _, run in self._runs), self._held])
+
+    def _merge(self, runs: Iterable[Iterable[Item]]) -> Iterator[Item]:
+        return heapq.merge(*runs, key=self._key, reverse=self._reverse)
+
+    def _write(self, times: int, items: Iterable[Item]) -> None:
+        with temporary_files():
+            run = TemporaryFile()  # noqa: SIM115 - closed with this object
+            for each in items:
+                pickle.dump(each, run, pickle.HIGHEST_PROTOCOL)
+        self._runs.append((times, run))
 
 
 class SortedBytes:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from decimal import Decimal
 
 import pytest
 
 from pik.model.metric import Computed
+from pik.runtime import storage
 from pik.runtime.storage import Sorter, Spool, scratch
 
 
@@ -18,6 +20,16 @@ def test_a_spool_returns_what_was_added_again_and_again() -> None:
             spool.add(row)
         assert len(spool) == 100
         assert list(spool) == list(spool) == rows
+
+
+def test_a_sorter_has_few_files_open_and_keeps_the_order_of_what_is_equal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage, "_MERGED", 3)
+    sorter: Sorter[tuple[int, int]] = Sorter(lambda pair: pair[0], in_memory=2)
+    before = len(os.listdir("/dev/fd"))
+    for number in range(1000):
+        sorter.add((number % 7, number))
+    assert len(os.listdir("/dev/fd")) - before <= 2 * 7  # of 3**6 runs two at each level
+    assert list(sorter) == sorted((number % 7, number) for number in range(1000))
 
 
 def test_a_sorter_merges_what_it_wrote_to_disk_with_what_it_holds() -> None:

@@ -11,12 +11,9 @@ from operator import attrgetter, itemgetter
 
 from msgspec import structs
 
-from pik.errors import Damaged, StoreError
-from pik.model.batch import OF_REQUEST, Arrivals, Batch, BatchState, Origin, RejectFile, Verdict
-from pik.model.ids import creation_time
-from pik.model.instant import Window
-from pik.ports.raw import RawKey, RawKind, keys_of, number_of
-from pik.ports.store import batch_of
+from pik.errors import Damaged
+from pik.model.batch import Arrivals, RejectFile, Verdict
+from pik.ports.raw import RawKey, RawKind, number_of
 from pik.rawlog.corrections import Place
 from pik.rawlog.objects import read_rejects
 from pik.rawlog.sealed_records import (
@@ -27,13 +24,17 @@ from pik.rawlog.sealed_records import (
     read_opening,
     recorded_blocks,
 )
-from pik.rawlog.segment_reader import Salvage, ids_of, salvage_unknown, scan_segment, seqs
-from pik.runtime.storage import sort_bounded
+from pik.rawlog.segment_reader import Salvage, ids_of, salvage_unknown, seqs
+from pik.runtime.storage import Sorter
+from pik.usecases.care.rebuild_batches import BatchObjects
+from pik.usecases.care.rebuild_carried import CarriedBatch
 from pik.usecases.care.rebuild_segments import (
     ReplacedExtent,
     Restoration,
+    Scan,
     SegmentVerdicts,
     read_reject_file,
+    scan,
 )
 from pik.usecases.ingest.api_request import recovered_request
 
@@ -43,8 +44,9 @@ _KEYED_BYTES = 1 << 20
 SHOWN = 100
 """Events that a list of a result has; it counts them all."""
 
-StraySegments = Mapping[str, Sequence[SegmentVerdicts]]
-"""Segments that the replaced index has of batches that it has lost, by batch."""
+_SMALL, _IN_MEMORY = 4096, 5_000
+"""Bytes of rows of a segment that are kept until it is recorded, so that it is read once, and how many such segments
+are in memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,111 +70,82 @@ class _Span:
     first_seq: int
     last_seq: int
     key: str
-
-
-@dataclass(frozen=True, slots=True)
-class _Batch:
-    """The keys of a batch's objects."""
-
-    batch_id: str
-    segments: list[str]
-    rejects: list[str]
-    openings: list[str]
-    blocks: list[str]
-
-    @property
-    def is_request(self) -> bool:
-        """Whether it is an API request, whose segments are its record."""
-        return all(number_of(key) == OF_REQUEST for key in (*self.segments, *self.rejects)) and not self.is_logged
-
-    @property
-    def is_logged(self) -> bool:
-        """Whether it has more than one block, so that block records show how far it came."""
-        return bool(self.openings or self.blocks)
-
-    def interrupted(self, opening: OpeningLine | None, last_seq: int) -> Batch:
-        """Return it as a batch that ended before it had a record, of whose input this seq was the last to be
-        recorded."""
-        unknown = Origin(name="(interrupted; its origin was in the lost index)", content=f"lost:{self.batch_id}")
-        return Batch(
-            batch_id=self.batch_id,
-            origin=opening.origin if opening else unknown,
-            state=BatchState.INTERRUPTED,
-            attempt=max([1, *map(_attempt, (*self.segments, *self.rejects, *self.blocks))]),
-            started_at=opening.started_at if opening else creation_time(self.batch_id),
-            actor=opening.actor if opening else "",
-            next_seq=last_seq + 1,
-        )
-
-
-def _batches(restoration: Restoration, finished: set[str]) -> Iterator[_Batch]:
-    def objects() -> Iterator[tuple[str, int, str]]:
-        for number, kind in enumerate((RawKind.SEGMENT, RawKind.REJECTS, RawKind.OPENING, RawKind.BLOCK)):
-            for key in keys_of(restoration.store.raw, kind):
-                restoration.counts["superseded"] += kind is RawKind.SEGMENT
-                if key.id not in finished:
-                    yield key.id, number, str(key)
-
-    for batch_id, of_batch in groupby(sort_bounded(objects(), itemgetter(0, 1, 2)), key=itemgetter(0)):
-        kinds: tuple[list[str], list[str], list[str], list[str]] = ([], [], [], [])
-        for _, kind, key in of_batch:
-            kinds[kind].append(key)
-        yield _Batch(batch_id, *kinds)
+    read: Arrivals | None = None
+    """What reading it gave, if that is whole and small."""
+    listed: frozenset[str] = frozenset()
+    """Of a block record the segments of the batch that are restored already."""
 
 
 @dataclass(slots=True)
 class OrphanPass:
-    """One pass over the batches without a record: they are restored, and then their segments in order. `carried` are
-    those that the replaced index has, each with how many of its objects it named.
+    """One pass over the batches without a record: what the replaced index lacks of each is added, and then restored in
+    order.
 
-    Memory: the objects of one batch, and 50,000 numbers and names besides.
+    Memory: the objects of one batch, and a number of small segments; the rest is sorted on disk.
     """
 
     restoration: Restoration
-    carried: Mapping[str, int]
-    stray: StraySegments
-    rivals: set[str] = field(default_factory=set)
-    """Batches with keyed deliveries that had no verdict."""
-    undecided: set[str] = field(default_factory=set)
-    """Events with a key of whose contents only the order of arrival decides."""
-    undecided_examples: list[UndecidedWinner] = field(default_factory=list)
+    _spans: Sorter[_Span] = field(
+        default_factory=lambda: Sorter(attrgetter("ingest_time", "batch_id", "first_seq"), in_memory=_IN_MEMORY)
+    )
+    _rivals: Sorter[tuple[str, int, UndecidedWinner | None]] = field(default_factory=lambda: Sorter(itemgetter(0, 1)))
+    """By batch: first that it has keyed deliveries that had no verdict, then events that it won with one of them, if it
+    has any."""
     _keyed: list[Arrivals] = field(default_factory=list)
     """Segments with keyed deliveries that are to be asked about."""
 
-    def restore(self, finished: set[str]) -> None:
-        """Restore what counts of the raw of batches that are not `finished`."""
-        spans = self._spans(_batches(self.restoration, finished))
-        ordered = sort_bounded(spans, attrgetter("ingest_time", "batch_id", "first_seq"))
-        for _, of_block in groupby(ordered, key=attrgetter("ingest_time", "batch_id")):
+    def add(self, batch: BatchObjects, carried: CarriedBatch, found: Mapping[str, Scan]) -> None:
+        """Restore a batch, unless it was carried over, and note what of its raw is to be recorded anew. `found` are
+        segments that were read already."""
+        counts = self.restoration.counts
+        if carried.row is not None:
+            spans = self._unlisted(batch, carried, found)
+        elif batch.is_logged:
+            counts["batches"] += 1
+            spans = self._logged(batch, carried.strays)
+        elif carried.strays or not self._unacknowledged(batch, carried, found):
+            counts["batches"] += 1
+            spans = self._orphaned(batch, carried.strays, found)
+        else:
+            counts["unacknowledged"] += 1
+            counts["superseded"] -= len(batch.segments)
+            return
+        for span in spans:
+            self._spans.add(span)
+
+    def restore(self) -> None:
+        """Restore what was noted."""
+        for _, of_block in groupby(self._spans, key=attrgetter("ingest_time", "batch_id")):
             self._add(list(of_block))
         self._note_rivals()
 
-    def _spans(self, batches: Iterator[_Batch]) -> Iterator[_Span]:
-        """Restore the batches, and yield the segments that are to be recorded anew."""
-        counts = self.restoration.counts
-        for batch in batches:
-            if batch.batch_id in self.carried:
-                yield from self._unlisted(batch)
-            elif batch.is_logged:
-                counts["batches"] += 1
-                yield from self._logged(batch)
-            elif batch.batch_id in self.stray or not self._unacknowledged(batch):
-                counts["batches"] += 1
-                yield from self._orphaned(batch)
-            else:
-                counts["unacknowledged"] += 1
-                counts["superseded"] -= len(batch.segments)
+    def undecided(self) -> tuple[int, list[UndecidedWinner]]:
+        """Return how many events have a key and several contents of which only the order of arrival decides, and the
+        first of them."""
+        events = Sorter[UndecidedWinner](attrgetter("event_id"))
+        for _, of_batch in groupby(self._rivals, key=itemgetter(0)):
+            is_rival = False
+            for _, _, event in of_batch:
+                is_rival |= event is None
+                if is_rival and event is not None:
+                    events.add(event)
+        number, examples = 0, []
+        for _, of_event in groupby(events, key=attrgetter("event_id")):
+            number += 1
+            if number <= SHOWN:
+                examples.append(next(of_event))
+        return number, examples
 
-    def _unacknowledged(self, batch: _Batch) -> bool:
+    def _unacknowledged(self, batch: BatchObjects, carried: CarriedBatch, found: Mapping[str, Scan]) -> bool:
         """Return whether it is a request that the replaced index, which could be read, does not name at all."""
         if not batch.is_request or self.restoration.replaced.extent != ReplacedExtent.ALL:
             return False
-        if batch.batch_id in self.restoration.unrecorded:
+        if carried.is_unrecorded:
             return True
         rebuild, store = self.restoration.rebuild, self.restoration.store
         for key in batch.segments:
             with suppress(Damaged):
-                segment = self._scan(key).arrivals.segment
+                segment = self._scan(key, found).arrivals.segment
                 if seqs(rebuild.rows(segment, range(len(segment.frames)))):
                     return False
         return not store.index.rejects(batch.batch_id) and not store.audit.knows(batch.batch_id)
@@ -182,7 +155,7 @@ class OrphanPass:
             (block,) = of_block
             self._add_recorded_block(block)
             return
-        salvaged = [self._scan(span.key) for span in of_block]
+        salvaged = [Salvage(span.read, ()) if span.read else self._scan(span.key) for span in of_block]
         self.restoration.add_block([one.arrivals for one in salvaged], None)
         for one in salvaged:
             segment = one.arrivals.segment
@@ -192,8 +165,8 @@ class OrphanPass:
 
     def _add_recorded_block(self, block: _Span) -> None:
         """Record the segments that a block record names anew, as of its time."""
-        raw, listed = self.restoration.store.raw, self._stray_keys(block.batch_id)
-        segments = [line.segment for line in read_block(raw, block.key)[1] if line.segment.key not in listed]
+        raw = self.restoration.store.raw
+        segments = [line.segment for line in read_block(raw, block.key)[1] if line.segment.key not in block.listed]
         arrivals = [
             self.restoration.read(structs.replace(one, recorded_at=block.ingest_time, guessed=True)) for one in segments
         ]
@@ -202,9 +175,6 @@ class OrphanPass:
         self.restoration.counts["superseded"] -= sum(raw.size(segment.key) is not None for segment in segments)
         for one in arrivals:
             self._keep_keyed(one)
-
-    def _stray_keys(self, batch_id: str) -> set[str]:
-        return {segment.key for segment, _ in self.stray.get(batch_id, ())}
 
     def _keep_keyed(self, arrivals: Arrivals) -> None:
         if arrivals.keyed:
@@ -217,47 +187,31 @@ class OrphanPass:
         verdicts = self.restoration.rebuild.skipped([one.segment for one in keyed])
         for arrivals, kinds in zip(keyed, verdicts, strict=True):
             batch_id = arrivals.segment.batch_id
-            self.rivals.add(batch_id)
+            self._rivals.add((batch_id, 0, None))
             conflicts = {seq for seq, kind in kinds.items() if kind == Verdict.CONFLICT}
             ids = dict(ids_of(arrivals)) if conflicts else {}
             for seq, winner in self.restoration.rebuild.winners(arrivals, conflicts).items():
-                event_id = ids[seq].hex()
-                if winner.place[0] in self.rivals and event_id not in self.undecided:
-                    self.undecided.add(event_id)
-                    if len(self.undecided_examples) < SHOWN:
-                        self.undecided_examples.append(UndecidedWinner(event_id, winner.place, (batch_id, seq)))
+                event = UndecidedWinner(ids[seq].hex(), winner.place, (batch_id, seq))
+                self._rivals.add((winner.place[0], 1, event))
 
-    def _unlisted(self, batch: _Batch) -> Iterator[_Span]:
+    def _unlisted(self, batch: BatchObjects, carried: CarriedBatch, found: Mapping[str, Scan]) -> Iterator[_Span]:
         """Yield the segments of a batch that the replaced index knows without naming them, though it had recorded their
         records: it has lost them. Others were never recorded, or are copies of what was."""
-        if len(batch.segments) + len(batch.rejects) == self.carried[batch.batch_id]:
+        segments = [key for key in batch.segments if key not in carried.listed]
+        rejects = [key for key in batch.rejects if key not in carried.rejects]
+        if carried.row is None or (not segments and not rejects):
             return
-        index = self.restoration.store.index
-        next_seq = batch_of(index, batch.batch_id).next_seq
-        listed = self._carried_segments(batch)
-        named = {file.key for file in index.rejects(batch.batch_id)}
-        there = [span for key in listed if (span := self._span(key, quiet=True)) is not None]
-        for key in batch.segments:
-            span = None if key in listed else self._span(key)
+        next_seq = carried.row.next_seq
+        there = [span for key in sorted(carried.listed) if (span := self._span(key, found, quiet=True)) is not None]
+        for key in segments:
+            span = self._span(key, found)
             if span is not None and span.last_seq < next_seq and not self._is_copy(span, there):
                 self.restoration.counts["superseded"] -= 1
                 yield span
-        for key in batch.rejects:
-            rejects = None if key in named else self._rejects(key)
-            if rejects is not None and rejects[1].last_seq < next_seq and batch.is_request:
-                self.restoration.rebuild.add_rejects(batch.batch_id, rejects[0])
-
-    def _carried_segments(self, batch: _Batch) -> set[str]:
-        """Return the batch's segments that the replaced index lists by day, as all were carried over. By batch it may
-        find more: then its list of the day is lost."""
-        listed: set[str] = set()
-        try:
-            for day in {RawKey.of(key).day or 0 for key in batch.segments}:
-                of_day = self.restoration.store.index.segments(Window.of_day(day))
-                listed |= {segment.key for segment in of_day if segment.batch_id == batch.batch_id}
-        except StoreError:  # an index that is damaged elsewhere says at least this
-            listed = {segment.key for segment, _ in self.restoration.replaced.segments(batch.batch_id)}
-        return listed | (self.restoration.mended & set(batch.segments))
+        for key in rejects:
+            file = self._rejects(key)
+            if file is not None and file[1].last_seq < next_seq and batch.is_request:
+                self.restoration.rebuild.add_rejects(batch.batch_id, file[0])
 
     def _is_copy(self, span: _Span, others: Sequence[_Span]) -> bool:
         """Return whether some of the deliveries of a segment are in one of the others too."""
@@ -269,7 +223,7 @@ class OrphanPass:
             for other in others
         )
 
-    def _logged(self, batch: _Batch) -> Iterator[_Span]:
+    def _logged(self, batch: BatchObjects, strays: Sequence[SegmentVerdicts]) -> Iterator[_Span]:
         """Restore a batch with an opening record or block records as it was when the last of its blocks was recorded,
         and what the replaced index has of it. Yield each block with deliveries."""
         raw, noting_damage = self.restoration.store.raw, self.restoration.noting_damage
@@ -296,13 +250,15 @@ class OrphanPass:
         if blocks:
             unfinished = replace(unfinished, offset=blocks[-1].offset, prefix_digest=blocks[-1].prefix_digest)
         self.restoration.add_interrupted(unfinished, keys, files)
-        for segment, verdicts in self.stray.get(batch.batch_id, ()):
+        for segment, verdicts in strays:
             if segment.key in keys:
                 self.restoration.add(segment, verdicts)
+        listed = frozenset(segment.key for segment, _ in strays)
         for time, block in times:
-            yield _Span(time, batch.batch_id, block.attempt, block.first_seq, block.last_seq, block.key)
+            seqs_of_block = block.first_seq, block.last_seq
+            yield _Span(time, batch.batch_id, block.attempt, *seqs_of_block, block.key, listed=listed)
 
-    def _recorded_blocks(self, batch: _Batch) -> list[BlockLine]:
+    def _recorded_blocks(self, batch: BatchObjects) -> list[BlockLine]:
         found: list[BlockLine] = []
         for key in batch.blocks:
             with self.restoration.noting_damage():
@@ -317,10 +273,12 @@ class OrphanPass:
             )
         return blocks
 
-    def _orphaned(self, batch: _Batch) -> Iterator[_Span]:
+    def _orphaned(
+        self, batch: BatchObjects, strays: Sequence[SegmentVerdicts], scans: Mapping[str, Scan]
+    ) -> Iterator[_Span]:
         """Restore all that is there of a request, or of a batch of one block, which cannot be resumed."""
-        listed = self._stray_keys(batch.batch_id)
-        found = [span for key in batch.segments if (span := self._span(key)) is not None]
+        listed = {segment.key for segment, _ in strays}
+        found = [span for key in batch.segments if (span := self._span(key, scans)) is not None]
         apart = [rejects for key in batch.rejects if (rejects := self._rejects(key)) is not None]
         everything = found + [span for _, span in apart]
         counting = [span for span in found if not _superseded(span, everything)]
@@ -335,32 +293,33 @@ class OrphanPass:
         else:
             unfinished = batch.interrupted(None, last_seq)
             self.restoration.add_interrupted(unfinished, [span.key for span in counting], files)
-        for segment, verdicts in self.stray.get(batch.batch_id, ()):
+        for segment, verdicts in strays:
             self.restoration.add(segment, verdicts)
         for span in counting:
             if span.key not in listed:
                 self.restoration.counts["superseded"] -= 1
                 yield span
 
-    def _scan(self, key: str) -> Salvage:
-        try:
-            return Salvage(scan_segment(self.restoration.store.raw, key), ())
-        except Damaged:
-            return salvage_unknown(self.restoration.store.raw, key)
+    def _scan(self, key: str, found: Mapping[str, Scan] | None = None) -> Salvage:
+        one = (found or {}).get(key) or scan(self.restoration.store.raw, key)
+        return Salvage(one.arrivals, ()) if one.arrivals else salvage_unknown(self.restoration.store.raw, key)
 
-    def _span(self, key: str, *, quiet: bool = False) -> _Span | None:
-        try:
-            arrivals = scan_segment(self.restoration.store.raw, key)
-        except Damaged as error:
-            if not quiet:
-                self.restoration.damaged.append(error.message)
+    def _span(self, key: str, found: Mapping[str, Scan], *, quiet: bool = False) -> _Span | None:
+        one = found.get(key) or scan(self.restoration.store.raw, key)
+        arrivals, read = one.arrivals, one.arrivals
+        if arrivals is None:
+            if one.damage and not quiet:
+                self.restoration.damaged.append(one.damage.message)
             try:
                 arrivals = salvage_unknown(self.restoration.store.raw, key).arrivals
             except Damaged:
                 self.restoration.counts["superseded"] -= not quiet  # not a copy, but damaged as a whole
                 return None
-        found, segment = seqs(arrivals), arrivals.segment
-        return _Span(segment.ingest_time, segment.batch_id, _attempt(key), min(found), max(found), key)
+        of_segment, segment = seqs(arrivals), arrivals.segment
+        if read and len(read.plain) + len(read.keyed) + len(read.entities) > _SMALL:
+            read = None
+        extent = min(of_segment), max(of_segment)
+        return _Span(segment.ingest_time, segment.batch_id, _attempt(key), *extent, key, read)
 
     def _rejects(self, key: str) -> tuple[RejectFile, _Span] | None:
         try:

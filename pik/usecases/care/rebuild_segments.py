@@ -14,7 +14,7 @@ from msgspec import structs
 
 from pik.errors import Damaged
 from pik.model.batch import Arrivals, Batch, Counts, Frame, Reject, RejectFile, Segment, Verdict
-from pik.model.instant import ALL_TIME, MIN_INSTANT
+from pik.model.instant import ALL_TIME
 from pik.ports.raw import Raw
 from pik.ports.store import Index, Rebuild, Store
 from pik.rawlog.objects import HeldObject, damaged, read_rejects
@@ -34,7 +34,7 @@ class ReplacedExtent(StrEnum):
     NONE = "none"
 
 
-_READERS, _AHEAD = 16, 64
+READERS, AHEAD = 16, 64
 """Threads that read segments, and segments that are read ahead."""
 
 _RANGES = 5
@@ -57,31 +57,33 @@ class ReplacedIndex:
         """How much could be read, which is final once `batches` and `segments` were read."""
         return ReplacedExtent.NONE if not self._known else ReplacedExtent.PART if self._failed else ReplacedExtent.ALL
 
-    def batches(self, *, rejects: bool = True) -> Iterator[tuple[Batch, list[RejectFile]]]:
-        """Yield the batches, and their files of rejects; without `rejects`, where raw has none, of those that count
-        some."""
+    def batches(self) -> Iterator[Batch]:
+        """Yield the batches."""
         try:
             for batch in self._index.batches():
                 self._known = True
-                yield batch, self._index.rejects(batch.batch_id) if rejects or batch.counts.rejected else []
+                yield batch
         except Exception:  # noqa: BLE001 - flipped bits in a database show as anything
             self._failed = True
 
+    def rejects(self, batch_id: str) -> list[RejectFile]:
+        """Return the files of rejects of a batch."""
+        try:
+            return self._index.rejects(batch_id)
+        except Exception:  # noqa: BLE001 - as above
+            self._failed = True
+            return []
+
     def segments(self, batch_id: str | None = None) -> Iterator[SegmentVerdicts]:
-        """Yield the segments, of one batch or of all."""
-        day, seen = MIN_INSTANT, set[str]()  # the current day, and what was seen of it
+        """Yield the segments, of one batch or of all; where some cannot be read, others come twice."""
         try:
             for segment in self._index.segments(ALL_TIME, batch_id=batch_id):
                 yield segment, self._index.skipped(segment)
-                if segment.day != day:
-                    day, seen = segment.day, set()
-                seen.add(segment.key)
         except Exception:  # noqa: BLE001 - as above
             self._failed = True
             if batch_id is None:  # one bad row is no reason to lose those of other batches
-                for batch, _ in self.batches():
-                    of_batch = self.segments(batch.batch_id)
-                    yield from (one for one in of_batch if one[0].day >= day and one[0].key not in seen)
+                for batch in self.batches():
+                    yield from self.segments(batch.batch_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +108,7 @@ def scan(raw: Raw, key: str) -> Scan:
 def scan_each(raw: Raw, listed: Iterable[SegmentVerdicts]) -> Iterator[tuple[SegmentVerdicts, Scan]]:
     """Yield segments in their order, each with what reading it gave: several are read at a time."""
     both, kept = tee(listed)
-    yield from zip(kept, map_in_threads(lambda one: scan(raw, one[0].key), both, _READERS, _AHEAD), strict=True)
+    yield from zip(kept, map_in_threads(lambda one: scan(raw, one[0].key), both, READERS, AHEAD), strict=True)
 
 
 @dataclass(slots=True)
@@ -119,16 +121,12 @@ class Restoration:
     progress: Progress
     counts: Counter[str] = field(default_factory=Counter)
     """By the names of the report's fields. Every segment in raw is counted as superseded until it is restored."""
-    unrecorded: set[str] = field(default_factory=set)
-    """Requests that the replaced index knows, without having recorded anything of them."""
     lost_in: list[str] = field(default_factory=list)
     damaged: list[str] = field(default_factory=list)
     dropped: list[str] = field(default_factory=list)
     """Batches that have nothing but their row in the replaced index."""
     uncounted: list[str] = field(default_factory=list)
     """Batches of which it cannot be told how their times were read, and why."""
-    mended: set[str] = field(default_factory=set)
-    """Segments that the replaced index listed under another day or batch than their own."""
 
     @contextmanager
     def noting_damage(self) -> Iterator[None]:
