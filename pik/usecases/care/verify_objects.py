@@ -26,6 +26,7 @@ from pik.usecases.care.verify_findings import (
     ProblemKind,
     Verification,
     batch_problem,
+    differing,
     entity_ranges,
 )
 from pik.usecases.inspect.batches import read_closing
@@ -182,8 +183,8 @@ def missing_records(run: Verification, batch: Batch) -> Iterator[Problem]:
         yield Problem(ProblemKind.MISSING, opening, "the opening record of this interrupted batch is not there")
     with suppress(Damaged):  # which is reported of that record
         line = read_opening(raw, opening) if is_there else None
-        if line is not None and (line.origin, line.started_at) != (batch.origin, batch.started_at):
-            yield batch_problem(batch.batch_id, f"the index has another origin or started_at than {opening}")
+        if line is not None and (other := differing(batch, line, ("origin", "started_at", "actor"))):
+            yield batch_problem(batch.batch_id, f"the index has another {other} than {opening}")
     with suppress(Damaged):
         blocks = recorded_blocks(read_block(raw, key)[0] for key in keys)
         last_seq, number = (blocks[-1].last_seq, blocks[-1].number) if blocks else (0, 0)

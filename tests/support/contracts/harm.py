@@ -206,7 +206,8 @@ def _of_database(path: Path) -> Iterator[Harm]:
     for table, of_table in rows.items():
         for row in of_table:
             yield Harm(table, "", row, partial(change, table, row, None), partial(change, table, None, row))
-        for row in (of_table[0], of_table[-1]):
+        shapes = {frozenset(name for name in row if row[name] is not None): row for row in reversed(of_table)}
+        for row in (*shapes.values(), *of_table[-1:]):
             for name in (name for name in row if row[name] is not None):
                 other = {**row, name: _changed(row[name])}
                 do, undo = partial(change, table, row, other), partial(change, table, other, row)

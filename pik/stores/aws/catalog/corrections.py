@@ -75,6 +75,9 @@ def _items(g: int, correction: Correction, revision: int, before: int) -> Iterat
 def _recorded(table: Table, g: int, revision: int) -> Sequence[Correction]:
     """Return the corrections of a generation up to a revision, in the order of the log."""
     items = list(table.query(layout.corrections_pk(g)))
+    for item in items:
+        if not layout.correction_is_sound(item):
+            raise _damaged(f"item {item['pk']} {item['sk']} is not as it was written")
     before = {item["revision"]: item["before"] for item in items}
     counting = {layout.FIRST_REVISION}
     while revision in before:
@@ -87,5 +90,9 @@ def _recorded(table: Table, g: int, revision: int) -> Sequence[Correction]:
         try:
             found[correction_id] = unpack_header(correction_id, b"".join(part["header"] for part in parts))
         except Damaged as error:
-            raise StoreError(f"the index is damaged: {error}", hint="pik verify --rebuild-index") from None
+            raise _damaged(str(error)) from None
     return list(found.values())
+
+
+def _damaged(what: str) -> StoreError:
+    return StoreError(f"the index is damaged: {what}", hint="pik verify --rebuild-index")

@@ -33,6 +33,7 @@ from pik.model.instant import day_of, day_text, parse_instant
 from pik.ports.raw import RawKey, RawKind, number_of
 from pik.stores.aws.state.layout import US, time_key
 from pik.stores.aws.table import Key, KeyItem, Partition
+from pik.stores.state_rows import row_digest
 
 BATCH_SHARDS = "01234567"
 """Of batches, and of the segments of a day's requests with several events. Their sort keys rise with time, so DynamoDB
@@ -168,10 +169,12 @@ def day_number(text: str) -> int:
 
 
 class CorrectionItem(KeyItem):
-    """A part of the header of a correction. `revision` is that with which it came, `before` the one before that."""
+    """A part of the header of a correction. `revision` is that with which it came, `before` the one before that.
+    `digest` is of all the others."""
 
     revision: int
     before: int
+    digest: bytes
     header: bytes
 
 
@@ -385,7 +388,15 @@ def correction_item(g: int, correction: Correction, numbers: tuple[int, int, int
     of the log, and never that of an item of another revision."""
     number, revision, before = numbers
     sk = f"{time_key(correction.recorded_at)}/{correction.correction_id}/{revision}/{number:03d}"
-    return {"pk": corrections_pk(g), "sk": sk, "revision": revision, "before": before, "header": header}
+    digest = row_digest("correction", sk, revision, before, header)
+    pk = corrections_pk(g)
+    return {"pk": pk, "sk": sk, "revision": revision, "before": before, "header": header, "digest": digest}
+
+
+def correction_is_sound(item: CorrectionItem) -> bool:
+    """Return whether a `correction_item` is as it was written."""
+    columns = (item.get(name) for name in ("sk", "revision", "before", "header"))
+    return item.get("digest") == row_digest("correction", *columns)
 
 
 def reject_file(item: RejectItem) -> RejectFile:
