@@ -21,6 +21,7 @@ def compact_index(store: Store, context: Any, *, dry_run: bool) -> None:
     except Busy as error:  # which the next call finds ended
         logger.warning("not compacted", extra={"reason": error.message})
         return
-    log = logger.warning if done.is_unfinished else logger.info
-    what = "dry run: would compact" if dry_run else "compacted"
-    log(what, extra={"batches": done.batches, "all": not done.is_unfinished})
+    packed = done.packed
+    extra = {"segments": packed.segments, "left": packed.left, "batches": done.batches, "all": not done.is_unfinished}
+    log = logger.warning if done.is_unfinished or packed.left else logger.info
+    log("dry run: would compact" if dry_run else "compacted", extra=extra)

@@ -237,6 +237,19 @@ class Repeats(Protocol):
         of events that are recorded already, and no others. Costs about what recording the chunk would."""
 
 
+@dataclass(frozen=True, slots=True)
+class SegmentCopies:
+    """An object with copies of segments of a day: its key, size and SHA-256 (hex), how many segments, and when it was
+    made, in nanoseconds."""
+
+    key: str
+    size: int
+    digest: str
+    day: int
+    segments: int
+    made_at: int
+
+
 class Audit(Protocol):
     """Compares the index with raw. It may remember what it has read of the index."""
 
@@ -264,6 +277,9 @@ class Audit(Protocol):
 
     def damage(self) -> Iterator[tuple[str, str]]:
         """Yield what is wrong within the index itself: the part of it, and the problem."""
+
+    def copies(self) -> Iterator[SegmentCopies]:
+        """Yield the objects with copies of segments that the index refers to. Raises StoreError."""
 
 
 class Corrections(Protocol):

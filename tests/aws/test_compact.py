@@ -2,30 +2,40 @@
 
 from __future__ import annotations
 
+import json
+import re
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from random import Random
+from typing import Any
 
 import pytest
 
+from pik.__main__ import main
 from pik.errors import Busy, StoreError
 from pik.model.batch import Batch, BatchState, request_origin
+from pik.model.delivery import Filter
 from pik.model.ids import digits, time_digits
-from pik.model.instant import SECOND
+from pik.model.instant import ALL_TIME, SECOND
 from pik.ports.store import Store, Summary
+from pik.rawlog.replacements import ReplacingRaw
 from pik.runtime import SILENT
 from pik.stores import open_store
 from pik.stores.aws import lease
 from pik.stores.aws.catalog import layout, totals
 from pik.stores.aws.catalog.index import AwsIndex
 from pik.stores.aws.clients import Clients
+from pik.stores.aws.s3 import AwsRaw
 from pik.usecases.care.compact import CompactReport, compact
+from pik.usecases.ingest.api_request import record_request
+from pik.usecases.inspect.events import list_events
 from tests.aws.test_crash import DieAt
 from tests.support.aws.calls import hooked
 from tests.support.aws.emulator import make_stack, publish
 from tests.support.contracts.chunks import Sent, chunk, origin
 from tests.support.faults import Crash
+from tests.support.stores import event, window
 
 
 @pytest.fixture
@@ -229,14 +239,92 @@ def test_damaged_sums_are_an_error_that_says_what_to_do(url: str) -> None:
 
 
 def test_what_a_compaction_reports(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    life = Life(url, 1)
-    for _ in range(5):
-        life.request()
-    life.begin()
-    assert compact(life.store, SILENT).batches == 0  # all of them began a moment ago
+    store = open_store(url)
+    for number in range(4):
+        record_request(store, json.dumps(event(number, "e", f"0{1 + number % 2}T00:00")).encode())
+    record_request(store, json.dumps([event(8, "e", "01T01:00"), event(9, "e", "02T01:00")]).encode())
+    assert compact(store, SILENT) == CompactReport(is_compacted=True)  # all of them began a moment ago
     monkeypatch.setattr("pik.usecases.care.compact.SETTLED_AFTER", -SECOND)
-    assert compact(life.store, SILENT, dry_run=True) == CompactReport(is_compacted=True, batches=5)
-    assert compact(life.store, SILENT, goes_on=lambda: False) == CompactReport(True, 3, is_unfinished=True)
-    assert compact(life.store, SILENT) == CompactReport(is_compacted=True, batches=2)
-    life.end()
-    assert compact(life.store, SILENT) == CompactReport(is_compacted=True, batches=1)
+    possible = compact(store, SILENT, dry_run=True)
+    assert (possible.batches, possible.days, possible.packed.segments) == (5, 2, 6)
+    stopped = compact(store, SILENT, goes_on=lambda: False)
+    assert (stopped.batches, stopped.days, stopped.is_unfinished) == (3, 0, True)
+    first_day = compact(store, SILENT, window("01", "02"))
+    assert (first_day.batches, first_day.days, first_day.packed.segments) == (2, 1, 3)
+    size = sum(one.size for one in store.index.segments(window("01", "02")))
+    assert first_day.packed.size == size
+    rest = compact(store, SILENT)
+    assert (rest.batches, rest.days, rest.packed.segments) == (0, 1, 3)
+    assert compact(store, SILENT, dry_run=True) == CompactReport(is_compacted=True)
+
+
+def test_a_segment_that_is_not_as_recorded_is_left_and_named(
+    url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("pik.usecases.care.compact.SETTLED_AFTER", -SECOND)
+    store = open_store(url)
+    for array in (range(2), range(2, 4)):
+        record_request(store, json.dumps([event(each, "e", f"01T00:0{each}") for each in array]).encode())
+    lost, _ = sorted(one.key for one in store.index.segments(ALL_TIME))
+    assert isinstance(store.raw, ReplacingRaw)
+    assert isinstance(store.raw.raw, AwsRaw)
+    store.raw.raw.clients.client("s3").delete_object(Bucket=store.raw.raw.bucket, Key=lost)
+    monkeypatch.setattr("sys.argv", ["pik", "compact", "--store", url, "--format", "json"])
+    assert main() == 3
+    said = json.loads(capsys.readouterr().out)
+    assert {name: said[name] for name in ("segments", "segments_left", "next")} == {
+        "segments": 1,
+        "segments_left": 1,
+        "next": f"pik --store {url} verify",
+    }
+    assert [lost in one for one in said["left_because"]] == [True]
+
+
+HARMS = {
+    "a bit of a copy is flipped": (r"its SHA-256 is not the recorded one; it has copies of segments \(6\)", "compact/"),
+    "a copy is cut": (r"it has \d+ bytes in place of \d+; it has copies", "compact/"),
+    "the copies are missing": (r"it is missing; it has copies of segments \(6\), which are read in raw", "compact/"),
+    "a directory is missing": ("is missing", "index/1/packs/"),
+    "a bit of a directory is flipped": ("it is not what was written", "index/1/packs/"),
+}
+
+
+@pytest.mark.parametrize("harm", HARMS)
+def test_promise_2_what_is_wrong_with_a_pack_is_found_and_a_rebuild_mends_it(
+    url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], harm: str
+) -> None:
+    monkeypatch.setattr("pik.usecases.care.compact.SETTLED_AFTER", -SECOND)
+    store = open_store(url)
+    for number in range(6):
+        record_request(store, json.dumps(event(number, f"e{number % 2}", f"01T00:0{number}")).encode())
+    before = [(row.event_id, row.deliveries) for row in list_events(store, Filter())]
+    compact(store, SILENT)
+    detail, prefix = HARMS[harm]
+    assert isinstance(store.raw, ReplacingRaw)
+    assert isinstance(store.raw.raw, AwsRaw)
+    raw, s3 = store.raw.raw, store.raw.raw.clients.client("s3")
+    (key,) = (found.key for found in raw.objects(prefix))
+    data = bytearray(raw.read(key))
+    data[len(data) // 2] ^= 1
+    s3.delete_object(Bucket=raw.bucket, Key=key)
+    if "missing" not in harm:
+        s3.put_object(Bucket=raw.bucket, Key=key, Body=bytes(data[:-1] if "cut" in harm else data))
+
+    def pik(*arguments: str) -> tuple[int, dict[str, Any]]:
+        monkeypatch.setattr("sys.argv", ["pik", *arguments, "--store", url, "--format", "json"])
+        code = main()
+        return code, json.loads(capsys.readouterr().out)
+
+    for depth in ((), ("--full",)):
+        code, said = pik("verify", *depth)
+        found = [one["detail"] for one in said["problems"] if one["what"] == key]
+        assert (code, len(found)) == (1, 1), said
+        assert re.search(detail, found[0])
+        assert "verify --rebuild-index" in said["next"]
+    if "missing" in harm and prefix == "compact/":
+        reader = open_store(url)
+        assert [(row.event_id, row.deliveries) for row in list_events(reader, Filter())] == before
+    assert pik("verify", "--rebuild-index")[0] == 0
+    assert pik("compact")[1]["segments"] == 6
+    assert pik("verify")[0] == 0
+    assert [(row.event_id, row.deliveries) for row in list_events(open_store(url), Filter())] == before

@@ -27,7 +27,7 @@ OF_FUNCTIONS = {"lambda:InvokeFunction"}
 OF_FUNCTIONS_ALONE = {"WriteLogs", "SendTraces", "BufferRequests", "TakeRequests"}
 """What only a function of the stack does: ReplayFunction calls itself."""
 
-PREFIXES = ("raw", "index", "corrections", "partials", "STACK")
+PREFIXES = ("raw", "index", "corrections", "compact", "partials", "STACK")
 WITHOUT_RESOURCE = {"InspectAlarms", "InspectMetrics"}
 """Statements about what CloudWatch has no resources for, or none that is narrower."""
 
@@ -115,7 +115,8 @@ def test_raw_cannot_be_deleted_by_any_role() -> None:
     for statements in policies().values():
         for statement in statements:
             if [action for action in as_list(statement["Action"]) if action.startswith("s3:Delete")]:
-                assert [one.partition(":::")[2] for one in as_list(statement["Resource"])] == ["RAW_BUCKET/index/*"]
+                prefixes = [one.partition("RAW_BUCKET/")[2] for one in as_list(statement["Resource"])]
+                assert prefixes == ["index/*", "compact/*"]
 
 
 def test_the_page_has_the_policies_of_the_code() -> None:

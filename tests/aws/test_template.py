@@ -90,11 +90,13 @@ def test_raw_is_kept_for_good_unless_a_retention_is_chosen() -> None:
             rule
             for rule in rules
             if any("Expiration" in key for key in rule) and rule["Prefix"] not in ("index/", "backups/")
+            if rule["Id"] != "old-copies"
         ]
 
     (rule,) = expiring()
     assert (rule["Prefix"], rule["ExpirationInDays"]) == ("partials/", PARTIALS_KEPT)
-    _, rule = expiring(RawRetentionDays="90")
+    _, rule, copies = expiring(RawRetentionDays="90")
+    assert (copies["Prefix"], copies["ExpirationInDays"]) == ("compact/", "90")
     assert (rule["Prefix"], rule["ExpirationInDays"]) == ("raw/", "90")
     # The bucket is versioned, so expiring hides an object; that removes what is hidden, a day later.
     assert rule["NoncurrentVersionExpiration"] == {"NoncurrentDays": 1}
@@ -341,7 +343,7 @@ def _statements(**parameters: str) -> Iterator[tuple[str, Any]]:
 
 
 def test_no_role_has_a_wildcard_but_for_tracing() -> None:
-    seen = list(_statements(KmsKeyArn=KEY))
+    seen = list(_statements(KmsKeyArn=KEY, CompactSchedule="rate(1 hour)"))
     assert seen
     for role, statement in seen:
         assert set(statement) == {"Sid", "Effect", "Action", "Resource"}, (role, statement)
@@ -351,7 +353,7 @@ def test_no_role_has_a_wildcard_but_for_tracing() -> None:
             assert actions == TRACING, (role, statement["Sid"])
         else:
             wild = {one for one in where if "*" in one}
-            prefixes = {f"RawBucket.Arn/{name}/*" for name in ("raw", "index", "corrections", "partials")}
+            prefixes = {f"RawBucket.Arn/{name}/*" for name in ("raw", "index", "corrections", "compact", "partials")}
             assert wild <= prefixes, (role, statement["Sid"])
 
 

@@ -790,6 +790,7 @@ ALWAYS_NULL = {
     "pik verify": {"checked_by_s3", "segments_read"},
     "pik verify --rebuild-index": {"dropped_batches", "times_not_counted"},
     "pik verify --restore": {"unread"},
+    "pik compact": {"left_because", "next"},
     "pik backup, pik restore": {"omitted_versions", "lacking"},
     "pik stack status": {"queue.oldest_seconds"},
 }

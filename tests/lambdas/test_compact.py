@@ -12,6 +12,7 @@ import pytest
 from pik import lambdas
 from pik.errors import Busy, StoreError
 from pik.lambdas import recorder
+from pik.ports.compaction import Packed
 from pik.ports.store import Store
 from tests.support.aws.template import properties, template
 from tests.support.lambdas.gateway import CONTEXT
@@ -20,7 +21,8 @@ CALL = {"compact": True}
 
 
 class Steps:
-    """A store's compaction, of four steps, each of which takes 100 seconds of the function's 300."""
+    """A store's compaction, of two steps, and one more for a day, each of which takes 100 of the function's 300
+    seconds."""
 
     def __init__(self) -> None:
         self.done, self.begins_with = 0, nullcontext()
@@ -32,19 +34,20 @@ class Steps:
         return self.begins_with
 
     def countable(self, _before: int) -> int:
-        return 4 - self.done
+        return 2 - self.done
 
     def days(self, first: int | None = None, last: int | None = None) -> Any:
-        return iter(())
+        return iter([7])
 
     def waiting(self, _day: int, _before: int) -> int:
-        return 0
+        return 5
 
     def pack(self, _day: int, _before: int) -> Any:
-        return iter(())
+        self.done += 1
+        yield Packed(2, 300, 1, ("an object is missing",))
 
     def sum_up(self, _before: int) -> Any:
-        for _ in range(4):
+        for _ in range(2):
             self.done += 1
             yield 1
 
@@ -59,7 +62,9 @@ def steps(store: Store, monkeypatch: pytest.MonkeyPatch) -> Steps:
 def test_it_stops_before_the_functions_end_and_says_so(steps: Steps, caplog: pytest.LogCaptureFixture) -> None:
     assert recorder.handler(CALL, steps.context) is None
     assert steps.done == 3
-    assert [(one.levelname, one.batches, one.all) for one in caplog.records] == [("WARNING", 3, False)]  # type: ignore[attr-defined]
+    (said,) = caplog.records
+    assert (said.levelname, vars(said)["all"]) == ("WARNING", False)
+    assert [vars(said)[name] for name in ("batches", "segments", "left")] == [2, 2, 1]
 
 
 def test_in_a_dry_run_nothing_is_compacted(steps: Steps, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,7 +84,7 @@ def test_one_that_meets_another_leaves_it_alone_and_one_that_fails_is_called_aga
 
     fail(Busy("another pik process is working on compact"))
     recorder.handler(CALL, steps.context)
-    assert caplog.records[-1].reason == "another pik process is working on compact"  # type: ignore[attr-defined]
+    assert vars(caplog.records[-1])["reason"] == "another pik process is working on compact"
     fail(StoreError("DynamoDB keeps throttling the table"))
     with pytest.raises(StoreError):  # which Lambda counts as an error, and calls again
         recorder.handler(CALL, steps.context)
@@ -92,3 +97,11 @@ def test_it_is_scheduled_only_if_that_is_chosen() -> None:
     assert (target["Arn"], target["Input"]) == ("RecorderFunction.Arn", '{"compact": true}')
     dimensions = properties("RecorderErrorsAlarm")["Dimensions"]
     assert dimensions == [{"Name": "FunctionName", "Value": "RecorderFunction"}]
+
+    def deletes(**parameters: str) -> list[str]:
+        (policy,) = properties("RecorderRole", **parameters)["Policies"]
+        statements = policy["PolicyDocument"]["Statement"]
+        return [each["Resource"] for each in statements if "s3:DeleteObject" in each["Action"]]
+
+    assert deletes() == []
+    assert deletes(CompactSchedule="rate(1 hour)") == ["RawBucket.Arn/compact/*", "RawBucket.Arn/index/*"]

@@ -36,7 +36,8 @@ _STACK = "arn:{partition}:cloudformation:{region}:{account}:stack/{stack}/*"
 _BUCKET = "arn:{partition}:s3:::{raw_bucket}"
 _INDEX_FILES = f"{_BUCKET}/index/*"
 _CORRECTIONS = f"{_BUCKET}/corrections/*"
-_OBJECTS = (f"{_BUCKET}/raw/*", _INDEX_FILES, _CORRECTIONS)
+_COPIES = f"{_BUCKET}/compact/*"
+_OBJECTS = (f"{_BUCKET}/raw/*", _INDEX_FILES, _CORRECTIONS, _COPIES)
 _TABLE = "arn:{partition}:dynamodb:{region}:{account}:table/"
 _INDEX, _STATE = f"{_TABLE}{{index_table}}", f"{_TABLE}{{state_table}}"
 _SQS = "arn:{partition}:sqs:{region}:{account}:"
@@ -94,7 +95,7 @@ POLICIES = {
     Level.ADMINISTERING: (
         Statement("CreateObjects", ("s3:PutObject",), _OBJECTS),
         Statement("WriteIndex", _WRITE, (_INDEX,)),
-        Statement("DeleteIndexFiles", ("s3:DeleteObject",), (_INDEX_FILES,)),
+        Statement("DeleteIndexFilesAndCopies", ("s3:DeleteObject",), (_INDEX_FILES, _COPIES)),
         Statement("BuryTasks", ("sqs:SendMessage",), (_DEAD_LETTERS,)),
         Statement("TakeTasks", _TAKE, (_QUEUE,)),
         Statement("KeepPartialValues", _actions("s3", "GetObject", "PutObject"), (f"{_BUCKET}/partials/*",)),

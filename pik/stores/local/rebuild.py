@@ -18,7 +18,7 @@ import msgspec
 
 from pik.errors import StoreError
 from pik.model.batch import KEYED, PLAIN, Arrivals, Batch, Location, RejectFile, Segment, Verdict, duplicate_kind
-from pik.ports.store import Winner
+from pik.ports.store import SegmentCopies, Winner
 from pik.stores.local.access import expect_files
 from pik.stores.local.batches import Claims, add_rejects
 from pik.stores.local.corrections import LocalCorrections
@@ -280,6 +280,9 @@ class LocalAudit:
         for (line,) in self.database.read().execute("PRAGMA integrity_check(10)"):
             if line != "ok":
                 yield self.database.path.name, line
+
+    def copies(self) -> Iterator[SegmentCopies]:
+        return iter(())
 
     def _of_day(self, day: int, arrivals: Sequence[Arrivals]) -> Iterator[tuple[str, str]]:
         duplicates = "(SELECT count(*) FROM duplicate WHERE segment = number)"

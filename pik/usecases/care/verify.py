@@ -23,6 +23,7 @@ from pik.rawlog.selection import Selection
 from pik.runtime import Progress, showing
 from pik.usecases import Listing
 from pik.usecases.care.verify_batches import batch_problems
+from pik.usecases.care.verify_copies import copy_problems
 from pik.usecases.care.verify_corrections import correction_problems, values_under
 from pik.usecases.care.verify_findings import Depth, NotProvable, Problem, ProblemKind, Verification, VerifyReport
 from pik.usecases.care.verify_objects import object_problems, record_problems
@@ -82,6 +83,7 @@ def _problems(run: Verification, engine: Engine) -> Iterator[Problem]:
 def raw_problems(run: Verification) -> Iterator[Problem]:
     """Check the objects in raw, and the index against them."""
     yield from day_problems(run)
+    yield from copy_problems(run)
     yield from object_problems(run)
     yield from batch_problems(run)
     if not run.quick:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
+from hashlib import sha256
 from itertools import groupby
 from operator import itemgetter
 
@@ -250,6 +251,17 @@ def _checked(store: Store, depth: Depth, listed: _Listed) -> _Checked:
     return _read(store, segment, size, store.raw)
 
 
+def _has_wrong_copy(store: Store, segment: Segment) -> bool:
+    """Return whether there is a copy of the segment's object with other bytes."""
+    copy = segment.inline
+    if segment.packed is not None:
+        try:
+            copy = store.raw.read(segment.packed.key, segment.packed.offset, segment.size)
+        except Damaged:  # which is a problem of all copies in that object
+            return False
+    return bool(copy) and sha256(copy).hexdigest() != segment.digest
+
+
 def _is_vouched(store: Store, segment: Segment) -> bool:
     """Return whether the storage keeps a digest of the object, and it is the recorded one. What it has to do with the
     index is known without reading it: of a single delivery the index has nothing but what it lists, or a copy."""
@@ -280,7 +292,7 @@ def _read(store: Store, segment: Segment, size: int, source: ObjectReader) -> _C
     if segment.unknown_frames:
         detail = "the index was rebuilt while it was lost, so it is not read"
         return _Checked(segment_problem(ProblemKind.INDEX, segment, detail, segment.unknown_frames))
-    if source is store.raw and segment.has_copy and not copied(store.raw, segment):
+    if source is store.raw and _has_wrong_copy(store, segment):
         return _Checked(segment_problem(ProblemKind.INDEX, segment, "the index has a copy of it with other bytes"))
     if other := differing(found, segment, (name for name in found.__struct_fields__ if name not in _NOT_IN_RAW)):
         return _Checked(segment_problem(ProblemKind.INDEX, segment, f"the index has another {other} than raw"))

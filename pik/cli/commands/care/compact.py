@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pik.cli import options
-from pik.cli.command import cli_command
+from pik.cli.command import PARTLY, cli_command
 from pik.cli.context import Context
-from pik.cli.document import Field, Schema
+from pik.cli.document import NEXT, Field, Schema
 from pik.cli.values import Count
 
 if TYPE_CHECKING:
@@ -24,16 +24,21 @@ if TYPE_CHECKING:
     pik --store aws://pik-prod compact
     """,
 )
-def compact(cli: Context, dry_run: options.DryRun = False) -> None:
+def compact(cli: Context, dry_run: options.DryRun = False, *, period: options.WindowOptions) -> int | None:
     """Make a large stack cheaper to read; no answer changes, and raw is left as it is.
 
-    The counts of batches that began more than ten minutes ago are summed up, so that `pik status` reads the later ones
-    only. After an interruption, the same command continues. A local store has nothing to compact.
+    What lists the API requests of a day moves from DynamoDB to a few objects in S3, with copies of the requests'
+    objects; and the counts of batches are summed up, so that `pik status` reads the later ones only. What is younger
+    than ten minutes is left. After an interruption, the same command continues. A local store has nothing to compact.
+
+    With a window, only the days that it touches are moved. Objects that are not as recorded are left where they are,
+    and listed: exit code 3.
     """
     from pik.usecases.care.compact import compact as execute
 
-    done = execute(cli.open_store(), cli.progress, dry_run=dry_run)
-    cli.show(COMPACT, done, outcome=_outcome(done, dry_run=dry_run))
+    done = execute(cli.open_store(), cli.progress, period.window(), dry_run=dry_run)
+    cli.show(COMPACT, done, outcome=_outcome(done, dry_run=dry_run), next="pik verify" if done.packed.left else None)
+    return PARTLY if done.packed.left else None
 
 
 def _outcome(done: CompactReport, *, dry_run: bool) -> str:
@@ -42,8 +47,18 @@ def _outcome(done: CompactReport, *, dry_run: bool) -> str:
     return "nothing, a dry run" if dry_run else "compacted"
 
 
+def _bytes(done: CompactReport) -> int | None:
+    return done.packed.size if done.packed.size or not done.packed.segments else None
+
+
 COMPACT = Schema(
     "pik compact",
     Field("outcome", str, "`compacted`; `nothing, a dry run`; `nothing: …` where a store needs no compaction"),
-    Field("batches", Count, "those that the totals now count without reading them; in a dry run: that would be"),
+    Field("days", Count, "those of which segments were packed; this and what follows, in a dry run: would be"),
+    Field("segments", Count, "of API requests, that were packed", get="packed.segments"),
+    Field("bytes", Count | None, "of their objects, which are now also in `compact/`; null in a dry run", get=_bytes),
+    Field("segments_left", Count, "of which the objects are not as recorded", get="packed.left"),
+    Field("left_because", list[str] | None, "of the first ten", get=lambda done: list(done.packed.reasons)),
+    Field("batches", Count, "those that the totals now count without reading them"),
+    NEXT,
 )

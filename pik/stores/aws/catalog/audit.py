@@ -11,13 +11,16 @@ from msgspec import structs
 
 from pik.errors import Damaged
 from pik.model.batch import Arrivals, Segment, Verdict
+from pik.model.ids import creation_time
 from pik.ports.raw import RawKind
+from pik.ports.store import SegmentCopies
 from pik.stores.aws.catalog import layout
 from pik.stores.aws.catalog.deliveries import Delivery, Row, arrivals_of, claims_of, duplicate_items, rows_of
 from pik.stores.aws.catalog.id_files import IdFiles, ListedRows
 from pik.stores.aws.catalog.index import AwsIndex
 from pik.stores.aws.catalog.layout import ClaimItem, Listed, SegmentItem
 from pik.stores.aws.catalog.listing import Listing
+from pik.stores.aws.catalog.packs import Pack
 from pik.stores.aws.catalog.rebuild import rows_in
 from pik.stores.aws.catalog.recording_times import listed_items, packed_items
 from pik.stores.aws.catalog.requests import Requests
@@ -76,18 +79,26 @@ class AwsAudit:
         return self.index.table.get(layout.batch_key(self.index.generation.current(), batch_id)) is not None
 
     def damage(self) -> Iterator[tuple[str, str]]:
-        """Look at packs only: DynamoDB checks what it holds, and so does S3, which knows the digests of their
-        objects."""
+        """Look at the directories of packs: DynamoDB checks what it holds."""
+        for pack in self._packs():
+            try:
+                found = self.index.raw.stored_digest(pack.directory)
+                found = found or sha256(self.index.raw.read(pack.directory)).hexdigest()
+            except Damaged as error:
+                yield pack.directory, error.message
+            else:
+                if found != pack.item["directory_digest"].hex():
+                    yield pack.directory, "it is not what was written"
+
+    def copies(self) -> Iterator[SegmentCopies]:
+        for pack in self._packs():
+            item, day = pack.item, layout.day_number(pack.day)
+            digest, made_at = item["body_digest"].hex(), creation_time(pack.name)
+            yield SegmentCopies(pack.body, item["body_size"], digest, day, item["segments"], made_at)
+
+    def _packs(self) -> Iterator[Pack]:
         g = self.index.generation
-        for pack in self.index.listing(g.current()).packs() if g.is_compacted() else ():
-            for key, digest in ((pack.directory, pack.item["directory_digest"]), (pack.body, pack.item["body_digest"])):
-                try:
-                    found = self.index.raw.stored_digest(key) or sha256(self.index.raw.read(key)).hexdigest()
-                except Damaged as error:
-                    yield key, error.message
-                else:
-                    if found != digest.hex():
-                        yield key, "it is not what was written"
+        return self.index.listing(g.current()).packs() if g.is_compacted() else iter(())
 
     def _listed(self, listing: Listing, keys: Sequence[str]) -> dict[str, SegmentItem]:
         """Return the items of segments, by key, but of requests with one event."""
