@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import cache
 from importlib import import_module
 from itertools import groupby
 from typing import Any, NamedTuple
@@ -107,11 +108,7 @@ class Root(Group):
     def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002 - Typer's signature
         """Return the command, imported now; None if there is none of that name."""
         entry = self.entries.get(cmd_name)
-        if entry is None:
-            return None
-        command = typer.main.get_command(getattr(import_module(entry.module), cmd_name))
-        command.name, command.short_help = cmd_name, entry.help
-        return command
+        return None if entry is None else _imported(entry, cmd_name)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002 - Typer's signature
         """The commands under their headings."""
@@ -121,6 +118,14 @@ class Root(Group):
                 formatter.write_dl([(name.ljust(width), entry.help) for name, entry in entries])
 
 
+@cache  # `report` and `bundle` run many commands in this process
+def _imported(entry: Entry, name: str) -> Any:
+    command = typer.main.get_command(getattr(import_module(entry.module), name))
+    command.name, command.short_help = name, entry.help
+    return command
+
+
+@cache
 def root_command() -> Any:
     """Return the click command of the whole program."""
     app = typer.Typer(cls=Root, **PLAIN | {"add_completion": True})
