@@ -19,6 +19,7 @@ import pik as package
 from pik.cli import rereading
 from pik.cli.app import COMMANDS
 from pik.cli.context import Context, with_store
+from pik.cli.demo import player
 from pik.cli.reading import ReadingOptions
 from pik.errors import PikError, command
 from pik.inputs.advice import Advice, CommandLine, Option, Read, converted
@@ -29,6 +30,7 @@ from pik.model.layout import AUTO
 from pik.model.scenario import With
 from pik.usecases.metrics.assumed_events import AssumedFile, refused
 from tests.support.cli.pasting import command_of, expect_line, parses
+from tests.support.docs.warm import program
 
 STORE = "dir with space"
 NAMES = "|".join(COMMANDS)
@@ -191,8 +193,9 @@ def test_the_environment_and_the_configuration_still_hold_for_what_is_pasted(pik
     assert pik("runs", "show", "01J").err.endswith("hint: pik runs list\n")
 
 
-def test_lines_for_a_shell_quote_what_a_user_named(pik: Any, tmp_path: Path) -> None:
+def test_lines_for_a_shell_quote_what_a_user_named(pik: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not only commands of pik; and where a line stands there is nothing but the line."""
+    monkeypatch.setattr(player, "PROGRAM", program())
     pik("init")
     pulled = pik("pull", "--into", "pulled dir", "--format", "json").json()
     assert pulled["next"] == f"export PIK_STORE='{tmp_path}/pulled dir'"

@@ -7,7 +7,6 @@ import os
 import re
 import shlex
 import subprocess
-import sys
 from hashlib import sha256
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from pik.cli.commands.care.demo import STEPS
 from pik.cli.demo.incidents import INCIDENTS
 from pik.cli.demo.shop import OFFLINE, TUESDAY, write_data
 from pik.model.event import read_event
+from tests.support.docs.warm import program
 
 
 def test_the_data_is_always_the_same(tmp_path: Path) -> None:
@@ -46,9 +46,10 @@ def test_it_is_a_day_a_retry_storm_and_late_events(tmp_path: Path) -> None:
 
 
 def run(*arguments: str, place: Path) -> subprocess.CompletedProcess[str]:
-    settings = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "PIK_STORE": "must not be used"}
-    command = [sys.executable, "-m", "pik", *arguments]
-    return subprocess.run(command, cwd=place, env=settings, capture_output=True, text=True, timeout=120)
+    settings = {**os.environ, "PIK_STORE": "must not be used"}
+    return subprocess.run(
+        [*program(), *arguments], cwd=place, env=settings, capture_output=True, text=True, timeout=120
+    )
 
 
 def test_the_incident_is_played_with_real_commands(tmp_path: Path) -> None:

@@ -33,14 +33,14 @@ def test_one_flipped_byte_anywhere(tmp_path: Path) -> None:
     truth = found(tmp_path, whole)
     chance = random.Random(3)
     caught = 0
-    for at in [0, 4, 5, len(whole) - 1, *chance.sample(range(len(whole)), 60)]:
+    for at in [0, 4, 5, len(whole) - 1, *chance.sample(range(len(whole)), 30)]:
         flipped = bytearray(whole)
         flipped[at] ^= 1 << chance.randrange(8)
         try:
             assert found(tmp_path, bytes(flipped)) == truth, f"byte {at}"
         except Damaged:
             caught += 1
-    assert caught >= 60
+    assert caught >= 30
 
 
 def test_flipped_bytes_name_the_file(tmp_path: Path) -> None:

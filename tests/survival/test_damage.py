@@ -87,7 +87,12 @@ ANSWERS: list[Callable[[Store], Any]] = [
 
 def harmed(data: bytes, draw: random.Random, count: int) -> Iterator[bytes | None]:
     """The bytes with a bit flipped in a header, a checksum, or anywhere; cut; with more behind them; gone."""
-    places = [*range(8), len(data) - 1, len(data) - 41, *(draw.randrange(len(data)) for _ in range(count))]
+    places = [
+        *range(0, 8, 1 if count > 3 else 3),
+        len(data) - 1,
+        len(data) - 41,
+        *(draw.randrange(len(data)) for _ in range(count)),
+    ]
     for place in places:
         flipped = bytearray(data)
         flipped[place] ^= 1 << draw.randrange(8)
