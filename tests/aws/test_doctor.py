@@ -14,7 +14,7 @@ import pytest
 from pik.ports.remote import Level
 from pik.stores.aws.clients import Clients
 from pik.stores.aws.permissions import permissions
-from pik.stores.aws.stack import SOURCE, DeployedStack, describe_stack
+from pik.stores.aws.stack import BUFFER, LOST_REQUESTS, RECORDER_SOURCE, SOURCE, DeployedStack, describe_stack
 from pik.usecases.care.deployment import Diagnosis, diagnose
 from tests.aws.test_iam import policies
 from tests.cli.conftest import pik
@@ -82,11 +82,14 @@ def names(stack: DeployedStack) -> Mapping[str, str]:
         "INDEX_TABLE": stack.stack.index_table,
         "STATE_TABLE": stack.stack.state_table,
         "DEAD_LETTERS": stack.dead_letters,
+        "INGEST_QUEUE": stack.resource(BUFFER).rpartition("/")[2],
+        "LOST_REQUESTS": stack.resource(LOST_REQUESTS).rpartition("/")[2],
         "QUEUE": stack.queue,
         "INGEST_FUNCTION": stack.outputs["IngestFunction"],
         "RECORDER_FUNCTION": stack.outputs["RecorderFunction"],
         "REPLAY_FUNCTION": stack.outputs["ReplayFunction"],
         "PROCESSOR_FUNCTION": stack.outputs["ProcessorFunction"],
+        "RECORDER_SOURCE_ID": stack.resource(RECORDER_SOURCE),
         "SOURCE_ID": stack.resource(SOURCE),
         "CALLER": "*",  # this emulator's root, which IAM does not simulate
         "API_ID": stack.stack.api_url.removeprefix("https://").partition(".")[0],

@@ -27,7 +27,7 @@ OF_FUNCTIONS = {"lambda:InvokeFunction"}
 OF_FUNCTIONS_ALONE = {"WriteLogs", "SendTraces", "BufferRequests", "TakeRequests"}
 """What only a function of the stack does: ReplayFunction calls itself."""
 
-PREFIXES = ("raw", "index", "corrections", "compact", "partials", "STACK")
+PREFIXES = ("raw", "index", "corrections", "compact", "partials", "backups", "STACK")
 WITHOUT_RESOURCE = {"InspectAlarms", "InspectMetrics"}
 """Statements about what CloudWatch has no resources for, or none that is narrower."""
 

@@ -70,7 +70,9 @@ def test_a_stack_that_is_well(stack, look) -> None:
     found = look(stack)
     assert (found.unhealthy, found.unknown) == ([], [])
     assert {part.name for part in found.parts if part.healthy} == {part.name for part in found.parts}
-    assert {*FUNCTIONS, "stack", "processor", "dry run", "version"} <= {part.name for part in found.parts}
+    assert {*FUNCTIONS, "stack", "processor", "recorder", "buffered requests", "dry run", "version"} <= {
+        part.name for part in found.parts
+    }
     assert found.depth == Depth(0, 0, 0, 0, None)
     assert found.alarms is not None
     assert len(found.alarms) == len(ALARMS)
@@ -81,6 +83,14 @@ def test_a_stack_that_is_well(stack, look) -> None:
 
 def kill(clients: Clients, stack: DeployedStack) -> None:
     clients.client("lambda").update_event_source_mapping(UUID=stack.resource(SOURCE), Enabled=False)
+
+
+def stop_recording(clients: Clients, stack: DeployedStack) -> None:
+    clients.client("lambda").update_event_source_mapping(UUID=stack.resource("RecorderSource"), Enabled=False)
+
+
+def lose_request(clients: Clients, stack: DeployedStack) -> None:
+    clients.client("sqs").send_message(QueueUrl=stack.resource("IngestDeadLetterQueue"), MessageBody="{}")
 
 
 def unprotect(clients: Clients, stack: DeployedStack) -> None:
@@ -132,7 +142,8 @@ SEEN = {fail_update, roll_back, fill_index}
     ("harm", "said"),
     [
         (kill, "processor is Disabled: the kill switch is thrown (not by EnableProcessor, which is true)"),
-        (unprotect, "deletion protection of {state_table} is off: one call can delete the table"),
+        (stop_recording, "recorder is Disabled: buffered requests wait in the queue, which keeps them for 14 days"),
+        (lose_request, "buffered requests is 0 waiting, 0 in flight: 1 could not be recorded: docs/http.md, Buffered"),
         (stop_backups, "point-in-time recovery of {index_table} is off: nothing is backed up"),
         (bury, "1 dead letter"),
         (ring, "alarm {name}-LagAlarm-"),
@@ -149,6 +160,24 @@ def test_what_is_wrong_is_reported(aws, stack, look, harm, said: str) -> None:
         name=stack.stack.name, state_table=stack.stack.state_table, index_table=stack.stack.index_table
     )
     assert [one for one in found.unhealthy if one.startswith(expected)], found.unhealthy
+
+
+def test_a_table_without_deletion_protection_is_no_ill_health_and_the_step_is_said(aws, stack, look) -> None:
+    unprotect(aws, stack)
+    found = look(stack)
+    (part,) = (one for one in found.parts if one.name == f"deletion protection of {stack.stack.state_table}")
+    assert (found.unhealthy, part.state) == ([], "off")
+    assert part.detail.endswith(f"--table-name {stack.stack.state_table} --deletion-protection-enabled")
+
+
+def test_buffered_requests_that_wait_are_counted(aws, stack, look) -> None:
+    stop_recording(aws, stack)
+    sqs, url = aws.client("sqs"), stack.resource("IngestQueue")
+    for _ in range(3):
+        sqs.send_message(QueueUrl=url, MessageBody="{}")
+    sqs.receive_message(QueueUrl=url)
+    (part,) = (one for one in look(stack).parts if one.name == "buffered requests")
+    assert (part.state, part.healthy) == ("2 waiting, 1 in flight", True)
 
 
 @pytest.mark.parametrize(
@@ -172,12 +201,12 @@ def test_a_stack_of_another_version_is_reported(stack, look, monkeypatch) -> Non
     ("service", "operation", "unknown"),
     [
         ("lambda", "GetFunctionConfiguration", [*FUNCTIONS]),
-        ("lambda", "GetEventSourceMapping", ["processor"]),
-        ("cloudformation", "ListStackResources", ["processor", "alarms"]),
+        ("lambda", "GetEventSourceMapping", ["processor", "recorder"]),
+        ("cloudformation", "ListStackResources", ["processor", "recorder", "buffered requests", "alarms"]),
         ("dynamodb", "DescribeTable", ["table ", "deletion protection of "]),
         ("dynamodb", "DescribeContinuousBackups", ["point-in-time recovery of "]),
         ("s3", "HeadBucket", ["bucket "]),
-        ("sqs", "GetQueueAttributes", ["queues"]),
+        ("sqs", "GetQueueAttributes", ["queues", "buffered requests"]),
         ("cloudwatch", "DescribeAlarms", ["alarms"]),
     ],
 )

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from pik.errors import StoreError
 from pik.ports.remote import Level, Permission
 from pik.stores.aws.clients import Clients, Refused, briefly, denied, translated
-from pik.stores.aws.stack import SOURCE, DeployedStack
+from pik.stores.aws.stack import BUFFER, LOST_REQUESTS, RECORDER_SOURCE, SOURCE, DeployedStack
 
 if TYPE_CHECKING:
     from mypy_boto3_iam.type_defs import EvaluationResultTypeDef
@@ -42,11 +43,12 @@ _TABLE = "arn:{partition}:dynamodb:{region}:{account}:table/"
 _INDEX, _STATE = f"{_TABLE}{{index_table}}", f"{_TABLE}{{state_table}}"
 _SQS = "arn:{partition}:sqs:{region}:{account}:"
 _QUEUE, _DEAD_LETTERS = f"{_SQS}{{queue}}", f"{_SQS}{{dead_letters}}"
+_BUFFER, _LOST_REQUESTS = f"{_SQS}{{ingest_queue}}", f"{_SQS}{{lost_requests}}"
 _LAMBDA = "arn:{partition}:lambda:{region}:{account}:"
 _FUNCTION_NAMES = ("ingest", "recorder", "replay", "processor")
 _FUNCTIONS = tuple(f"{_LAMBDA}function:{{{name}_function}}" for name in _FUNCTION_NAMES)
 _PLANNER = f"{_LAMBDA}function:{{replay_function}}"
-_SOURCE = f"{_LAMBDA}event-source-mapping:{{source_id}}"
+_SOURCES = tuple(f"{_LAMBDA}event-source-mapping:{{{name}source_id}}" for name in ("", "recorder_"))
 _API_ACCOUNT = "arn:{partition}:apigateway:{region}::/account"
 _ALARMS = "arn:{partition}:cloudwatch:{region}:{account}:alarm:*"
 _INGEST = "arn:{partition}:execute-api:{region}:{account}:{api_id}/v1/POST/ingest"
@@ -98,14 +100,15 @@ POLICIES = {
         Statement("DeleteIndexFilesAndCopies", ("s3:DeleteObject",), (_INDEX_FILES, _COPIES)),
         Statement("BuryTasks", ("sqs:SendMessage",), (_DEAD_LETTERS,)),
         Statement("TakeTasks", _TAKE, (_QUEUE,)),
+        Statement("FetchBackups", ("s3:GetObject",), (f"{_BUCKET}/backups/*",)),
         Statement("KeepPartialValues", _actions("s3", "GetObject", "PutObject"), (f"{_BUCKET}/partials/*",)),
     ),
     Level.INSPECTING: (
         Statement("ListResources", ("cloudformation:ListStackResources",), (_STACK,)),
         Statement("InspectFunctions", ("lambda:GetFunction", "lambda:GetFunctionConfiguration"), _FUNCTIONS),
         Statement("InspectPlanning", ("lambda:ListFunctionEventInvokeConfigs",), (_PLANNER,)),
-        Statement("InspectProcessorSource", ("lambda:GetEventSourceMapping",), (_SOURCE,)),
-        Statement("InspectQueues", ("sqs:GetQueueAttributes",), (_QUEUE, _DEAD_LETTERS)),
+        Statement("InspectSources", ("lambda:GetEventSourceMapping",), _SOURCES),
+        Statement("InspectQueues", ("sqs:GetQueueAttributes",), (_QUEUE, _DEAD_LETTERS, _BUFFER, _LOST_REQUESTS)),
         Statement("InspectTables", _DESCRIBE, (_INDEX, _STATE)),
         Statement("InspectBucket", _GET_SETTINGS, (_BUCKET,)),
         Statement("InspectApiLogs", ("apigateway:GET",), (_API_ACCOUNT,)),
@@ -130,15 +133,20 @@ def permissions(deployed: DeployedStack) -> Iterator[Permission]:
 
 def _names(deployed: DeployedStack, caller: str) -> dict[str, str]:
     stack = deployed.stack
-    try:
-        source = deployed.resource(SOURCE)
-    except StoreError:
-        source = ""
+
+    def resource(logical: str) -> str:
+        with suppress(StoreError):
+            return deployed.resource(logical).rpartition("/")[2]  # a queue's is its URL
+        return ""
+
     names = asdict(stack) | {
         "stack": stack.name,
         **{name: getattr(deployed, name) for name in ("partition", "region", "account", "queue", "dead_letters")},
         **{f"{name}_function": deployed.outputs.get(f"{name.title()}Function") for name in _FUNCTION_NAMES},
-        "source_id": source,
+        "source_id": resource(SOURCE),
+        "recorder_source_id": resource(RECORDER_SOURCE),
+        "ingest_queue": resource(BUFFER),
+        "lost_requests": resource(LOST_REQUESTS),
         "api_id": stack.api_url.removeprefix("https://").partition(".")[0],
         "caller": caller.rpartition(":")[2],
     }

@@ -34,6 +34,12 @@ PLANNER = "ReplayFunction"
 SOURCE = "ProcessorSource"
 """The event source mapping that delivers tasks to the processor."""
 
+RECORDER_SOURCE = "RecorderSource"
+"""The one that delivers buffered requests to the recorder."""
+
+BUFFER, LOST_REQUESTS = "IngestQueue", "IngestDeadLetterQueue"
+"""The queue of buffered requests, and that of those which could not be recorded."""
+
 ALARMS = (
     *("DeadLettersAlarm", "OldestMessageAlarm", "IngestErrorsAlarm", "ReplayErrorsAlarm", "ProcessorErrorsAlarm"),
     *("IngestThrottlesAlarm", "ReplayThrottlesAlarm", "ProcessorThrottlesAlarm", "ApiErrorsAlarm", "IngestSlowAlarm"),
@@ -197,11 +203,11 @@ class DeployedStack:
         with translated("lambda"):
             return self.clients.client("lambda").get_function_configuration(FunctionName=self.outputs[function])
 
-    def event_source(self) -> EventSourceMappingConfigurationResponseTypeDef:
-        """Return the mapping that delivers tasks to the processor. Raises StoreError."""
-        source = self.resource(SOURCE)
+    def event_source(self, logical: str = SOURCE) -> EventSourceMappingConfigurationResponseTypeDef:
+        """Return a mapping that delivers what is in a queue to a function. Raises StoreError."""
+        source = self.resource(logical)
         if not source:
-            raise StoreError(f"the stack has no {SOURCE}")
+            raise StoreError(f"the stack has no {logical}")
         with translated("lambda"):
             return self.clients.client("lambda").get_event_source_mapping(UUID=source)
 
@@ -229,12 +235,11 @@ class DeployedStack:
     def parts(self) -> Iterator[Part]:
         looks: dict[str, Callable[[], tuple[str, bool, str]]] = {"stack": self._stack}
         looks |= {name: partial(self._function, name) for name in FUNCTIONS}
-        looks["processor"] = self._processor
+        looks |= {"processor": self._processor, "recorder": self._recorder, "buffered requests": self._buffered}
         for table in (self.stack.index_table, self.stack.state_table):
             looks[f"table {table}"] = partial(self._table, table)
-            protection, recovery = "one call can delete the table", "nothing is backed up"
-            looks[f"deletion protection of {table}"] = partial(self._switch, self.is_protected, table, protection)
-            looks[f"point-in-time recovery of {table}"] = partial(self._switch, self.recovers, table, recovery)
+            looks[f"deletion protection of {table}"] = partial(self._protection, table)
+            looks[f"point-in-time recovery of {table}"] = partial(self._recovery, table)
         looks[f"bucket {self.stack.raw_bucket}"] = self._bucket
         looks["dry run"] = self._dry_run
         for name, look in looks.items():
@@ -244,19 +249,11 @@ class DeployedStack:
                 yield Part(name, None, None, briefly(error))
 
     def depth(self) -> Depth:
-        wanted: tuple[QueueAttributeNameType, ...] = (
-            "ApproximateNumberOfMessages",
-            "ApproximateNumberOfMessagesNotVisible",
-            "ApproximateNumberOfMessagesDelayed",
-        )
-        with _brief(), translated("sqs"):
-            here, dead = (
-                self.clients.client("sqs").get_queue_attributes(QueueUrl=url, AttributeNames=wanted)["Attributes"]
-                for url in (self.stack.queue_url, self.stack.dead_letter_queue_url)
-            )
-        visible, in_flight, delayed = (int(here[name]) for name in wanted)
+        with _brief():
+            visible, in_flight, delayed = self._messages(self.stack.queue_url)
+            dead = sum(self._messages(self.stack.dead_letter_queue_url))
         oldest, hidden = self._oldest() if visible + in_flight + delayed else (None, "")
-        return Depth(visible, in_flight, delayed, sum(int(dead[name]) for name in wanted), oldest, hidden)
+        return Depth(visible, in_flight, delayed, dead, oldest, hidden)
 
     def alarms(self) -> list[Alarm]:
         with _brief(), translated("cloudwatch"):
@@ -311,8 +308,41 @@ class DeployedStack:
         ]
         return state, state in ("ACTIVE", "UPDATING") and not unready, ", ".join(unready)
 
-    def _switch(self, is_on: Callable[[str], bool], table: str, otherwise: str) -> tuple[str, bool, str]:
-        return ("on", True, "") if is_on(table) else ("off", False, otherwise)
+    def _recorder(self) -> tuple[str, bool, str]:
+        state = self.event_source(RECORDER_SOURCE)["State"]
+        if state in ("Disabled", "Disabling"):
+            return state, False, "buffered requests wait in the queue, which keeps them for 14 days"
+        return state, True, "" if state == "Enabled" else "a change is under way"
+
+    def _buffered(self) -> tuple[str, bool, str]:
+        waiting, in_flight, delayed = self._messages(self.resource(BUFFER))
+        lost = sum(self._messages(self.resource(LOST_REQUESTS)))
+        state = f"{waiting + delayed:,} waiting, {in_flight:,} in flight"
+        return state, not lost, f"{lost:,} could not be recorded: docs/http.md, Buffered" if lost else ""
+
+    def _messages(self, url: str) -> tuple[int, int, int]:
+        """Return how many messages of a queue are visible, in flight and delayed. Raises StoreError."""
+        wanted: tuple[QueueAttributeNameType, ...] = (
+            "ApproximateNumberOfMessages",
+            "ApproximateNumberOfMessagesNotVisible",
+            "ApproximateNumberOfMessagesDelayed",
+        )
+        if not url:
+            raise StoreError("the stack has no such queue")
+        with translated("sqs"):
+            found = self.clients.client("sqs").get_queue_attributes(QueueUrl=url, AttributeNames=wanted)["Attributes"]
+        visible, in_flight, delayed = (int(found[name]) for name in wanted)
+        return visible, in_flight, delayed
+
+    def _protection(self, table: str) -> tuple[str, bool, str]:
+        """A deployment that fails cannot remove protected tables, so that protection is a step after the first one."""
+        if self.is_protected(table):
+            return "on", True, ""
+        step = f"aws dynamodb update-table --table-name {table} --deletion-protection-enabled"
+        return "off", True, f"one call can delete the table; to protect it: {step}"
+
+    def _recovery(self, table: str) -> tuple[str, bool, str]:
+        return ("on", True, "") if self.recovers(table) else ("off", False, "nothing is backed up")
 
     def _bucket(self) -> tuple[str, bool, str]:
         with translated("s3"):
