@@ -24,8 +24,9 @@ class Compaction(Protocol):
     be repeated, and may end at any moment: what was done stands, and readers see the same store all the time."""
 
     def compacting(self) -> AbstractContextManager[None]:
-        """Hold the right to compact until the context ends or the process dies. Raises Busy if another living process
-        holds it, or while the index is being rebuilt."""
+        """Hold the right to compact until the context ends or the process dies. Where it ends without an error, what
+        nothing has named for a day is removed: packs that were replaced, and what killed processes left. Raises Busy if
+        another living process holds the right, or while the index is being rebuilt."""
 
     def countable(self, before: int) -> int:
         """Return how many batches `sum_up` would add to the sums now."""
@@ -44,5 +45,5 @@ class Compaction(Protocol):
 
     def pack(self, day: int, before: int) -> Iterator[Packed]:
         """Move the segments of a day's API requests that were recorded before this moment into packs, one pack after
-        the other; yield what was moved, and left, each time. The caller holds the right to compact. Raises
-        StoreError."""
+        the other; yield what was moved, and left, each time, and nothing after each that packs were merged into. The
+        caller holds the right to compact. Raises StoreError."""

@@ -7,8 +7,11 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
+from math import log2
 from random import Random
 from threading import Event, Thread
+from time import time_ns
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,11 +21,15 @@ from hypothesis import strategies as st
 from pik.__main__ import main
 from pik.errors import StoreError
 from pik.model.batch import Segment
-from pik.model.instant import ALL_TIME
+from pik.model.ids import new_id
+from pik.model.instant import ALL_TIME, DAY
 from pik.runtime import SILENT
 from pik.stores import open_store
 from pik.stores.aws import lease
 from pik.stores.aws.catalog import packing, packs
+from pik.stores.aws.catalog.layout import Listed
+from pik.stores.aws.catalog.listing import Listing, runs_of
+from pik.stores.aws.catalog.packs import body_key, packs_prefix
 from pik.stores.aws.clients import Clients
 from pik.usecases.care.rebuild import rebuild_index
 from pik.usecases.ingest.api_request import record_request
@@ -209,6 +216,62 @@ def test_a_death_after_every_call(url: str, small: None, step: int, aws: Clients
     compact(open_store(url))
     assert all(packed(url))
     assert snapshot(open_store(url)) == before
+
+
+def test_packs_are_merged_and_what_is_replaced_is_removed_after_a_day(url: str, small: None) -> None:
+    """Every hour a compaction: there are few runs, and in the end no object that nothing names."""
+    expected: dict[str, Any] = {}
+    for hour in range(7):
+        post(url, 2 * hour)
+        post(url, 2 * hour + 40)
+        post(url, *range(2 * hour, 2 * hour + 6, 2))
+        if hour == 5:
+            expected = snapshot(open_store(url))
+        compact(open_store(url))
+        if hour == 5:
+            assert snapshot(open_store(url)) == expected
+    expected = snapshot(open_store(url))
+    listing = listing_of(url)
+    tidy = packing.Packing(listing.table, listing.raw, listing.pointer).tidy
+    for kind in packing.KINDS:
+        runs = runs_of(listing.packs(packs_prefix("2026-01-01", kind)))
+        assert len(runs) <= 3
+        assert sum(pack.item["segments"] for run in runs for pack in run) == (14 if kind == Listed.REQUEST else 7)
+    named = {key for pack in listing.packs() for key in (pack.body, pack.directory)}
+    listing.raw.create(body_key("2026-01-01", new_id()), b"what a process left that died")
+    left = set(objects(listing)) - named
+    assert tidy(time_ns()) == 0
+    assert tidy(time_ns() + 2 * DAY) == len(left) > 3
+    assert set(objects(listing)) == named
+    assert snapshot(open_store(url)) == expected
+    assert damage(open_store(url)) == []
+
+
+def listing_of(url: str) -> Listing:
+    index: Any = open_store(url).index
+    listing: Listing = index.listing(index.generation.current())
+    return listing
+
+
+def objects(listing: Listing) -> list[str]:
+    return [found.key for prefix in ("compact/", "index/1/packs/") for found in listing.raw.objects(prefix)]
+
+
+@given(st.lists(st.integers(1, 100), min_size=1, max_size=60))
+def test_the_number_of_runs_grows_by_the_logarithm(sizes: list[int]) -> None:
+    """And each byte is written again about as often."""
+    runs: list[int] = []
+    written = 0
+    for size in sizes:
+        runs.append(size)
+        merged = [one[0].size for one in packing.to_merge([[SimpleNamespace(size=one)] for one in runs])]  # type: ignore[list-item]
+        if merged:
+            for one in merged:
+                runs.remove(one)
+            runs.append(sum(merged))
+            written += sum(merged)
+        assert len(runs) <= 1 + log2(sum(runs))
+    assert written <= sum(sizes) * (1 + 2 * log2(sum(sizes)))
 
 
 @pytest.mark.slow

@@ -59,6 +59,12 @@ class AwsRaw:
             if not (error.retried and self._holds(key, data)):
                 raise AlreadyExists(f"raw object {key} exists already; raw is never overwritten") from None
 
+    def remove(self, key: str) -> None:
+        """Delete an object of the index, if it is there. What is raw is never deleted."""
+        assert key.startswith(_PACKED), key
+        with translated("s3"):
+            self._s3.delete_object(Bucket=self.bucket, Key=key)
+
     def create_all(self, objects: Sequence[Object]) -> None:
         for key, data in objects:
             self.create(key, data)

@@ -12,6 +12,7 @@ import pytest
 from pik.model.batch import Batch, Chunk, Verdict
 from pik.ports.compaction import Packed
 from pik.ports.store import Store
+from pik.stores.aws import lease
 from pik.stores.aws.catalog import packing
 from pik.stores.aws.catalog.packs import Part
 
@@ -45,6 +46,8 @@ def compacting(store: Store, monkeypatch: pytest.MonkeyPatch) -> Store:
 
 def compact(store: Store) -> list[Packed]:
     """Pack all that is settled; without the lease, which only saves useless work."""
-    assert store.compaction is not None
-    days = store.compaction.days()
-    return [done for day in days for done in store.compaction.pack(day, time_ns())]
+    compaction = store.compaction
+    assert compaction is not None
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lease, "NOTICED", 0.01)
+        return [done for day in compaction.days() for done in compaction.pack(day, time_ns())]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from time import time_ns
 
 from pik.model.ids import ID_LENGTH, TIME_DIGITS, time_digits
 from pik.ports.compaction import Packed
@@ -31,6 +32,8 @@ class AwsCompaction:
         with holding(self.table, _LEASE):
             self.generation.for_writing()
             yield
+            if self.generation.is_compacted():
+                self._packing().tidy(time_ns())
 
     def countable(self, before: int) -> int:
         return self._summation().countable(_first_id(before))

@@ -17,7 +17,13 @@ from pik.stores.aws.catalog.batches import NO_DELIVERIES, with_state
 from pik.stores.aws.catalog.deliveries import accepted_of, claims_of, duplicate_location, read_ids
 from pik.stores.aws.catalog.layout import Listed, SegmentItem
 from pik.stores.aws.catalog.listing import Listing
-from pik.stores.aws.catalog.recording_times import RecordingTimes, listed_items, packed_items
+from pik.stores.aws.catalog.recording_times import (
+    NOTHING_LISTED,
+    ListedItems,
+    RecordingTimes,
+    listed_items,
+    packed_items,
+)
 from pik.stores.aws.catalog.requests import Requests, is_single, listed_key
 from pik.stores.aws.catalog.totals import summary
 from pik.stores.aws.lease import Generation
@@ -38,6 +44,8 @@ class AwsIndex:
     generation: Generation
     _skipped: dict[str, bytes | dict[int, Verdict]] = field(default_factory=dict, repr=False, compare=False)
     """By segment: its duplicates, or what `pack_skipped` made of them."""
+    _located: tuple[int, ListedItems] = field(default=(0, NOTHING_LISTED), repr=False, compare=False)
+    """The items that were read last for `deliveries`, of which `segments_of` is asked next, and their generation."""
 
     def segments(
         self, window: Window, *, batch_id: str | None = None, entities: Sequence[str] = ()
@@ -80,12 +88,16 @@ class AwsIndex:
         items = self.table.query(layout.duplicates_of(g, day, event_id), prefix=f"{event_id}/", first=limit)
         others = (duplicate_location(g, item) for item in items)
         found = list(islice(chain([accepted_of(claim)], others), limit))
-        return next(RecordingTimes(self.listing(g)).added([found]))
+        times = RecordingTimes(self.listing(g))
+        located = next(times.added([found]))
+        self._located = g, times.last
+        return located
 
     def segments_of(self, deliveries: Collection[Location]) -> dict[str, Segment]:
         g = self.generation.current()
         listing, requests = self.listing(g), Requests(self.table, g)
-        found = listed_items(listing, (one.segment_key for one in deliveries))
+        keys, (of, known) = {one.segment_key for one in deliveries}, self._located
+        found = (known.settled(keys) if of == g else None) or listed_items(listing, keys)
         single = listing.under(map(listed_key, found.single.values())).values()
         of_blocks = map(layout.segment_of, [*found.segments.values(), *packed_items(listing, found).values()])
         return {segment.key: segment for segment in chain(of_blocks, map(requests.segment, single))}

@@ -10,10 +10,12 @@ import heapq
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from operator import itemgetter
 from typing import Any
 
+from pik.ports.raw import ObjectReader
 from pik.runtime.storage import Spool
 from pik.stores.aws.catalog import layout
 from pik.stores.aws.catalog.layout import Listed
@@ -77,18 +79,24 @@ class Listing:
 
     def _in_packs(self, day: str, kind: Listed, entities: Sequence[str]) -> Iterator[Any]:
         """Yield the items that packs have, in the order of their sk; one that several have comes several times."""
-        runs: dict[str, list[Pack]] = defaultdict(list)
-        for pack in sorted(self.packs(packs_prefix(day, kind)), key=lambda pack: pack.item["first"]):
-            runs[pack.item["run"]].append(pack)
+        runs = runs_of(self.packs(packs_prefix(day, kind)))
         prefixes = [f"{entity}{US}" for entity in entities] if kind == Listed.REQUEST else []
         for prefix in prefixes or [""]:
-            each = (in_run(self.raw, run, prefix) for run in runs.values())
-            yield from heapq.merge(*each, key=itemgetter("sk"))
+            yield from merged(self.raw, runs, prefix)
 
 
-def in_run(raw: AwsRaw, packs: Iterable[Pack], prefix: str = "") -> Iterator[Any]:
-    """Yield the items of the packs of a run, given in the order of their first items."""
-    return chain.from_iterable(pack.items(raw, prefix) for pack in packs)
+def runs_of(packs: Iterable[Pack]) -> list[list[Pack]]:
+    """Return packs by run, those of a run in the order of their items."""
+    runs: dict[str, list[Pack]] = defaultdict(list)
+    for pack in sorted(packs, key=lambda pack: pack.item["first"]):
+        runs[pack.run].append(pack)
+    return [*runs.values()]
+
+
+def merged(raw: ObjectReader, runs: Iterable[Sequence[Pack]], prefix: str = "") -> Iterator[Any]:
+    """Yield the items of runs whose sk begins so, in order; one that several have comes several times."""
+    each = (chain.from_iterable(map(partial(Pack.items, raw=raw, prefix=prefix), run)) for run in runs)
+    return heapq.merge(*each, key=itemgetter("sk"))
 
 
 def _unknown(items: Iterable[Any], known: Iterable[str]) -> Iterator[Any]:

@@ -10,24 +10,38 @@ Each step may be the last one of a process that dies. What it left is found agai
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
 from itertools import chain, groupby
 from operator import itemgetter
+from time import time_ns
 from typing import Any
 
 from pik.errors import Damaged, StoreError
 from pik.model.batch import OF_REQUEST, Verdict
-from pik.model.ids import ID_LENGTH, MILLISECOND, creation_time, new_id, time_digits
-from pik.model.instant import day_text
+from pik.model.ids import MILLISECOND, TIME_DIGITS, creation_time, new_id, time_digits
+from pik.model.instant import SECOND, day_text
 from pik.ports.compaction import Packed
 from pik.ports.raw import ObjectReader, RawKind
 from pik.rawlog.replacements import ReplacingRaw
 from pik.stores.aws.catalog import layout
 from pik.stores.aws.catalog.layout import Listed
-from pik.stores.aws.catalog.listing import Listing
-from pik.stores.aws.catalog.packs import NewPack, PackItem, Part, body_key, directory_key, packs_prefix
+from pik.stores.aws.catalog.listing import Listing, merged, runs_of
+from pik.stores.aws.catalog.packs import (
+    BODIES,
+    NewPack,
+    Pack,
+    PackItem,
+    Part,
+    body_key,
+    directories_of,
+    directory_key,
+    name_of,
+    packs_prefix,
+    replaced_pk,
+)
 from pik.stores.aws.catalog.requests import Requests
 from pik.stores.aws.clients import Flow
 from pik.stores.aws.lease import Generation
@@ -40,6 +54,12 @@ BODY, SEGMENTS = 16 << 20, 100_000
 
 KINDS = Listed.REQUEST, Listed.ARRAY
 """What is compacted. Files and buffered requests have few segments, and large ones."""
+
+LARGE = 512 << 20
+"""Bytes of a run from which on it is not merged any more: merging one must end before a function does."""
+
+KEPT = 24 * 3600 * SECOND
+"""How long objects that nothing names are kept, for those who are reading them or making a pack of them."""
 
 _REASONS = 10
 
@@ -75,6 +95,25 @@ class Packing:
         for kind in KINDS:
             yield from _Day(self._listing(), objects, day_text(day), kind).pack(before)
 
+    def tidy(self, now: int) -> int:
+        """Remove the objects that nothing has named for a day, and return their number."""
+        listing = self._listing()
+        g, raw = listing.generation, self.raw
+        objects = [found.key for prefix in (BODIES, directories_of(g)) for found in raw.objects(prefix)]
+        named = {pack.name for pack in listing.packs()}
+        replaced = {name_of(item["sk"]): item for item in self.table.query(replaced_pk(g))}
+        begun = 0 if g == 1 else g * MILLISECOND  # until when bodies may have belonged to the generation before
+        removed = 0
+        for key in objects:
+            with suppress(ValueError):  # another name is none of ours
+                name = name_of(key)
+                since = max(creation_time(name), begun, replaced[name]["replaced_at"] if name in replaced else 0)
+                if name not in named and since < now - KEPT:
+                    raw.remove(key)
+                    removed += 1
+        self.table.write_many(deletes=[key_of({**one}) for one in replaced.values() if one["replaced_at"] < now - KEPT])
+        return removed
+
     def _listing(self) -> Listing:
         return Listing(self.table, self.raw, self.generation.current(), self.generation)
 
@@ -98,11 +137,58 @@ class _Day:
         items = (item for item in self.listing.in_table(self.day, self.kind) if item["recorded_at"] < before)
         run = ""
         for pack, keys in self._packs(self._parts(self._settled(items))):
-            run = self._write(pack, run)
+            run = run or self._new_name()
+            self._write(pack, run)
             self.listing.table.write_many(deletes=keys)
             yield Packed(pack.segments, len(pack.body), *self._left())
+        yield from self._merge()
         if self.left:
             yield Packed(0, 0, *self._left())
+
+    def _merge(self) -> Iterator[Packed]:
+        """Merge the runs of which there are too many of a size, where that is due; yield after each pack."""
+        runs = to_merge(runs_of(self._all()))
+        if not runs:
+            return
+        run, made, is_done = self._new_name(), list[PackItem](), False
+        try:
+            for pack, _ in self._packs(self._copies(runs)):
+                made.append(self._write(pack, run))
+                yield Packed()
+            is_done = True
+        except Damaged as error:
+            self.left.append(f"packs of {self.day} are not merged: {error.message}")
+        finally:
+            replaced = [pack.item for of_run in runs for pack in of_run] if is_done else made
+            self._replace(replaced)
+
+    def _replace(self, replaced: Sequence[PackItem]) -> None:
+        """Remove packs, whose objects are kept for those who are reading them."""
+        table, pk, now = self.listing.table, replaced_pk(self.listing.generation), time_ns()
+        table.write_many({"pk": pk, "sk": item["sk"], "replaced_at": now} for item in replaced)
+        table.write_many(deletes=[key_of({**item}) for item in replaced])
+
+    def _copies(self, runs: Sequence[Sequence[Pack]]) -> Iterator[Part]:
+        """Yield what runs have, each once, with the bytes of its object. Raises Damaged, StoreError."""
+        before = ""
+        for item in merged(self.listing.raw, runs):
+            if item["sk"] != before:
+                yield Part(item, self._copy(item))
+            before = item["sk"]
+
+    def _copy(self, item: Mapping[str, Any]) -> bytes:
+        """Return the bytes of an object from the body of its pack or, where that is damaged, from raw."""
+        with suppress(Damaged):
+            data = self.listing.raw.read(item["packed"].key, item["packed"].offset, item["size"])
+            if sha256(data).digest() == item["digest"]:
+                return data
+        part, reason = self._part(item)
+        if reason:
+            raise Damaged(reason, hint="pik verify --full")
+        return part.data
+
+    def _all(self) -> list[Pack]:
+        return [*self.listing.packs(packs_prefix(self.day, self.kind))]
 
     def _packs(self, parts: Iterable[Part]) -> Iterator[tuple[NewPack, list[Key[Any]]]]:
         """Yield packs of these parts, each with the keys of their items."""
@@ -162,15 +248,15 @@ class _Day:
         batch_id, _, n = item["sk"].partition("-")
         return RawKind.SEGMENT.key(batch_id, int(n), day)
 
-    def _write(self, pack: NewPack, run: str) -> str:
-        """Write a pack, and return the name of its run."""
-        name, raw, g = self._name(), self.listing.raw, self.listing.generation
-        item = pack.item(g, self.day, self.kind, name, run or name)
+    def _write(self, pack: NewPack, run: str) -> PackItem:
+        """Write a pack of a run, and return its item."""
+        name, raw, g = self._new_name(), self.listing.raw, self.listing.generation
+        item = pack.item(g, self.day, self.kind, name, run)
         raw.create(body_key(self.day, name), bytes(pack.body))
         raw.create(directory_key(g, name), bytes(pack.directory))
         self.listing.table.put(item)
         self._expect_whole(item, name)
-        return item["run"]
+        return item
 
     def _expect_whole(self, item: PackItem, name: str) -> None:
         """Raise StoreError where a pack's objects have been removed before its item was there."""
@@ -179,11 +265,22 @@ class _Day:
             self.listing.table.delete(key_of({**item}))
             raise StoreError("what was compacted was removed meanwhile", hint="run the same command again")
 
-    def _name(self) -> str:
-        """Return a new name, which sorts after those of all packs of the day and kind: a reader who passes one that is
-        being replaced meets the one that replaces it later on."""
-        last = max((pack.name for pack in self.listing.packs(packs_prefix(self.day, self.kind))), default="")
+    def _new_name(self) -> str:
+        """Return a name that sorts after those of all packs of the day and kind: a reader who passes one that is being
+        replaced meets the one that replaces it later on."""
+        last = max((pack.name for pack in self._all()), default="")
         name = new_id()
-        if name <= last:
-            name = time_digits(creation_time(last) + MILLISECOND) + name[-(ID_LENGTH - 10) :]
-        return name
+        return name if name > last else time_digits(creation_time(last) + MILLISECOND) + name[TIME_DIGITS:]
+
+
+def to_merge(runs: Sequence[Sequence[Pack]]) -> list[Sequence[Pack]]:
+    """Return the runs that are to be merged into one: the smallest ones, up to the last that is less than twice as
+    large as all smaller ones together. So of those that are left each is at least twice as large, and their number
+    grows by the logarithm. Runs that are large already are left as they are."""
+    sizes = sorted(((sum(pack.size for pack in run), run) for run in runs), key=itemgetter(0))
+    smaller, count = 0, 0
+    for place, (size, _) in enumerate(sizes):
+        if place and size < min(2 * smaller, LARGE):
+            count = place + 1
+        smaller += size
+    return [run for _, run in sizes[:count]]

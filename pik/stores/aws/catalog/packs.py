@@ -34,6 +34,9 @@ _APART = ("pk", "sk", "inline", "packed")
 
 _LAST = "\U0010ffff"
 
+BODIES = "compact/"
+"""What the keys of bodies begin with."""
+
 
 class PackItem(KeyItem):
     """A pack, listed under its day and kind. The packs of one run have no keys of listed items in common ranges: each
@@ -48,6 +51,13 @@ class PackItem(KeyItem):
     directory_size: int
     directory_digest: bytes
     frames: bytes
+
+
+class ReplacedItem(KeyItem):
+    """A pack that was merged into others, under the sk that its item had: whoever reads it meanwhile needs its
+    objects for a while."""
+
+    replaced_at: int
 
 
 class Part(NamedTuple):
@@ -76,6 +86,11 @@ def packs_pk(g: int) -> Partition[PackItem]:
     return Partition(f"{g}/pack")
 
 
+def replaced_pk(g: int) -> Partition[ReplacedItem]:
+    """Return the partition with the packs that were replaced not long ago."""
+    return Partition(f"{g}/replaced")
+
+
 def packs_prefix(day: str, kind: Listed) -> str:
     """Return the prefix of the sk of the packs of a day and kind."""
     return f"{day}/{kind}/"
@@ -83,12 +98,22 @@ def packs_prefix(day: str, kind: Listed) -> str:
 
 def body_key(day: str, name: str) -> str:
     """Return the key of a pack's body."""
-    return f"compact/event_date={day}/{name}.ndjson.zst"
+    return f"{BODIES}event_date={day}/{name}.ndjson.zst"
 
 
 def directory_key(g: int, name: str) -> str:
     """Return the key of a pack's directory."""
-    return f"{prefix_of(g)}packs/{name}"
+    return f"{directories_of(g)}{name}"
+
+
+def directories_of(g: int) -> str:
+    """Return the prefix of the keys of a generation's directories."""
+    return f"{prefix_of(g)}packs/"
+
+
+def name_of(key: str) -> str:
+    """Return the name of the pack that has an object under this key."""
+    return key.rpartition("/")[2].partition(".")[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +133,16 @@ class Pack:
         with layout.decoding(f"item {item['pk']} {item['sk']}"):
             day, kind, name = item["sk"].split("/")
             return cls(g, day, Listed(kind), name, item, _read_frames(layout.unpacked(item["frames"])))
+
+    @property
+    def run(self) -> str:
+        """The name of its run."""
+        return self.item["run"]
+
+    @property
+    def size(self) -> int:
+        """The bytes of both objects."""
+        return self.item["body_size"] + self.item["directory_size"]
 
     @property
     def body(self) -> str:

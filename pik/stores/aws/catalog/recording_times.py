@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -26,6 +26,15 @@ class ListedItems(NamedTuple):
     segments: dict[str, SegmentItem]
     single: dict[str, BatchItem]
     packed: dict[str, BatchItem]
+
+    def settled(self, keys: Collection[str]) -> ListedItems | None:
+        """Return those of these segments, if all of them are among those whose items never change."""
+        single = {key: item for key, item in self.single.items() if key in keys}
+        packed = {key: item for key, item in self.packed.items() if key in keys}
+        return ListedItems({}, single, packed) if len(single) + len(packed) == len(keys) else None
+
+
+NOTHING_LISTED = ListedItems({}, {}, {})
 
 
 def listed_items(listing: Listing, segments: Iterable[str]) -> ListedItems:
@@ -54,6 +63,8 @@ class RecordingTimes:
     segments is remembered."""
 
     listing: Listing
+    last: ListedItems = NOTHING_LISTED
+    """What was read last."""
     _known: dict[str, int] = field(default_factory=dict)
 
     def added(self, groups: Iterable[Sequence[Location]]) -> Iterator[list[Location]]:
@@ -67,7 +78,8 @@ class RecordingTimes:
 
     def _read(self, locations: Iterable[Location]) -> None:
         unknown = (one.segment_key for one in locations if one.segment_key not in self._known)
-        for items in listed_items(self.listing, unknown):
+        self.last = listed_items(self.listing, unknown)
+        for items in self.last:
             self._known.update((key, item["recorded_at"]) for key, item in items.items())
 
     def _of(self, location: Location) -> int:
