@@ -192,7 +192,7 @@ def test_promise_1_recording_and_revoking_a_correction_die_after_every_call(
         assert [(one.statement, one.reason) for one in store.corrections.recorded()] == log
         if not died:
             break
-    assert number > 20
+    assert number > 15
     assert list(verify(store, ENGINE, ALL_TIME, SILENT)) == []
     recorded = list(store.corrections.recorded())
     rebuild_index(store, SILENT)
