@@ -240,7 +240,7 @@ class BatchState(StrEnum):
     """In a copy: a part of the batch, whatever became of it in the source."""
 
 
-_REQUEST = "request:"
+_REQUEST, _BUFFERED = "request:", "requests:"
 
 OF_REQUEST = 0
 """The segment number of an API request: its segments, one a day, are its own record."""
@@ -249,6 +249,16 @@ OF_REQUEST = 0
 def request_origin(batch_id: str) -> Origin:
     """Return the Origin of an API request."""
     return Origin(name="API request", content=f"{_REQUEST}{batch_id}")
+
+
+def buffered_content(batch_id: str) -> str:
+    """Return the content of the Origin of a batch of buffered requests."""
+    return f"{_BUFFERED}{batch_id}"
+
+
+def is_buffered(content: str) -> bool:
+    """Return whether a batch with this content is one of buffered requests."""
+    return content.startswith(_BUFFERED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -78,8 +78,8 @@ class Batches(Protocol):
 
     def rebuild(self) -> AbstractContextManager[Rebuild]:
         """Provide an empty index beside this one; it replaces this one, at once, when the context ends without an
-        error. Raises Busy while anything is being written; while the context lasts, every write raises Busy. So raw
-        listed inside of it is all there will be."""
+        error. Raises Busy while anything is being written; while the context lasts, `writing` raises Busy, and so do
+        requests, if they are not recorded in both: see `Beside`."""
 
 
 class Requests(Protocol):
@@ -106,8 +106,24 @@ class Winner:
     content: bytes | None
 
 
+class Beside(Protocol):
+    """What is recorded beside a rebuild. Whoever begins to record after the rebuild has begun records in both indexes;
+    others have ended before it begins."""
+
+    def await_writers(self) -> None:
+        """Wait until whatever is being recorded when this is called has been, or its writer has died."""
+
+    def batches(self, batch_ids: Sequence[str], /) -> tuple[set[str], set[str]]:
+        """Return those of these batches which their writers record in both indexes, and those of them which are not in
+        the new one (yet)."""
+
+
 class Rebuild(Protocol):
     """An index being rebuilt from raw. Meanwhile the store's other ports still read the one that it replaces."""
+
+    @property
+    def beside(self) -> Beside:
+        """What is recorded meanwhile."""
 
     @property
     def corrections(self) -> Corrections:

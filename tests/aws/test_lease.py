@@ -10,7 +10,7 @@ import pytest
 from pik.errors import Busy
 from pik.stores.aws import lease
 from pik.stores.aws.clients import Clients
-from pik.stores.aws.lease import LASTING, alive, any_alive, held, holding, lives
+from pik.stores.aws.lease import LASTING, alive, await_holders, held, holding, lives
 from pik.stores.aws.table import Item, Key, Table
 from tests.support.aws.emulator import make_stack
 
@@ -55,8 +55,8 @@ def test_one_holds_a_name_at_a_time(table: Table) -> None:
         with pytest.raises(Busy, match="another pik process is working on a"), holding(table, "a"):
             pass
         assert held(table, "a")  # whoever was refused gave nothing back
-        with holding(table, "b"):
-            assert any_alive(table, "a") == "b"
+        with holding(table, "b"), pytest.raises(Busy, match="working on b"):
+            await_holders(table, "a", lambda _: False)
     assert not held(table, "a")
     with holding(table, "a"):
         pass
@@ -131,10 +131,25 @@ def test_who_does_not_wait_believes_what_it_has_seen_before(table: Table, clock:
 def test_who_needs_all_leases_waits_for_the_dead_and_not_for_the_living(table: Table, clock: Clock) -> None:
     left_behind(table, SKEW, "a")
     left_behind(table, -SKEW, "b")
-    assert any_alive(table, "rebuild") is None
-    clock.happens = lambda: left_behind(table, SKEW, "b", str(clock.now))
+    await_holders(table, "rebuild", lambda _: False)
+    assert clock.now >= 1000 + LASTING
+    clock.happens = lambda: left_behind(table, int(clock.now), "b", "another")
     left_behind(table, SKEW, "b", "another")
-    assert any_alive(table, "rebuild") == "b"
+    with pytest.raises(Busy, match="working on b"):
+        await_holders(table, "rebuild", lambda _: False)
+
+
+def test_who_holds_a_lease_for_a_short_time_is_waited_for_and_who_gets_it_later_is_not(
+    table: Table, clock: Clock
+) -> None:
+    left_behind(table, SKEW, "short", "first")
+
+    def happens() -> None:  # it is renewed for two minutes; then others have it
+        left_behind(table, int(clock.now), "short", "first" if clock.now < 1120 else f"later {clock.now}")
+
+    clock.happens = happens
+    await_holders(table, "rebuild", lambda name: name == "short")
+    assert 1120 <= clock.now < 1130
 
 
 def test_a_holder_that_lost_it_does_not_end_the_lease_of_another(table: Table, clock: Clock) -> None:

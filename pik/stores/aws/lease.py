@@ -5,13 +5,18 @@ compared with another clock, except to tell people: a lease is over when it was 
 by the clock of who sees it. A process may sleep for longer than its lease lasts, so what is written under a lease must
 be safe without it: it only saves useless waiting.
 
-A rebuild fills another generation of the index beside the current one, and then moves the pointer. `next` in the
-pointer shows that a rebuild is under way, as long as its lease is held. The next writer removes what a rebuild that
-died left there; then that rebuild cannot move the pointer any more.
+A rebuild fills another generation of the index beside the current one, and then moves the pointer, in which it says how
+far it is:
+
+    `next`                 the new generation; requests write to both
+    `next` and `filled`    what the current one knew before the rebuild is in the new one
+    `replaced`             the new one is the current one; requests still write to both, since readers may not know yet
+
+The next writer removes what a rebuild that died left there; then that rebuild cannot move the pointer any more.
 
 Requests take no lease, and readers do not look each time. Both rely on what they read for NOTICED seconds, and a
-rebuild waits for as long: before it looks at raw, so that every request that is acknowledged has its raw there; and
-after it moved the pointer, before anything may be written again, so that no reader misses what was written.
+request may take some times as long. A rebuild waits for so long before it relies on what requests that begin now do:
+before it reads raw, so that each request that it does not find writes to the new generation itself.
 
 `compacted` in the pointer shows that segments may be listed in packs: 1 from the moment on that readers have to look
 there, 2 once all of them have noticed, so that items of the table may be deleted.
@@ -27,6 +32,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from time import monotonic, sleep, time_ns
+from typing import NamedTuple
 from uuid import uuid4
 
 from pik.errors import Busy, StoreError
@@ -38,6 +44,9 @@ LASTING = 30.0
 
 NOTICED = 5.0
 """Seconds for which a process relies on what it read of the generation."""
+
+_REQUEST = 6
+"""How many times as long a request may take: IngestFunction ends after 29 seconds."""
 
 _RENEWALS = 6
 """How often a holder renews its lease in that time, so that others soon see that it lives."""
@@ -101,9 +110,23 @@ def alive(table: Table, name: str) -> bool:
     return _wait(table, lambda: _read(table, name), LASTING)[0] is not None
 
 
-def any_alive(table: Table, apart: str) -> str | None:
-    """Return the name of a lease, except `apart`, whose holder lives; waits until those of dead ones are over."""
-    return _wait(table, lambda: [item for item in table.query(_PARTITION) if item["sk"] != apart], LASTING)[0]
+def await_holders(table: Table, apart: str, is_short: Callable[[str], bool]) -> None:
+    """Wait until those have ended that hold a lease now, except `apart`, for a short time, or have died. Raises Busy if
+    the holder of another one lives."""
+    held_now = {_whose(item) for item in table.query(_PARTITION) if item["sk"] != apart}
+
+    def still() -> list[Item]:
+        return [item for item in table.query(_PARTITION) if _whose(item) in held_now]
+
+    living, _ = _wait(table, lambda: [item for item in still() if not is_short(item["sk"])], LASTING)
+    if living is not None:
+        raise _busy(living)
+    while any(not _is_over(table, item, LASTING) for item in still()):
+        sleep(LASTING / _LOOKS)
+
+
+def _whose(item: Item) -> tuple[str, str]:
+    return item["sk"], item["holder"]
 
 
 def _read(table: Table, name: str) -> list[Item]:
@@ -203,8 +226,33 @@ def _now() -> tuple[float, float]:
     return time_ns() / 1e9, monotonic()
 
 
-def _is_recent(read_at: Iterable[float]) -> bool:
-    return all(0 <= now - then < NOTICED for now, then in zip(_now(), read_at, strict=True))
+def _is_recent(read_at: Iterable[float], within: float | None = None) -> bool:
+    within = NOTICED if within is None else within
+    return all(0 <= now - then < within for now, then in zip(_now(), read_at, strict=True))
+
+
+class _Rebuild(NamedTuple):
+    """What the pointer says of a rebuild: the generation that it made; the one that this has replaced, 0 before that;
+    whether what that knew is in the new one."""
+
+    made: int
+    replaced: int = 0
+    is_filled: bool = False
+
+
+_NONE = _Rebuild(0)
+_DONE = "#replaced, #filled"
+"""Attributes of the pointer."""
+
+
+class Target(NamedTuple):
+    """The generations that a request writes, as read at this time of two clocks. While a rebuild is under way `second`
+    is the new one, else 0. `is_filled`: what the first knew before the rebuild is in the second, unless it is lost."""
+
+    first: int
+    second: int
+    is_filled: bool
+    read_at: tuple[float, float]
 
 
 @dataclass(slots=True)
@@ -218,8 +266,13 @@ class Generation:
     _corrections: int = field(default=0, compare=False)
     _summed: str = field(default="", compare=False)
     _compacted: int = field(default=0, compare=False)
+    _rebuild: _Rebuild = field(default=_NONE, compare=False)
+    _writes: tuple[int, int, bool] = field(default=(_FIRST, 0, False), compare=False)
+    """What requests write, as in Target: set at once, for threads."""
     _readable_at: tuple[float, float] = field(default=(0.0, 0.0), compare=False)
     _writable_at: tuple[float, float] = field(default=(0.0, 0.0), compare=False)
+    _seen: tuple[_Rebuild, float] = field(default=(_NONE, 0.0), compare=False)
+    """A rebuild, and since when this process has seen it in this state."""
 
     def current(self) -> int:
         """Return the generation to read."""
@@ -291,49 +344,76 @@ class Generation:
     def for_writing(self, is_alive: Callable[[Table, str], bool] = alive) -> int:
         """Return the generation to write, for the holder of a lease. Raises Busy while a rebuild is under way; waits to
         see whether one that was begun still is."""
-        if pending := self._read():
+        if self._read() != _NONE:
             if is_alive(self.table, _REBUILDING):
                 raise Busy("the index is being rebuilt", hint="wait until that has ended, then run this again")
             # Its process died. It must not come back to life and move the pointer after something is written now.
-            self._end(pending)
+            self._end(self._rebuild)
             self._read()
         self._mark()
         self._writable_at = self._readable_at
         return self._current
 
-    def for_request(self) -> int:
-        """Return the generation to write, for a request, which holds no lease and does not wait. Raises Busy."""
-        return self._current if _is_recent(self._writable_at) else self.for_writing(lives)
+    def for_request(self) -> Target:
+        """Return what a request writes, which holds no lease, and does not wait for a rebuild to end."""
+        if not _is_recent(self._writable_at):
+            rebuild = self._read()
+            is_noticed = self._is_noticed(rebuild)
+            if rebuild != _NONE and not lives(self.table, _REBUILDING) and is_noticed:
+                self._end(rebuild)
+                self._read()
+            self._mark()
+            self._writable_at = self._readable_at
+        return Target(*self._writes, self._writable_at)
 
-    def expect(self, generation: int) -> None:
-        """Raise Busy where what a request wrote to this generation may be lost, because a rebuild came in between."""
-        if self.for_request() != generation:
-            raise rebuilt()
+    def expect(self, target: Target) -> None:
+        """Raise Busy where a request took longer than a rebuild waits for it, and one came in between."""
+        if not _is_recent(target.read_at, (1 + _REQUEST) * NOTICED):
+            self._writable_at = (0.0, 0.0)
+            if self.for_request()[:2] != target[:2]:
+                raise rebuilt()
 
     @contextmanager
-    def replacing(self) -> Iterator[int]:
-        """Yield an empty generation, which becomes the current one when the context ends without an error. Raises Busy
-        while anything writes, StoreError if another process took the rebuild for dead."""
+    def replacing(self, is_short: Callable[[str], bool]) -> Iterator[int]:
+        """Yield an empty generation, which becomes the current one when the context ends without an error. Requests
+        that begin after this was entered write to both, and all others have ended. Raises Busy while a lease is held,
+        but waits for those that are held for a short time; StoreError if another process took the rebuild for dead."""
         with holding(self.table, _REBUILDING):
-            self._read()
+            if self._read().replaced:  # readers may not have noticed yet that another rebuild moved the pointer
+                sleep(NOTICED)
             self._mark()
             new = max(time_ns() // 1_000_000, self._current + 1)  # never one that another rebuild began to fill
-            self.table.update(_POINTER, "SET #next = :next", {"next": new})
+            self.table.update(_POINTER, f"SET #next = :next REMOVE {_DONE}", {"next": new})
             try:
-                if (writer := any_alive(self.table, _REBUILDING)) is not None:
-                    raise _busy(writer)
+                # A holder of a lease reads the pointer after it has got it: who has one later knows of the rebuild.
+                await_holders(self.table, _REBUILDING, is_short)
                 sleep(NOTICED)
+                self.await_requests()
                 yield new
-                change, condition = "SET #current = #next", "#next = :next"
-                if self.table.update(_POINTER, change, {"next": new}, condition=condition) is None:
+                change = "SET #current = :next, #replaced = :replaced REMOVE #next, #filled"
+                values = {"next": new, "replaced": self._current}
+                condition = "#next = :next OR #current = :next"  # the latter after a call whose answer was lost
+                if self.table.update(_POINTER, change, values, condition=condition) is None:
                     raise StoreError("the rebuild lost its lease and was aborted", hint="run the same command again")
-                sleep(NOTICED)  # `next` is still there: nothing is written before all readers have noticed
+                sleep(NOTICED)  # `replaced` is still there: both are written until all readers have noticed
             finally:
-                self._end(new)
+                self._end(_Rebuild(new))
                 self._read()
 
-    def _read(self) -> int:
-        """Read the pointer, and return its `next` (0: none). Raises StoreError for a store of another format."""
+    def await_requests(self) -> None:
+        """Wait until the requests have ended that are being recorded now."""
+        sleep(_REQUEST * NOTICED)
+
+    def announce_filled(self, new: int) -> None:
+        """Let requests know that this new generation has what the replaced one knew before the rebuild; those that did
+        not know it have ended when this returns."""
+        self.table.update(_POINTER, "SET #filled = :next", {"next": new}, condition="#next = :next")
+        sleep(NOTICED)
+        self.await_requests()
+
+    def _read(self) -> _Rebuild:
+        """Read the pointer, and return the rebuild that is under way. Raises StoreError for a store of another
+        format."""
         read_at = _now()
         item = self.table.get(_POINTER) or {}
         self._marked = "format" in item
@@ -343,12 +423,25 @@ class Generation:
         self._corrections = item.get("corrections", 0)
         self._summed = item.get("summed", "")
         self._compacted = item.get("compacted", 0)
+        self._rebuild = _NONE
+        if "next" in item:
+            self._rebuild = _Rebuild(item["next"], 0, item.get("filled") == item["next"])
+        elif "replaced" in item:
+            self._rebuild = _Rebuild(self._current, item["replaced"], is_filled=True)
+        self._writes = self._rebuild.replaced or self._current, self._rebuild.made, self._rebuild.is_filled
         self._readable_at = read_at
-        return int(item.get("next", 0))
+        return self._rebuild
 
-    def _end(self, rebuild: int) -> None:
-        """Remove `next`, if it is still that of this rebuild."""
-        self.table.update(_POINTER, "REMOVE #next", {"next": rebuild}, condition="#next = :next")
+    def _is_noticed(self, rebuild: _Rebuild) -> bool:
+        """Return whether this process has seen a rebuild in this state for so long that all have noticed it."""
+        if self._seen[0] != rebuild:
+            self._seen = rebuild, monotonic()
+        return monotonic() - self._seen[1] >= NOTICED
+
+    def _end(self, rebuild: _Rebuild) -> None:
+        """Remove what the pointer says of a rebuild, if it is still this one."""
+        condition = "#next = :made OR (#current = :made AND attribute_exists(#replaced))"
+        self.table.update(_POINTER, f"REMOVE #next, {_DONE}", {"made": rebuild.made}, condition=condition)
 
     def _mark(self) -> None:
         """Set the store's format before the first thing is written to it."""

@@ -68,6 +68,16 @@ def _remove(path: Path) -> None:
         Path(name).unlink(missing_ok=True)
 
 
+class NothingBeside:
+    """Nothing is recorded beside a rebuild, which has the store's lock."""
+
+    def await_writers(self) -> None:
+        pass
+
+    def batches(self, _: Sequence[str]) -> tuple[set[str], set[str]]:
+        return set(), set()
+
+
 @dataclass(slots=True)
 class LocalRebuild:
     """Fills the new index.db; `replaced` is the one that is there. `unread` are the batches with deliveries that are
@@ -80,6 +90,10 @@ class LocalRebuild:
     @property
     def corrections(self) -> LocalCorrections:
         return LocalCorrections(self.database)
+
+    @property
+    def beside(self) -> NothingBeside:
+        return NothingBeside()
 
     def add_batch(self, batch: Batch) -> None:
         with self.database.write() as connection:

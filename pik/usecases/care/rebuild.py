@@ -168,7 +168,7 @@ def _recorded(restoration: Restoration, by_batch: ByBatch) -> Iterator[SegmentVe
 def _restore_unfinished(restoration: Restoration, by_batch: ByBatch) -> OrphanPass:
     """Restore the other batches: as the replaced index has them, then what it lacks."""
     raw, orphans = restoration.store.raw, OrphanPass(restoration)
-    restoration.counts["superseded"] += by_batch.gather(raw, restoration.replaced)
+    restoration.counts["superseded"] += by_batch.gather(raw, restoration.replaced, restoration.rebuild.beside)
     for batch_id, pieces in by_batch.unfinished(raw):
         objects, carried, unlisted = restore_batch(restoration, batch_id, pieces)
         if objects:

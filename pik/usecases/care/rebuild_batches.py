@@ -8,13 +8,14 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import chain, groupby, islice
 from operator import itemgetter
 from typing import Any
 
 from pik.model.batch import OF_REQUEST, Batch, BatchState, Origin, Segment, Verdict
 from pik.model.ids import creation_time
 from pik.ports.raw import Raw, RawKey, RawKind, keys_of, number_of
+from pik.ports.store import Beside
 from pik.rawlog.sealed_records import OpeningLine, attempt_of
 from pik.runtime.parallel import map_in_threads
 from pik.runtime.storage import Sorter
@@ -27,8 +28,12 @@ _OBJECT, _ROW, _SEGMENT = range(3)
 """The order in which a rebuild gets what there is of a batch."""
 
 _KINDS = RawKind.SEGMENT, RawKind.REJECTS, RawKind.OPENING, RawKind.BLOCK
-_FINISHED = -1
-"""Stands for the kind of an object: the batch has a record."""
+_FINISHED, _BESIDE, _BEGUN = -3, -2, -1
+"""Stand for the kind of an object: the batch has a record; its writer records it in the new index, too; its writer was
+to do so, but has not come so far yet, or has died."""
+
+_AT_ONCE = 100
+"""Batches of which is asked together whether they are recorded beside the rebuild."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,27 +108,42 @@ class ByBatch:
         """Note that the batch has a record, from which it was restored."""
         self._objects.add((batch_id, _OBJECT, _FINISHED, ""))
 
-    def gather(self, raw: Raw, replaced: ReplacedIndex) -> int:
+    def gather(self, raw: Raw, replaced: ReplacedIndex, beside: Beside) -> int:
         """Read the lists of raw and all of the replaced index. Return the number of segments in raw.
 
-        Segments of the index are read before its batches, so that there is a batch for each that is recorded meanwhile.
+        Objects are listed before what recorded them, and segments of the index before its batches, so that there is a
+        batch for each that is recorded meanwhile.
         """
-        for segment, verdicts in replaced.segments():
-            if (key := RawKey.parse(segment.key)) is not None:
-                self._listed.add((key.id, _SEGMENT, segment.key, (segment, verdicts)))
-        for batch in replaced.batches():
-            self._rows.add((batch.batch_id, _ROW, batch))
         segments = 0
         for number, kind in enumerate(_KINDS):
             for object_key in keys_of(raw, kind):
                 segments += kind is RawKind.SEGMENT
                 self._objects.add((object_key.id, _OBJECT, number, str(object_key)))
+        beside.await_writers()
+        for segment, verdicts in replaced.segments():
+            if (key := RawKey.parse(segment.key)) is not None:
+                self._listed.add((key.id, _SEGMENT, segment.key, (segment, verdicts)))
+        batches = replaced.batches()
+        while some := list(islice(batches, _AT_ONCE)):
+            both, begun = beside.batches([batch.batch_id for batch in some])
+            for batch_id in both:
+                self._objects.add((batch_id, _OBJECT, _BEGUN if batch_id in begun else _BESIDE, ""))
+            for batch in some:
+                self._rows.add((batch.batch_id, _ROW, batch))
+            if len(both) < len(some):
+                replaced.is_known = True
         return segments
 
     def listed(self) -> Iterator[SegmentVerdicts]:
-        """Yield the segments that the replaced index lists, each once."""
-        for _, same in groupby(self._listed, key=itemgetter(0, 2)):
-            yield next(same)[3]
+        """Yield the segments that the replaced index lists, each once, but those that are recorded beside the
+        rebuild."""
+        for _, of_batch in groupby(self._all(), key=itemgetter(0)):
+            for stage, entries in groupby(of_batch, key=itemgetter(1)):
+                if stage == _OBJECT and next(entries)[2] in (_BESIDE, _BEGUN):
+                    break
+                if stage == _SEGMENT:
+                    for _, same in groupby(entries, key=itemgetter(2)):
+                        yield next(same)[3]
 
     def unfinished(self, raw: Raw) -> Iterator[tuple[str, Iterator[Piece]]]:
         """Yield the batches without a record by id, each with what there is of it; objects are read ahead."""
@@ -143,21 +163,20 @@ class ByBatch:
 
     def _pieces(self) -> Iterator[tuple[str, Any]]:
         """Yield the batches' pieces with what is to be read: of a segment the row, of the end the keys."""
-        merged: Iterator[tuple[Any, ...]]
-        merged = heapq.merge(self._objects, self._rows, self._listed, key=itemgetter(0, 1))
-        for batch_id, entries in groupby(merged, key=itemgetter(0)):
+        for batch_id, entries in groupby(self._all(), key=itemgetter(0)):
             stages = groupby(entries, key=itemgetter(1))
             stage, of_stage = next(stages)
             objects = BatchObjects(batch_id)
             if stage == _OBJECT:
                 kinds = objects.segments, objects.rejects, objects.openings, objects.blocks
-                is_finished = False
-                for _, _, kind, key in of_stage:
-                    if kind == _FINISHED:
-                        is_finished = True
-                        break
+                first = next(of_stage)[2:]
+                if first[0] in (_FINISHED, _BESIDE):
+                    continue
+                is_begun = first[0] == _BEGUN
+                for kind, key in chain(() if is_begun else (first,), (entry[2:] for entry in of_stage)):
                     kinds[kind].append(key)
-                if is_finished:
+                # Where its objects were listed, its writer had ended before the index was read, so it has died.
+                if is_begun and not objects:
                     continue
                 stage, of_stage = next(stages, (None, iter(())))
             yield batch_id, objects
@@ -171,3 +190,7 @@ class ByBatch:
                         yield batch_id, next(same)[3]
                 stage, of_stage = next(stages, (None, iter(())))
             yield batch_id, list(left)
+
+    def _all(self) -> Iterator[tuple[Any, ...]]:
+        """Yield all that there is of each batch, ordered by batch and stage."""
+        return heapq.merge(self._objects, self._rows, self._listed, key=itemgetter(0, 1))

@@ -49,20 +49,19 @@ class ReplacedIndex:
 
     def __init__(self, index: Index) -> None:
         self._index = index
-        self._known = False
+        self.is_known = False
+        """Whether it has a batch that is not recorded beside the rebuild."""
         self._failed = False
 
     @property
     def extent(self) -> ReplacedExtent:
         """How much could be read, which is final once `batches` and `segments` were read."""
-        return ReplacedExtent.NONE if not self._known else ReplacedExtent.PART if self._failed else ReplacedExtent.ALL
+        return ReplacedExtent.NONE if not self.is_known else ReplacedExtent.PART if self._failed else ReplacedExtent.ALL
 
     def batches(self) -> Iterator[Batch]:
         """Yield the batches."""
         try:
-            for batch in self._index.batches():
-                self._known = True
-                yield batch
+            yield from self._index.batches()
         except Exception:  # noqa: BLE001 - flipped bits in a database show as anything
             self._failed = True
 

@@ -16,7 +16,7 @@ from time import time, time_ns
 
 from pik.errors import Busy, InputError, Invalid, StoreError
 from pik.inputs.blocks import Block, FilePart, Problem
-from pik.model.batch import Batch, BatchState, Chunk, Origin, RejectFile
+from pik.model.batch import Batch, BatchState, Chunk, Origin, RejectFile, buffered_content
 from pik.model.buffered import BufferedRequest
 from pik.model.event import MAX_LINE
 from pik.model.ids import creation_time, new_id
@@ -113,7 +113,7 @@ class _Part:
 
 
 def _origin(batch_id: str, options: tuple[tuple[str, str], ...] = ()) -> Origin:
-    return Origin(name="buffered API requests", content=f"requests:{batch_id}", options=options)
+    return Origin(name="buffered API requests", content=buffered_content(batch_id), options=options)
 
 
 def _parts(requests: Sequence[BufferedRequest], broken: Mapping[str, str]) -> Iterator[_Part]:

@@ -13,9 +13,9 @@ from operator import itemgetter
 from pik.model.batch import Batch, Counts, Verdict
 from pik.model.ids import ID_LENGTH
 from pik.stores.aws.catalog import layout
-from pik.stores.aws.catalog.batches import NO_DELIVERIES, advance, chunk_counts
 from pik.stores.aws.catalog.deliveries import claims_of, read_ids
 from pik.stores.aws.catalog.layout import BatchItem
+from pik.stores.aws.catalog.recording import NO_DELIVERIES, advance, chunk_counts
 from pik.stores.aws.catalog.requests import Requests, is_single
 from pik.stores.aws.clients import Flow
 from pik.stores.aws.s3 import AwsRaw

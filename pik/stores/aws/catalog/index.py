@@ -13,10 +13,11 @@ from pik.model.instant import Window, day_text
 from pik.ports.store import Summary, Totals
 from pik.stores.aws.catalog import layout
 from pik.stores.aws.catalog.batch_list import BatchList
-from pik.stores.aws.catalog.batches import NO_DELIVERIES, with_state
+from pik.stores.aws.catalog.batches import with_state
 from pik.stores.aws.catalog.deliveries import accepted_of, claims_of, duplicate_location, read_ids
 from pik.stores.aws.catalog.layout import Listed, SegmentItem
 from pik.stores.aws.catalog.listing import Listing
+from pik.stores.aws.catalog.recording import NO_DELIVERIES
 from pik.stores.aws.catalog.recording_times import (
     NOTHING_LISTED,
     ListedItems,

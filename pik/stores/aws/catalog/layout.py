@@ -32,7 +32,7 @@ from pik.model.ids import DIGITS
 from pik.model.instant import day_of, day_text, parse_instant
 from pik.ports.raw import RawKey, RawKind, number_of
 from pik.stores.aws.state.layout import US, time_key
-from pik.stores.aws.table import Key, KeyItem, Partition
+from pik.stores.aws.table import ItemT, Key, KeyItem, Partition
 from pik.stores.state_rows import row_digest
 
 BATCH_SHARDS = "01234567"
@@ -61,7 +61,8 @@ CLAIM_DIGITS = 2
 
 
 class ClaimItem(KeyItem):
-    """Which delivery of an event came first; `content` only where it has an idempotency key."""
+    """Which delivery of an event came first; `content` only where it has an idempotency key. `brought`: a request wrote
+    it into the generation that a rebuild fills, before the rebuild did."""
 
     batch: str
     day: int
@@ -69,6 +70,7 @@ class ClaimItem(KeyItem):
     frame: int
     seq: int
     content: NotRequired[bytes]
+    brought: NotRequired[bool]
 
 
 class SegmentItem(KeyItem):
@@ -118,7 +120,8 @@ class DuplicateItem(KeyItem):
 class BatchAttributes(TypedDict, total=False):
     """What a batch's item has besides its key. `pending` (the id file of the chunk that is being recorded) and
     `settled_at` are there meanwhile; an API request with one event also has `listed` and `listed_as` (the key of its
-    RequestItem), `seq` and `content`."""
+    RequestItem), `seq` and `content`. `made` is the generation that a rebuild fills and the request was recorded in as
+    well."""
 
     origin: str
     complete: bool
@@ -142,9 +145,16 @@ class BatchAttributes(TypedDict, total=False):
     told: builtins.bytes
     content: builtins.bytes
     bytes: int
+    made: int
 
 
 class BatchItem(KeyItem, BatchAttributes): ...
+
+
+def moved(item: ItemT, g: int) -> ItemT:
+    """Return an item of another generation as one of this generation."""
+    keys = {name: f"{g}/{item[name].partition('/')[2]}" for name in ("pk", "listed") if name in item}
+    return cast("ItemT", {**item, **keys})
 
 
 class TotalsItem(KeyItem):

@@ -42,7 +42,7 @@ from pik.stores.aws.catalog.deliveries import (
     read_ids,
     rows_of,
 )
-from pik.stores.aws.catalog.layout import BatchAttributes, ClaimItem, DuplicateItem, Listed
+from pik.stores.aws.catalog.layout import BatchAttributes, BatchItem, ClaimItem, DuplicateItem, Listed
 from pik.stores.aws.catalog.listing import Listing
 from pik.stores.aws.catalog.requests import Requests, is_single
 from pik.stores.aws.catalog.restored import Block, RestoredIndex, Tally
@@ -87,6 +87,25 @@ def _rows_of(raw: AwsRaw, generation: int, segment: Segment) -> Iterator[Row]:
         yield from (row for row in rows if keys[row.segment] == segment.key)
 
 
+@dataclass(frozen=True, slots=True)
+class RequestsBeside:
+    """The requests that write to both generations."""
+
+    table: Table
+    pointer: Generation
+    made: int
+    replaced: int
+
+    def await_writers(self) -> None:
+        self.pointer.await_requests()
+
+    def batches(self, batch_ids: Sequence[str]) -> tuple[set[str], set[str]]:
+        found = self.table.get_many(dict.fromkeys(layout.batch_key(self.replaced, one) for one in batch_ids))
+        both = {item["sk"] for item in found.values() if item.get("made") == self.made}
+        there = self.table.get_many(layout.batch_key(self.made, one) for one in both)
+        return both, both - {item["sk"] for item in there.values()}
+
+
 @dataclass(slots=True)
 class AwsRebuild:
     """Fills a generation that has no readers yet; `replaced` is the current one."""
@@ -106,8 +125,13 @@ class AwsRebuild:
     def corrections(self) -> NewCorrections:
         return NewCorrections(self.table, self.pointer, self.generation)
 
+    @property
+    def beside(self) -> RequestsBeside:
+        return RequestsBeside(self.table, self.pointer, self.generation, self.replaced)
+
     def add_batch(self, batch: Batch) -> None:
-        self._restored.put(layout.origin_item(self.generation, batch.origin, batch.batch_id, time_ns()))
+        if not batch.is_request:  # which are not looked up by what they hold
+            self._restored.put(layout.origin_item(self.generation, batch.origin, batch.batch_id, time_ns()))
         self._restored.put(layout.batch_item(self.generation, batch))
 
     def add_segments(self, arrivals: Sequence[Arrivals], verdicts: Mapping[int, Verdict] | None) -> None:
@@ -156,32 +180,53 @@ class AwsRebuild:
             return
         if self._ingest_time(delivery) is None:
             return
+        self.table.put(delivery.claim)  # first, so that a request that comes in between sees it, or is seen
         event_id, day = delivery.event_id, day_text(segment.day) if row.content is None else layout.KEYED_DAY
         items = list(self.table.query(layout.duplicates_of(self.generation, day, event_id), prefix=f"{event_id}/"))
         if current is not None:
             items += self._demoted(current, row)
-        self.table.put(delivery.claim)
-        self._judge(items, delivery)
+        self._judge(items, delivery.claim)
 
     def settle(self) -> Iterator[Location]:
         self._restored.flush()
+        self.pointer.announce_filled(self.generation)
         for day in [*map(day_text, sorted(self._restored.repeated)), layout.KEYED_DAY]:
             for shard in layout.DAY_SHARDS:
                 items = self.table.query(layout.duplicates_pk(self.generation, day, shard))
                 events = groupby(items, key=lambda item: item["sk"].partition("/")[0])
                 duplicates = (list(of_event) for _, of_event in events)
                 for of_event, claim in self.table.join(duplicates, self._claim_key):
-                    if claim is None:
-                        yield self._promote(of_event)
+                    if claim is None or ("brought" in claim and self._is_lost(claim)):
+                        yield from self._promote(of_event, claim)
 
     def count(self) -> None:
         """Give each batch the counts of what its segments hold, where all of these could be read."""
         self._restored.flush()
         tallies = self._restored.tallies()
         for (_, tally), item in self.table.join(tallies, lambda one: layout.batch_key(self.generation, one[0])):
-            if item is not None:
+            if item is not None and item.get("made") == self.generation:
+                self._count_more(item, tally)
+            elif item is not None:
                 self._restored.put({**item, **_advance(layout.batch_of(item), tally)})
         self._restored.flush()
+
+    def _count_more(self, item: BatchItem | None, tally: Tally) -> None:
+        """Change the counts of a request that wrote to both generations, as far as its verdicts changed."""
+        while item is not None:
+            kinds = (tally.kinds[kind] for kind in (Verdict.ACCEPTED, Verdict.EXACT, Verdict.CONFLICT))
+            batch = layout.batch_of(item)
+            changed = layout.progress(replace(batch, counts=batch.counts + Counts(0, *kinds)))
+            if self.table.put_if({**item, **changed}, "#counts = :counts", {"counts": item["counts"]}):
+                return
+            item = self.table.get(layout.batch_key(self.generation, batch.batch_id))
+
+    def _is_lost(self, claim: ClaimItem) -> bool:
+        """Return whether the delivery that a claim names is not in this index, or in a frame that is lost."""
+        key = layout.numbered_key(self.generation, claim["day"], claim["batch"], claim["n"])
+        if (listed := self.table.get(key)) is not None:
+            return not layout.segment_of(listed).frames[claim["frame"]].lines
+        batch = self.table.get(layout.batch_key(self.generation, claim["batch"]))
+        return batch is None or not is_single(batch)
 
     def _stamped(self, segment: Segment, now: int) -> Segment:
         """Return the segment, recorded now if it has no `recorded_at`."""
@@ -206,9 +251,8 @@ class AwsRebuild:
         of_request = self.table.get(layout.request_key(g, day, row.entity, row.event_id, delivery.batch_id))
         return of_request and of_request["ingest_time"]
 
-    def _judge(self, items: Sequence[DuplicateItem], winner: Delivery) -> None:
-        """Change the verdicts on an event's duplicates, wherever they are written, now that this delivery counts."""
-        claim = winner.claim
+    def _judge(self, items: Sequence[DuplicateItem], claim: ClaimItem) -> None:
+        """Change the verdicts on an event's duplicates, wherever they are written, now that this claim decides."""
         for item in items:
             delivery = duplicate_of(self.generation, item)
             kind = delivery.verdict(claim)
@@ -217,31 +261,45 @@ class AwsRebuild:
             if kind == Verdict.ACCEPTED:
                 self.table.delete(key_of(item))
             else:
-                again = duplicate_items(item["ingest_time"], delivery, kind)
-                self.table.write_many(again)
-            batch_id = delivery.batch_id
-            listed = self.table.get(layout.numbered_key(self.generation, item["day"], batch_id, item["n"]))
+                self.table.write_many(duplicate_items(item["ingest_time"], delivery, kind))
+            if self._list_verdict(item, delivery, kind):
+                kinds = Counter({item["kind"]: -1})
+                kinds.update([kind])
+                self._restored.note(delivery.batch_id, Tally(kinds=kinds))
+
+    def _list_verdict(self, item: DuplicateItem, delivery: Delivery, kind: Verdict) -> bool:
+        """List a segment with another verdict on one of its deliveries. Return False where the verdicts are not listed:
+        of a request with one event, or while one is being recorded, which looks again at its end."""
+        while True:
+            listed = self.table.get(layout.numbered_key(self.generation, item["day"], delivery.batch_id, item["n"]))
             if listed is None and item["n"] == OF_REQUEST:  # of one with one event the claim itself says what it is
-                continue
+                return False
             assert listed is not None, "a segment whose duplicates are listed is listed itself"
+            if "skipped" not in listed:
+                return False
             skipped = {**layout.unpack_skipped(listed["skipped"]), delivery.row.seq: kind}
-            self.table.put({**listed, "skipped": layout.pack_skipped(skipped)})
-            kinds = Counter({item["kind"]: -1})
-            kinds.update([kind])
-            self._restored.note(batch_id, Tally(kinds=kinds))
+            before = {"before": listed["skipped"]}
+            if self.table.put_if({**listed, "skipped": layout.pack_skipped(skipped)}, "#skipped = :before", before):
+                return True
 
     def _claim_key(self, of_event: Sequence[DuplicateItem]) -> Key[ClaimItem]:
         return duplicate_of(self.generation, of_event[0]).claim_key
 
-    def _promote(self, items: Sequence[DuplicateItem]) -> Location:
-        """Make the first of an event's duplicates count, because its accepted delivery is lost."""
+    def _promote(self, items: Sequence[DuplicateItem], claim: ClaimItem | None) -> Iterator[Location]:
+        """Make the first of an event's duplicates count, because its accepted delivery, which the claim names, is lost;
+        yield it, unless another delivery was recorded meanwhile and has the claim."""
         deliveries = [(item["ingest_time"], duplicate_of(self.generation, item), item["kind"]) for item in items]
         _, batch_id, _ = min((time, one.batch_id, one.row.seq) for time, one, _ in deliveries)
         of_batch = [(one, kind) for _, one, kind in deliveries if one.batch_id == batch_id]
         winner, kind = min(of_batch, key=lambda pair: pair[0].row.seq)
-        self.table.put(winner.claim)
-        self._judge(items, winner)
-        return winner.location(Verdict(kind))
+        condition, values = "attribute_not_exists(pk)", {}
+        if claim is not None:
+            condition, values = "#batch = :batch AND #seq = :seq", {"batch": claim["batch"], "seq": claim["seq"]}
+        if self.table.put_if(winner.claim, condition, values):
+            self._judge(items, winner.claim)
+            yield winner.location(Verdict(kind))
+        elif (other := self.table.get(winner.claim_key)) is not None:
+            self._judge(items, other)
 
     def _claims(self, segment: Segment) -> Claims:
         return claims_of(self.table, self.generation, segment.batch_id, [segment])

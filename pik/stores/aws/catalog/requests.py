@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from time import time_ns
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from pik.errors import StoreError
 from pik.model.batch import OF_REQUEST, Batch, Chunk, Counts, Frame, Segment, Verdict
@@ -29,6 +29,14 @@ INLINE = 4096
 _ItemT = TypeVar("_ItemT", RequestItem, BatchItem)
 
 
+class RecordedRequest(NamedTuple):
+    """The duplicates of a request, the claim of its event, and when it was recorded."""
+
+    duplicates: dict[int, Verdict]
+    claim: ClaimItem
+    recorded_at: int
+
+
 @dataclass(frozen=True, slots=True)
 class Requests:
     """The requests with one event of a generation."""
@@ -39,39 +47,63 @@ class Requests:
     """The keys of items of days that are known to be there."""
 
     def record(
-        self, batch: Batch, chunk: Chunk, copies: Mapping[str, bytes], also: Sequence[KeyItem]
-    ) -> dict[int, Verdict]:
-        """Record a request together with other items, and return its duplicates."""
-        segment, (row,), now = chunk.arrivals[0].segment, rows_of(chunk.arrivals), time_ns()
+        self,
+        batch: Batch,
+        chunk: Chunk,
+        copies: Mapping[str, bytes],
+        also: Sequence[KeyItem],
+        *,
+        made: int = 0,
+        recorded_at: int | None = None,
+    ) -> RecordedRequest:
+        """Record a request together with other items, as of that moment if one is given. `made` is the generation that
+        a rebuild fills, if there is one: then the request is recorded there, too."""
+        segment, (row,) = chunk.arrivals[0].segment, rows_of(chunk.arrivals)
         delivery = Delivery(self.generation, segment.day, number_of(segment.key), segment.batch_id, row)
+        now = recorded_at or time_ns()
         alone = replace(
             batch, counts=Counts(read=1), recorded_at=now, lags=chunk.lags, sources=chunk.sources, times=chunk.times
         )
         listing, place = self._items(segment, row, now, copies.get(segment.key, b""))
-        listed: list[Item] = [{**listing}, {**layout.batch_item(self.generation, alone), **place}]
+        of_batch: Item = {**layout.batch_item(self.generation, alone), **place}
+        listed: list[Item] = [{**listing}, {**of_batch, "made": made} if made else of_batch]
         day = layout.day_item(self.generation, segment.day, Listed.REQUEST)
         of_day = [] if key_of(day) in self.listed_days else [day]
         for _ in attempts():
             there = self.table.put_together([*listed, delivery.claim], [*also, *of_day])
             if there is None:
                 self.listed_days.add(key_of(day))
-                return {}
+                return RecordedRequest({}, delivery.claim, now)
             first: ClaimItem | None = next((item for item in there if key_of(item) == delivery.claim_key), None)
             if first := first or self.table.get_many([delivery.claim_key]).get(delivery.claim_key):
-                duplicates = delivery.skipped(delivery.verdict(first))
-                if not duplicates:  # it was this very call whose answer was lost
-                    return {}
+                kind = delivery.verdict(first)
+                if kind == Verdict.ACCEPTED:  # it was this very call whose answer was lost
+                    return RecordedRequest({}, first, now)
                 # Recorded after the delivery that it is a duplicate of, as far as clocks agree.
-                later = {"recorded_at": time_ns()}
-                again = duplicate_items(segment.ingest_time, delivery, duplicates[row.seq])
-                items = [*({**item, **later} for item in listed), *again, *also, *of_day]
+                now = recorded_at or time_ns()
+                again = duplicate_items(segment.ingest_time, delivery, kind)
+                items = [*({**item, "recorded_at": now} for item in listed), *again, *also, *of_day]
                 if self.table.put_together([], items) is None:
                     self.listed_days.add(key_of(day))
-                    return duplicates
+                    if made == self.generation:
+                        first = self._judged(segment, delivery, first)
+                    return RecordedRequest(delivery.skipped(delivery.verdict(first)), first, now)
+            if key_of(listing) in map(
+                key_of, there
+            ):  # another request copied this one, and died before it had its claim
+                self.table.put(delivery.claim, unless_exists=True)
             # Another request with this event, or the first ones of the day, are recorded at this very moment.
             self.table.write_many(of_day)
             of_day = []
         raise StoreError("too much contention on this event", hint="send this one again")
+
+    def _judged(self, segment: Segment, delivery: Delivery, first: ClaimItem) -> ClaimItem:
+        """Return the claim by which the items of a duplicate are right, given that by which they were written. A
+        rebuild may put another claim in its place; then it judges the duplicates that it finds."""
+        while (claim := self.table.get(delivery.claim_key)) and delivery.verdict(claim) != delivery.verdict(first):
+            first = claim
+            self.table.write_many(duplicate_items(segment.ingest_time, delivery, delivery.verdict(first)))
+        return claim or first
 
     def restored(self, batch: BatchItem, segment: Segment, row: Row) -> list[Mapping[str, Any]]:
         """Return the items of a request, but not its claim, for a generation that is being rebuilt, given its batch as

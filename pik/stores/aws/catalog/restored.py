@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from msgspec import structs
 
-from pik.errors import Damaged
+from pik.errors import AlreadyExists, Damaged
 from pik.model.batch import OF_REQUEST, Segment, Verdict
 from pik.ports.raw import ObjectReader, number_of
 from pik.runtime.storage import Sorter
@@ -135,7 +135,8 @@ class RestoredIndex:
     def _write_ids(self, block: Block) -> None:
         segments = tuple(structs.replace(one, inline=b"") for one in block.segments)
         header = Header(batch_id=segments[0].batch_id, segments=segments)
-        write_ids(self.raw, ids_key(self.generation, header, block.rows), header, block.rows)
+        with suppress(AlreadyExists):  # of a request that was to be recorded in both generations, and died
+            write_ids(self.raw, ids_key(self.generation, header, block.rows), header, block.rows)
 
     def _list_block(self, block: Block, claims: Claims, made: Mapping[int, Verdict]) -> None:
         g, (segments, rows, _) = self.generation, block
