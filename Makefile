@@ -22,13 +22,14 @@ help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' Makefile | awk -F'|' '{printf "%-19s %s\n", $$1, $$2}'
 
 # A changed lock makes a new environment; a changed pyproject.toml only installs the package again.
-# Some systems leave ensurepip out of their Python: then its own pip installs into the environment from outside.
+# Some systems leave ensurepip out of their Python: then its own pip installs into the environment from outside. What is
+# imported is compiled then: that is a small part of what is installed.
 $(PACKAGES): requirements.lock
 	@test -n "$(PYTHON)" || { echo "make: found no Python 3.11 or newer; name one: make PYTHON=/path/to/python3" >&2; exit 1; }
 	@echo "Setting up $(VENV) with $$($(PYTHON) --version) (once; takes a minute) ..."
 	@rm -rf $(VENV)
 	@$(PYTHON) -m venv $(VENV) >/dev/null 2>&1 || { rm -rf $(VENV) && $(PYTHON) -m venv --without-pip $(VENV); }
-	@$(PIP) install -qq --require-hashes -r requirements.lock
+	@$(PIP) install -qq --no-compile --require-hashes -r requirements.lock
 	@touch $@
 
 $(STAMP): $(PACKAGES) pyproject.toml
@@ -43,7 +44,7 @@ venv: $(STAMP) ## set up .venv
 	@echo "Setting up .venv-$* (once) ..."
 	@rm -rf .venv-$*
 	@$(PYTHON) -m venv .venv-$* >/dev/null 2>&1 || { rm -rf .venv-$* && $(PYTHON) -m venv --without-pip .venv-$*; }
-	@$(PYTHON) -m pip --python .venv-$*/bin/python install -qq --no-deps --require-hashes -r tools/envs/$*.lock
+	@$(PYTHON) -m pip --python .venv-$*/bin/python install -qq --no-compile --no-deps --require-hashes -r tools/envs/$*.lock
 	@touch $@
 
 .venv-ministack: .venv-ministack/.locked
