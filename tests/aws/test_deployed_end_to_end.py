@@ -116,6 +116,17 @@ def test_buffered_requests_are_recorded_by_the_ids_of_their_answers(pik: Pik, de
     assert sorted(counted) == [[3, 0, 2, 0, 1], [3, 1, 1, 0, 1]]
 
 
+def test_the_schedule_finds_a_function_that_compacts(deployed: Deployed, aws: Clients, pik: Pik, store: str) -> None:
+    """As EventBridge calls it. What came in the last ten minutes is left."""
+    before = pik("status", "--store", store, "--format", "json").json()
+    payload = json.dumps({"compact": True}).encode()
+    answer = aws.client("lambda").invoke(FunctionName=deployed.outputs["RecorderFunction"], Payload=payload)
+    assert answer["Payload"].read() == b"null"
+    assert pik("status", "--store", store, "--format", "json").json() == before
+    compacted = pik("compact", "--store", store, "--format", "json")
+    assert (compacted.code, compacted.json()["outcome"], compacted.json()["segments"]) == (0, "compacted", 0)
+
+
 def _ended(deployed: Deployed, run_id: str) -> Any:
     for _ in range(600):
         status, run = deployed.call("GET", f"/replay/{run_id}")
