@@ -11,6 +11,7 @@ from random import Random
 from typing import Any
 
 import pytest
+import zstandard
 
 from pik.__main__ import main
 from pik.errors import Busy, StoreError
@@ -28,6 +29,7 @@ from pik.stores.aws.catalog.index import AwsIndex
 from pik.stores.aws.clients import Clients
 from pik.stores.aws.s3 import AwsRaw
 from pik.usecases.care.compact import CompactReport, compact
+from pik.usecases.care.rebuild import rebuild_index
 from pik.usecases.ingest.api_request import record_request
 from pik.usecases.inspect.events import list_events
 from tests.aws.test_crash import DieAt
@@ -266,9 +268,7 @@ def test_a_segment_that_is_not_as_recorded_is_left_and_named(
     for array in (range(2), range(2, 4)):
         record_request(store, json.dumps([event(each, "e", f"01T00:0{each}") for each in array]).encode())
     lost, _ = sorted(one.key for one in store.index.segments(ALL_TIME))
-    assert isinstance(store.raw, ReplacingRaw)
-    assert isinstance(store.raw.raw, AwsRaw)
-    store.raw.raw.clients.client("s3").delete_object(Bucket=store.raw.raw.bucket, Key=lost)
+    raw_of(store).clients.client("s3").delete_object(Bucket=raw_of(store).bucket, Key=lost)
     monkeypatch.setattr("sys.argv", ["pik", "compact", "--store", url, "--format", "json"])
     assert main() == 3
     said = json.loads(capsys.readouterr().out)
@@ -303,9 +303,8 @@ def test_promise_2_what_is_wrong_with_a_pack_is_found_and_a_rebuild_mends_it(
     before = [(row.event_id, row.deliveries) for row in list_events(store, Filter())]
     compact(store, SILENT)
     detail, prefix = HARMS[harm]
-    assert isinstance(store.raw, ReplacingRaw)
-    assert isinstance(store.raw.raw, AwsRaw)
-    raw, s3 = store.raw.raw, store.raw.raw.clients.client("s3")
+    raw = raw_of(store)
+    s3 = raw.clients.client("s3")
     (key,) = (found.key for found in raw.objects(prefix))
     data = bytearray(raw.read(key))
     data[len(data) // 2] ^= 1
@@ -331,3 +330,52 @@ def test_promise_2_what_is_wrong_with_a_pack_is_found_and_a_rebuild_mends_it(
     assert pik("compact")[1]["segments"] == 6
     assert pik("verify")[0] == 0
     assert [(row.event_id, row.deliveries) for row in list_events(open_store(url), Filter())] == before
+
+
+def test_an_erased_event_is_gone_from_copies_after_the_steps_of_the_page_on_security(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pik.usecases.care.compact.SETTLED_AFTER", -SECOND)
+    store = open_store(url)
+    secret = event("my secret", "e", "01T00:00")
+    for body in (secret, event(1, "e", "01T00:01"), event(2, "f", "01T00:02")):
+        record_request(store, json.dumps(body).encode())
+    (key,) = (one.key for one in store.index.segments(ALL_TIME) if b"secret" in expanded(one.inline))
+    compact(store, SILENT)
+    assert [place.split("/")[0] for place in places(store, b"secret")] == ["compact", "raw"]
+
+    raw = raw_of(store)
+    for copy in [key, *(found.key for found in raw.objects("compact/event_date=2026-01-01/"))]:
+        raw.clients.client("s3").delete_object(Bucket=raw.bucket, Key=copy)
+    for _ in range(2):
+        rebuild_index(open_store(url), SILENT)
+    compact(open_store(url), SILENT)
+    assert places(store, b"secret") == []
+    assert len(places(store, b'"v": 1')) == 2  # those of others are in raw, and in a new copy
+
+
+def places(store: Store, text: bytes) -> list[str]:
+    """The objects and items that have this text, compressed or not."""
+    assert isinstance(store.index, AwsIndex)
+    raw = raw_of(store)
+    objects = [found.key for found in raw.objects("") if text in expanded(raw.read(found.key))]
+    items = [
+        item["pk"]
+        for item in store.index.table.scan()
+        for value in item.values()
+        if isinstance(value, bytes) and text in expanded(value)
+    ]
+    return sorted([*objects, *items])
+
+
+def expanded(data: bytes) -> bytes:
+    """The bytes, and what they are compressed of."""
+    with suppress(zstandard.ZstdError):
+        return data + zstandard.ZstdDecompressor().stream_reader(data, read_across_frames=True).read()
+    return data
+
+
+def raw_of(store: Store) -> AwsRaw:
+    assert isinstance(store.raw, ReplacingRaw)
+    assert isinstance(store.raw.raw, AwsRaw)
+    return store.raw.raw
