@@ -351,7 +351,7 @@ def test_an_erased_event_is_gone_from_copies_after_the_steps_of_the_page_on_secu
         rebuild_index(open_store(url), SILENT)
     compact(open_store(url), SILENT)
     assert places(store, b"secret") == []
-    assert len(places(store, b'"v": 1')) == 2  # those of others are in raw, and in a new copy
+    assert {"compact", "raw"} <= {place.split("/")[0] for place in places(store, b'"v": 1')}  # as others are
 
 
 def places(store: Store, text: bytes) -> list[str]:
