@@ -53,8 +53,10 @@ def events_of_the_day(url: str) -> tuple[list[str], Calls]:
 SLOW = pytest.mark.slow
 
 
-@pytest.mark.parametrize("arrays", [False, True])
-@pytest.mark.parametrize("stored", [100, pytest.param(1000, marks=SLOW), pytest.param(10_000, marks=SLOW)])
+SIZES = [(stored, arrays) for stored in (100, 1000, 10_000) for arrays in (False, True)]
+
+
+@pytest.mark.parametrize(("stored", "arrays"), [SIZES[0], *(pytest.param(*size, marks=SLOW) for size in SIZES[1:])])
 def test_an_entitys_day_and_an_event(aws: Clients, stored: int, arrays: bool) -> None:
     """The last requests, at most a thousand, are not compacted."""
     url, late, wanted = publish(aws, make_stack(aws)), min(1000, stored // 10), min(640, stored // 2)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from pik.model.batch import Batch, Chunk, Verdict
+from pik.model.instant import DAY
 from pik.ports.compaction import Packed
 from pik.ports.store import Store
 from pik.stores.aws import lease
@@ -29,6 +30,8 @@ class CompactingRequests:
     def record_request(self, batch: Batch, chunk: Chunk, copies: Mapping[str, bytes]) -> dict[int, Verdict]:
         verdicts = self.store.requests.record_request(batch, chunk, copies)
         compact(self.store)
+        index: Any = self.store.index
+        packing.Packing(index.table, index.raw, index.generation).tidy(time_ns() + 2 * DAY)
         return verdicts
 
 
