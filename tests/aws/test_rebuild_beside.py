@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from pik.errors import StoreError
 from pik.model.batch import Verdict
 from pik.ports.remote import RecordStatus
 from pik.ports.store import Store
@@ -22,6 +24,7 @@ from pik.stores.aws.lease import Generation
 from pik.usecases.care.rebuild import rebuild_index
 from pik.usecases.ingest.api_request import record_request
 from tests.aws.test_requests import told
+from tests.support.aws.clock import later
 from tests.support.aws.emulator import make_stack, publish
 from tests.support.aws.traffic import Request, Traffic, event
 from tests.support.snapshot import assert_sound
@@ -57,12 +60,16 @@ def expect_as_answered(store: Store, requests: list[Request]) -> None:
             assert kind == (Verdict.ACCEPTED if result.status == RecordStatus.ACCEPTED else conflict), (one, result)
 
 
-@pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 30))])
+SEEDS = [(1, 0), *(pytest.param(seed, 0, marks=pytest.mark.slow) for seed in range(2, 20))]
+KILLED = [pytest.param(seed, 40 * (seed - 19), marks=pytest.mark.slow) for seed in range(20, 30)]
+
+
+@pytest.mark.parametrize(("seed", "calls"), [*SEEDS, *KILLED])
 def test_requests_go_on_beside_a_rebuild_and_are_in_both_indexes(
-    aws: Clients, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+    aws: Clients, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int, calls: int
 ) -> None:
     """Requests stop, die (with odd seeds) and go on before any call; those end that a rebuild waits for, and no
-    others."""
+    others. The rebuild is killed after so many calls, unless these are 0, and begun again."""
     random = Random(seed)
     monkeypatch.setattr(lease, "NOTICED", 0.001)
     monkeypatch.setattr(lease, "_REQUEST", 10**6)
@@ -84,9 +91,16 @@ def test_requests_go_on_beside_a_rebuild_and_are_in_both_indexes(
 
     traffic = Traffic(store.url, random, look, dying=0.3 * (seed % 2))
     monkeypatch.setattr(Generation, "await_requests", lambda _: traffic.finish())
-    with traffic.beside(store):
+    for _ in range(10):
+        traffic.happen()
+    if calls:
+        killed = open_store(store.url)
+        with traffic.beside(killed, calls), suppress(StoreError):
+            rebuild_index(killed, SILENT)
         for _ in range(10):
             traffic.happen()
+        later(monkeypatch)
+    with traffic.beside(store):
         done = rebuild_index(store, SILENT)
     for _ in range(20):  # those that know the rebuild, and those that do not any more
         traffic.happen()

@@ -10,7 +10,7 @@ from hashlib import sha256
 from msgspec import structs
 
 from pik.errors import Damaged
-from pik.model.batch import Arrivals, Batch, BatchState, RejectFile, Segment, request_origin
+from pik.model.batch import Arrivals, Batch, BatchState, RejectFile, Segment, Verdict, request_origin
 from pik.model.ids import creation_time
 from pik.ports.raw import Raw, RawKey, RawKind, keys_of
 from pik.rawlog.objects import copied
@@ -33,6 +33,10 @@ class CarriedBatch:
     listed: set[str] = field(default_factory=set)
     strays: list[SegmentVerdicts] = field(default_factory=list)
     is_unrecorded: bool = False
+    block: list[Arrivals] = field(default_factory=list)
+    """The segments of a request, which are restored together, as they were recorded."""
+    verdicts: dict[int, Verdict] = field(default_factory=dict)
+    """The duplicates among them."""
 
 
 def restore_batch(
@@ -50,6 +54,8 @@ def restore_batch(
             _restore_segment(restoration, objects, piece, carried)
         else:
             unlisted = piece.found
+    if carried.block:
+        restoration.add_block(carried.block, carried.verdicts)
     return objects, carried, unlisted
 
 
@@ -88,7 +94,11 @@ def _restore_segment(
         carried.row = replace(row, actor=found.actor)
         restoration.rebuild.add_batch(carried.row)
     carried.listed.add(segment.key)
-    restoration.add(segment, listed.verdicts, found)
+    if row.is_request:
+        carried.block.append(restoration.known(segment, found))
+        carried.verdicts |= listed.verdicts
+    else:
+        restoration.add(segment, listed.verdicts, found)
 
 
 def _is_dropped(restoration: Restoration, batch: Batch, rejects: Sequence[RejectFile]) -> bool:

@@ -135,14 +135,16 @@ class Restoration:
         except Damaged as error:
             self.damaged.append(error.message)
 
-    def add(self, segment: Segment, verdicts: Mapping[int, Verdict], found: Scan | None = None) -> bool:
-        """Restore a segment of which everything is known but, unless it was read, its deliveries. Return whether its
-        object is there."""
-        found = found or scan(self.store.raw, segment.key)
-        self.add_block([self._known(segment, found)], verdicts)
-        there = found.arrivals is not None or self.store.raw.size(segment.key) is not None
-        self.counts["superseded"] -= there
-        return there
+    def add(self, segment: Segment, verdicts: Mapping[int, Verdict], found: Scan | None = None) -> None:
+        """Restore a segment of which everything is known but, unless it was read, its deliveries."""
+        self.add_block([self.known(segment, found or scan(self.store.raw, segment.key))], verdicts)
+
+    def known(self, segment: Segment, found: Scan) -> Arrivals:
+        """Return the deliveries of a segment of which everything else is known, given what reading it gave; its object
+        is in its place."""
+        arrivals = self._known(segment, found)
+        self.counts["superseded"] -= found.arrivals is not None or self.store.raw.size(segment.key) is not None
+        return arrivals
 
     def add_block(self, arrivals: Sequence[Arrivals], verdicts: Mapping[int, Verdict] | None) -> None:
         """Restore segments whose deliveries were read. One without `recorded_at` was recorded, as far as is known, when

@@ -10,6 +10,7 @@ from random import Random
 from threading import Lock, Semaphore, Thread
 from typing import Any
 
+from pik.errors import StoreError
 from pik.ports.store import Store
 from pik.stores import open_store
 from pik.usecases.ingest.api_request import EventResult, record_request
@@ -19,8 +20,11 @@ _AT_ONCE = 4
 """Requests that are being recorded."""
 
 
-class Killed(Exception):
+class Killed(StoreError):
     """In the place of the end of a process."""
+
+    def __init__(self) -> None:
+        super().__init__("killed")
 
 
 @dataclass
@@ -92,9 +96,16 @@ class Traffic:
         return [one for one in self.ended if one.error is None]
 
     @contextmanager
-    def beside(self, store: Store) -> Iterator[None]:
-        """Something happens before each call of this store meanwhile."""
-        with hooked(store, "before-send", self.happen):
+    def beside(self, store: Store, calls: int | None = None) -> Iterator[None]:
+        """Something happens before each call of this store meanwhile, whose process is killed after so many calls."""
+        left = iter(range(calls or 10**9))
+
+        def before(**_: Any) -> None:
+            if next(left, None) is None:
+                raise Killed
+            self.happen()
+
+        with hooked(store, "before-send", before):
             yield
 
     def happen(self, **_: Any) -> None:
