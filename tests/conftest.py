@@ -49,6 +49,11 @@ def pytest_collection() -> Generator[None, object, object]:
         gc.enable()
 
 
+def pytest_unconfigure() -> None:
+    """Let the interpreter free everything at its end, or DuckDB's module would list what it takes for leaks."""
+    gc.unfreeze()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def at_once() -> Iterator[None]:
     """Tasks that failed are tried again without the time in between, and nobody waits for more dead letters."""
