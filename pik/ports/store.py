@@ -255,15 +255,15 @@ class Repeats(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SegmentCopies:
-    """An object with copies of segments of a day: its key, size and SHA-256 (hex), how many segments, and when it was
-    made, in nanoseconds."""
+    """An object with copies of segments of a day: its key, size and SHA-256 (hex), how many segments, and the least
+    ingest time of these, in nanoseconds."""
 
     key: str
     size: int
     digest: str
     day: int
     segments: int
-    made_at: int
+    oldest: int
 
 
 class Audit(Protocol):
@@ -291,8 +291,9 @@ class Audit(Protocol):
     def knows(self, batch_id: str) -> bool:
         """Return whether the index has anything about this batch, though it may not be enough for an answer."""
 
-    def damage(self) -> Iterator[tuple[str, str]]:
-        """Yield what is wrong within the index itself: the part of it, and the problem."""
+    def damage(self, *, quick: bool = False) -> Iterator[tuple[str, str]]:
+        """Yield what is wrong within the index itself: the part of it, and the problem. If it is to be quick, as far as
+        presence and sizes tell."""
 
     def copies(self) -> Iterator[SegmentCopies]:
         """Yield the objects with copies of segments that the index refers to. Raises StoreError."""

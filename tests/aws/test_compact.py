@@ -286,12 +286,13 @@ HARMS = {
     "the copies are missing": (r"it is missing; it has copies of segments \(6\), which are read in raw", "compact/"),
     "a directory is missing": ("is missing", "index/1/packs/"),
     "a bit of a directory is flipped": ("it is not what was written", "index/1/packs/"),
+    "the item of a pack is damaged": ("the index is damaged: item 1/pack 2026-01-01/request/", "item"),
 }
 
 
 @pytest.mark.parametrize(
     "harm",
-    [*list(HARMS)[::4], *(pytest.param(harm, marks=pytest.mark.slow) for harm in list(HARMS)[1:4])],
+    [*list(HARMS)[::5], *(pytest.param(harm, marks=pytest.mark.slow) for harm in list(HARMS)[1:5])],
 )
 def test_promise_2_what_is_wrong_with_a_pack_is_found_and_a_rebuild_mends_it(
     url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], harm: str
@@ -303,21 +304,15 @@ def test_promise_2_what_is_wrong_with_a_pack_is_found_and_a_rebuild_mends_it(
     before = [(row.event_id, row.deliveries) for row in list_events(store, Filter())]
     compact(store, SILENT)
     detail, prefix = HARMS[harm]
-    raw = raw_of(store)
-    s3 = raw.clients.client("s3")
-    (key,) = (found.key for found in raw.objects(prefix))
-    data = bytearray(raw.read(key))
-    data[len(data) // 2] ^= 1
-    s3.delete_object(Bucket=raw.bucket, Key=key)
-    if "missing" not in harm:
-        s3.put_object(Bucket=raw.bucket, Key=key, Body=bytes(data[:-1] if "cut" in harm else data))
+    key = damaged_item(store) if prefix == "item" else damaged_object(store, prefix, harm)
 
     def pik(*arguments: str) -> tuple[int, dict[str, Any]]:
         monkeypatch.setattr("sys.argv", ["pik", *arguments, "--store", url, "--format", "json"])
         code = main()
         return code, json.loads(capsys.readouterr().out)
 
-    for depth in ((), ("--full",)):
+    depths = ((), ("--full",), ("--quick",)) if "item" in harm or "missing" in harm else ((), ("--full",))
+    for depth in depths:
         code, said = pik("verify", *depth)
         found = [one["detail"] for one in said["problems"] if one["what"] == key]
         assert (code, len(found)) == (1, 1), said
@@ -330,6 +325,27 @@ def test_promise_2_what_is_wrong_with_a_pack_is_found_and_a_rebuild_mends_it(
     assert pik("compact")[1]["segments"] == 6
     assert pik("verify")[0] == 0
     assert [(row.event_id, row.deliveries) for row in list_events(open_store(url), Filter())] == before
+
+
+def damaged_object(store: Store, prefix: str, harm: str) -> str:
+    raw = raw_of(store)
+    s3 = raw.clients.client("s3")
+    (key,) = (found.key for found in raw.objects(prefix))
+    data = bytearray(raw.read(key))
+    data[len(data) // 2] ^= 1
+    s3.delete_object(Bucket=raw.bucket, Key=key)
+    if "missing" not in harm:
+        s3.put_object(Bucket=raw.bucket, Key=key, Body=bytes(data[:-1] if "cut" in harm else data))
+    return key
+
+
+def damaged_item(store: Store) -> str:
+    """Without what only `copies` needs; other attributes are as they were."""
+    assert isinstance(store.index, AwsIndex)
+    (item,) = store.index.listing(1).pack_items()
+    del item["body_digest"]  # type: ignore[misc]
+    store.index.table.put(item)
+    return f"item {item['pk']} {item['sk']}"
 
 
 def test_an_erased_event_is_gone_from_copies_after_the_steps_of_the_page_on_security(

@@ -83,7 +83,7 @@ def _assemble(url: str, clients: Clients, stack: Stack, generation: Generation) 
         republishes=AwsRepublishes(state_table),
         state_audit=AwsStateAudit(state_table),
         backup=AwsBackup(state_table, queue, has_queue=bool(stack.dead_letter_queue_url)),
-        compaction=AwsCompaction(index_table, raw, generation),
+        compaction=AwsCompaction(index_table, raw, generation, stack.retention_days),
         deployed=True,
         retention_days=stack.retention_days,
         caller=clients.caller,

@@ -290,7 +290,9 @@ class LocalAudit:
         query = "SELECT 1 FROM batch WHERE batch_id = ?1 UNION ALL SELECT 1 FROM segment WHERE batch = ?1 LIMIT 1"
         return self.database.read().execute(query, (batch_id,)).fetchone() is not None
 
-    def damage(self) -> Iterator[tuple[str, str]]:
+    def damage(self, *, quick: bool = False) -> Iterator[tuple[str, str]]:
+        if quick:
+            return
         for (line,) in self.database.read().execute("PRAGMA integrity_check(10)"):
             if line != "ok":
                 yield self.database.path.name, line

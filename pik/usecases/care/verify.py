@@ -55,7 +55,7 @@ def _verify(
     store: Store, engine: Engine, window: Window, progress: Progress, depth: Depth
 ) -> Generator[Problem, None, VerifyReport]:
     run = Verification(store, window, depth, progress)
-    damage = [Problem(ProblemKind.INDEX, *found) for found in run.audit.damage()] if not run.quick else []
+    damage = [Problem(ProblemKind.INDEX, *found) for found in run.audit.damage(quick=run.quick)]
     with showing(progress, "verifying", None, "segments"):
         for problem in damage or _problems(run, engine):  # what a damaged index answers means nothing
             if problem.kind not in _OF_VALUES:

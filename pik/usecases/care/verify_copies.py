@@ -26,7 +26,7 @@ def _wrong(run: Verification, copies: SegmentCopies) -> str:
     raw, key = run.store.raw, copies.key
     size = raw.size(key)
     if size is None:
-        return "" if has_expired(run.store, copies.made_at) else "it is missing"
+        return "" if has_expired(run.store, copies.oldest) else "it is missing"
     if size != copies.size:
         return f"it has {size} bytes in place of {copies.size}"
     if run.quick:

@@ -56,7 +56,12 @@ COMPACT = Schema(
     Field("outcome", str, "`compacted`; `nothing, a dry run`; `nothing: …` where a store needs no compaction"),
     Field("days", Count, "those of which segments were packed; this and what follows, in a dry run: would be"),
     Field("segments", Count, "of API requests, that were packed", get="packed.segments"),
-    Field("bytes", Count | None, "of their objects, which are now also in `compact/`; null in a dry run", get=_bytes),
+    Field(
+        "bytes",
+        Count | None,
+        "of their objects, which are now also in `compact/`; null in a dry run, or if all have expired",
+        get=_bytes,
+    ),
     Field("segments_left", Count, "of which the objects are not as recorded", get="packed.left"),
     Field("left_because", list[str] | None, "of the first ten", get=lambda done: list(done.packed.reasons)),
     Field("batches", Count, "those that the totals now count without reading them"),

@@ -9,9 +9,8 @@ from typing import Any
 
 from msgspec import structs
 
-from pik.errors import Damaged
+from pik.errors import Damaged, StoreError
 from pik.model.batch import Arrivals, Segment, Verdict
-from pik.model.ids import creation_time
 from pik.ports.raw import RawKind
 from pik.ports.store import SegmentCopies
 from pik.stores.aws.catalog import layout
@@ -78,23 +77,35 @@ class AwsAudit:
     def knows(self, batch_id: str) -> bool:
         return self.index.table.get(layout.batch_key(self.index.generation.current(), batch_id)) is not None
 
-    def damage(self) -> Iterator[tuple[str, str]]:
-        """Look at the directories of packs: DynamoDB checks what it holds."""
-        for pack in self._packs():
+    def damage(self, *, quick: bool = False) -> Iterator[tuple[str, str]]:
+        """Look at packs, on which all others that list segments depend: their items, and their directories."""
+        g = self.index.generation
+        for item in self.index.listing(g.current()).pack_items() if g.is_compacted() else ():
             try:
-                found = self.index.raw.stored_digest(pack.directory)
-                found = found or sha256(self.index.raw.read(pack.directory)).hexdigest()
-            except Damaged as error:
-                yield pack.directory, error.message
+                pack = Pack.of(g.current(), item)
+            except StoreError as error:
+                yield f"item {item['pk']} {item['sk']}", error.message
             else:
-                if found != pack.item["directory_digest"].hex():
-                    yield pack.directory, "it is not what was written"
+                if wrong := self._wrong_directory(pack, quick=quick):
+                    yield pack.directory, wrong
+
+    def _wrong_directory(self, pack: Pack, *, quick: bool) -> str:
+        """Return what is wrong with the directory of a pack; empty if nothing is."""
+        raw, item = self.index.raw, pack.item
+        if quick:
+            size = raw.size(pack.directory)
+            return "" if size == item["directory_size"] else "it is missing" if size is None else "its size is another"
+        try:
+            found = raw.stored_digest(pack.directory) or sha256(raw.read(pack.directory)).hexdigest()
+        except Damaged as error:
+            return error.message
+        return "" if found == item["directory_digest"].hex() else "it is not what was written"
 
     def copies(self) -> Iterator[SegmentCopies]:
         for pack in self._packs():
             item, day = pack.item, layout.day_number(pack.day)
-            digest, made_at = item["body_digest"].hex(), creation_time(pack.name)
-            yield SegmentCopies(pack.body, item["body_size"], digest, day, item["segments"], made_at)
+            digest = item["body_digest"].hex()
+            yield SegmentCopies(pack.body, item["body_size"], digest, day, item["segments"], item["oldest"])
 
     def _packs(self) -> Iterator[Pack]:
         g = self.index.generation

@@ -26,6 +26,7 @@ class AwsCompaction:
     table: Table
     raw: AwsRaw
     generation: Generation
+    retention_days: int | None = None
 
     @contextmanager
     def compacting(self) -> Iterator[None]:
@@ -51,7 +52,7 @@ class AwsCompaction:
         return self._packing().pack(day, before)
 
     def _packing(self) -> Packing:
-        return Packing(self.table, self.raw, self.generation)
+        return Packing(self.table, self.raw, self.generation, self.retention_days)
 
     def _summation(self) -> Summation:
         listed = BatchList(self.table, self.raw, self.generation.current())

@@ -19,7 +19,7 @@ from pik.ports.raw import ObjectReader
 from pik.runtime.storage import Spool
 from pik.stores.aws.catalog import layout
 from pik.stores.aws.catalog.layout import Listed
-from pik.stores.aws.catalog.packs import Pack, packs_pk, packs_prefix
+from pik.stores.aws.catalog.packs import Pack, PackItem, packs_pk, packs_prefix
 from pik.stores.aws.lease import Generation
 from pik.stores.aws.s3 import AwsRaw
 from pik.stores.aws.state.layout import US
@@ -63,8 +63,12 @@ class Listing:
 
     def packs(self, prefix: str = "") -> Iterator[Pack]:
         """Yield the packs whose sk begins so (see `packs_prefix`), by day, kind and name. Raises StoreError."""
-        for item in self.table.query(packs_pk(self.generation), prefix=prefix):
+        for item in self.pack_items(prefix):
             yield Pack.of(self.generation, item)
+
+    def pack_items(self, prefix: str = "") -> Iterator[PackItem]:
+        """Yield the items of packs, as they are. Raises StoreError."""
+        return self.table.query(packs_pk(self.generation), prefix=prefix)
 
     def in_table(self, day: str, kind: Listed, entities: Sequence[str] = ()) -> Iterator[Any]:
         """Yield the items of a day and kind that are in the table, as `of_day` does; requests, in the order of their

@@ -22,7 +22,7 @@ from typing import Any
 from pik.errors import Damaged, StoreError
 from pik.model.batch import OF_REQUEST, Verdict
 from pik.model.ids import MILLISECOND, TIME_DIGITS, creation_time, new_id, time_digits
-from pik.model.instant import SECOND, day_text
+from pik.model.instant import SECOND, day_text, expired
 from pik.ports.compaction import Packed
 from pik.ports.raw import ObjectReader, RawKind
 from pik.rawlog.replacements import ReplacingRaw
@@ -72,6 +72,7 @@ class Packing:
     table: Table
     raw: AwsRaw
     generation: Generation
+    retention_days: int | None = None
 
     def days(self, first: int | None, last: int | None) -> Iterator[int]:
         """As the port has it."""
@@ -93,14 +94,15 @@ class Packing:
         self.generation.announce_packs()
         objects = ReplacingRaw(self.raw)
         for kind in KINDS:
-            yield from _Day(self._listing(), objects, day_text(day), kind).pack(before)
+            yield from _Day(self._listing(), objects, day_text(day), kind, self.retention_days).pack(before)
 
     def tidy(self, now: int) -> int:
-        """Remove the objects that nothing has named for a day, and return their number."""
+        """Remove the objects that nothing has named for a day, and bodies with bytes of raw that has expired; return
+        the number of objects. What was listed stays listed, as everything does whose raw has expired."""
         listing = self._listing()
         g, raw = listing.generation, self.raw
         objects = [found.key for prefix in (BODIES, directories_of(g)) for found in raw.objects(prefix)]
-        named = {pack.name for pack in listing.packs()}
+        named = {pack.name: pack.item["oldest"] for pack in listing.packs()}
         replaced = {name_of(item["sk"]): item for item in self.table.query(replaced_pk(g))}
         begun = 0 if g == 1 else g * MILLISECOND  # until when bodies may have belonged to the generation before
         removed = 0
@@ -108,7 +110,11 @@ class Packing:
             with suppress(ValueError):  # another name is none of ours
                 name = name_of(key)
                 since = max(creation_time(name), begun, replaced[name]["replaced_at"] if name in replaced else 0)
-                if name not in named and since < now - KEPT:
+                if name in named:
+                    is_due = key.startswith(BODIES) and expired(named[name], self.retention_days, now)
+                else:
+                    is_due = since < now - KEPT
+                if is_due:
                     raw.remove(key)
                     removed += 1
         self.table.write_many(deletes=[key_of({**one}) for one in replaced.values() if one["replaced_at"] < now - KEPT])
@@ -130,24 +136,40 @@ class _Day:
     objects: ObjectReader
     day: str
     kind: Listed
+    retention_days: int | None = None
     left: list[str] = field(default_factory=list)
 
     def pack(self, before: int) -> Iterator[Packed]:
-        """Move the items of the table into a new run of packs."""
-        items = (item for item in self.listing.in_table(self.day, self.kind) if item["recorded_at"] < before)
-        run = ""
-        for pack, keys in self._packs(self._parts(self._settled(items))):
-            run = run or self._new_name()
-            self._write(pack, run)
-            self.listing.table.write_many(deletes=keys)
-            yield Packed(pack.segments, len(pack.body), *self._left())
+        """Move the items of the table into a new run of packs; those whose raw has expired into one without bodies."""
+        yield from self._move(self._parts(self._settled(self._items(before, are_expired=False))))
+        if self.retention_days is not None:
+            yield from self._move(Part(item, b"") for item in self._settled(self._items(before, are_expired=True)))
         yield from self._merge()
         if self.left:
             yield Packed(0, 0, *self._left())
 
+    def _items(self, before: int, *, are_expired: bool) -> Iterator[Any]:
+        now = time_ns()
+        for item in self.listing.in_table(self.day, self.kind):
+            if item["recorded_at"] < before and self._has_expired(item["ingest_time"], now) == are_expired:
+                yield item
+
+    def _move(self, parts: Iterable[Part]) -> Iterator[Packed]:
+        run = ""
+        for pack, keys in self._packs(parts):
+            run = run or self._new_name()
+            self._write(pack, run)
+            self.listing.table.write_many(deletes=keys)
+            yield Packed(pack.segments, len(pack.body), *self._left())
+
     def _merge(self) -> Iterator[Packed]:
         """Merge the runs of which there are too many of a size, where that is due; yield after each pack."""
-        runs = to_merge(runs_of(self._all()))
+        now = time_ns()
+        # The body of a pack whose oldest segment has expired is gone, or is going.
+        kept = [
+            run for run in runs_of(self._all()) if not any(self._has_expired(one.item["oldest"], now) for one in run)
+        ]
+        runs = to_merge(kept)
         if not runs:
             return
         run, made, is_done = self._new_name(), list[PackItem](), False
@@ -161,6 +183,9 @@ class _Day:
         finally:
             replaced = [pack.item for of_run in runs for pack in of_run] if is_done else made
             self._replace(replaced)
+
+    def _has_expired(self, ingest_time: int, now: int) -> bool:
+        return expired(ingest_time, self.retention_days, now)
 
     def _replace(self, replaced: Sequence[PackItem]) -> None:
         """Remove packs, whose objects are kept for those who are reading them."""
@@ -252,7 +277,8 @@ class _Day:
         """Write a pack of a run, and return its item."""
         name, raw, g = self._new_name(), self.listing.raw, self.listing.generation
         item = pack.item(g, self.day, self.kind, name, run)
-        raw.create(body_key(self.day, name), bytes(pack.body))
+        if pack.body:
+            raw.create(body_key(self.day, name), bytes(pack.body))
         raw.create(directory_key(g, name), bytes(pack.directory))
         self.listing.table.put(item)
         self._expect_whole(item, name)
@@ -261,7 +287,7 @@ class _Day:
     def _expect_whole(self, item: PackItem, name: str) -> None:
         """Raise StoreError where a pack's objects have been removed before its item was there."""
         raw, objects = self.listing.raw, (body_key(self.day, name), directory_key(self.listing.generation, name))
-        if [raw.size(key) for key in objects] != [item["body_size"], item["directory_size"]]:
+        if [raw.size(key) for key in objects] != [item["body_size"] or None, item["directory_size"]]:
             self.listing.table.delete(key_of({**item}))
             raise StoreError("what was compacted was removed meanwhile", hint="run the same command again")
 

@@ -19,6 +19,7 @@ import zstandard
 
 from pik.errors import Damaged, StoreError
 from pik.model.batch import PackedCopy
+from pik.model.ids import creation_time
 from pik.ports.raw import ObjectReader
 from pik.stores.aws.catalog import layout
 from pik.stores.aws.catalog.deliveries import prefix_of
@@ -40,11 +41,12 @@ BODIES = "compact/"
 
 class PackItem(KeyItem):
     """A pack, listed under its day and kind. The packs of one run have no keys of listed items in common ranges: each
-    `first` comes after the `last` before it."""
+    `first` comes after the `last` before it. `oldest` is the least ingest time of its segments."""
 
     run: str
     first: str
     last: str
+    oldest: int
     segments: int
     body_size: int
     body_digest: bytes
@@ -132,7 +134,9 @@ class Pack:
         """Return the pack of an item. Raises StoreError."""
         with layout.decoding(f"item {item['pk']} {item['sk']}"):
             day, kind, name = item["sk"].split("/")
-            return cls(g, day, Listed(kind), name, item, _read_frames(layout.unpacked(item["frames"])))
+            layout.day_number(day), creation_time(name)
+            whole = msgspec.convert(item, PackItem)
+            return cls(g, day, Listed(kind), name, whole, _read_frames(layout.unpacked(whole["frames"])))
 
     @property
     def run(self) -> str:
@@ -209,6 +213,7 @@ class NewPack:
     segments: int = 0
     first: str = ""
     last: str = ""
+    oldest: int = 0
     _frames: list[_Frame] = field(default_factory=list)
     _entries: list[bytes] = field(default_factory=list)
     _held: int = 0
@@ -225,6 +230,7 @@ class NewPack:
         self.body += part.data
         self.segments += 1
         self.first, self.last = self.first or sk, sk
+        self.oldest = min(self.oldest or part.item["ingest_time"], part.item["ingest_time"])
         if self._held >= FRAME:
             self._end_frame()
 
@@ -237,6 +243,7 @@ class NewPack:
             "run": run,
             "first": self.first,
             "last": self.last,
+            "oldest": self.oldest,
             "segments": self.segments,
             "body_size": len(self.body),
             "body_digest": sha256(self.body).digest(),
