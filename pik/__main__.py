@@ -5,8 +5,11 @@ import sys
 
 INTERRUPTED = 130
 INTERRUPTION = "interrupted; run the same command again to go on"
-INTERRUPTION_JSON = f'{{"error":"{INTERRUPTION}","hint":null,"kind":"interrupted","exit_code":{INTERRUPTED}}}'
-"""As pik.cli.failure would write it, which takes too long to import to be interrupted in."""
+
+
+def _as_json(interruption: str) -> str:
+    """As pik.cli.failure would write it, which takes too long to import to be interrupted in."""
+    return f'{{"error":"{interruption}","hint":null,"kind":"interrupted","exit_code":{INTERRUPTED}}}'
 
 
 def _uncaught(kind: type[BaseException], error: BaseException, traceback: "TracebackType | None") -> None:
@@ -14,7 +17,7 @@ def _uncaught(kind: type[BaseException], error: BaseException, traceback: "Trace
     if not issubclass(kind, KeyboardInterrupt):
         sys.__excepthook__(kind, error, traceback)
     elif sys.stderr is not None:
-        sys.stderr.write(f"{INTERRUPTION_JSON if '--format json' in ' '.join(sys.argv) else INTERRUPTION}\n")
+        sys.stderr.write(f"{_as_json(INTERRUPTION) if '--format json' in ' '.join(sys.argv) else INTERRUPTION}\n")
 
 
 sys.excepthook = _uncaught  # before the imports below, which take most of the time of a short command
@@ -100,7 +103,8 @@ def _report(error: BaseException) -> int:
     as_json = wants_json(sys.argv[1:])
     if isinstance(error, KeyboardInterrupt):
         after_echo = "\n" if sys.stderr is not None and sys.stderr.isatty() else ""  # the terminal shows ^C
-        _write_error(f"{after_echo}{INTERRUPTION_JSON if as_json else INTERRUPTION}")
+        text = str(error) or INTERRUPTION
+        _write_error(f"{after_echo}{_as_json(text) if as_json else text}")
         code = INTERRUPTED
     else:
         known = _as_pik_error(error)

@@ -8,19 +8,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
+from pik.errors import StoreError
 from pik.model.instant import ALL_TIME, day_text
-from pik.ports.raw import Raw
+from pik.ports.raw import Raw, RawKind
 from pik.ports.store import Store
-from pik.runtime import SILENT
+from pik.runtime import SILENT, checkpoint
+from pik.runtime.checkpoint import Checkpoint
 from pik.stores import open_store
 from pik.stores.aws import lease
 from pik.stores.aws.catalog.layout import Listed
 from pik.stores.aws.clients import Clients
+from pik.usecases.care import verify as care
 from pik.usecases.care.rebuild import rebuild_index
 from pik.usecases.care.verify import verify
+from pik.usecases.care.verify_earlier import Earlier
 from pik.usecases.care.verify_findings import Depth, ProblemKind, VerifyReport
 from pik.usecases.ingest.api_request import record_request
 from tests.support.aws.calls import clients_of, counting
@@ -86,6 +91,39 @@ def test_a_verification_and_a_rebuild_take_two_calls_an_object(
     assert calls.total <= 2.2 * objects + 180, calls.made
     assert (list(store.index.batches()), store.index.totals()) == before
     assert checked(store, Depth.FULL)[0] == []
+
+
+@pytest.mark.parametrize("depth", [Depth.STORED, Depth.FULL])
+def test_what_is_taken_over_is_not_asked_for_again_and_counts_the_same(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, depth: Depth
+) -> None:
+    """Requests are checked by what only their objects have: their lags, sources and actor."""
+    ingest(store, tmp_path)
+    for number, events in ((1, ONE), (2, ONE), (2, ONE), (3, SEVERAL), (3, SEVERAL)):
+        post(store, number, events)
+    whole = checked(store, depth)
+    monkeypatch.setattr(checkpoint, "WAIT", 0.0)
+
+    def kept(resume: bool) -> Earlier:
+        found = Checkpoint(tmp_path / "kept", pytest.fail)
+        assert found.resume() == resume
+        return Earlier(store, depth, found)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(care, "copy_problems", Mock(side_effect=StoreError("no network")))
+        failing = verify(store, PlainEngine(), ALL_TIME, SILENT, depth, kept(False))
+        with pytest.raises(StoreError, match="no network"):
+            list(failing)
+    fresh = open_store(store.url)
+    with counting(fresh) as calls:
+        found = verify(fresh, PlainEngine(), ALL_TIME, SILENT, depth, kept(True))
+        assert (list(found), whole[0]) == ([], [])
+    taken, segments = found.summary.taken_over, whole[1].segments
+    assert taken is not None
+    assert (taken.segments, found.summary) == (segments, replace(whole[1], taken_over=taken))
+    assert calls.made["HeadObject"] == 1  # of the record of the file's batch
+    assert [key for key in calls.keys if key.startswith(RawKind.SEGMENT)] == []
+    assert not (tmp_path / "kept").exists()
 
 
 @dataclass

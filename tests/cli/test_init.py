@@ -69,6 +69,7 @@ def lines() -> list[tuple[str, ...]]:
         ("export", "--out", "out.jsonl"),
         ("bundle", "--incident", "x", "--from", "2026-01-01", "--to", "2026-01-02", "--out", "new.tar.zst"),
         ("verify",),
+        ("verify", "--continue"),
         ("verify", "--rebuild-index"),
         ("verify", "--restore", "events.jsonl"),
         ("compact",),

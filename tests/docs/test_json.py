@@ -13,6 +13,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import msgspec
 import pytest
@@ -24,8 +25,10 @@ from pik.cli.demo.shop import write_data
 from pik.engine import DuckEngine
 from pik.model.buffered import BufferedRequest
 from pik.model.metric import RunRequest
+from pik.runtime import checkpoint
 from pik.stores import open_store
 from pik.stores.aws.clients import Clients
+from pik.usecases.care import verify
 from pik.usecases.ingest.api_request import record_request
 from pik.usecases.ingest.buffered import record_buffered
 from pik.usecases.replay.plan import plan_replay, start
@@ -118,6 +121,17 @@ class Journey:
         signal.signal(signal.SIGTERM, handler)
         assert ended == code, f"pik {arguments} ended with {ended}: {err.getvalue()}"
         return out.getvalue(), err.getvalue()
+
+
+def _continued(pik: Journey) -> None:
+    """A verification that is interrupted after the days, and goes on."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(Path("cache").absolute()))
+        patch.setattr(checkpoint, "WAIT", 0.0)
+        with patch.context() as inner:
+            inner.setattr(verify, "copy_problems", Mock(side_effect=KeyboardInterrupt))
+            pik("", "verify", code=130)
+        pik("pik verify", "verify", "--continue")
 
 
 def _bring_in(pik: Journey) -> None:
@@ -390,6 +404,7 @@ def _repair(pik: Journey) -> None:
     pik("pik runs wait, pik runs cancel", "runs", "cancel", _planned())
     pik("pik status", "status")
     pik("pik verify", "verify")
+    _continued(pik)
     whole = {path: path.read_bytes() for path in Path(".pik/raw/event_date=2026-03-02").iterdir()}
     for path, data in whole.items():
         path.chmod(0o644)

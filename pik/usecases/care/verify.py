@@ -25,6 +25,7 @@ from pik.usecases import Listing
 from pik.usecases.care.verify_batches import batch_problems
 from pik.usecases.care.verify_copies import copy_problems
 from pik.usecases.care.verify_corrections import correction_problems, values_under
+from pik.usecases.care.verify_earlier import Earlier
 from pik.usecases.care.verify_findings import Depth, NotProvable, Problem, ProblemKind, Verification, VerifyReport
 from pik.usecases.care.verify_objects import object_problems, record_problems
 from pik.usecases.care.verify_remaining import Remaining
@@ -45,16 +46,22 @@ _OF_VALUES = {ProblemKind.UNPROVEN, ProblemKind.UNCERTAIN, ProblemKind.INCOMPLET
 
 
 def verify(
-    store: Store, engine: Engine, window: Window, progress: Progress, depth: Depth = Depth.STORED
+    store: Store,
+    engine: Engine,
+    window: Window,
+    progress: Progress,
+    depth: Depth = Depth.STORED,
+    earlier: Earlier | None = None,
 ) -> Listing[Problem, VerifyReport]:
-    """Check what there is of the window's days, as far as `depth` goes."""
-    return Listing(_verify(store, engine, window, progress, depth))
+    """Check what there is of the window's days, as far as `depth` goes. Segments that `earlier` has found to be sound
+    are taken over; nothing else is."""
+    return Listing(_verify(store, engine, window, progress, depth, earlier))
 
 
 def _verify(
-    store: Store, engine: Engine, window: Window, progress: Progress, depth: Depth
+    store: Store, engine: Engine, window: Window, progress: Progress, depth: Depth, earlier: Earlier | None
 ) -> Generator[Problem, None, VerifyReport]:
-    run = Verification(store, window, depth, progress)
+    run = Verification(store, window, depth, progress, earlier)
     damage = [Problem(ProblemKind.INDEX, *found) for found in run.audit.damage(quick=run.quick)]
     with showing(progress, "verifying", None, "segments"):
         for problem in damage or _problems(run, engine):  # what a damaged index answers means nothing
@@ -62,6 +69,8 @@ def _verify(
                 run.counts["damage"] += 1
                 run.kinds.add(problem.kind)
             yield problem
+    if earlier is not None:
+        earlier.end()
     return run.report()
 
 

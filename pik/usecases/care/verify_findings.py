@@ -15,6 +15,7 @@ from pik.model.correction import Correction
 from pik.model.instant import ALL_TIME, Window, day_text
 from pik.ports.store import Audit, Store
 from pik.runtime import Progress
+from pik.usecases.care.verify_earlier import Earlier, TakenOver
 from pik.usecases.care.verify_ledger import Ledger
 
 _NAMED_RANGES = 20
@@ -177,6 +178,8 @@ class VerifyReport:
     checked, `proven` ones counted exactly what raw still holds; of `unproven` ones raw has lost inputs; of `uncertain`
     ones it cannot be said. Whichever they are, `incomplete` ones lack deliveries that were recorded later and are lost.
     Those that were imported are `not_provable`, which is not damage. Those of `retired` metrics are not checked.
+
+    `taken_over` are segments that an earlier verification, which was interrupted, has checked; all counts include them.
     """
 
     window: Window
@@ -205,6 +208,7 @@ class VerifyReport:
     expired_days: int
     not_provable: tuple[NotProvable, ...] = ()
     retired: tuple[str, ...] = ()
+    taken_over: TakenOver | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,6 +237,8 @@ class Verification:
     window: Window
     depth: Depth
     progress: Progress
+    earlier: Earlier | None = None
+    """What keeps which segments were found to be sound, and knows those of an earlier verification."""
     audit: Audit = field(init=False)
     ledger: Ledger = field(default_factory=Ledger)
     counts: Counter[str] = field(default_factory=Counter)
@@ -320,6 +326,7 @@ class Verification:
             kinds=frozenset(self.kinds),
             expired_days=len(self.expired_days),
             retired=self.retired,
+            taken_over=self.earlier.taken_over if self.earlier else None,
             not_provable=tuple(one for _, one in sorted(self.not_provable.items())),
             **{name: self.counts[name] for name in (*names, *others)},
         )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import heapq
+import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -26,6 +27,7 @@ from pik.rawlog.sealed_records import (
 from pik.rawlog.segment_reader import ids_of, places_of, scan_segment
 from pik.runtime.parallel import map_in_threads
 from pik.usecases.availability import has_expired
+from pik.usecases.care.verify_earlier import Entry, Listed
 from pik.usecases.care.verify_findings import (
     Depth,
     Problem,
@@ -34,7 +36,7 @@ from pik.usecases.care.verify_findings import (
     differing,
     segment_problem,
 )
-from pik.usecases.care.verify_ledger import segment_holding
+from pik.usecases.care.verify_ledger import Holding, segment_holding
 from pik.usecases.care.verify_objects import unlisted_problems
 
 _SEGMENTS_AT_ONCE, _DELIVERIES_AT_ONCE = 200, 200_000
@@ -45,9 +47,6 @@ _READERS = 16
 
 _NOT_IN_RAW = ("recorded_at", "inline", "packed", "guessed")
 """Fields of a segment that its object does not have."""
-
-_Listed = tuple[Segment, int | None]
-"""A segment of the index, and the size of its object where raw was seen to have it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +86,7 @@ def day_problems(run: Verification) -> Iterator[Problem]:
     both: Iterator[tuple[str, int, RawObject | Segment]] = heapq.merge(objects, segments, key=itemgetter(0, 1))
     for _, entries in groupby(both, key=itemgetter(0)):
         sizes: dict[str, int] = {}
-        listed: list[_Listed] = []
+        listed: list[Listed] = []
         for _, _, entry in entries:
             if isinstance(entry, RawObject):
                 sizes[entry.key] = entry.size
@@ -118,7 +117,7 @@ def _unlisted(run: Verification, sizes: dict[str, int]) -> Iterator[Problem]:
     names = {key: RawKey.of(key) for key in sizes}
     batches = {name.id: run.find_batch(name.id) for name in names.values()}
     keys, listed = defaultdict[str, list[str]](list), defaultdict[str, list[str]](list)
-    late: list[_Listed] = []
+    late: list[Listed] = []
     for segment in run.store.index.segments(Window.of_day(next(iter(names.values())).day or 0)):
         if segment.key in names:
             del names[segment.key]
@@ -132,7 +131,39 @@ def _unlisted(run: Verification, sizes: dict[str, int]) -> Iterator[Problem]:
         yield from unlisted_problems(run, batch, keys[batch_id], listed[batch_id])
 
 
-def _segment_problems(run: Verification, listed: Sequence[_Listed]) -> Iterator[Problem]:
+def _segment_problems(run: Verification, listed: Sequence[Listed]) -> Iterator[Problem]:
+    """Check segments of one day, unless an earlier verification has found them to be sound, exactly as they are now."""
+    earlier = run.earlier
+    if earlier is None or not listed:
+        yield from _check(run, listed)
+        return
+    name, began = earlier.name(listed), time.time_ns()
+    if found := earlier.find(name):
+        _take_over(run, listed, found)
+        earlier.note(listed[0][0].day, found)
+        return
+    vouched = run.counts["vouched"]
+    sound = yield from _check(run, listed)
+    if len(sound) == len(listed):
+        holdings = [sound[segment.key] for segment, _ in listed]
+        earlier.keep(name, run.counts["vouched"] - vouched, holdings, began)
+
+
+def _take_over(run: Verification, listed: Sequence[Listed], found: Entry) -> None:
+    """Count segments as the check that found them to be sound did."""
+    for number, (segment, _) in enumerate(listed):
+        run.counts["deliveries"] += segment.deliveries
+        run.ledger.add(segment, found.holding(run.store.index, number, segment))
+        run.ledger.expect_rows(segment)
+        run.progress.advance(1)
+    run.counts["segments"] += len(listed)
+    run.counts["valid"] += len(listed)
+    run.counts["vouched"] += found.vouched
+    run.counts["read"] += len(listed) - found.vouched
+
+
+def _check(run: Verification, listed: Sequence[Listed]) -> Generator[Problem, None, dict[str, Holding]]:
+    """Check segments of one day, and return what the sound ones hold, by key."""
     checks = map_in_threads(partial(_checked, run.store, run.depth), listed, _READERS, 2 * _READERS)
     sound: list[_Content] = []
     unread: list[Segment] = []
@@ -173,8 +204,7 @@ def _segment_problems(run: Verification, listed: Sequence[_Listed]) -> Iterator[
             yield segment_problem(ProblemKind.INDEX, segment, detail)
         else:
             sound.append(content)
-    if sound:
-        yield from _index_problems(run, sound)
+    return (yield from _index_problems(run, sound)) if sound else {}
 
 
 def _has_all(arrivals: Arrivals) -> bool:
@@ -183,9 +213,11 @@ def _has_all(arrivals: Arrivals) -> bool:
     return lines == {number: frame.lines for number, frame in enumerate(arrivals.segment.frames) if frame.lines}
 
 
-def _index_problems(run: Verification, sound: list[_Content]) -> Iterator[Problem]:
-    """Compare the deliveries of whole segments with the index; twice, as they may be being recorded."""
+def _index_problems(run: Verification, sound: list[_Content]) -> Generator[Problem, None, dict[str, Holding]]:
+    """Compare the deliveries of whole segments with the index; twice, as they may be being recorded. Return what those
+    hold, by key, that do not differ."""
     audit = run.audit
+    holdings: dict[str, Holding] = {}
     others = audit.differing([content.arrivals for content in sound])
     if others:
         others = audit.differing([one.arrivals for one in sound if one.arrivals.segment.key in others])
@@ -204,8 +236,10 @@ def _index_problems(run: Verification, sound: list[_Content]) -> Iterator[Proble
         if is_sound:
             run.counts["valid"] += 1
             run.ledger.expect_rows(segment)
+            holdings[segment.key] = holding
         else:
             yield segment_problem(ProblemKind.INDEX, segment, others[segment.key])
+    return holdings
 
 
 def _row_problems(run: Verification) -> Iterator[Problem]:
@@ -233,7 +267,7 @@ def _is_of_nothing(run: Verification, key: str) -> bool:
     return all(segment.key != key for segment in of_day)
 
 
-def _checked(store: Store, depth: Depth, listed: _Listed) -> _Checked:
+def _checked(store: Store, depth: Depth, listed: Listed) -> _Checked:
     segment, size = listed
     try:
         size = store.raw.size(segment.key) if size is None else size  # None: not there when raw was listed

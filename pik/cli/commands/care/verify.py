@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 from pik.cli import options
 from pik.cli.buckets import shown_bucket
 from pik.cli.command import FOUND, PARTLY, cli_command
+from pik.cli.commands.care.verify_continue import TAKEN_OVER, keeping_checks
 from pik.cli.commands.care.verify_rebuild import rebuild
 from pik.cli.commands.care.verify_restore import restore as restore_objects
 from pik.cli.context import Context
@@ -35,6 +37,9 @@ if TYPE_CHECKING:
 
     # read every byte in a stack, too, in place of taking S3's word for it
     pik verify --full
+
+    # it was interrupted after two hours: go on
+    pik verify --full --continue
 
     # sizes and presence only, of one day
     pik verify --quick --from 2026-01-31 --to 2026-02-01
@@ -63,6 +68,9 @@ def verify(
         option("--restore SOURCE", "Create missing and modified objects again from a file, a directory, or s3://… ."),
     ] = None,
     dry_run: Annotated[bool, option("--dry-run", "With --restore: only show what it would do.")] = False,
+    resume: Annotated[
+        bool, option("--continue", "Take over what the same command had checked before it was interrupted.")
+    ] = False,
     *,
     period: options.WindowOptions,
 ) -> int | None:
@@ -76,6 +84,11 @@ def verify(
     told that they were recorded), those of batches in progress, and expired ones (the store keeps raw only for a
     number of days). Nor are current values that were imported: they are listed as not provable.
 
+    --continue goes on after an interruption: segments that the same command found to be sound in the last 24 hours, and
+    that the index still lists in the same way, are not looked at again. The result says how many, of which days, and
+    when they were checked; all else is checked anew. They are kept in $XDG_CACHE_HOME/pik (~/.cache/pik) once a
+    verification has taken 10 seconds, and until it ends.
+
     With BUNDLE the file of `pik bundle` is checked instead: every byte, and what is computed from what it holds.
 
     --restore looks in SOURCE (a copy of raw, or some of its objects) for what is missing or modified. A copy is an
@@ -84,13 +97,15 @@ def verify(
     read in its place from then on.
     """
     if bundle is not None:
-        if quick or full or rebuild_index or restore or dry_run or period.given:
+        if quick or full or rebuild_index or restore or dry_run or resume or period.given:
             raise UsageError("a bundle is checked as a whole", hint=command("verify", str(bundle)))
         from pik.cli.commands.care.bundle import check as check_bundle
 
         return check_bundle(cli, bundle)
     if quick and full:
         raise UsageError("--quick and --full exclude each other", hint="leave one of them out")
+    if resume and (quick or rebuild_index or restore):
+        raise UsageError("--continue is for a check that reads: not for --quick, --restore or --rebuild-index")
     window = period.window()
     if dry_run and restore is None:
         raise UsageError("--dry-run is for --restore: nothing else of this command writes to raw", hint="leave it out")
@@ -105,20 +120,21 @@ def verify(
 
     store = cli.open_store()
     depth = depth_of(quick=quick, full=full or not store.deployed)
-    problems = check(store, cli.engine(), window, cli.progress, depth)
     remedies: dict[str, None] = {}
     left_out: Counter[str] = Counter()
     copy_of = store.copy.source if store.copy else None
-    cli.show(
-        VERIFY,
-        problems,
-        window=window,
-        check=depth,
-        copy_of=copy_of,
-        problems=_noting(problems, remedies, left_out, cli.settings.format),
-        note=lambda: None if store.sealed else next_steps(problems.summary, remedies, copy_of)[0],
-        next=lambda: None if store.sealed else next_steps(problems.summary, remedies, copy_of)[1],
-    )
+    with nullcontext() if quick else keeping_checks(cli, store, window, depth, resume=resume) as earlier:
+        problems = check(store, cli.engine(), window, cli.progress, depth, earlier)
+        cli.show(
+            VERIFY,
+            problems,
+            window=window,
+            check=depth,
+            copy_of=copy_of,
+            problems=_noting(problems, remedies, left_out, cli.settings.format),
+            note=lambda: None if store.sealed else next_steps(problems.summary, remedies, copy_of)[0],
+            next=lambda: None if store.sealed else next_steps(problems.summary, remedies, copy_of)[1],
+        )
     found = problems.summary
     if not quick and found.aggregates is None:
         cli.note("aggregates were not checked: what the index or the state lacks would make them look wrong")
@@ -186,7 +202,8 @@ def _no_problem(problems: Listing[Problem, VerifyReport]) -> str:
     if found.depth == "quick":
         return f"no problem found in {segments}, of which presence and size were looked at"
     aggregates = "" if found.aggregates is None else f" and {number_of(found.aggregates, 'aggregate')}"
-    return f"no problem found in {segments}{aggregates}"
+    earlier = f"; {number_of(found.taken_over.segments, 'segment')} checked earlier" if found.taken_over else ""
+    return f"no problem found in {segments}{aggregates}{earlier}"
 
 
 def _vouched(segments: int) -> str | None:
@@ -337,6 +354,7 @@ VERIFY = Schema(
         "of these: every byte was read; null: see `check`",
         get=lambda problems: problems.summary.read if problems.summary.vouched else None,
     ),
+    TAKEN_OVER,
     _found("valid"),
     _found("missing"),
     _found("expired", "expired, because the store keeps raw for a limited number of days; not damage"),

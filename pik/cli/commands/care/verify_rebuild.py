@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pik.cli.command import FOUND
+from pik.cli.commands.care.verify_continue import forget_checks
 from pik.cli.context import Context
 from pik.cli.document import Column, Field, Rows, Schema
 from pik.cli.values import Count
@@ -19,6 +20,7 @@ def rebuild(cli: Context) -> int | None:
     from pik.usecases.care.rebuild import rebuild_index
 
     store = cli.open_store()
+    forget_checks(store)
     done = rebuild_index(store, cli.progress, cli.actor(store))
     cli.show(REBUILD if done.undecided else REBUILD.without("undecided"), done)
     return FOUND if done.revised or done.damaged or done.undecided or done.dropped else None
