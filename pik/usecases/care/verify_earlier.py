@@ -72,7 +72,7 @@ class Earlier:
 
     def __init__(self, store: Store, depth: str, checkpoint: Checkpoint) -> None:
         self._store, self._checkpoint = store, checkpoint
-        self._scope = (__version__, store.format_version, store.url, depth)
+        self._scope = (__version__, store.format_version, store.url.encode(errors="surrogateescape"), depth)
         self._taken: TakenOver | None = None
 
     @property
