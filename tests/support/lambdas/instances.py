@@ -17,9 +17,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
 from itertools import count
-from queue import SimpleQueue
+from queue import Queue
 from random import Random
 from threading import Lock
+from time import monotonic
 from typing import Any
 
 SHARE = 0.05
@@ -32,16 +33,18 @@ class Instances:
     instances that were killed."""
 
     module: str
-    idle: SimpleQueue[subprocess.Popen[str]] = field(default_factory=SimpleQueue)
+    idle: Queue[subprocess.Popen[str]] = field(default_factory=Queue)
     busy: list[subprocess.Popen[str]] = field(default_factory=list)
     answered: int = 0
     killed: int = 0
     _seeds: Iterator[int] = field(default_factory=lambda: count(1))
     _lock: Lock = field(default_factory=Lock)
 
-    def invoke(self, event: dict[str, Any]) -> dict[str, Any] | None:
-        """Return what the function answers; None if it died over it."""
+    def invoke(self, event: dict[str, Any]) -> tuple[dict[str, Any] | None, float]:
+        """Return what the function answers, None if it died over it, and after how many seconds of work. Who asks first
+        gets the next instance that is idle."""
         process = self.idle.get()
+        begun = monotonic()
         assert process.stdin is not None
         assert process.stdout is not None
         with self._lock:
@@ -52,6 +55,7 @@ class Instances:
             answer = process.stdout.readline()
         except BrokenPipeError:
             answer = ""
+        seconds = monotonic() - begun
         with self._lock:
             self.busy.remove(process)
             self.answered += bool(answer)
@@ -59,7 +63,7 @@ class Instances:
                 process.wait()
                 process = self._begun()
         self.idle.put(process)
-        return json.loads(answer) if answer else None
+        return (json.loads(answer) if answer else None), seconds
 
     def kill(self, random: Random) -> None:
         """Kill an instance that is at work, if one is."""
