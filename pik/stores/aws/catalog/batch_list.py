@@ -22,7 +22,7 @@ from pik.stores.aws.s3 import AwsRaw
 from pik.stores.aws.table import READS, Table, batched
 
 _FEW = 20
-"""Batches that are read of each shard at first: whoever wants the newest ones reads no others."""
+"""Batches that are read of each shard at first; a question about the newest ones needs no others."""
 
 ListedBatch = tuple[Batch, BatchItem]
 """A batch, and its item."""
@@ -41,7 +41,7 @@ class BatchList:
         if len(prefix) == ID_LENGTH:
             return self.named([prefix])
         found = self._of_shards(partial(self.table.query, prefix=prefix, descending=True, first=_FEW), descending=True)
-        # The first few at once: whoever wants the newest one does not wait for a hundred.
+        # The first few at once, so that the newest one does not wait for a hundred.
         return chain(self.counted(list(islice(found, _FEW))), self.counted(found))
 
     def named(self, batch_ids: Iterable[str]) -> Iterator[ListedBatch]:

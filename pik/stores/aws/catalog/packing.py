@@ -1,6 +1,6 @@
 """Compacting a day's requests: their items go from the table into packs.
 
-    body, directory   nothing refers to them yet; they have names that nobody else uses
+    body, directory   nothing refers to them yet, and their names are unique
     the pack's item   readers find in it what they find in the table, and drop what they have twice
     are both there?   a process that slept for a day may find that they were removed as left over
     the items         are deleted from the table
@@ -107,7 +107,7 @@ class Packing:
         begun = 0 if g == 1 else g * MILLISECOND  # until when bodies may have belonged to the generation before
         removed = 0
         for key in objects:
-            with suppress(ValueError):  # another name is none of ours
+            with suppress(ValueError):  # not the name of a pack
                 name = name_of(key)
                 since = max(creation_time(name), begun, replaced[name]["replaced_at"] if name in replaced else 0)
                 if name in named:

@@ -160,7 +160,7 @@ class Summation:
     def _count(self, sums: Sums, items: list[BatchItem]) -> Sums:
         """Count those of the next batches that are finished and not exceptions, and make the unfinished ones so."""
         g = self.listed.generation
-        # Read after the batches: whoever wrote an older one had written its exception before.
+        # Read after the batches: the writer of an older one has written its exception first.
         exceptions = set(read_sums(self.table, g).exceptions)
         unfinished = (item["sk"] for item in items if not _is_finished(item) and item["sk"] not in exceptions)
         self.table.write_many(layout.exception_item(g, one) for one in unfinished)
