@@ -15,7 +15,7 @@ from pik.stores.aws.clients import Clients
 from pik.usecases.ingest.api_request import record_request
 from pik.usecases.inspect.deliveries import show_event
 from pik.usecases.inspect.events import list_events
-from tests.support.aws.calls import Calls, counting
+from tests.support.aws.calls import Calls, counting_reads
 from tests.support.aws.compacted import compact
 from tests.support.aws.emulator import make_stack, publish
 
@@ -45,7 +45,7 @@ def fill(url: str, first: int, last: int, *, wanted: int, arrays: bool) -> None:
 
 def events_of_the_day(url: str) -> tuple[list[str], Calls]:
     fresh = open_store(url)
-    with counting(fresh) as calls:
+    with counting_reads(fresh) as calls:
         rows = list(list_events(fresh, Filter(Window(START, START + DAY), (ENTITY,))))
     return [row.event_id for row in rows], calls
 
@@ -67,6 +67,6 @@ def test_an_entitys_day_and_an_event(aws: Clients, stored: int, arrays: bool) ->
     assert len(found) == wanted
     assert calls.total <= 30, calls.made
     fresh = open_store(url)
-    with counting(fresh) as calls:
+    with counting_reads(fresh) as calls:
         assert show_event(fresh, DuckEngine(), found[0], 100).event.event_id == found[0]
     assert calls.total <= 12, calls.made

@@ -38,7 +38,7 @@ from pik.usecases.replay.execute import enqueue_tasks
 from pik.usecases.replay.plan import plan_replay, start
 from pik.usecases.replay.promote import promote
 from tests.aws.test_crash import dying
-from tests.support.aws.calls import counting
+from tests.support.aws.calls import counting_reads
 from tests.support.aws.clock import later
 from tests.support.aws.emulator import make_stack, publish
 from tests.support.aws.processor import CONTEXT
@@ -133,7 +133,7 @@ def test_an_entity_reads_as_much_of_corrections_however_many_days_they_are_about
     for end in ("02", "10"):
         made = correct(store, f"shift=1s,from=2026-01-01,to=2026-01-{end}")
         reader = open_store(store.url)
-        with counting(reader) as calls, gather(Selection(reader, window("01", "02"), ["e3"])) as raw:
+        with counting_reads(reader) as calls, gather(Selection(reader, window("01", "02"), ["e3"])) as raw:
             [lists] = raw.inputs.corrections
         costs.append((calls.made, len(calls.keys), lists.lines))
         revoke(store, made)

@@ -22,7 +22,7 @@ from pik.usecases.inspect.batches import status
 from pik.usecases.inspect.deliveries import show_event
 from pik.usecases.inspect.events import list_events
 from tests.aws.test_compact import sum_up
-from tests.support.aws.calls import counting
+from tests.support.aws.calls import counting_reads
 from tests.support.aws.compacted import compact, compacting
 from tests.support.aws.emulator import make_stack, publish
 from tests.support.contracts.chunks import Sent, chunk
@@ -95,7 +95,7 @@ def test_a_question_costs_what_it_asks_for_however_many_requests_are_stored(stor
         costs.append({})
         for question, (*most, answer) in questions.items():
             fresh = open_store(store.url)
-            with counting(fresh) as calls:
+            with counting_reads(fresh) as calls:
                 answers[-1][question] = answer(fresh)
             assert calls.total <= most[min(len(costs), 2) - 1], (question, len(costs), calls.made)
             costs[-1][question] = calls.total

@@ -22,7 +22,7 @@ from pik.stores.aws.catalog.repeats import _Generation
 from pik.stores.aws.clients import Clients
 from pik.usecases.ingest.api_request import record_request
 from tests.contracts.test_repeats import told
-from tests.support.aws.calls import counting, hooked
+from tests.support.aws.calls import counting_reads, hooked
 from tests.support.aws.emulator import make_stack, publish
 from tests.support.contracts.chunks import BATCH, OTHER, Sent, chunk, origin
 from tests.support.stores import event, ingest
@@ -120,7 +120,7 @@ def test_finding_what_came_again_costs_what_the_batchs_days_cost(url: str, tmp_p
     costs = []
     for day in ("05", "06"):
         fresh = open_store(url)
-        with counting(fresh) as calls:
+        with counting_reads(fresh) as calls:
             found = list(fresh.repeats.repeated_from(batch.batch_id))
         assert [len(one) for one in found] == [2] * 250
         costs.append(calls)

@@ -34,7 +34,7 @@ from pik.usecases.replay.execute import finish_run
 from pik.usecases.replay.plan import plan_replay, start
 from pik.usecases.replay.promote import promote
 from pik.usecases.replay.tasks import execute_task
-from tests.support.aws.calls import counting
+from tests.support.aws.calls import counting_reads
 from tests.support.aws.emulator import make_stack, publish
 from tests.support.stores import event, ingest, request, window
 from tests.usecases.test_scenario import Built, Event, assume, values
@@ -215,7 +215,7 @@ def test_explaining_one_bucket_reads_only_that_entitys_day(new_store: Callable[[
         replayed(store)
         ingest(store, tmp_path, [event(1000 + day, "a", f"{1 + day:02}T05:00") for day in range(days)])
         fresh = open_store(store.url)
-        with counting(fresh) as counted:
+        with counting_reads(fresh) as counted:
             found = explain(fresh, ENGINE, "total", "a", FIRST, events=True)
             assert len(list(events_behind(fresh, found))) == 1
         assert {f"{one.cause}": one.share for one in found.shares} == {"late": Decimal(1000), "unexplained": Decimal(0)}

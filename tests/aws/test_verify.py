@@ -28,7 +28,7 @@ from pik.usecases.care.verify import verify
 from pik.usecases.care.verify_earlier import Earlier
 from pik.usecases.care.verify_findings import Depth, ProblemKind, VerifyReport
 from pik.usecases.ingest.api_request import record_request
-from tests.support.aws.calls import clients_of, counting
+from tests.support.aws.calls import clients_of, counting, counting_reads
 from tests.support.aws.emulator import make_stack, publish
 from tests.support.stores import PlainEngine, ingest
 
@@ -69,10 +69,9 @@ def test_a_verification_and_a_rebuild_take_two_calls_an_object(
     for number in range(requests):
         post(store, number, events)
     objects = requests * min(events, 3)
-    monkeypatch.setattr(lease, "NOTICED", 60)  # or a slow machine would ask for the generation again
     for depth in (Depth.STORED, Depth.FULL):
         fresh = open_store(store.url)
-        with counting(fresh) as calls:
+        with counting_reads(fresh) as calls:
             problems, found = checked(fresh, depth)
         assert (problems, found.valid, found.depth) == ([], objects, depth)
         assert (found.vouched, found.read) == ((objects, 0) if depth == Depth.STORED else (0, objects))

@@ -11,10 +11,12 @@ from math import ceil
 from threading import Lock
 from typing import Any, NamedTuple
 
+import pytest
 from botocore.httpsession import URLLib3Session
 
 from pik.ports.store import Store
 from pik.rawlog.replacements import ReplacingRaw
+from pik.stores.aws import lease
 from pik.stores.aws.clients import Clients
 from pik.stores.aws.s3 import AwsRaw
 
@@ -97,6 +99,14 @@ def counting(store: Store, calls: Calls | None = None) -> Iterator[Calls]:
         hooked(store, "before-parameter-build", calls.asked),
         hooked(store, "after-call", calls.answered),
     ):
+        yield calls
+
+
+@contextmanager
+def counting_reads(store: Store) -> Iterator[Calls]:
+    """As `counting`; and a slow machine does not ask for the generation again."""
+    with pytest.MonkeyPatch.context() as patch, counting(store) as calls:
+        patch.setattr(lease, "NOTICED", 60)
         yield calls
 
 
