@@ -14,7 +14,7 @@ import os
 import tempfile
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -186,9 +186,17 @@ def _is_empty(clients: Clients, queue_url: str) -> bool:
 
 
 def run(
-    clients: Clients, stack: Stack, *, producers: int, seconds: float, events: int, instances: int, seed: int = 1
+    clients: Clients,
+    stack: Stack,
+    *,
+    producers: int,
+    seconds: float,
+    events: int,
+    instances: int,
+    seed: int = 1,
+    acknowledged: Callable[[Load], None] = lambda _: None,
 ) -> Load:
-    """Send for so many seconds and wait until all that was buffered is recorded."""
+    """Send for so many seconds, call `acknowledged`, and wait until all that was buffered is recorded."""
     queue = clients.client("sqs").create_queue(
         QueueName=f"{stack.name}-ingest", Attributes={"VisibilityTimeout": str(VISIBLE_AGAIN)}
     )["QueueUrl"]
@@ -205,10 +213,11 @@ def run(
             delivered = [pool.submit(deliver, clients, queue, recorders, ended) for _ in range(2)]
             _kill(functions, recorders, until, random)
             wait(sent)
+            load.killed = functions.killed + recorders.killed
+            acknowledged(load)
             ended.set()
         for future in (*sent, *delivered):
             future.result()
-        load.killed = functions.killed + recorders.killed
     return load
 
 
@@ -260,20 +269,26 @@ def main() -> None:
         clients = Clients(REGION)
         stack = make_stack(clients)
         publish(clients, stack)
-        load = run(
+        run(
             clients,
             stack,
             producers=given.producers,
             seconds=given.seconds,
             events=given.events,
             instances=given.instances,
+            acknowledged=show,
         )
+        print("all that was buffered is recorded")
+
+
+def show(load: Load) -> None:
+    """Print what the producers saw."""
     requests = {**load.acknowledged, **load.buffered}
     print(f"{len(requests):,} requests acknowledged, of {sum(requests.values()):,} deliveries; {load.killed} kills")
     print(f"refused and sent again: {dict(sorted(load.refused.items()))}; given up: {load.lost}")
     for route in ROUTES:
         count, p50, p99 = len(load.milliseconds[route]), load.percentile(route, 0.5), load.percentile(route, 0.99)
-        print(f"{route}: {count:,} requests, p50 {p50:,.0f} ms, p99 {p99:,.0f} ms")
+        print(f"{route}: {count:,} requests, p50 {p50:,.0f} ms, p99 {p99:,.0f} ms", flush=True)
 
 
 if __name__ == "__main__":
