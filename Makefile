@@ -16,7 +16,7 @@ CODE := $(wildcard pik tests bench tools)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 unexport PYTHONDONTWRITEBYTECODE # or every process compiles all of pik again
 
-.PHONY: help venv .venv-ministack .venv-sam .venv-checkov .venv-seaweedfs .venv-docs .venv-hadolint demo demo-aws demo-aws-stop test lint lint-stack lint-docs test-deep bench docs dist lock clean
+.PHONY: help venv .venv-ministack .venv-sam .venv-checkov .venv-seaweedfs .venv-docs .venv-hadolint .venv-spark demo demo-aws demo-aws-stop test lint lint-stack lint-docs test-deep bench docs dist lock clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' Makefile | awk -F'|' '{printf "%-19s %s\n", $$1, $$2}'
@@ -53,6 +53,7 @@ venv: $(STAMP) ## set up .venv
 .venv-seaweedfs: .venv-seaweedfs/.locked
 .venv-docs: .venv-docs/.locked
 .venv-hadolint: .venv-hadolint/.locked
+.venv-spark: .venv-spark/.locked
 
 demo: $(STAMP) ## set up, then play an incident from the first question to the repair
 	@$(BIN)/pik demo
@@ -83,10 +84,10 @@ SITE = NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict
 # Two checks at a time: each uses one core at most, or waits for packages. Newer makes keep their output apart.
 test: $(STAMP) ## all checks and the tests but the slow ones
 	@$(MAKE) --no-print-directory -j 2 $(and $(filter output-sync,$(.FEATURES)),--output-sync) \
-		lint-stack lint lint-docs .venv-ministack/.locked
+		lint-stack lint lint-docs .venv-ministack/.locked .venv-spark/.locked
 	@$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow"
 
-test-deep: $(STAMP) .venv-ministack/.locked .venv-sam/.locked .venv-seaweedfs/.locked ## the slow tests
+test-deep: $(STAMP) .venv-ministack/.locked .venv-sam/.locked .venv-seaweedfs/.locked .venv-spark/.locked ## the slow tests
 	@$(BIN)/python -m pytest -n 2 --dist loadgroup -m slow
 
 bench: $(STAMP) ## the benchmarks, into docs/benchmarks.md; BENCH_ARGS="--deep" and the like go to bench.run
@@ -112,7 +113,7 @@ COMPILE = .venv-lock/bin/uv pip compile --no-config --universal --python-version
 
 lock: ## fit the locks to pyproject.toml and the .in files; LOCK_ARGS=--upgrade takes the newest releases of everything
 	@test -x .venv-lock/bin/uv || { $(PYTHON) -m venv .venv-lock && .venv-lock/bin/python -m pip install -qq uv==$(UV_VERSION); }
-	@$(COMPILE) pyproject.toml --all-extras -o requirements.lock
+	@$(COMPILE) pyproject.toml --extra bench --extra dev --extra kafka --extra lambda --extra report -o requirements.lock
 	@for in in tools/envs/*.in; do $(COMPILE) $$in -o $${in%.in}.lock || exit 1; done
 	@$(COMPILE) pyproject.toml -c requirements.lock -o packaging/image.lock
 	@for in in packaging/*.in; do $(COMPILE) $$in -c requirements.lock -o $${in%.in}.lock || exit 1; done

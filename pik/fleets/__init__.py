@@ -1,0 +1,42 @@
+"""Opening fleets by location: `local` is this process, everything else a Spark cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from pik.errors import UsageError
+from pik.ports.engine import Engine
+from pik.ports.fleet import Fleet
+from pik.ports.store import Store
+
+if TYPE_CHECKING:
+    from pik.fleets.session import Cluster
+
+LOCAL = "local"
+
+_HINT = "local, spark://HOST:PORT, 'local-cluster[2,1,1024]', sc://HOST:PORT"
+
+
+@contextmanager
+def open_fleet(location: str, store: Store, engine: Engine, cluster: Cluster) -> Iterator[Fleet]:
+    """Provide the fleet at a location, for a store; `engine` is for each of the tasks that run beside each other.
+    Raises UsageError for an unknown location or a package that is not installed, StoreError where the cluster cannot be
+    used."""
+    if location == LOCAL:
+        from pik.fleets.here import Here
+
+        yield Here(store, engine)
+        return
+    from pik.fleets.session import client, driver
+    from pik.fleets.spark import SparkFleet
+
+    if location.startswith("sc://"):
+        opened = client(location, cluster)
+    elif location.startswith(("spark://", "local-cluster[")):
+        opened = driver(location, cluster)
+    else:
+        raise UsageError(f"--on: invalid location {location!r}", hint=_HINT)
+    with opened as session:
+        yield SparkFleet(session, location, store, engine)

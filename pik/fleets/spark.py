@@ -1,0 +1,203 @@
+"""The fleet that is a Spark cluster: Spark 3.5 or 4, with a driver here or through Spark Connect.
+
+Spark runs pik's own code for each item and moves what that gives back; it never sees raw, an event or a number. Items
+are run in waves, each one job with a task for each item, so that results come in order, errors soon, and the driver
+holds the results of few. Two waves run at a time: no executor waits for the slowest task of one.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pik.errors import StoreError
+from pik.fleets.session import Session, errors_of_spark, first_line
+from pik.fleets.tasks import ERROR, RESULTS, Job, Row, results_of, versions
+from pik.ports.engine import Engine
+from pik.ports.fleet import Body, Item, Keyed, Merge, Result
+from pik.ports.store import Store
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+FETCHED_BYTES = 32 << 20
+"""Results that the driver fetches at a time, about."""
+
+_SLOTS = 64
+"""Tasks that are taken to run at a time where neither the cluster nor pik.toml tells."""
+
+_WAVES, _WAVE = 2, 3
+"""Waves that run at a time, and the items of one for each task that can run."""
+
+_ROWS = "number long, item long, part long, kind int, data binary"
+
+
+@dataclass(frozen=True, slots=True)
+class SparkFleet:
+    """The Fleet port over a session."""
+
+    session: Session
+    location: str
+    store: Store
+    engine: Engine
+    expected: str = field(default_factory=versions)
+
+    def map(self, body: Body[Item, Result], items: Iterable[Item]) -> Iterator[Result]:
+        """Yield the results of each item, in the order of the items."""
+        job = pickle.dumps(tuple(Job(self.store, self.engine, body)), pickle.HIGHEST_PROTOCOL)
+        with self._pool() as pool:
+            running: deque[Future[_Rows]] = deque()
+            for wave in _waves(items, _WAVE * (self.session.slots or _SLOTS)):
+                running.append(pool.submit(self._run, self._mapped(job, wave)))
+                if len(running) == _WAVES:
+                    yield from self._results(running.popleft().result())
+            for ended in running:
+                yield from self._results(ended.result())
+
+    def map_reduce(
+        self, body: Body[Item, Keyed], items: Iterable[Item], merge: Merge[Result], keys: int
+    ) -> Iterator[Result]:
+        """Yield what each key's values come to, in the order of the keys."""
+        job = pickle.dumps(tuple(Job(self.store, self.engine, body, merge)), pickle.HIGHEST_PROTOCOL)
+        mapped = self._mapped(job, [pickle.dumps(item, pickle.HIGHEST_PROTOCOL) for item in items])
+        by_key = mapped.repartition(max(1, keys), "number").sortWithinPartitions("number", "item", "part")
+        reduced = by_key.mapInArrow(_reducer(self.expected, job), _ROWS)
+        with self._pool() as pool:
+            yield from self._results(pool.submit(self._run, reduced).result())
+
+    @contextmanager
+    def _pool(self) -> Iterator[ThreadPoolExecutor]:
+        """Provide threads that wait for jobs. What ends the work early, such as Ctrl-C, cancels the jobs."""
+        with ThreadPoolExecutor(_WAVES) as pool:
+            try:
+                yield pool
+            except BaseException:
+                self.session.cancel()
+                raise
+
+    def _mapped(self, job: bytes, items: Sequence[bytes]) -> DataFrame:
+        numbers = self.session.spark.range(0, len(items), 1, max(1, len(items)))
+        return numbers.mapInArrow(_mapper(self.expected, job, items), _ROWS)
+
+    def _run(self, frame: DataFrame) -> _Rows:
+        """Run a job; its rows stay on the executors' disks."""
+        from pyspark import StorageLevel
+        from pyspark.sql import functions
+
+        with self._translated():
+            kept = frame.persist(StorageLevel.DISK_ONLY)
+            size = functions.length("data").alias("size")
+            found = kept.select("number", "part", "kind", size).collect()
+        return _Rows(kept, sorted(_Size(*row) for row in found))
+
+    def _results(self, rows: _Rows) -> Iterator[Any]:
+        """Yield the results in the rows, in their order. Raises what a task raised."""
+        with self._translated():
+            if failed := [one for one in rows.sizes if one.kind != RESULTS]:
+                [row] = rows.fetch(failed[:1])
+                raise self._error(row)
+            for some in _together(rows.sizes):
+                for row in rows.fetch(some):
+                    yield from results_of(row.data)
+            rows.kept.unpersist()
+
+    def _error(self, row: Row) -> Exception:
+        if row.kind == ERROR:
+            error = pickle.loads(row.data)
+            assert isinstance(error, Exception)
+            return error
+        return StoreError(
+            f"the executors of {self.location} have other versions than this process: {row.data.decode()}, here it is"
+            f" {self.expected}",
+            hint="give both the same environment: pik cluster pack",
+        )
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        """Raise StoreError for what Spark raises."""
+        try:
+            yield
+        except errors_of_spark() as error:
+            raise StoreError(
+                f"the job failed on {self.location}: {first_line(error)}", hint="the cluster's logs say more"
+            ) from error
+
+
+class _Size(NamedTuple):
+    number: int
+    part: int
+    kind: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """The rows of a job that has run, and how long each is, in their order."""
+
+    kept: DataFrame
+    sizes: Sequence[_Size]
+
+    def fetch(self, some: Sequence[_Size]) -> list[Row]:
+        """Return some rows that follow each other."""
+        from pyspark.sql.functions import col
+
+        first, last = some[0], some[-1]
+        number, part = col("number"), col("part")
+        begin = (number > first.number) | ((number == first.number) & (part >= first.part))
+        end = (number < last.number) | ((number == last.number) & (part <= last.part))
+        found = self.kept.where(begin & end).collect()
+        return sorted(Row._make((*row[:4], bytes(row[4]))) for row in found)
+
+
+def _together(sizes: Iterable[_Size]) -> Iterator[list[_Size]]:
+    """Yield rows that are fetched together."""
+    some: list[_Size] = []
+    held = 0
+    for one in sizes:
+        some.append(one)
+        held += one.size
+        if held >= FETCHED_BYTES:
+            yield some
+            some, held = [], 0
+    if some:
+        yield some
+
+
+def _waves(items: Iterable[object], size: int) -> Iterator[list[bytes]]:
+    pickled = (pickle.dumps(item, pickle.HIGHEST_PROTOCOL) for item in items)
+    while wave := list(islice(pickled, size)):
+        yield wave
+
+
+def _mapper(expected: str, job: bytes, items: Sequence[bytes]) -> Callable[[Any], Any]:
+    """Return what runs items. It travels by value, so that an executor without pik can say so."""
+
+    def run(batches: Any) -> Any:
+        numbers = (number for batch in batches for number in batch.column(0).to_pylist())
+        try:
+            from pik.fleets.arrow import batch_of
+            from pik.fleets.tasks import run_item
+        except ImportError as error:
+            raise RuntimeError(f"this executor's Python has no pik, or another one: {error}") from None
+        for number in numbers:
+            yield from map(batch_of, run_item(expected, job, number, items[number]))
+
+    return run
+
+
+def _reducer(expected: str, job: bytes) -> Callable[[Any], Any]:
+    """Return what merges the values of keys."""
+
+    def run(batches: Any) -> Any:
+        from pik.fleets.arrow import batch_of, rows_of
+        from pik.fleets.tasks import run_keys
+
+        yield from map(batch_of, run_keys(expected, job, rows_of(batches)))
+
+    return run

@@ -1,0 +1,77 @@
+"""Functions that the contract suite runs on fleets."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from pik.errors import Damaged
+from pik.ports.engine import Engine
+from pik.ports.store import Store
+
+LONG = 700_000
+"""Bytes of a value for each unit of its item: some are longer than what Spark takes in one row."""
+
+
+def multiples(_store: Store, _engine: Engine, item: int) -> Iterator[tuple[int, int]]:
+    """None for 0, and for others many short ones."""
+    for number in range(item * 1000):
+        yield item, number
+
+
+def whereabouts(store: Store, engine: Engine, item: int) -> Iterator[tuple[int, str, str, int]]:
+    """What the function is given, and which process runs it."""
+    yield item, store.url, engine.version, os.getpid()
+
+
+def failing(_store: Store, _engine: Engine, item: int) -> Iterator[int]:
+    yield item
+    if item == 3:
+        raise Damaged("object 3 is damaged", hint="pik verify")
+
+
+class Unknown(Exception):
+    """Cannot be pickled: it asks for more than its text."""
+
+    def __init__(self, text: str, more: object) -> None:
+        super().__init__(text)
+        self.more = more
+
+
+def breaking(_store: Store, _engine: Engine, item: int) -> Iterator[int]:
+    yield item
+    raise Unknown(f"of {item}", lambda: None)
+
+
+def appending(_store: Store, _engine: Engine, item: tuple[int, str]) -> Iterator[int]:
+    """Note each call in a file, to tell how often the item was run."""
+    number, path = item
+    with Path(path).open("a", encoding="ascii") as file:
+        file.write(f"{number}\n")
+    yield number
+
+
+def keyed(_store: Store, _engine: Engine, item: int) -> Iterator[tuple[int, bytes]]:
+    """For item n a value for each key below n, of another length for each; none for key 2."""
+    for key in range(item):
+        if key != 2:
+            yield key, bytes([item]) * (item * LONG // (key + 1))
+            yield key, b""
+
+
+def failing_at_4(store: Store, engine: Engine, item: int) -> Iterator[tuple[int, bytes]]:
+    yield from keyed(store, engine, item)
+    if item == 4:
+        raise Damaged("object 4 is damaged", hint="pik verify")
+
+
+def lengths(
+    _store: Store, _engine: Engine, key: int, values: Iterator[bytes]
+) -> Iterator[tuple[int, list[tuple[int, bytes]]]]:
+    yield key, [(len(value), value[:1]) for value in values]
+
+
+def unmerged(_store: Store, _engine: Engine, key: int, values: Iterator[bytes]) -> Iterator[int]:
+    next(values)
+    raise Damaged(f"key {key} cannot be merged")
