@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from pik.errors import InputError, Invalid, NotFound, StoreError, UsageError
+from pik.model.cluster import Cluster
 from pik.model.instant import Zone, load_zone
 
 if TYPE_CHECKING:
@@ -60,12 +61,13 @@ class Config:
     stores: Mapping[str, str] = field(default_factory=dict)
     ingest: Ingest = field(default_factory=Ingest)
     mapping: Mapping[str, Any] = field(default_factory=dict)
+    cluster: Cluster = field(default_factory=Cluster)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """What holds for this command: the store's URL or path, the output format, who gives it, and `[ingest]`, the named
-    mappings and the named stores of pik.toml.
+    mappings, the named stores and `[cluster]` of pik.toml.
 
     `default_store` is where a store is created that no option, variable or file names; None where one names it. `actor`
     is None where neither an option nor a variable gives one, `display_zone` where people read times in UTC.
@@ -80,6 +82,7 @@ class Settings:
     ingest: Ingest
     mappings: Mapping[str, NamedMapping]
     stores: Mapping[str, str]
+    cluster: Cluster
 
 
 def _current_directory() -> Path:
@@ -121,7 +124,13 @@ def settings(
         ingest=config.ingest,
         mappings={} if path is None else _mappings(path, config.mapping),
         stores=config.stores,
+        cluster=config.cluster if path is None else _with_archive(config.cluster, path.parent),
     )
+
+
+def _with_archive(cluster: Cluster, base: Path) -> Cluster:
+    """Return the cluster; a relative path of its archive starts at `base`."""
+    return cluster if cluster.archive is None else replace(cluster, archive=_located({}, cluster.archive, base))
 
 
 def _mappings(path: Path, tables: Mapping[str, object]) -> Mapping[str, NamedMapping]:
@@ -270,17 +279,30 @@ def read(path: Path) -> Config:
         raise UsageError(f"{path} is not TOML: it is not UTF-8") from None
     except InputError as error:
         raise UsageError(error.message, hint=error.hint) from None
-    config = _converted(table) or _explained(path, table)
-    for key, store in {"store": config.store, **{f"stores.{name}": url for name, url in config.stores.items()}}.items():
-        if store == "":
+    config = _converted(table)
+    if config is None:
+        _explain(path, table)
+    named = {f"stores.{name}": url for name, url in config.stores.items()}
+    cluster = {f"cluster.{key}": getattr(config.cluster, key) for key in ("archive", "role")}
+    for key, text in {"store": config.store, **named, **cluster}.items():
+        if text == "":
             raise UsageError(f"{path}: {key} is empty", hint=_KEYS)
+    if config.cluster.parallelism is not None and config.cluster.parallelism < 1:
+        raise UsageError(f"{path}: cluster.parallelism: expected 1 or more, not {config.cluster.parallelism}")
+    for key in config.cluster.spark:
+        if not key.startswith("spark."):
+            raise UsageError(f"{path}: cluster.spark: {key!r} is not a setting of Spark", hint=_SPARK)
     return config
 
 
 _KEYS = (
     "it may have: store, format, display_timezone, [stores] NAME = …, [ingest] time_format, timezone, ambiguous,"
-    " [ingest.map] FIELD = …, [mapping.NAME]"
+    " [ingest.map] FIELD = …, [mapping.NAME], [cluster] parallelism, archive, role, [cluster.spark] SETTING = …"
 )
+
+_NO_NUMBER = "expected a whole number without quotes"
+
+_SPARK = """a setting is a text, its name stands in quotes: [cluster.spark] "spark.executor.memory" = "4g\""""
 
 
 def _converted(table: Mapping[str, object]) -> Config | None:
@@ -288,21 +310,22 @@ def _converted(table: Mapping[str, object]) -> Config | None:
     load as a short command takes."""
     import msgspec
 
-    ingest = table.get("ingest")
     unknown = table.keys() - {one.name for one in fields(Config)}
-    unknown |= ingest.keys() - {one.name for one in fields(Ingest)} if isinstance(ingest, dict) else set()
+    for name, kind in (("ingest", Ingest), ("cluster", Cluster)):
+        inner = table.get(name)
+        unknown |= inner.keys() - {one.name for one in fields(kind)} if isinstance(inner, dict) else set()
     try:
         return None if unknown else msgspec.convert(table, Config)
     except msgspec.ValidationError:
         return None
 
 
-def _explained(path: Path, table: Mapping[str, object]) -> Config:
+def _explain(path: Path, table: Mapping[str, object]) -> NoReturn:
     """Raise UsageError for what is invalid in the table."""
     from pydantic import TypeAdapter, ValidationError
 
     try:
-        return TypeAdapter(Config).validate_python(table)
+        TypeAdapter(Config).validate_python(table)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         key, given = ".".join(str(one) for one in first["loc"] if one not in ("str", "list[str]")), first["input"]
@@ -310,5 +333,9 @@ def _explained(path: Path, table: Mapping[str, object]) -> Config:
             "unexpected_keyword_argument": f"there is no key {key}",
             "enum": f"{key}: {_invalid_choice(given)}",
             "string_type": f"{key}: expected a text, not {given!r}",
+            "int_parsing": f"{key}: {_NO_NUMBER}",
+            "int_type": f"{key}: {_NO_NUMBER}",
         }.get(first["type"], f"{key}: expected a table, not {given!r}")
-        raise UsageError(f"{path}: {complaint}", hint=_KEYS) from None
+        raise UsageError(f"{path}: {complaint}", hint=_SPARK if key.startswith("cluster.spark") else _KEYS) from None
+    # What is invalid and yet accepted: true or a text in the place of a number.
+    raise UsageError(f"{path}: cluster.parallelism: {_NO_NUMBER}", hint=_KEYS)

@@ -8,6 +8,7 @@ import pytest
 
 from pik.config import read, settings
 from pik.errors import NotFound, UsageError
+from pik.model.cluster import Cluster
 
 FULL = """
 store = "raw"
@@ -20,6 +21,12 @@ old = "../old"
 time_format = "epoch_ms"
 [ingest.map]
 source = "'github'"
+[cluster]
+parallelism = 64
+archive = "env.tar.gz"
+role = "arn:aws:iam::1:role/jobs"
+[cluster.spark]
+"spark.executor.memory" = "4g"
 """
 
 
@@ -40,8 +47,11 @@ def test_the_nearest_file_counts_and_its_paths_start_where_it_lies(below: Path, 
     found = settings(environment={}, directory=below)
     assert (found.store, found.format) == (f"{tmp_path}/raw", "md")
     assert (found.ingest.time_format, found.ingest.map) == ("epoch_ms", {"source": "'github'"})
-    (below.parent / "pik.toml").write_text("")
-    assert settings(environment={}, directory=below).store == "./.pik"
+    cluster = Cluster(64, f"{tmp_path}/env.tar.gz", {"spark.executor.memory": "4g"}, "arn:aws:iam::1:role/jobs")
+    assert found.cluster == cluster
+    (below.parent / "pik.toml").write_text("[cluster]\narchive = 's3://bucket/env.tar.gz'")
+    found = settings(environment={}, directory=below)
+    assert (found.store, found.cluster) == ("./.pik", Cluster(archive="s3://bucket/env.tar.gz"))
 
 
 @pytest.mark.parametrize(
@@ -76,6 +86,16 @@ def test_option_before_environment_before_file(
         ("store = 5", "store: expected a text, not 5"),
         ("store = ''", "store is empty"),
         ("ingest = 1", "ingest: expected a table, not 1"),
+        ("[cluster]\ncores = 5", "there is no key cluster.cores"),
+        ("[cluster]\nparallelism = '8'", "cluster.parallelism: expected a whole number"),
+        ("[cluster]\nparallelism = true", "cluster.parallelism: expected a whole number"),
+        ("[cluster]\nparallelism = 'many'", "cluster.parallelism: expected a whole number"),
+        ("[cluster]\nparallelism = []", "cluster.parallelism: expected a whole number"),
+        ("[cluster]\nparallelism = 0", "cluster.parallelism: expected 1 or more, not 0"),
+        ("[cluster]\narchive = ''", "cluster.archive is empty"),
+        ("[cluster.spark]\nspark.cores = '5'", "cluster.spark.spark: expected a text, not {'cores': '5'}"),
+        ("[cluster.spark]\n'spark.cores' = 5", "cluster.spark.spark.cores: expected a text, not 5"),
+        ("[cluster.spark]\ncores = '5'", "cluster.spark: 'cores' is not a setting of Spark"),
         ("store =", "is not TOML: line 1: store ="),
     ],
 )

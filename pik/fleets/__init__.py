@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 from pik.errors import UsageError
+from pik.model.cluster import Cluster
 from pik.ports.engine import Engine
 from pik.ports.fleet import Fleet
 from pik.ports.store import Store
-
-if TYPE_CHECKING:
-    from pik.fleets.session import Cluster
 
 LOCAL = "local"
 

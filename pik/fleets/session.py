@@ -6,15 +6,16 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from tempfile import TemporaryFile
 from threading import current_thread, main_thread
-from typing import IO, TYPE_CHECKING, Any, ClassVar
+from typing import IO, TYPE_CHECKING, Any
 
 from pik.errors import StoreError, UsageError
+from pik.model.cluster import Cluster
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -37,18 +38,6 @@ _OF_SESSION = {
     # Rows are up to a MiB.
     "spark.sql.execution.arrow.maxRecordsPerBatch": "64",
 }
-
-
-@dataclass(frozen=True)
-class Cluster:
-    """What pik.toml says of clusters: how many tasks run at a time (None: what the cluster says), the archive of
-    `pik cluster pack` that executors run from (None: they have pik), and settings of Spark."""
-
-    __pydantic_config__: ClassVar = {"extra": "forbid"}
-
-    parallelism: int | None = None
-    archive: str | None = None
-    spark: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from pik.fleets.session import Cluster, Session, driver
+from pik.fleets.session import Session, driver
+from pik.model.cluster import Cluster
 
 TOP = Path(__file__).parents[2]
 
