@@ -27,7 +27,7 @@ from pik.stores import open_store
 from pik.stores.aws import lease
 from pik.stores.aws.clients import Clients
 from pik.usecases.care.rebuild import rebuild_index
-from pik.usecases.export import export
+from pik.usecases.export.export import export
 from pik.usecases.ingest.api_request import record_request
 from pik.usecases.inspect.duplicates import DuplicateFilter, count_duplicates, list_duplicates
 from pik.usecases.inspect.events import list_events

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pik.errors import UsageError
-from pik.usecases.export_files import partition_name
+from pik.usecases.export.place import partition_name
 
 
 def write(pik: Any, directory: Path, *events: dict[str, Any]) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import zstandard
@@ -16,6 +18,7 @@ from hypothesis import strategies as st
 
 from pik.errors import NothingSelected
 from pik.exporters import exporter
+from pik.fleets.here import Here
 from pik.model.assumption_text import read_scenario
 from pik.model.delivery import Filter
 from pik.model.instant import ALL_TIME, DAY, SECOND, Window, parse_instant
@@ -28,7 +31,9 @@ from pik.rawlog.selection import Selection
 from pik.runtime import SILENT
 from pik.usecases.care.rebuild import rebuild_index
 from pik.usecases.care.verify import verify
-from pik.usecases.export import export
+from pik.usecases.export import fleet
+from pik.usecases.export.export import export
+from pik.usecases.export.fleet import export_on
 from pik.usecases.inspect.conditions import Conditions
 from pik.usecases.inspect.deliveries import EventDetail, show_event
 from pik.usecases.inspect.effects import Effects, corrected_effects
@@ -210,13 +215,25 @@ def check_readers(built: Built, place: Place) -> None:
             ]
             for one in every
         }
-    path = built.directory / "out.jsonl"
-    path.unlink(missing_ok=True)
-    path.with_name("out.jsonl.manifest.json").unlink(missing_ok=True)
-    export(built.store, exporter(Layout(Filter(window, entities), "jsonl")), path, SILENT)
-    with zstandard.open(path, "rt", encoding="utf-8") as file:
-        exported = [json.loads(line) for line in file]
-    assert sorted((one["event_id"], parse_instant(one["event_time"])) for one in exported) == expected
+    layout = Layout(Filter(window, entities), "jsonl")
+    alone, on_fleet = built.directory / "alone", built.directory / "on_fleet"
+    for directory in (alone, on_fleet):
+        shutil.rmtree(directory, ignore_errors=True)
+    export(built.store, exporter(layout), alone, SILENT, directory=True)
+    exported = lines(alone)
+    assert sorted((one["event_id"], parse_instant(one["event_time"])) for one in map(json.loads, exported)) == expected
+    with patch.object(fleet, "TASK_BYTES", 300):
+        export_on(Here(built.store, ENGINE), built.store, exporter, layout, on_fleet, SILENT)
+    assert lines(on_fleet) == exported
+
+
+def lines(directory: Path) -> list[str]:
+    """The lines of all files of an export, in order."""
+    found: list[str] = []
+    for path in directory.glob("part-*"):
+        with zstandard.open(path, "rt", encoding="utf-8") as file:
+            found += file
+    return sorted(found)
 
 
 def check_effects(built: Built, place: Place) -> None:

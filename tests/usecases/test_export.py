@@ -23,9 +23,9 @@ from pik.ports.exporter import Layout
 from pik.ports.store import Store
 from pik.rawlog.deliveries import deliveries
 from pik.runtime import SILENT
-from pik.usecases import export as export_module
-from pik.usecases import export_files as export_files
-from pik.usecases.export import ExportReport, checked_columns, chosen_format, export, is_directory, partitions
+from pik.usecases.export import parts, rows
+from pik.usecases.export.export import ExportReport, export
+from pik.usecases.export.options import checked_columns, chosen_format, is_directory, partitions
 from tests.support.stores import EVENTS, event, ingest, window
 
 EVERYTHING = Layout(Filter(ALL_TIME))
@@ -128,7 +128,7 @@ def test_partitions_are_read_by_duckdb_and_pyarrow(filled: Store, tmp_path: Path
 def test_there_may_be_more_partitions_than_open_files(
     filled: Store, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(export_files, "OPEN_FILES", 1)
+    monkeypatch.setattr(parts, "OPEN_FILES", 1)
     run(filled, place / "data", replace(EVERYTHING, partition_by=("source",)))
     found = [row for path in (place / "data").rglob("*.parquet") for row in ids(path)]
     assert sorted(found) == accepted(filled, Filter(ALL_TIME))
@@ -168,7 +168,7 @@ def test_promise_4_duplicates_are_left_out_unless_asked_for(filled: Store, tmp_p
 )
 @pytest.mark.parametrize("frames", [1, 32])
 def test_filters(filled: Store, place: Path, wanted: Filter, frames: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(export_module, "FRAMES", frames)
+    monkeypatch.setattr(rows, "FRAMES", frames)
     done = run(filled, place / "e.parquet", Layout(wanted))
     assert ids(place / "e.parquet") == accepted(filled, wanted)
     dry = run(filled, place / "other.parquet", Layout(wanted), dry_run=True)

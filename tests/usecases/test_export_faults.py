@@ -22,7 +22,8 @@ from pik.ports.exporter import Exporter, Layout
 from pik.ports.store import Store
 from pik.rawlog.objects import frame_lines
 from pik.runtime import SILENT
-from pik.usecases.export import SegmentPart, export, read_block
+from pik.usecases.export.export import export
+from pik.usecases.export.rows import SegmentPart, read_block
 from tests.support.stores import event, ingest
 
 from .test_export import EVERYTHING, run

@@ -19,8 +19,8 @@ from pik.model.instant import ALL_TIME
 from pik.ports.exporter import Layout
 from pik.ports.store import Store
 from pik.runtime import SILENT, Progress
-from pik.usecases.export import export
-from pik.usecases.export_files import hidden_directory
+from pik.usecases.export.export import export
+from pik.usecases.export.place import hidden_directory
 
 LAYOUT = Layout(Filter(ALL_TIME), "csv", "none")
 FILES = ["e.csv", "e.csv.manifest.json"]
@@ -28,7 +28,7 @@ FILES = ["e.csv", "e.csv.manifest.json"]
 DIES = """
 import os, signal, sys
 from pathlib import Path
-from pik.usecases import export_files as export_place
+from pik.usecases.export import place as export_place
 target = Path(sys.argv[1])
 with export_place.hidden_directory(target) as hidden:
     for name in (target.name, f"{target.name}.manifest.json"):

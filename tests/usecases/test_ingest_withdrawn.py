@@ -23,7 +23,7 @@ from pik.rawlog.selection import Selection
 from pik.runtime import SILENT
 from pik.stores import open_store
 from pik.usecases.correct.revoke import plan_revocation, record_revocation
-from pik.usecases.export import export
+from pik.usecases.export.export import export
 from pik.usecases.ingest.batch_ingest import IngestOptions, IngestReport, Outcome
 from pik.usecases.ingest.many_inputs import ingest_all
 from pik.usecases.inspect.batch_standing import batch_standing

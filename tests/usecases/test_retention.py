@@ -21,7 +21,7 @@ from pik.usecases import availability as held
 from pik.usecases.care.rebuild import rebuild_index
 from pik.usecases.care.verify import verify
 from pik.usecases.care.verify_findings import ProblemKind, depth_of
-from pik.usecases.export import export
+from pik.usecases.export.export import export
 from pik.usecases.inspect.deliveries import show_event
 from pik.usecases.inspect.duplicates import DuplicateFilter, count_duplicates, list_duplicates
 from pik.usecases.inspect.events import list_events

@@ -91,8 +91,8 @@ def export(
     from pik.model.delivery import Filter
     from pik.ports.exporter import Layout
     from pik.runtime import SILENT
-    from pik.usecases.export import STDOUT, checked_columns, chosen_format, is_directory, partitions
-    from pik.usecases.export import export as write
+    from pik.usecases.export.export import export as write
+    from pik.usecases.export.options import STDOUT, checked_columns, chosen_format, is_directory, partitions
     from pik.usecases.inspect.events import nothing_matches
 
     by = partitions(partition_by)

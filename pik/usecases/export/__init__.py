@@ -1,0 +1,1 @@
+"""Export: the deliveries of a window as files that other tools open."""
