@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from botocore import useragent
+from botocore import hooks, useragent
 from botocore.loaders import create_loader
 from botocore.useragent import sanitize_user_agent_string_component as sanitized
 from hypothesis import settings
@@ -67,10 +67,21 @@ def at_once() -> Iterator[None]:
 @pytest.fixture(scope="session", autouse=True)
 def boto3_remembers() -> Iterator[None]:
     """What boto3 knows about services is megabytes of JSON in hundreds of directories, which it would look through
-    again for each store of each test; for each call it would check its own name letter by letter."""
+    again for each store of each test; for each call it would check its own name letter by letter. Two thirds of the
+    time to make a client went into the signatures of botocore's own handlers and the old names of its events."""
+    names: dict[str, str] = {}
+    renamed = vars(hooks.EventAliaser)["_alias_event_name"]
+
+    def remembered(self: object, name: str) -> str:
+        if name not in names:
+            names[name] = renamed(self, name)
+        return names[name]
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("botocore.session.create_loader", cache(create_loader))
         patch.setattr(useragent, "sanitize_user_agent_string_component", cache(sanitized))
+        patch.setattr(hooks, "accepts_kwargs", lambda _handler: True)
+        patch.setattr(hooks.EventAliaser, "_alias_event_name", remembered)
         yield
 
 

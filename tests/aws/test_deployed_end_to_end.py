@@ -53,6 +53,7 @@ def event(entity: str, number: int, **fields: Any) -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 def test_promise_10_the_story_is_the_same_in_a_deployed_stack(pik: Pik, story: str, tmp_path: Path) -> None:
     home = tell(pik, str(tmp_path / "store"), tmp_path / "home")
     for here, there in zip(list(home), tell(pik, story, tmp_path / "away"), strict=True):

@@ -67,7 +67,7 @@ def events(tmp_path_factory):
     return directory / "store"
 
 
-@pytest.mark.parametrize("kills", [3, pytest.param(60, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [1, pytest.param(60, marks=pytest.mark.slow)])
 def test_promise_1_a_replay_that_is_killed_again_and_again_ends_as_if_it_had_not_been(events, tmp_path, kills):
     reference, store = tmp_path / "reference", tmp_path / "store"
     shutil.copytree(events, reference)

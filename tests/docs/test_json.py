@@ -371,9 +371,8 @@ def _repair(pik: Journey) -> None:
     pik("pik triage", "triage", *DAY, "--entity", "customer-17", code=1)
     incident = ("report", "--incident", "INC-1234", *DAY)
     pik("pik report", *incident, *ONE, "--metric", "revenue", "--out", "report.md", "--force", code=1)
-    pik("pik report", *incident, "--out", "report.md", "--dry-run", "--force", code=1)
+    pik("pik report", *incident, *ONE, "--out", "report.md", "--dry-run", "--force", code=1)
     pik("pik report --as json", *incident, *ONE, "--metric", "revenue", "--out", "-", "--as", "json", code=1)
-    pik("pik report --as json", *incident, "--out", "-", "--as", "json", code=1)
     Path("count.toml").write_text(
         'name = "revenue"\ntimezone = "Europe/London"\nwhere = "seq > 0"\nvalue = "count(*)"\n'
     )
@@ -623,7 +622,7 @@ def _bundle(pik: Journey) -> None:
 def _pull(pik: Journey) -> None:
     Path("redact.key").write_bytes(bytes(32))
     hidden = ("--redact", "payload.amount", "--redact-key", "redact.key", "--out", "redacted.tar.zst")
-    pik("pik bundle", "bundle", "--incident", "INC-1", *DAY, *hidden)
+    pik("pik bundle", "bundle", "--incident", "INC-1", *DAY, *ONE, *hidden)
     pik("pik pull --dry-run", "pull", *DAY, "--into", "copy", *ONE, "--dry-run")
     pik("pik pull", "pull", *DAY, "--into", "part", *ONE)
     pik("pik status", "status", "--store", "part")

@@ -88,7 +88,7 @@ ANSWERS: list[Callable[[Store], Any]] = [
 def harmed(data: bytes, draw: random.Random, count: int) -> Iterator[bytes | None]:
     """The bytes with a bit flipped in a header, a checksum, or anywhere; cut; with more behind them; gone."""
     places = [
-        *range(0, 8, 1 if count > 3 else 3),
+        *range(0, 8, 1 if count > 1 else 5),
         len(data) - 1,
         len(data) - 41,
         *(draw.randrange(len(data)) for _ in range(count)),
@@ -97,13 +97,13 @@ def harmed(data: bytes, draw: random.Random, count: int) -> Iterator[bytes | Non
         flipped = bytearray(data)
         flipped[place] ^= 1 << draw.randrange(8)
         yield bytes(flipped)
-    for size in (0, 1, len(data) // 2, len(data) - 4, len(data) - 1):
+    for size in (0, 1, len(data) // 2, len(data) - 4, len(data) - 1)[:: 1 if count > 1 else 2]:
         yield data[:size]
     yield data + b"\0"
     yield None
 
 
-@pytest.mark.parametrize("count", [3, pytest.param(60, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [1, pytest.param(60, marks=pytest.mark.slow)])
 def test_promise_2_any_harm_to_any_object_is_found_and_named(sound: Path, tmp_path: Path, count: int) -> None:
     shutil.copytree(sound, tmp_path / "store")
     store = open_store(str(tmp_path / "store"))

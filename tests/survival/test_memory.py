@@ -62,7 +62,9 @@ def limited(mib: int, what: int = resource.RLIMIT_AS) -> Callable[[], None]:
     return partial(resource.setrlimit, what, (mib * MIB, mib * MIB))
 
 
-@pytest.mark.parametrize("name", ["rejected", "empty", "sources"])
+@pytest.mark.parametrize(
+    "name", ["rejected", *(pytest.param(name, marks=pytest.mark.slow) for name in ("empty", "sources"))]
+)
 def test_promise_8_bad_lines_and_many_names_fit_a_hard_limit(tmp_path: Path, name: str) -> None:
     """Kept until the end, 300,000 rejected lines need more than this."""
     path = written(tmp_path, INPUTS[name](300_000))

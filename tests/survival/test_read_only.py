@@ -120,9 +120,12 @@ def test_promise_9_a_read_only_store_has_all_that_was_committed(live: Path, tmp_
     if os.geteuid():
         subprocess.run(["chmod", "-R", "a-w", str(store)], check=True)
     try:
-        assert current(read_only(tmp_path, store, question)) == current(pik(live, *question)) == [2]
+        assert current(read_only(tmp_path, store, question)) == [2]
+        if files != "log alone":
+            return
+        assert current(pik(live, *question)) == [2]
         event = json.loads(read_only(tmp_path, store, ("events", "--format", "json")).stdout)["events"][0]["event_id"]
-        for number, words in enumerate(READING if files == "log alone" else READING[:1]):
+        for number, words in enumerate(READING):
             names = {"OUT": str(tmp_path / f"out{number}"), "EVENT": event}
             done = read_only(tmp_path, store, tuple(names.get(word, word) for word in words))
             assert (done.returncode, "error" in done.stderr) == (0, False), (words, done.stderr)
@@ -133,7 +136,7 @@ def test_promise_9_a_read_only_store_has_all_that_was_committed(live: Path, tmp_
             assert done.stderr.startswith(f"error: the store at {store} is read-only\nhint: commands that only read")
     finally:
         subprocess.run(["chmod", "-R", "u+w", str(store)], check=True)
-    assert {path: path.stat().st_mtime_ns for path in store.rglob("*")} == before
+        assert {path: path.stat().st_mtime_ns for path in store.rglob("*")} == before
 
 
 SCHEMA = "CREATE TABLE thing (name TEXT);\nINSERT INTO thing VALUES ('one');\n"
