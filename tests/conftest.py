@@ -14,10 +14,12 @@ from botocore.useragent import sanitize_user_agent_string_component as sanitized
 from hypothesis import settings
 from moto import mock_aws
 
+from pik.fleets.session import Session
 from pik.stores.aws import queue
 from pik.stores.aws.clients import Clients
 from pik.usecases.replay import execute
 from tests.support.aws.emulator import ENVIRONMENT, REGION, ministack
+from tests.support.spark import spark_session
 
 settings.register_profile("pik", deadline=None)  # no test depends on how fast a machine is
 settings.load_profile("pik")
@@ -104,3 +106,10 @@ def moto(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clients]:
         monkeypatch.setenv(name, value)
     with mock_aws():
         yield Clients(REGION)
+
+
+@pytest.fixture(scope="session")
+def spark() -> Iterator[Session]:
+    """A Spark session with two executors. Tests of it are in the group `spark`, so that one process has it."""
+    with spark_session() as made:
+        yield made

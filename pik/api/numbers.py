@@ -89,7 +89,7 @@ class Numbers(Opened):
         """
         from pik.usecases.metrics.chosen_sides import file_request
         from pik.usecases.metrics.compare_sides import Comparing, compare_sides
-        from pik.usecases.metrics.comparison import read_tolerances
+        from pik.usecases.metrics.tolerance import read_tolerances
 
         window: Window | None = window_of(from_, to, since, timezone)
         sides = self._sides(left, right, run, timezone)

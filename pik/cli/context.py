@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pik.model.instant import Zone
     from pik.ports.engine import Engine
     from pik.ports.exporter import Exporter, Layout
+    from pik.ports.fleet import Fleet
     from pik.ports.remote import Api, Foreign, StackHealth
     from pik.ports.report import Renderer
     from pik.ports.store import Store
@@ -284,6 +285,16 @@ class Context:
         from pik.engine import DuckEngine
 
         return DuckEngine()
+
+    def fleet(self, location: str, store: Store) -> Fleet:
+        """Open the fleet at a location, until the command ends. Raises UsageError for an unknown one, StoreError where
+        it cannot be used."""
+        from pik.engine import DuckEngine
+        from pik.fleets import open_fleet
+        from pik.ports.fleet import LOCAL
+
+        engine = self.engine() if location == LOCAL else DuckEngine(threads=1)  # one processor for each task
+        return self._opened.enter_context(open_fleet(location, store, engine, self.settings.cluster))
 
     def target(self, url: str, *, taken: int | None = None) -> Target:
         """Return the target that events are sent to, which took so many in earlier attempts (None: there was none)."""

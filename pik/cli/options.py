@@ -73,6 +73,14 @@ Total = Annotated[
 TotalBy = Annotated[
     Literal["metric", "bucket", "run"] | None, option("--by COLUMN", "Totals by metric, bucket or run of each metric.")
 ]
+On = Annotated[
+    str,
+    option(
+        "--on LOCATION",
+        "Where to compute: local, or the Spark cluster at spark://HOST:PORT, sc://HOST:PORT (Spark Connect) or "
+        "'local-cluster[WORKERS,CORES,MB]'.",
+    ),
+]
 AsOf = Annotated[str | None, option("--as-of TIME", "Only what had been recorded by then, with the verdicts of then.")]
 Assume = Annotated[
     list[str] | None,

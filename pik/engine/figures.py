@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +13,7 @@ from pik.engine.sandbox import FETCH, file_list, literal, session
 from pik.model.instant import Window
 from pik.model.metric import ALL_ENTITIES, NO_INPUTS, BucketDigest, Computed, DigestLines, bucket_digests, joinable
 from pik.ports.engine import Extent
+from pik.runtime.storage import CarriedFile
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -38,9 +39,15 @@ def digest_lines(db: DuckDBPyConnection, values: str, line: str) -> Iterator[Dig
 
 @dataclass(frozen=True, slots=True)
 class DuckFigures:
-    """The Figures port over the table `figures`."""
+    """The Figures port over the table `figures`, made of a file, which is carried with it when it is pickled."""
 
     db: DuckDBPyConnection
+    path: Path
+    opened: AbstractContextManager[DuckFigures] | None = None
+    """What keeps the table, where no context does."""
+
+    def __reduce__(self) -> tuple[Callable[[CarriedFile], DuckFigures], tuple[CarriedFile]]:
+        return _reopened, (CarriedFile(self.path),)
 
     def extent(self) -> Extent | None:
         """See Figures.extent."""
@@ -96,4 +103,9 @@ def open_figures(path: Path, threads: int, parts: int) -> Iterator[DuckFigures]:
             " auto_detect = false, columns = {metric: 'VARCHAR', bucket: 'BIGINT', entity: 'VARCHAR',"
             " value: 'VARCHAR', line: 'BIGINT'})"
         )
-        yield DuckFigures(db)
+        yield DuckFigures(db, path)
+
+
+def _reopened(path: CarriedFile) -> DuckFigures:
+    opened = open_figures(path, 1, 1)
+    return replace(opened.__enter__(), opened=opened)

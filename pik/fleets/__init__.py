@@ -8,10 +8,8 @@ from contextlib import contextmanager
 from pik.errors import UsageError
 from pik.model.cluster import Cluster
 from pik.ports.engine import Engine
-from pik.ports.fleet import Fleet
+from pik.ports.fleet import LOCAL, Fleet
 from pik.ports.store import Store
-
-LOCAL = "local"
 
 _HINT = "local, spark://HOST:PORT, 'local-cluster[2,1,1024]', sc://HOST:PORT"
 

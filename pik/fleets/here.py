@@ -18,6 +18,7 @@ class Here:
 
     store: Store
     engine: Engine
+    slots: int = 1
 
     def map(self, body: Body[Item, Result], items: Iterable[Item]) -> Iterator[Result]:
         """Yield the results of each item."""

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pik.errors import StoreError
@@ -28,6 +27,9 @@ if TYPE_CHECKING:
 
 FETCHED_BYTES = 32 << 20
 """Results that the driver fetches at a time, about."""
+
+WAVE_BYTES = 16 << 20
+"""Items that are sent to the executors at a time, about."""
 
 _SLOTS = 64
 """Tasks that are taken to run at a time where neither the cluster nor pik.toml tells."""
@@ -48,12 +50,17 @@ class SparkFleet:
     engine: Engine
     expected: str = field(default_factory=versions)
 
+    @property
+    def slots(self) -> int:
+        """How many tasks run at a time."""
+        return self.session.slots or _SLOTS
+
     def map(self, body: Body[Item, Result], items: Iterable[Item]) -> Iterator[Result]:
         """Yield the results of each item, in the order of the items."""
         job = pickle.dumps(tuple(Job(self.store, self.engine, body)), pickle.HIGHEST_PROTOCOL)
         with self._pool() as pool:
             running: deque[Future[_Rows]] = deque()
-            for wave in _waves(items, _WAVE * (self.session.slots or _SLOTS)):
+            for wave in _waves(items, _WAVE * self.slots):
                 running.append(pool.submit(self._run, self._mapped(job, wave)))
                 if len(running) == _WAVES:
                     yield from self._results(running.popleft().result())
@@ -170,8 +177,16 @@ def _together(sizes: Iterable[_Size]) -> Iterator[list[_Size]]:
 
 
 def _waves(items: Iterable[object], size: int) -> Iterator[list[bytes]]:
-    pickled = (pickle.dumps(item, pickle.HIGHEST_PROTOCOL) for item in items)
-    while wave := list(islice(pickled, size)):
+    """Yield the items, pickled, so many at a time, or as many as fit into WAVE_BYTES."""
+    wave: list[bytes] = []
+    held = 0
+    for item in items:
+        wave.append(pickle.dumps(item, pickle.HIGHEST_PROTOCOL))
+        held += len(wave[-1])
+        if len(wave) == size or held >= WAVE_BYTES:
+            yield wave
+            wave, held = [], 0
+    if wave:
         yield wave
 
 

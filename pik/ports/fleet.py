@@ -8,6 +8,9 @@ from typing import Protocol, TypeVar
 from pik.ports.engine import Engine
 from pik.ports.store import Store
 
+LOCAL = "local"
+"""The location of the fleet that is this process."""
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -33,6 +36,10 @@ class Fleet(Protocol):
     Both methods raise, while iterating, what a function raises for an item, and StoreError where the cluster cannot be
     used or the job failed there. Memory is bounded by the items that run at a time, whatever their number.
     """
+
+    @property
+    def slots(self) -> int:
+        """How many items run at a time, about."""
 
     def map(self, body: Body[Item, Result], items: Iterable[Item]) -> Iterator[Result]:
         """Yield the results of each item, in the order of the items."""

@@ -10,6 +10,7 @@ import pickle
 import random
 import shlex
 import time
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -72,6 +73,23 @@ def reading_failure(path: Path, error: OSError) -> tuple[str, str]:
     if error.errno == errno.ENOENT and path.is_symlink():
         return f"it is a link to {str(path.readlink())!r}, which is not there", "put the file there again"
     return (error.strerror or str(error)).lower(), remedy(error, "")
+
+
+class CarriedFile(type(Path())):  # type: ignore[misc]
+    """The path of a file that is pickled with its content; where it is unpickled, it lies among the temporary files
+    until it is not used any more."""
+
+    def __reduce__(self) -> tuple[Callable[[bytes], CarriedFile], tuple[bytes]]:
+        return _unpacked, (self.read_bytes(),)
+
+
+def _unpacked(content: bytes) -> CarriedFile:
+    with temporary_files():
+        directory = TemporaryDirectory(prefix="pik-", ignore_cleanup_errors=True)
+        path = CarriedFile(directory.name, "carried")
+        path.write_bytes(content)
+    weakref.finalize(path, directory.cleanup)
+    return path
 
 
 class Spool(Generic[Item]):

@@ -19,17 +19,11 @@ from pik.fleets.spark import SparkFleet
 from pik.ports.fleet import Fleet
 from pik.stores import open_store
 from tests.support.contracts import fleet as of
-from tests.support.spark import LOCATION, spark_session
+from tests.support.spark import LOCATION
 
 pytestmark = pytest.mark.xdist_group("spark")
 
 ENGINE = DuckEngine(threads=1)
-
-
-@pytest.fixture(scope="module")
-def session() -> Iterator[Session]:
-    with spark_session() as made:
-        yield made
 
 
 @pytest.fixture(params=["here", "spark"])
@@ -37,7 +31,7 @@ def fleet(request: pytest.FixtureRequest, tmp_path: Path) -> Fleet:
     store = open_store(str(tmp_path / "store"), create=True)
     if request.param == "here":
         return Here(store, ENGINE)
-    return SparkFleet(request.getfixturevalue("session"), LOCATION, store, ENGINE)
+    return SparkFleet(request.getfixturevalue("spark"), LOCATION, store, ENGINE)
 
 
 def test_results_come_in_the_order_of_the_items(fleet: Fleet) -> None:
@@ -101,8 +95,8 @@ def test_what_fails_while_values_are_merged_is_raised_here(
         list(fleet.map_reduce(body, range(5), merge, 6))
 
 
-def test_executors_with_other_versions_are_refused(session: Session, tmp_path: Path) -> None:
-    fleet = SparkFleet(session, LOCATION, open_store(str(tmp_path / "store"), create=True), ENGINE)
+def test_executors_with_other_versions_are_refused(spark: Session, tmp_path: Path) -> None:
+    fleet = SparkFleet(spark, LOCATION, open_store(str(tmp_path / "store"), create=True), ENGINE)
     other = replace(fleet, expected="pik 0.0.9 (code 0123456789ab), duckdb 1.0, Python 3.9")
     with pytest.raises(StoreError, match=r"other versions than this process: pik .*, here it is pik 0\.0\.9") as raised:
         list(other.map(of.multiples, [1]))

@@ -20,11 +20,12 @@ from pik.model.metric import Aggregate, Computed, Definition, DigestLines, Task
 from pik.model.scenario import COUNTED_DUPLICATES
 from pik.rawlog.gathering import gather
 from pik.rawlog.selection import Selection
-from pik.usecases.metrics.comparison import Difference, Op, Stats, Tolerance, read_tolerances
+from pik.usecases.metrics.comparison import Difference, Op, Stats
 from pik.usecases.metrics.computation import NO_LINES, compare
 from pik.usecases.metrics.definitions import add_version
 from pik.usecases.metrics.diff import diff_aggregates
 from pik.usecases.metrics.diff_recorded import diff_run
+from pik.usecases.metrics.tolerance import Tolerance, read_tolerances
 from pik.usecases.replay.promote import promote, rollback
 from tests.support.stores import EVENTS, FIRST, event, ingest, replay, replayed, truth, window
 

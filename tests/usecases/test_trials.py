@@ -19,9 +19,9 @@ from pik.model.scenario import PLAIN, CountedDuplicates, Scenario, Shift
 from pik.ports.store import Store
 from pik.stores import open_store
 from pik.usecases.metrics import trials
-from pik.usecases.metrics.comparison import read_tolerances
 from pik.usecases.metrics.definitions import add_version
 from pik.usecases.metrics.explain import explain
+from pik.usecases.metrics.tolerance import read_tolerances
 from pik.usecases.metrics.trials import OFFSETS, Question, Trials, try_scenarios
 from pik.usecases.replay.promote import promote
 from tests.support.contracts.pulling import pulled

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
-from functools import cache
+from functools import cache, partial
 from itertools import groupby, islice
 
 from msgspec import structs
@@ -14,8 +14,9 @@ from pik.errors import UsageError
 from pik.model.calendar import covering
 from pik.model.instant import Window
 from pik.model.metric import Aggregate, Computed, Metric
-from pik.model.scenario import PLAIN, Scenario
+from pik.model.scenario import PLAIN, Scenario, With
 from pik.ports.engine import Engine
+from pik.ports.fleet import Fleet
 from pik.ports.store import Store
 from pik.usecases import Listing
 from pik.usecases.availability import expect_held
@@ -43,6 +44,9 @@ from pik.usecases.metrics.zones import MovedZones
 
 TOGETHER = 20_000
 """Differences that are explained together, and held in memory."""
+
+ON_FLEET = 4000
+"""Differences that a task of a fleet explains: they travel to it and back."""
 
 _FEW = 50
 """Entities up to which only their own events are read."""
@@ -149,6 +153,7 @@ def with_causes(
     metrics: Sequence[str] = (),
     entities: Sequence[str] = (),
     totals: DiffTotals | None = None,
+    fleet: Fleet | None = None,
 ) -> Diff:
     """Return the diff of these metrics (NAME or NAME@VERSION) and entities (none: all), its rows with their causes;
     those of the `totals` are summed as well. Raises NotHeld, and as `explain` does while they are read."""
@@ -156,7 +161,10 @@ def with_causes(
     expect_held(store, diff.effective, entities)  # two recorded sides are compared without raw
 
     def causes(rows: Iterable[Difference]) -> Iterator[ExplainedDifference]:
-        return explained(store, engine, rows, diff.scenario, metrics=metrics, sides=sides)
+        # A file of events that are assumed is read where it is.
+        if fleet is None or fleet.slots == 1 or any(isinstance(one, With) for one in diff.scenario.assumptions):
+            return explained(store, engine, rows, diff.scenario, metrics=metrics, sides=sides)
+        return fleet.map(partial(_explained, diff.scenario, metrics, sides), _batches(rows))
 
     def rows() -> Generator[Difference, None, tuple[Stats, Basis]]:
         for one in causes(diff.rows):
@@ -174,6 +182,23 @@ def with_causes(
         return diff.rows.summary
 
     return replace(diff, rows=Listing(rows()))
+
+
+def _batches(rows: Iterable[Difference]) -> Iterator[list[Difference]]:
+    rows = iter(rows)
+    while some := list(islice(rows, ON_FLEET)):
+        yield some
+
+
+def _explained(
+    scenario: Scenario,
+    metrics: Sequence[str],
+    sides: Sides,
+    store: Store,
+    engine: Engine,
+    differences: Sequence[Difference],
+) -> Iterator[ExplainedDifference]:
+    return explained(store, engine, differences, scenario, metrics=metrics, sides=sides)
 
 
 def _sum(totals: DiffTotals, one: ExplainedDifference) -> None:

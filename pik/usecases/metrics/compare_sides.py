@@ -10,13 +10,14 @@ from typing import Any
 from pik.model.instant import Window
 from pik.model.scenario import PLAIN, Scenario
 from pik.ports.engine import Engine
+from pik.ports.fleet import Fleet
 from pik.ports.store import Store
 from pik.usecases.metrics.causes import with_causes
-from pik.usecases.metrics.comparison import Tolerance
 from pik.usecases.metrics.diff import Diff, diff_aggregates
 from pik.usecases.metrics.diff_recorded import diff_recorded, run_window
 from pik.usecases.metrics.file_numbers import FileRequest, file_numbers
 from pik.usecases.metrics.sides import LEFT, RIGHT, RecordedSide, Side, SideKind
+from pik.usecases.metrics.tolerance import Tolerance
 from pik.usecases.metrics.totals import DiffTotals
 
 
@@ -37,9 +38,12 @@ class Comparing:
     totals: DiffTotals | None = None
 
 
-def compare_sides(stack: ExitStack, store: Store, engine: Engine, asked: Comparing, window: Window | None) -> Diff:
+def compare_sides(
+    stack: ExitStack, store: Store, engine: Engine, asked: Comparing, window: Window | None, fleet: Fleet | None = None
+) -> Diff:
     """Return the differences, whose rows may be read until the stack is closed; without a window, those of the run that
-    is one of the sides. Raises as `diff_aggregates`, `diff_recorded` and `file_numbers` do."""
+    is one of the sides. A `fleet` recomputes and explains them, if there is one. Raises as `diff_aggregates`,
+    `diff_recorded` and `file_numbers` do."""
     chosen: dict[str, Any] = {"metrics": asked.metrics, "entities": asked.entities}
     compared: dict[str, Any] = {"tolerances": asked.tolerances, "changed_only": asked.changed_only}
     if asked.totals is not None:
@@ -57,8 +61,8 @@ def compare_sides(stack: ExitStack, store: Store, engine: Engine, asked: Compari
         recorded = None if asked.left == LEFT else before
         if recorded is not None and recorded.run is not None:
             chosen["entities"] = chosen["entities"] or recorded.run.request.entities
-        compared |= {"scenario": asked.scenario, "file": file, "left": recorded}
+        compared |= {"scenario": asked.scenario, "file": file, "left": recorded, "fleet": fleet}
         found = diff_aggregates(store, engine, within, **chosen, **compared)
     if not asked.explains:
         return found
-    return with_causes(store, engine, found, asked.metrics, chosen["entities"], asked.totals)
+    return with_causes(store, engine, found, asked.metrics, chosen["entities"], asked.totals, fleet)

@@ -1,24 +1,22 @@
-"""Two sides side by side: how their values differ, by more than is tolerated, and what was counted of them.
-
-Tolerances are checked in decimal arithmetic, nothing is rounded."""
+"""Two sides side by side: how their values differ, by more than is tolerated, and what was counted of them."""
 
 from __future__ import annotations
 
 import heapq
-import re
 from collections import Counter
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass, field
 from decimal import Context, Decimal
 from enum import StrEnum
 from functools import reduce
 from operator import attrgetter
+from typing import NamedTuple
 
 import msgspec
 
-from pik.errors import Damaged, Invalid, NothingSelected, UsageError
+from pik.errors import Damaged, NothingSelected
 from pik.model.instant import display_instant
 from pik.model.metric import ALL_ENTITIES, NO_INPUTS, Aggregate, Computed, Failure, Metric, Run, entity_text
 from pik.ports.engine import Engine
@@ -29,6 +27,7 @@ from pik.usecases.inspect.events import null_values
 from pik.usecases.metrics.alike import look
 from pik.usecases.metrics.computation import (
     NO_LINES,
+    Part,
     Values,
     compare,
     current_but,
@@ -41,7 +40,8 @@ from pik.usecases.metrics.computation import (
 from pik.usecases.metrics.definitions import Scales, chosen
 from pik.usecases.metrics.file_numbers import FileNumbers
 from pik.usecases.metrics.sides import RecordedSide
-from pik.usecases.metrics.totals import DiffTotals, Outcome
+from pik.usecases.metrics.tolerance import Tolerance
+from pik.usecases.metrics.totals import Both, DiffTotals, Group, Outcome
 
 NOTHING = "nothing to compare"
 
@@ -50,43 +50,9 @@ _WIDE = Context(prec=200)
 
 _PERCENT = Context(prec=6)
 
-_TOLERANCE = re.compile(r"(?:([a-z][a-z0-9_]*)=)?([^=%\s]+)(%?)")
-
 _ORDER = attrgetter("metric", "bucket", "entity_id")
 
 Pairs = Iterator[tuple[Aggregate | None, Computed | None]]
-
-
-@dataclass(frozen=True, slots=True)
-class Tolerance:
-    """The absolute difference that does not matter, or the one in percent of the current value; of one metric or, where
-    none is named, of all."""
-
-    amount: Decimal = Decimal(0)
-    relative: bool = False
-    metric: str | None = None
-
-    def covers(self, current: Decimal, delta: Decimal) -> bool:
-        """Return whether a difference of `delta` from `current` does not matter."""
-        if not self.relative:
-            return delta.copy_abs() <= self.amount
-        return _WIDE.multiply(delta.copy_abs(), Decimal(100)) <= _WIDE.multiply(self.amount, current.copy_abs())
-
-
-def read_tolerances(texts: Iterable[str]) -> list[Tolerance]:
-    """Return the tolerances written as `[METRIC=]ABS` or `[METRIC=]REL%`. Raises UsageError."""
-    from pik.inputs.figures import number_text  # imports csv
-
-    tolerances: list[Tolerance] = []
-    for text in texts:
-        match = _TOLERANCE.fullmatch(text)
-        number = None
-        with suppress(Invalid):
-            number = number_text(match[2]) if match else None
-        if match is None or number is None or number.startswith("-"):
-            raise UsageError(f"--tolerance: invalid tolerance {text!r}", hint="such as 0.01, 1%, revenue=0.5%")
-        tolerances.append(Tolerance(Decimal(number), relative=bool(match[3]), metric=match[1]))
-    return tolerances
 
 
 class Op(StrEnum):
@@ -157,6 +123,18 @@ class Basis:
     without_value: frozenset[str] = frozenset()
 
 
+class Counted(NamedTuple):
+    """What a comparison has counted, for one of which it is a part; as in Comparison."""
+
+    counts: Counter[str]
+    nulls: Mapping[str, tuple[int, int]]
+    known_until: int
+    without_value: set[str]
+    sums: Mapping[str, Decimal]
+    groups: Mapping[Group, Both]
+    damaged: set[str]
+
+
 @dataclass(slots=True)
 class Comparison:
     """A comparison under way, and what it has counted. `nulls` has by metric how many buckets were computed as NULL,
@@ -182,6 +160,26 @@ class Comparison:
         self.scales = Scales(self.store.metrics)
         if named := [tolerance.metric for tolerance in self.tolerances if tolerance.metric]:
             chosen(self.store.metrics, named)  # one for an unknown metric would go unnoticed
+
+    def counted(self) -> Counted:
+        """Return what it has counted so far."""
+        groups, damaged = ({}, set()) if self.totals is None else (self.totals.groups, self.totals.damaged)
+        counted = self.counts, self.nulls, self.known_until, self.without_value
+        return Counted(*counted, self.sums or {}, groups, damaged)
+
+    def add(self, part: Counted) -> None:
+        """Add what was counted in a part of the comparison."""
+        self.counts.update(part.counts)
+        self.known_until = max(self.known_until, part.known_until)
+        self.without_value &= part.without_value
+        for name, (buckets, events) in part.nulls.items():
+            before = self.nulls.get(name, (0, 0))
+            self.nulls[name] = before[0] + buckets, before[1] + events
+        if self.sums is not None:
+            for name, value in part.sums.items():
+                self.sums[name] = _WIDE.add(self.sums.get(name, Decimal(0)), value)
+        if self.totals is not None:
+            self.totals.merge(part.groups, part.damaged)
 
     def listed(
         self, rows: Iterator[Difference], nothing: Callable[[], NothingSelected], changed_only: bool
@@ -221,19 +219,25 @@ class Comparison:
     def _found_common_key(self) -> bool:
         return any(self.counts[name] for name in ("equal", "tolerated", "changed", "failed"))
 
-    def recomputed(self, engine: Engine, metrics: Sequence[Metric], selection: Selection) -> Pairs:
-        """Yield pairs of metrics of one bucket size over the selection's whole buckets. In a bucket whose aggregates
-        are all equal they are only counted."""
+    def recomputed(
+        self,
+        engine: Engine,
+        metrics: Sequence[Metric],
+        selection: Selection,
+        parts: Generator[Part, None, None] | None = None,
+    ) -> Pairs:
+        """Yield pairs of metrics of one bucket size over the selection's whole buckets, from `parts` that are computed
+        already, if they are. In a bucket whose aggregates are all equal they are only counted."""
         aggregates: Values = self.file or self.store.aggregates
         window, entities = selection.window, selection.entities
-        with ThreadPoolExecutor(1) as beside, closing(recompute(selection, engine, metrics)) as parts:
+        with ThreadPoolExecutor(1) as beside, closing(parts or recompute(selection, engine, metrics)) as each:
             # The store is read while the engine computes.
             read = (
                 None
                 if entities or self.left or self.totals
                 else beside.submit(current_digests, aggregates, metrics, window)
             )
-            for part in parts:
+            for part in each:
                 if part.window != window and len(metrics) > 1:  # damage: one metric at a time, to keep the rows' order
                     for metric in metrics:
                         yield from self.recomputed(engine, [metric], selection)

@@ -12,13 +12,15 @@ from pik.model.instant import Window
 from pik.model.metric import Run
 from pik.model.scenario import PLAIN, Scenario
 from pik.ports.engine import Engine
+from pik.ports.fleet import Fleet
 from pik.ports.store import Store
 from pik.rawlog.selection import Selection
 from pik.runtime.storage import sort_bounded
 from pik.usecases import Listing
 from pik.usecases.availability import expect_held
 from pik.usecases.inspect.events import events_within, nothing_counted, nothing_selected
-from pik.usecases.metrics.comparison import NOTHING, Basis, Comparison, Difference, Stats, Tolerance
+from pik.usecases.metrics.compare_stretches import FleetComparison, Stretch, compare_on
+from pik.usecases.metrics.comparison import NOTHING, Basis, Comparison, Difference, Stats
 from pik.usecases.metrics.computation import (
     BYTES_AT_ONCE,
     by_buckets,
@@ -29,6 +31,7 @@ from pik.usecases.metrics.definitions import of_entities, pin
 from pik.usecases.metrics.file_numbers import FileNumbers
 from pik.usecases.metrics.scenario import applied, definitions, refuse_empty_selections, resolved
 from pik.usecases.metrics.sides import RecordedSide
+from pik.usecases.metrics.tolerance import Tolerance
 from pik.usecases.metrics.totals import DiffTotals
 
 _ORDER = attrgetter("metric", "bucket", "entity_id")
@@ -82,12 +85,13 @@ def diff_aggregates(
     left: RecordedSide | None = None,
     totals: DiffTotals | None = None,
     sums: dict[str, Decimal] | None = None,
+    fleet: Fleet | None = None,
 ) -> Diff:
     """Recompute from raw, under the scenario, and compare with what is current, with the numbers of a file, or with
     what is recorded as the `left` side; with `changed_only` only where both have a value.
 
     A run is compared in the values that it wrote. `totals` are known when the rows have been read, and so is by metric
-    in `sums` what all recomputed values come to.
+    in `sums` what all recomputed values come to. A `fleet` computes it, if there is one.
 
     What cannot be computed is a row like any other. Raises NothingSelected for an unknown metric, also in `tolerances`,
     for a store without any events, and while iterating where neither side has a value; NotHeld where raw of the whole
@@ -101,6 +105,8 @@ def diff_aggregates(
     )
     if totals is not None:
         totals.expect(wanted)
+    together = by_buckets(wanted)
+    groups = [group for _, group in together]
     effective = widest(window, wanted)
     expect_held(store, effective, entities)
     if store.copy is None and not store.index.totals().segments:
@@ -110,17 +116,22 @@ def diff_aggregates(
         with applied(store, engine, scenario, effective, entities) as overrides:
             selection = Selection(store, effective, entities, overrides)
             refuse_empty_selections(engine, scenario, selection)
-            together = [  # metrics with the same buckets, over a stretch of their whole buckets
-                (group, stretch)
-                for buckets, group in by_buckets(wanted)
+            each = [  # metrics with the same buckets, over a stretch of their whole buckets
+                Stretch(number, stretch)
+                for number, (buckets, _) in enumerate(together)
                 for stretch in stretches(selection.within(buckets.widened(window)), buckets, size=BYTES_AT_ONCE)
             ]
-            found = comparison.differences(
-                pair
-                for group, stretch in together
-                for pair in comparison.recomputed(engine, group, selection.within(stretch))  # forgotten afterwards
-            )
-            yield from sort_bounded(found, _ORDER) if len(together) > 1 and len(wanted) > 1 else found
+            if fleet is None or fleet.slots == 1:
+                found = comparison.differences(
+                    pair
+                    for one in each
+                    for pair in comparison.recomputed(engine, groups[one.group], selection.within(one.window))
+                )
+            else:
+                split = None if totals is None else (totals.by, totals.explains)
+                comparing = FleetComparison(selection, groups, tolerances, file, left, split, sums is not None)
+                found = compare_on(fleet, comparing, each, comparison)
+            yield from sort_bounded(found, _ORDER) if len(each) > 1 and len(wanted) > 1 else found
 
     def nothing() -> NothingSelected:
         if scenario:

@@ -10,12 +10,13 @@ from pik.model.metric import Aggregate, Computed, Run
 from pik.ports.store import Store
 from pik.usecases import Listing
 from pik.usecases.availability import expect_pulled
-from pik.usecases.metrics.comparison import NOTHING, Comparison, Tolerance
+from pik.usecases.metrics.comparison import NOTHING, Comparison
 from pik.usecases.metrics.computation import compare, current_rows, widest
 from pik.usecases.metrics.definitions import comparable, of_entities
 from pik.usecases.metrics.diff import Diff
 from pik.usecases.metrics.file_numbers import FileNumbers
 from pik.usecases.metrics.sides import LEFT, RecordedSide, Side, SideKind
+from pik.usecases.metrics.tolerance import Tolerance
 from pik.usecases.metrics.totals import DiffTotals
 
 

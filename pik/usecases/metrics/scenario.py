@@ -49,7 +49,7 @@ from pik.ports.store import Store, batch_of
 from pik.rawlog.corrected import Corrected, Days, Marks, corrected_until
 from pik.rawlog.gathering import gather
 from pik.rawlog.selection import NO_OVERRIDES, Overrides, Selection
-from pik.runtime.storage import scratch
+from pik.runtime.storage import CarriedFile, scratch
 from pik.usecases.availability import expect_held
 from pik.usecases.inspect.where import Places, selected
 from pik.usecases.metrics.definitions import computed_by, expect_computed, some
@@ -193,7 +193,11 @@ class _Applied:
             rules=rules,
             later=later * SECOND,
             earlier=earlier * SECOND,
-            added=[self._added(one, directory / f"{n}.zst") for n, one in enumerate(given) if isinstance(one, With)],
+            added=[
+                self._added(one, CarriedFile(directory, f"{n}.zst"))
+                for n, one in enumerate(given)
+                if isinstance(one, With)
+            ],
             duplicates=self.duplicates,
             corrected=self.corrected,
             settled=True,

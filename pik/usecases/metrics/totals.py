@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Context, Decimal
 from enum import StrEnum
@@ -99,6 +99,11 @@ class Total:
         else:
             self.value = (min if self.combination == Combination.MIN else max)(self.value, value)
 
+    def merge(self, part: Total) -> None:
+        """Take all values of another total."""
+        self.add(part.value)
+        self.values += part.values - (part.value is not None)
+
 
 @dataclass(frozen=True, slots=True)
 class TotalRow:
@@ -169,7 +174,9 @@ class Outcome(StrEnum):
 
 
 @dataclass(slots=True)
-class _Both:
+class Both:
+    """The totals of the two sides of a group, how its pairs compare, and the shares of their difference."""
+
     left: Total
     right: Total
     counts: Counter[Outcome] = field(default_factory=Counter)
@@ -185,7 +192,7 @@ class DiffTotals:
     by: str | None
     combinations: Combinations
     explains: bool = False
-    groups: dict[Group, _Both] = field(default_factory=dict)
+    groups: dict[Group, Both] = field(default_factory=dict)
     damaged: set[str] = field(default_factory=set)
     """Metrics with whole buckets whose raw cannot be read: neither side of those was compared, so no total is known."""
 
@@ -219,18 +226,28 @@ class DiffTotals:
         both = self.groups.get(key)
         if both is None:
             combination = self.combinations.of_metric(one.metric)
-            both = self.groups[key] = _Both(Total(combination), Total(combination))
+            both = self.groups[key] = Both(Total(combination), Total(combination))
         both.left.add(None if left is None else left.computed.value)
         both.right.add(None if right is None else right.value)
         both.counts[outcome] += 1
         if one.failure is not None and one.failure.damage:
             self.damaged.add(one.metric)
 
+    def merge(self, groups: Mapping[Group, Both], damaged: Collection[str]) -> None:
+        """Add the pairs of a part of the comparison; they are not explained yet."""
+        for key, theirs in groups.items():
+            ours = self.groups.setdefault(key, theirs)
+            if ours is not theirs:
+                ours.left.merge(theirs.left)
+                ours.right.merge(theirs.right)
+                ours.counts.update(theirs.counts)
+        self.damaged.update(damaged)
+
     def rows(self) -> list[TotalDifference]:
         """Return the totals, ordered by metric, bucket, run."""
         return [self._row(key, self.groups[key]) for key in sorted(self.groups, key=ordered)]
 
-    def _row(self, key: Group, both: _Both) -> TotalDifference:
+    def _row(self, key: Group, both: Both) -> TotalDifference:
         failed, different = both.counts[Outcome.FAILED], both.counts[Outcome.DIFFERENT]
         is_damaged = key[0] in self.damaged
         left = None if is_damaged else both.left.value

@@ -39,11 +39,11 @@ from pik.rawlog.selection import Overrides, Selection
 from pik.usecases.availability import expect_held
 from pik.usecases.metrics.assumed_suspects import assumed_suspects
 from pik.usecases.metrics.chain import EXACT, value_of
-from pik.usecases.metrics.comparison import Tolerance
 from pik.usecases.metrics.definitions import pin
 from pik.usecases.metrics.scenario import applied
 from pik.usecases.metrics.sides import RecordedSide, Side, SideKind
 from pik.usecases.metrics.states import computed_states
+from pik.usecases.metrics.tolerance import Tolerance
 from pik.usecases.metrics.winners import Winners
 from pik.usecases.timing.grouping import read_grouping
 from pik.usecases.timing.skew import LagShift, find_skew, righting

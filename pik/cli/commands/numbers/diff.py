@@ -41,6 +41,7 @@ from pik.cli.options import option
 from pik.errors import UsageError, command
 from pik.model.instant import Window
 from pik.model.metric import RunRequest, RunState
+from pik.ports.fleet import LOCAL
 
 if TYPE_CHECKING:
     from pik.ports.store import Store
@@ -76,6 +77,9 @@ diff = CommandGroup("Compare numbers with raw or with what a run wrote, and a lo
     # by how much do the totals of each day differ from the ledger's?
     pik diff aggregates --against ledger.csv --metric revenue --by bucket
 
+    # on a Spark cluster: the same numbers
+    pik diff aggregates --from 2026-01-01 --to 2026-07-01 --on spark://spark-master:7077
+
     # what would promoting this run change?
     pik diff aggregates --run 01J8Z3 --limit 20 --stats
     """,
@@ -109,6 +113,7 @@ def aggregates(
     by: options.TotalBy = None,
     stats: Annotated[bool, option("--stats", "Also count what was compared.")] = False,
     limit: options.Limit = None,
+    on: options.On = LOCAL,
 ) -> int | None:
     """Recompute from raw and compare with the current values, without writing anything.
 
@@ -134,8 +139,8 @@ def aggregates(
     """
     from pik.usecases.metrics.chosen_sides import file_request, read_sides, refuse_scenario
     from pik.usecases.metrics.compare_sides import Comparing, compare_sides
-    from pik.usecases.metrics.comparison import read_tolerances
     from pik.usecases.metrics.sides import LEFT, RIGHT, SideKind
+    from pik.usecases.metrics.tolerance import read_tolerances
     from pik.usecases.metrics.totals import Combinations, DiffTotals
 
     scenario = scenario_of(cli, as_of, assume, period.timezone)
@@ -169,7 +174,7 @@ def aggregates(
         totals=DiffTotals(by, Combinations(store, engine), explains=explain) if total or by else None,
     )
     with ExitStack() as stack:
-        diff = compare_sides(stack, store, engine, asked, window)
+        diff = compare_sides(stack, store, engine, asked, window, cli.fleet(on, store))
         repair: Callable[[ShortenedRows], str | None] = lambda _: None  # noqa: E731
         if scenario:
             repair = lambda _: for_good(scenario, assume or ())  # noqa: E731

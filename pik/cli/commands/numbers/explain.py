@@ -126,13 +126,13 @@ def explain(
     """
     from pik.model.path import EventPath
     from pik.usecases.metrics.chosen_sides import file_request, read_sides, refuse_scenario
-    from pik.usecases.metrics.comparison import read_tolerances
     from pik.usecases.metrics.disputed import disputes
     from pik.usecases.metrics.explain import events_behind, named_bucket
     from pik.usecases.metrics.explain import explain as explain_value
     from pik.usecases.metrics.file_numbers import file_numbers
     from pik.usecases.metrics.passed_over import passed_over
     from pik.usecases.metrics.sides import LEFT, RIGHT, RecordedSide
+    from pik.usecases.metrics.tolerance import read_tolerances
     from pik.usecases.metrics.trials import read_number
 
     if column and not events:
