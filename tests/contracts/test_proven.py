@@ -33,7 +33,7 @@ from pik.usecases.care.rebuild import rebuild_index
 from pik.usecases.care.restore_raw import restore_raw
 from pik.usecases.care.restore_source import open_source
 from pik.usecases.care.verify import verify
-from pik.usecases.care.verify_findings import Depth, Problem, ProblemKind, Verification, VerifyReport
+from pik.usecases.care.verify_findings import Problem, ProblemKind, VerifyReport
 from pik.usecases.care.verify_remaining import Remaining, counted_among
 from pik.usecases.ingest.batch_ingest import IngestOptions, ingest
 from pik.usecases.inspect.events import list_events
@@ -234,12 +234,11 @@ def test_what_others_recorded_within_a_minute_is_not_provable_in_a_stack_and_no_
     other = structs.replace(row, computed=structs.replace(row.computed, inputs=(row.computed.inputs or 0) + 1))
     metric = known.metrics.latest()[0]
     for deployed, kind in ((True, ProblemKind.UNCERTAIN), (False, ProblemKind.AGGREGATE)):
-        run = Verification(replace(known, deployed=deployed), ALL_TIME, Depth.FULL, SILENT)
-        problem = Remaining(run, Winners(known)).problem(other, row.computed, metric)
-        assert (problem.kind, run.counts["uncertain"]) == (kind, int(deployed))
+        remaining = Remaining(replace(known, deployed=deployed), {}, set(), Winners(known))
+        assert remaining.problem(other, row.computed, metric).kind == kind
     long_after = structs.replace(other, known_until=other.known_until + 3600 * 10**9)
-    run = Verification(replace(known, deployed=True), ALL_TIME, Depth.FULL, SILENT)
-    assert Remaining(run, Winners(known)).problem(long_after, row.computed, metric).kind == ProblemKind.AGGREGATE
+    remaining = Remaining(replace(known, deployed=True), {}, set(), Winners(known))
+    assert remaining.problem(long_after, row.computed, metric).kind == ProblemKind.AGGREGATE
 
 
 @pytest.mark.parametrize("seed", range(30))

@@ -40,7 +40,8 @@ from pik.runtime import Progress, showing
 from pik.usecases.care.restore_source import RestoreSource
 from pik.usecases.care.verify import raw_problems
 from pik.usecases.care.verify_batches import differing_fields
-from pik.usecases.care.verify_findings import DAMAGE, Depth, ProblemKind, Verification
+from pik.usecases.care.verify_findings import DAMAGE, Depth, ProblemKind
+from pik.usecases.care.verify_run import Verification
 from pik.usecases.inspect.batches import read_closing
 
 
@@ -108,7 +109,7 @@ def restore_raw(
     another process, or this one before it was killed, has done of it already is kept. Raises InputError, StoreError."""
     restoring = _Restoring(store, source, actor, dry_run)
     with showing(progress, "verifying", None, "segments"):
-        while restoring.restore_some(Verification(store, window, depth, progress)):
+        while restoring.restore_some(Verification(store, depth, window=window, progress=progress)):
             pass  # what records name may be lost as well
     objects = restoring.objects
     unread = tuple(

@@ -8,38 +8,23 @@ is reported.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator
 
-from pik.errors import Damaged, EngineError
-from pik.model.calendar import Buckets
 from pik.model.instant import ALL_TIME, DAY, Window, day_text
-from pik.model.metric import NO_INPUTS, Aggregate, BucketDigest, Metric
-from pik.model.scenario import Scenario
 from pik.ports.engine import Engine
+from pik.ports.fleet import Fleet
 from pik.ports.store import Store
-from pik.rawlog.gathering import gather
-from pik.rawlog.sealed_records import parts
-from pik.rawlog.selection import Selection
 from pik.runtime import Progress, showing
 from pik.usecases import Listing
 from pik.usecases.care.verify_batches import batch_problems
 from pik.usecases.care.verify_copies import copy_problems
-from pik.usecases.care.verify_corrections import correction_problems, values_under
+from pik.usecases.care.verify_corrections import correction_problems
+from pik.usecases.care.verify_days import day_problems
 from pik.usecases.care.verify_earlier import Earlier
-from pik.usecases.care.verify_findings import Depth, NotProvable, Problem, ProblemKind, Verification, VerifyReport
+from pik.usecases.care.verify_findings import Depth, Problem, ProblemKind, VerifyReport
 from pik.usecases.care.verify_objects import object_problems, record_problems
-from pik.usecases.care.verify_remaining import Remaining
-from pik.usecases.care.verify_segments import day_problems, note_lost_in
-from pik.usecases.metrics.computation import (
-    BYTES_AT_ONCE,
-    by_buckets,
-    compare,
-    current_but,
-    current_digests,
-    stretches,
-)
-from pik.usecases.metrics.scenario import applied
-from pik.usecases.metrics.winners import Winners
+from pik.usecases.care.verify_run import Verification
+from pik.usecases.care.verify_values import aggregate_problems
 
 _OF_VALUES = {ProblemKind.UNPROVEN, ProblemKind.UNCERTAIN, ProblemKind.INCOMPLETE}
 """What is no damage of its own."""
@@ -52,25 +37,24 @@ def verify(
     progress: Progress,
     depth: Depth = Depth.STORED,
     earlier: Earlier | None = None,
+    fleet: Fleet | None = None,
 ) -> Listing[Problem, VerifyReport]:
     """Check what there is of the window's days, as far as `depth` goes. Segments that `earlier` has found to be sound
-    are taken over; nothing else is."""
-    return Listing(_verify(store, engine, window, progress, depth, earlier))
+    are taken over; nothing else is. A `fleet` checks what grows with raw; `earlier` is for this process alone."""
+    run = Verification(store, depth, earlier, window, progress, fleet)
+    return Listing(_verify(run, engine))
 
 
-def _verify(
-    store: Store, engine: Engine, window: Window, progress: Progress, depth: Depth, earlier: Earlier | None
-) -> Generator[Problem, None, VerifyReport]:
-    run = Verification(store, window, depth, progress, earlier)
+def _verify(run: Verification, engine: Engine) -> Generator[Problem, None, VerifyReport]:
     damage = [Problem(ProblemKind.INDEX, *found) for found in run.audit.damage(quick=run.quick)]
-    with showing(progress, "verifying", None, "segments"):
+    with showing(run.progress, "verifying", None, "segments"):
         for problem in damage or _problems(run, engine):  # what a damaged index answers means nothing
             if problem.kind not in _OF_VALUES:
                 run.counts["damage"] += 1
                 run.kinds.add(problem.kind)
             yield problem
-    if earlier is not None:
-        earlier.end()
+    if run.earlier is not None:
+        run.earlier.end()
     return run.report()
 
 
@@ -112,197 +96,3 @@ def _state_problems(run: Verification) -> Iterator[Problem]:
             (found.entity,) if found.entity else (),
             found.remedy,
         )
-
-
-_Known = tuple[int, int, int, int]
-"""What an aggregate was computed from: the version of its metric, until when events were known, until when rebuilds had
-changed which of their deliveries count, and until when other corrections were recorded."""
-
-
-def _known_to(aggregate: Aggregate, winners: Winners) -> _Known:
-    run_id = aggregate.run_id
-    corrections = winners.known_to(run_id), winners.corrections_known_to(run_id)
-    return aggregate.metric_version, aggregate.known_until, *corrections
-
-
-_NOTHING = (0, NO_INPUTS, NO_INPUTS)
-
-
-def aggregate_problems(run: Verification, engine: Engine) -> Iterator[Problem]:
-    """Check every current aggregate of the window.
-
-    First against all events there are now: those of a bucket together, by their digest, and one by one where that
-    differs. Where they do, later events may be the reason; so those aggregates are compared once more with what was
-    known at their time, to the definition of their time. What raw has lost is left out of both; of an aggregate that
-    differs then, it may be the reason.
-    """
-    winners = Winners(run.store)
-    try:
-        winners.changes()
-    except Damaged:  # which is reported of that record
-        return
-    run.aggregates = 0
-    latest = run.store.metrics.latest()
-    run.retired = tuple(metric.name for metric in latest if metric.retired)
-    for buckets, metrics in by_buckets([metric for metric in latest if not metric.retired]):
-        for metric in metrics:
-            yield from values_under(run, metric, winners)
-        without = _without(run)
-        for whole in (part for held in _held(run, buckets) for part in _computable(held, buckets, without)):
-            if whole != run.window:
-                note_lost_in(run, whole)
-            remaining = Remaining(run, winners)
-            for stretch in stretches(Selection(run.store, whole), buckets, size=BYTES_AT_ONCE):
-                yield from _stretch_problems(run, engine, metrics, stretch, remaining)
-            yield from _incomplete(run, metrics, buckets, whole, remaining)
-
-
-def _incomplete(
-    run: Verification, metrics: Sequence[Metric], buckets: Buckets, window: Window, remaining: Remaining
-) -> Iterator[Problem]:
-    """Yield the current aggregates that lack deliveries which were recorded later and are lost."""
-    reached = window.start
-    for day in sorted({lost.segment.day for lost in run.lost.values()}):
-        part = buckets.widened(Window.of_day(day))
-        start, reached = max(part.start, reached), max(min(part.end, window.end), reached)
-        if start >= reached:
-            continue
-        for metric in metrics:
-            for current in run.store.aggregates.current(metric.name, Window(start, reached)):
-                if not current.is_imported and (problem := remaining.recorded_since(current, metric)) is not None:
-                    yield problem
-
-
-def _held(run: Verification, buckets: Buckets) -> Iterator[Window]:
-    """Yield the window, of whole buckets; of a copy, what it holds of them: it lacks what corrections list on
-    other days."""
-    wanted = buckets.widened(run.window)
-    if run.store.copy is None:
-        yield wanted
-        return
-    reached = wanted.start
-    for part in sorted(parts(run.store), key=lambda one: one.window.start):
-        found = buckets.widened(part.window)
-        start, end = max(found.start, reached), min(found.end, wanted.end)
-        if start < end:
-            yield Window(start, end)
-            reached = end
-
-
-def _without(run: Verification) -> set[int]:
-    """Return the days whose aggregates cannot be checked: raw has expired, or a correction cannot be read."""
-    return run.expired_days.union(*(one.days for one in run.unreadable))
-
-
-def _computable(window: Window, buckets: Buckets, expired_days: Iterable[int]) -> Iterator[Window]:
-    """Yield the parts of the window, of whole buckets, that touch none of these days."""
-    start = window.start
-    for day in sorted(expired_days):
-        gone = buckets.widened(Window.of_day(day))
-        if start < gone.start:
-            yield Window(start, gone.start)
-        start = max(start, gone.end)
-    if start < window.end:
-        yield Window(start, window.end)
-
-
-def _stretch_problems(
-    run: Verification, engine: Engine, metrics: Sequence[Metric], window: Window, remaining: Remaining
-) -> Iterator[Problem]:
-    aggregates = run.store.aggregates
-    present = [metric for metric in metrics if next(aggregates.current(metric.name, window), None) is not None]
-    if not present:
-        return
-    try:
-        unexplained = _unexplained(run, engine, present, window, remaining)
-    except EngineError as error:
-        if len(present) == 1:
-            yield _not_computable(present[0], error)
-            return
-        for metric in present:  # to learn which of them it is
-            yield from _stretch_problems(run, engine, [metric], window, remaining)
-        return
-    for metric in present:
-        try:
-            yield from _as_known(run, engine, metric, unexplained[metric.name], remaining)
-        except EngineError as error:
-            yield _not_computable(metric, error)
-
-
-def _not_computable(metric: Metric, error: EngineError) -> Problem:
-    return Problem(ProblemKind.AGGREGATE, metric.name, f"its inputs cannot be computed: {error.message}")
-
-
-def _unexplained(
-    run: Verification, engine: Engine, metrics: Sequence[Metric], window: Window, remaining: Remaining
-) -> dict[str, dict[_Known, Window]]:
-    """Return, by metric and what was known, where the events there are now do not explain a current aggregate."""
-    aggregates, by_name = run.store.aggregates, {metric.name: metric for metric in metrics}
-    unexplained: dict[str, dict[_Known, Window]] = {metric.name: {} for metric in metrics}
-    checked, imported = 0, dict[tuple[str, str], NotProvable]()
-    definitions = [metric.definition for metric in metrics]
-    with (
-        gather(Selection(run.store, window, overrides=remaining.overrides)) as gathered,
-        engine.computation(gathered.inputs, definitions, window) as computation,
-    ):
-        current = current_digests(aggregates, metrics, window)
-        equal = {
-            (now.metric, now.bucket)
-            for now in computation.digests()
-            if _is_explained(current.get((now.metric, now.bucket)), now, by_name[now.metric])
-        }
-        checked += sum(current[bucket].aggregates for bucket in equal)
-        for aggregate, found in compare(current_but(aggregates, equal, current), computation.rows(skipping=equal)):
-            if aggregate is None:
-                continue
-            if aggregate.file_digest is not None:
-                place, start = (aggregate.run_id, aggregate.computed.metric), aggregate.computed.bucket
-                one = NotProvable(*place, aggregate.file_digest, 1, start, start)
-                imported[place] = imported[place].plus(one) if place in imported else one
-                continue
-            checked += 1
-            metric = by_name[aggregate.computed.metric]
-            counted = _NOTHING if found is None else found.counted
-            if aggregate.computed.counted != counted or aggregate.metric_version != metric.version:
-                start, of_metric = aggregate.computed.bucket, unexplained[metric.name]
-                key = _known_to(aggregate, remaining.winners)
-                end = metric.buckets.end_of(start)
-                known = of_metric.get(key, Window(start, end))
-                of_metric[key] = Window(min(known.start, start), max(known.end, end))
-    run.aggregates = (run.aggregates or 0) + checked
-    run.note_imported(imported.values())
-    return unexplained
-
-
-def _is_explained(current: BucketDigest | None, now: BucketDigest, metric: Metric) -> bool:
-    """Return whether the aggregates of a bucket are all what the latest definition makes of the events there are
-    now."""
-    if current is None or current.without_value:  # digests leave those without a value out
-        return False
-    versions = current.lowest_version, current.highest_version
-    return current.values == now.values and versions == (metric.version, metric.version)
-
-
-def _as_known(
-    run: Verification, engine: Engine, metric: Metric, unexplained: Mapping[_Known, Window], remaining: Remaining
-) -> Iterator[Problem]:
-    """Yield the aggregates that what was known to them does not explain either."""
-    store = run.store
-    for key, part in unexplained.items():
-        version, *moments = key
-        scenario = Scenario(moments[0], (), *moments[1:])
-        then = next(one for one in store.metrics.versions(metric.name) if one.version == version)
-        for whole in _computable(then.buckets.widened(part), then.buckets, _without(run)):
-            with (
-                applied(store, engine, scenario, whole, winners=remaining.winners) as known,
-                gather(Selection(store, whole, overrides=remaining.of(known))) as gathered,
-                engine.computation(gathered.inputs, [then.definition], whole) as computation,
-            ):
-                for current, now in compare(store.aggregates.current(metric.name, whole), computation.rows()):
-                    if current is None:
-                        continue
-                    if _known_to(current, remaining.winners) != key:
-                        continue
-                    if current.computed.counted != (_NOTHING if now is None else now.counted):
-                        run.counts["not_proven"] += 1
-                        yield remaining.problem(current, now, then)

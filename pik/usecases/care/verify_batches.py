@@ -25,13 +25,13 @@ from pik.usecases.availability import has_expired
 from pik.usecases.care.verify_findings import (
     Problem,
     ProblemKind,
-    Verification,
     batch_problem,
     differing,
     segment_problem,
 )
 from pik.usecases.care.verify_ledger import Holding, segment_holding
 from pik.usecases.care.verify_objects import missing_records
+from pik.usecases.care.verify_run import Verification
 from pik.usecases.ingest.api_request import request_batch
 
 _MOST_COUNTS = 3

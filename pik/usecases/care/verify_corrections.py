@@ -14,7 +14,8 @@ from pik.model.metric import Aggregate, Metric, entities_of
 from pik.ports.raw import RawKey, RawKind
 from pik.rawlog.corrections import read_correction, read_winners, without_frames
 from pik.rawlog.sealed_records import parts
-from pik.usecases.care.verify_findings import Problem, ProblemKind, UnreadableCorrection, Verification, entity_ranges
+from pik.usecases.care.verify_findings import Problem, ProblemKind, entity_ranges
+from pik.usecases.care.verify_run import UnreadableCorrection, Verification
 from pik.usecases.metrics.winners import Winners
 from pik.usecases.pull_corrections import is_pulled
 

@@ -1,22 +1,16 @@
-"""What a verification has seen and found: problems, and the report."""
+"""What a verification finds: problems, and the report."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Iterator, Set
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from decimal import Context, Decimal
 from enum import StrEnum
 
-from pik.errors import Damaged, NotFound, Unreadable
-from pik.model.batch import Batch, Frame, Segment
-from pik.model.correction import Correction
-from pik.model.instant import ALL_TIME, Window, day_text
-from pik.ports.store import Audit, Store
-from pik.runtime import Progress
-from pik.usecases.care.verify_earlier import Earlier, TakenOver
-from pik.usecases.care.verify_ledger import Ledger
+from pik.errors import Damaged, Unreadable
+from pik.model.batch import Frame, Segment
+from pik.model.instant import Window, day_text
+from pik.usecases.care.verify_earlier import TakenOver
 
 _NAMED_RANGES = 20
 """Affected entities, and ranges of them, that a problem names; with more it names one from the first to the last."""
@@ -209,124 +203,3 @@ class VerifyReport:
     not_provable: tuple[NotProvable, ...] = ()
     retired: tuple[str, ...] = ()
     taken_over: TakenOver | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class LostFrames:
-    """A segment, and the numbers of its frames that cannot be read as they were written."""
-
-    segment: Segment
-    frames: frozenset[int]
-
-
-@dataclass(frozen=True, slots=True)
-class UnreadableCorrection:
-    """A correction that cannot be read, or a list of it: the days that its deliveries were received on or happened on
-    according to it, and the frames that name their entities; none: they may be of any."""
-
-    correction: Correction
-    days: Set[int]
-    frames: tuple[Frame, ...] = ()
-
-
-@dataclass(slots=True)
-class Verification:
-    """A verification under way: what its checks look at, and what they have counted so far."""
-
-    store: Store
-    window: Window
-    depth: Depth
-    progress: Progress
-    earlier: Earlier | None = None
-    """What keeps which segments were found to be sound, and knows those of an earlier verification."""
-    audit: Audit = field(init=False)
-    ledger: Ledger = field(default_factory=Ledger)
-    counts: Counter[str] = field(default_factory=Counter)
-    """By the names of the report's fields."""
-    kinds: set[str] = field(default_factory=set)
-    expired_days: set[int] = field(default_factory=set)
-    replaced: set[str] = field(default_factory=set)
-    incomplete: set[str] = field(default_factory=set)
-    """Batches of which the index is known to lack something: their counts would be a second problem of it."""
-    unsettled: bool = False
-    """Whether a writer in a deployed store died while it recorded, so that counts may be older than segments."""
-    state_is_sound: bool = True
-    """Whether what is current can be relied on: damage of versions that are not is no reason to skip aggregates."""
-    aggregates: int | None = None
-    retired: tuple[str, ...] = ()
-    not_provable: dict[tuple[str, str], NotProvable] = field(default_factory=dict)
-    """By run and metric."""
-    lost: dict[str, LostFrames] = field(default_factory=dict)
-    """Of damaged and missing segments, by key."""
-    unreadable: list[UnreadableCorrection] = field(default_factory=list)
-    knows_corrections: bool = True
-    """Whether the index could say which corrections it follows."""
-    unknown_losses: set[int] = field(default_factory=set)
-    """Days of lost segments of which the index does not know what they held."""
-
-    def __post_init__(self) -> None:
-        self.audit = self.store.audit.anew()
-
-    @property
-    def quick(self) -> bool:
-        """Whether only presence and sizes are looked at."""
-        return self.depth is Depth.QUICK
-
-    def note_imported(self, found: Iterable[NotProvable]) -> None:
-        """Count values that were imported."""
-        for one in found:
-            key = one.run_id, one.metric
-            before = self.not_provable.get(key)
-            self.not_provable[key] = before.plus(one) if before else replace(one, name=self._file_name(one.run_id))
-
-    def _file_name(self, run_id: str) -> str:
-        with suppress(NotFound):  # a copy has no runs
-            file = self.store.runs.get(run_id).request.file
-            return file.name if file else ""
-        return ""
-
-    def note_lost(self, segment: Segment, frames: Iterable[Frame]) -> LostFrames:
-        """Note and return frames of a segment that cannot be read as they were written."""
-        offsets = {frame.offset for frame in frames}
-        numbers = frozenset(number for number, frame in enumerate(segment.frames) if frame.offset in offsets)
-        lost = self.lost[segment.key] = LostFrames(segment, numbers)
-        return lost
-
-    def count_expired(self, segment: Segment) -> None:
-        """Count a segment whose object is gone as it should be."""
-        self.counts["expired"] += 1
-        self.expired_days.add(segment.day)
-
-    def find_batch(self, batch_id: str) -> Batch | None:
-        """Return the batch of exactly this id."""
-        return next(self.store.index.batches(batch_id), None)
-
-    def segments(self, batch_id: str) -> Iterator[Segment]:
-        """Yield all segments of a batch that the index lists."""
-        return self.store.index.segments(ALL_TIME, batch_id=batch_id)
-
-    def includes(self, day: int) -> bool:
-        """Return whether the window touches this day."""
-        first, last = self.window.days
-        return first <= day <= last
-
-    def report(self) -> VerifyReport:
-        """Return the report so far."""
-        names = ("segments", "read", "vouched", "valid", "missing", "expired", "modified", "unreadable", "not_indexed")
-        others = ("superseded", "unacknowledged", "in_progress", "deliveries", "damage")
-        return VerifyReport(
-            window=self.window,
-            depth=Depth.FULL if self.depth is Depth.STORED and not self.counts["vouched"] else self.depth,
-            replaced=tuple(sorted(self.replaced)),
-            aggregates=self.aggregates,
-            proven=None if self.aggregates is None else self.aggregates - self.counts["not_proven"],
-            unproven=self.counts["unproven"],
-            uncertain=self.counts["uncertain"],
-            incomplete=self.counts["incomplete"],
-            kinds=frozenset(self.kinds),
-            expired_days=len(self.expired_days),
-            retired=self.retired,
-            taken_over=self.earlier.taken_over if self.earlier else None,
-            not_provable=tuple(one for _, one in sorted(self.not_provable.items())),
-            **{name: self.counts[name] for name in (*names, *others)},
-        )

@@ -77,8 +77,28 @@ def segment_holding(index: Index, segment: Segment) -> Holding:
     )
 
 
+@dataclass(slots=True)
+class Entries:
+    """Segments that the index lists: what those of a batch hold, and of how many deliveries it should have a row."""
+
+    by_batch: dict[str, Holding] = field(default_factory=dict)
+    rows: dict[str, int] = field(default_factory=dict)
+    """By the key of the segment."""
+    raw_bytes: int = 0
+
+    def add(self, segment: Segment, holding: Holding) -> None:
+        """Note a segment, and what it holds."""
+        before = self.by_batch.get(segment.batch_id)
+        self.by_batch[segment.batch_id] = holding if before is None else before.plus(holding)
+        self.raw_bytes += segment.size
+
+    def expect_rows(self, segment: Segment) -> None:
+        """Note that the index should have a row for each of the segment's deliveries."""
+        self.rows[segment.key] = segment.deliveries
+
+
 class Ledger:
-    """Collects the index's segments day by day, and yields them by key, and summed up by batch. It sorts them on disk,
+    """Collects entries of the index's segments, and yields them by key, and summed up by batch. It sorts them on disk,
     so that memory does not grow with them.
 
     `totals` are those of all segments, without a number of batches; `unsettled` the batches of which `other_rows` found
@@ -91,21 +111,20 @@ class Ledger:
         self._all, self._raw_bytes = Holding(), 0
         self.unsettled: set[str] = set()
 
-    def add(self, segment: Segment, holding: Holding) -> None:
-        """Note a segment that the index lists, and what it holds."""
-        self._by_batch.add((segment.batch_id, holding))
-        self._all = self._all.plus(replace(holding, lags={}, sources={}))
-        self._raw_bytes += segment.size
+    def take(self, entries: Entries) -> None:
+        """Add what was noted of some segments."""
+        for batch_id, holding in entries.by_batch.items():
+            self._by_batch.add((batch_id, holding))
+            self._all = self._all.plus(replace(holding, lags={}, sources={}))
+        for key, deliveries in entries.rows.items():
+            self._expected.add((key, deliveries, 0))
+        self._raw_bytes += entries.raw_bytes
 
     def totals(self, batches: int) -> Totals:
         """Return the totals of all segments, which belong to so many batches."""
         counts = self._all.counts
         times = self._all.first_event, self._all.last_event
         return Totals(counts.accepted, counts.read, self._all.segments, batches, self._raw_bytes, *times)
-
-    def expect_rows(self, segment: Segment) -> None:
-        """Note that the index should have a row for each of the segment's deliveries."""
-        self._expected.add((segment.key, segment.deliveries, 0))
 
     def batches(self) -> Iterator[tuple[str, Holding]]:
         """Yield each batch with what its segments hold, the newest first."""

@@ -24,11 +24,11 @@ from pik.usecases.availability import has_expired
 from pik.usecases.care.verify_findings import (
     Problem,
     ProblemKind,
-    Verification,
     batch_problem,
     differing,
     entity_ranges,
 )
+from pik.usecases.care.verify_run import Part, Verification
 from pik.usecases.inspect.batches import read_closing
 
 
@@ -82,31 +82,29 @@ def _content(raw: Raw, key: str) -> tuple[set[int], tuple[Frame, ...]]:
     return seqs(arrivals), arrivals.segment.frames
 
 
-def unlisted_problems(
-    run: Verification, batch: Batch | None, keys: Sequence[str], listed: Iterable[str]
-) -> Iterator[Problem]:
+def unlisted_problems(part: Part, batch: Batch | None, keys: Sequence[str], listed: Iterable[str]) -> Iterator[Problem]:
     """Yield what the index has lost among objects of a batch that it does not list: a crash left others, or they are
     being written. It lists those in `listed`, and was asked for them after `batch` was read: so an object of a complete
     batch that is not among them never will be."""
-    if run.store.copy is not None:  # left by a pull that was interrupted
-        run.counts["superseded"] += len(keys)
+    if part.store.copy is not None:  # left by a pull that was interrupted
+        part.counts["superseded"] += len(keys)
     elif batch is not None and batch.state == BatchState.RUNNING:
-        run.counts["in_progress"] += len(keys)
+        part.counts["in_progress"] += len(keys)
     elif batch is not None and keys:
-        yield from _left_over(run, batch, keys, listed)
+        yield from _left_over(part, batch, keys, listed)
     elif batch is None:  # a file's batch is in the index before its objects are in raw; a request's object comes first
         for key in keys:
             parsed = RawKey.of(key)
             if parsed.number != OF_REQUEST:
-                yield _lost(run, key, "the index does not know this object's batch")
-            elif run.audit.knows(parsed.id):
-                yield _lost(run, key, "the index knows this request's batch, but not all that counts it")
+                yield _lost(part, key, "the index does not know this object's batch")
+            elif part.audit.knows(parsed.id):
+                yield _lost(part, key, "the index knows this request's batch, but not all that counts it")
             else:
-                run.counts["unacknowledged"] += 1
+                part.counts["unacknowledged"] += 1
 
 
-def _left_over(run: Verification, batch: Batch, keys: Iterable[str], listed: Iterable[str]) -> Iterator[Problem]:
-    raw = run.store.raw
+def _left_over(part: Part, batch: Batch, keys: Iterable[str], listed: Iterable[str]) -> Iterator[Problem]:
+    raw = part.store.raw
     left: dict[str, tuple[set[int], tuple[Frame, ...]]] = {}
     for key in keys:
         try:
@@ -125,15 +123,15 @@ def _left_over(run: Verification, batch: Batch, keys: Iterable[str], listed: Ite
         lost = {seq for seq in remaining if batch.state == BatchState.COMPLETE or seq < batch.next_seq}
         if lost:
             detail = f"the index lists neither it nor {len(lost)} of its records, the first of them {min(lost)}"
-            yield _lost(run, key, detail, frames)
+            yield _lost(part, key, detail, frames)
         else:
-            run.counts["unacknowledged" if remaining else "superseded"] += 1
+            part.counts["unacknowledged" if remaining else "superseded"] += 1
 
 
-def _lost(run: Verification, key: str, detail: str, frames: tuple[Frame, ...] = ()) -> Problem:
+def _lost(part: Part, key: str, detail: str, frames: tuple[Frame, ...] = ()) -> Problem:
     parsed = RawKey.of(key)
-    run.counts["not_indexed"] += 1
-    run.incomplete.add(parsed.id)
+    part.counts["not_indexed"] += 1
+    part.incomplete.add(parsed.id)
     day = None if parsed.day is None else day_text(parsed.day)
     return Problem(ProblemKind.INDEX, key, detail, day, entity_ranges(frames))
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from itertools import chain, islice
@@ -21,9 +21,11 @@ from pik.model.batch import Frame, Verdict
 from pik.model.instant import ALL_TIME, DAY, SECOND, Window, day_text, display_instant
 from pik.model.metric import ALL_ENTITIES, Aggregate, Computed, Metric, entities_of, with_scale
 from pik.ports.raw import RawKey
+from pik.ports.store import Store
 from pik.rawlog.segment_reader import places_of
 from pik.rawlog.selection import Overrides, Selection
-from pik.usecases.care.verify_findings import InQuestion, LostFrames, Problem, ProblemKind, Verification
+from pik.usecases.care.verify_findings import InQuestion, Problem, ProblemKind
+from pik.usecases.care.verify_run import LostFrames
 from pik.usecases.metrics.winners import Winners
 from pik.usecases.metrics.zones import MovedZones
 
@@ -77,7 +79,11 @@ class _Forgotten:
 class Remaining:
     """What is left of raw, once all that is lost is known. Memory: what is lost, without its content."""
 
-    run: Verification
+    store: Store
+    lost: Mapping[str, LostFrames]
+    """By the key of the segment."""
+    unknown_losses: Set[int]
+    """Days of lost segments of which the index does not know what they held."""
     winners: Winners
     overrides: Overrides = field(init=False)
     _moved: MovedZones = field(init=False)
@@ -90,10 +96,10 @@ class Remaining:
     def __post_init__(self) -> None:
         unreadable = {
             key: frozenset(lost.segment.frames[number].offset for number in lost.frames)
-            for key, lost in self.run.lost.items()
+            for key, lost in self.lost.items()
         }
         self.overrides = Overrides(unreadable=unreadable, counting=self._succession())
-        self._moved = MovedZones(self.run.store)
+        self._moved = MovedZones(self.store)
 
     def of(self, known: Overrides) -> Overrides:
         """Return what is left of what was known. Where it says which delivery of an event counted, that holds."""
@@ -106,10 +112,10 @@ class Remaining:
         """Return the deliveries that count now because the accepted delivery of their event is lost: the first of the
         others, in recording order, as a rebuild has it."""
         counting: dict[str, dict[int, bool]] = defaultdict(dict)
-        store = self.run.store
+        store = self.store
         corrected = Selection(store, ALL_TIME)
-        withdrawn, chosen = corrected.corrected.withdrawn, corrected.counting() if self.run.lost else {}
-        for batch_id in sorted({lost.segment.batch_id for lost in self.run.lost.values()}):
+        withdrawn, chosen = corrected.corrected.withdrawn, corrected.counting() if self.lost else {}
+        for batch_id in sorted({lost.segment.batch_id for lost in self.lost.values()}):
             for deliveries in store.repeats.repeated_from(batch_id):
                 [accepted] = (one for one in deliveries if one.kind == Verdict.ACCEPTED)
                 if not self._is_lost(accepted.segment_key, accepted.frame):
@@ -126,7 +132,7 @@ class Remaining:
         return dict(counting)
 
     def _is_lost(self, key: str, frame: int) -> bool:
-        lost = self.run.lost.get(key)
+        lost = self.lost.get(key)
         return lost is not None and frame in lost.frames
 
     def problem(self, current: Aggregate, now: Computed | None, then: Metric) -> Problem:
@@ -143,22 +149,21 @@ class Remaining:
         )
         forgotten, days = self._forgotten_since(current.run_id), set(_days(window))
         counted = counted_among(certain, [*others, *forgotten.ids], missing, target)
-        if certain or others or counted or days & (self.run.unknown_losses | forgotten.days):
-            kind, count = ProblemKind.UNPROVEN, "unproven"
+        if certain or others or counted or days & (self.unknown_losses | forgotten.days):
+            kind = ProblemKind.UNPROVEN
             detail = f"raw has lost {missing} of its {row.inputs} inputs" if missing else "raw has other contents of it"
         elif not missing and not target and days & forgotten.days_of_same:
-            kind, count = ProblemKind.UNCERTAIN, "uncertain"
+            kind = ProblemKind.UNCERTAIN
             detail = "which delivery of an event counted then was lost with the index"
         elif moved := self._moved.of(current.run_id, then, row.bucket):
-            kind, count, detail = ProblemKind.UNCERTAIN, "uncertain", moved
+            kind, detail = ProblemKind.UNCERTAIN, moved
         elif self._is_uncertain(window, current.known_until):
-            kind, count, detail = ProblemKind.UNCERTAIN, "uncertain", "others recorded while it was computed"
+            kind, detail = ProblemKind.UNCERTAIN, "others recorded while it was computed"
         else:
             detail = (
                 f"its {row.inputs} inputs are not the events of {display_instant(row.bucket)} that were known to it"
             )
             return Problem(ProblemKind.AGGREGATE, of_run, detail, day, entities)
-        self.run.counts[count] += 1
         value = InQuestion(
             metric=row.metric,
             entity_id=row.entity_id,
@@ -178,7 +183,6 @@ class Remaining:
         certain, others = self._candidates(window, row.entity_id, current.known_until, since=True)
         if not certain and not others:
             return None
-        self.run.counts["incomplete"] += 1
         count = len(certain) + len(others)
         value = InQuestion(
             metric=row.metric,
@@ -200,7 +204,7 @@ class Remaining:
     ) -> tuple[list[int], list[int]]:
         """Return the ids of the lost deliveries that an aggregate may have counted, or with `since` of those recorded
         later: those of the entity, and others in the same frames, which may be."""
-        days = _days(window) if self.run.lost else ()
+        days = _days(window) if self.lost else ()
         self._by_day = {day: self._by_day[day] if day in self._by_day else list(self._lost_of(day)) for day in days}
         certain: dict[bytes, None] = {}
         others: dict[bytes, None] = {}
@@ -219,16 +223,16 @@ class Remaining:
         return _numbers(certain, self._heirs), _numbers((one for one in others if one not in certain), self._heirs)
 
     def _lost_of(self, day: int) -> Iterator[_LostSegment]:
-        for lost in self.run.lost.values():
+        for lost in self.lost.values():
             if lost.segment.day == day:
                 frames = list(self._frames_of(lost))
                 events = Window(lost.segment.first_event, lost.segment.last_event + 1)
                 yield _LostSegment(frames, [one.frame.last for one in frames], events)
 
     def _frames_of(self, lost: LostFrames) -> Iterator[_LostFrame]:
-        store, segment = self.run.store, lost.segment
+        store, segment = self.store, lost.segment
         skipped, ids = store.index.skipped(segment), defaultdict[int, list[bytes]](list)
-        for seq, event_id, frame in places_of(self.run.audit.deliveries(segment, lost.frames)):
+        for seq, event_id, frame in places_of(self.store.audit.deliveries(segment, lost.frames)):
             if seq not in skipped:
                 ids[frame].append(event_id)
         for number in sorted(lost.frames):
@@ -252,7 +256,7 @@ class Remaining:
     def _is_uncertain(self, window: Window, known_until: int) -> bool:
         """Return whether what was known then is not certain: in a deployed store a block of another writer was recorded
         at about that time, or still is being recorded."""
-        store = self.run.store
+        store = self.store
         if not store.deployed:
             return False
         segments = list(store.index.segments(window))

@@ -1,46 +1,30 @@
-"""Verifying segments, day by day: each one that the index lists, and what raw has besides."""
+"""Verifying segments that the index lists: their objects, and the index against what these hold."""
 
 from __future__ import annotations
 
-import heapq
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from hashlib import sha256
-from itertools import groupby
-from operator import itemgetter
 
 from pik.errors import Damaged, Unreadable
 from pik.model.batch import OF_REQUEST, Arrivals, Frame, Segment
 from pik.model.delivery import Delivery
-from pik.model.instant import Window, day_text
-from pik.ports.raw import ObjectReader, RawKey, RawKind, RawObject
+from pik.model.instant import Window
+from pik.ports.raw import ObjectReader, RawKey, RawKind
 from pik.ports.store import Store
 from pik.rawlog.objects import HeldObject, copied, unpack_frame
-from pik.rawlog.sealed_records import (
-    SegmentLine,
-    read_record,
-)
+from pik.rawlog.sealed_records import SegmentLine, read_record
 from pik.rawlog.segment_reader import ids_of, places_of, scan_segment
 from pik.runtime.parallel import map_in_threads
 from pik.usecases.availability import has_expired
 from pik.usecases.care.verify_earlier import Entry, Listed
-from pik.usecases.care.verify_findings import (
-    Depth,
-    Problem,
-    ProblemKind,
-    Verification,
-    differing,
-    segment_problem,
-)
+from pik.usecases.care.verify_findings import Depth, Problem, ProblemKind, differing, segment_problem
 from pik.usecases.care.verify_ledger import Holding, segment_holding
-from pik.usecases.care.verify_objects import unlisted_problems
-
-_SEGMENTS_AT_ONCE, _DELIVERIES_AT_ONCE = 200, 200_000
-"""Segments that are compared with the index at once, at most, and about how many deliveries of theirs."""
+from pik.usecases.care.verify_run import Part, Verification
 
 _READERS = 16
 """Threads that read raw: where it is far away, waiting for it is most of the work."""
@@ -72,139 +56,78 @@ class _Checked:
     vouched: bool = False
 
 
-def day_problems(run: Verification) -> Iterator[Problem]:
-    """Check the days of the window: of each all objects in raw and all segments of the index.
-
-    What is listed in raw is read first, and then the index: so an object that is recorded meanwhile is known by then.
-    """
-    objects = (
-        (_day(found.key), 0, found)
-        for found in run.store.raw.objects(RawKind.SEGMENT)
-        if _in_window(run, found.key) and RawKey.parse(found.key) is not None
-    )
-    segments = ((day_text(one.day), 1, one) for one in run.store.index.segments(run.window))
-    both: Iterator[tuple[str, int, RawObject | Segment]] = heapq.merge(objects, segments, key=itemgetter(0, 1))
-    for _, entries in groupby(both, key=itemgetter(0)):
-        sizes: dict[str, int] = {}
-        listed: list[Listed] = []
-        for _, _, entry in entries:
-            if isinstance(entry, RawObject):
-                sizes[entry.key] = entry.size
-                continue
-            listed.append((entry, sizes.pop(entry.key, None)))
-            deliveries = sum(segment.deliveries for segment, _ in listed)
-            if len(listed) >= _SEGMENTS_AT_ONCE or deliveries >= _DELIVERIES_AT_ONCE:
-                yield from _segment_problems(run, listed)
-                listed = []
-        yield from _segment_problems(run, listed)
-        if sizes:
-            yield from _unlisted(run, sizes)
-    if not run.quick:
-        yield from _row_problems(run)
-
-
-def _day(key: str) -> str:
-    return key.removeprefix(RawKind.SEGMENT)[:10]
-
-
-def _in_window(run: Verification, key: str) -> bool:
-    first, last = map(day_text, run.window.days)
-    return first <= _day(key) <= last
-
-
-def _unlisted(run: Verification, sizes: dict[str, int]) -> Iterator[Problem]:
-    """Check objects of one day that the index did not list. It is asked once more: they may be recorded by now."""
-    names = {key: RawKey.of(key) for key in sizes}
-    batches = {name.id: run.find_batch(name.id) for name in names.values()}
-    keys, listed = defaultdict[str, list[str]](list), defaultdict[str, list[str]](list)
-    late: list[Listed] = []
-    for segment in run.store.index.segments(Window.of_day(next(iter(names.values())).day or 0)):
-        if segment.key in names:
-            del names[segment.key]
-            late.append((segment, sizes[segment.key]))
-        elif segment.batch_id in batches:
-            listed[segment.batch_id].append(segment.key)
-    for key, name in names.items():
-        keys[name.id].append(key)
-    yield from _segment_problems(run, late)
-    for batch_id, batch in batches.items():
-        yield from unlisted_problems(run, batch, keys[batch_id], listed[batch_id])
-
-
-def _segment_problems(run: Verification, listed: Sequence[Listed]) -> Iterator[Problem]:
+def segment_problems(part: Part, listed: Sequence[Listed]) -> Iterator[Problem]:
     """Check segments of one day, unless an earlier verification has found them to be sound, exactly as they are now."""
-    earlier = run.earlier
+    earlier = part.earlier
     if earlier is None or not listed:
-        yield from _check(run, listed)
+        yield from _check(part, listed)
         return
     name, began = earlier.name(listed), time.time_ns()
     if found := earlier.find(name):
-        _take_over(run, listed, found)
+        _take_over(part, listed, found)
         earlier.note(listed[0][0].day, found)
         return
-    vouched = run.counts["vouched"]
-    sound = yield from _check(run, listed)
+    vouched = part.counts["vouched"]
+    sound = yield from _check(part, listed)
     if len(sound) == len(listed):
         holdings = [sound[segment.key] for segment, _ in listed]
-        earlier.keep(name, run.counts["vouched"] - vouched, holdings, began)
+        earlier.keep(name, part.counts["vouched"] - vouched, holdings, began)
 
 
-def _take_over(run: Verification, listed: Sequence[Listed], found: Entry) -> None:
+def _take_over(part: Part, listed: Sequence[Listed], found: Entry) -> None:
     """Count segments as the check that found them to be sound did."""
     for number, (segment, _) in enumerate(listed):
-        run.counts["deliveries"] += segment.deliveries
-        run.ledger.add(segment, found.holding(run.store.index, number, segment))
-        run.ledger.expect_rows(segment)
-        run.progress.advance(1)
-    run.counts["segments"] += len(listed)
-    run.counts["valid"] += len(listed)
-    run.counts["vouched"] += found.vouched
-    run.counts["read"] += len(listed) - found.vouched
+        part.counts["deliveries"] += segment.deliveries
+        part.entries.add(segment, found.holding(part.store.index, number, segment))
+        part.entries.expect_rows(segment)
+    part.counts["segments"] += len(listed)
+    part.counts["valid"] += len(listed)
+    part.counts["vouched"] += found.vouched
+    part.counts["read"] += len(listed) - found.vouched
 
 
-def _check(run: Verification, listed: Sequence[Listed]) -> Generator[Problem, None, dict[str, Holding]]:
+def _check(part: Part, listed: Sequence[Listed]) -> Generator[Problem, None, dict[str, Holding]]:
     """Check segments of one day, and return what the sound ones hold, by key."""
-    checks = map_in_threads(partial(_checked, run.store, run.depth), listed, _READERS, 2 * _READERS)
+    checks = map_in_threads(partial(_checked, part.store, part.depth), listed, _READERS, 2 * _READERS)
     sound: list[_Content] = []
     unread: list[Segment] = []
     for (segment, _), checked in zip(listed, checks, strict=True):
         problem = checked.problem
-        run.counts["segments"] += 1
-        run.progress.advance(1)
+        part.counts["segments"] += 1
         is_gone = problem is not None and problem.kind == ProblemKind.MISSING
-        if problem is not None and not run.quick:
-            run.ledger.add(segment, replace(segment_holding(run.store.index, segment), sound=False))
-        if is_gone and has_expired(run.store, segment.ingest_time):
-            run.count_expired(segment)
+        if problem is not None and not part.quick:
+            part.entries.add(segment, replace(segment_holding(part.store.index, segment), sound=False))
+        if is_gone and has_expired(part.store, segment.ingest_time):
+            part.count_expired(segment)
             continue
-        run.counts["deliveries"] += segment.deliveries
-        if not run.quick:
-            run.counts["vouched" if checked.vouched else "read"] += not is_gone
+        part.counts["deliveries"] += segment.deliveries
+        if not part.quick:
+            part.counts["vouched" if checked.vouched else "read"] += not is_gone
         if problem is not None:
             if segment.unknown_frames:
-                run.unknown_losses.add(segment.day)
+                part.unknown_losses.add(segment.day)
             if problem.kind == ProblemKind.INDEX:
                 if segment.unknown_frames:
-                    run.note_lost(segment, segment.unknown_frames)
+                    part.note_lost(segment, segment.unknown_frames)
             else:
-                run.counts[problem.kind] += 1
-                problem = _with_lost(run, segment, problem)
+                part.counts[problem.kind] += 1
+                problem = _with_lost(part, segment, problem)
             yield problem
         elif checked.content is not None:
             sound.append(checked.content)
         elif checked.vouched:
             unread.append(segment)
         else:
-            run.counts["valid"] += 1
-    for segment, arrivals in zip(unread, run.audit.arrivals(unread), strict=True):
+            part.counts["valid"] += 1
+    for segment, arrivals in zip(unread, part.audit.arrivals(unread), strict=True):
         content = _Content(replace(arrivals, segment=segment), read=False)
         if not _has_all(content.arrivals):
-            run.ledger.add(segment, replace(segment_holding(run.store.index, segment), sound=False))
+            part.entries.add(segment, replace(segment_holding(part.store.index, segment), sound=False))
             detail = f"the index does not have the ids of all of its {segment.deliveries} deliveries"
             yield segment_problem(ProblemKind.INDEX, segment, detail)
         else:
             sound.append(content)
-    return (yield from _index_problems(run, sound)) if sound else {}
+    return (yield from _index_problems(part, sound)) if sound else {}
 
 
 def _has_all(arrivals: Arrivals) -> bool:
@@ -213,10 +136,10 @@ def _has_all(arrivals: Arrivals) -> bool:
     return lines == {number: frame.lines for number, frame in enumerate(arrivals.segment.frames) if frame.lines}
 
 
-def _index_problems(run: Verification, sound: list[_Content]) -> Generator[Problem, None, dict[str, Holding]]:
+def _index_problems(part: Part, sound: list[_Content]) -> Generator[Problem, None, dict[str, Holding]]:
     """Compare the deliveries of whole segments with the index; twice, as they may be being recorded. Return what those
     hold, by key, that do not differ."""
-    audit = run.audit
+    audit = part.audit
     holdings: dict[str, Holding] = {}
     others = audit.differing([content.arrivals for content in sound])
     if others:
@@ -225,46 +148,21 @@ def _index_problems(run: Verification, sound: list[_Content]) -> Generator[Probl
         segment = content.arrivals.segment
         is_sound = segment.key not in others
         holding = replace(
-            segment_holding(run.store.index, segment),
+            segment_holding(part.store.index, segment),
             lags=content.lags,
             sources=content.sources,
             actor=content.actor,
             sound=is_sound,
             read=content.read,
         )
-        run.ledger.add(segment, holding)
+        part.entries.add(segment, holding)
         if is_sound:
-            run.counts["valid"] += 1
-            run.ledger.expect_rows(segment)
+            part.counts["valid"] += 1
+            part.entries.expect_rows(segment)
             holdings[segment.key] = holding
         else:
             yield segment_problem(ProblemKind.INDEX, segment, others[segment.key])
     return holdings
-
-
-def _row_problems(run: Verification) -> Iterator[Problem]:
-    """Find rows of the index for which there is no delivery; counted twice, as they may be being recorded."""
-    other = [
-        (key, deliveries, rows)
-        for key, deliveries, rows in run.ledger.other_rows(run.audit.rows())
-        if deliveries or _is_of_nothing(run, key)
-    ]
-    again = set(run.ledger.other_rows(run.audit.rows())) if other else ()
-    for key, deliveries, rows in other:
-        if (key, deliveries, rows) in again:
-            run.counts["valid"] -= deliveries > 0
-            detail = f"the index has {rows} rows for {deliveries} deliveries"
-            yield Problem(ProblemKind.INDEX, key, detail, _day(key))
-
-
-def _is_of_nothing(run: Verification, key: str) -> bool:
-    """Return whether rows are of a segment in the window that neither raw nor the index has. Others that no sound
-    segment explains were recorded later, or have been reported."""
-    if not _in_window(run, key) or run.store.raw.size(key) is not None:
-        return False
-    match = RawKey.parse(key)
-    of_day = run.store.index.segments(Window.of_day(match.day or 0), batch_id=match.id) if match else ()
-    return all(segment.key != key for segment in of_day)
 
 
 def _checked(store: Store, depth: Depth, listed: Listed) -> _Checked:
@@ -378,14 +276,14 @@ def _damaged_frames(store: Store, segment: Segment) -> tuple[Frame, ...]:
     return tuple(damaged) or segment.frames
 
 
-def _with_lost(run: Verification, segment: Segment, problem: Problem) -> Problem:
+def _with_lost(part: Part, segment: Segment, problem: Problem) -> Problem:
     """Note which frames of a segment are lost, and return the problem with the ids of their deliveries, which the index
     still knows."""
     is_gone = problem.kind == ProblemKind.MISSING
-    lost = run.note_lost(segment, segment.frames if is_gone else _damaged_frames(run.store, segment))
-    if run.quick or problem.kind == ProblemKind.UNREADABLE:  # which may not be lost
+    lost = part.note_lost(segment, segment.frames if is_gone else _damaged_frames(part.store, segment))
+    if part.quick or problem.kind == ProblemKind.UNREADABLE:  # which may not be lost
         return problem
-    ids = {event_id.hex() for _, event_id in ids_of(run.audit.deliveries(segment, lost.frames))}
+    ids = {event_id.hex() for _, event_id in ids_of(part.audit.deliveries(segment, lost.frames))}
     return replace(problem, lost_events=tuple(sorted(ids)))
 
 

@@ -25,7 +25,8 @@ class MovedZones:
     """Finds out which values were computed by other rules of their metric's timezone than those of now."""
 
     def __init__(self, store: Store) -> None:
-        self._programs = cache(lambda run_id: _programs(store, run_id))
+        self._store = store
+        self._known: dict[str, tuple[str, ...]] = {}
 
     def of(self, run_id: str, metric: Metric, bucket: int) -> str | None:
         """Return by which rules a version of this metric was computed, if not by those of now, as a clause. What a
@@ -34,7 +35,9 @@ class MovedZones:
         if zone is None:
             return None
         then = None
-        for text in self._programs(run_id):
+        if run_id not in self._known:
+            self._known[run_id] = _programs(self._store, run_id)
+        for text in self._known[run_id]:
             if match := re.fullmatch(rf"(tzdata \S+) \({re.escape(zone)} (\w+)\)", text):
                 then = match[1] if match[2] != _digest(zone) else then
         if then is None:
