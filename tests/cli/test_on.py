@@ -1,16 +1,26 @@
-"""`--on`: a command says the same on a Spark cluster as in this process, byte for byte."""
+"""`--on`: a command says the same on a fleet as in this process, byte for byte."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pik.engine import DuckEngine
+from pik.fleets.here import Here
 from pik.fleets.session import Session
+from pik.model.instant import ALL_TIME
+from pik.ports.engine import Engine
+from pik.ports.fleet import Fleet
+from pik.ports.store import Store
+from pik.stores import open_store
+from pik.usecases.metrics.diff import diff_aggregates
+from tests.support.fleet import RepeatingFleet
 from tests.support.spark import LOCATION
 
 pytestmark = pytest.mark.xdist_group("spark")
@@ -84,22 +94,28 @@ def filled(pik: Callable[..., Any], once: Callable[..., None]) -> Callable[..., 
     return pik
 
 
-@pytest.fixture
-def on_spark(
-    filled: Callable[..., Any], spark: Session, monkeypatch: pytest.MonkeyPatch
-) -> Callable[..., tuple[Any, Any]]:
-    """Runs a command in this process and on the cluster."""
+Run = Callable[..., tuple[Any, Any]]
+"""Runs a command in this process and on a fleet."""
 
+
+@pytest.fixture
+def on_spark(filled: Callable[..., Any], spark: Session, monkeypatch: pytest.MonkeyPatch) -> Run:
     @contextmanager
     def driver(*_: object) -> Iterator[Session]:
         yield spark
 
     monkeypatch.setattr("pik.fleets.session.driver", driver)
+    return lambda *arguments: (filled(*arguments), filled(*arguments, "--on", LOCATION))
 
-    def run(*arguments: object) -> tuple[Any, Any]:
-        return filled(*arguments), filled(*arguments, "--on", LOCATION)
 
-    return run
+@pytest.fixture
+def on_repeating(filled: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> Run:
+    @contextmanager
+    def opened(location: str, store: Store, engine: Engine, _: object) -> Iterator[Fleet]:
+        yield RepeatingFleet(store, engine) if location == LOCATION else Here(store, engine)
+
+    monkeypatch.setattr("pik.fleets.open_fleet", opened)
+    return lambda *arguments: (filled(*arguments), filled(*arguments, "--on", LOCATION))
 
 
 DIFFS = [
@@ -116,33 +132,71 @@ DIFFS = [
 ]
 
 
-def marked(number: int, *, shared: bool) -> list[pytest.MarkDecorator]:
-    """One of them is quick enough for every run of the tests."""
-    return [] if (number, shared) == (1, True) else [pytest.mark.slow]
+QUICK = [(1, True), (2, False), (5, True), (6, True)]
 
 
-@pytest.mark.parametrize(
-    ("options", "shared"),
-    [
-        pytest.param(options, shared, marks=marked(number, shared=shared))
-        for number, options in enumerate(DIFFS)
-        for shared in (False, True)
-    ],
-)
-def test_a_diff_is_the_same(
-    on_spark: Callable[..., tuple[Any, Any]],
-    options: tuple[str, ...],
-    shared: bool,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Each stretch by one task, and by several that compute a share of it each."""
+def diff_on(run: Run, options: tuple[str, ...], shared: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each stretch by one task, or by several that compute a share of it each."""
     monkeypatch.setattr("pik.usecases.metrics.diff.BYTES_AT_ONCE", 20_000)
     monkeypatch.setattr("pik.usecases.metrics.compare_stretches.SHARE_BYTES", 5000 if shared else 1 << 30)
     monkeypatch.setattr("pik.usecases.metrics.causes.ON_FLEET", 100)
     written("more.jsonl", [event(number) for number in range(1000, 1020)])
     Path("numbers.csv").write_text("bucket,entity_id,revenue\n1970-01-04,e1,12.5\n1970-01-05,hot,1\n1970-01-05,x,1\n")
-    here, there = on_spark("diff", "aggregates", *options, "--format", "json")
-    assert there.out == here.out
-    assert there.code == here.code
-    assert there.err == here.err
+    here, there = run("diff", "aggregates", *options, "--format", "json")
+    assert there == here
     assert here.code in (1, 2, 3), here.err
+
+
+@pytest.mark.parametrize(
+    ("options", "shared"),
+    [
+        pytest.param(options, shared, marks=[] if (number, shared) in QUICK else [pytest.mark.slow])
+        for number, options in enumerate(DIFFS)
+        for shared in (False, True)
+    ],
+)
+def test_a_diff_is_the_same_whatever_is_repeated(
+    on_repeating: Run, options: tuple[str, ...], shared: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    diff_on(on_repeating, options, shared, monkeypatch)
+
+
+@pytest.mark.parametrize(
+    ("options", "shared"),
+    [
+        (DIFFS[1], True),
+        *(pytest.param(one, shared, marks=pytest.mark.slow) for one in DIFFS for shared in (False, True)),
+    ],
+)
+def test_a_diff_is_the_same_on_spark(
+    on_spark: Run, options: tuple[str, ...], shared: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    diff_on(on_spark, options, shared, monkeypatch)
+
+
+@pytest.mark.parametrize("shared", [True, pytest.param(False, marks=pytest.mark.slow)])
+def test_a_flipped_bit_says_the_same(on_repeating: Run, shared: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    on_repeating("status")
+    damaged = max(Path(".pik/raw").rglob("*.ndjson.zst"), key=lambda path: path.stat().st_size)
+    damaged.chmod(0o600)
+    content = bytearray(damaged.read_bytes())
+    content[len(content) // 2] ^= 1
+    damaged.write_bytes(content)
+    diff_on(on_repeating, ("--explain",), shared, monkeypatch)
+
+
+def test_what_is_recorded_meanwhile_does_not_count(filled: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until when deliveries count is fixed once, so that a task that is run again, or late, computes the same."""
+    monkeypatch.setattr("pik.usecases.metrics.diff.BYTES_AT_ONCE", 20_000)
+    asked: dict[str, Any] = {"metrics": ["revenue", "event_count"]}
+    store, engine = open_store(".pik"), DuckEngine(threads=1)
+    before = list(diff_aggregates(store, engine, ALL_TIME, **asked).rows)
+    numbers = count(2000)
+
+    def more() -> None:
+        assert filled("ingest", written("more.jsonl", [event(next(numbers)) for _ in range(5)])).code == 0
+
+    fleet = RepeatingFleet(store, engine, before=more)
+    assert list(diff_aggregates(store, engine, ALL_TIME, **asked, fleet=fleet).rows) == before
+    assert next(numbers) > 2000
+    assert list(diff_aggregates(store, engine, ALL_TIME, **asked).rows) != before

@@ -19,6 +19,7 @@ from pik.fleets.spark import SparkFleet
 from pik.ports.fleet import Fleet
 from pik.stores import open_store
 from tests.support.contracts import fleet as of
+from tests.support.fleet import RepeatingFleet
 from tests.support.spark import LOCATION
 
 pytestmark = pytest.mark.xdist_group("spark")
@@ -26,11 +27,11 @@ pytestmark = pytest.mark.xdist_group("spark")
 ENGINE = DuckEngine(threads=1)
 
 
-@pytest.fixture(params=["here", "spark"])
+@pytest.fixture(params=["here", "repeating", "spark"])
 def fleet(request: pytest.FixtureRequest, tmp_path: Path) -> Fleet:
     store = open_store(str(tmp_path / "store"), create=True)
-    if request.param == "here":
-        return Here(store, ENGINE)
+    if request.param != "spark":
+        return {"here": Here, "repeating": RepeatingFleet}[request.param](store, ENGINE)
     return SparkFleet(request.getfixturevalue("spark"), LOCATION, store, ENGINE)
 
 
@@ -45,8 +46,8 @@ def test_results_come_in_the_order_of_the_items(fleet: Fleet) -> None:
 def test_a_function_has_the_store_and_an_engine(fleet: Fleet) -> None:
     found = list(fleet.map(of.whereabouts, range(4)))
     assert [one[:3] for one in found] == [(item, fleet.store.url, ENGINE.version) for item in range(4)]  # type: ignore[attr-defined]
-    here = {one[3] for one in found} == {os.getpid()}
-    assert here == isinstance(fleet, Here)
+    is_here = {one[3] for one in found} == {os.getpid()}
+    assert is_here == (not isinstance(fleet, SparkFleet))
 
 
 def test_what_a_function_raises_is_raised_here(fleet: Fleet) -> None:
@@ -72,7 +73,7 @@ def test_items_are_read_as_they_are_needed(fleet: Fleet, tmp_path: Path) -> None
     assert list(islice(results, 3)) == [0, 1, 2]
     results.close()
     assert taken < 100
-    assert len((tmp_path / "calls").read_text().splitlines()) <= taken
+    assert len(set((tmp_path / "calls").read_text().splitlines())) <= taken
 
 
 def test_values_are_merged_by_key_in_the_order_of_items(fleet: Fleet) -> None:
@@ -86,7 +87,7 @@ def test_values_are_merged_by_key_in_the_order_of_items(fleet: Fleet) -> None:
 
 @pytest.mark.parametrize(
     ("body", "merge", "message"),
-    [(of.failing_at_4, of.lengths, "object 4"), (of.keyed, of.unmerged, "key 0 cannot be merged")],
+    [(of.failing_at_4, of.lengths, "object 4"), (of.keyed, of.unmerged, "cannot be merged")],
 )
 def test_what_fails_while_values_are_merged_is_raised_here(
     fleet: Fleet, body: Callable[..., Any], merge: Callable[..., Any], message: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -75,3 +76,21 @@ def lengths(
 def unmerged(_store: Store, _engine: Engine, key: int, values: Iterator[bytes]) -> Iterator[int]:
     next(values)
     raise Damaged(f"key {key} cannot be merged")
+
+
+def slow(store: Store, engine: Engine, item: tuple[int, str]) -> Iterator[int]:
+    time.sleep(0.4)
+    yield from appending(store, engine, item)
+
+
+def slow_keyed(store: Store, engine: Engine, item: tuple[int, str]) -> Iterator[tuple[int, bytes]]:
+    for number in slow(store, engine, item):
+        yield number % 5, bytes([number])
+
+
+def one_hangs(store: Store, engine: Engine, item: tuple[int, str]) -> Iterator[int]:
+    """The first call for one item takes long."""
+    number, path = item
+    is_first = not (Path(path).exists() and f"{number}" in Path(path).read_text().split())
+    yield from appending(store, engine, item)
+    time.sleep(20 if number == 7 and is_first else 0.1)

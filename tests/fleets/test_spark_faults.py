@@ -1,0 +1,145 @@
+"""What executors, their Python and speculation do in the middle of a job changes no result."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from threading import Thread
+
+import pytest
+
+from pik.engine import DuckEngine
+from pik.fleets.session import driver
+from pik.fleets.spark import SparkFleet
+from pik.model.cluster import Cluster
+from pik.stores import open_store
+from tests.support.contracts import fleet as of
+from tests.support.spark import CLUSTER, LOCATION, TOP, require_spark
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("spark_faults")]
+
+ITEMS = 24
+
+SPECULATION = {
+    "spark.speculation": "true",
+    "spark.speculation.quantile": "0.1",
+    "spark.speculation.multiplier": "1.1",
+    "spark.speculation.interval": "50ms",
+    "spark.speculation.minTaskRuntime": "50ms",
+}
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkFleet]:
+    require_spark()
+    store = open_store(str(tmp_path_factory.mktemp("faults") / "store"), create=True)
+    cluster = Cluster(spark={**CLUSTER.spark, **SPECULATION, "spark.task.maxFailures": "8"})
+    with driver(LOCATION, cluster) as session:
+        yield SparkFleet(session, LOCATION, store, DuckEngine(threads=1))
+
+
+def processes(words: str) -> list[int]:
+    """Those of executors of this process's cluster, or their Pythons: descendants whose command line has the words."""
+    parents, found = {}, []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            stat, line = (path / "stat").read_text(), (path / "cmdline").read_bytes().decode()
+        except OSError:
+            continue
+        parents[int(path.name)] = int(stat.rpartition(")")[2].split()[1])
+        if words in line:
+            found.append(int(path.name))
+    return [one for one in found if os.getpid() in ancestors(one, parents)]
+
+
+def ancestors(one: int, parents: dict[int, int]) -> list[int]:
+    found = []
+    while one in parents:
+        one = parents[one]
+        found.append(one)
+    return found
+
+
+def kill_one(words: str, after: float) -> Thread:
+    def run() -> None:
+        time.sleep(after)
+        os.kill(processes(words)[-1], signal.SIGKILL)
+
+    thread = Thread(target=run)
+    thread.start()
+    return thread
+
+
+@pytest.mark.parametrize("words", ["CoarseGrainedExecutorBackend", "pyspark.daemon"])
+@pytest.mark.parametrize("after", [0.5, 2.0, 4.0])
+def test_promise_6_a_process_is_killed_in_the_middle_of_a_job(
+    fleet: SparkFleet, tmp_path: Path, words: str, after: float
+) -> None:
+    calls = str(tmp_path / "calls")
+    items = [(number, calls) for number in range(ITEMS)]
+    assert list(fleet.map(of.slow, items[:2])) == [0, 1]  # the executors are there
+    killing = kill_one(words, after)
+    assert list(fleet.map(of.slow, items)) == list(range(ITEMS))
+    killing.join()
+    killing = kill_one(words, after)
+    found = list(fleet.map_reduce(of.slow_keyed, items, of.lengths, 5))
+    killing.join()
+    assert [key for key, _ in found] == list(range(5))
+    assert [[value[1] for value in values] for _, values in found] == [
+        [bytes([number]) for number in range(ITEMS) if number % 5 == key] for key in range(5)
+    ]
+
+
+def test_tasks_that_are_speculated_count_once(fleet: SparkFleet, tmp_path: Path) -> None:
+    calls = tmp_path / "calls"
+    items = [(number, str(calls)) for number in range(ITEMS)]
+    assert list(fleet.map(of.one_hangs, items)) == list(range(ITEMS))
+    made = Counter(calls.read_text().split())
+    assert set(made) == {str(number) for number in range(ITEMS)}
+    assert made["7"] > 1, made
+
+
+def test_the_driver_is_killed(tmp_path: Path) -> None:
+    """Nothing of it is left: neither Java nor executors."""
+    require_spark()
+    program = tmp_path / "driver.py"
+    program.write_text(
+        "import time\n"
+        "from pik.fleets.session import driver\n"
+        "from tests.support.spark import CLUSTER, LOCATION, require_spark\n"
+        "require_spark()\n"
+        "with driver(LOCATION, CLUSTER) as session:\n"
+        "    print('started', flush=True)\n"
+        "    time.sleep(600)\n"
+    )
+    marker = f"driver-of-{os.getpid()}"
+    environment = {**os.environ, "PYTHONPATH": str(TOP), "SPARK_JAVA_OPTS": "", "SPARK_MARKER": marker}
+    started = subprocess.Popen([sys.executable, program], stdout=subprocess.PIPE, env=environment)
+    assert started.stdout is not None
+    assert started.stdout.readline() == b"started\n"
+    children = with_variable(marker) - {started.pid}
+    assert children
+    started.kill()
+    started.wait()
+    until = time.monotonic() + 60
+    while with_variable(marker) and time.monotonic() < until:
+        time.sleep(0.5)
+    assert with_variable(marker) == set()
+
+
+def with_variable(text: str) -> set[int]:
+    """The processes whose environment has the text."""
+    found = set()
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            if text.encode() in (path / "environ").read_bytes():
+                found.add(int(path.name))
+        except OSError:
+            continue
+    return found
