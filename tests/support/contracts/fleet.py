@@ -86,11 +86,3 @@ def slow(store: Store, engine: Engine, item: tuple[int, str]) -> Iterator[int]:
 def slow_keyed(store: Store, engine: Engine, item: tuple[int, str]) -> Iterator[tuple[int, bytes]]:
     for number in slow(store, engine, item):
         yield number % 5, bytes([number])
-
-
-def one_hangs(store: Store, engine: Engine, item: tuple[int, str]) -> Iterator[int]:
-    """The first call for one item takes long."""
-    number, path = item
-    is_first = not (Path(path).exists() and f"{number}" in Path(path).read_text().split())
-    yield from appending(store, engine, item)
-    time.sleep(20 if number == 7 and is_first else 0.1)
