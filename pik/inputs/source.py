@@ -51,7 +51,8 @@ class Source:
     """One input, and what opens its bytes at their beginning: of a stream once, of anything else any number of times.
 
     A file has a `path`. Of a file of an archive, `in_archive` is its path there, with that of the archive, and
-    `unchanged` raises InputError where the archive was written to. Decompressing may look back `window` bytes.
+    `unchanged` raises InputError where the archive was written to. Decompressing may look back `window` bytes. An
+    object in S3 has a `version`, and so has a file that is `portable`.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Source:
     unchanged: Callable[[str], None] | None = None
     in_archive: str | None = None
     window: int = WINDOW
+    version: str = ""
 
     @property
     def file(self) -> str:
@@ -104,6 +106,31 @@ def file_state(path: str) -> tuple[int, int, int] | None:
     except OSError:
         return None
     return state.st_size, state.st_mtime_ns, state.st_ino
+
+
+def portable(source: Source) -> Source:
+    """Return the source of a file or an object so that another process opens the same: by its absolute path, with its
+    version. Raises InputError where it is not there any more."""
+    if source.path is None:
+        return source
+    path = os.path.abspath(source.path)
+    version = _version(path)
+    if version is None:
+        raise InputError(f"there is no file {source.name}")
+    unchanged = partial(_expect_version, path, source.name, version)
+    return replace(source, path=path, opener=partial(_file, path, source.name), unchanged=unchanged, version=version)
+
+
+def _version(path: str) -> str | None:
+    state = file_state(path)
+    return None if state is None else f"{state[0]}-{state[1]}"
+
+
+def _expect_version(path: str, name: str, version: str, hint: str) -> None:
+    if _version(path) != version:
+        raise InputError(
+            f"{name} changed while it was being read", hint=hint or "run this again when nothing writes to it"
+        )
 
 
 class _File(io.FileIO):
@@ -208,9 +235,13 @@ def foreign_sources(foreign: Foreign, url: str) -> list[Source]:
     """Return the sources that a URL names. Raises as `Foreign.find` does."""
 
     def source(file: ForeignFile) -> Source:
-        return Source(file.name, file.size, lambda: io.BufferedReader(_Pieces(foreign, file)))
+        return Source(file.name, file.size, partial(_foreign_file, foreign, file), version=file.version)
 
     return [source(file) for file in foreign.find(url)]
+
+
+def _foreign_file(foreign: Foreign, file: ForeignFile) -> io.BufferedReader:
+    return io.BufferedReader(_Pieces(foreign, file))
 
 
 class _Pieces(io.RawIOBase):

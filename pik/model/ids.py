@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from hashlib import sha256
 
 from pik.model.instant import SECOND
@@ -22,6 +23,16 @@ def new_id() -> str:
     from ulid import ULID  # takes 50 ms that no command that only reads should pay
 
     return str(ULID())
+
+
+def new_ids() -> Iterator[str]:
+    """Yield new ids that sort in this order."""
+    number = 0
+    for digit in new_id():
+        number = 32 * number + DIGITS.index(digit)
+    while True:
+        yield digits(number, ID_LENGTH)
+        number += 1
 
 
 def buffered_id(received_at: int, request_id: str) -> str:

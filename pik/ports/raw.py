@@ -74,6 +74,8 @@ class RawKind(StrEnum):
     BLOCK = "raw/blocks/"
     CLOSING = "raw/closings/"
     PULL = "raw/pulls/"
+    PLAN = "raw/plans/"
+    """Plans of bulk ingest. In the place of a batch's id is a digest of what is planned."""
     CORRECTION = "corrections/"
     LIST = "corrections/*/"
     """The listed deliveries of a correction, whose id is in the place of the asterisk."""
@@ -83,8 +85,8 @@ class RawKind(StrEnum):
         return str(RawKey(self, ulid, number, day))
 
 
-NUMBERED = frozenset({RawKind.SEGMENT, RawKind.REJECTS, RawKind.BLOCK, RawKind.LIST})
-"""Kinds of which a batch or a correction has several objects (of segments and lists, several a day)."""
+NUMBERED = frozenset({RawKind.SEGMENT, RawKind.REJECTS, RawKind.BLOCK, RawKind.LIST, RawKind.PLAN})
+"""Kinds of which a batch, a correction or a plan has several objects (of segments and lists, several a day)."""
 
 DATED = frozenset({RawKind.SEGMENT, RawKind.LIST})
 """Kinds whose objects are of one day."""

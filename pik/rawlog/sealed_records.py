@@ -219,7 +219,7 @@ class BlockLog:
             except InputError as error:
                 failed = error
         if is_stream or second is not None or failed is not None:
-            self._begin()
+            self.begin()
         yield first
         if failed is not None:
             raise failed
@@ -227,7 +227,8 @@ class BlockLog:
             yield second
         yield from blocks
 
-    def _begin(self) -> None:
+    def begin(self) -> None:
+        """Create the opening record, before the first of several blocks."""
         batch = self.batch
         line = OpeningLine(
             format=self.store.format_version,

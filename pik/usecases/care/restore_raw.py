@@ -24,6 +24,7 @@ from pik.model.instant import ALL_TIME, Window
 from pik.ports.raw import ObjectReader, RawKey, RawKind, keys_of
 from pik.ports.store import Store
 from pik.rawlog.corrections import correction_keys, read_correction, read_winners, without_frames
+from pik.rawlog.plans import read_plan
 from pik.rawlog.replacements import parse_name, read_replacement, replace_object
 from pik.rawlog.sealed_records import (
     BatchLine,
@@ -281,6 +282,8 @@ def _objection_to_record(store: Store, key: str, candidate: ObjectReader) -> str
         read_block(candidate, key)
     elif kind == RawKind.CLOSING:
         read_closing(candidate, key)
+    elif kind == RawKind.PLAN:
+        read_plan(candidate, key)
     elif kind == RawKind.CORRECTION:
         return _objection_to_correction(store, candidate, key)
     else:

@@ -13,6 +13,7 @@ from pik.model.batch import OF_REQUEST, Batch, BatchState, Frame
 from pik.model.instant import day_text
 from pik.ports.raw import Raw, RawKey, RawKind, keys_of
 from pik.rawlog.objects import read_rejects
+from pik.rawlog.plans import read_plan
 from pik.rawlog.replacements import COPIES, RECORDS, parse_name, read_replacement
 from pik.rawlog.sealed_records import (
     read_block,
@@ -137,8 +138,13 @@ def _lost(part: Part, key: str, detail: str, frames: tuple[Frame, ...] = ()) -> 
 
 
 def record_problems(run: Verification) -> Iterator[Problem]:
-    """Read every opening record, block record and closing, on which a later rebuild relies."""
+    """Read every opening record, block record and closing, on which a later rebuild relies, and every plan."""
     raw, index_differs = run.store.raw, ProblemKind.INDEX
+    for key in map(str, keys_of(raw, RawKind.PLAN)):
+        try:
+            read_plan(raw, key)
+        except Damaged as error:
+            yield Problem(ProblemKind.of(error), key, error.message)
     yield from _log_problems(run, RawKind.OPENING, read_opening)
     yield from _log_problems(run, RawKind.BLOCK, read_block)
     for found in raw.objects(RawKind.CLOSING):

@@ -99,7 +99,6 @@ def ingest(store: Store, source: Input, options: IngestOptions, progress: Progre
     """
     require_writable(store)
     began = monotonic()
-    longer: Counter[str] = Counter()
     with ExitStack() as stack:
         opened = stack.enter_context(source.open())
         options = options.of(opened)
@@ -126,26 +125,42 @@ def ingest(store: Store, source: Input, options: IngestOptions, progress: Progre
                 following = blocks_of(opened, options, batch)
             log = BlockLog(store, batch)
             following = log.opened(following, is_stream=opened.is_stream)
-            try:
-                with showing(progress, f"ingesting {source.name}", source.size, "bytes"):
-                    for number, chunk in _numbered(batch, build_blocks(pool, opened, following, batch, progress)):
-                        log.add(chunk, number)
-                        longer.update(chunk.longer)
-                        store.batches.record(chunk, refuse_conflicts=options.refuse_conflicts)
-            except ConflictFound as error:
-                raise ConflictFound(f"{source.name}: {error.message}", hint=error.hint) from None
-            except InputError as error:
-                before = batch_of(store.index, batch.batch_id)
-                if options.reading.stop or not before.counts.read:
-                    raise
-                part = IngestReport(source.name, Outcome.CUT, before, None, monotonic() - began, longer=longer)
-                raise PartlyRead(error.message, hint=error.hint, report=part) from None
-            recorded = batch_of(store.index, batch.batch_id)
-            finished_at = write_record(store, recorded, time_ns(), close_replaced(store, recorded))
-            done = store.batches.finish(batch.batch_id, finished_at)
-    outcome = Outcome.RESUMED if interrupted else Outcome.NEW
-    resumed_from, corrected = batch.next_seq if interrupted else None, corrected_duplicates(store, done)
-    return IngestReport(source.name, outcome, done, resumed_from, monotonic() - began, corrected, longer, otherwise)
+            with showing(progress, f"ingesting {source.name}", source.size, "bytes"):
+                chunks = build_blocks(pool, opened, following, batch, progress)
+                return record_all(store, log, chunks, source.name, options, began, otherwise)
+
+
+def record_all(
+    store: Store,
+    log: BlockLog,
+    chunks: Iterable[Chunk],
+    name: str,
+    options: IngestOptions,
+    began: float,
+    otherwise: ReadOtherwise | None,
+) -> IngestReport:
+    """Record the chunks of a batch, whose objects are durable, and finish it. The caller holds the right to write its
+    content. Raises as `ingest` does."""
+    batch, longer = log.batch, Counter[str]()
+    try:
+        for number, chunk in _numbered(batch, chunks):
+            log.add(chunk, number)
+            longer.update(chunk.longer)
+            store.batches.record(chunk, refuse_conflicts=options.refuse_conflicts)
+    except ConflictFound as error:
+        raise ConflictFound(f"{name}: {error.message}", hint=error.hint) from None
+    except InputError as error:
+        before = batch_of(store.index, batch.batch_id)
+        if options.reading.stop or not before.counts.read:
+            raise
+        part = IngestReport(name, Outcome.CUT, before, None, monotonic() - began, longer=longer)
+        raise PartlyRead(error.message, hint=error.hint, report=part) from None
+    recorded = batch_of(store.index, batch.batch_id)
+    finished_at = write_record(store, recorded, time_ns(), close_replaced(store, recorded))
+    done = store.batches.finish(batch.batch_id, finished_at)
+    outcome, resumed_from = (Outcome.RESUMED, batch.next_seq) if batch.attempt > 1 else (Outcome.NEW, None)
+    corrected, seconds = corrected_duplicates(store, done), monotonic() - began
+    return IngestReport(name, outcome, done, resumed_from, seconds, corrected, longer, otherwise)
 
 
 def expect_none_invalid(source: Input, options: IngestOptions, found: Batch) -> None:
