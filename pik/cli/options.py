@@ -140,9 +140,14 @@ def no_actor(cli: Context) -> Mapping[str, tuple[bool, str]]:
 
 def unknown_to_the_api(given: Mapping[str, tuple[bool, str]]) -> None:
     """Raises UsageError for the first option that is given, though `--via api` cannot have it, with its hint."""
+    not_beside("--via api", given)
+
+
+def not_beside(other: str, given: Mapping[str, tuple[bool, str]]) -> None:
+    """Raises UsageError for the first option that is given, though it does not go with the other one, with its hint."""
     for option, (is_given, hint) in given.items():
         if is_given:
-            raise UsageError(f"{option} does not go with --via api", hint=hint)
+            raise UsageError(f"{option} does not go with {other}", hint=hint)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,11 +17,13 @@ from pik.cli.command import PARTLY, cli_command
 from pik.cli.commands.ingest import report as report
 from pik.cli.commands.ingest.dry_run import show_dry_run
 from pik.cli.commands.ingest.guess import guess_mapping
+from pik.cli.commands.ingest.on import expect_possible_on, reports_on
 from pik.cli.commands.ingest.refusals import Refusals
 from pik.cli.context import Context
 from pik.cli.options import argument, option
 from pik.cli.reading import ReadingOptions
 from pik.errors import NotFound, PikError, UsageError, number_of
+from pik.ports.fleet import LOCAL
 
 if TYPE_CHECKING:
     from pik.inputs.source import Input, Source
@@ -61,6 +63,9 @@ if TYPE_CHECKING:
 
     # records of a well-known producer: a shipped mapping, or one of pik.toml
     pik ingest trail.json.gz --mapping cloudtrail
+
+    # an archive, read by a Spark cluster
+    pik ingest 's3://archive/2026/**' --on spark://spark-master:7077
 
     # CSV, Parquet, logs, the output of kcat are records with other fields
     pik ingest orders.parquet --map source="'shop'" --map event_type="'order'" \\
@@ -105,6 +110,7 @@ def ingest(
         int | None, option("--workers N", "Processes that parse. [default: as many as processors]", min=1)
     ] = None,
     via: options.Via = None,
+    on: options.On = LOCAL,
     dry_run: Annotated[
         bool, option("--dry-run", "Record nothing, and show what would be: events, duplicates, rejects, times.")
     ] = False,
@@ -126,6 +132,9 @@ def ingest(
     from pik.usecases.ingest.batch_ingest import IngestOptions
 
     sources = sources_of(cli, files, batch_key, reading_options.max_window)
+    if on != LOCAL:
+        local = {"--guess": guess, "--dry-run": dry_run, "--one-batch": one_batch, "--via api": via is not None}
+        expect_possible_on(on, sources, local, workers)
     if guess:
         if "://" not in cli.settings.store:  # the command that is proposed looks there; a stack is not asked for it
             _existing_store(cli)
@@ -151,10 +160,10 @@ def ingest(
         return _check(cli, inputs, chosen, rejects, sample, via)
     if via:
         return _send(cli, inputs, reading, rejects)
-    return _ingest(cli, inputs, chosen, rejects)
+    return _ingest(cli, inputs, chosen, rejects, on)
 
 
-def _ingest(cli: Context, inputs: Sequence[Input], chosen: IngestOptions, rejects: Path | None) -> int | None:
+def _ingest(cli: Context, inputs: Sequence[Input], chosen: IngestOptions, rejects: Path | None, on: str) -> int | None:
     """Record the inputs, and show what became of each."""
     from pik.usecases.ingest.batch_ingest import Outcome
     from pik.usecases.inspect.batches import write_rejects
@@ -162,7 +171,7 @@ def _ingest(cli: Context, inputs: Sequence[Input], chosen: IngestOptions, reject
     store = _store(cli, inputs, chosen)
     interrupted = _interrupted(store, inputs)
     refusals = Refusals(cli.advice, stop=chosen.reading.stop)
-    done = _record(cli, store, inputs, replace(chosen, actor=cli.actor(store)), refusals)
+    done = _record(cli, store, inputs, replace(chosen, actor=cli.actor(store)), refusals, on)
     for one in done:
         if one.outcome == Outcome.NEW and one.source in interrupted:
             cli.note(
@@ -258,7 +267,7 @@ def _expect_readable(cli: Context, inputs: Sequence[Input], chosen: IngestOption
 
 
 def _record(
-    cli: Context, store: Store, inputs: Sequence[Input], chosen: IngestOptions, refusals: Refusals
+    cli: Context, store: Store, inputs: Sequence[Input], chosen: IngestOptions, refusals: Refusals, on: str
 ) -> list[IngestReport]:
     """Ingest one after the other; where one fails, report what became of those before it."""
     from pik.inputs.archives import with_members
@@ -273,7 +282,11 @@ def _record(
         refusals.add(name, error)
 
     try:
-        for one in ingest_all(store, with_members(inputs, cli.note, refusals.add), chosen, cli.progress, refuse):
+        if on == LOCAL:
+            reports = ingest_all(store, with_members(inputs, cli.note, refusals.add), chosen, cli.progress, refuse)
+        else:
+            reports = reports_on(cli, on, store, inputs, chosen, refuse)
+        for one in reports:
             done.append(one)  # noqa: PERF402 - those before an error are reported
         refusals.expect_some(len(done))
     except BaseException:
