@@ -9,7 +9,7 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import ExitStack
 from functools import cache, cached_property
 from pathlib import Path
@@ -308,11 +308,11 @@ class Context:
 
         return html_renderer()
 
-    def exporter(self, layout: Layout) -> Exporter:
-        """Return the exporter that writes this layout."""
+    def exporters(self) -> Callable[[Layout], Exporter]:
+        """Return what makes the exporter of a layout, here and on the machines of a fleet."""
         from pik.exporters import exporter
 
-        return exporter(layout)
+        return exporter
 
 
 def with_store(text: str, store: str | None, names: Iterable[str]) -> str:

@@ -20,6 +20,7 @@ from pik.ports.fleet import Fleet
 from pik.ports.store import Store
 from pik.stores import open_store
 from pik.usecases.metrics.diff import diff_aggregates
+from tests.support.exports import rows_of
 from tests.support.fleet import RepeatingFleet
 from tests.support.spark import LOCATION
 
@@ -200,3 +201,55 @@ def test_what_is_recorded_meanwhile_does_not_count(filled: Callable[..., Any], m
     assert list(diff_aggregates(store, engine, ALL_TIME, **asked, fleet=fleet).rows) == before
     assert next(numbers) > 2000
     assert list(diff_aggregates(store, engine, ALL_TIME, **asked).rows) != before
+
+
+EXPORTS = [
+    ("--partition-by", "event_date,source", "--include-duplicates", "--column", "v=v:decimal(38,6)"),
+    ("--as", "csv", "--from", "1969-12-03T12:00:00Z", "--to", "1970-01-10", "--entity", "hot", "--entity", "e4"),
+    ("--as", "jsonl", "--as-received"),
+    ("--partition-by", "event_date", "--timezone", "Europe/Berlin", "--dry-run"),
+    ("--column", "v=kind:int64"),
+    ("--from", "1990-01-01", "--fail-if-none"),
+]
+
+
+def export_on(filled: Callable[..., Any], options: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows and totals are the same, in other files."""
+    monkeypatch.setattr("pik.usecases.export.fleet.TASK_BYTES", 3000)
+    here = filled("export", "--out", "here", *options, "--format", "json")
+    there = filled("export", "--out", "there", *options, "--format", "json", "--on", LOCATION)
+    notes = [line for line in there.err.splitlines() if not line.startswith("exporting to there: ")]
+    assert (there.code, notes) == (here.code, here.err.splitlines())
+    if here.code == 2:
+        return
+    found, expected = json.loads(there.out), json.loads(here.out)
+    files = [found.pop("files"), expected.pop("files")]
+    for one in (found, expected):
+        del one["out"], one["manifest"], one["bytes"]
+    assert found == expected
+    if files[1]:
+        assert len(files[0]) > len(files[1]) or "--partition-by" in options
+        format_: Any = found["format"]
+        assert rows_of(Path("there"), format_) == rows_of(Path("here"), format_)
+
+
+@pytest.mark.parametrize("options", EXPORTS)
+def test_an_export_has_the_same_rows_whatever_is_repeated(
+    filled: Callable[..., Any], on_repeating: Run, options: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export_on(filled, options, monkeypatch)
+
+
+@pytest.mark.parametrize("options", [EXPORTS[0], *(pytest.param(one, marks=pytest.mark.slow) for one in EXPORTS[1:])])
+def test_an_export_has_the_same_rows_on_spark(
+    filled: Callable[..., Any], on_spark: Run, options: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export_on(filled, options, monkeypatch)
+
+
+def test_what_several_machines_cannot_write_is_refused(pik: Callable[..., Any]) -> None:
+    for out, what in (("e.csv", "a single file"), ("-", "standard output")):
+        refused = pik("export", "--out", out, "--as", "csv", "--on", LOCATION)
+        assert refused.code == 2
+        assert f"each task of a cluster writes its own files, and {out} is {what}" in refused.err
+        assert "leave --on out" in refused.err

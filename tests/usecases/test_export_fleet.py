@@ -11,9 +11,8 @@ from functools import partial
 from hashlib import sha256
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-import duckdb
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,6 +21,8 @@ from pik.engine import DuckEngine
 from pik.errors import Damaged, StoreError, UsageError
 from pik.exporters import exporter
 from pik.fleets.here import Here
+from pik.fleets.session import Session
+from pik.fleets.spark import SparkFleet
 from pik.model.calendar import CalendarBuckets
 from pik.model.delivery import Filter, parse_column
 from pik.model.instant import ALL_TIME, DAY, Window
@@ -29,9 +30,12 @@ from pik.ports.exporter import Exporter, Layout
 from pik.ports.fleet import Fleet
 from pik.ports.store import Store
 from pik.runtime import SILENT
+from pik.runtime.storage import scratch
 from pik.usecases.export import fleet as fleet_module
 from pik.usecases.export.export import ExportReport, export
 from pik.usecases.export.fleet import cut_window, export_on
+from tests.support.exports import killed_once, rows_of
+from tests.support.spark import LOCATION
 from tests.support.stores import EVENTS, event, ingest, window
 
 ENGINE = DuckEngine(threads=1)
@@ -78,21 +82,6 @@ def _manifest_last(path: str) -> tuple[bool, str]:
     return path == "_manifest.json", path
 
 
-READERS = {
-    "parquet": "read_parquet('{}/**/*.parquet', hive_partitioning = true, union_by_name = true)",
-    "csv": "read_csv('{}/**/*.csv', hive_partitioning = true, all_varchar = true, union_by_name = true)",
-    "jsonl": "read_json_objects('{}/**/*.jsonl', hive_partitioning = true)",
-}
-
-
-def rows(target: Path, layout: Layout) -> list[Any]:
-    """What DuckDB reads, in order."""
-    with duckdb.connect() as connection:
-        found = connection.execute(f"SELECT COLUMNS(*)::VARCHAR FROM {READERS[layout.format].format(target)}")
-        names = [column[0] for column in found.description or ()]
-        return sorted(repr(sorted(zip(names, row, strict=True))) for row in found.fetchall())
-
-
 LAYOUTS = [
     EVERYTHING,
     replace(EVERYTHING, include_duplicates=True, columns=(parse_column("v=v:double"),)),
@@ -113,7 +102,7 @@ def test_rows_and_totals_are_those_of_one_machine(busy: Store, tmp_path: Path, p
     done = run(fleet, busy, place / "data", layout)
     assert done.rows == alone.rows > 0
     assert (done.window, done.known_until) == (alone.window, alone.known_until)
-    assert rows(place / "data", layout) == rows(tmp_path / "alone", layout)
+    assert rows_of(place / "data", layout.format) == rows_of(tmp_path / "alone", layout.format)
     found, expected = manifest(place / "data"), json.loads((tmp_path / "alone/_manifest.json").read_bytes())
     for of_files in (found, expected):
         del of_files["files"], of_files["created_at"]
@@ -149,7 +138,7 @@ def test_nothing_found(store: Store, place: Path, tmp_path: Path) -> None:
     fleet = Here(store, ENGINE)
     done = run(fleet, store, place / "data")
     assert [(file.path, file.rows) for file in done.files] == [("part-000000.parquet", 0)]
-    assert rows(place / "data", EVERYTHING) == []
+    assert rows_of(place / "data", "parquet") == []
     manifest(place / "data")
     partitioned = replace(EVERYTHING, partition_by=("source",))
     assert run(fleet, store, tmp_path / "parts", partitioned).files == ()
@@ -210,42 +199,19 @@ class Repeating(Here):
     """Runs each item twice, and before that once in a process that is killed when it completes its first file."""
 
     def map(self, body: Any, items: Iterable[Any]) -> Iterator[Any]:
-        killed = partial(body.func, replace(body.args[0], exporter_of=dying))
-        for item in items:
-            child = os.fork()
-            if child == 0:
-                try:
-                    list(killed(self.store, self.engine, item))
-                finally:
-                    os._exit(0)
-            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) in (-signal.SIGKILL, 0)  # 0: it has no rows
-            first, second = list(body(self.store, self.engine, item)), list(body(self.store, self.engine, item))
-            assert first == second
-            yield from second
-
-
-class Dying:
-    """Text files; when one is complete the process dies."""
-
-    def __init__(self, layout: Layout) -> None:
-        self.inner = exporter(layout)
-        self.layout, self.suffix = layout, self.inner.suffix
-        self.cut = self.inner.cut
-
-    def sink(self, file: BinaryIO) -> Any:
-        sink = self.inner.sink(file)
-
-        class Last:
-            write = sink.write
-
-            def close(self) -> None:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-        return Last()
-
-
-def dying(layout: Layout) -> Exporter:
-    return Dying(layout)
+        with scratch() as marks:
+            killed = partial(body.func, replace(body.args[0], exporter_of=partial(killed_once, marks)))
+            for item in items:
+                child = os.fork()
+                if child == 0:
+                    try:
+                        list(killed(self.store, self.engine, item))
+                    finally:
+                        os._exit(0)
+                assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) in (-signal.SIGKILL, 0)
+                first, second = list(body(self.store, self.engine, item)), list(body(self.store, self.engine, item))
+                assert first == second
+                yield from second
 
 
 def test_attempts_that_are_killed_or_repeated_do_no_harm(
@@ -264,7 +230,7 @@ def test_attempts_that_are_killed_or_repeated_do_no_harm(
     done = run(Looking(busy, ENGINE), busy, place / "data", layout)
     assert sum(name.startswith("aside-") for name in left) > 2
     assert done.rows == alone.rows
-    assert rows(place / "data", layout) == rows(tmp_path / "alone", layout)
+    assert rows_of(place / "data", layout.format) == rows_of(tmp_path / "alone", layout.format)
     manifest(place / "data")
 
 
@@ -311,3 +277,21 @@ def test_a_machine_without_the_directory_says_so(busy: Store, place: Path) -> No
         run(Elsewhere(busy, ENGINE), busy, place / "data")
     assert "share" in refused.value.hint
     assert os.listdir(place) == []
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("spark")
+@pytest.mark.parametrize("partition_by", [(), ("event_date", "source")])
+def test_python_processes_of_a_cluster_are_killed(
+    busy: Store, spark: Session, tmp_path: Path, place: Path, partition_by: tuple[str, ...]
+) -> None:
+    layout = replace(EVERYTHING, partition_by=partition_by, include_duplicates=True)
+    alone = export(busy, exporter(layout), tmp_path / "alone", SILENT, directory=True)
+    marks = tmp_path / "marks"
+    marks.mkdir()
+    fleet = SparkFleet(spark, LOCATION, busy, ENGINE)
+    done = run(fleet, busy, place / "data", layout, exporter_of=partial(killed_once, marks))
+    assert len(os.listdir(marks)) > 2
+    assert (done.rows, done.known_until) == (alone.rows, alone.known_until)
+    assert rows_of(place / "data", layout.format) == rows_of(tmp_path / "alone", layout.format)
+    manifest(place / "data")

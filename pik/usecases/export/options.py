@@ -32,6 +32,16 @@ def is_directory(out: str, *, partitioned: bool) -> bool:
     return directory
 
 
+def expect_several_files(on: str, out: str, *, directory: bool) -> None:
+    """Raise UsageError unless the target can have the files of several machines."""
+    if not directory:
+        what = "standard output" if out == STDOUT else "a single file"
+        raise UsageError(
+            f"--on {on}: each task of a cluster writes its own files, and {out} is {what}",
+            hint="--out DIR, which all machines of the cluster share, or leave --on out",
+        )
+
+
 def chosen_format(
     out: Path, format_: Format | None, compression: Compression | None, *, directory: bool
 ) -> tuple[Format, Compression]:

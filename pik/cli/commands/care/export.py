@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, BinaryIO, Literal, cast
+from typing import Annotated, Any, BinaryIO, Literal, cast
 
 from pik.cli import options
 from pik.cli.command import FOUND, cli_command
@@ -17,6 +17,7 @@ from pik.cli.values import Count, Instant
 from pik.errors import StoreError, UsageError, number_of
 from pik.model.instant import Window
 from pik.model.visible import visible_lines
+from pik.ports.fleet import LOCAL
 
 
 @cli_command(
@@ -32,6 +33,10 @@ from pik.model.visible import visible_lines
     # one customer's January as CSV, duplicates too
     pik export --out january.csv.gz --entity customer-17 --include-duplicates \\
         --from 2026-01-01 --to 2026-02-01
+
+    # a year, by a Spark cluster whose machines have /shared
+    pik export --out /shared/2026/ --partition-by event_date \
+        --from 2026-01-01 --to 2027-01-01 --on spark://spark-master:7077
     """,
 )
 def export(
@@ -75,6 +80,7 @@ def export(
     as_received: options.AsReceived = False,
     fail_if_none: options.FailIfNone = False,
     dry_run: options.DryRun = False,
+    on: options.On = LOCAL,
 ) -> int | None:
     """Write events to Parquet, JSON lines or CSV.
 
@@ -86,17 +92,30 @@ def export(
     What counts is written, at the times that recorded corrections give it: Parquet and CSV have the columns
     received_event_time and correction, a line of JSON has them where a correction concerns it. --as-received writes
     what came, without them.
+
+    With --on, DIR is on a file system that all machines of the cluster share at that path: each task writes its own
+    files, of about 128 MB of raw. With --partition-by a task has whole days, so that partitions are in few files.
     """
     from pik.model.calendar import CalendarBuckets
     from pik.model.delivery import Filter
     from pik.ports.exporter import Layout
     from pik.runtime import SILENT
     from pik.usecases.export.export import export as write
-    from pik.usecases.export.options import STDOUT, checked_columns, chosen_format, is_directory, partitions
+    from pik.usecases.export.fleet import export_on
+    from pik.usecases.export.options import (
+        STDOUT,
+        checked_columns,
+        chosen_format,
+        expect_several_files,
+        is_directory,
+        partitions,
+    )
     from pik.usecases.inspect.events import nothing_matches
 
     by = partitions(partition_by)
     target, directory = Path(out), is_directory(out, partitioned=bool(by))
+    if on != LOCAL:
+        expect_several_files(on, out, directory=directory)
     format_, packing = chosen_format(target, as_, compression, directory=directory)
     if microseconds and format_ != "parquet":
         raise UsageError(f"--microseconds is for Parquet; {format_} has times as text", hint="leave it out")
@@ -115,13 +134,16 @@ def export(
     effects = effects_finder(cli, store, layout.selection, as_received=as_received)()
     if out == STDOUT and not dry_run:
         stream = _standard_output(packed=packing != "none")
-        done = write(store, cli.exporter(layout), stream, SILENT if sys.stdout.isatty() else cli.progress)
+        done = write(store, cli.exporters()(layout), stream, SILENT if sys.stdout.isatty() else cli.progress)
         cli.note(f"exported {number_of(done.rows, 'row')}")
         if effects:
             cli.note(effects_note(effects) or "")
     else:
-        kind = {"directory": directory, "dry_run": dry_run, "even_empty": not fail_if_none}
-        done = write(store, cli.exporter(layout), target, cli.progress, effects=effects, **kind)
+        kind: dict[str, Any] = {"dry_run": dry_run, "even_empty": not fail_if_none, "effects": effects}
+        if on == LOCAL:
+            done = write(store, cli.exporters()(layout), target, cli.progress, directory=directory, **kind)
+        else:
+            done = export_on(cli.fleet(on, store), store, cli.exporters(), layout, target, cli.progress, **kind)
         given = {"format": format_, "entities": layout.selection.entities, "dry_run": dry_run or None}
         cli.show(EXPORT, done, **given, corrected=effects_of(effects), note=effects_note(effects))
     if done.rows:
