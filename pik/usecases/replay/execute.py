@@ -21,6 +21,7 @@ from pik.model.metric import (
     TaskState,
 )
 from pik.ports.engine import Engine
+from pik.ports.fleet import Fleet
 from pik.ports.state import Message
 from pik.ports.store import Store
 from pik.runtime import Progress, showing
@@ -31,6 +32,9 @@ from pik.usecases.replay.wait import resume_command, wait
 
 IDLE = 0.05
 """Seconds between two looks at a queue whose tasks wait to be tried again."""
+
+LOOK = 10.0
+"""Seconds between two looks whether a run on a fleet was cancelled: each is a query over its tasks."""
 
 FIRST_DELAY = 0.1
 """Seconds until a task that failed is tried again; each further time is twice as long, up to `_LONGEST_DELAY`."""
@@ -64,9 +68,12 @@ class Outcome:
     failures: Failures = NO_FAILURES
 
 
-def execute_run(store: Store, engine: Engine, run_id: str, pace: Pace, progress: Progress) -> Run:
+def execute_run(
+    store: Store, engine: Engine, run_id: str, pace: Pace, progress: Progress, fleet: Fleet | None = None
+) -> Run:
     """Execute the run's open tasks, and return the run as it ended, or was cancelled meanwhile. Tasks that were done
-    before an interruption are not done again. A run that is PLANNING is planned first.
+    before an interruption are not done again. A run that is PLANNING is planned first. A `fleet` executes the tasks of
+    a stack in the place of its processors.
 
     Raises Busy while another process plans or executes it, UsageError if it has ended, StoreError when the store cannot
     be used; the run stays as it is then.
@@ -82,6 +89,8 @@ def execute_run(store: Store, engine: Engine, run_id: str, pace: Pace, progress:
             "--rate limits this process, but a stack has its own processors",
             hint="the stack's parameter ProcessorConcurrency limits them",
         )
+    if fleet is not None and fleet.slots > 1:
+        return _run_on_fleet(store, fleet, run_id, pace.attempts, progress)
     _expect_active(store.runs.get(run_id))
     enqueue_tasks(store, run_id)
     return wait(store, run_id, progress)
@@ -114,6 +123,30 @@ def run_locally(store: Store, engine: Engine, run_id: str, pace: Pace, progress:
             if left:  # of a redrive that was interrupted
                 store.dead_letters.delete(left)
         return run
+
+
+def _run_on_fleet(store: Store, fleet: Fleet, run_id: str, attempts: int, progress: Progress) -> Run:
+    """Execute a run as `execute_run` does, on a fleet: tasks that failed are tried again once all have been."""
+    with store.runs.driving(run_id):
+        run = store.runs.get(run_id)
+        _expect_active(run)
+        store.runs.set_state(run_id, RunState.RUNNING)
+        with showing(progress, "replaying", run.tasks, "tasks", run.done + run.failed):
+            for receives in range(1, attempts + 1):
+                tasks = (Message(task, "", receives) for task in store.runs.open_tasks(run_id))
+                looked_at = time.monotonic()
+                for outcome in fleet.map(_executed, tasks):
+                    progress.advance(_settle(store, outcome, attempts))
+                    if time.monotonic() - looked_at > LOOK:
+                        looked_at, run = time.monotonic(), store.runs.get(run_id)
+                        if run.state == RunState.CANCELLED:
+                            return run
+        finish_run(store, run_id)
+        return store.runs.get(run_id)
+
+
+def _executed(store: Store, engine: Engine, message: Message) -> Iterator[Outcome]:
+    yield process_message(store, engine, message)
 
 
 def enqueue_tasks(store: Store, run_id: str, tasks: Iterable[Task] | None = None) -> int:
@@ -153,19 +186,27 @@ def finish_message(store: Store, outcome: Outcome, attempts: int, *, last: bool 
 
     The message is acknowledged at the end, so that it comes again to a process that was killed before.
     """
-    message, queue, runs = outcome.message, store.queue, store.runs
-    if outcome.failure is None:
-        runs.mark(message.task, TaskState.DONE, outcome.failures)
-    elif message.receives >= attempts:
-        store.dead_letters.bury(message, outcome.failure, time.time_ns(), outcome.hint)
-        runs.mark(message.task, TaskState.FAILED, outcome.failures)
-    else:
+    message = outcome.message
+    if not _settle(store, outcome, attempts):
         delay = min(FIRST_DELAY * 2 ** (message.receives - 1), _LONGEST_DELAY)
-        queue.release(message, delay, outcome.failure)
+        store.queue.release(message, delay, outcome.failure or "")
         return False
     if last:
         finish_run(store, message.task.run_id)
-    queue.acknowledge(message.receipt)
+    store.queue.acknowledge(message.receipt)
+    return True
+
+
+def _settle(store: Store, outcome: Outcome, attempts: int) -> bool:
+    """Mark a task that is done, dead-letter one that failed too often. Return whether it is settled by that."""
+    message = outcome.message
+    if outcome.failure is None:
+        store.runs.mark(message.task, TaskState.DONE, outcome.failures)
+    elif message.receives >= attempts:
+        store.dead_letters.bury(message, outcome.failure, time.time_ns(), outcome.hint)
+        store.runs.mark(message.task, TaskState.FAILED, outcome.failures)
+    else:
+        return False
     return True
 
 

@@ -20,6 +20,7 @@ from pik.model.assumption_text import replay_assumptions
 from pik.model.ids import new_id
 from pik.model.instant import display_instant
 from pik.model.metric import Run, RunRequest, RunState
+from pik.ports.fleet import LOCAL
 
 if TYPE_CHECKING:
     from pik.ports.store import Store
@@ -42,6 +43,9 @@ if TYPE_CHECKING:
 
     # every bucket that deliveries left or entered by a correction
     pik replay --correction 01J8Z3 --reason INC-42 --promote --yes
+
+    # all of a stack's values, on a Spark cluster in the place of the stack's processors
+    pik replay --all --store aws://pik --on spark://spark-master:7077 --reason 'new definition'
 
     # through the stack's HTTP API instead of its storage
     pik replay --entity user-123 --from 2026-01-31 --to 2026-02-01 --via api --store aws://pik
@@ -69,6 +73,7 @@ def replay(
     rate: Annotated[float | None, option("--rate N", "At most N tasks per second.", min=0.001)] = None,
     via: options.Via = None,
     no_wait: Annotated[bool, option("--no-wait", "With --via api: start the run without waiting for its end.")] = False,
+    on: options.On = LOCAL,
     dry_run: options.DryRun = False,
     promote: Annotated[bool, option("--promote", "Make the result current; what failed stays unchanged.")] = False,
     yes: options.Yes = False,
@@ -104,17 +109,17 @@ def replay(
         reason=reason,
     )
     if via:
-        _expect_possible(cli, request, rate, promote)
+        _expect_possible(cli, request, rate, on, promote)
         return _replay_via_api(cli, request, dry_run=dry_run, wait=not no_wait)
     if no_wait:
         raise UsageError(
             "--no-wait goes with --via api", hint="`pik runs wait RUN` and `pik runs show RUN` follow a run"
         )
-    return _replay(cli, request, rate, dry_run, promote, yes)
+    return _replay(cli, request, rate, on, dry_run, promote, yes)
 
 
 def _replay(
-    cli: Context, request: RunRequest, rate: float | None, dry_run: bool, promote: bool, yes: bool
+    cli: Context, request: RunRequest, rate: float | None, on: str, dry_run: bool, promote: bool, yes: bool
 ) -> int | None:
     """Go on with the run of this request or begin one, follow it to its end, and show what became of it."""
     from pik.usecases.inspect.events import without_value
@@ -123,6 +128,11 @@ def _replay(
     from pik.usecases.replay.plan import expect_work, left_out_of, plan_replay, start
 
     store, engine = cli.open_store(), cli.engine()
+    if on != LOCAL and not store.deployed:
+        raise UsageError(
+            "--on: a local store is written by one machine; a cluster replays those of stacks",
+            hint="leave --on out: all processors of this machine replay",
+        )
     nothing_of: tuple[str, ...] = ()
     if request.correction is not None:
         request = structs.replace(
@@ -155,7 +165,7 @@ def _replay(
             if request.correction:  # whose events may not count any more
                 chosen = f"{number_of(run.buckets, 'bucket')} that the correction changes"
         cli.note(f"run {run.run_id}: {chosen}, {number_of(run.tasks, 'task')}")
-    run = execute_run(store, engine, run.run_id, Pace(rate=rate), cli.progress)
+    run = execute_run(store, engine, run.run_id, Pace(rate=rate), cli.progress, cli.fleet(on, store))
     move = _promote(cli, store, run, yes) if promote and run.state in (RunState.COMPLETED, RunState.PARTIAL) else None
     if move and yes and move.corrections:
         cli.note(corrected_since(move))
@@ -204,7 +214,7 @@ def _promote(cli: Context, store: Store, run: Run, yes: bool) -> Move:
     return promote(store, run.run_id, time.time_ns(), run.request.reason, cli.actor(store))
 
 
-def _expect_possible(cli: Context, request: RunRequest, rate: float | None, promote: bool) -> None:
+def _expect_possible(cli: Context, request: RunRequest, rate: float | None, on: str, promote: bool) -> None:
     """Raises UsageError for an option that the API does not have."""
     without = "leave --via out"
     options.unknown_to_the_api(
@@ -214,6 +224,7 @@ def _expect_possible(cli: Context, request: RunRequest, rate: float | None, prom
             "--correction": (request.correction is not None, f"the API replays all of an entity's buckets; {without}"),
             "--all": (not request.entities, f"the API replays one --entity; {without} for more"),
             "more than one --entity": (len(request.entities) > 1, "call it once for each entity"),
+            "--on": (on != LOCAL, "the stack's own processors execute what the API starts"),
             "--rate": (rate is not None, "the stack's parameter ProcessorConcurrency limits its processors"),
             "--promote": (promote, "the API promotes nothing; when the run has ended: pik promote RUN"),
             **options.no_actor(cli),
