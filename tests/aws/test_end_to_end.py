@@ -6,16 +6,17 @@ from pathlib import Path
 
 import pytest
 
+from pik.stores.aws import lease
 from tests.cli.conftest import pik
 from tests.support.aws.emulator import make_stack, publish
-from tests.support.aws.processor import processing
+from tests.support.aws.processor import NOTICED, processing
 from tests.support.aws.story import tell
 
 __all__ = ["pik"]
 
 
-@pytest.mark.slow  # test_deployed_end_to_end.py tells it to the real template; this finds what is the template's fault
-def test_promise_10_the_story_is_the_same_in_a_stack(pik, aws, tmp_path: Path) -> None:
+def test_promise_10_the_story_is_the_same_in_a_stack(pik, aws, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "NOTICED", NOTICED)
     stack = make_stack(aws)
     home = list(tell(pik, str(tmp_path / "store"), tmp_path / "home"))
     with processing(stack, tmp_path):
@@ -23,6 +24,7 @@ def test_promise_10_the_story_is_the_same_in_a_stack(pik, aws, tmp_path: Path) -
             assert there == here
 
 
+@pytest.mark.slow
 def test_the_story_is_the_same_twice(pik, tmp_path: Path) -> None:
     """What it leaves out of a comparison is enough, and not all."""
     first, second = (list(tell(pik, str(tmp_path / f"{name}-store"), tmp_path / name)) for name in ("one", "two"))

@@ -34,7 +34,7 @@ def store(aws: Clients, monkeypatch: pytest.MonkeyPatch) -> Store:
     return open_store(publish(aws, make_stack(aws)))
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
 def test_promises_1_and_4_a_file_on_a_bad_day(
     store: Store, tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

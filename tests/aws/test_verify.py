@@ -60,8 +60,13 @@ def checked(store: Store, depth: Depth) -> tuple[list[tuple[ProblemKind, str]], 
     return [(one.kind, one.what) for one in found], found.summary
 
 
-@pytest.mark.parametrize("requests", [100, pytest.param(1000, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("events", [ONE, SEVERAL])
+@pytest.mark.parametrize(
+    ("events", "requests"),
+    [
+        (ONE, 100),
+        *(pytest.param(*sizes, marks=pytest.mark.slow) for sizes in ((SEVERAL, 100), (ONE, 1000), (SEVERAL, 1000))),
+    ],
+)
 def test_a_verification_and_a_rebuild_take_two_calls_an_object(
     store: Store, monkeypatch: pytest.MonkeyPatch, events: int, requests: int
 ) -> None:

@@ -21,6 +21,8 @@ from pik.usecases.report.numbers import POINTS, Course, Point
 from tools.gen_json import SCHEMAS as PUBLISHED
 from tools.gen_json import names, slug
 
+pytestmark = pytest.mark.xdist_group("report")  # which takes long, and is made once for each process
+
 Pik = Callable[..., Any]
 METRICS = """
 [[metric]]
@@ -87,8 +89,22 @@ def markdown(pik: Pik, *options: object, code: int = 1) -> str:
     return str(result.out)
 
 
-def test_each_delivery_is_in_one_count(shop: Pik) -> None:
-    found = report(shop, *WINDOW)
+@pytest.fixture(scope="module")
+def kept() -> dict[str, Any]:
+    """What of_shop has made."""
+    return {}
+
+
+@pytest.fixture
+def of_shop(shop: Pik, kept: dict[str, Any]) -> Any:
+    """The JSON of the report on the shop as it is, and its Markdown as `md`."""
+    if not kept:
+        kept |= report(shop, *WINDOW) | {"md": markdown(shop, *WINDOW)}
+    return kept
+
+
+def test_each_delivery_is_in_one_count(shop: Pik, of_shop: Any) -> None:
+    found = of_shop
     assert found["volume_bucket"] == "1h"
     assert [tuple(one.values()) for one in found["volume"]] == [
         ("2026-01-01T01:00:00Z", 2, 0, 2, 0),
@@ -100,16 +116,16 @@ def test_each_delivery_is_in_one_count(shop: Pik) -> None:
     assert sum(sum(list(one.values())[1:]) for one in found["volume"]) == int(status["deliveries"])
 
 
-def test_what_corrections_took_out_is_said_beside_what_arrived(shop: Pik) -> None:
-    assert "By corrections" not in markdown(shop, *WINDOW)
+def test_what_corrections_took_out_is_said_beside_what_arrived(shop: Pik, of_shop: Any) -> None:
+    assert "By corrections" not in of_shop["md"]
     assert shop("correct", "--assume", "without=selected,entity=b", "--reason", "a test", "--yes").code == 0
     arrived = markdown(shop, *WINDOW).partition("## What arrived")[2].partition("\n## ")[0]
     assert "By corrections: 1 event taken out. What was accepted, and does not count any more," in arrived
     assert [one["accepted"] for one in report(shop, *WINDOW)["volume"]] == [2, 0, 1, 0]
 
 
-def test_parts_are_the_json_of_their_commands(shop: Pik) -> None:
-    found = report(shop, *WINDOW)
+def test_parts_are_the_json_of_their_commands(shop: Pik, of_shop: Any) -> None:
+    found = of_shop
     for name, schema in SCHEMAS.items():
         part = found[name]
         assert (part["failure"], part["nothing"], part["left_out"]) == (None, None, 0)
@@ -135,7 +151,7 @@ def test_its_own_command_makes_it_again(shop: Pik) -> None:
     assert "2026-01-02T10:00:00+09:00" in text
     [again] = re.findall("^pik (report .*)", text, re.MULTILINE)
     assert shop(*shlex.split(again)).out == text
-    assert "+09:00" not in json.dumps(report(shop, *WINDOW, *zone))
+    assert "+09:00" not in json.dumps(report(shop, *WINDOW, "--entity", "a", *zone))
 
 
 def test_since_counts_back_from_the_last_recording(shop: Pik) -> None:
@@ -145,8 +161,8 @@ def test_since_counts_back_from_the_last_recording(shop: Pik) -> None:
     assert not Path("r.md").exists()
 
 
-def test_titles_say_the_finding(shop: Pik) -> None:
-    titles = re.findall("^### (.*)", markdown(shop, *WINDOW), re.MULTILINE)
+def test_titles_say_the_finding(of_shop: Any) -> None:
+    titles = re.findall("^### (.*)", of_shop["md"], re.MULTILINE)
     assert (
         "2 late deliveries, 1 of them in the hour from 2026-01-01T02:00:00Z, would move event_count by +33.3 %;"
         " 2 exact duplicates, 1 conflict" in titles
@@ -334,9 +350,10 @@ def test_the_file_is_whole_or_not_there(shop: Pik) -> None:
     refused = shop(*NAMED, "--out", "r.md")
     assert (refused.code, Path("r.md").read_text()) == (2, "mine")
     assert "--force" in refused.err
-    assert shop(*NAMED, *WINDOW, "--out", "r.md", "--force", "--dry-run").code == 1
+    some = (*WINDOW, "--entity", "a", "--metric", "revenue")
+    assert shop(*NAMED, *some, "--out", "r.md", "--force", "--dry-run").code == 1
     assert Path("r.md").read_text() == "mine"
-    result = shop(*NAMED, *WINDOW, "--out", "r.md", "--force", "--format", "json")
+    result = shop(*NAMED, *some, "--out", "r.md", "--force", "--format", "json")
     assert result.json()["bytes"] == len(Path("r.md").read_bytes())
     assert [path.name for path in Path().glob(".*.part")] == []
 
@@ -361,9 +378,9 @@ def test_a_wrong_line_is_refused_before_the_work(shop: Pik, options: tuple[str, 
     assert said in result.err
 
 
-def test_a_copy_has_the_same_report(shop: Pik) -> None:
+def test_a_copy_has_the_same_report(shop: Pik, of_shop: Any) -> None:
     assert shop("pull", "--into", "copy", *WINDOW).code == 0
-    mine, copy = report(shop, *WINDOW), report(shop, *WINDOW, "--store", "copy")
+    mine, copy = of_shop, report(shop, *WINDOW, "--store", "copy")
     assert copy["volume"] == mine["volume"]
     assert copy["lag"]["document"] == mine["lag"]["document"]
     assert shop(*NAMED, "--store", "copy", "--from", "2025-01-01", "--out", "r.md").code == 4

@@ -21,7 +21,9 @@ from tests.support.stores import PlainEngine, window
 
 
 @pytest.mark.parametrize("kind", ["local", pytest.param("aws", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("paths", [(), ("payload.nothing",)], ids=["whole", "redacted"])
+@pytest.mark.parametrize(
+    "paths", [(), pytest.param(("payload.nothing",), marks=pytest.mark.slow)], ids=["whole", "redacted"]
+)
 def test_a_bundle_answers_as_its_store(store: Store, tmp_path: Path, paths: tuple[str, ...]) -> None:
     fill(store, tmp_path, 1)
     (tmp_path / "key").write_bytes(b"0123456789abcdef")

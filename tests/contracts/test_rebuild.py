@@ -124,7 +124,11 @@ SLOW_AWS = pytest.param("aws", marks=pytest.mark.slow)
 
 @pytest.mark.parametrize(
     ("kind", "gone"),
-    [("local", False), ("local", True), pytest.param("aws", False, marks=pytest.mark.slow), ("aws", True)],
+    [
+        ("local", False),
+        ("aws", True),
+        *(pytest.param(*one, marks=pytest.mark.slow) for one in (("local", True), ("aws", False))),
+    ],
 )
 def test_promise_1_a_cut_batch_is_resumed_after_a_rebuild(
     new_store: Callable[[], Store], events: Path, gone: bool, monkeypatch: pytest.MonkeyPatch

@@ -139,6 +139,7 @@ def test_whatever_is_lost_is_created_again(objects: Objects) -> None:
     assert objects.restore().objects == ()
 
 
+@pytest.mark.parametrize("kind", ["local", pytest.param("aws", marks=pytest.mark.slow)])
 def test_whatever_is_damaged_stays_and_its_copy_is_read(objects: Objects) -> None:
     before = answers(objects.store)
     damaged = {key: objects.flip(key) for key in objects.names()}

@@ -34,6 +34,9 @@ from .test_state_audit import RUNS, row, run_of, task
 
 QUIET = SILENT
 
+PAIRS = [("local", "aws"), ("aws", "local"), *(pytest.param(one, one, marks=pytest.mark.slow) for one in STORES)]
+"""Stores, and those that their state is restored into."""
+
 
 @pytest.fixture
 def other_store(request: pytest.FixtureRequest, other: str, tmp_path: Path) -> Store:
@@ -110,7 +113,7 @@ def answers(store: Store) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("other", STORES)
+@pytest.mark.parametrize(("kind", "other"), PAIRS)
 def test_a_restored_state_answers_as_the_one_that_was_backed_up(
     store: Store, other_store: Store, tmp_path: Path
 ) -> None:
@@ -136,7 +139,7 @@ def test_a_restored_state_answers_as_the_one_that_was_backed_up(
         backup(store, file, QUIET)
 
 
-@pytest.mark.parametrize("other", STORES)
+@pytest.mark.parametrize(("kind", "other"), PAIRS)
 def test_a_restore_that_was_interrupted_resumes(store: Store, other_store: Store) -> None:
     live(store)
     before = answers(store)

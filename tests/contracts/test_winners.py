@@ -73,6 +73,7 @@ def test_a_winner_that_a_rebuild_chose_does_not_count_before_it(store: Store, tm
         assert total(store, Scenario(moment)) == expected, moment
 
 
+@pytest.mark.parametrize("kind", ["local", pytest.param("aws", marks=pytest.mark.slow)])
 def test_a_segment_that_the_index_was_rebuilt_without_is_not_read_before_the_next_rebuild(
     store: Store, tmp_path: Path
 ) -> None:

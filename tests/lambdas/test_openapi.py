@@ -74,6 +74,10 @@ FUZZED = settings(
 )
 
 
+FOUND: list[Any] = list(schema.get_all_operations())
+OPERATIONS = [one.ok() for one in FOUND]
+
+
 @pytest.fixture(scope="module")
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     """The handlers over a store with an event."""
@@ -92,11 +96,17 @@ def test_whatever_comes_is_answered_as_documented(case, gateway: Gateway) -> Non
     case.call_and_validate(base_url=gateway.url, headers={"x-api-key": KEY}, checks=CHECKS)
 
 
-@schema.parametrize()
-@settings(FUZZED, max_examples=1000, derandomize=False)
 @pytest.mark.slow
-def test_whatever_comes_is_answered_as_documented_and_much_does(case, gateway: Gateway) -> None:
-    case.call_and_validate(base_url=gateway.url, headers={"x-api-key": KEY}, checks=CHECKS)
+@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda one: one.label)
+def test_whatever_comes_is_answered_as_documented_and_much_does(operation: Any, gateway: Gateway) -> None:
+    """By chance alone: another `schema.parametrize` would think up the cases of the test above when it is collected."""
+
+    @given(case=operation.as_strategy())
+    @settings(FUZZED, max_examples=1000, derandomize=False)
+    def check(case):
+        case.call_and_validate(base_url=gateway.url, headers={"x-api-key": KEY}, checks=CHECKS)
+
+    check()
 
 
 def test_runs_that_were_made_are_answered_as_documented(gateway: Gateway) -> None:

@@ -310,7 +310,7 @@ def _rows(tables: Tables) -> Iterator[list[Any]]:
         yield [event_ns, received_ns, correction, (batch_id, seq)]
 
 
-QUICK = settings(max_examples=8, suppress_health_check=list(HealthCheck), deadline=None)
+QUICK = settings(max_examples=4, suppress_health_check=list(HealthCheck), deadline=None)
 DEEP = settings(max_examples=150, suppress_health_check=list(HealthCheck), deadline=None)
 GIVEN = given(BATCHES, st.sampled_from(list(FORMULAS)), WINDOWS, STEPS, st.lists(ASSUMED, min_size=1, max_size=3))
 

@@ -227,7 +227,9 @@ def busy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     return store
 
 
-@pytest.mark.parametrize(("together", "is_shared"), [(TASK_SIZE.together, False), (MEGABYTE // 2, True)])
+@pytest.mark.parametrize(
+    ("together", "is_shared"), [(MEGABYTE // 2, True), pytest.param(TASK_SIZE.together, False, marks=pytest.mark.slow)]
+)
 def test_a_busy_day_is_replayed_in_a_megabyte_of_scratch_space(
     busy: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, together: int, is_shared: bool
 ) -> None:

@@ -272,10 +272,17 @@ def test_duckdb_too_differs_as_the_model_does_after_any_history(steps, before, a
         play(Path(directory), DuckEngine(threads=1), steps, before, after)
 
 
-@pytest.mark.parametrize("engine", [PlainEngine(), DuckEngine(threads=1)], ids=["plain", "duckdb"])
+OTHER_BUCKETS = [("1h", "1d"), ("1d", "7d"), ("6h", "30d"), ("1d", "1h"), ("7d", "1d"), ("1d", "1d Europe/Berlin")]
+
+
 @pytest.mark.parametrize(
-    ("before", "after"),
-    [("1h", "1d"), ("1d", "7d"), ("6h", "30d"), ("1d", "1h"), ("7d", "1d"), ("1d", "1d Europe/Berlin")],
+    ("engine", "before", "after"),
+    [
+        *((PlainEngine(), *buckets) for buckets in OTHER_BUCKETS),
+        (DuckEngine(threads=1), *OTHER_BUCKETS[-1]),
+        *(pytest.param(DuckEngine(threads=1), *buckets, marks=pytest.mark.slow) for buckets in OTHER_BUCKETS[:-1]),
+    ],
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
 def test_buckets_that_grow_or_shrink_leave_each_stale_value_once(tmp_path, engine, before, after):
     steps = [

@@ -251,7 +251,7 @@ PLAYED = given(
     SCENARIOS,
 )
 test_shares_of_any_history_are_those_of_a_plain_model = settings(
-    max_examples=10, suppress_health_check=list(HealthCheck)
+    max_examples=5, suppress_health_check=list(HealthCheck)
 )(PLAYED(play))
 test_shares_of_any_history_are_those_of_a_plain_model_for_long = pytest.mark.slow(
     settings(max_examples=150, suppress_health_check=list(HealthCheck))(PLAYED(play))

@@ -67,7 +67,7 @@ def unique(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return list({str(one): one for one in events}.values())
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
 def test_late_events_and_what_they_move_are_those_of_the_events(store: Store, tmp_path: Path, seed: int) -> None:
     chance = random.Random(seed)
     known: dict[Place, list[dict[str, Any]]] = {}

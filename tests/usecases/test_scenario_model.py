@@ -96,7 +96,7 @@ def build(directory: Path, batches: Sequence[Sequence[Sent]], formula: str, plac
     return built
 
 
-QUICK = settings(max_examples=10, suppress_health_check=list(HealthCheck))
+QUICK = settings(max_examples=5, suppress_health_check=list(HealthCheck))
 DEEP = settings(max_examples=100, suppress_health_check=list(HealthCheck))
 
 
