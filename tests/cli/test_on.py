@@ -253,3 +253,9 @@ def test_what_several_machines_cannot_write_is_refused(pik: Callable[..., Any]) 
         assert refused.code == 2
         assert f"each task of a cluster writes its own files, and {out} is {what}" in refused.err
         assert "leave --on out" in refused.err
+    Path("full").mkdir()
+    Path("full/mine").touch()
+    pik("init")
+    for on in ("local", "spark://nowhere:1"):
+        refused = pik("export", "--out", "full", "--on", on)
+        assert (refused.code, refused.err.splitlines()[0]) == (2, f"error: {Path('full').absolute()} is not empty")

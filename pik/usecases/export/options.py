@@ -25,7 +25,7 @@ def is_directory(out: str, *, partitioned: bool) -> bool:
             raise UsageError("--partition-by makes a directory, and - is standard output", hint="--out DIR")
         return False
     if "://" in out:
-        raise UsageError(f"{out}: files are written on this machine", hint=f"--out DIR; aws s3 sync DIR {out}")
+        raise UsageError(f"{out}: an export is written to a file system", hint=f"--out DIR; aws s3 sync DIR {out}")
     directory = out.endswith("/") or Path(out).is_dir() or not Path(out).suffix
     if partitioned and not directory:
         raise UsageError(f"--partition-by makes a directory, and {out} looks like a file", hint="--out DIR")

@@ -54,7 +54,7 @@ class Place:
         if not self._dry_run:
             with writing_to(self.target):
                 remove_abandoned(self.target)
-        _expect_new(self.target, directory=self._is_directory)
+        expect_new_target(self.target, directory=self._is_directory)
         if not self._dry_run:
             with writing_to(self.target):
                 self._hidden = self._leaving.enter_context(hidden_directory(self.target))
@@ -151,7 +151,7 @@ def manifest_of(file: Path) -> Path:
     return file.with_name(f"{file.name}.manifest.json")
 
 
-def _expect_new(target: Path, *, directory: bool) -> None:
+def expect_new_target(target: Path, *, directory: bool) -> None:
     """Raise UsageError unless something new can be created there."""
     if directory and target.is_dir():
         if any(target.iterdir()):

@@ -110,6 +110,7 @@ def export(
         is_directory,
         partitions,
     )
+    from pik.usecases.export.place import expect_new_target
     from pik.usecases.inspect.events import nothing_matches
 
     by = partitions(partition_by)
@@ -143,6 +144,7 @@ def export(
         if on == LOCAL:
             done = write(store, cli.exporters()(layout), target, cli.progress, directory=directory, **kind)
         else:
+            expect_new_target(target.absolute(), directory=True)  # before a cluster is started
             done = export_on(cli.fleet(on, store), store, cli.exporters(), layout, target, cli.progress, **kind)
         given = {"format": format_, "entities": layout.selection.entities, "dry_run": dry_run or None}
         cli.show(EXPORT, done, **given, corrected=effects_of(effects), note=effects_note(effects))
