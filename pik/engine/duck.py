@@ -29,7 +29,7 @@ from pik.engine.rules import read_rules
 from pik.engine.sandbox import FETCH, OutOfMemory, bounded, file_list, literal, session, threads_for
 from pik.engine.scan_sql import MICROSECOND, Measure, Scan, load, load_spans
 from pik.engine.statement import columns_read
-from pik.engine.tables import DuckTables, open_tables
+from pik.engine.tables import DuckTables, open_tables, open_written
 from pik.model.calendar import Buckets
 from pik.model.instant import Window
 from pik.model.metric import (
@@ -221,6 +221,10 @@ class DuckEngine:
     ) -> AbstractContextManager[Tables]:
         """See Engine.tables."""
         return open_tables(files, columns, window, entities, self.threads, self.parts, output)
+
+    def written(self, files: Sequence[Path]) -> AbstractContextManager[Tables]:
+        """See Engine.written."""
+        return open_written(files, threads_for(self.threads, self.parts), self.parts)
 
     def columns_read(self, statement: str, tables: Mapping[str, Mapping[str, str]]) -> dict[str, list[str]]:
         """See Engine.columns_read."""

@@ -181,6 +181,14 @@ def open_tables(
             return
 
 
+@contextmanager
+def open_written(files: Sequence[Path], threads: int, parts: int) -> Iterator[DuckTables]:
+    """Provide the rows of Engine.written."""
+    with session(files, threads, parts) as db:
+        db.execute(f"CREATE TEMP VIEW written AS SELECT * FROM read_parquet({file_list(files)})")
+        yield DuckTables(db)
+
+
 def _load(
     db: DuckDBPyConnection, files: DeliveryFiles, columns: Collection[str], window: Window, entities: Sequence[str]
 ) -> None:

@@ -335,6 +335,9 @@ class Engine(Protocol):
         The files are read once, when the context begins. Raises Damaged and EngineError as `compute` does.
         """
 
+    def written(self, files: Sequence[Path]) -> AbstractContextManager[Tables]:
+        """Provide the rows of files that `Tables.write` wrote, all of one query, as the table `written`."""
+
     def columns_read(self, statement: str, tables: Mapping[str, Mapping[str, str]]) -> dict[str, list[str]]:
         """Return the columns that a statement may read, by table, of those of the `tables` (columns with their SQL
         types) that it names. Raises Invalid unless it is one SELECT that can be evaluated over them."""

@@ -259,3 +259,119 @@ def test_what_several_machines_cannot_write_is_refused(pik: Callable[..., Any]) 
     for on in ("local", "spark://nowhere:1"):
         refused = pik("export", "--out", "full", "--on", on)
         assert (refused.code, refused.err.splitlines()[0]) == (2, f"error: {Path('full').absolute()} is not empty")
+
+
+def segments(day: str = "*") -> list[Path]:
+    return sorted(Path(".pik/raw").glob(f"event_date={day}/*"))
+
+
+def flip() -> None:
+    path = segments("1970-01-04")[0]
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.chmod(0o644)
+    path.write_bytes(data)
+
+
+def lose() -> None:
+    for path in (segments()[0], segments()[-1], segments("1970-01-04")[-1]):
+        path.unlink()
+
+
+def leave_unlisted() -> None:
+    path = segments("1970-01-04")[0]
+    (path.parent / f"01{'0' * 24}-0.ndjson.zst").write_bytes(path.read_bytes())
+
+
+DAYS = ("--from", "1970-01-03", "--to", "1970-01-05")
+
+Damage = Callable[[], None] | None
+
+VERIFICATIONS: list[tuple[Damage, tuple[str, ...]]] = [
+    (flip, DAYS),
+    (None, ()),
+    (flip, ()),
+    (lose, ()),
+    (lose, ("--quick",)),
+    (leave_unlisted, DAYS),
+]
+
+
+def verify_on(run: Run, damage: Damage, options: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Days in shares."""
+    monkeypatch.setattr("pik.usecases.care.verify_days._SHARE_OBJECTS", 2)
+    if damage:
+        damage()
+    here, there = run("verify", *options, "--format", "json", "--quiet")
+    assert there == here
+    assert here.code == (1 if damage in (flip, lose) else 0), here.out
+
+
+@pytest.mark.parametrize(
+    ("damage", "options"),
+    [
+        *(VERIFICATIONS[number] for number in (0, 3)),
+        *(pytest.param(*VERIFICATIONS[number], marks=pytest.mark.slow) for number in (1, 2, 4, 5)),
+    ],
+)
+def test_a_verification_is_the_same_whatever_is_repeated(
+    on_repeating: Run, damage: Damage, options: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verify_on(on_repeating, damage, options, monkeypatch)
+
+
+@pytest.mark.parametrize(
+    ("damage", "options"),
+    [VERIFICATIONS[0], *(pytest.param(*one, marks=pytest.mark.slow) for one in VERIFICATIONS[1:])],
+)
+def test_a_verification_is_the_same_on_spark(
+    on_spark: Run, damage: Damage, options: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verify_on(on_spark, damage, options, monkeypatch)
+
+
+LAGS = [
+    (*DAYS, "--by", "payload.kind", "--warn-after", "1h", "--error-after", "1000000d"),
+    ("--by", "batch"),
+    ("--by", "hour", "--as-received"),
+    ("--entity", "hot", "--entity", "nobody"),
+    ("--source", "nobody"),
+]
+
+
+def lag_on(run: Run, options: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pik.usecases.timing.lag.SHARE_BYTES", 5000)
+    here, there = run("lag", *options, "--format", "json")
+    assert there == here
+    assert here.code == 0, here.err
+
+
+@pytest.mark.parametrize("options", [*LAGS[:2], *(pytest.param(one, marks=pytest.mark.slow) for one in LAGS[2:])])
+def test_lags_are_the_same_whatever_is_repeated(
+    on_repeating: Run, options: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lag_on(on_repeating, options, monkeypatch)
+
+
+@pytest.mark.parametrize("options", [LAGS[0], *(pytest.param(one, marks=pytest.mark.slow) for one in LAGS[1:])])
+def test_lags_are_the_same_on_spark(on_spark: Run, options: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    lag_on(on_spark, options, monkeypatch)
+
+
+@pytest.mark.parametrize(
+    ("command", "reason"),
+    [
+        (("verify", "--continue"), "a file here"),
+        (("verify", "--rebuild-index"), "--on is for a check"),
+        (("verify", "--restore", "copy"), "--on is for a check"),
+        (("verify", "bundle.tar.zst"), "as a whole"),
+        (("lag", "--skew"), "in their order"),
+        (("lag", "--late"), "single values"),
+    ],
+)
+def test_what_a_cluster_does_not_do_is_refused(
+    filled: Callable[..., Any], command: tuple[str, ...], reason: str
+) -> None:
+    refused = filled(*command, "--on", "spark://nowhere:7077")
+    assert refused.code == 2
+    assert reason in refused.err

@@ -223,6 +223,9 @@ class PlainEngine:
     ) -> AbstractContextManager[Tables]:
         return DuckEngine().tables(files, columns, window, entities, output=output)
 
+    def written(self, files: Sequence[Path]) -> AbstractContextManager[Tables]:
+        return DuckEngine().written(files)
+
     def columns_read(self, statement: str, tables: Mapping[str, Mapping[str, str]]) -> dict[str, list[str]]:
         return DuckEngine().columns_read(statement, tables)
 

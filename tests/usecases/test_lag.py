@@ -17,8 +17,10 @@ from pik.model.delivery import Filter
 from pik.model.instant import ALL_TIME, HOUR, Window, format_instant, parse_instant
 from pik.ports.store import Store
 from pik.stores import open_store
+from pik.usecases.timing import lag
 from pik.usecases.timing.grouping import read_grouping
 from pik.usecases.timing.lag import EDGES, GROUPS, Limits, State, measure_lag
+from tests.support.fleet import RepeatingFleet
 from tests.support.stores import ingest
 
 START = parse_instant("2026-01-01T00:00:00Z")
@@ -31,14 +33,14 @@ def some_events(seed: int) -> list[dict[str, Any]]:
     events = []
     for number in range(400):
         at = START + chance.randrange(30 * HOUR)
-        lag = round(chance.choice([1, 1, 1, -1]) * 10 ** chance.uniform(3, 14.5))
+        late = round(chance.choice([1, 1, 1, -1]) * 10 ** chance.uniform(3, 14.5))
         events.append(
             {
                 "source": chance.choice(["web", "app"]),
                 "event_type": chance.choice(["paid", "seen"]),
                 "entity_id": f"e{chance.randrange(5)}",
                 "event_time": format_instant(at),
-                "received_time": format_instant(at + lag),
+                "received_time": format_instant(at + late),
                 "payload": {"n": number, "app": chance.choice([{"it's": "b"}, {"it's": 7}, {}, {"it's": None}, "x"])},
             }
         )
@@ -79,8 +81,9 @@ def percentile(lags: list[int], percent: int) -> int:
     ],
 )
 def test_percentiles_counts_and_bars_are_those_of_the_events(
-    store: Store, tmp_path: Path, by: str, wanted: Filter
+    store: Store, tmp_path: Path, by: str, wanted: Filter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """And the same on a fleet, of shares of each day."""
     events = some_events(len(by))
     ingest(store, tmp_path, events)
     chosen = [
@@ -97,19 +100,23 @@ def test_percentiles_counts_and_bars_are_those_of_the_events(
     limits = Limits(60 * 10**9, HOUR)
     found = measure_lag(store, DuckEngine(), wanted, read_grouping(by, GROUPS), limits)
     groups = list(found.groups)
+    monkeypatch.setattr(lag, "SHARE_BYTES", 1000)
+    fleet = RepeatingFleet(store, DuckEngine(threads=1))
+    shared = measure_lag(store, DuckEngine(), wanted, read_grouping(by, GROUPS), limits, fleet=fleet)
+    assert (shared.total, list(shared.groups), shared.histogram) == (found.total, groups, found.histogram)
     assert {one.group for one in groups} == set(lags)
     assert found.total is not None
-    everything = [lag for some in lags.values() for lag in some]
+    everything = [one for some in lags.values() for one in some]
     for one, expected in [*((one, lags[one.group]) for one in groups), (found.total, everything)]:
         assert (one.events, one.least, one.most) == (len(expected), min(expected), max(expected))
         assert [one.p50, one.p90, one.p95, one.p99] == [percentile(expected, each) for each in (50, 90, 95, 99)]
-        assert one.negative == sum(lag < 0 for lag in expected)
-        assert one.error == sum(lag > HOUR for lag in expected)
-        assert one.warn == sum(60 * 10**9 < lag <= HOUR for lag in expected)
+        assert one.negative == sum(each < 0 for each in expected)
+        assert one.error == sum(each > HOUR for each in expected)
+        assert one.warn == sum(60 * 10**9 < each <= HOUR for each in expected)
         assert one.state == (State.ERROR if one.error else State.WARN if one.warn else State.PASS)
     for bar in found.histogram:
         low, high = bar.start, bar.end
-        expected_in = [lag for lag in everything if (low is None or lag >= low) and (high is None or lag < high)]
+        expected_in = [each for each in everything if (low is None or each >= low) and (high is None or each < high)]
         assert bar.events == len(expected_in)
     assert sum(bar.events for bar in found.histogram) == len(everything)
     assert found.histogram[0].events
@@ -142,8 +149,10 @@ def test_batches_are_told_apart_and_without_a_received_time_lag_lasts_until_the_
 
 def test_no_events_are_no_distribution(store: Store, tmp_path: Path) -> None:
     ingest(store, tmp_path, some_events(5))
-    found = measure_lag(store, DuckEngine(), Filter(source="nobody"), read_grouping("source", GROUPS))
-    assert (found.total, list(found.groups), found.histogram) == (None, [], ())
+    for fleet in (None, RepeatingFleet(store, DuckEngine(threads=1))):
+        wanted, by = Filter(source="nobody"), read_grouping("source", GROUPS)
+        found = measure_lag(store, DuckEngine(), wanted, by, fleet=fleet)
+        assert (found.total, list(found.groups), found.histogram) == (None, [], ())
 
 
 def test_edges_of_bars_ascend() -> None:

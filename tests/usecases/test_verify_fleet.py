@@ -23,7 +23,7 @@ from pik.usecases.care.verify import verify
 from pik.usecases.care.verify_findings import Depth, Problem, ProblemKind, VerifyReport
 from pik.usecases.ingest.batch_ingest import IngestOptions, ingest
 from pik.usecases.metrics.definitions import add_version
-from tests.support.fleets import PickledFleet
+from tests.support.fleet import RepeatingFleet
 from tests.support.stores import replayed
 
 ENGINE = DuckEngine(threads=1)
@@ -110,7 +110,7 @@ def alter(store: Store, statement: str, *values: object) -> None:
 
 def found(store: Store, depth: Depth, window: Window, *, on: bool) -> tuple[list[Problem], VerifyReport]:
     fresh = open_store(store.url)
-    listing = verify(fresh, ENGINE, window, SILENT, depth, fleet=PickledFleet(fresh, ENGINE) if on else None)
+    listing = verify(fresh, ENGINE, window, SILENT, depth, fleet=RepeatingFleet(fresh, ENGINE) if on else None)
     return list(listing), listing.summary
 
 
@@ -124,8 +124,14 @@ DAMAGE: dict[str, tuple[list[Callable[[Store], None]], set[ProblemKind]]] = {
 }
 
 
-@pytest.mark.parametrize("shared", [False, True])
-@pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.parametrize(
+    ("damage", "shared"),
+    [
+        ("all of it", True),
+        ("rows", False),
+        *(pytest.param(damage, shared, marks=pytest.mark.slow) for damage in DAMAGE for shared in (False, True)),
+    ],
+)
 def test_a_fleet_finds_the_same(filled: Store, damage: str, shared: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of whole days, and of days in shares; to the last problem and in the same order."""
     if shared:

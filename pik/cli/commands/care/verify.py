@@ -23,6 +23,7 @@ from pik.config import Format
 from pik.errors import UsageError, command, number_of
 from pik.model.instant import Window, display_instant
 from pik.model.metric import ALL_ENTITIES
+from pik.ports.fleet import LOCAL
 
 if TYPE_CHECKING:
     from pik.usecases import Listing
@@ -40,6 +41,9 @@ if TYPE_CHECKING:
 
     # it was interrupted after two hours: go on
     pik verify --full --continue
+
+    # read a year of raw on a Spark cluster
+    pik verify --full --from 2025-01-01 --to 2026-01-01 --on spark://spark-master:7077
 
     # sizes and presence only, of one day
     pik verify --quick --from 2026-01-31 --to 2026-02-01
@@ -73,6 +77,7 @@ def verify(
     ] = False,
     *,
     period: options.WindowOptions,
+    on: options.On = LOCAL,
 ) -> int | None:
     """Check each segment's digest, each index row against raw and back, and each aggregate's inputs.
 
@@ -87,7 +92,7 @@ def verify(
     --continue goes on after an interruption: segments that the same command found to be sound in the last 24 hours, and
     that the index still lists in the same way, are not looked at again. The result says how many, of which days, and
     when they were checked; all else is checked anew. They are kept in $XDG_CACHE_HOME/pik (~/.cache/pik) once a
-    verification has taken 10 seconds, and until it ends.
+    verification has taken 10 seconds, and until it ends, but not of one on a cluster (--on).
 
     With BUNDLE the file of `pik bundle` is checked instead: every byte, and what is computed from what it holds.
 
@@ -97,7 +102,7 @@ def verify(
     read in its place from then on.
     """
     if bundle is not None:
-        if quick or full or rebuild_index or restore or dry_run or resume or period.given:
+        if quick or full or rebuild_index or restore or dry_run or resume or period.given or on != LOCAL:
             raise UsageError("a bundle is checked as a whole", hint=command("verify", str(bundle)))
         from pik.cli.commands.care.bundle import check as check_bundle
 
@@ -106,6 +111,13 @@ def verify(
         raise UsageError("--quick and --full exclude each other", hint="leave one of them out")
     if resume and (quick or rebuild_index or restore):
         raise UsageError("--continue is for a check that reads: not for --quick, --restore or --rebuild-index")
+    if on != LOCAL and (rebuild_index or restore):
+        raise UsageError("--on is for a check: --restore and --rebuild-index write, which one process does")
+    if on != LOCAL and resume:
+        raise UsageError(
+            "--continue does not go with --on: what was checked is kept in a file here, which a cluster does not read",
+            hint="leave one of them out",
+        )
     window = period.window()
     if dry_run and restore is None:
         raise UsageError("--dry-run is for --restore: nothing else of this command writes to raw", hint="leave it out")
@@ -123,8 +135,10 @@ def verify(
     remedies: dict[str, None] = {}
     left_out: Counter[str] = Counter()
     copy_of = store.copy.source if store.copy else None
-    with nullcontext() if quick else keeping_checks(cli, store, window, depth, resume=resume) as earlier:
-        problems = check(store, cli.engine(), window, cli.progress, depth, earlier)
+    is_kept = not quick and on == LOCAL
+    fleet = cli.fleet(on, store)
+    with keeping_checks(cli, store, window, depth, resume=resume) if is_kept else nullcontext() as earlier:
+        problems = check(store, cli.engine(), window, cli.progress, depth, earlier, fleet)
         cli.show(
             VERIFY,
             problems,

@@ -13,8 +13,9 @@ from pik.cli.context import Context
 from pik.cli.document import NOTE, TRUNCATED, Column, Field, Object, Rows, Schema
 from pik.cli.options import option
 from pik.cli.values import Count, Lag
-from pik.errors import UsageError
+from pik.errors import UsageError, command
 from pik.model.instant import Window, display_instant, format_duration
+from pik.ports.fleet import LOCAL
 
 if TYPE_CHECKING:
     from pik.usecases.timing.lag import Bar, Distribution, LagReport
@@ -38,6 +39,9 @@ if TYPE_CHECKING:
     # since which hour, and with which release of the app?
     pik lag --since 1d --by hour
     pik lag --since 1d --by payload.release
+
+    # of a year, on a Spark cluster
+    pik lag --from 2025-01-01 --to 2026-01-01 --on spark://spark-master:7077
     """,
 )
 def lag(
@@ -64,6 +68,7 @@ def lag(
     metric: options.Metrics = None,
     as_received: options.AsReceived = False,
     limit: options.Limit = None,
+    on: options.On = LOCAL,
 ) -> int | None:
     """Show how long events took to arrive, as percentiles and as a histogram.
 
@@ -95,6 +100,16 @@ def lag(
         raise UsageError(f"--warn-after {warn_after} is longer than --error-after {error_after}")
     wanted = Filter(window, (entity,) if entity else (), source, type_)
     grouping = read_grouping(by, GROUPS)
+    if on != LOCAL and skew:
+        raise UsageError(
+            "--skew does not go with --on: it looks at the lags of a group in their order, which tasks do not share",
+            hint="leave --on out, and choose a shorter window",
+        )
+    if on != LOCAL and late:
+        raise UsageError(
+            "--late does not go with --on: it looks at single values in this process",
+            hint=f"late events as a cause of differences: {command('diff', 'aggregates', '--explain', '--on', on)}",
+        )
     if late:
         if as_received:
             raise UsageError(
@@ -117,7 +132,7 @@ def lag(
         return show_skew(cli, wanted, grouping, as_received=as_received)
     store = cli.open_store()
     overrides = AS_RECEIVED if as_received else NO_OVERRIDES
-    found = measure_lag(store, cli.engine(), wanted, grouping, limits, overrides)
+    found = measure_lag(store, cli.engine(), wanted, grouping, limits, overrides, cli.fleet(on, store))
     effects = effects_finder(cli, store, wanted, as_received=as_received)
     groups, truncated = options.first_rows(iter(found.groups), limit or cli.default_limit)
     schema = LAG if limits != Limits() else LAG.without(*OF_LIMITS)
