@@ -16,7 +16,7 @@ CODE := $(wildcard pik tests bench tools)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 unexport PYTHONDONTWRITEBYTECODE # or every process compiles all of pik again
 
-.PHONY: help venv .venv-ministack .venv-sam .venv-checkov .venv-seaweedfs .venv-docs .venv-hadolint .venv-spark demo demo-aws demo-aws-stop test lint lint-stack lint-docs test-deep bench docs dist lock clean
+.PHONY: help venv .venv-ministack .venv-sam .venv-checkov .venv-seaweedfs .venv-docs .venv-hadolint .venv-spark .venv-spark-connect .venv-spark35 demo demo-aws demo-aws-stop test lint lint-stack lint-docs test-deep bench docs dist lock clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' Makefile | awk -F'|' '{printf "%-19s %s\n", $$1, $$2}'
@@ -54,6 +54,8 @@ venv: $(STAMP) ## set up .venv
 .venv-docs: .venv-docs/.locked
 .venv-hadolint: .venv-hadolint/.locked
 .venv-spark: .venv-spark/.locked
+.venv-spark-connect: .venv-spark-connect/.locked
+.venv-spark35: .venv-spark35/.locked
 
 demo: $(STAMP) ## set up, then play an incident from the first question to the repair
 	@$(BIN)/pik demo
@@ -72,11 +74,11 @@ lint: $(STAMP) ## the checks without the tests
 	@$(BIN)/lint-imports --no-logo
 
 # No tool calls home: neither SAM's telemetry nor checkov's downloads.
-lint-stack: .venv-sam/.locked .venv-checkov/.locked .venv-hadolint/.locked ## the checks of template.yaml and the Dockerfile
+lint-stack: .venv-sam/.locked .venv-checkov/.locked .venv-hadolint/.locked ## the checks of template.yaml and the Dockerfiles
 	@SAM_CLI_TELEMETRY=0 .venv-sam/bin/sam validate --lint >/dev/null
 	@.venv-sam/bin/cfn-lint template.yaml
 	@.venv-checkov/bin/checkov --framework cloudformation --file template.yaml --skip-download --compact --quiet
-	@.venv-hadolint/bin/hadolint Dockerfile
+	@.venv-hadolint/bin/hadolint Dockerfile packaging/Dockerfile.spark
 
 # A warning, such as a broken link or a page that the navigation lacks, is an error; --quiet would hide it from --strict.
 SITE = NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict
@@ -87,7 +89,9 @@ test: $(STAMP) ## all checks and the tests but the slow ones
 		lint-stack lint lint-docs .venv-ministack/.locked .venv-spark/.locked
 	@$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow"
 
-test-deep: $(STAMP) .venv-ministack/.locked .venv-sam/.locked .venv-seaweedfs/.locked .venv-spark/.locked ## the slow tests
+SPARKS = .venv-spark/.locked .venv-spark-connect/.locked .venv-spark35/.locked
+
+test-deep: $(STAMP) .venv-ministack/.locked .venv-sam/.locked .venv-seaweedfs/.locked $(SPARKS) ## the slow tests
 	@$(BIN)/python -m pytest -n 2 --dist loadgroup -m slow
 
 bench: $(STAMP) ## the benchmarks, into docs/benchmarks.md; BENCH_ARGS="--deep" and the like go to bench.run

@@ -283,8 +283,7 @@ def read(path: Path) -> Config:
     if config is None:
         _explain(path, table)
     named = {f"stores.{name}": url for name, url in config.stores.items()}
-    cluster = {f"cluster.{key}": getattr(config.cluster, key) for key in ("archive", "role")}
-    for key, text in {"store": config.store, **named, **cluster}.items():
+    for key, text in {"store": config.store, **named, "cluster.archive": config.cluster.archive}.items():
         if text == "":
             raise UsageError(f"{path}: {key} is empty", hint=_KEYS)
     if config.cluster.parallelism is not None and config.cluster.parallelism < 1:
@@ -297,7 +296,7 @@ def read(path: Path) -> Config:
 
 _KEYS = (
     "it may have: store, format, display_timezone, [stores] NAME = …, [ingest] time_format, timezone, ambiguous,"
-    " [ingest.map] FIELD = …, [mapping.NAME], [cluster] parallelism, archive, role, [cluster.spark] SETTING = …"
+    " [ingest.map] FIELD = …, [mapping.NAME], [cluster] parallelism, archive, [cluster.spark] SETTING = …"
 )
 
 _NO_NUMBER = "expected a whole number without quotes"

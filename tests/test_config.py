@@ -24,7 +24,6 @@ source = "'github'"
 [cluster]
 parallelism = 64
 archive = "env.tar.gz"
-role = "arn:aws:iam::1:role/jobs"
 [cluster.spark]
 "spark.executor.memory" = "4g"
 """
@@ -47,7 +46,7 @@ def test_the_nearest_file_counts_and_its_paths_start_where_it_lies(below: Path, 
     found = settings(environment={}, directory=below)
     assert (found.store, found.format) == (f"{tmp_path}/raw", "md")
     assert (found.ingest.time_format, found.ingest.map) == ("epoch_ms", {"source": "'github'"})
-    cluster = Cluster(64, f"{tmp_path}/env.tar.gz", {"spark.executor.memory": "4g"}, "arn:aws:iam::1:role/jobs")
+    cluster = Cluster(64, f"{tmp_path}/env.tar.gz", {"spark.executor.memory": "4g"})
     assert found.cluster == cluster
     (below.parent / "pik.toml").write_text("[cluster]\narchive = 's3://bucket/env.tar.gz'")
     found = settings(environment={}, directory=below)

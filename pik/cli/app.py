@@ -79,6 +79,7 @@ COMMANDS: Mapping[str, Entry] = {
         restore=("care.backup", "Restore a backup into a store without state."),
         compact=("care.compact", "Make a large stack cheaper to read."),
         stack=("care.stack", "Inspect a stack itself: status, doctor."),
+        cluster=("care.cluster", "Prepare a Spark cluster: pack what its executors run from."),
         demo=("care.demo", "Play one small incident from the first question to the repair."),
         help=("care.help", "Explain a command, as its --help does."),
     ),

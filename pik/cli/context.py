@@ -36,8 +36,9 @@ if TYPE_CHECKING:
 
 _UNPAGED = frozenset(
     {
-        *("apply", "cancel", "correct", "demo", "export", "import", "ingest", "init", "promote", "pull", "purge"),
-        *("redrive", "reinstate", "replay", "republish", "restore", "resume", "retire", "revoke", "rollback", "wait"),
+        *("apply", "cancel", "correct", "demo", "export", "import", "ingest", "init", "pack", "promote", "pull"),
+        *("purge", "redrive", "reinstate", "replay", "republish", "restore", "resume", "retire", "revoke", "rollback"),
+        "wait",
     }
 )
 """Last words of the commands that change something: what they did stays on the terminal, after their questions and

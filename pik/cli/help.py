@@ -328,6 +328,10 @@ def _translated(error: typer.TyperException, ctx: Any) -> UsageError:
             name for name, one in commands.items() if any(error.option_name in each.opts for each in one.params)
         ]:
             return UsageError(unknown.message, hint=f"after a command that has it, such as `{path} {having[0]}`")
+        if error.option_name == "--on":
+            from pik.cli.clusters import without_cluster
+
+            return without_cluster(path)
         return unknown
     param = getattr(error, "param", None)
     message = error.message.rstrip(".").replace(_COUNT, "")

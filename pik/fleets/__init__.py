@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from pik.errors import UsageError
 from pik.model.cluster import Cluster
 from pik.ports.engine import Engine
 from pik.ports.fleet import LOCAL, Fleet
 from pik.ports.store import Store
-
-_HINT = "local, spark://HOST:PORT, 'local-cluster[2,1,1024]', sc://HOST:PORT"
 
 
 @contextmanager
@@ -24,14 +21,8 @@ def open_fleet(location: str, store: Store, engine: Engine, cluster: Cluster) ->
 
         yield Here(store, engine)
         return
-    from pik.fleets.session import client, driver
+    from pik.fleets.session import open_session
     from pik.fleets.spark import SparkFleet
 
-    if location.startswith("sc://"):
-        opened = client(location, cluster)
-    elif location.startswith(("spark://", "local-cluster[")):
-        opened = driver(location, cluster)
-    else:
-        raise UsageError(f"--on: invalid location {location!r}", hint=_HINT)
-    with opened as session:
+    with open_session(location, cluster) as session:
         yield SparkFleet(session, location, store, engine)

@@ -7,14 +7,14 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cache
 from tempfile import TemporaryFile
 from threading import current_thread, main_thread
 from typing import IO, TYPE_CHECKING, Any
 
-from pik.errors import StoreError, UsageError
+from pik.errors import StoreError, UsageError, command
 from pik.model.cluster import Cluster
 
 if TYPE_CHECKING:
@@ -25,6 +25,17 @@ _PYTHON = "PYSPARK_PYTHON"
 
 _UNPACKED = "pik"
 """The directory that an executor unpacks the archive into."""
+
+SUBMITTED = "spark-submit"
+"""The location that is the session for which spark-submit has started this process, wherever that is."""
+
+_SUBMITTED_TO = "PYSPARK_GATEWAY_PORT"
+"""The variable that spark-submit gives to the process that it starts."""
+
+LOCATIONS = f"local, spark://HOST:PORT, 'local-cluster[2,1,1024]', sc://HOST:PORT, {SUBMITTED} in a job"
+
+ANSWERS_WITHIN = 30
+"""Seconds that a Connect server has to answer in."""
 
 _OURS = {
     "spark.app.name": "pik",
@@ -42,30 +53,53 @@ _OF_SESSION = {
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A session, how many tasks it runs at a time (None: that is not known), and what cancels its jobs."""
+    """A session, how many tasks it runs at a time, and what cancels its jobs."""
 
     spark: SparkSession
-    slots: int | None
+    slots: int
     cancel: Callable[[], object]
+
+
+def open_session(location: str, cluster: Cluster) -> AbstractContextManager[Session]:
+    """Return what provides a session at a location. Raises as `driver` and `client`, and UsageError for a location of
+    another kind and for an archive that is not there."""
+    archive = cluster.archive
+    if archive is not None and "://" not in archive and not os.path.isfile(archive):
+        raise UsageError(f"cluster.archive: no file {archive}", hint=f"{command('cluster', 'pack', '-o', archive)}")
+    if location.startswith("sc://"):
+        return client(location, cluster)
+    if location == SUBMITTED or location.startswith(("spark://", "local-cluster[")):
+        return driver(location, cluster)
+    if location.startswith("emr-serverless:"):
+        raise UsageError(
+            f"--on: pik does not submit jobs to EMR Serverless itself: {location!r}",
+            hint=f"start one that runs pik with --on {SUBMITTED}: docs/scale.md shows how",
+        )
+    raise UsageError(f"--on: invalid location {location!r}", hint=LOCATIONS)
 
 
 @contextmanager
 def driver(master: str, cluster: Cluster) -> Iterator[Session]:
-    """Provide a session whose driver is this process and a Java process that it starts. Raises UsageError without
-    pyspark, StoreError where Spark does not start."""
+    """Provide a session whose driver is this process and a Java process: one that it starts, or that started it. Raises
+    UsageError without pyspark, StoreError where Spark does not start."""
     with _importing("spark", master):
         from pyspark import SparkConf, SparkContext
         from pyspark.sql import SparkSession
 
-    conf = SparkConf(loadDefaults=False).setMaster(master).setAll(list(_settings(cluster).items()))
+    submitted = master == SUBMITTED
+    if submitted and _SUBMITTED_TO not in os.environ:
+        raise UsageError(f"--on {SUBMITTED}: this process was not started by spark-submit", hint=LOCATIONS)
+    settings = list(_settings(cluster).items())
+    conf = SparkConf() if submitted else SparkConf(loadDefaults=False).setMaster(master)
     os.environ.setdefault(_PYTHON, sys.executable if cluster.archive is None else f"./{_UNPACKED}/bin/python")
     before = signal.getsignal(signal.SIGINT)
     try:
-        gateway = _gateway()[0]
-        context = SparkContext(conf=conf, gateway=gateway)
+        gateway = None if submitted else _gateway()[0]
+        context = SparkContext(conf=conf.setAll(settings), gateway=gateway)
     except errors_of_spark() as error:
+        said = "" if submitted else _last_line(_gateway()[1])
         raise StoreError(
-            f"Spark did not start for {master}: {_last_line(_gateway()[1]) or first_line(error)}",
+            f"Spark did not start for {master}: {said or first_line(error)}",
             hint="it needs Java 17 (JAVA_HOME) and a cluster that answers at that address",
         ) from error
     finally:
@@ -81,20 +115,67 @@ def driver(master: str, cluster: Cluster) -> Iterator[Session]:
 
 @contextmanager
 def client(url: str, cluster: Cluster) -> Iterator[Session]:
-    """Provide a session of a Connect server. Raises UsageError without a client for it, StoreError where the server
-    does not answer."""
+    """Provide a session of a Connect server. Raises UsageError without a client for it and for a setting that a session
+    cannot have there, StoreError where the server does not answer."""
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # it writes to standard error
     with _importing("spark-connect", url):
         from pyspark.sql import SparkSession
 
-        builder = SparkSession.builder.remote(url)
+        _wait_for_answer(url)
+    with ExitStack() as opened:
+        try:
+            session = SparkSession.builder.remote(url).create()
+            opened.callback(session.stop)
+            _set_all(session, url, cluster)
+            slots = cluster.parallelism or _slots(session)
+        except errors_of_spark() as error:
+            raise StoreError(f"no Spark Connect session at {url}: {first_line(error)}") from error
+        yield Session(session, slots, session.interruptAll)
+
+
+def _wait_for_answer(url: str) -> None:
+    """Raise UsageError for an address that is not one, StoreError for one that does not answer: a session would try for
+    ten minutes."""
+    import grpc
+    from pyspark.sql.connect.client import DefaultChannelBuilder
+
+    invalid: tuple[type[Exception], ...] = (*errors_of_spark(), ValueError)
     try:
-        session = builder.config(map={**cluster.spark, **_OF_SESSION}).getOrCreate()
-    except errors_of_spark() as error:
-        raise StoreError(f"no Spark Connect server answers at {url}: {first_line(error)}") from error
-    try:
-        yield Session(session, cluster.parallelism, session.interruptAll)
-    finally:
-        session.stop()
+        channel = DefaultChannelBuilder(url).toChannel()
+    except invalid as error:
+        raise UsageError(f"--on: invalid location {url!r}: {first_line(error)}", hint=LOCATIONS) from None
+    with channel:
+        try:
+            grpc.channel_ready_future(channel).result(ANSWERS_WITHIN)
+        except grpc.FutureTimeoutError:
+            raise StoreError(
+                f"no Spark Connect server answers at {url} within {ANSWERS_WITHIN} seconds",
+                hint="is it started, and is the address right?",
+            ) from None
+
+
+def _slots(session: SparkSession) -> int:
+    """Return how many tasks the server's cluster runs at a time: it makes so many of a range."""
+    from pyspark.sql.functions import spark_partition_id
+
+    return int(session.range(1 << 20).select(spark_partition_id()).distinct().count())
+
+
+def _set_all(session: SparkSession, url: str, cluster: Cluster) -> None:
+    """Set what a session of a server can have of its own."""
+    given = {**_OF_SESSION, **cluster.spark}
+    if refused := [name for name in given if not session.conf.isModifiable(name)]:
+        raise UsageError(
+            f"{url} does not let a session set {', '.join(refused)}",
+            hint="set it where the server is started, and remove it from [cluster.spark]",
+        )
+    for name, value in given.items():
+        session.conf.set(name, value)
+    if cluster.archive is not None:
+        if "://" in cluster.archive:
+            raise UsageError(f"cluster.archive is {cluster.archive}: {url} takes a file from this machine only")
+        session.addArtifacts(f"{cluster.archive}#{_UNPACKED}", archive=True)
+        session.conf.set("spark.sql.execution.pyspark.python", f"./{_UNPACKED}/bin/python")
 
 
 @cache

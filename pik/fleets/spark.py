@@ -31,9 +31,6 @@ FETCHED_BYTES = 32 << 20
 WAVE_BYTES = 16 << 20
 """Items that are sent to the executors at a time, about."""
 
-_SLOTS = 64
-"""Tasks that are taken to run at a time where neither the cluster nor pik.toml tells."""
-
 _WAVES, _WAVE = 2, 3
 """Waves that run at a time, and the items of one for each task that can run."""
 
@@ -53,7 +50,7 @@ class SparkFleet:
     @property
     def slots(self) -> int:
         """How many tasks run at a time."""
-        return self.session.slots or _SLOTS
+        return self.session.slots
 
     def map(self, body: Body[Item, Result], items: Iterable[Item]) -> Iterator[Result]:
         """Yield the results of each item, in the order of the items."""
@@ -122,7 +119,7 @@ class SparkFleet:
         return StoreError(
             f"the executors of {self.location} have other versions than this process: {row.data.decode()}, here it is"
             f" {self.expected}",
-            hint="give both the same environment: pik cluster pack",
+            hint="give both the same environment: pik cluster pack -o pik.tar.gz",
         )
 
     @contextmanager

@@ -16,8 +16,8 @@ from tools.reference import Command, chapters
 _TO_PASTE = re.compile(r"\bpik [a-z]|^(error|hint): |^republish \w+: ")
 """A command, or a note or error on standard error, which the terminal breaks itself."""
 
-NOT_SHOWN = {"completion", "demo"}
-"""Commands without a screen: one writes a script for a shell, the other one shows what others show."""
+NOT_SHOWN = {"completion", "demo", "cluster"}
+"""Commands without a screen: a script for a shell, what others show, and versions of packages."""
 
 
 @pytest.fixture(scope="module")

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -74,6 +77,18 @@ def test_items_are_read_as_they_are_needed(fleet: Fleet, tmp_path: Path) -> None
     results.close()
     assert taken < 100
     assert len(set((tmp_path / "calls").read_text().splitlines())) <= taken
+
+
+def test_ctrl_c_ends_what_runs(fleet: Fleet, tmp_path: Path) -> None:
+    def interrupt() -> None:
+        while not (tmp_path / "begun").exists():
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    Thread(target=interrupt, daemon=True).start()
+    with pytest.raises(KeyboardInterrupt):
+        list(fleet.map(of.endless, [str(tmp_path)] * 4))
+    assert list(fleet.map(of.failing, [1])) == [1]  # which would wait for those that go on
 
 
 def test_values_are_merged_by_key_in_the_order_of_items(fleet: Fleet) -> None:

@@ -28,6 +28,7 @@ from pik.model.metric import RunRequest
 from pik.runtime import checkpoint
 from pik.stores import open_store
 from pik.stores.aws.clients import Clients
+from pik.usecases import cluster_pack
 from pik.usecases.care import verify
 from pik.usecases.ingest.api_request import record_request
 from pik.usecases.ingest.buffered import record_buffered
@@ -60,6 +61,7 @@ CHANGES = {
     "--output",
     "--rebuild-index",
     "--restore",
+    "pack",
     "api",
     "apply",
     "bundle",
@@ -663,6 +665,10 @@ def _restore(pik: Journey) -> None:
 
 def _keep(pik: Journey) -> None:
     pik("pik compact", "compact")
+    with pytest.MonkeyPatch.context() as patch:  # all of it takes half a minute
+        patch.setattr(cluster_pack, "_python", dict)
+        patch.setattr(cluster_pack, "_packages", lambda _: [("pik/__init__.py", Path("monday.jsonl"))])
+        pik("pik cluster pack", "cluster", "pack", "-o", "pik.tar.gz")
     pik("pik backup, pik restore", "backup", "state.backup")
     pik("pik init", "init", "--store", "other")
     pik("pik backup, pik restore", "restore", "state.backup", "--store", "other", "--dry-run")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import pik
 from pik.errors import Damaged
 from pik.ports.engine import Engine
 from pik.ports.store import Store
@@ -24,6 +26,11 @@ def multiples(_store: Store, _engine: Engine, item: int) -> Iterator[tuple[int, 
 def whereabouts(store: Store, engine: Engine, item: int) -> Iterator[tuple[int, str, str, int]]:
     """What the function is given, and which process runs it."""
     yield item, store.url, engine.version, os.getpid()
+
+
+def origins(_store: Store, _engine: Engine, _item: int) -> Iterator[tuple[str, str]]:
+    """Where pik lies, and the Python that runs it."""
+    yield pik.__file__, sys.prefix
 
 
 def failing(_store: Store, _engine: Engine, item: int) -> Iterator[int]:
@@ -51,6 +58,13 @@ def appending(_store: Store, _engine: Engine, item: tuple[int, str]) -> Iterator
     with Path(path).open("a", encoding="ascii") as file:
         file.write(f"{number}\n")
     yield number
+
+
+def endless(_store: Store, _engine: Engine, item: str) -> Iterator[int]:
+    """Note in a directory that it has begun, and wait to be interrupted; after minutes the interruption was lost."""
+    (Path(item) / "begun").touch()
+    time.sleep(300)
+    yield 0
 
 
 def keyed(_store: Store, _engine: Engine, item: int) -> Iterator[tuple[int, bytes]]:

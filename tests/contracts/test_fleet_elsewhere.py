@@ -1,0 +1,45 @@
+"""The contract of the Fleet port where Spark is not `local-cluster` of the newest release.
+
+A process has one package `pyspark`, so the contract runs in others: with the client of a Connect server, on a cluster
+of a master and two workers, and with Spark 3.5.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from tests.support.spark import TOP, packages
+from tests.support.spark_servers import connect_server, standalone_cluster
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("spark")]
+
+Place = Callable[[Path], AbstractContextManager[str]]
+
+EXECUTORS = {"spark.executorEnv.PYTHONPATH": str(TOP)}
+
+PLACES: dict[str, tuple[str, Place]] = {
+    "connect": ("spark-connect", partial(connect_server, settings=EXECUTORS)),
+    "standalone": ("spark", standalone_cluster),
+    "3.5": ("spark35", lambda _: nullcontext("local-cluster[2,1,1024]")),
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_the_contract_holds(place: str, tmp_path: Path) -> None:
+    environment, opened = PLACES[place]
+    packages(environment)
+    with opened(tmp_path) as location:
+        environ = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+        environ |= {"PIK_SPARK_ON": location, "PIK_SPARK_ENVIRONMENT": environment}
+        words = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/contracts/test_fleet.py"]
+        ran = subprocess.run([sys.executable, *words], cwd=TOP, env=environ, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert "skipped" not in ran.stdout, ran.stdout
