@@ -115,6 +115,10 @@ def new_store(request: pytest.FixtureRequest, kind: str, tmp_path: Path) -> Call
     return lambda: aws_store(clients)
 
 
+LOCAL_FIRST = ["local", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("aws", "compacted"))]
+"""The kinds of stores of a contract that other tests hold against a deployed store too."""
+
+
 @pytest.fixture(params=[*STORES, pytest.param("compacted", marks=pytest.mark.slow)])
 def kind(request: pytest.FixtureRequest) -> str:
     """The kind of store that `new_store` and `store` make."""

@@ -26,6 +26,7 @@ from pik.usecases.care.rebuild import rebuild_index
 from pik.usecases.care.verify import verify
 from pik.usecases.care.verify_findings import Depth, ProblemKind
 from pik.usecases.inspect.events import list_events
+from tests.contracts.conftest import LOCAL_FIRST
 from tests.support.contracts.harm import IMMATERIAL, PARTS, Harm, fill
 from tests.support.stores import PlainEngine
 
@@ -56,6 +57,7 @@ def immaterial(harm: Harm) -> bool:
 
 
 @pytest.mark.parametrize("every", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kind", LOCAL_FIRST)
 def test_whatever_is_deleted_is_found(filled: Store, every: bool) -> None:
     """One of each kind, or everything."""
     missed, kinds = [], set()

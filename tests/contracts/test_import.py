@@ -27,6 +27,7 @@ from pik.usecases.metrics.imports import ImportReport, import_numbers, planned_i
 from pik.usecases.replay.execute import execute_run
 from pik.usecases.replay.promote import promote, rollback
 from pik.usecases.replay.runs import cancel
+from tests.contracts.conftest import LOCAL_FIRST
 from tests.support.faults import Crash, FailAt, wrapped
 from tests.support.stores import FIRST, HERE, Values, ingest, replayed, truth
 
@@ -131,6 +132,7 @@ def test_a_replay_over_imported_values_and_back(filled: Store, ledger: Path) -> 
     assert list(filled.state_audit.problems()) == []
 
 
+@pytest.mark.parametrize("kind", LOCAL_FIRST)  # tests/aws/test_import.py ends it after every call
 def test_promise_1_an_import_that_ends_at_any_step_is_finished_by_the_same_command(filled: Store, ledger: Path) -> None:
     counting = FailAt(0)
     report = take(wrapped(filled, counting, *STATE), ledger)

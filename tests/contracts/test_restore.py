@@ -28,6 +28,7 @@ from pik.usecases.care.restore_source import open_source
 from pik.usecases.care.verify import verify
 from pik.usecases.care.verify_findings import Problem, VerifyReport, depth_of
 from pik.usecases.inspect.batches import list_rejects
+from tests.contracts.conftest import LOCAL_FIRST
 from tests.support.contracts.harm import fill
 from tests.support.faults import Crash, FailAt, wrapped
 from tests.support.stores import PlainEngine
@@ -139,7 +140,7 @@ def test_whatever_is_lost_is_created_again(objects: Objects) -> None:
     assert objects.restore().objects == ()
 
 
-@pytest.mark.parametrize("kind", ["local", pytest.param("aws", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kind", LOCAL_FIRST)
 def test_whatever_is_damaged_stays_and_its_copy_is_read(objects: Objects) -> None:
     before = answers(objects.store)
     damaged = {key: objects.flip(key) for key in objects.names()}

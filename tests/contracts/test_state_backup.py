@@ -9,6 +9,7 @@ import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, suppress
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,10 @@ from .test_state_audit import RUNS, row, run_of, task
 
 QUIET = SILENT
 
-PAIRS = [("local", "aws"), ("aws", "local"), *(pytest.param(one, one, marks=pytest.mark.slow) for one in STORES)]
+PAIRS: list[Any] = [("local", "aws"), ("aws", "local")]
+PAIRS += [
+    pytest.param(*one, marks=pytest.mark.slow) for one in product([*STORES, "compacted"], STORES) if one not in PAIRS
+]
 """Stores, and those that their state is restored into."""
 
 

@@ -23,6 +23,7 @@ from pik.usecases.care.rebuild import rebuild_index
 from pik.usecases.care.verify_findings import Depth
 from pik.usecases.metrics.computation import recompute
 from pik.usecases.metrics.scenario import applied
+from tests.contracts.conftest import LOCAL_FIRST
 from tests.contracts.test_rebuild import lose_index, remove
 from tests.contracts.test_restore import copied
 from tests.support.stores import event, ingest
@@ -73,7 +74,7 @@ def test_a_winner_that_a_rebuild_chose_does_not_count_before_it(store: Store, tm
         assert total(store, Scenario(moment)) == expected, moment
 
 
-@pytest.mark.parametrize("kind", ["local", pytest.param("aws", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kind", LOCAL_FIRST)
 def test_a_segment_that_the_index_was_rebuilt_without_is_not_read_before_the_next_rebuild(
     store: Store, tmp_path: Path
 ) -> None:
