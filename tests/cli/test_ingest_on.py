@@ -43,12 +43,12 @@ def blanked(result: Any) -> list[str]:
     return [f"exit {result.code}", *BLANKED.sub("", result.out).splitlines(), *BLANKED.sub("", result.err).splitlines()]
 
 
-def the_same(pik: Callable[..., Any], on: str, *options: str) -> None:
-    """Ingest the folder here and there, twice each."""
+def the_same(pik: Callable[..., Any], on: str, *options: str, times: int = 2) -> None:
+    """Ingest the folder here and there, so many times each."""
     ran = []
     for name, where in (("here", ()), ("there", ("--on", on))):
         pik("init", "--store", name)
-        ran.append([blanked(pik("--store", name, "ingest", "archive", *options, *where)) for _ in range(2)])
+        ran.append([blanked(pik("--store", name, "ingest", "archive", *options, *where)) for _ in range(times)])
     for here, there in zip(*ran, strict=True):
         assert there == here
     assert ran[0][0][0] == "exit 3"
@@ -65,6 +65,7 @@ def test_what_it_says_is_the_same(
     """With a fleet that calls functions again, in any order."""
     monkeypatch.setattr("pik.cli.context.Context.fleet", lambda _cli, _on, store: Unruly(store))
     monkeypatch.setattr("pik.usecases.ingest.bulk_plan.PART", 9000)
+    monkeypatch.setattr("pik.usecases.ingest.bulk_plan.SMALL", 300)
     the_same(pik, "elsewhere", "--format", form)
 
 
@@ -81,7 +82,8 @@ def driver(spark: Session, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("driver")
 def test_a_cluster_does_it(pik: Callable[..., Any], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pik.usecases.ingest.bulk_plan.PART", 9000)
-    the_same(pik, LOCATION, "--format", "json", "--quiet")
+    monkeypatch.setattr("pik.usecases.ingest.bulk_plan.SMALL", 300)
+    the_same(pik, LOCATION, "--format", "json", "--quiet", times=1)
 
 
 def test_what_a_cluster_cannot_do_is_refused(pik: Callable[..., Any], folder: Path) -> None:

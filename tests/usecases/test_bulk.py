@@ -61,6 +61,7 @@ def _small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(blocks, "BLOCK", 200)
     monkeypatch.setattr(blocks, "FIRST_READ", 60)
     monkeypatch.setattr(splits, "HEAD", 100)
+    monkeypatch.setattr(bulk_plan, "SMALL", 0)
     for module in (bulk, bulk_plan):
         monkeypatch.setattr(module, "PART", 450)
 
@@ -146,9 +147,14 @@ def written(directory: Path, contents: Sequence[bytes], ending: str) -> list[Sou
 
 
 @settings(max_examples=60, deadline=None)
-@given(before=FILES, files=st.lists(FILES, min_size=1, max_size=6), again=st.booleans())
-def test_the_result_is_that_of_ingesting_one_after_the_other(before: bytes, files: list[bytes], again: bool) -> None:
-    with TemporaryDirectory() as name:
+@given(
+    before=FILES, files=st.lists(FILES, min_size=1, max_size=6), again=st.booleans(), small=st.sampled_from([0, 200])
+)
+def test_the_result_is_that_of_ingesting_one_after_the_other(
+    before: bytes, files: list[bytes], again: bool, small: int
+) -> None:
+    with TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bulk_plan, "SMALL", small)
         place = Path(name)
         plain, bulk_store = both(place)
         (first,) = written(place, [before], "before")

@@ -27,7 +27,14 @@ from pik.rawlog.plans import FileLine
 from pik.rawlog.sealed_records import BlockLog
 from pik.runtime import SILENT, Progress, showing
 from pik.usecases.availability import require_writable
-from pik.usecases.ingest.batch_ingest import IngestOptions, IngestReport, Outcome, input_lock, record_all
+from pik.usecases.ingest.batch_ingest import (
+    IngestOptions,
+    IngestReport,
+    Outcome,
+    expect_none_invalid,
+    input_lock,
+    record_all,
+)
 from pik.usecases.ingest.bulk_plan import PART, TOGETHER, BulkPlan, options_for, part_of, plan
 from pik.usecases.ingest.bulk_tasks import Built, Work, build, whole
 from pik.usecases.ingest.earlier import find_ingested, find_read_otherwise
@@ -44,7 +51,7 @@ def ingest_in_bulk(
     note: Callable[[str], None],
 ) -> Iterator[IngestReport]:
     """Ingest files and objects in their order, and yield the result of each when it is durable; each machine of the
-    fleet must be able to read them under these names. The files of an archive are read here.
+    fleet must be able to read them under these names. The files of archives, and small files, are read here.
 
     Refuses and raises as `ingest_all` and `with_members` do. What was recorded before stands, and the same call goes
     on.
@@ -55,7 +62,7 @@ def ingest_in_bulk(
     planned = plan(store, fleet, files, chosen, progress)
     size = sum(source.size or 0 for source in files)
     with showing(progress, f"ingesting {len(files):,} files", size, "bytes"):
-        yield from _Run(store, planned, files, chosen, progress, refuse, note).through(fleet)
+        yield from _Run(store, planned, files, chosen, options, progress, refuse, note).through(fleet)
 
 
 def _present(sources: Sequence[Source]) -> list[Source]:
@@ -74,12 +81,14 @@ class _ReadOtherwiseMeanwhile(Exception):
 
 @dataclass(slots=True)
 class _Run:
-    """One way through a plan. `begun` are the files that the fleet works on or has done, with their batches."""
+    """One way through a plan. `options` are those that were `given`, for each file. `begun` are the files that the
+    fleet works on or has done, with their batches."""
 
     store: Store
     plan: BulkPlan
     sources: Sequence[Source]
     options: Sequence[IngestOptions]
+    given: IngestOptions
     progress: Progress
     refuse: Refuse
     note: Callable[[str], None]
@@ -87,39 +96,57 @@ class _Run:
 
     def through(self, fleet: Fleet) -> Iterator[IngestReport]:
         results = _ByFile(whole(fleet.map(build, self._together())), self.progress.advance)
+        here: list[Source] = []
         for place, source in enumerate(self.sources):
-            error = self.plan.errors.get(place)
-            if error is not None:
+            error, line = self.plan.errors.get(place), self.plan.files.get(place)
+            if error is None and line is None:
+                here.append(source)
+                continue
+            yield from self._read_here(here)
+            here = []
+            if line is None:
+                assert error is not None
                 self.refuse(source.name, error)
                 continue
-            if place in self.plan.files:
-                results.expect(place)  # so that its work has begun, if there is any
-            log = self.begun.pop(place, None)
-            report = self._done_before(place) if log is None else None
-            if log is not None:
-                with suppress(_ReadOtherwiseMeanwhile):
-                    try:
-                        report = self._record(self.plan.files[place], log, results.chunks(place))
-                    except (InputError, UsageError) as failure:
-                        self.refuse(source.name, failure)
-                        continue
-                    finally:
-                        results.skip(place)
-            if report is not None:
-                yield report
+            try:
+                report = self._planned(place, line, results)
+            except (InputError, UsageError) as failure:
+                self.refuse(source.name, failure)
+                continue
+            if report is None:
+                yield from self._read_here([source])
             else:
-                here = with_members([source], self.note, self.refuse)
-                yield from ingest_all(self.store, here, self.options[place], SILENT, self.refuse)
+                yield report
+        yield from self._read_here(here)
 
-    def _done_before(self, place: int) -> IngestReport | None:
-        """Return what became of a file that is to be ingested again, if that has been done."""
-        line = self.plan.files.get(place)
-        if line is None or not self.options[place].again:
+    def _read_here(self, sources: Sequence[Source]) -> Iterator[IngestReport]:
+        """Ingest files in this process: archives, small ones, and what the plan is not for."""
+        here = with_members(sources, self.note, self.refuse)
+        yield from ingest_all(self.store, here, self.given, SILENT, self.refuse)
+        self.progress.advance(sum(source.size or 0 for source in sources))
+
+    def _planned(self, place: int, line: FileLine, results: _ByFile) -> IngestReport | None:
+        """Record what the fleet makes of a file; return None where its batch is not the one that was planned."""
+        results.expect(place)  # so that its work has begun, if there is any
+        log = self.begun.pop(place, None)
+        if log is None:
+            return self._done_before(line)
+        try:
+            return self._record(line, log, results.chunks(place))
+        except _ReadOtherwiseMeanwhile:
             return None
-        batch = next(self.store.index.batches(line.batch_id), None)
+        finally:
+            results.skip(place)
+
+    def _done_before(self, line: FileLine) -> IngestReport | None:
+        """Return what became of a file that is ingested already; or, if it is to be ingested again, by this plan."""
+        store, source, options = self.store, self.sources[line.place], self.options[line.place]
+        of_plan = next(store.index.batches(line.batch_id), None)
+        batch = of_plan if options.again else find_ingested(store, line.origin)
         if batch is None or batch.state != BatchState.COMPLETE:
             return None
-        return IngestReport(self.sources[place].name, Outcome.ALREADY, batch, None, 0.0)
+        expect_none_invalid(source, options, batch)
+        return IngestReport(source.name, Outcome.ALREADY, batch, None, 0.0)
 
     def _together(self) -> Iterator[tuple[Work, ...]]:
         """Yield work that one machine does, and begin the batches that it is for."""

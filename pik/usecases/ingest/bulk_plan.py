@@ -24,6 +24,7 @@ from pik.rawlog.plans import FileLine, Plan, PlanLine, last_number, read_plan, w
 from pik.runtime import Progress, showing
 from pik.usecases.ingest.batch_ingest import IngestOptions, origin_of
 from pik.usecases.ingest.bulk_tasks import Candidate, Known, survey
+from pik.usecases.ingest.many_inputs import SMALL
 
 PART = 64 << 20
 """Bytes of a part of a file, about: one segment for each of its days, so that segments are neither small nor many."""
@@ -38,7 +39,7 @@ TOGETHER = 64
 @dataclass(slots=True)
 class BulkPlan:
     """What becomes of files, by their places. `files` are in the plan; `errors` says why others cannot be read; what is
-    in neither is an archive."""
+    in neither is an archive, or small."""
 
     store: Store
     head: PlanLine
@@ -73,7 +74,7 @@ def plan(
     candidates = [
         Candidate(place, source, chosen, part_of(store))
         for place, (source, chosen) in enumerate(zip(files, options, strict=True))
-        if place not in known
+        if place not in known and not _is_small(source)
     ]
     size = sum(one.source.size or 0 for one in candidates)
     with showing(progress, f"looking at {len(candidates):,} files", size, "bytes"):
@@ -124,6 +125,12 @@ def _together(candidates: Iterable[Candidate]) -> Iterator[tuple[Candidate, ...]
         size += of_file
     if some:
         yield tuple(some)
+
+
+def _is_small(source: Source) -> bool:
+    """Return whether a file costs less to read than to hand to another machine. An object in S3 never does: most of it
+    is waiting, which machines do beside each other."""
+    return source.path is not None and (source.size or 0) <= SMALL
 
 
 def part_of(store: Store) -> int:
