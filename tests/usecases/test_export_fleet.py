@@ -267,15 +267,21 @@ def test_a_failure_leaves_nothing(busy: Store, place: Path) -> None:
         run(fleet, busy, place / "data")
 
 
-def test_a_machine_without_the_directory_says_so(busy: Store, place: Path) -> None:
+@pytest.mark.parametrize(
+    ("there", "message", "hint"),
+    [
+        ("/mnt/none", r"does not have the directory in which .*/data is made", "share"),
+        (f"/mnt/{'n' * 300}", r"cannot write .*/data: File name too long", "--out"),  # as a directory of another user
+    ],
+)
+def test_a_machine_without_the_directory_says_so(busy: Store, place: Path, there: str, message: str, hint: str) -> None:
     class Elsewhere(Here):
         def map(self, body: Any, items: Iterable[Any]) -> Iterator[Any]:
-            there = partial(body.func, replace(body.args[0], parts=Path("/mnt/none")))
-            return super().map(there, items)
+            return super().map(partial(body.func, replace(body.args[0], parts=Path(there))), items)
 
-    with pytest.raises(StoreError, match=r"does not have the directory in which .*/data is made") as refused:
+    with pytest.raises(StoreError, match=message) as refused:
         run(Elsewhere(busy, ENGINE), busy, place / "data")
-    assert "share" in refused.value.hint
+    assert hint in refused.value.hint
     assert os.listdir(place) == []
 
 

@@ -232,7 +232,9 @@ def _attempt(export: _Export, part: Part, exporter: Exporter) -> Iterator[_Attem
     if export.parts is None:
         yield None
         return
-    if not export.parts.is_dir():
+    with writing_to(export.target):
+        is_there = export.parts.is_dir()
+    if not is_there:
         raise StoreError(
             f"{gethostname()} does not have the directory in which {export.target} is made: each machine of the cluster"
             " writes its files itself",
