@@ -85,9 +85,13 @@ def test_ctrl_c_ends_what_runs(fleet: Fleet, tmp_path: Path) -> None:
             time.sleep(0.05)
         os.kill(os.getpid(), signal.SIGINT)
 
-    Thread(target=interrupt, daemon=True).start()
-    with pytest.raises(KeyboardInterrupt):
-        list(fleet.map(of.endless, [str(tmp_path)] * 4))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a process in the background ignores it
+    try:
+        Thread(target=interrupt, daemon=True).start()
+        with pytest.raises(KeyboardInterrupt):
+            list(fleet.map(of.endless, [str(tmp_path)] * 4))
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert list(fleet.map(of.failing, [1])) == [1]  # which would wait for those that go on
 
 
