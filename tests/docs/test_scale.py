@@ -12,6 +12,7 @@ import boto3
 from botocore.stub import Stubber
 
 from pik.cli.app import root_command
+from pik.cli.clusters import without_cluster
 from pik.config import settings
 from pik.fleets.session import LOCATIONS
 from tests.support.docs.console import REPOSITORY
@@ -42,9 +43,18 @@ def test_its_job_is_as_the_model_of_emr_serverless_has_it() -> None:
 
 
 def test_every_location_is_named_and_no_other() -> None:
-    table = set(re.findall(r"^\| `([^`]+)` \|", PAGE, re.MULTILINE))
+    (rows,) = re.findall(r"\| location \|.*?\n\n", PAGE, re.DOTALL)
+    table = set(re.findall(r"^\| `([^`]+)` \|", rows, re.MULTILINE))
     kinds = {re.split(r"[:\[]", name)[0] for name in table}
     assert kinds == {re.split(r"[:\[]", name.strip(" '"))[0].split()[0] for name in re.split(r", (?=\D)", LOCATIONS)}
+
+
+def test_it_names_the_commands_that_have_the_option() -> None:
+    (rows,) = re.findall(r"\| command \|.*?\n\n", PAGE, re.DOTALL)
+    named = {
+        f"pik {name}" for cell in re.findall(r"^\|(.*?)\|", rows, re.M) for name in re.findall("`pik (.*?)`", cell)
+    }
+    assert named == set(without_cluster("pik").hint.removeprefix("commands with it: ").split(", "))
 
 
 def test_its_entry_point_is_piks_program() -> None:
