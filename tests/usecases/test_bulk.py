@@ -146,7 +146,7 @@ def written(directory: Path, contents: Sequence[bytes], ending: str) -> list[Sou
     return found
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     before=FILES, files=st.lists(FILES, min_size=1, max_size=6), again=st.booleans(), small=st.sampled_from([0, 200])
 )
@@ -211,14 +211,17 @@ def listed_ids(store: Store) -> list[str]:
     return [batch.batch_id for batch in store.index.batches()]
 
 
-@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-def test_promise_1_a_crash_at_every_durable_step(tmp_path: Path, sources: list[Source], after: bool) -> None:
+@pytest.mark.parametrize(
+    ("after", "step"),
+    [(False, 5), (True, 7), *(pytest.param(after, 1, marks=pytest.mark.slow) for after in (False, True))],
+)
+def test_promise_1_a_crash_at_every_durable_step(tmp_path: Path, sources: list[Source], after: bool, step: int) -> None:
     """The same call goes on with what was made, which nothing makes again under another name."""
     plain, counted = both(tmp_path)
     one_by_one(plain, sources)
     expected, counting = snapshot(plain), FailAt(0)
     in_bulk(wrapped(counted, counting, "raw", "batches"), sources)
-    for number in range(1 + after, len(counting.calls) + 1, 5 if after else 2):
+    for number in range(1 + after, len(counting.calls) + 1, step):
         store = open_store(str(tmp_path / f"store{number}"), create=True)
         try:
             in_bulk(wrapped(store, FailAt(number, after=after), "raw", "batches"), sources)
