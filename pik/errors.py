@@ -157,12 +157,19 @@ class Busy(StoreError):
     """Another living process holds what this one needs."""
 
 
+class BeingRebuilt(Busy):
+    """Another process rebuilds the index."""
+
+
 @contextmanager
 def busy_as(context: AbstractContextManager[Any], busy: str) -> Iterator[Any]:
-    """Enter the context; where another process holds it, raise Busy with the message `busy`."""
+    """Enter the context; where another process holds it, raise Busy with the message `busy`, but where it rebuilds the
+    index, that error as it is."""
     with ExitStack() as stack:
         try:
             value = stack.enter_context(context)
+        except BeingRebuilt:
+            raise
         except Busy as error:
             raise Busy(busy, hint=error.hint) from None
         yield value

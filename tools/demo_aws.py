@@ -74,10 +74,12 @@ def start(directory: Path) -> int:
 def stop(directory: Path) -> int:
     """End the demo and remove its directory. It needs the standard library alone: no environment is set up to stop."""
     if Daemon(directory).stop():
-        say(f"The stack {STACK} was stopped; what it held is gone.")
+        say(f"The stack {STACK} was stopped.")
     else:
         say(f"The stack {STACK} is not running; `make demo-aws` starts it.")
-    shutil.rmtree(directory, ignore_errors=True)
+    if directory.exists():
+        say(f"Removing {directory}/, what it held and its packages: on a slow disk, that takes a minute or two ...")
+        shutil.rmtree(directory, ignore_errors=True)
     return 0
 
 

@@ -311,6 +311,15 @@ def _unknown(what: str, name: str, known: Sequence[str], path: str) -> UsageErro
     return UsageError(f"{path} has no {what} {name}", hint=f"{meant}`{path} --help` lists them")
 
 
+_ELSEWHERE = {
+    (
+        "ingest",
+        "--mode",
+    ): "`--via api` waits for the verdicts; docs/http.md, Buffered, has mode=async with curl"
+}
+"""Hints for options that people look for, by command and option."""
+
+
 def argument_name(param: Any) -> str:
     """Return the name of an argument in help and errors."""
     name = str(param.metavar or param.name.upper())
@@ -332,6 +341,8 @@ def _translated(error: typer.TyperException, ctx: Any) -> UsageError:
             from pik.cli.clusters import without_cluster
 
             return without_cluster(path)
+        if elsewhere := _ELSEWHERE.get((path.partition(" ")[2], error.option_name)):
+            return UsageError(unknown.message, hint=elsewhere)
         return unknown
     param = getattr(error, "param", None)
     message = error.message.rstrip(".").replace(_COUNT, "")

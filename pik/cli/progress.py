@@ -15,6 +15,9 @@ from pik.model.instant import SECOND, format_duration
 from pik.model.visible import visible
 from pik.runtime import SILENT, Progress
 
+_ONE = {"deliveries": "delivery"}
+"""Units whose singular lacks more than an s."""
+
 EVERY = 10.0
 """Seconds between two plain lines."""
 
@@ -32,22 +35,32 @@ class _Work(Progress):
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._label, self._unit, self._total, self._done, self._rate = "", "", 0, 0, Rate(0, 0)
+        self._waits = ""
 
     def start(self, label: str, total: int | None, unit: str, done: int = 0) -> None:
         """Begin counting from `done`."""
         self._label, self._total, self._unit, self._done = label, total or 0, unit, done
-        self._rate = Rate(done, self._clock())
+        self._rate, self._waits = Rate(done, self._clock()), ""
 
     def advance(self, done: int) -> None:
         """Count."""
         self._done += done
+        if self._waits:
+            self._rate, self._waits = Rate(self._done, self._clock()), ""  # the wait is not slow work
         self._rate.add(self._done, self._clock())
+
+    def wait(self, text: str) -> None:
+        """Show this text in the place of the figures."""
+        self._waits = text
 
     def text(self, share: str = "") -> str:
         """Return how much is done, then `share`, then rate and remaining time, as far as they are known."""
+        if self._waits:
+            return self._waits
         whole = f" of {self._number(self._total)}" if self._total else ""
         megabytes = " MB" if self._unit == "bytes" else ""
-        text = f"{self._number(self._done)}{whole}{megabytes or f' {self._unit}'}{share}"
+        unit = self._unit if (self._total or self._done) != 1 else _ONE.get(self._unit, self._unit.removesuffix("s"))
+        text = f"{self._number(self._done)}{whole}{megabytes or f' {unit}'}{share}"
         rate = self._rate.at(self._done, self._clock())
         if rate is None:
             return text
@@ -75,6 +88,12 @@ class Lines(_Work):
             self._printed = now
             share = f" ({100 * self._done // self._total} %)" if self._total else ""
             note(f"{self._label}: {self.text(share)}")
+
+    def wait(self, text: str) -> None:
+        """Print a line at once: nothing may be counted for long."""
+        super().wait(text)
+        self._printed = self._clock()
+        note(f"{self._label}: {text}")
 
 
 class Bar(_Work):

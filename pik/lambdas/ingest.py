@@ -115,7 +115,8 @@ def _buffer(event: Event, named: str, body: bytes, *, as_lines: bool) -> Respons
     message = request.message()
     if len(message) > MAX_MESSAGE:
         raise TooLarge(
-            f"compressed, the body has {len(message)} bytes; {MAX_MESSAGE} is the most with mode=async:"
+            f"compressed, in base64, the body makes a message of {len(message)} bytes; {MAX_MESSAGE} is the most with"
+            " mode=async:"
             " send several requests, or use mode=sync"
         )
     lambdas.buffer().put(message)

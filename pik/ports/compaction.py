@@ -11,12 +11,14 @@ from typing import Protocol
 @dataclass(frozen=True, slots=True)
 class Packed:
     """What a step of packing a day did: segments of API requests that were moved into a pack, and the bytes of their
-    objects; and segments that were left because their object is not as recorded, with the reasons of the first ones."""
+    objects; segments that were left because their object is not as recorded, with the reasons of the first ones; and
+    those that are too young."""
 
     segments: int = 0
     size: int = 0
     left: int = 0
     reasons: tuple[str, ...] = ()
+    young: int = 0
 
 
 class Compaction(Protocol):
@@ -40,8 +42,8 @@ class Compaction(Protocol):
         """Yield, in order, the days (since 1970-01-01) from the first to the last (None: without end) on which segments
         of API requests are listed one by one, recorded just now or long ago."""
 
-    def waiting(self, day: int, before: int) -> int:
-        """Return how many segments of a day `pack` would look at. Reads what lists them."""
+    def waiting(self, day: int, before: int) -> tuple[int, int]:
+        """Return how many segments of a day `pack` would look at, and how many are too young. Reads what lists them."""
 
     def pack(self, day: int, before: int) -> Iterator[Packed]:
         """Move the segments of a day's API requests that were recorded before this moment into packs, one pack after

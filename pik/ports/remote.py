@@ -118,7 +118,11 @@ class StackHealth(Protocol):
         """Yield every part on whose state the stack depends."""
 
     def depth(self) -> Depth:
-        """Return what is in the queues. Raises StoreError."""
+        """Return what is in the queues of replay tasks. Raises StoreError."""
+
+    def lost_requests(self) -> int:
+        """Return how many buffered requests could not be recorded, and are dead letters of a queue of their own, about,
+        as SQS counts. Raises StoreError."""
 
     def alarms(self) -> list[Alarm]:
         """Return the stack's alarms by name. Raises StoreError."""

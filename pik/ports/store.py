@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Protocol
 
-from pik.errors import CANDIDATES, StoreError, ambiguous_id, command
+from pik.errors import CANDIDATES, BeingRebuilt, StoreError, ambiguous_id, command
 from pik.model.batch import Arrivals, Batch, Chunk, Counts, Location, Origin, RejectFile, Segment, Verdict
 from pik.model.correction import Correction
-from pik.model.instant import Window
+from pik.model.instant import Window, display_instant
 from pik.model.metric import Aggregate, Metric
 from pik.ports.backup import StateBackup
 from pik.ports.buffer import Assignments
@@ -33,6 +33,10 @@ from pik.ports.state import (
     Runs,
     StateAudit,
 )
+
+
+def unheard(_: str) -> None:
+    """Tell nobody what is waited for."""
 
 
 class Batches(Protocol):
@@ -76,10 +80,11 @@ class Batches(Protocol):
         """Group calls of `open`, `record` and `finish`: they are durable, and seen by readers, when the context ends at
         the latest; where it ends with an error, those that are not durable yet are undone."""
 
-    def rebuild(self) -> AbstractContextManager[Rebuild]:
+    def rebuild(self, waiting: Callable[[str], None] = unheard) -> AbstractContextManager[Rebuild]:
         """Provide an empty index beside this one; it replaces this one, at once, when the context ends without an
-        error. Raises Busy while anything is being written; while the context lasts, `writing` raises Busy, and so do
-        requests, if they are not recorded in both: see `Beside`."""
+        error. Raises Busy while anything is being written, BeingRebuilt during another rebuild; while the context
+        lasts, `writing` raises BeingRebuilt, and so do requests, if they are not recorded in both: see `Beside`.
+        `waiting` is told what is waited for, and how long, before each wait of a second or more."""
 
 
 class Requests(Protocol):
@@ -221,8 +226,25 @@ class Summary:
     newest: Batch | None
 
 
+@dataclass(frozen=True, slots=True)
+class RebuildUnderWay:
+    """A rebuild of the index, and since when it is under way, in nanoseconds; None: not known."""
+
+    since: int | None
+
+    @property
+    def text(self) -> str:
+        """What people should know of it."""
+        began = f" since {display_instant(self.since)}" if self.since else ""
+        return f"under way{began}; files and buffered requests wait until it has ended"
+
+
 class Overview(Protocol):
     """Sums up what the index holds."""
+
+    def rebuilding(self) -> RebuildUnderWay | None:
+        """Return the rebuild that another process has under way, as far as clocks agree; None: none. Costs nothing but
+        during a rebuild."""
 
     def summary(self) -> Summary:
         """Return it. In a store that is compacted this costs what reading the later batches does."""
@@ -317,6 +339,15 @@ def bundle_error(url: str) -> StoreError:
     pull = command("pull", "--store", url, "--from", "TIME", "--to", "TIME", "--into", "DIR")
     return StoreError(
         f"{url} is an evidence bundle, which nothing can be written to", hint=f"for a copy to work with: {pull}"
+    )
+
+
+def being_rebuilt(since: int | None) -> BeingRebuilt:
+    """Return the error for what cannot be done during a rebuild, which is under way since then, if that is known."""
+    began = f", since {display_instant(since)}" if since else ""
+    return BeingRebuilt(
+        f"the index is being rebuilt by another pik process{began}",
+        hint="wait until that has ended, then run this again; as long as it is under way, `pik status` shows it",
     )
 
 

@@ -25,6 +25,9 @@ class Progress:
     def advance(self, done: int) -> None:
         """Add `done` units."""
 
+    def wait(self, text: str) -> None:
+        """Show that the work waits, for what and how long, until it goes on with `advance`."""
+
     def stop(self) -> None:
         """End the work, whether it succeeded or not."""
 

@@ -142,6 +142,17 @@ def test_promise_4_recorders_have_the_same_messages_at_once(aws: Clients) -> Non
     assert damage(store) == []
 
 
+def test_attempts_beside_a_rebuild_leave_no_batch_that_the_next_one_counts_as_unfinished(aws: Clients) -> None:
+    store = open_store(publish(aws, make_stack(aws)))
+    with store.batches.rebuild():
+        assert record_buffered(store, REQUESTS).failure is not None
+    record_all(store, [REQUESTS])
+    assert {with_closing(store, batch).state for batch in store.index.batches()} > {BatchState.REPLACED}
+    done = rebuild_index(open_store(store.url), SILENT)
+    assert (done.unfinished, done.superseded) == (0, 0)
+    expect_once(open_store(store.url))
+
+
 def test_what_docs_cost_reckons_with(aws: Clients) -> None:
     """Of requests that are recorded together: units and objects an event, one by one and in arrays of 20."""
     store = open_store(publish(aws, make_stack(aws)))

@@ -14,7 +14,7 @@ import pytest
 import zstandard
 
 from pik.__main__ import main
-from pik.errors import Busy, StoreError
+from pik.errors import BeingRebuilt, Busy, StoreError
 from pik.model.batch import Batch, BatchState, request_origin
 from pik.model.delivery import Filter
 from pik.model.ids import digits, time_digits
@@ -208,8 +208,14 @@ def test_one_compaction_at_a_time_and_none_during_a_rebuild(url: str) -> None:
         stack.enter_context(store.compaction.compacting())
         with pytest.raises(Busy, match="working on compact"):
             compact(other, SILENT)
-    with store.batches.rebuild(), pytest.raises(Busy, match="being rebuilt"):
-        compact(other, SILENT)
+    with store.batches.rebuild():
+        for refused in (lambda: compact(other, SILENT), lambda: rebuild_index(other, SILENT)):
+            with pytest.raises(BeingRebuilt, match="the index is being rebuilt by another pik process, since 20"):
+                refused()
+        under_way = other.overview.rebuilding()
+        assert under_way is not None
+        assert 0 <= time.time_ns() - (under_way.since or 0) < 600 * SECOND
+    assert open_store(url).overview.rebuilding() is None
 
 
 def test_a_rebuilt_index_begins_without_sums(url: str) -> None:
@@ -258,6 +264,20 @@ def test_what_a_compaction_reports(url: str, monkeypatch: pytest.MonkeyPatch) ->
     rest = compact(store, SILENT)
     assert (rest.batches, rest.days, rest.packed.segments) == (0, 1, 3)
     assert compact(store, SILENT, dry_run=True) == CompactReport(is_compacted=True)
+
+
+def test_what_is_too_young_is_counted(
+    url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store, said = open_store(url), {}
+    for numbers in (range(1), range(1, 4)):
+        record_request(store, json.dumps([event(n, "e", f"01T00:0{n}") for n in numbers]).encode())
+    for dry in ([], ["--dry-run"]):
+        monkeypatch.setattr("sys.argv", ["pik", "compact", "--store", url, "--format", "json", *dry])
+        assert main() == 0
+        said = json.loads(capsys.readouterr().out)
+        assert (said["days"], said["segments"], said["segments_too_young"]) == (0, 0, 2)
+        assert said["outcome"] == ("nothing, a dry run" if dry else "nothing to do yet")
 
 
 def test_a_segment_that_is_not_as_recorded_is_left_and_named(

@@ -112,9 +112,11 @@ def test_requests_go_on_beside_a_rebuild_and_are_in_both_indexes(
     expect_counted(fresh, traffic.acknowledged)
     expect_as_answered(fresh, traffic.acknowledged)
     assert (done.lost, done.revised, done.damaged) == (0, 0, ())
+    assert (done.superseded, done.unfinished) == (0, 0)  # no recording of a file died, and each segment is in the index
     before = told(fresh)
     again = rebuild_index(fresh, SILENT)
     assert (again.lost, again.revised, again.damaged) == (0, 0, ())
+    assert (again.superseded, again.unfinished) == (0, 0)
     expect_as_answered(fresh, traffic.acknowledged)
     if not traffic.dying:  # what did, and had claimed something, is completed
         assert told(fresh) == before

@@ -143,7 +143,10 @@ SEEN = {fail_update, roll_back, fill_index}
     [
         (kill, "processor is Disabled: the kill switch is thrown (not by EnableProcessor, which is true)"),
         (stop_recording, "recorder is Disabled: buffered requests wait in the queue, which keeps them for 14 days"),
-        (lose_request, "buffered requests is 0 waiting, 0 in flight: 1 could not be recorded: docs/http.md, Buffered"),
+        (
+            lose_request,
+            "buffered requests: 0 waiting, 0 in flight; 1 could not be recorded: docs/http.md, Dead letters",
+        ),
         (stop_backups, "point-in-time recovery of {index_table} is off: nothing is backed up"),
         (bury, "1 dead letter"),
         (ring, "alarm {name}-LagAlarm-"),
@@ -160,6 +163,26 @@ def test_what_is_wrong_is_reported(aws, stack, look, harm, said: str) -> None:
         name=stack.stack.name, state_table=stack.stack.state_table, index_table=stack.stack.index_table
     )
     assert [one for one in found.unhealthy if one.startswith(expected)], found.unhealthy
+
+
+def test_dlq_list_says_that_a_buffered_request_is_in_the_other_queue(pik, aws, stack) -> None:
+    url = f"aws://{stack.stack.name}"
+    assert pik("dlq", "list", "--store", url).out.split() == "no dead letters of replay tasks lost requests 0".split()
+    lose_request(aws, stack)
+    found = pik("dlq", "list", "--store", url)
+    assert " ".join(found.out.split()) == (
+        "no dead letters of replay tasks lost requests 1 buffered request could not be recorded, in another queue:"
+        " docs/http.md, Dead letters"
+    )
+    assert pik("dlq", "list", "--store", url, "--format", "json").json()["lost_requests"] == 1
+
+
+@pytest.mark.parametrize("one", ["01M8B719WA97JXMA9PQ3V1DB5E", "7c2f5a3e-8d41-4b0a-9a66-0f1c5d2e9b84"])
+def test_a_buffered_request_that_has_no_batch_yet_may_wait_in_the_queue(pik, stack, one: str) -> None:
+    found = pik("batches", one, "--store", f"aws://{stack.stack.name}")
+    assert (found.code, "while it waits in the queue; how many do: pik --store" in found.err) == (4, True), found
+    short = pik("batches", one[:8], "--store", f"aws://{stack.stack.name}")
+    assert (short.code, "queue" in short.err) == (4, False)
 
 
 def test_a_table_without_deletion_protection_is_no_ill_health_and_the_step_is_said(aws, stack, look) -> None:
@@ -222,7 +245,7 @@ def test_promise_9_what_cannot_be_known_is_reported(own, stack, look, service, o
 def test_a_store_that_cannot_be_read_hides_its_batches_and_nothing_else(stack) -> None:
     found = status(stack, lambda: open_store("./no-such-store"))
     (unknown,) = found.unknown
-    assert unknown.startswith("last batches, metrics: no store at ")
+    assert unknown.startswith("last batches, metrics, rebuild of the index: no store at ")
     assert (found.batches, found.metrics, found.unhealthy) == (None, None, [])
 
 

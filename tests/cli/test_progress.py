@@ -54,6 +54,33 @@ def test_what_was_done_before_makes_nothing_look_faster(capsys: pytest.CaptureFi
     assert capsys.readouterr().err == "waiting: 920 of 1,000 tasks (92 %), 2 a second, 40s left\n"
 
 
+def test_what_is_waited_for_is_said_at_once_and_is_no_slow_work(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+    lines = Lines(lambda: now[0])
+    lines.start("rebuilding the index", None, "segments")
+    lines.advance(1)
+    lines.wait("waiting 35 s until all writers have noticed")
+    now[0] += 35
+    lines.advance(0)
+    now[0] += 10
+    lines.advance(1)
+    assert capsys.readouterr().err.splitlines() == [
+        "rebuilding the index: waiting 35 s until all writers have noticed",
+        "rebuilding the index: 1 segment",
+        "rebuilding the index: 2 segments, 0 a second",
+    ]
+    monkeypatch.setattr("sys.stderr", Terminal())
+    bar = Bar(lambda: now[0])
+    bar.start("rebuilding the index", None, "segments")
+    bar.wait("waiting 35 s")
+    assert bar.line(80) == "rebuilding the index waiting 35 s"
+    bar.advance(1)
+    assert bar.line(80) == "rebuilding the index 1 segment"
+    bar.stop()
+
+
 def test_a_rate_is_of_late_and_none_is_known_at_first() -> None:
     rate = Rate(500, 100.0)
     rate.add(10_500, 100.1)  # read ahead at once

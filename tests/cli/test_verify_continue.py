@@ -18,6 +18,7 @@ from pik.rawlog.segment_reader import scan_segment
 from pik.runtime import checkpoint
 
 DAYS = ("2026-01-01", "2026-01-02", "2026-01-03")
+BEGINS_AGAIN = "nothing of it is kept: the same command begins again"
 GOES_ON = "the same command with --continue takes over what was checked"
 
 
@@ -182,6 +183,9 @@ def test_a_rebuild_of_the_index_forgets_what_was_checked(pik, store, tmp_path, r
     interrupted(pik, reading)
     pik("verify", "--rebuild-index")
     assert kept(tmp_path) == []
+    said = pik("verify", "--continue").err
+    assert said.startswith("nothing to continue: everything will be checked from the start")
+    assert "the index was rebuilt" in said
 
 
 def test_where_nothing_can_be_kept_the_check_goes_on(pik, store, tmp_path, reading):
@@ -190,13 +194,13 @@ def test_where_nothing_can_be_kept_the_check_goes_on(pik, store, tmp_path, readi
     found = pik("verify")
     assert (found.code, found.err.count("it cannot be continued")) == (0, 1)
     reading(DAYS[2], KeyboardInterrupt())
-    assert pik("verify").err.endswith("interrupted; run the same command again to go on\n")
+    assert pik("verify").err.endswith(f"interrupted; {BEGINS_AGAIN}\n")
 
 
 def test_a_short_verification_leaves_nothing(pik, store, tmp_path, reading, monkeypatch):
     monkeypatch.setattr(checkpoint, "WAIT", 60.0)
     reading(DAYS[2], KeyboardInterrupt())
-    assert pik("verify").err == "interrupted; run the same command again to go on\n"
+    assert pik("verify").err == f"interrupted; {BEGINS_AGAIN}\n"
     assert kept(tmp_path) == []
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from pik.errors import Busy
+from pik.errors import BeingRebuilt, Busy
 from pik.model.batch import BatchState, Counts, Location, Verdict
 from pik.ports.store import Store
 from pik.stores import open_store
@@ -48,8 +48,13 @@ def test_a_rebuilt_index_replaces_the_old_one_only_when_whole(store: Store) -> N
 def test_a_rebuild_and_writers_keep_apart(store: Store) -> None:
     with store.batches.writing("c"), pytest.raises(Busy), store.batches.rebuild():
         pass
-    with store.batches.rebuild(), pytest.raises(Busy), store.batches.writing("c"):
+    with store.batches.rebuild(), pytest.raises(BeingRebuilt), store.batches.writing("c"):
         pass
+    with store.batches.rebuild(), pytest.raises(BeingRebuilt), store.batches.rebuild():
+        pass
+    with store.batches.rebuild():
+        assert open_store(store.url).overview.rebuilding() is not None
+    assert open_store(store.url).overview.rebuilding() is None
     with store.batches.writing("c"):
         pass
 

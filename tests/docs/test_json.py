@@ -9,7 +9,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from pik.__main__ import main
 from pik.cli.app import root_command
 from pik.cli.demo.shop import write_data
 from pik.engine import DuckEngine
+from pik.errors import Unreadable
 from pik.model.buffered import BufferedRequest
 from pik.model.metric import RunRequest
 from pik.runtime import checkpoint
@@ -661,6 +662,9 @@ def _restore(pik: Journey) -> None:
     lost.unlink()
     pik("pik verify --restore", "verify", "--restore", "whole", code=3)
     pik("pik verify", "verify", code=1)
+    with suppress(Unreadable), open_store(".pik").batches.rebuild():
+        pik("pik status", "status")
+        raise Unreadable("raw", "no reason")
 
 
 def _keep(pik: Journey) -> None:
@@ -797,7 +801,7 @@ ALWAYS_NULL = {
     "pik batches": {"batches[].replaced_by"},
     "pik aggregates import": {"next"},
     "pik correct": {"corrections[].farther"},
-    "pik status": {"deliveries_of_other_sources"},
+    "pik status": {"deliveries_of_other_sources", "index_rebuild.since"},
     "pik diff aggregates": {"failed_not_listed", "failed_tasks"},
     "pik diff aggregates --total": {"failed_not_listed", "failed_tasks"},
     "pik triage": {"checks[].failure"},
@@ -808,6 +812,7 @@ ALWAYS_NULL = {
     "pik runs show": {"planning_failure"},
     "pik runs resume": {"correction"},
     "pik corrections revoke": {"note"},
+    "pik dlq list": {"lost_requests"},
     "pik dlq show": {"next", "entities_from", "entities_before", "raw_share"},
     "pik dlq redrive": {"runs[].events_matched", "runs[].rolled_back"},
     "pik verify": {"checked_by_s3", "segments_read"},

@@ -39,8 +39,8 @@ class Steps:
     def days(self, first: int | None = None, last: int | None = None) -> Any:
         return iter([7])
 
-    def waiting(self, _day: int, _before: int) -> int:
-        return 5
+    def waiting(self, _day: int, _before: int) -> tuple[int, int]:
+        return 5, 0
 
     def pack(self, _day: int, _before: int) -> Any:
         self.done += 1

@@ -29,13 +29,15 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from time import monotonic, sleep, time_ns
 from typing import NamedTuple
 from uuid import uuid4
 
 from pik.errors import Busy, StoreError
+from pik.model.ids import MILLISECOND
+from pik.ports.store import RebuildUnderWay, being_rebuilt, unheard
 from pik.stores import FORMAT, expect_format
 from pik.stores.aws.table import Item, Key, Partition, Table, Value
 
@@ -221,6 +223,17 @@ def rebuilt() -> Busy:
     return Busy("the index was rebuilt meanwhile", hint="run the same command again")
 
 
+def _tell_wait(waiting: Callable[[str], None], times: int, until: str) -> None:
+    """Tell that it will take so many times NOTICED until something is so, if that is a second or more."""
+    if times * NOTICED >= 1:
+        waiting(f"waiting {times * NOTICED:.0f} s until {until}")
+
+
+def tell_requests_wait(waiting: Callable[[str], None]) -> None:
+    """Tell that requests are waited for, as `Generation.await_requests` does."""
+    _tell_wait(waiting, _REQUEST, "the requests have ended that were being recorded")
+
+
 def _now() -> tuple[float, float]:
     """Return the time of two clocks: one may be set, the other stands still while a machine or a function sleeps."""
     return time_ns() / 1e9, monotonic()
@@ -346,7 +359,7 @@ class Generation:
         see whether one that was begun still is."""
         if self._read() != _NONE:
             if is_alive(self.table, _REBUILDING):
-                raise Busy("the index is being rebuilt", hint="wait until that has ended, then run this again")
+                raise being_rebuilt(self._rebuild.made * MILLISECOND)
             # Its process died. It must not come back to life and move the pointer after something is written now.
             self._end(self._rebuild)
             self._read()
@@ -373,12 +386,21 @@ class Generation:
             if self.for_request()[:2] != target[:2]:
                 raise rebuilt()
 
+    def rebuilding(self) -> RebuildUnderWay | None:
+        """Return the rebuild that is under way, as far as clocks agree; a generation is named by the time at which its
+        rebuild began."""
+        self.current()
+        if not self._rebuild.made or self._rebuild.replaced or not held(self.table, _REBUILDING):
+            return None
+        return RebuildUnderWay(self._rebuild.made * MILLISECOND)
+
     @contextmanager
-    def replacing(self, is_short: Callable[[str], bool]) -> Iterator[int]:
+    def replacing(self, is_short: Callable[[str], bool], waiting: Callable[[str], None] = unheard) -> Iterator[int]:
         """Yield an empty generation, which becomes the current one when the context ends without an error. Requests
         that begin after this was entered write to both, and all others have ended. Raises Busy while a lease is held,
-        but waits for those that are held for a short time; StoreError if another process took the rebuild for dead."""
-        with holding(self.table, _REBUILDING):
+        but waits for those that are held for a short time; StoreError if another process took the rebuild for dead.
+        `waiting` is told what is waited for."""
+        with self._rebuilding_alone():
             if self._read().replaced:  # readers may not have noticed yet that another rebuild moved the pointer
                 sleep(NOTICED)
             self._mark()
@@ -387,6 +409,7 @@ class Generation:
             try:
                 # A holder of a lease reads the pointer after it has got it: who has one later knows of the rebuild.
                 await_holders(self.table, _REBUILDING, is_short)
+                _tell_wait(waiting, 1 + _REQUEST, "all writers have noticed the rebuild")
                 sleep(NOTICED)
                 self.await_requests()
                 yield new
@@ -395,19 +418,31 @@ class Generation:
                 condition = "#next = :next OR #current = :next"  # the latter after a call whose answer was lost
                 if self.table.update(_POINTER, change, values, condition=condition) is None:
                     raise StoreError("the rebuild lost its lease and was aborted", hint="run the same command again")
+                _tell_wait(waiting, 1, "all readers have noticed the new index")
                 sleep(NOTICED)  # `replaced` is still there: both are written until all readers have noticed
             finally:
                 self._end(_Rebuild(new))
                 self._read()
 
+    @contextmanager
+    def _rebuilding_alone(self) -> Iterator[None]:
+        """Hold the right to rebuild. Raises BeingRebuilt."""
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(holding(self.table, _REBUILDING))
+            except Busy:
+                raise being_rebuilt(self._read().made * MILLISECOND) from None
+            yield
+
     def await_requests(self) -> None:
         """Wait until the requests have ended that are being recorded now."""
         sleep(_REQUEST * NOTICED)
 
-    def announce_filled(self, new: int) -> None:
+    def announce_filled(self, new: int, waiting: Callable[[str], None] = unheard) -> None:
         """Let requests know that this new generation has what the replaced one knew before the rebuild; those that did
         not know it have ended when this returns."""
         self.table.update(_POINTER, "SET #filled = :next", {"next": new}, condition="#next = :next")
+        _tell_wait(waiting, 1 + _REQUEST, "all writers have noticed that the new index is filled")
         sleep(NOTICED)
         self.await_requests()
 

@@ -255,6 +255,10 @@ class DeployedStack:
         oldest, hidden = self._oldest() if visible + in_flight + delayed else (None, "")
         return Depth(visible, in_flight, delayed, dead, oldest, hidden)
 
+    def lost_requests(self) -> int:
+        with _brief():
+            return self._lost()
+
     def alarms(self) -> list[Alarm]:
         with _brief(), translated("cloudwatch"):
             names = [name for name in map(self.resource, ALARMS) if name]
@@ -316,9 +320,12 @@ class DeployedStack:
 
     def _buffered(self) -> tuple[str, bool, str]:
         waiting, in_flight, delayed = self._messages(self.resource(BUFFER))
-        lost = sum(self._messages(self.resource(LOST_REQUESTS)))
+        lost = self._lost()
         state = f"{waiting + delayed:,} waiting, {in_flight:,} in flight"
-        return state, not lost, f"{lost:,} could not be recorded: docs/http.md, Buffered" if lost else ""
+        return state, not lost, f"{lost:,} could not be recorded: docs/http.md, Dead letters" if lost else ""
+
+    def _lost(self) -> int:
+        return sum(self._messages(self.resource(LOST_REQUESTS)))
 
     def _messages(self, url: str) -> tuple[int, int, int]:
         """Return how many messages of a queue are visible, in flight and delayed. Raises StoreError."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from pik.errors import Busy
 from pik.model.batch import (
     KEYED,
     PLAIN,
@@ -23,12 +24,13 @@ from pik.model.batch import (
     RejectFile,
     Verdict,
 )
-from pik.ports.store import Rebuild
+from pik.ports.store import Rebuild, being_rebuilt, unheard
 from pik.runtime import called_from_c
 from pik.stores import conflicting
 from pik.stores.local.index import (
     CONFLICT,
     KEYED_DAY,
+    REBUILDING,
     batch_of,
     batch_without_events,
     batches_of_content,
@@ -38,11 +40,8 @@ from pik.stores.local.index import (
     insert_segment,
     update_batch,
 )
-from pik.stores.local.lock import holding
+from pik.stores.local.lock import held, holding
 from pik.stores.local.sqlite import Database
-
-REBUILDING = "rebuild"
-"""The lock that keeps a rebuild and writers apart."""
 
 
 @dataclass(slots=True)
@@ -60,7 +59,7 @@ class LocalBatches:
 
     @contextmanager
     def writing(self, name: str) -> Iterator[None]:
-        with holding(self.locks, REBUILDING, shared=True), holding(self.locks, name):
+        with self._holding(shared=True), holding(self.locks, name):
             self.database.reconnect()  # a rebuild may have replaced the file
             yield
 
@@ -88,7 +87,7 @@ class LocalBatches:
             return counts
 
     def expect_ready(self) -> None:
-        with holding(self.locks, REBUILDING, shared=True):
+        with self._holding(shared=True):
             pass
 
     def record_request(self, batch: Batch, chunk: Chunk, copies: Mapping[str, bytes]) -> dict[int, Verdict]:  # noqa: ARG002
@@ -112,13 +111,25 @@ class LocalBatches:
             yield
 
     @contextmanager
-    def rebuild(self) -> Iterator[Rebuild]:
+    def rebuild(self, waiting: Callable[[str], None] = unheard) -> Iterator[Rebuild]:  # noqa: ARG002 - nothing waits
         from pik.stores.local.rebuild import rebuilding  # late: it is built on this module, and rarely used
 
-        with holding(self.locks, REBUILDING), rebuilding(self.database.path) as rebuild:
+        with self._holding(shared=False), rebuilding(self.database.path) as rebuild:
             self.database.reconnect()  # the file may have been replaced by another rebuild, or removed
             yield rebuild
         self.database.reconnect()
+
+    @contextmanager
+    def _holding(self, *, shared: bool) -> Iterator[None]:
+        """Keep rebuilds away and, unless `shared`, writers. Raises Busy, BeingRebuilt."""
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(holding(self.locks, REBUILDING, shared=shared))
+            except Busy:
+                if shared or held(self.locks, REBUILDING, shared=True):
+                    raise being_rebuilt(None) from None
+                raise
+            yield
 
 
 class Claims:

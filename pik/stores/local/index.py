@@ -37,9 +37,12 @@ from pik.model.batch import (
     with_names,
 )
 from pik.model.instant import Window
-from pik.ports.store import Summary, Totals
+from pik.ports.store import RebuildUnderWay, Summary, Totals
 from pik.stores.local.lock import held
 from pik.stores.local.sqlite import Database
+
+REBUILDING = "rebuild"
+"""The lock that keeps a rebuild and writers apart."""
 
 SCHEMA = """
 CREATE TABLE batch (
@@ -304,6 +307,9 @@ class LocalIndex:
             " coalesce(sum(size), 0), min(first_event), max(last_event) FROM segment"
         )
         return Totals(*self.database.read().execute(query).fetchone())
+
+    def rebuilding(self) -> RebuildUnderWay | None:
+        return RebuildUnderWay(None) if held(self.locks, REBUILDING, shared=True) else None
 
     def summary(self) -> Summary:
         newest: Batch | None = None

@@ -50,13 +50,14 @@ def holding(path: Path, name: str, *, shared: bool = False) -> Iterator[None]:
         _release(path, name, kind)
 
 
-def held(path: Path, name: str) -> bool:
-    """Return whether a living process holds the lock."""
-    if (path, name) in _mine:
+def held(path: Path, name: str, *, shared: bool = False) -> bool:
+    """Return whether a living process holds the lock; with `shared`, so that it cannot be shared."""
+    if not shared and (path, name) in _mine:
         return True
     if not path.exists():
         return False
-    kind = fcntl.LOCK_EX if os.access(path, os.W_OK) else fcntl.LOCK_SH  # an exclusive lock needs write access
+    # An exclusive lock needs write access.
+    kind = fcntl.LOCK_EX if not shared and os.access(path, os.W_OK) else fcntl.LOCK_SH
     if not _acquire(path, name, kind):
         return True
     _release(path, name, kind)

@@ -59,9 +59,9 @@ def compact(
 
 
 def _possible(compaction: Compaction, window: Window, before: int) -> CompactReport:
-    segments = [compaction.waiting(day, before) for day in compaction.days(*window.days)]
-    packed = Packed(segments=sum(segments))
-    return CompactReport(True, compaction.countable(before), sum(map(bool, segments)), packed)
+    found = [compaction.waiting(day, before) for day in compaction.days(*window.days)]
+    packed = Packed(segments=sum(due for due, _ in found), young=sum(young for _, young in found))
+    return CompactReport(True, compaction.countable(before), sum(due > 0 for due, _ in found), packed)
 
 
 def _sum_up(compaction: Compaction, before: int) -> Iterator[CompactReport]:
@@ -73,12 +73,13 @@ def _pack(compaction: Compaction, window: Window, before: int) -> Iterator[Compa
     for day in compaction.days(*window.days):
         is_first = True
         for packed in compaction.pack(day, before):
-            yield CompactReport(True, days=int(is_first), packed=packed)
-            is_first = False
+            yield CompactReport(True, days=int(is_first and packed.segments > 0), packed=packed)
+            is_first &= not packed.segments
 
 
 def _added(report: CompactReport, step: CompactReport) -> CompactReport:
     one, other = report.packed, step.packed
     reasons = (*one.reasons, *other.reasons)[:_REASONS]
-    packed = Packed(one.segments + other.segments, one.size + other.size, one.left + other.left, reasons)
+    left, young = one.left + other.left, one.young + other.young
+    packed = Packed(one.segments + other.segments, one.size + other.size, left, reasons, young)
     return CompactReport(True, report.batches + step.batches, report.days + step.days, packed)

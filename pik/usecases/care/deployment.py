@@ -51,6 +51,8 @@ def status(health: StackHealth, open_store: Callable[[], Store]) -> StackStatus:
     alarms = look("alarms", health.alarms)
     batches = look("last batches", lambda: list(islice(open_store().index.batches(), BATCHES)))
     metrics = look("metrics", lambda: open_store().metrics.latest())
+    rebuild = look("rebuild of the index", lambda: _rebuild(open_store()))
+    parts += [rebuild] if rebuild is not None else []
     if depth is not None and depth.hidden:
         hidden.setdefault(depth.hidden, []).append("age of the oldest task")
     for part in parts:
@@ -77,7 +79,14 @@ def _version(deployment: Deployment) -> Part:
     return Part("version", deployment.version, is_same, detail)
 
 
+def _rebuild(store: Store) -> Part:
+    found = store.overview.rebuilding()
+    return Part("rebuild of the index", found.text if found else "none", True)
+
+
 def _sentence(name: str, state: str | None, detail: str) -> str:
+    if state is not None and " " in state:  # a description, and no name of a state
+        return f"{name}: {state}" + (f"; {detail}" if detail else "")
     return f"{name} is {state}" + (f": {detail}" if detail else "")
 
 

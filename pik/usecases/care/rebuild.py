@@ -60,7 +60,9 @@ _AT_ONCE = 100
 class RebuildReport:
     """What the rebuilt index holds.
 
-    `replaced` is how much of the index before could be read. `revised` events have another winner now, of `undecided`
+    `replaced` is how much of the index before could be read. The other numbers are without what is recorded beside the
+    rebuild, which is in the new index as well. `unfinished` batches are those without a record that no later one
+    replaced. `revised` events have another winner now, of `undecided`
     ones only the order of arrival decides (both with examples). `guessed` segments have their ingest time as
     `recorded_at`. `lost` deliveries cannot be read any more: `lost_in` lists where, and `damaged` why. `unacknowledged`
     requests were never recorded and stay out; whether `uncertain` ones were is not known. `expired` segments are gone
@@ -100,7 +102,7 @@ def rebuild_index(store: Store, progress: Progress, actor: str = "") -> RebuildR
         return _rebuild_copy(store, store.copy, progress)
     with (
         showing(progress, "rebuilding the index", None, "segments"),
-        busy_as(store.batches.rebuild(), "another pik process is writing to this store") as rebuild,
+        busy_as(store.batches.rebuild(progress.wait), "another pik process is writing to this store") as rebuild,
     ):
         restoration = Restoration(store, rebuild, ReplacedIndex(store.index), progress)
         by_batch = ByBatch()
@@ -173,6 +175,7 @@ def _restore_unfinished(restoration: Restoration, by_batch: ByBatch) -> OrphanPa
         objects, carried, unlisted = restore_batch(restoration, batch_id, pieces)
         if objects:
             orphans.add(objects, carried, unlisted)
+    restoration.counts["superseded"] -= by_batch.beside
     orphans.restore()
     return orphans
 

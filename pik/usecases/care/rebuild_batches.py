@@ -100,6 +100,8 @@ class ByBatch:
     """Collects what there is of each batch."""
 
     def __init__(self) -> None:
+        self.beside = 0
+        """Segments in raw of batches that are recorded beside the rebuild; final once `unfinished` was read."""
         self._objects: Sorter[tuple[str, int, int, str]] = Sorter(itemgetter(0, 2, 3))
         self._rows: Sorter[tuple[str, int, Batch]] = Sorter(itemgetter(0), in_memory=_IN_MEMORY)
         self._listed: Sorter[tuple[str, int, str, SegmentVerdicts]] = Sorter(itemgetter(0, 2), in_memory=_IN_MEMORY)
@@ -171,6 +173,8 @@ class ByBatch:
                 kinds = objects.segments, objects.rejects, objects.openings, objects.blocks
                 first = next(of_stage)[2:]
                 if first[0] in (_FINISHED, _BESIDE):
+                    if first[0] == _BESIDE:
+                        self.beside += sum(_KINDS[entry[2]] is RawKind.SEGMENT for entry in of_stage)
                     continue
                 is_begun = first[0] == _BEGUN
                 for kind, key in chain(() if is_begun else (first,), (entry[2:] for entry in of_stage)):

@@ -75,7 +75,8 @@ def _restore_row(restoration: Restoration, objects: BatchObjects, batch: Batch, 
         return
     restoration.rebuild.add_batch(batch)
     restoration.counts["batches"] += 1
-    restoration.counts["unfinished"] += batch.finished_at is None
+    if batch.finished_at is None:
+        restoration.count_unfinished(batch)
     carried.row, carried.rejects = batch, {file.key for file in files}
     for file in files:
         restoration.rebuild.add_rejects(batch.batch_id, file)

@@ -15,7 +15,7 @@ from msgspec import structs
 from pik.errors import Damaged
 from pik.model.batch import Arrivals, Batch, Counts, Frame, Reject, RejectFile, Segment, Verdict
 from pik.model.instant import ALL_TIME
-from pik.ports.raw import Raw
+from pik.ports.raw import Raw, RawKind
 from pik.ports.store import Index, Rebuild, Store
 from pik.rawlog.objects import HeldObject, damaged, read_rejects
 from pik.rawlog.segment_reader import merged, places_of, salvage_known, scan_segment, seqs
@@ -170,12 +170,17 @@ class Restoration:
         """Restore an interrupted batch with these segments, given by their keys, and files of rejects."""
         told = batch_statistics(self.store.raw, segments, files, dict(batch.origin.options))
         counts = Counts(rejected=sum(file.records for file in files))
-        self.counts["unfinished"] += 1
+        self.count_unfinished(batch)
         if told.times_problem:
             self.uncounted.append(f"{batch.batch_id} ({batch.origin.name}): {told.times_problem}")
         self.rebuild.add_batch(replace(told.added_to(batch), counts=counts))
         for file in files:
             self.rebuild.add_rejects(batch.batch_id, file)
+
+    def count_unfinished(self, batch: Batch) -> None:
+        """Count a batch that is not finished, unless a later one has replaced it, as after each attempt to record
+        buffered requests that did not succeed."""
+        self.counts["unfinished"] += self.store.raw.size(RawKind.CLOSING.key(batch.batch_id)) is None
 
     def note_lost(self, segment: Segment, frames: Sequence[Frame]) -> None:
         """Note that these frames of a segment cannot be read."""

@@ -23,7 +23,7 @@ from pik.model.batch import KEYED, OTHERS, PLAIN, Batch, BatchState, Reject, Seg
 from pik.model.instant import ALL_TIME, Part
 from pik.model.metric import Run
 from pik.ports.raw import ObjectReader, Raw, RawKind, number_of
-from pik.ports.store import Store, Totals
+from pik.ports.store import RebuildUnderWay, Store, Totals
 from pik.rawlog.corrected import corrected_until
 from pik.rawlog.objects import damaged, frame_lines, packed, parse, read_rejects, record_lines
 from pik.rawlog.sealed_records import parts
@@ -101,8 +101,8 @@ def nearest_ranks(counts: Mapping[int, int], *percents: int) -> list[int]:
 class Status:
     """The contents of a store. `active_corrections` counts those that hold, `withdrawn` the batches that they withdraw,
     which the other counts include. `sources` counts deliveries by source, duplicates included, `other_sources` those
-    of all sources that are not counted by name. In a copy, `copy_of` is the URL of the source and `pulled` what was
-    pulled."""
+    of all sources that are not counted by name, `rebuild` is that of the index which is under way. In a copy, `copy_of`
+    is the URL of the source and `pulled` what was pulled."""
 
     url: str
     format_version: int
@@ -116,6 +116,7 @@ class Status:
     metrics: int
     sources: Mapping[str, int]
     other_sources: int
+    rebuild: RebuildUnderWay | None
     copy_of: str | None
     pulled: tuple[Part, ...]
 
@@ -141,6 +142,7 @@ def status(store: Store) -> Status:
         metrics=len(store.metrics.latest()),
         sources=sources,
         other_sources=others,
+        rebuild=store.overview.rebuilding(),
         copy_of=store.copy.source if store.copy else None,
         pulled=tuple(parts(store)) if store.copy else (),
     )

@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass
 
+from pik.errors import Ambiguous, NotFound
 from pik.model.batch import Batch, Counts, Verdict
 from pik.model.ids import ID_LENGTH, TIME_DIGITS, request_digits
 from pik.model.instant import ALL_TIME
@@ -27,7 +28,7 @@ class RequestOutcome:
 
 def batch_with(store: Store, name: str) -> tuple[Batch, str]:
     """Return the batch with this id or unambiguous prefix; or the batch that recorded the buffered request with this
-    id, which may be API Gateway's, and what follows the time in its own. Raises NotFound."""
+    whole id, which may be API Gateway's, and what follows the time in its own. Raises NotFound."""
     digits = ""
     if _OF_GATEWAY.fullmatch(name):
         digits = request_digits(name)
@@ -36,7 +37,15 @@ def batch_with(store: Store, name: str) -> tuple[Batch, str]:
     recorded_in = store.assignments.batch_of(digits) if digits else None
     if recorded_in is not None and (batch := next(store.index.batches(recorded_in), None)) is not None:
         return batch, digits
-    return batch_of(store.index, name), ""
+    try:
+        return batch_of(store.index, name), ""
+    except Ambiguous:
+        raise
+    except NotFound as error:
+        if digits and store.deployed:
+            waiting = "a buffered request has no batch while it waits in the queue; how many do: pik stack status"
+            error.hint = f"{error.hint}\n{waiting}"
+        raise
 
 
 def request_outcome(store: Store, batch: Batch, digits: str) -> RequestOutcome:

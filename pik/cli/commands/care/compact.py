@@ -28,11 +28,13 @@ def compact(cli: Context, dry_run: options.DryRun = False, *, period: options.Wi
     """Make a large stack cheaper to read; no answer changes, and raw is left as it is.
 
     What lists the API requests of a day moves from DynamoDB to a few objects in S3, with copies of the requests'
-    objects; and the counts of batches are summed up, so that `pik status` reads the later ones only. What is younger
-    than ten minutes is left. After an interruption, the same command continues. A local store has nothing to compact.
+    objects; and the counts of batches are summed up, so that `pik status` reads the later ones only. What was recorded
+    in the last ten minutes is left for the next time, and counted. After an interruption, the same command continues. A
+    local store has nothing to compact.
 
-    With a window, only the days that it touches are moved. Objects that are not as recorded are left where they are,
-    and listed: exit code 3.
+    With a window, only requests with events of the days that it touches are moved: days of event times, not those on
+    which the requests came. Batches are summed up whatever the window is. Objects that are not as recorded are left
+    where they are, and listed: exit code 3.
     """
     from pik.usecases.care.compact import compact as execute
 
@@ -44,7 +46,11 @@ def compact(cli: Context, dry_run: options.DryRun = False, *, period: options.Wi
 def _outcome(done: CompactReport, *, dry_run: bool) -> str:
     if not done.is_compacted:
         return "nothing: the index of this store is a database, which needs no compaction"
-    return "nothing, a dry run" if dry_run else "compacted"
+    if dry_run:
+        return "nothing, a dry run"
+    if done.batches or done.packed.segments or done.packed.left:
+        return "compacted"
+    return f"nothing to do{' yet' if done.packed.young else ''}"
 
 
 def _bytes(done: CompactReport) -> int | None:
@@ -53,7 +59,12 @@ def _bytes(done: CompactReport) -> int | None:
 
 COMPACT = Schema(
     "pik compact",
-    Field("outcome", str, "`compacted`; `nothing, a dry run`; `nothing: …` where a store needs no compaction"),
+    Field(
+        "outcome",
+        str,
+        "`compacted`; `nothing to do`, or `nothing to do yet` if all that is left is too young; `nothing, a dry run`;"
+        " `nothing: …` where a store needs no compaction",
+    ),
     Field("days", Count, "those of which segments were packed; this and what follows, in a dry run: would be"),
     Field("segments", Count, "of API requests, that were packed", get="packed.segments"),
     Field(
@@ -64,6 +75,12 @@ COMPACT = Schema(
     ),
     Field("segments_left", Count, "of which the objects are not as recorded", get="packed.left"),
     Field("left_because", list[str] | None, "of the first ten", get=lambda done: list(done.packed.reasons)),
-    Field("batches", Count, "those that the totals now count without reading them"),
+    Field(
+        "segments_too_young",
+        Count,
+        "recorded in the last ten minutes: left for the next time",
+        get="packed.young",
+    ),
+    Field("batches", Count, "those that the totals now count without reading them, whatever the window"),
     NEXT,
 )

@@ -13,7 +13,7 @@ from pik.cli.context import Context
 from pik.cli.document import Column, Field, Object, Rows, Schema, or_null
 from pik.cli.options import option
 from pik.cli.values import Count, Instant, Json, Shown
-from pik.errors import command
+from pik.errors import command, number_of
 from pik.model.instant import SECOND, format_duration
 from pik.ports.remote import Level
 
@@ -108,8 +108,8 @@ def _depth(found: StackStatus) -> str:
         age = ", the oldest of unknown age"
     else:
         age = "" if depth.oldest is None else f", the oldest for {format_duration(depth.oldest * SECOND)}"
-    text = f"{depth.visible:,} waiting, {depth.in_flight:,} in flight, {depth.delayed:,} delayed{age}"
-    return f"{text}\n{depth.dead:,} dead letters"
+    text = f"replay tasks: {depth.visible:,} waiting, {depth.in_flight:,} in flight, {depth.delayed:,} delayed{age}"
+    return f"{text}\n{number_of(depth.dead, 'dead letter')}"
 
 
 def _after_status(found: StackStatus) -> str | None:
@@ -141,14 +141,14 @@ STATUS = Schema(
     Field(
         "queue",
         Object(
-            Field("visible", int, "tasks that wait"),
+            Field("visible", int, "replay tasks that wait"),
             Field("in_flight", int, "tasks that are being executed"),
             Field("delayed", int, "tasks that wait before another attempt"),
             Field("dead", int, "dead letters"),
             Field("oldest_seconds", int | None, "age of the oldest task; null: none, or see `unknown`", get="oldest"),
             null=True,
         ),
-        "about, as SQS counts; null: not known",
+        "replay tasks, about, as SQS counts; null: not known. Buffered requests are one of the `parts`",
         get="depth",
         text=_depth,
     ),

@@ -92,7 +92,7 @@ def verify(
     --continue goes on after an interruption: segments that the same command found to be sound in the last 24 hours, and
     that the index still lists in the same way, are not looked at again. The result says how many, of which days, and
     when they were checked; all else is checked anew. They are kept in $XDG_CACHE_HOME/pik (~/.cache/pik) once a
-    verification has taken 10 seconds, and until it ends, but not of one on a cluster (--on).
+    verification has taken 10 seconds, until it ends or the index is rebuilt, but not of one on a cluster (--on).
 
     With BUNDLE the file of `pik bundle` is checked instead: every byte, and what is computed from what it holds.
 

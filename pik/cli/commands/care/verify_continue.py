@@ -21,6 +21,12 @@ if TYPE_CHECKING:
     from pik.usecases.care.verify_findings import Depth
 
 
+NOTHING_KEPT = (
+    "nothing to continue: everything will be checked from the start"
+    " (nothing is kept of a check that ended, nor when the index was rebuilt since)"
+)
+
+
 def _directory() -> Path:
     given = os.environ.get("XDG_CACHE_HOME", "")
     base = Path(given) if given.startswith("/") else Path(os.path.expanduser("~")) / ".cache"
@@ -48,14 +54,13 @@ def keeping_checks(cli: Context, store: Store, window: Window, depth: Depth, *, 
     of_window = sha256(f"{window.start} {window.end}".encode()).hexdigest()[:8]
     checkpoint = Checkpoint(_directory() / f"{_prefix(store)}-{depth}-{of_window}", cli.note)
     if resume and not checkpoint.resume():
-        cli.note("there is nothing to continue: everything is checked")
+        cli.note(NOTHING_KEPT)
     advice = "the same command with --continue takes over what was checked"
     try:
         yield Earlier(store, depth, checkpoint)
     except KeyboardInterrupt:
-        if not checkpoint.has_entries:
-            raise
-        raise KeyboardInterrupt(f"interrupted; {advice}") from None
+        kept = advice if checkpoint.has_entries else "nothing of it is kept: the same command begins again"
+        raise KeyboardInterrupt(f"interrupted; {kept}") from None
     except PikError as error:
         if checkpoint.has_entries:
             error.hint = f"{error.hint}\n{advice}" if error.hint else advice

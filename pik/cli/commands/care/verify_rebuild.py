@@ -51,8 +51,8 @@ REBUILD = Schema(
     Field("batches", Count),
     Field("segments", Count),
     Field("deliveries", Count),
-    Field("unfinished_batches", Count, "batches without a record", get="unfinished"),
-    Field("superseded", Count),
+    Field("unfinished_batches", Count, "batches without a record that no later one replaced", get="unfinished"),
+    Field("superseded", Count, "segments that are copies of what others hold, as a crash leaves them"),
     Field("expired", Count, "segments whose raw has expired: they stay known, without their deliveries"),
     Field(
         "replaced_index",

@@ -36,7 +36,9 @@ def batches(
     cli: Context,
     batch: Annotated[
         str | None,
-        argument("[BATCH]", "Only this batch: id or its beginning, latest or -1, -2; or that of a buffered request."),
+        argument(
+            "[BATCH]", "Only this batch: id or its beginning, latest or -1, -2; or the whole id of a buffered request."
+        ),
     ] = None,
     rejects: Annotated[bool, option("--rejects", "List the batch's rejected records.")] = False,
     limit: options.Limit = None,

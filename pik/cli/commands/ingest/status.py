@@ -40,6 +40,10 @@ def _by_source(found: StoreStatus) -> Shown:
     return Shown(most, f"{text}, and {len(most) - _MOST:,} more sources" if len(most) > _MOST else text)
 
 
+def _rebuild(found: StoreStatus) -> str | None:
+    return found.rebuild.text if found.rebuild else None
+
+
 STATUS = Schema(
     "pik status",
     Field("store", str, "its path or URL", get="url"),
@@ -73,6 +77,13 @@ STATUS = Schema(
     Field("metrics", Count, "definitions, the built-in one included"),
     Field("segments", Count, get="totals.segments"),
     Field("raw_bytes", Count, "the size of the segments, without rejects and records", get="totals.raw_bytes"),
+    Field(
+        "index_rebuild",
+        Object(Field("since", Instant | None, "null: not known"), null=True),
+        "a rebuild of the index that is under way; null: none. The numbers are those of the index that it replaces",
+        get="rebuild",
+        text=_rebuild,
+    ),
     Field("copy_of", str | None, "the store that this one is a copy of ([offline.md](offline.md))"),
     Rows(
         "pulled",

@@ -11,8 +11,8 @@ from pik.cli.commands.repair.runs import RUN_COLUMNS
 from pik.cli.context import Context
 from pik.cli.document import Column, Field, Rows, Schema
 from pik.cli.options import argument, option
-from pik.cli.values import Instant, Moment
-from pik.errors import UsageError, command, number_of
+from pik.cli.values import Count, Instant, Moment
+from pik.errors import StoreError, UsageError, command, number_of
 from pik.model.entity_range import EntityRange
 from pik.model.instant import Window
 from pik.model.metric import DeadLetter, RunState
@@ -43,12 +43,20 @@ def list_(
     run: OfRun = None,
     purged: Annotated[bool, option("--purged", "Those that were purged instead.")] = False,
 ) -> None:
-    """List dead letters, the oldest first: tasks of replays that failed each time they were tried."""
+    """List dead letters, the oldest first: tasks of replays that failed each time they were tried.
+
+    Buffered requests that a stack could not record are in another queue: they are counted, not listed. docs/http.md,
+    Dead letters, says how to read and move them.
+    """
     from pik.usecases.replay.dead_letters import letters
 
-    schema = PURGED_LETTERS if purged else LETTERS
     store = cli.open_store()
-    cli.show(schema, dead_letters=letters(store, run and cli.recent(store, "run", run), purged=purged))
+    found = letters(store, run and cli.recent(store, "run", run), purged=purged)
+    if purged:
+        cli.show(PURGED_LETTERS, dead_letters=found)
+    else:
+        lost = _lost_requests(cli) if store.deployed else None
+        cli.show(LETTERS, lost, dead_letters=found)
 
 
 @dlq.add("show", examples="pik dlq show 01J8Z4")
@@ -132,6 +140,15 @@ def _chosen(
     return store, [dlq.letter(store, one) for one in letters or ()]
 
 
+def _lost_requests(cli: Context) -> int | None:
+    """Return how many buffered requests are dead letters; None where that cannot be seen."""
+    try:
+        return cli.stack_health().lost_requests()
+    except StoreError as error:
+        cli.note(f"dead letters of buffered requests were not counted: {error.message}")
+        return None
+
+
 def _next(found: DeadLetter) -> str | None:
     """What can help. To do a task again is worth while where nothing else is known to be wrong."""
     if not found.task.run_id:
@@ -153,6 +170,10 @@ def _share(letter: DeadLetter) -> str | None:
     return None if share.is_all else f"{share.number + 1}/{share.count}"
 
 
+def _lost_text(lost: int) -> str:
+    return f"{number_of(lost, 'buffered request')} could not be recorded, in another queue: docs/http.md, Dead letters"
+
+
 _LETTERS = Rows(
     "dead_letters",
     "the oldest first",
@@ -164,10 +185,20 @@ _LETTERS = Rows(
     Column("failed_at", Moment, drop=3),
     Column("reason", str, "why it failed", wrap=True),
     Column("hint", str | None, "a hint; null: only another attempt can help", wrap=True, rare=True, advice=True),
-    empty="no dead letters",
+    empty="no dead letters of replay tasks",
 )
 
-LETTERS = Schema("pik dlq list", _LETTERS)
+LETTERS = Schema(
+    "pik dlq list",
+    _LETTERS,
+    Field(
+        "lost_requests",
+        Count | None,
+        "buffered requests that could not be recorded, about, as SQS counts; null: a local store, or not known",
+        get=lambda lost: lost,
+        text=lambda lost: _lost_text(lost) if lost else None,
+    ),
+)
 
 PURGED_LETTERS = Schema(
     "pik dlq list --purged",

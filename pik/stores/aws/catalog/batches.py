@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from time import time_ns
 
 from pik.errors import StoreError
 from pik.model.batch import Batch, BatchState, Chunk, Counts, Origin, Verdict, is_buffered
-from pik.ports.store import Rebuild
+from pik.ports.store import Rebuild, unheard
 from pik.stores.aws.catalog import layout
 from pik.stores.aws.catalog.layout import BatchItem
 from pik.stores.aws.catalog.rebuild import AwsRebuild, sweep
@@ -104,12 +104,12 @@ class AwsBatches:
         return nullcontext()
 
     @contextmanager
-    def rebuild(self) -> Iterator[Rebuild]:
-        with self.generation.replacing(is_buffered) as made:
+    def rebuild(self, waiting: Callable[[str], None] = unheard) -> Iterator[Rebuild]:
+        with self.generation.replacing(is_buffered, waiting) as made:
             replaced = self.generation.current()  # kept until the next rebuild, for those who are still reading it
             sweep(self.table, self.raw, {str(made), str(replaced)})
             self._finish_pending(replaced, made)
-            rebuild = AwsRebuild(self.table, self.raw, made, replaced, self.generation)
+            rebuild = AwsRebuild(self.table, self.raw, made, replaced, self.generation, waiting)
             yield rebuild
             rebuild.count()
 

@@ -45,7 +45,7 @@ class AwsCompaction:
     def days(self, first: int | None = None, last: int | None = None) -> Iterator[int]:
         return self._packing().days(first, last)
 
-    def waiting(self, day: int, before: int) -> int:
+    def waiting(self, day: int, before: int) -> tuple[int, int]:
         return self._packing().waiting(day, before)
 
     def pack(self, day: int, before: int) -> Iterator[Packed]:

@@ -10,7 +10,7 @@ from typing import Any
 from pik.errors import NotFound
 from pik.model.batch import Batch, Location, RejectFile, Segment, Verdict
 from pik.model.instant import Window, day_text
-from pik.ports.store import Summary, Totals
+from pik.ports.store import RebuildUnderWay, Summary, Totals
 from pik.stores.aws.catalog import layout
 from pik.stores.aws.catalog.batch_list import BatchList
 from pik.stores.aws.catalog.batches import with_state
@@ -114,6 +114,9 @@ class AwsIndex:
 
     def totals(self) -> Totals:
         return self.summary().totals
+
+    def rebuilding(self) -> RebuildUnderWay | None:
+        return self.generation.rebuilding()
 
     def summary(self) -> Summary:
         return summary(self.table, self._batches())

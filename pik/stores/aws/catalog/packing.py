@@ -10,6 +10,7 @@ Each step may be the last one of a process that dies. What it left is found agai
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -83,11 +84,12 @@ class Packing:
             if any(self._has_items(g, day, Listed(kind)) for _, kind in of_day if kind in KINDS):
                 yield layout.day_number(day)
 
-    def waiting(self, day: int, before: int) -> int:
+    def waiting(self, day: int, before: int) -> tuple[int, int]:
         """As the port has it."""
         listing = self._listing()
         items = chain.from_iterable(listing.in_table(day_text(day), kind) for kind in KINDS)
-        return sum(item["recorded_at"] < before for item in items)
+        are_due = Counter(item["recorded_at"] < before for item in items)
+        return are_due[True], are_due[False]
 
     def pack(self, day: int, before: int) -> Iterator[Packed]:
         """As the port has it."""
@@ -138,6 +140,8 @@ class _Day:
     kind: Listed
     retention_days: int | None = None
     left: list[str] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+    """`young`: those that are too young."""
 
     def pack(self, before: int) -> Iterator[Packed]:
         """Move the items of the table into a new run of packs; those whose raw has expired into one without bodies."""
@@ -145,14 +149,17 @@ class _Day:
         if self.retention_days is not None:
             yield from self._move(Part(item, b"") for item in self._settled(self._items(before, are_expired=True)))
         yield from self._merge()
-        if self.left:
-            yield Packed(0, 0, *self._left())
+        if self.left or self.counts["young"]:
+            yield Packed(0, 0, *self._left(), self.counts["young"])
 
     def _items(self, before: int, *, are_expired: bool) -> Iterator[Any]:
         now = time_ns()
         for item in self.listing.in_table(self.day, self.kind):
-            if item["recorded_at"] < before and self._has_expired(item["ingest_time"], now) == are_expired:
-                yield item
+            if self._has_expired(item["ingest_time"], now) == are_expired:
+                if item["recorded_at"] < before:
+                    yield item
+                else:
+                    self.counts["young"] += 1
 
     def _move(self, parts: Iterable[Part]) -> Iterator[Packed]:
         run = ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from time import time_ns
@@ -47,7 +47,7 @@ from pik.stores.aws.catalog.listing import Listing
 from pik.stores.aws.catalog.requests import Requests, is_single
 from pik.stores.aws.catalog.restored import Block, RestoredIndex, Tally
 from pik.stores.aws.clients import translated
-from pik.stores.aws.lease import Generation
+from pik.stores.aws.lease import Generation, tell_requests_wait
 from pik.stores.aws.s3 import AwsRaw
 from pik.stores.aws.table import Key, Table, key_of
 
@@ -95,8 +95,10 @@ class RequestsBeside:
     pointer: Generation
     made: int
     replaced: int
+    waiting: Callable[[str], None]
 
     def await_writers(self) -> None:
+        tell_requests_wait(self.waiting)
         self.pointer.await_requests()
 
     def batches(self, batch_ids: Sequence[str]) -> tuple[set[str], set[str]]:
@@ -115,6 +117,7 @@ class AwsRebuild:
     generation: int
     replaced: int
     pointer: Generation
+    waiting: Callable[[str], None]
     _restored: RestoredIndex = field(init=False)
     _latest: int = 0
 
@@ -127,7 +130,7 @@ class AwsRebuild:
 
     @property
     def beside(self) -> RequestsBeside:
-        return RequestsBeside(self.table, self.pointer, self.generation, self.replaced)
+        return RequestsBeside(self.table, self.pointer, self.generation, self.replaced, self.waiting)
 
     def add_batch(self, batch: Batch) -> None:
         if not batch.is_request:  # which are not looked up by what they hold
@@ -189,7 +192,7 @@ class AwsRebuild:
 
     def settle(self) -> Iterator[Location]:
         self._restored.flush()
-        self.pointer.announce_filled(self.generation)
+        self.pointer.announce_filled(self.generation, self.waiting)
         for day in [*map(day_text, sorted(self._restored.repeated)), layout.KEYED_DAY]:
             for shard in layout.DAY_SHARDS:
                 items = self.table.query(layout.duplicates_pk(self.generation, day, shard))
