@@ -17,6 +17,7 @@ from pik.model.batch import Arrivals, Batch, Chunk, Counts, Location, Origin, Re
 from pik.model.correction import Correction
 from pik.model.instant import Window, display_instant
 from pik.model.metric import Aggregate, Metric
+from pik.model.share import WHOLE, Share
 from pik.ports.backup import StateBackup
 from pik.ports.buffer import Assignments
 from pik.ports.compaction import Compaction
@@ -298,9 +299,10 @@ class Audit(Protocol):
         """Return, by segment key, how the index differs from these deliveries, read from raw, of segments that it
         lists. A segment is left out if each of its deliveries is in the index, in exactly its place, and no other."""
 
-    def rows(self) -> Iterator[tuple[str, int | None]]:
-        """Yield the number of deliveries that the index has of each segment, by key, counted row by row, in no order.
-        The numbers of a key that comes several times add up; None: a writer is recording the segment, or died at it."""
+    def rows(self, share: Share = WHOLE) -> Iterator[tuple[str, int | None]]:
+        """Yield the number of deliveries that the index has of each segment, by key, counted row by row, in no order;
+        or those of a share of the rows. The numbers of a key that comes several times add up; None: a writer is
+        recording the segment, or died at it."""
 
     def arrivals(self, segments: Sequence[Segment]) -> Iterator[Arrivals]:
         """Yield the rows that the index has of all deliveries of each of these segments, which follow each other as

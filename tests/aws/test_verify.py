@@ -14,6 +14,7 @@ import pytest
 
 from pik.errors import StoreError
 from pik.model.instant import ALL_TIME, day_text
+from pik.model.share import Share
 from pik.ports.raw import Raw, RawKind
 from pik.ports.store import Store
 from pik.runtime import SILENT, checkpoint
@@ -30,7 +31,8 @@ from pik.usecases.care.verify_findings import Depth, ProblemKind, VerifyReport
 from pik.usecases.ingest.api_request import record_request
 from tests.support.aws.calls import clients_of, counting, counting_reads
 from tests.support.aws.emulator import make_stack, publish
-from tests.support.stores import PlainEngine, ingest
+from tests.support.fleet import RepeatingFleet
+from tests.support.stores import PlainEngine, ingest, replayed
 
 ONE, SEVERAL = 1, 6
 """Events of a request. Those of one with several are of three days, so that it is three objects."""
@@ -155,6 +157,27 @@ def test_promise_2_only_a_full_verification_reads_what_s3_answers_for(store: Sto
         stored, report = checked(rotten, Depth.STORED)
         assert (stored, report.vouched) == ([], len(keys))
         assert checked(rotten, Depth.FULL)[0] == [(ProblemKind.MODIFIED, key)]
+
+
+@pytest.mark.parametrize("depth", [Depth.STORED, pytest.param(Depth.FULL, marks=pytest.mark.slow)])
+def test_a_fleet_finds_the_same(store: Store, tmp_path: Path, depth: Depth) -> None:
+    ingest(store, tmp_path)
+    for number in range(3):
+        post(store, number, SEVERAL)
+    replayed(store, PlainEngine())
+    lost, damaged = segments(store)[0], segments(store)[-1]
+    s3, bucket = clients_of(store).client("s3"), store.raw.raw.bucket  # type: ignore[attr-defined]
+    s3.put_object(Bucket=bucket, Key=damaged, Body=store.raw.read(damaged)[:-1])
+    s3.delete_object(Bucket=bucket, Key=lost)
+    here, there = (
+        verify(store, PlainEngine(), ALL_TIME, SILENT, depth, fleet=fleet)
+        for fleet in (None, RepeatingFleet(store, PlainEngine()))
+    )
+    shares = [Counter(key for key, rows in store.audit.rows(Share(number, 2)) if rows) for number in range(2)]
+    assert sum(shares, Counter()) == Counter(key for key, rows in store.audit.rows() if rows) != Counter()
+    problems = list(here)
+    assert (list(there), there.summary) == (problems, here.summary)
+    assert {ProblemKind.MISSING, ProblemKind.MODIFIED, ProblemKind.UNPROVEN} <= {one.kind for one in problems}
 
 
 def test_what_s3_has_no_digest_of_is_read(store: Store, tmp_path: Path) -> None:

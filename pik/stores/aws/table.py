@@ -17,6 +17,7 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Generic, TypedDict, TypeVar
 
 from pik.errors import StoreError
+from pik.model.share import WHOLE, Share
 from pik.runtime.storage import attempts
 from pik.stores.aws.clients import THROTTLED, Clients, Flow, translated
 
@@ -239,9 +240,11 @@ class Table:
                 return []
         return None
 
-    def scan(self, *names: str) -> Iterator[Item]:
-        """Yield these attributes (none: all) of all items, in no order, page by page."""
+    def scan(self, *names: str, share: Share = WHOLE) -> Iterator[Item]:
+        """Yield these attributes (none: all) of all items, or of a share of them, in no order, page by page."""
         request: dict[str, Any] = {"TableName": self.name, "ConsistentRead": True}
+        if not share.is_all:
+            request |= {"Segment": share.number, "TotalSegments": share.count}
         if names:
             request["ProjectionExpression"] = ", ".join(f"#{name}" for name in names)
             request["ExpressionAttributeNames"] = {f"#{name}": name for name in names}

@@ -18,6 +18,7 @@ import msgspec
 
 from pik.errors import StoreError
 from pik.model.batch import KEYED, PLAIN, Arrivals, Batch, Location, RejectFile, Segment, Verdict, duplicate_kind
+from pik.model.share import WHOLE, Share
 from pik.ports.store import SegmentCopies, Winner
 from pik.stores.local.access import expect_files
 from pik.stores.local.batches import Claims, add_rejects
@@ -272,7 +273,9 @@ class LocalAudit:
             wrong.update(self._of_day(day, list(of_day)))
         return wrong
 
-    def rows(self) -> Iterator[tuple[str, int | None]]:
+    def rows(self, share: Share = WHOLE) -> Iterator[tuple[str, int | None]]:
+        if share.number:  # one query counts them all
+            return
         yield from self.database.read().execute(
             "SELECT s.key, (SELECT count(*) FROM duplicate d WHERE d.segment = s.number) + coalesce(n, 0)"
             " FROM segment s LEFT JOIN (SELECT segment, count(*) AS n FROM"

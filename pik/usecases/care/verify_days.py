@@ -5,7 +5,7 @@ A part is some days, or a share of the segments of one day. What its segments ar
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import groupby
@@ -27,6 +27,10 @@ _SEGMENTS_AT_ONCE, _DELIVERIES_AT_ONCE = 200, 200_000
 
 _SHARE_BYTES, _SHARE_OBJECTS = 256 << 20, 50_000
 """How much raw of a day is a part, about, at most."""
+
+
+_KEYS_AT_ONCE = 50_000
+"""Segments whose rows are added up at a time."""
 
 
 class Days(NamedTuple):
@@ -142,14 +146,33 @@ def _unlisted(part: Part, sizes: dict[str, int]) -> Iterator[Problem]:
         yield from unlisted_problems(part, batch, keys[batch_id], listed[batch_id])
 
 
+def _rows(run: Verification) -> Iterator[tuple[str, int | None]]:
+    """Yield how many rows the index has of segments, as `Audit.rows` does."""
+    shares = 1 if run.fleet is None else run.fleet.slots
+    return run.each(_counted_rows, (Share(number, shares) for number in range(shares)))
+
+
+def _counted_rows(store: Store, share: Share) -> Iterator[tuple[str, int | None]]:
+    counts: Counter[str] = Counter()
+    for key, rows in store.audit.rows(share):
+        if rows is None:
+            yield key, None
+            continue
+        counts[key] += rows
+        if len(counts) == _KEYS_AT_ONCE:
+            yield from counts.items()
+            counts.clear()
+    yield from counts.items()
+
+
 def _row_problems(run: Verification) -> Iterator[Problem]:
     """Find rows of the index for which there is no delivery; counted twice, as they may be being recorded."""
     other = [
         (key, deliveries, rows)
-        for key, deliveries, rows in run.ledger.other_rows(run.audit.rows())
+        for key, deliveries, rows in run.ledger.other_rows(_rows(run))
         if deliveries or _is_of_nothing(run, key)
     ]
-    again = set(run.ledger.other_rows(run.audit.rows())) if other else ()
+    again = set(run.ledger.other_rows(_rows(run))) if other else ()
     for key, deliveries, rows in other:
         if (key, deliveries, rows) in again:
             run.counts["valid"] -= deliveries > 0

@@ -11,6 +11,7 @@ from msgspec import structs
 
 from pik.errors import Damaged, StoreError
 from pik.model.batch import Arrivals, Segment, Verdict
+from pik.model.share import WHOLE, Share
 from pik.ports.raw import RawKind
 from pik.ports.store import SegmentCopies
 from pik.stores.aws.catalog import layout
@@ -60,11 +61,13 @@ class AwsAudit:
             else:
                 yield self.deliveries(segment, range(len(segment.frames)))
 
-    def rows(self) -> Iterator[tuple[str, int | None]]:
+    def rows(self, share: Share = WHOLE) -> Iterator[tuple[str, int | None]]:
         g, table = self.index.generation.current(), self.index.table
-        for item in table.scan("pk", "sk", "batch", "n", "day"):
+        for item in table.scan("pk", "sk", "batch", "n", "day", share=share):
             if key := _segment_of_row(g, item):
                 yield key, 1
+        if share.number:
+            return
         for listed in table.query(layout.days_pk(g)):
             day, _, kind = listed["sk"].partition("/")
             if kind != Listed.REQUEST:
