@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import sys
@@ -10,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cache
-from tempfile import TemporaryFile
+from tempfile import TemporaryDirectory, TemporaryFile
 from threading import current_thread, main_thread
 from typing import IO, TYPE_CHECKING, Any
 
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
 
 _PYTHON = "PYSPARK_PYTHON"
 """The variable that names the Python of executors. Spark takes it from there alone."""
+
+_WORK = "SPARK_WORKER_DIR"
+"""The variable that names the directory in which executors of `local-cluster` keep logs and unpacked archives: Spark
+leaves them there, by default where it is installed."""
 
 _UNPACKED = "pik"
 """The directory that an executor unpacks the archive into."""
@@ -202,6 +207,9 @@ def _gateway() -> tuple[Any, IO[bytes]]:
     from pyspark.java_gateway import launch_gateway
 
     log = TemporaryFile()  # noqa: SIM115 - as long as the process
+    work = TemporaryDirectory(prefix="pik-spark-", ignore_cleanup_errors=True)
+    atexit.register(work.cleanup)
+    os.environ.setdefault(_WORK, work.name)
     return launch_gateway(popen_kwargs={"stderr": log}), log
 
 
