@@ -34,6 +34,7 @@ if _TYPE_CHECKING:
     from pik.api import open as open  # noqa: A004 - pik.open, as gzip.open
     from pik.errors import AlreadyExists as AlreadyExists
     from pik.errors import Ambiguous as Ambiguous
+    from pik.errors import BeingRebuilt as BeingRebuilt
     from pik.errors import Busy as Busy
     from pik.errors import ConflictFound as ConflictFound
     from pik.errors import Damaged as Damaged
@@ -61,7 +62,8 @@ _HOMES = {
     ),
     **dict.fromkeys(
         (
-            *("AlreadyExists", "Ambiguous", "Busy", "ConflictFound", "Damaged", "EngineError", "InputError", "Invalid"),
+            *("AlreadyExists", "Ambiguous", "BeingRebuilt", "Busy", "ConflictFound", "Damaged", "EngineError"),
+            *("InputError", "Invalid"),
             *("NotFound", "NotHeld", "NothingSelected", "PikError", "StoreError", "Unreadable", "UsageError"),
         ),
         "pik.errors",
