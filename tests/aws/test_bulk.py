@@ -22,7 +22,7 @@ from pik.usecases.ingest.many_inputs import ingest_all
 from tests.contracts.conftest import aws_store
 from tests.support.aws.emulator import REGION
 from tests.support.faults import Crash, FailAt, wrapped
-from tests.support.fleets import Unruly
+from tests.support.fleet import ShuffledFleet
 from tests.support.snapshot import assert_sound, snapshot
 from tests.usecases.test_bulk import OPTIONS, event
 
@@ -49,7 +49,7 @@ def test_objects_become_what_files_become(aws: Clients, tmp_path: Path, monkeypa
 
     def in_bulk(here: object = store) -> list[IngestReport]:
         sources = sources_of([f"s3://{bucket}/x/*"], lambda: open_foreign(store.url), print)
-        return list(ingest_in_bulk(here, Unruly(here), sources, OPTIONS, SILENT, _stop, print))  # type: ignore[arg-type]
+        return list(ingest_in_bulk(here, ShuffledFleet(here), sources, OPTIONS, SILENT, _stop, print))  # type: ignore[arg-type]
 
     with pytest.raises(Crash):
         in_bulk(wrapped(store, FailAt(6), "batches"))

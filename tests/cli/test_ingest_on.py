@@ -15,7 +15,7 @@ from pik.fleets.session import Session
 from pik.runtime import SILENT
 from pik.stores import open_store
 from pik.usecases.care.rebuild import rebuild_index
-from tests.support.fleets import Unruly
+from tests.support.fleet import ShuffledFleet
 from tests.support.snapshot import snapshot
 from tests.support.spark import LOCATION
 from tests.usecases.test_bulk import event
@@ -63,7 +63,7 @@ def test_what_it_says_is_the_same(
     pik: Callable[..., Any], folder: Path, form: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With a fleet that calls functions again, in any order."""
-    monkeypatch.setattr("pik.cli.context.Context.fleet", lambda _cli, _on, store: Unruly(store))
+    monkeypatch.setattr("pik.cli.context.Context.fleet", lambda _cli, _on, store: ShuffledFleet(store))
     monkeypatch.setattr("pik.usecases.ingest.bulk_plan.PART", 9000)
     monkeypatch.setattr("pik.usecases.ingest.bulk_plan.SMALL", 300)
     the_same(pik, "elsewhere", "--format", form)

@@ -1,12 +1,13 @@
-"""A fleet as hard on functions as a cluster is, in this process."""
+"""Fleets as hard on functions as a cluster is, in this process."""
 
 from __future__ import annotations
 
 import pickle
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
+from random import Random
 from typing import Any
 
 from pik.ports.engine import Engine
@@ -70,3 +71,34 @@ def _results(job: bytes, item: bytes) -> list[Any]:
 def _merged(job: bytes, key: int, values: list[bytes]) -> list[Any]:
     store, engine, merge = pickle.loads(job)
     return list(merge(store, engine, key, iter(values)))
+
+
+@dataclass
+class ShuffledFleet:
+    """The Fleet port with the very store that it is given, which a test can make fail: `slots` items at a time are run
+    in any order, and some of them again."""
+
+    store: Store
+    engine: Any = None
+    slots: int = 3
+    random: Random = field(default_factory=lambda: Random(1))
+
+    def map(self, body: Body[Item, Result], items: Iterable[Item]) -> Iterator[Result]:
+        """Yield the results of each item; each is run once or twice, and must give the same."""
+        following = iter(items)
+        while wave := list(islice(following, self.slots)):
+            runs = [*range(len(wave)), *self.random.sample(range(len(wave)), self.random.randint(0, len(wave)))]
+            self.random.shuffle(runs)
+            results: dict[int, bytes] = {}
+            for number in runs:
+                function, item = pickle.loads(pickle.dumps((body, wave[number])))
+                made = pickle.dumps(list(function(self.store, self.engine, item)))
+                assert results.setdefault(number, made) == made
+            for number in range(len(wave)):
+                yield from pickle.loads(results[number])
+
+    def map_reduce(
+        self, body: Body[Item, Keyed], items: Iterable[Item], merge: Merge[Result], keys: int
+    ) -> Iterator[Result]:
+        """Not needed yet."""
+        raise NotImplementedError

@@ -33,7 +33,7 @@ from pik.usecases.ingest.bulk import ingest_in_bulk
 from pik.usecases.ingest.bulk_tasks import build
 from pik.usecases.ingest.many_inputs import ingest_all
 from tests.support.faults import Crash, FailAt, wrapped
-from tests.support.fleets import Unruly
+from tests.support.fleet import ShuffledFleet
 from tests.support.snapshot import assert_sound, damage, snapshot
 from tests.usecases.test_correct import correct
 
@@ -88,7 +88,7 @@ class Done:
 
 def in_bulk(store: Store, sources: Sequence[Source], options: IngestOptions = OPTIONS) -> Done:
     done = Done()
-    fleet = Unruly(store)
+    fleet = ShuffledFleet(store)
     done.reports += ingest_in_bulk(store, fleet, sources, options, SILENT, done.refuse, lambda _: None)
     return done
 
@@ -283,7 +283,7 @@ def test_files_again_that_were_cut_are_not_ingested_twice(tmp_path: Path, source
 def test_a_file_that_changes_after_it_was_planned_is_refused(tmp_path: Path, sources: list[Source]) -> None:
     store = both(tmp_path)[1]
 
-    class Changing(Unruly):
+    class Changing(ShuffledFleet):
         def map(self, body: Any, items: Any) -> Any:
             if body is build:
                 with open(sources[0].name, "ab") as file:
