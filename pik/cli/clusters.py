@@ -33,15 +33,15 @@ def without_cluster(path: str) -> UsageError:
 
     _, *words = path.split()
     why = f"{path} {_REASONS.get(words[0], _ELSE)}" if words else "it stands after a command that has it"
-    return UsageError(f"--on: {why}", hint=f"commands with it: {', '.join(_having(root_command(), 'pik'))}")
+    return UsageError(f"--on: {why}", hint=f"it goes with {', '.join(_having(root_command()))}")
 
 
-def _having(command: Any, path: str) -> list[str]:
-    """Return the commands below that have the option."""
+def _having(command: Any, path: str = "") -> list[str]:
+    """Return the commands below that have the option, such as `diff aggregates`."""
     import typer
 
     if not hasattr(command, "list_commands"):
         return [path] if any("--on" in param.opts for param in command.params) else []
     ctx = typer.Context(command)
-    inner = ((command.get_command(ctx, name), f"{path} {name}") for name in command.list_commands(ctx))
+    inner = ((command.get_command(ctx, name), f"{path} {name}".strip()) for name in command.list_commands(ctx))
     return [found for one, name in inner for found in _having(one, name)]

@@ -295,7 +295,7 @@ class Context:
         from pik.ports.fleet import LOCAL
 
         engine = self.engine() if location == LOCAL else DuckEngine(threads=1)  # one processor for each task
-        return self._opened.enter_context(open_fleet(location, store, engine, self.settings.cluster))
+        return self._opened.enter_context(open_fleet(location, store, engine, self.settings.cluster, self.note))
 
     def target(self, url: str, *, taken: int | None = None) -> Target:
         """Return the target that events are sent to, which took so many in earlier attempts (None: there was none)."""

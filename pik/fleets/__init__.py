@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from pik.model.cluster import Cluster
@@ -12,8 +12,11 @@ from pik.ports.store import Store
 
 
 @contextmanager
-def open_fleet(location: str, store: Store, engine: Engine, cluster: Cluster) -> Iterator[Fleet]:
-    """Provide the fleet at a location, for a store; `engine` is for each of the tasks that run beside each other.
+def open_fleet(
+    location: str, store: Store, engine: Engine, cluster: Cluster, note: Callable[[str], object] = lambda _: None
+) -> Iterator[Fleet]:
+    """Provide the fleet at a location, for a store; `engine` is for each of the tasks that run beside each other;
+    `note` is told what the cluster waits for.
     Raises UsageError for an unknown location or a package that is not installed, StoreError where the cluster cannot be
     used."""
     if location == LOCAL:
@@ -24,5 +27,5 @@ def open_fleet(location: str, store: Store, engine: Engine, cluster: Cluster) ->
     from pik.fleets.session import open_session
     from pik.fleets.spark import SparkFleet
 
-    with open_session(location, cluster) as session:
+    with open_session(location, cluster, note) as session:
         yield SparkFleet(session, location, store, engine)

@@ -8,6 +8,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -42,6 +43,9 @@ LOCATIONS = f"local, spark://HOST:PORT, 'local-cluster[2,1,1024]', sc://HOST:POR
 ANSWERS_WITHIN = 30
 """Seconds that a Connect server has to answer in."""
 
+NOTED_AFTER, EXECUTORS_WITHIN = 20, 600
+"""Seconds after which a note says that no executor has run anything yet, and that they have in all."""
+
 _OURS = {
     "spark.app.name": "pik",
     "spark.ui.enabled": "false",
@@ -65,9 +69,19 @@ class Session:
     cancel: Callable[[], object]
 
 
-def open_session(location: str, cluster: Cluster) -> AbstractContextManager[Session]:
-    """Return what provides a session at a location. Raises as `driver` and `client`, and UsageError for a location of
-    another kind and for an archive that is not there."""
+Note = Callable[[str], object]
+
+
+@contextmanager
+def open_session(location: str, cluster: Cluster, note: Note = lambda _: None) -> Iterator[Session]:
+    """Provide a session at a location whose executors work. Raises as `driver` and `client`, UsageError for a location
+    of another kind and for an archive that is not there, StoreError where no executor begins to work."""
+    with _at(location, cluster) as session:
+        _wait_for_executors(session, location, note)
+        yield session
+
+
+def _at(location: str, cluster: Cluster) -> AbstractContextManager[Session]:
     archive = cluster.archive
     if archive is not None and "://" not in archive and not os.path.isfile(archive):
         raise UsageError(f"cluster.archive: no file {archive}", hint=f"{command('cluster', 'pack', '-o', archive)}")
@@ -81,6 +95,29 @@ def open_session(location: str, cluster: Cluster) -> AbstractContextManager[Sess
             hint=f"start one that runs pik with --on {SUBMITTED}: docs/scale.md shows how",
         )
     raise UsageError(f"--on: invalid location {location!r}", hint=LOCATIONS)
+
+
+def _wait_for_executors(session: Session, location: str, note: Note) -> None:
+    """Run a job of one task: without executors the jobs of a command would wait for ever, and say nothing."""
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(session.spark.range(1).count)
+        try:
+            try:
+                first.result(NOTED_AFTER)
+            except TimeoutError:
+                note(f"waiting for an executor of {location} …")
+                first.result(EXECUTORS_WITHIN - NOTED_AFTER)
+        except TimeoutError:
+            session.cancel()
+            raise StoreError(
+                f"no executor of {location} has run anything within {EXECUTORS_WITHIN} seconds",
+                hint="are there workers, with as many free cores and as much memory as an executor asks for?",
+            ) from None
+        except errors_of_spark() as error:
+            raise StoreError(f"{location} runs no job: {first_line(error)}", hint="is the address right?") from error
+        except BaseException:
+            session.cancel()
+            raise
 
 
 @contextmanager
@@ -101,6 +138,8 @@ def driver(master: str, cluster: Cluster) -> Iterator[Session]:
     try:
         gateway = None if submitted else _gateway()[0]
         context = SparkContext(conf=conf.setAll(settings), gateway=gateway)
+        context.setLogLevel("ERROR")
+        session = SparkSession.builder.config(map=_OF_SESSION).getOrCreate()
     except errors_of_spark() as error:
         said = "" if submitted else _last_line(_gateway()[1])
         raise StoreError(
@@ -110,9 +149,7 @@ def driver(master: str, cluster: Cluster) -> Iterator[Session]:
     finally:
         if current_thread() is main_thread():  # Spark has set its own, which knows only of its jobs
             signal.signal(signal.SIGINT, before)
-    context.setLogLevel("ERROR")
     try:
-        session = SparkSession.builder.config(map=_OF_SESSION).getOrCreate()
         yield Session(session, cluster.parallelism or context.defaultParallelism, context.cancelAllJobs)
     finally:
         context.stop()

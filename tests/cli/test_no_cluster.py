@@ -31,8 +31,8 @@ def test_each_command_without_it_says_why(pik: Callable[..., Any]) -> None:
         done = pik(*path, "--on", "spark://host:7077")
         assert done.code == 2
         assert done.err.startswith(f"error: --on: pik {' '.join(path)} ")
-        assert "hint: commands with it: " in done.err
-        assert "pik diff aggregates" in done.err
+        assert "hint: it goes with ingest, " in done.err
+        assert "diff aggregates" in done.err
 
 
 def test_before_the_command_it_has_no_meaning(pik: Callable[..., Any]) -> None:

@@ -51,10 +51,8 @@ def test_every_location_is_named_and_no_other() -> None:
 
 def test_it_names_the_commands_that_have_the_option() -> None:
     (rows,) = re.findall(r"\| command \|.*?\n\n", PAGE, re.DOTALL)
-    named = {
-        f"pik {name}" for cell in re.findall(r"^\|(.*?)\|", rows, re.M) for name in re.findall("`pik (.*?)`", cell)
-    }
-    assert named == set(without_cluster("pik").hint.removeprefix("commands with it: ").split(", "))
+    named = {name for cell in re.findall(r"^\|(.*?)\|", rows, re.M) for name in re.findall("`pik (.*?)`", cell)}
+    assert named == set(without_cluster("pik").hint.removeprefix("it goes with ").split(", "))
 
 
 def test_its_entry_point_is_piks_program() -> None:
