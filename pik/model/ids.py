@@ -26,13 +26,13 @@ def new_id() -> str:
 
 
 def new_ids() -> Iterator[str]:
-    """Yield new ids that sort in this order."""
-    number = 0
-    for digit in new_id():
-        number = 32 * number + DIGITS.index(digit)
+    """Yield new ids that sort in this order. Each is drawn: ids that follow each other in a millisecond differ by one,
+    so one that was counted up would be that of something else."""
+    last = ""
     while True:
-        yield digits(number, ID_LENGTH)
-        number += 1
+        if (one := new_id()) > last:
+            yield one
+            last = one
 
 
 def buffered_id(received_at: int, request_id: str) -> str:

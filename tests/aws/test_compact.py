@@ -19,6 +19,7 @@ from pik.model.batch import Batch, BatchState, request_origin
 from pik.model.delivery import Filter
 from pik.model.ids import digits, time_digits
 from pik.model.instant import ALL_TIME, SECOND
+from pik.ports.compaction import Packed
 from pik.ports.store import Store, Summary
 from pik.rawlog.replacements import ReplacingRaw
 from pik.runtime import SILENT
@@ -251,7 +252,8 @@ def test_what_a_compaction_reports(url: str, monkeypatch: pytest.MonkeyPatch) ->
     for number in range(4):
         record_request(store, json.dumps(event(number, "e", f"0{1 + number % 2}T00:00")).encode())
     record_request(store, json.dumps([event(8, "e", "01T01:00"), event(9, "e", "02T01:00")]).encode())
-    assert compact(store, SILENT) == CompactReport(is_compacted=True)  # all of them began a moment ago
+    at_once = compact(store, SILENT)  # all of them began a moment ago
+    assert at_once == CompactReport(is_compacted=True, packed=Packed(young=6))
     monkeypatch.setattr("pik.usecases.care.compact.SETTLED_AFTER", -SECOND)
     possible = compact(store, SILENT, dry_run=True)
     assert (possible.batches, possible.days, possible.packed.segments) == (5, 2, 6)

@@ -1,9 +1,11 @@
 """The time in an id, against the library that makes ids."""
 
+from itertools import islice
+
 import pytest
 from ulid import ULID
 
-from pik.model.ids import creation_time, new_id, time_digits
+from pik.model.ids import creation_time, new_id, new_ids, time_digits
 
 MILLISECOND = 1_000_000
 
@@ -25,3 +27,10 @@ def test_ids_sort_by_the_time_at_which_they_were_made() -> None:
 def test_what_is_not_an_id_has_no_time(text: str) -> None:
     with pytest.raises(ValueError, match=r".*"):
         creation_time(text)
+
+
+def test_ids_that_sort_are_those_of_nothing_else() -> None:
+    """Not those that are made next, in the same millisecond."""
+    ids = [one for _ in range(50) for one in (*islice(new_ids(), 5), new_id(), new_id())]
+    assert len(set(ids)) == len(ids)
+    assert ids == sorted(ids)

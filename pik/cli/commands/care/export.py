@@ -35,8 +35,7 @@ from pik.ports.fleet import LOCAL
         --from 2026-01-01 --to 2026-02-01
 
     # a year, by a Spark cluster whose machines have /shared
-    pik export --out /shared/2026/ --partition-by event_date \
-        --from 2026-01-01 --to 2027-01-01 --on spark://spark-master:7077
+    pik export --out /shared/2026/ --partition-by event_date --from 2026-01-01 --on spark://master:7077
     """,
 )
 def export(
