@@ -112,7 +112,7 @@ def on_spark(filled: Callable[..., Any], spark: Session, monkeypatch: pytest.Mon
 @pytest.fixture
 def on_repeating(filled: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> Run:
     @contextmanager
-    def opened(location: str, store: Store, engine: Engine, _: object) -> Iterator[Fleet]:
+    def opened(location: str, store: Store, engine: Engine, *_: object) -> Iterator[Fleet]:
         yield RepeatingFleet(store, engine) if location == LOCATION else Here(store, engine)
 
     monkeypatch.setattr("pik.fleets.open_fleet", opened)
