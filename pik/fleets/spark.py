@@ -49,8 +49,8 @@ class SparkFleet:
 
     @property
     def slots(self) -> int:
-        """How many tasks run at a time."""
-        return self.session.slots
+        """How many tasks run at a time; never 1, which stands for this process."""
+        return max(2, self.session.slots)
 
     def map(self, body: Body[Item, Result], items: Iterable[Item]) -> Iterator[Result]:
         """Yield the results of each item, in the order of the items."""

@@ -39,7 +39,7 @@ class Fleet(Protocol):
 
     @property
     def slots(self) -> int:
-        """How many items run at a time, about."""
+        """How many items run at a time, about; 1 only where that is in this process."""
 
     def map(self, body: Body[Item, Result], items: Iterable[Item]) -> Iterator[Result]:
         """Yield the results of each item, in the order of the items."""

@@ -123,3 +123,9 @@ def test_executors_with_other_versions_are_refused(spark: Session, tmp_path: Pat
     assert "pik cluster pack" in raised.value.hint
     with pytest.raises(StoreError, match="other versions"):
         list(other.map_reduce(of.keyed, range(3), of.lengths, 6))
+
+
+def test_a_cluster_that_runs_one_task_at_a_time_is_not_taken_for_this_process(tmp_path: Path) -> None:
+    session: Any = Session(None, 1, lambda: None)
+    store = open_store(str(tmp_path / "store"), create=True)
+    assert SparkFleet(session, LOCATION, store, ENGINE).slots > Here(store, ENGINE).slots == 1
