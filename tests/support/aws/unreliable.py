@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from io import BytesIO
+from itertools import cycle
 from random import Random
 from threading import Lock
 from typing import Any
@@ -24,20 +25,25 @@ _SLOW_DOWN = b"<?xml version='1.0'?><Error><Code>SlowDown</Code><Message>slow do
 
 @dataclass
 class Unreliable:
-    """What goes wrong, and how often; each of a call's attempts is another draw, so that calls succeed in the end."""
+    """What goes wrong, and how often; each of a call's attempts is another draw, so that calls succeed in the end.
+
+    When is drawn, what is not: a store calls from several threads, in any order, and each kind has to happen.
+    """
 
     store: Store
     random: Random
     share: float
     happened: list[str] = field(default_factory=list)
+    kinds: Iterator[str] = field(default_factory=lambda: cycle(["error", "lost", "throttled", "time-out"]))
     lock: Lock = field(default_factory=Lock)
 
     def send(self, request: Any, event_name: str, **_: Any) -> AWSResponse | None:
         """Instead of sending a request, or behind it."""
         service, operation = event_name.split(".")[1:]
-        what = self._draw(["error", "throttled", "lost", "time-out"])
-        if what is None:
-            return None
+        with self.lock:
+            if self.random.random() >= self.share:
+                return None
+            what = next(self.kinds)
         self.happened.append(f"{what} {operation}")
         if what in ("error", "throttled"):
             return _answer(request.url, service, what)
@@ -45,18 +51,23 @@ class Unreliable:
         raise (ConnectionClosedError if what == "lost" else ReadTimeoutError)(endpoint_url=request.url)
 
     def cut(self, params: dict[str, Any], context: dict[str, Any], event_name: str, **_: Any) -> None:
-        """Keep some of a batch from being done."""
+        """Keep some of a batch from being done: of each operation's first batch always, of others by chance."""
         operation = event_name.rpartition(".")[2]
-        if operation not in _CUTS or self._draw(["cut"]) is None:
+        if operation not in _CUTS:
             return
         body = json.loads(params["body"])
         parts = _CUTS[operation](body)
-        cut = [(place, part) for place, part in enumerate(parts) if place and self.random.random() < 0.5]
+        with self.lock:
+            first = f"cut {operation}" not in self.happened
+            if len(parts) == 1 or not (first or self.random.random() < self.share):
+                return
+            self.happened.append(f"cut {operation}")
+            cut = [(place, part) for place, part in enumerate(parts) if place and self.random.random() < 0.5]
+            cut = cut or [(len(parts) - 1, parts[-1])]
         for each in cut:
             parts.remove(each[1])
         params["body"] = json.dumps(body).encode()
         context["left"] = cut, list(body.get("RequestItems", ()))
-        self.happened.append(f"cut {operation}")
 
     def tell(self, parsed: dict[str, Any], context: dict[str, Any], event_name: str, **_: Any) -> None:
         """Say so in the answer."""
@@ -70,10 +81,6 @@ class Unreliable:
             parsed["UnprocessedItems"] = {tables[0]: [_parsed(request) for _, request in left]}
         else:
             parsed["UnprocessedKeys"] = {tables[0]: {"Keys": [key for _, key in left]}}
-
-    def _draw(self, things: list[str]) -> str | None:
-        with self.lock:
-            return self.random.choice(things) if self.random.random() < self.share else None
 
 
 def _only(requests: dict[str, Any]) -> Any:
