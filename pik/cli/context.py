@@ -297,6 +297,12 @@ class Context:
         engine = self.engine() if location == LOCAL else DuckEngine(threads=1)  # one processor for each task
         return self._opened.enter_context(open_fleet(location, store, engine, self.settings.cluster, self.note))
 
+    def expect_fleet(self, location: str) -> None:
+        """Raise UsageError where no fleet can be opened at a location, whatever answers there."""
+        from pik.fleets import expect_usable
+
+        expect_usable(location, self.settings.cluster)
+
     def target(self, url: str, *, taken: int | None = None) -> Target:
         """Return the target that events are sent to, which took so many in earlier attempts (None: there was none)."""
         from pik.targets import target_of

@@ -20,9 +20,11 @@ from pik.cli.document import Column, Field, or_null
 from pik.cli.text import broken
 from pik.cli.values import Moment
 from pik.errors import Invalid, PikError, UsageError
+from pik.model.cluster import expect_cluster
 from pik.model.instant import MAX_INSTANT, MIN_INSTANT, Window, Zone, load_zone, parse_duration
 from pik.model.typed_times import WORDS, typed_instant
 from pik.model.visible import visible
+from pik.ports.fleet import LOCAL
 
 if TYPE_CHECKING:
     from pik.cli.context import Context
@@ -40,6 +42,13 @@ def option(usage: str, help: str, **settings: Any) -> Any:  # noqa: A002 - Typer
 def argument(metavar: str, help: str, **settings: Any) -> Any:  # noqa: A002 - Typer's word
     """Return an argument as its help shows it; `settings` are Typer's."""
     return typer.Argument(metavar=metavar, help=help, **{**completed(metavar.strip("[]")), **settings})
+
+
+def _location(text: str) -> str:
+    """Check where to compute, before a command does anything."""
+    if text != LOCAL:
+        expect_cluster(text)
+    return text
 
 
 From = Annotated[
@@ -79,6 +88,7 @@ On = Annotated[
         "--on LOCATION",
         "Where to compute: local, or the Spark cluster at spark://HOST:PORT, sc://HOST:PORT (Spark Connect) or "
         "'local-cluster[WORKERS,CORES,MB]'.",
+        callback=_location,
     ),
 ]
 AsOf = Annotated[str | None, option("--as-of TIME", "Only what had been recorded by then, with the verdicts of then.")]

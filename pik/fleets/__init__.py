@@ -11,6 +11,15 @@ from pik.ports.fleet import LOCAL, Fleet
 from pik.ports.store import Store
 
 
+def expect_usable(location: str, cluster: Cluster) -> None:
+    """Raise UsageError for an unknown location, and for a missing package or archive: before anything is done for
+    which a fleet will be opened."""
+    if location != LOCAL:
+        from pik.fleets.session import expect_usable
+
+        expect_usable(location, cluster)
+
+
 @contextmanager
 def open_fleet(
     location: str, store: Store, engine: Engine, cluster: Cluster, note: Callable[[str], object] = lambda _: None

@@ -17,7 +17,7 @@ from threading import current_thread, main_thread
 from typing import IO, TYPE_CHECKING, Any
 
 from pik.errors import StoreError, UsageError, command
-from pik.model.cluster import Cluster
+from pik.model.cluster import LOCATIONS, SUBMITTED, Cluster, expect_cluster
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -32,13 +32,8 @@ leaves them there, by default where it is installed."""
 _UNPACKED = "pik"
 """The directory that an executor unpacks the archive into."""
 
-SUBMITTED = "spark-submit"
-"""The location that is the session for which spark-submit has started this process, wherever that is."""
-
 _SUBMITTED_TO = "PYSPARK_GATEWAY_PORT"
 """The variable that spark-submit gives to the process that it starts."""
-
-LOCATIONS = f"local, spark://HOST:PORT, 'local-cluster[2,1,1024]', sc://HOST:PORT, {SUBMITTED} in a job"
 
 ANSWERS_WITHIN = 30
 """Seconds that a Connect server has to answer in."""
@@ -74,27 +69,37 @@ Note = Callable[[str], object]
 
 @contextmanager
 def open_session(location: str, cluster: Cluster, note: Note = lambda _: None) -> Iterator[Session]:
-    """Provide a session at a location whose executors work. Raises as `driver` and `client`, UsageError for a location
-    of another kind and for an archive that is not there, StoreError where no executor begins to work."""
+    """Provide a session at a location whose executors work. Raises as `expect_usable`, `driver` and `client`, and
+    StoreError where no executor begins to work."""
     with _at(location, cluster) as session:
         _wait_for_executors(session, location, note)
         yield session
 
 
 def _at(location: str, cluster: Cluster) -> AbstractContextManager[Session]:
+    expect_usable(location, cluster)
+    return client(location, cluster) if _is_server(location) else driver(location, cluster)
+
+
+def expect_usable(location: str, cluster: Cluster) -> None:
+    """Raise UsageError for what no session can be at this location, whatever is there: a text of another form, a
+    missing package or archive, a job that is none."""
+    expect_cluster(location)
     archive = cluster.archive
     if archive is not None and "://" not in archive and not os.path.isfile(archive):
         raise UsageError(f"cluster.archive: no file {archive}", hint=f"{command('cluster', 'pack', '-o', archive)}")
-    if location.startswith("sc://"):
-        return client(location, cluster)
-    if location == SUBMITTED or location.startswith(("spark://", "local-cluster[")):
-        return driver(location, cluster)
-    if location.startswith("emr-serverless:"):
-        raise UsageError(
-            f"--on: pik does not submit jobs to EMR Serverless itself: {location!r}",
-            hint=f"start one that runs pik with --on {SUBMITTED}: docs/scale.md shows how",
-        )
-    raise UsageError(f"--on: invalid location {location!r}", hint=LOCATIONS)
+    if location == SUBMITTED and _SUBMITTED_TO not in os.environ:
+        raise UsageError(f"--on {SUBMITTED}: this process was not started by spark-submit", hint=LOCATIONS)
+    with _importing("spark-connect" if _is_server(location) else "spark", location):
+        if _is_server(location):
+            os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # it writes to standard error
+            import pyspark.sql.connect.client  # noqa: F401
+        else:
+            from pyspark import SparkConf, SparkContext  # noqa: F401
+
+
+def _is_server(location: str) -> bool:
+    return location.startswith("sc:")
 
 
 def _wait_for_executors(session: Session, location: str, note: Note) -> None:
@@ -123,14 +128,11 @@ def _wait_for_executors(session: Session, location: str, note: Note) -> None:
 @contextmanager
 def driver(master: str, cluster: Cluster) -> Iterator[Session]:
     """Provide a session whose driver is this process and a Java process: one that it starts, or that started it. Raises
-    UsageError without pyspark, StoreError where Spark does not start."""
-    with _importing("spark", master):
-        from pyspark import SparkConf, SparkContext
-        from pyspark.sql import SparkSession
+    StoreError where Spark does not start."""
+    from pyspark import SparkConf, SparkContext
+    from pyspark.sql import SparkSession
 
     submitted = master == SUBMITTED
-    if submitted and _SUBMITTED_TO not in os.environ:
-        raise UsageError(f"--on {SUBMITTED}: this process was not started by spark-submit", hint=LOCATIONS)
     settings = list(_settings(cluster).items())
     conf = SparkConf() if submitted else SparkConf(loadDefaults=False).setMaster(master)
     os.environ.setdefault(_PYTHON, sys.executable if cluster.archive is None else f"./{_UNPACKED}/bin/python")
@@ -157,13 +159,11 @@ def driver(master: str, cluster: Cluster) -> Iterator[Session]:
 
 @contextmanager
 def client(url: str, cluster: Cluster) -> Iterator[Session]:
-    """Provide a session of a Connect server. Raises UsageError without a client for it and for a setting that a session
-    cannot have there, StoreError where the server does not answer."""
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # it writes to standard error
-    with _importing("spark-connect", url):
-        from pyspark.sql import SparkSession
+    """Provide a session of a Connect server. Raises UsageError for a setting that a session cannot have there, and
+    StoreError where the server does not answer."""
+    from pyspark.sql import SparkSession
 
-        _wait_for_answer(url)
+    _wait_for_answer(url)
     with ExitStack() as opened:
         try:
             session = SparkSession.builder.remote(url).create()

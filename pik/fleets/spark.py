@@ -11,7 +11,7 @@ import pickle
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -55,61 +55,63 @@ class SparkFleet:
     def map(self, body: Body[Item, Result], items: Iterable[Item]) -> Iterator[Result]:
         """Yield the results of each item, in the order of the items."""
         job = pickle.dumps(tuple(Job(self.store, self.engine, body)), pickle.HIGHEST_PROTOCOL)
-        with self._pool() as pool:
-            running: deque[Future[_Rows]] = deque()
+        with self._jobs() as jobs:
             for wave in _waves(items, _WAVE * self.slots):
-                running.append(pool.submit(self._run, self._mapped(job, wave)))
-                if len(running) == _WAVES:
-                    yield from self._results(running.popleft().result())
-            for ended in running:
-                yield from self._results(ended.result())
+                with self._translated():
+                    jobs.start(self._mapped(job, wave))
+                if len(jobs.running) == _WAVES:
+                    yield from self._results(jobs)
+            while jobs.running:
+                yield from self._results(jobs)
 
     def map_reduce(
         self, body: Body[Item, Keyed], items: Iterable[Item], merge: Merge[Result], keys: int
     ) -> Iterator[Result]:
         """Yield what each key's values come to, in the order of the keys."""
         job = pickle.dumps(tuple(Job(self.store, self.engine, body, merge)), pickle.HIGHEST_PROTOCOL)
-        mapped = self._mapped(job, [pickle.dumps(item, pickle.HIGHEST_PROTOCOL) for item in items])
-        by_key = mapped.repartition(max(1, keys), "number").sortWithinPartitions("number", "item", "part")
-        reduced = by_key.mapInArrow(_reducer(self.expected, job), _ROWS)
-        with self._pool() as pool:
-            yield from self._results(pool.submit(self._run, reduced).result())
+        sent = [pickle.dumps(item, pickle.HIGHEST_PROTOCOL) for item in items]
+        with self._jobs() as jobs:
+            with self._translated():
+                by_key = self._mapped(job, sent).repartition(max(1, keys), "number")
+                ordered = by_key.sortWithinPartitions("number", "item", "part")
+                jobs.start(ordered.mapInArrow(_reducer(self.expected, job), _ROWS))
+            yield from self._results(jobs)
 
     @contextmanager
-    def _pool(self) -> Iterator[ThreadPoolExecutor]:
-        """Provide threads that wait for jobs. What ends the work early, such as Ctrl-C, cancels the jobs."""
-        with ThreadPoolExecutor(_WAVES) as pool:
-            try:
-                yield pool
-            except BaseException:
-                self.session.cancel()
-                raise
+    def _jobs(self) -> Iterator[_Jobs]:
+        """Provide what runs jobs beside each other. What ends the work early, such as Ctrl-C, cancels them; nothing of
+        theirs is kept in either case."""
+        jobs = _Jobs()
+        try:
+            with ThreadPoolExecutor(_WAVES) as jobs.pool:
+                try:
+                    yield jobs
+                except BaseException:
+                    with suppress(*errors_of_spark()):  # what has ended the work is raised
+                        self.session.cancel()
+                    raise
+        finally:
+            while jobs.running:
+                jobs.forget()
 
     def _mapped(self, job: bytes, items: Sequence[bytes]) -> DataFrame:
         numbers = self.session.spark.range(0, len(items), 1, max(1, len(items)))
         return numbers.mapInArrow(_mapper(self.expected, job, items), _ROWS)
 
-    def _run(self, frame: DataFrame) -> _Rows:
-        """Run a job; its rows stay on the executors' disks."""
-        from pyspark import StorageLevel
-        from pyspark.sql import functions
-
+    def _results(self, jobs: _Jobs) -> Iterator[Any]:
+        """Yield the results of the first job, in their order. Raises what a task raised, as it was."""
         with self._translated():
-            kept = frame.persist(StorageLevel.DISK_ONLY)
-            size = functions.length("data").alias("size")
-            found = kept.select("number", "part", "kind", size).collect()
-        return _Rows(kept, sorted(_Size(*row) for row in found))
-
-    def _results(self, rows: _Rows) -> Iterator[Any]:
-        """Yield the results in the rows, in their order. Raises what a task raised."""
-        with self._translated():
-            if failed := [one for one in rows.sizes if one.kind != RESULTS]:
+            rows = jobs.first()
+        if failed := [one for one in rows.sizes if one.kind != RESULTS]:
+            with self._translated():
                 [row] = rows.fetch(failed[:1])
-                raise self._error(row)
-            for some in _together(rows.sizes):
-                for row in rows.fetch(some):
-                    yield from results_of(row.data)
-            rows.kept.unpersist()
+            raise self._error(row)
+        for some in _together(rows.sizes):
+            with self._translated():
+                fetched = rows.fetch(some)
+            for row in fetched:
+                yield from results_of(row.data)
+        jobs.forget()
 
     def _error(self, row: Row) -> Exception:
         if row.kind == ERROR:
@@ -131,6 +133,40 @@ class SparkFleet:
             raise StoreError(
                 f"the job failed on {self.location}: {first_line(error)}", hint="the cluster's logs say more"
             ) from error
+
+
+@dataclass(slots=True)
+class _Jobs:
+    """Jobs that run, or have run, and whose rows stay on the executors' disks until they are forgotten."""
+
+    running: deque[tuple[DataFrame, Future[list[_Size]]]] = field(default_factory=deque)
+    pool: ThreadPoolExecutor = field(init=False)
+
+    def start(self, frame: DataFrame) -> None:
+        """Run one more."""
+        from pyspark import StorageLevel
+
+        kept = frame.persist(StorageLevel.DISK_ONLY)
+        self.running.append((kept, self.pool.submit(_sizes, kept)))
+
+    def first(self) -> _Rows:
+        """Wait for the first one, and return its rows."""
+        kept, found = self.running[0]
+        return _Rows(kept, found.result())
+
+    def forget(self) -> None:
+        """Remove the rows of the first one."""
+        kept, _ = self.running.popleft()
+        with suppress(*errors_of_spark()):  # a cluster that is lost has none
+            kept.unpersist()
+
+
+def _sizes(kept: DataFrame) -> list[_Size]:
+    """Run a job; return its rows' sizes, in their order."""
+    from pyspark.sql.functions import length
+
+    found = kept.select("number", "part", "kind", length("data").alias("size")).collect()
+    return sorted(_Size(*row) for row in found)
 
 
 class _Size(NamedTuple):

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from pik.cli.clusters import without_cluster
 from pik.engine import DuckEngine
 from pik.fleets.here import Here
 from pik.fleets.session import Session
@@ -245,6 +246,46 @@ def test_an_export_has_the_same_rows_on_spark(
     filled: Callable[..., Any], on_spark: Run, options: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     export_on(filled, options, monkeypatch)
+
+
+WITH_ON = {
+    "diff aggregates": (),
+    "export": ("--out", "out"),
+    "ingest": ("events.jsonl",),
+    "lag": (),
+    "replay": ("--all",),
+    "verify": (),
+}
+
+
+def test_a_text_that_is_not_a_location_is_refused_before_anything_is_done(pik: Callable[..., Any]) -> None:
+    assert set(WITH_ON) == set(without_cluster("pik").hint.removeprefix("it goes with ").split(", "))
+    written("events.jsonl", [event(1)])
+    for name, options in WITH_ON.items():
+        for location in ("local-cluster[2", "local-cluster[0,1,1024]", "spark://", "sc://", "nowhere", "yarn"):
+            refused = pik(*name.split(), *options, "--on", location)
+            assert (refused.code, refused.out) == (2, ""), name
+            assert refused.err.startswith("error: --on: ")
+            assert repr(location) in refused.err
+    assert [path.name for path in Path().iterdir()] == ["events.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("location", "cluster", "message"),
+    [
+        ("spark-submit", "", "was not started by spark-submit"),
+        ("spark://nowhere:7077", '[cluster]\narchive = "gone.tar.gz"\n', "no file gone.tar.gz"),
+    ],
+)
+def test_an_ingest_creates_no_store_where_there_can_be_no_cluster(
+    pik: Callable[..., Any], location: str, cluster: str, message: str
+) -> None:
+    written("events.jsonl", [event(1)])
+    Path("pik.toml").write_text(cluster)
+    refused = pik("ingest", "events.jsonl", "--on", location)
+    assert refused.code == 2
+    assert message in refused.err
+    assert not Path(".pik").exists()
 
 
 def test_what_several_machines_cannot_write_is_refused(pik: Callable[..., Any]) -> None:

@@ -31,11 +31,16 @@ ENGINE = DuckEngine(threads=1)
 
 
 @pytest.fixture(params=["here", "repeating", "spark"])
-def fleet(request: pytest.FixtureRequest, tmp_path: Path) -> Fleet:
+def fleet(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Fleet]:
+    """After each test no rows are left on the executors' disks, however it ended."""
     store = open_store(str(tmp_path / "store"), create=True)
     if request.param != "spark":
-        return {"here": Here, "repeating": RepeatingFleet}[request.param](store, ENGINE)
-    return SparkFleet(request.getfixturevalue("spark"), LOCATION, store, ENGINE)
+        yield {"here": Here, "repeating": RepeatingFleet}[request.param](store, ENGINE)
+        return
+    session = request.getfixturevalue("spark")
+    yield SparkFleet(session, LOCATION, store, ENGINE)
+    if not LOCATION.startswith("sc:"):  # whose client cannot ask
+        assert dict(session.spark.sparkContext._jsc.getPersistentRDDs()) == {}
 
 
 def test_results_come_in_the_order_of_the_items(fleet: Fleet) -> None:
@@ -60,6 +65,13 @@ def test_what_a_function_raises_is_raised_here(fleet: Fleet) -> None:
     with pytest.raises(Exception, match="of 0"):
         list(fleet.map(of.breaking, [0]))
     assert list(fleet.map(of.failing, [1])) == [1]  # and it can be used after that
+
+
+def test_an_error_of_the_system_is_raised_here_as_it_was(fleet: Fleet, tmp_path: Path) -> None:
+    """Not as one of the cluster: the message and its hint are those of this file."""
+    with pytest.raises(FileNotFoundError) as raised:
+        list(fleet.map(of.opening, [str(tmp_path / "absent")]))
+    assert raised.value.filename == str(tmp_path / "absent")
 
 
 def test_items_are_read_as_they_are_needed(fleet: Fleet, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from botocore.stub import Stubber
 from pik.cli.app import root_command
 from pik.cli.clusters import without_cluster
 from pik.config import settings
-from pik.fleets.session import LOCATIONS
+from pik.model.cluster import LOCATIONS
 from tests.support.docs.console import REPOSITORY
 
 PAGE = (REPOSITORY / "docs/scale.md").read_text(encoding="utf-8")

@@ -52,6 +52,11 @@ def breaking(_store: Store, _engine: Engine, item: int) -> Iterator[int]:
     raise Unknown(f"of {item}", lambda: None)
 
 
+def opening(_store: Store, _engine: Engine, item: str) -> Iterator[int]:
+    """Read a file that may not be there."""
+    yield len(Path(item).read_bytes())
+
+
 def appending(_store: Store, _engine: Engine, item: tuple[int, str]) -> Iterator[int]:
     """Note each call in a file, to tell how often the item was run."""
     number, path = item

@@ -134,7 +134,7 @@ def ingest(
     sources = sources_of(cli, files, batch_key, reading_options.max_window)
     if on != LOCAL:
         local = {"--guess": guess, "--dry-run": dry_run, "--one-batch": one_batch, "--via api": via is not None}
-        expect_possible_on(on, sources, local, workers)
+        expect_possible_on(cli, on, sources, local, workers)
     if guess:
         if "://" not in cli.settings.store:  # the command that is proposed looks there; a stack is not asked for it
             _existing_store(cli)

@@ -15,9 +15,11 @@ if TYPE_CHECKING:
     from pik.usecases.ingest.batch_ingest import IngestOptions, IngestReport
 
 
-def expect_possible_on(on: str, sources: Sequence[Source], local: Mapping[str, bool], workers: int | None) -> None:
+def expect_possible_on(
+    cli: Context, on: str, sources: Sequence[Source], local: Mapping[str, bool], workers: int | None
+) -> None:
     """Raise UsageError for what a cluster does not do: a `local` option that is given, or an input that only this
-    process can read."""
+    process can read; and where there can be none."""
     here = "it is for this process alone; leave one of the two out"
     refused = {name: (given, here) for name, given in local.items()}
     refused["--workers"] = workers is not None, "how many tasks run at a time is up to the cluster"
@@ -28,6 +30,7 @@ def expect_possible_on(on: str, sources: Sequence[Source], local: Mapping[str, b
                 f"{source.name} can be read only once, and by this process alone",
                 hint=f"write it to a file that the machines of {on} see, or leave out --on",
             )
+    cli.expect_fleet(on)
 
 
 def reports_on(

@@ -145,6 +145,7 @@ def _replay(
     resumed = run is not None
     if run is not None:
         cli.note(going_on(run))
+        fleet = cli.fleet(on, store)
     else:
         plan = plan_replay(store, engine, request, time.time_ns(), actor=cli.actor(store))
         expect_work(store, plan.run)
@@ -158,6 +159,7 @@ def _replay(
                 REPLAY_DRY_RUN, plan.run, entities_without_value=nothing_of, metrics_left_out=left_out, dry_run=True
             )
             return None
+        fleet = cli.fleet(on, store)  # where it cannot be opened, no run is begun
         run = start(store, plan)
         chosen = "raw is damaged, so events are not counted"
         if run.events_matched is not None and run.buckets is not None:
@@ -165,7 +167,7 @@ def _replay(
             if request.correction:  # whose events may not count any more
                 chosen = f"{number_of(run.buckets, 'bucket')} that the correction changes"
         cli.note(f"run {run.run_id}: {chosen}, {number_of(run.tasks, 'task')}")
-    run = execute_run(store, engine, run.run_id, Pace(rate=rate), cli.progress, cli.fleet(on, store))
+    run = execute_run(store, engine, run.run_id, Pace(rate=rate), cli.progress, fleet)
     move = _promote(cli, store, run, yes) if promote and run.state in (RunState.COMPLETED, RunState.PARTIAL) else None
     if move and yes and move.corrections:
         cli.note(corrected_since(move))
