@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 from botocore import hooks, useragent
 from botocore.loaders import create_loader
+from botocore.retries.standard import ExponentialBackoff
 from botocore.useragent import sanitize_user_agent_string_component as sanitized
 from hypothesis import settings
 from moto import mock_aws
 
 from pik.fleets.session import Session
+from pik.runtime import retries
 from pik.stores.aws import queue
 from pik.stores.aws.clients import Clients
 from pik.usecases.replay import execute
@@ -64,6 +66,13 @@ def at_once() -> Iterator[None]:
         patch.setattr(execute, "IDLE", 0.001)
         patch.setattr(queue, "LETTER_WAIT", 0)
         yield
+
+
+@pytest.fixture
+def no_delays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What pik and boto3 try again, they try again at once; whatever else sleeps in this process goes on sleeping."""
+    monkeypatch.setattr(retries, "sleep", lambda _seconds: None)
+    monkeypatch.setattr(ExponentialBackoff, "delay_amount", lambda _self, _context: 0)
 
 
 @pytest.fixture(scope="session", autouse=True)

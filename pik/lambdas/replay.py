@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Iterable
 from contextlib import suppress
 from hashlib import sha256
+from time import sleep, time, time_ns
 from typing import Any
 
 import msgspec
@@ -123,7 +123,7 @@ def _idempotency_key(event: Event) -> str:
 
 def _claimed(store: Store, key: str, request: RunRequest, limit: int | None, actor: str) -> str:
     """Return the id of the run that this caller's requests with this key make. Raises KeyReused."""
-    at, digest = int(time.time()), _digest([request, limit])
+    at, digest = int(time()), _digest([request, limit])
     kept = store.idempotency_keys.claim(_digest([actor, key]), KeyClaim(digest, new_id()), at, at + KEY_KEPT)
     if kept.request != digest:
         raise KeyReused(f"{IDEMPOTENCY_KEY} {key!r} came with another request before", field=IDEMPOTENCY_KEY)
@@ -180,7 +180,7 @@ def _plan_now(
     engine, whole = lambdas.engine(), request
     if limit is not None:
         request = limited(store, engine, request, limit, COUNTED_AT_MOST)
-    now = time.time_ns()
+    now = time_ns()
     plan = plan_replay(store, engine, request, now, actor=actor, run_id=given_id, at_most=COUNTED_AT_MOST)
     run, sent = plan.run, 0
     run_id = None if dry_run else run.run_id
@@ -263,7 +263,7 @@ def _planned_once(store: Store, run_id: str) -> Run:
         try:
             return finish_planning(store, lambdas.engine(), run_id)
         except Busy:
-            time.sleep(PLANNED_ELSEWHERE)
+            sleep(PLANNED_ELSEWHERE)
 
 
 def _enqueue(store: Store, run_id: str, tasks: Iterable[Task] | None = None) -> int:

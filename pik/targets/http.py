@@ -17,7 +17,7 @@ import urllib3
 from pik.errors import TargetUnavailable, UsageError
 from pik.model.instant import SECOND, format_duration
 from pik.ports.target import Message, one_line, shown_url
-from pik.runtime.storage import Backoff
+from pik.runtime.retries import Backoff
 from pik.targets.parallel import send_in_threads
 
 BACKOFF = Backoff(first=0.4, longest=20.0, attempts=7)

@@ -200,11 +200,11 @@ def test_promise_1_recording_and_revoking_a_correction_die_after_every_call(
     assert counted(store) == came
 
 
+@pytest.mark.usefixtures("no_delays")
 def test_promise_1_a_correction_and_a_revocation_are_recorded_though_every_answer_is_lost(
-    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: Store, tmp_path: Path
 ) -> None:
     """And neither takes what it recorded itself for another's."""
-    monkeypatch.setattr("time.sleep", lambda _seconds: None)
     ingest(store, tmp_path, [event(1, "a", "01T10:00")])
     came = counted(store)
     with forgetful(store):

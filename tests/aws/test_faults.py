@@ -29,8 +29,7 @@ from tests.survival.conftest import EXTRA, ingest, whole
 
 
 @pytest.fixture
-def store(aws: Clients, monkeypatch: pytest.MonkeyPatch) -> Store:
-    monkeypatch.setattr("time.sleep", lambda _seconds: None)  # everybody's
+def store(aws: Clients, no_delays: None) -> Store:
     return open_store(publish(aws, make_stack(aws)))
 
 

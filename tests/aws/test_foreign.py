@@ -379,24 +379,25 @@ def test_promise_1_an_interrupted_ingest_resumes(own, put, tmp_path, monkeypatch
     assert done.resumed_from > 1
 
 
-def test_a_connection_that_breaks_is_taken_up_again(own, put, monkeypatch) -> None:
+@pytest.mark.usefixtures("no_delays")
+def test_a_connection_that_breaks_is_taken_up_again(own, put) -> None:
     url = put("a.jsonl", lines(0, 4))
     found = source(own, url)
-    broken = breaking(own, monkeypatch, 2)
+    broken = breaking(own, 2)
     assert digest(found) == digest(source(Clients(REGION), url))
     assert next(broken, None) is None
 
 
-def test_a_connection_that_keeps_breaking_ends_it(own, put, monkeypatch) -> None:
+@pytest.mark.usefixtures("no_delays")
+def test_a_connection_that_keeps_breaking_ends_it(own, put) -> None:
     found = source(own, put("a.jsonl", lines(0, 4)))
-    breaking(own, monkeypatch, 100)
+    breaking(own, 100)
     with pytest.raises(StoreError, match="broke again and again"):
         digest(found)
 
 
-def breaking(clients: Clients, monkeypatch: pytest.MonkeyPatch, times: int) -> Iterator[int]:
+def breaking(clients: Clients, times: int) -> Iterator[int]:
     """The bodies of so many answers break off."""
-    monkeypatch.setattr("time.sleep", lambda _seconds: None)
     left = iter(range(times))
 
     class Broken:

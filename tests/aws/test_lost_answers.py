@@ -12,6 +12,8 @@ from pik.stores.aws.table import Item, Key, Table
 from tests.support.aws.calls import SESSION
 from tests.support.aws.emulator import make_stack
 
+pytestmark = pytest.mark.usefixtures("no_delays")
+
 
 class Losing:
     """Loses the answer of the first call of an operation, behind its effect."""
@@ -27,11 +29,6 @@ class Losing:
         self.lost = True
         SESSION.send(request)
         raise ConnectionClosedError(endpoint_url=request.url)
-
-
-@pytest.fixture(autouse=True)
-def no_delays(monkeypatch) -> None:
-    monkeypatch.setattr("time.sleep", lambda _seconds: None)
 
 
 def test_promise_1_its_own_object_is_recognised(own: Clients) -> None:

@@ -129,9 +129,9 @@ def test_an_unknown_profile(pik, aws) -> None:
     assert (ended, "nobody" in error) == (4, True), error
 
 
+@pytest.mark.usefixtures("no_delays")
 def test_an_api_that_does_not_answer_is_reported(pik, aws, monkeypatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    monkeypatch.setattr("time.sleep", lambda _seconds: None)
     ended, error = said(pik, "--store", "aws://prod")
     assert (ended, "cannot reach CloudFormation" in error) == (4, True), error
 
@@ -198,8 +198,8 @@ def test_what_a_url_names_takes_the_place_of_the_stacks(aws: Clients) -> None:
     assert find_stack(*where) == replace(stack, state_table="restored", raw_retention_days="7")
 
 
-def test_a_throttled_question_is_asked_again(aws: Clients, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("time.sleep", lambda _seconds: None)
+@pytest.mark.usefixtures("no_delays")
+def test_a_throttled_question_is_asked_again(aws: Clients) -> None:
     url, throttled = publish(aws, make_stack(aws)), [400, 400]
 
     def answer(request: AWSPreparedRequest, **_: object) -> Any:
@@ -214,8 +214,8 @@ def test_a_throttled_question_is_asked_again(aws: Clients, monkeypatch: pytest.M
     assert throttled == []
 
 
-def test_one_that_stays_throttled_names_what_asks_nothing(pik, refusing, monkeypatch) -> None:
-    monkeypatch.setattr("time.sleep", lambda _seconds: None)
+@pytest.mark.usefixtures("no_delays")
+def test_one_that_stays_throttled_names_what_asks_nothing(pik, refusing) -> None:
     refusing.code, refusing.said, refusing.status = "Throttling", "Rate exceeded", 400
     ended, error = said(pik, "--store", "aws://prod")
     assert (ended, "Rate exceeded" in error, "URL that names the resources" in error) == (4, True, True), error

@@ -41,10 +41,9 @@ from tests.support.snapshot import assert_sound, damage, snapshot
 
 
 @pytest.fixture
-def url(aws: Clients, monkeypatch: pytest.MonkeyPatch) -> str:
+def url(aws: Clients, monkeypatch: pytest.MonkeyPatch, no_delays: None) -> str:
     """The store of a new stack."""
     monkeypatch.setattr(lease, "NOTICED", 0.01)
-    monkeypatch.setattr("time.sleep", lambda _seconds: None)
     return publish(aws, make_stack(aws))
 
 

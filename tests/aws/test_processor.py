@@ -94,12 +94,10 @@ def test_promise_6_it_dies_after_every_call(url: str, handle: Callable[[Store, M
             return
 
 
+@pytest.mark.usefixtures("no_delays")
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
-def test_promise_6_what_fails_is_delivered_again(
-    url: str, handle: Callable[[Store, Message], bool], seed: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_promise_6_what_fails_is_delivered_again(url: str, handle: Callable[[Store, Message], bool], seed: int) -> None:
     """In any order, and some of what was done as well."""
-    monkeypatch.setattr("time.sleep", lambda _seconds: None)
     random = Random(seed)
     store, run_id, messages = handed_over(url)
     waiting = messages * 2

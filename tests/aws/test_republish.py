@@ -66,10 +66,8 @@ def test_promise_1_a_republish_that_dies_after_every_call(
             return
 
 
-def test_promise_1_a_republish_is_recorded_though_every_answer_is_lost(
-    aws: Clients, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("time.sleep", lambda _seconds: None)
+@pytest.mark.usefixtures("no_delays")
+def test_promise_1_a_republish_is_recorded_though_every_answer_is_lost(aws: Clients, tmp_path: Path) -> None:
     store = open_store(publish(aws, make_stack(aws)))
     ingest(store, tmp_path)
     with forgetful(store):

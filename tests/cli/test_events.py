@@ -310,7 +310,7 @@ def test_what_is_recorded_meanwhile_is_followed(
         writer.start()
         writer.join()
 
-    monkeypatch.setattr("pik.cli.commands.inspect.follow.time.sleep", ingest_three)
+    monkeypatch.setattr("pik.cli.commands.inspect.follow.sleep", ingest_three)
     result = pik("events", "--follow", "--limit", 5, "--column", "payload.n", "--format", "jsonl")
     found = [json.loads(line) for line in result.out.splitlines()]
     assert (result.code, [row["values"]["payload.n"] for row in found]) == (0, list(range(2000, 2005)))
@@ -325,7 +325,7 @@ def test_following_starts_at_a_time_of_recording_and_ends_with_ctrl_c(
     def interrupt(_: float) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("pik.cli.commands.inspect.follow.time.sleep", interrupt)
+    monkeypatch.setattr("pik.cli.commands.inspect.follow.sleep", interrupt)
     result = pik("events", "--follow", "--recorded-since", "1h", "--class", "conflict")
     assert (result.code, "interrupted" in result.err, result.out.count("\n")) == (130, True, 2)
     for options in (("--by", "hour"), ("--newest",), ("--where", "true"), ("--format", "json")):

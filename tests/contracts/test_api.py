@@ -14,6 +14,7 @@ from pik.model.batch import Verdict
 from pik.model.metric import RunRequest, RunState
 from pik.model.scenario import COUNTED_DUPLICATES
 from pik.ports.remote import Answer, RecordResult, Unanswered
+from pik.runtime import retries
 from pik.stores import open_store
 from pik.stores.aws.clients import Clients
 from pik.stores.aws.http_api import BACKOFF, HttpApi, RetryingApi
@@ -36,9 +37,9 @@ def gateway(tmp_path, monkeypatch):
 
 
 @pytest.fixture(params=["called once", "patient"])
-def api(request, gateway):
+def api(request, gateway, no_delays):
     once = HttpApi(gateway.url, Clients(), KEY)
-    return once if request.param == "called once" else RetryingApi(once, sleep=lambda _: None)
+    return once if request.param == "called once" else RetryingApi(once)
 
 
 def record(**changes) -> bytes:
@@ -152,10 +153,11 @@ class _Silent:
         return Answer([RecordResult(Verdict.ACCEPTED)] * len(records))
 
 
-def test_delays_are_random_parts_of_what_doubles() -> None:
+def test_delays_are_random_parts_of_what_doubles(monkeypatch: pytest.MonkeyPatch) -> None:
     waits: list[float] = []
+    monkeypatch.setattr(retries, "sleep", waits.append)
     silent: Any = _Silent()
-    api = RetryingApi(silent, sleep=waits.append)
+    api = RetryingApi(silent)
     for _ in range(100):
         assert api.ingest([record()]).repeated
     of_attempt = [waits[number :: ATTEMPTS - 1] for number in range(ATTEMPTS - 1)]

@@ -17,7 +17,7 @@ import urllib3
 
 from pik.errors import PikError, TargetUnavailable, UsageError
 from pik.ports.target import Message, Target, one_line, shown_url
-from pik.runtime.storage import Backoff
+from pik.runtime.retries import Backoff
 from pik.targets import target_of
 from pik.targets.http import HttpTarget
 from tests.support.aws.receivers import AWS_RECEIVERS

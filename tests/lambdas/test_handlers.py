@@ -154,7 +154,7 @@ def test_two_calls_plan_a_run_one_after_the_other(store, later, monkeypatch) -> 
         if len(looks) == 2:
             other.__exit__(None, None, None)
 
-    monkeypatch.setattr("pik.lambdas.replay.time.sleep", look)
+    monkeypatch.setattr(replay, "sleep", look)
     replay.handler(later[0], CONTEXT)
     assert (len(looks), get(run_id)[1]["state"]) == (2, "RUNNING")
 

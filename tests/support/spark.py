@@ -6,11 +6,9 @@ import os
 import shutil
 import site
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -52,13 +50,5 @@ def require_spark() -> None:
 def spark_session() -> Iterator[Session]:
     """Provide a session with two executors."""
     require_spark()
-    _keep_time()
     with open_session(LOCATION, CLUSTER) as session:
         yield session
-
-
-def _keep_time() -> None:
-    """Give py4j a clock that no test replaces: its thread, which sleeps, lives as long as the process."""
-    from py4j import clientserver
-
-    clientserver.time = SimpleNamespace(**vars(time))

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from pik.errors import PikError, TargetUnavailable, UsageError
 from pik.ports.target import Message, Target
-from pik.runtime.storage import Backoff
+from pik.runtime.retries import Backoff
 from pik.stores.aws.clients import Clients
 from pik.targets import target_of
 from pik.targets.aws.batches import BatchTarget

@@ -351,7 +351,7 @@ def test_only_one_drives_and_the_rate_is_kept(filled, engine, daily, monkeypatch
     with filled.runs.driving(run_id), pytest.raises(Busy):
         run_locally(filled, engine, run_id, HERE, SILENT)
     slept: list[float] = []
-    monkeypatch.setattr("pik.usecases.replay.execute.time.sleep", slept.append)
+    monkeypatch.setattr("pik.usecases.replay.execute.sleep", slept.append)
     run_locally(filled, engine, run_id, Pace(workers=0, rate=0.01), SILENT)
     assert len(slept) == 4
     assert all(90 < seconds <= 100 for seconds in slept)

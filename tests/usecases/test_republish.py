@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import groupby, pairwise
@@ -486,8 +485,8 @@ def test_another_list_is_not_taken_for_the_one_that_was_planned(sold: Store, mon
 
 def test_the_rate_is_kept(sold: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = {"now": 0.0}
-    monkeypatch.setattr(time, "monotonic", lambda: clock["now"])
-    monkeypatch.setattr(time, "sleep", lambda seconds: clock.update(now=clock["now"] + seconds))
+    monkeypatch.setattr(use_case, "monotonic", lambda: clock["now"])
+    monkeypatch.setattr(use_case, "sleep", lambda seconds: clock.update(now=clock["now"] + seconds))
     times: list[float] = []
 
     class Timed(FakeTarget):

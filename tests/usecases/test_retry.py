@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from pik.errors import Busy, StoreError
-from pik.runtime.storage import Backoff, attempts, retry
+from pik.runtime.retries import Backoff, attempts, retry
+
+pytestmark = pytest.mark.usefixtures("no_delays")
 
 FEW = Backoff(first=1, longest=4, attempts=5)
 
@@ -28,7 +30,7 @@ def test_retry_returns_the_first_success() -> None:
             raise failures.pop()
         return "done"
 
-    assert retry(call, lambda error: isinstance(error, Busy), FEW, lambda _: None) == "done"
+    assert retry(call, lambda error: isinstance(error, Busy), FEW) == "done"
 
 
 def test_retry_raises_at_once_what_is_not_transient_and_in_the_end_what_is() -> None:
@@ -40,8 +42,8 @@ def test_retry_raises_at_once_what_is_not_transient_and_in_the_end_what_is() -> 
         raise StoreError("no")
 
     with pytest.raises(StoreError):
-        retry(call, lambda error: isinstance(error, Busy), FEW, lambda _: None)
+        retry(call, lambda error: isinstance(error, Busy), FEW)
     assert calls == 1
     with pytest.raises(StoreError):
-        retry(call, lambda error: True, FEW, lambda _: None)
+        retry(call, lambda error: True, FEW)
     assert calls == 6

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from gzip import compress
+from time import time_ns
 from types import MappingProxyType
 from typing import Any, TypeVar
 from urllib.parse import quote, urlsplit
@@ -28,7 +28,7 @@ from pik.ports.remote import (
     RunView,
     Unanswered,
 )
-from pik.runtime.storage import Backoff, retry
+from pik.runtime.retries import Backoff, retry
 from pik.stores.aws.clients import CONNECTIONS, Clients
 from pik.stores.aws.stack import find_stack, located
 
@@ -62,7 +62,6 @@ class RetryingApi:
 
     api: Api
     backoff: Backoff = BACKOFF
-    sleep: Callable[[float], None] = time.sleep
 
     def ingest(self, records: Sequence[bytes]) -> Answer:
         repeated = False
@@ -85,7 +84,7 @@ class RetryingApi:
         return self._retry(lambda: self.api.run(run_id))
 
     def _retry(self, call: Callable[[], Done]) -> Done:
-        return retry(call, lambda error: isinstance(error, Unanswered), self.backoff, self.sleep)
+        return retry(call, lambda error: isinstance(error, Unanswered), self.backoff)
 
 
 @dataclass(slots=True)
@@ -129,7 +128,7 @@ class HttpApi:
             raise refused
         if planned.dry_run and not dry_run:
             raise _dry_run()
-        return PlannedReplay(planned.run(request, time.time_ns()), planned.metrics_left_out)
+        return PlannedReplay(planned.run(request, time_ns()), planned.metrics_left_out)
 
     def run(self, run_id: str) -> Run:
         status, body = self._send("GET", f"/replay/{quote(run_id, safe='')}", b"", "")

@@ -17,7 +17,7 @@ import msgspec
 from pik.errors import StoreError
 from pik.model.metric import DeadLetter, Task
 from pik.ports.state import UNSETTLED, Message
-from pik.runtime.storage import attempts
+from pik.runtime.retries import attempts
 from pik.stores.aws.clients import Clients, Refused, translated
 from pik.stores.aws.stack import Stack
 from pik.stores.aws.state.layout import state_key

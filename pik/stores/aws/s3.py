@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 from pik.errors import AlreadyExists, Damaged, InputError, PikError, StoreError, Unreadable, UsageError
 from pik.ports.raw import Object, RawObject
 from pik.ports.remote import ForeignFile
-from pik.runtime.storage import attempts, scratch
+from pik.runtime.retries import attempts
+from pik.runtime.storage import scratch
 from pik.stores import missing
 from pik.stores.aws.clients import Clients, Refused, denied, translated
 from pik.stores.aws.read_ahead import ReadAhead

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypedDict, TypeVar
 
 from pik.errors import StoreError
 from pik.model.share import WHOLE, Share
-from pik.runtime.storage import attempts
+from pik.runtime.retries import attempts
 from pik.stores.aws.clients import THROTTLED, Clients, Flow, translated
 
 if TYPE_CHECKING:

@@ -10,11 +10,11 @@ import errno
 import fcntl
 import os
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
+from time import monotonic, sleep
 
 from pik.errors import Busy, StoreError
 from pik.runtime.storage import remedy
@@ -39,11 +39,11 @@ def holding(path: Path, name: str, *, shared: bool = False) -> Iterator[None]:
     """Hold the lock called `name` until the context ends or the process dies. Raises Busy if another process has it, or
     another part of this one; StoreError if the lock file cannot be used."""
     kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
-    deadline = time.monotonic() + _PATIENCE
+    deadline = monotonic() + _PATIENCE
     while not _acquire(path, name, kind):
-        if time.monotonic() > deadline:
+        if monotonic() > deadline:
             raise Busy(f"another pik process is working on {name}", hint="wait until it has ended, then run this again")
-        time.sleep(0.02)
+        sleep(0.02)
     try:
         yield
     finally:

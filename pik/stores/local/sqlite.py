@@ -25,7 +25,7 @@ from weakref import WeakSet
 
 from pik.errors import Busy, PikError, StoreError
 from pik.runtime import called_from_c, raise_lost
-from pik.runtime.storage import Backoff, retry
+from pik.runtime.retries import Backoff, retry
 from pik.stores.local.access import access_error, is_read_only, make_file, read_only_error
 from pik.stores.state_rows import row_digest
 

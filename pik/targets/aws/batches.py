@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from pik.errors import TargetUnavailable
 from pik.ports.target import Message, one_line
-from pik.runtime.storage import Backoff, attempts
+from pik.runtime.retries import Backoff, attempts
 from pik.targets.aws.service import AwsError
 from pik.targets.parallel import send_in_threads
 
@@ -115,12 +115,8 @@ class BatchTarget:
     ) -> None:
         """Send some entries until the service has taken or refused each, or sending is stopped. Raises
         TargetUnavailable."""
-
-        def pause(seconds: float) -> None:
-            stopped.wait(seconds)
-
         reason = ""
-        for _ in attempts(self.backoff, pause):
+        for _ in attempts(self.backoff, stopped.wait):
             if stopped.is_set():
                 return
             passing: list[int] = []

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
+from time import monotonic, sleep, time_ns
 
 from pik.errors import Damaged, EngineError, Invalid, NotFound, StoreError, UsageError, command
 from pik.model.instant import displayed_in
@@ -134,11 +134,11 @@ def _run_on_fleet(store: Store, fleet: Fleet, run_id: str, attempts: int, progre
         with showing(progress, "replaying", run.tasks, "tasks", run.done + run.failed):
             for receives in range(1, attempts + 1):
                 tasks = (Message(task, "", receives) for task in store.runs.open_tasks(run_id))
-                looked_at = time.monotonic()
+                looked_at = monotonic()
                 for outcome in fleet.map(_executed, tasks):
                     progress.advance(_settle(store, outcome, attempts))
-                    if time.monotonic() - looked_at > LOOK:
-                        looked_at, run = time.monotonic(), store.runs.get(run_id)
+                    if monotonic() - looked_at > LOOK:
+                        looked_at, run = monotonic(), store.runs.get(run_id)
                         if run.state == RunState.CANCELLED:
                             return run
         finish_run(store, run_id)
@@ -203,7 +203,7 @@ def _settle(store: Store, outcome: Outcome, attempts: int) -> bool:
     if outcome.failure is None:
         store.runs.mark(message.task, TaskState.DONE, outcome.failures)
     elif message.receives >= attempts:
-        store.dead_letters.bury(message, outcome.failure, time.time_ns(), outcome.hint)
+        store.dead_letters.bury(message, outcome.failure, time_ns(), outcome.hint)
         store.runs.mark(message.task, TaskState.FAILED, outcome.failures)
     else:
         return False
@@ -220,7 +220,7 @@ def finish_run(store: Store, run_id: str) -> None:
         state = RunState.COMPLETED
     if not run.failed:
         store.partials.drop(run_id)
-    store.runs.set_state(run_id, state, time.time_ns())
+    store.runs.set_state(run_id, state, time_ns())
 
 
 def _worker(store: Store, engine: Engine, _tell: Tell) -> Callable[[Message], Outcome]:
@@ -269,14 +269,14 @@ class _RunExecutor:
                 for outcome in pool.map(self._received()):
                     self._finish(outcome)
                 if outcome is None:
-                    time.sleep(IDLE)
+                    sleep(IDLE)
 
     def _received(self) -> Iterator[Message]:
         while message := self.store.queue.receive(self.run_id, TASK_TIMEOUT):
-            begun = time.monotonic()
+            begun = monotonic()
             yield message
             if self.pace.rate:
-                time.sleep(max(0.0, begun + 1 / self.pace.rate - time.monotonic()))
+                sleep(max(0.0, begun + 1 / self.pace.rate - monotonic()))
 
     def _finish(self, outcome: Outcome) -> None:
         task = outcome.message.task

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from contextlib import ExitStack
 from dataclasses import dataclass
+from time import sleep, time_ns
 
 from pik.errors import Busy, UsageError, command
 from pik.model.metric import (
@@ -46,7 +46,7 @@ def cancel(store: Store, run_id: str) -> Run:
             f"run {run.run_id} is {run.state} already", hint=f"to undo a promotion: {command('rollback', run.run_id)}"
         )
     if store.deployed:  # its processors write nothing more for a run that is cancelled, and drop its tasks
-        store.runs.set_state(run.run_id, RunState.CANCELLED, time.time_ns())
+        store.runs.set_state(run.run_id, RunState.CANCELLED, time_ns())
         return store.runs.get(run.run_id)
     with ExitStack() as stack:
         is_alone = True
@@ -59,7 +59,7 @@ def cancel(store: Store, run_id: str) -> Run:
             in_flight = store.queue.drop(run.run_id)
             run = store.runs.get(run.run_id)
             if not in_flight and (is_alone or run.done + run.failed < run.tasks):
-                store.runs.set_state(run.run_id, RunState.CANCELLED, time.time_ns())
+                store.runs.set_state(run.run_id, RunState.CANCELLED, time_ns())
                 break
-            time.sleep(LOCAL_POLL)
+            sleep(LOCAL_POLL)
     return store.runs.get(run.run_id)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
+from time import sleep
 
 from pik.errors import Busy, StoreError, command
 from pik.model.metric import (
@@ -53,7 +53,7 @@ def _until_ended(run: Run, look: Callable[[Run], Run], poll: float, label: str, 
     ended = run.done + run.failed
     with showing(progress, label, run.tasks, "tasks", ended):
         while run.is_active:
-            time.sleep(poll)
+            sleep(poll)
             run = look(run)
             progress.advance(run.done + run.failed - ended)
             ended = run.done + run.failed

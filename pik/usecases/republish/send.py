@@ -7,11 +7,11 @@ list is made anew then, from the same recordings, and must be the same list.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
+from time import monotonic, sleep, time_ns
 
 from msgspec import structs
 
@@ -223,7 +223,7 @@ class _Sender:
 
     def send(self, deliveries: Iterator[SentDelivery]) -> None:
         """Send these deliveries, and end the republish; or stop after too many refusals."""
-        self.began = time.monotonic()
+        self.began = monotonic()
         for some in self._calls(deliveries):
             self._send(some)
             limit = self.pace.stop_after
@@ -231,11 +231,11 @@ class _Sender:
                 self.stop(f"{self.refusals:,} refused in this attempt")
                 return
         state = RepublishState.PARTIAL if self.republish.refused else RepublishState.COMPLETED
-        self._record(state=state, finished_at=time.time_ns())
+        self._record(state=state, finished_at=time_ns())
 
     def stop(self, because: str) -> None:
         """Record that the attempt ended early."""
-        self._record(state=RepublishState.STOPPED, finished_at=time.time_ns(), stopped_because=because)
+        self._record(state=RepublishState.STOPPED, finished_at=time_ns(), stopped_because=because)
 
     def _calls(self, deliveries: Iterator[SentDelivery]) -> Iterator[list[tuple[Place, Message]]]:
         """Yield what is sent with one call: at a given rate no more than a tenth of a second's, so that it is even."""
@@ -255,7 +255,7 @@ class _Sender:
 
     def _send(self, some: Sequence[tuple[Place, Message]]) -> None:
         if self.pace.rate:
-            time.sleep(max(0.0, self.began + self.sent / self.pace.rate - time.monotonic()))
+            sleep(max(0.0, self.began + self.sent / self.pace.rate - monotonic()))
         answers: dict[int, str] = {}
         try:
             self.target.send([message for _, message in some], answers)
@@ -269,7 +269,7 @@ class _Sender:
         """Take in what became of the messages of a call. It may have been interrupted: then some have no answer."""
         if not answers:
             return
-        now = time.time_ns()
+        now = time_ns()
         refused = [Refusal(place=places[at], reason=answers[at], at=now) for at in sorted(answers) if answers[at]]
         taken = [places[at] for at in answers if not answers[at]]
         # What was refused in an earlier attempt is counted already.

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
+from time import sleep
 from typing import TYPE_CHECKING
 
 from pik.cli.context import Context
@@ -53,7 +53,7 @@ def show_as_recorded(
             limit = None if limit is None else limit - shown.number
             if limit == 0:
                 return
-        time.sleep(SECONDS)
+        sleep(SECONDS)
 
 
 class CountedRows:

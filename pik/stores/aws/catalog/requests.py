@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, TypeVar
 from pik.errors import StoreError
 from pik.model.batch import OF_REQUEST, Batch, Chunk, Counts, Frame, Segment, Verdict
 from pik.ports.raw import RawKind, number_of
-from pik.runtime.storage import attempts
+from pik.runtime.retries import attempts
 from pik.stores.aws.catalog import layout
 from pik.stores.aws.catalog.deliveries import Delivery, Row, duplicate_items, rows_of
 from pik.stores.aws.catalog.layout import BatchAttributes, BatchItem, ClaimItem, Listed, RequestItem
