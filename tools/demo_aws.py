@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
-from tools.ministack import ENVIRONMENT, REGION, Daemon, Failed, free_port
+from tools.ministack import ENVIRONMENT, REGION, Daemon, Failed
 
 STACK = "pik-demo"
 PORT = 4566
@@ -55,11 +55,10 @@ def start(directory: Path) -> int:
         raise Failed("make demo-aws needs Linux: the emulator runs the functions' Linux packages on this machine")
     ready.unlink(missing_ok=True)
     _forget_real_accounts()
-    port = free_port(PORT)
-    taken = "" if port == PORT else f" (port {PORT} is taken)"
     say("The whole stack on this machine, without an AWS account; takes a few minutes.")
-    say(f"Starting MiniStack, an emulator of AWS, on port {port}{taken} ...")
-    os.environ["AWS_ENDPOINT_URL"] = emulator.start(port)
+    say("Starting MiniStack, an emulator of AWS ...")
+    os.environ["AWS_ENDPOINT_URL"] = url = emulator.start(PORT)
+    say(f"It answers at {url}{'' if url.endswith(f':{PORT}') else f' (port {PORT} is taken)'}.")
     with ExitStack() as undo:
         undo.callback(_give_up, emulator)
         settings = _deploy(directory)

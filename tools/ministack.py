@@ -6,6 +6,7 @@ It needs the standard library alone, so that a demo can be ended without the pro
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import shutil
 import signal
@@ -15,9 +16,11 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final
+from typing import IO, Final, NamedTuple
+from uuid import uuid4
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 PROGRAM = ROOT / ".venv-ministack/bin/ministack"
@@ -31,6 +34,11 @@ ENVIRONMENT: Final = {
     "AWS_EC2_METADATA_DISABLED": "true",
 }
 """What AWS tools want to know beside AWS_ENDPOINT_URL."""
+
+PATIENCE: Final = 180
+"""Seconds within which an emulator answers, on a slow machine, too."""
+
+NO_VARIABLES: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 class Failed(Exception):
@@ -49,13 +57,58 @@ def free_port(wanted: int = 0) -> int:
     return port
 
 
-def start(
-    directory: Path, port: int, environment: Mapping[str, str] = MappingProxyType({}), *, lock: int | None = None
-) -> subprocess.Popen[bytes]:
-    """Start an emulator on this port, which keeps its files and its log in `directory`.
+class Running(NamedTuple):
+    """An emulator that answers."""
 
-    With `lock`, an open file that it inherits, it gets a session of its own, which no Ctrl-C reaches.
+    process: subprocess.Popen[bytes]
+    url: str
+
+
+def start(
+    directory: Path, port: int = 0, environment: Mapping[str, str] = NO_VARIABLES, *, lock: IO[str] | None = None
+) -> Running:
+    """Start an emulator, and return it when it answers. It keeps its files and its log in `directory`, and listens on
+    this port, or on any other one if that is taken. Raises Failed.
+
+    With `lock`, an open file that it inherits, it gets a session of its own, which no Ctrl-C reaches; the file is given
+    its process id.
     """
+    for wanted in (port, 0, 0):
+        found, name = free_port(wanted), uuid4().hex
+        process = _process(directory, found, {**environment, "MINISTACK_EDITION": name}, lock)
+        try:
+            if lock is not None:
+                lock.truncate(0)
+                lock.write(str(process.pid))
+                lock.flush()
+            if _comes_up(process, found, name):
+                return Running(process, f"http://127.0.0.1:{found}")
+        except BaseException:
+            process.kill()
+            process.wait()
+            raise
+        if _name(found) is None:
+            break
+        # Something else listens there, since the port was found to be free.
+    said = (directory / "ministack.log").read_text(errors="replace")
+    raise Failed(f"MiniStack ended with exit code {process.returncode}:\n{said}")
+
+
+def _comes_up(process: subprocess.Popen[bytes], port: int, name: str) -> bool:
+    """Wait until the emulator of this name answers; return whether it did before it ended. Raises Failed."""
+    until = time.monotonic() + PATIENCE
+    while process.poll() is None:
+        if _name(port) == name:
+            return True
+        if time.monotonic() > until:
+            raise Failed(f"MiniStack does not answer on port {port} within {PATIENCE} seconds")
+        time.sleep(0.1)
+    return False
+
+
+def _process(
+    directory: Path, port: int, environment: Mapping[str, str], lock: IO[str] | None
+) -> subprocess.Popen[bytes]:
     settings = {
         "GATEWAY_PORT": str(port),
         "BIND_HOST": "127.0.0.1",
@@ -71,22 +124,23 @@ def start(
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            pass_fds=() if lock is None else (lock,),
+            pass_fds=() if lock is None else (lock.fileno(),),
             start_new_session=lock is not None,
         )
 
 
-def wait_until_up(process: subprocess.Popen[bytes], directory: Path, port: int) -> str:
-    """Return the URL of a started emulator when it answers. Raises Failed."""
-    for _ in range(600):
-        with socket.socket() as attempt:
-            if attempt.connect_ex(("127.0.0.1", port)) == 0:
-                return f"http://127.0.0.1:{port}"
-        if process.poll() is not None:
-            said = (directory / "ministack.log").read_text(errors="replace")
-            raise Failed(f"MiniStack ended with exit code {process.returncode}:\n{said}")
-        time.sleep(0.1)
-    raise Failed(f"MiniStack does not answer on port {port}; its log is {directory / 'ministack.log'}")
+def _name(port: int) -> str | None:
+    """Return which emulator answers on a port: "" for what is not one of ours, None where nothing listens."""
+    connection = HTTPConnection("127.0.0.1", port, timeout=10)
+    try:
+        connection.request("GET", "/_ministack/health")
+        return str(json.load(connection.getresponse())["edition"])
+    except ConnectionRefusedError:
+        return None
+    except (OSError, HTTPException, ValueError, KeyError, TypeError):
+        return ""
+    finally:
+        connection.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +153,8 @@ class Daemon:
 
     directory: Path
 
-    def start(self, port: int) -> str:
-        """Return its URL when it answers. Raises Failed, also if one is running."""
+    def start(self, port: int = 0) -> str:
+        """Return its URL when it answers, as `start`. Raises Failed, also if one is running."""
         files = self.directory / "ministack"
         self.directory.mkdir(parents=True, exist_ok=True)
         with open(self._pid_file, "a+") as file:
@@ -111,15 +165,7 @@ class Daemon:
             file.truncate(0)
             shutil.rmtree(files, ignore_errors=True)
             files.mkdir()
-            process = start(files.resolve(), port, lock=file.fileno())
-            try:
-                file.write(str(process.pid))
-                file.flush()
-                return wait_until_up(process, files, port)
-            except BaseException:
-                _end(process.pid)
-                process.wait()
-                raise
+            return start(files.resolve(), port, lock=file).url
 
     def pid(self) -> int | None:
         """Return the id of its process and process group while it runs. Raises Failed if it is only just starting."""

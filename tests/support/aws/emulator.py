@@ -14,7 +14,7 @@ from uuid import uuid4
 
 from pik.stores.aws.clients import Clients
 from pik.stores.aws.stack import Stack, output_name
-from tools.ministack import ENVIRONMENT, REGION, free_port, start, wait_until_up
+from tools.ministack import ENVIRONMENT, REGION, free_port, start
 
 __all__ = ["ENVIRONMENT", "REGION", "free_port", "make_stack", "ministack", "publish"]
 
@@ -22,12 +22,12 @@ __all__ = ["ENVIRONMENT", "REGION", "free_port", "make_stack", "ministack", "pub
 @contextmanager
 def ministack(directory: Path, **environment: str) -> Iterator[str]:
     """The URL of a running emulator, which keeps its files in `directory` and ends with the context."""
-    port = free_port()
-    with start(directory, port, environment) as process:
+    running = start(directory, environment=environment)
+    with running.process:
         try:
-            yield wait_until_up(process, directory, port)
+            yield running.url
         finally:
-            process.terminate()
+            running.process.terminate()
 
 
 def make_stack(clients: Clients) -> Stack:
