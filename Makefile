@@ -16,7 +16,7 @@ CODE := $(wildcard pik tests bench tools)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 unexport PYTHONDONTWRITEBYTECODE # or every process compiles all of pik again
 
-.PHONY: help venv .venv-ministack .venv-sam .venv-checkov .venv-seaweedfs .venv-docs .venv-hadolint .venv-spark .venv-spark-connect .venv-spark35 demo demo-aws demo-aws-stop test lint lint-stack lint-docs test-deep bench docs dist lock clean
+.PHONY: help venv .venv-ministack .venv-sam .venv-checkov .venv-seaweedfs .venv-docs .venv-hadolint .venv-spark .venv-spark-connect .venv-spark35 demo demo-aws demo-aws-stop test lint lint-stack lint-docs test-deep bench bench-cluster docs dist lock clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' Makefile | awk -F'|' '{printf "%-19s %s\n", $$1, $$2}'
@@ -96,6 +96,9 @@ test-deep: $(STAMP) .venv-ministack/.locked .venv-sam/.locked .venv-seaweedfs/.l
 
 bench: $(STAMP) ## the benchmarks, into docs/benchmarks.md; BENCH_ARGS="--deep" and the like go to bench.run
 	@$(BIN)/python -m bench.run $(BENCH_ARGS)
+
+bench-cluster: $(STAMP) .venv-spark/.locked ## what a Spark cluster costs beside one process; needs Java 17, takes a quarter of an hour
+	@$(BIN)/python -m bench.cluster $(BENCH_ARGS)
 
 docs: $(STAMP) .venv-docs/.locked ## write the generated pages again, and the site with all pages to site/
 	@$(BIN)/python -m tools.gen_docs
