@@ -25,6 +25,9 @@ __all__ = ["pik"]
 
 pytestmark = pytest.mark.xdist_group("deployed")
 
+PATIENCE = 300
+"""Seconds after which the stack's functions count as stuck, however slow the machine is."""
+
 Pik = Callable[..., Result]
 
 
@@ -106,7 +109,8 @@ def test_buffered_requests_are_recorded_by_the_ids_of_their_answers(pik: Pik, de
     assert [status for status, _ in answers] == [202, 202], answers
     counted = []
     for _, answer in answers:
-        for _ in range(300):
+        until = time.monotonic() + PATIENCE
+        while time.monotonic() < until:
             shown = pik("batches", answer["buffered_id"], "--store", store, "--format", "json")
             if shown.code == 0 and shown.json()["batches"][0]["state"] == "COMPLETE":
                 break
@@ -121,11 +125,10 @@ def test_buffered_requests_are_recorded_by_the_ids_of_their_answers(pik: Pik, de
 def test_the_schedule_finds_a_function_that_compacts(
     deployed: Deployed, aws: Clients, pik: Pik, store: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As EventBridge calls it. What came in the last ten minutes is left. The first compaction of a stack would wait
-    until all readers have noticed; nobody reads this one now."""
+    """As EventBridge calls it. The first compaction of a stack would wait until all readers have noticed; nobody reads
+    this one now."""
     monkeypatch.setattr(lease, "NOTICED", 0.01)
-    compacted = pik("compact", "--store", store, "--format", "json")
-    assert (compacted.code, compacted.json()["outcome"], compacted.json()["segments"]) == (0, "nothing to do yet", 0)
+    assert pik("compact", "--store", store).code == 0
     before = pik("status", "--store", store, "--format", "json").json()
     payload = json.dumps({"compact": True}).encode()
     answer = aws.client("lambda").invoke(FunctionName=deployed.outputs["RecorderFunction"], Payload=payload)
@@ -134,13 +137,21 @@ def test_the_schedule_finds_a_function_that_compacts(
 
 
 def _ended(deployed: Deployed, run_id: str) -> Any:
-    for _ in range(600):
+    until = time.monotonic() + PATIENCE
+    while time.monotonic() < until:
         status, run = deployed.call("GET", f"/replay/{run_id}")
         assert status == 200, run
         if run["state"] not in ("PLANNED", "RUNNING"):
             return run
         time.sleep(0.1)
     raise AssertionError(f"the run does not end: {run}")
+
+
+def counts(report: Any) -> tuple[int, ...]:
+    """The records read, those that were recorded as they came, conflicts and rejected. A request that has no answer in
+    time is sent again, and what it had recorded then counts as exact duplicates."""
+    exact, conflict = report["duplicates"]["exact"], report["duplicates"]["conflict"]
+    return report["read"], report["accepted"] + exact, conflict, report["rejected"]
 
 
 def test_webhooks_through_the_api_are_those_of_a_file(pik: Pik, store: str, tmp_path: Path) -> None:
@@ -151,8 +162,8 @@ def test_webhooks_through_the_api_are_those_of_a_file(pik: Pik, store: str, tmp_
     home = ("--store", str(tmp_path / "home"))
     pik("init", *home)
     kept = pik("ingest", WEBHOOKS, *options, *home).json()
-    counts = ("read", "accepted", "duplicates", "rejected")
-    assert [sent.json()[name] for name in counts] == [kept[name] for name in counts]
+    assert counts(sent.json()) == counts(kept)
+    assert sent.json()["sent_again"] or sent.json()["accepted"] == kept["accepted"]
 
     asked = ("--entity", REPOSITORY, "--from", "2019-01-01", "--to", "2020-01-01")
     replayed = pik("replay", *asked, "--via", "api", "--reason", "api", "--store", store, "--format", "json")
@@ -174,7 +185,7 @@ def test_a_window_too_large_for_one_call_runs_by_itself(pik: Pik, store: str, tm
     events = tmp_path / "events.jsonl"
     events.write_text("".join(json.dumps(event("large", number)) + "\n" for number in range(3)))
     at = ("--store", store, "--format", "json")
-    assert pik("ingest", events, "--via", "api", *at).json()["accepted"] == 3
+    assert counts(pik("ingest", events, "--via", "api", *at).json()) == (3, 3, 0, 0)
     window = ("--from", "2020-01-01", "--to", "2026-03-01", "--metric", "event_count")
     replayed = pik("replay", "--entity", "large", *window, "--via", "api", *at)
     assert replayed.code == 0, replayed.err

@@ -35,9 +35,8 @@ def test_a_function_calls_itself_again(aws: Clients, tmp_path: Path, monkeypatch
     monkeypatch.setenv("AWS_LAMBDA_FUNCTION_NAME", "itself")
     event = {"path": str(tmp_path / "event"), "later": {"run_id": "é"}}
     lambdas.call_again(event)
-    for _ in range(300):
-        if (tmp_path / "event").exists() and (tmp_path / "event").read_text():
-            break
+    until = time.monotonic() + 300
+    while not ((tmp_path / "event").exists() and (tmp_path / "event").read_text()) and time.monotonic() < until:
         time.sleep(0.1)
     assert json.loads((tmp_path / "event").read_text()) == event
 

@@ -11,8 +11,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 
 import pytest
 
@@ -23,6 +24,7 @@ from pik.model.cluster import Cluster
 from pik.stores import open_store
 from tests.support.contracts import fleet as of
 from tests.support.spark import CLUSTER, LOCATION, TOP, require_spark
+from tests.support.spark_servers import PATIENCE
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("spark_faults")]
 
@@ -60,14 +62,25 @@ def ancestors(one: int, parents: dict[int, int]) -> list[int]:
     return found
 
 
-def kill_one(words: str, after: float) -> Thread:
+@contextmanager
+def killing_one(words: str, after: float) -> Iterator[None]:
+    """One of the cluster's processes is killed meanwhile."""
+    ended = Event()
+
     def run() -> None:
-        time.sleep(after)
-        os.kill(processes(words)[-1], signal.SIGKILL)
+        ended.wait(after)
+        while not ended.is_set():
+            with suppress(IndexError, ProcessLookupError):  # it is just being started again
+                os.kill(processes(words)[-1], signal.SIGKILL)
+                return
 
     thread = Thread(target=run)
     thread.start()
-    return thread
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 @pytest.mark.parametrize("words", ["CoarseGrainedExecutorBackend", "pyspark.daemon"])
@@ -78,12 +91,10 @@ def test_promise_6_a_process_is_killed_in_the_middle_of_a_job(
     calls = str(tmp_path / "calls")
     items = [(number, calls) for number in range(ITEMS)]
     assert list(fleet.map(of.slow, items[:2])) == [0, 1]  # the executors are there
-    killing = kill_one(words, after)
-    assert list(fleet.map(of.slow, items)) == list(range(ITEMS))
-    killing.join()
-    killing = kill_one(words, after)
-    found = list(fleet.map_reduce(of.slow_keyed, items, of.lengths, 5))
-    killing.join()
+    with killing_one(words, after):
+        assert list(fleet.map(of.slow, items)) == list(range(ITEMS))
+    with killing_one(words, after):
+        found = list(fleet.map_reduce(of.slow_keyed, items, of.lengths, 5))
     assert [key for key, _ in found] == list(range(5))
     assert [[value[1] for value in values] for _, values in found] == [
         [bytes([number]) for number in range(ITEMS) if number % 5 == key] for key in range(5)
@@ -112,7 +123,7 @@ def test_the_driver_is_killed(tmp_path: Path) -> None:
     assert children
     started.kill()
     started.wait()
-    until = time.monotonic() + 60
+    until = time.monotonic() + PATIENCE
     while with_variable(marker) and time.monotonic() < until:
         time.sleep(0.5)
     assert with_variable(marker) == set()

@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from itertools import accumulate, repeat
+from operator import mul
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,9 @@ ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("PIK_")} | {
     "PYTHONPATH": str(ROOT)
 }
+PATIENCE = 600
+"""Seconds after which a process counts as one that does not end, however slow the machine is."""
+
 EXTRA = ["{", '{"source":""}', "", "x" * 300] + [
     f'{{"source":"s","event_type":"t","entity_id":"e{n % 3}","event_time":"2026-01-{1 + n % 28:02}T00:00:00Z",'
     f'"payload":{{"n":{n // 30}}},"idempotency_key":"k{n % 30}"}}'
@@ -51,6 +57,12 @@ def without_index(url: Path) -> Store:
     store = open_store(str(url))
     assert rebuild_index(store, SILENT).damaged == ()
     return store
+
+
+def longer(seconds: float) -> Iterator[float]:
+    """Times after which a process is killed that is begun again each time. They grow: what was measured before may be
+    less than it takes now to come to its first block."""
+    return accumulate(repeat(1.2), mul, initial=seconds)
 
 
 def started(store: Path, *files: Path, block: int, workers: int, **settings: Any) -> subprocess.Popen[str]:

@@ -22,7 +22,7 @@ from pik.runtime import SILENT
 from pik.stores import open_store
 from pik.usecases.care.rebuild import rebuild_index
 from pik.usecases.care.verify import verify
-from tests.survival.conftest import EXTRA, pik, started, whole
+from tests.survival.conftest import EXTRA, PATIENCE, pik, started, whole
 from tests.survival.test_disk import COULD_NOT, is_one_sentence_and_a_hint, limited
 
 WRONG = 2
@@ -43,7 +43,7 @@ def correcting(store: Store, *assumed: str, **settings: object) -> subprocess.Po
 
 def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
     """Its exit code, and what it said of errors."""
-    _, errors = process.communicate(timeout=120)
+    _, errors = process.communicate(timeout=PATIENCE)
     assert "Traceback" not in errors, errors
     return process.returncode, errors
 
@@ -112,7 +112,7 @@ def test_a_correction_during_an_ingest_lists_what_was_recorded_when_it_was_plann
     assert writer.stdout.readline() == "ready\n"
     code, errors = ended(correcting(store, "shift=1h,from=2020-01-01T00:00:00Z"))
     assert code == 0 or "deliveries were recorded meanwhile" in errors, errors
-    assert writer.communicate(timeout=120)[1] == ""
+    assert writer.communicate(timeout=PATIENCE)[1] == ""
     if code:
         assert ended(correcting(store, "shift=1h,from=2020-01-01T00:00:00Z"))[0] == 0
     store = open_store(store.url)

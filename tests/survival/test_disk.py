@@ -14,7 +14,7 @@ import pytest
 from pik.model.instant import ALL_TIME
 from pik.stores import open_store
 from tests.support.snapshot import assert_sound, snapshot
-from tests.survival.conftest import pik, whole
+from tests.survival.conftest import PATIENCE, pik, whole
 
 COULD_NOT = 4
 PARTLY = 3
@@ -30,7 +30,7 @@ def limited(size: int) -> Callable[[], None]:
 
 
 def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
-    errors = process.communicate(timeout=60)[1]
+    errors = process.communicate(timeout=PATIENCE)[1]
     return process.returncode, errors
 
 

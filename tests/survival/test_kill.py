@@ -8,6 +8,7 @@ import random
 import signal
 import subprocess
 import time
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from unittest.mock import Mock
@@ -23,7 +24,7 @@ from pik.usecases.care.rebuild import rebuild_index
 from tests.support.faults import Crash, FailAt, wrapped
 from tests.support.snapshot import assert_sound, snapshot
 from tests.support.survival.pools import KilledAhead, LastFirst
-from tests.survival.conftest import ingest, pik, started, whole, without_index
+from tests.survival.conftest import PATIENCE, ingest, longer, pik, started, whole, without_index
 
 BLOCK = 150_000
 
@@ -36,7 +37,7 @@ def until_ready(process: subprocess.Popen[str]) -> bool:
 
 def ended(process: subprocess.Popen[str]) -> str:
     """Wait until all of it has, the workers that inherited its output too; what it said of errors."""
-    return process.communicate(timeout=60)[1]
+    return process.communicate(timeout=PATIENCE)[1]
 
 
 class Killer:
@@ -46,10 +47,10 @@ class Killer:
         self.path, self.lasts, self.draw, self.kills = path, lasts, random.Random(seed), 0
 
     def fill(self, url: Path) -> Store:
-        while True:
+        for longest in longer(0.7 * self.lasts):
             process = started(url, self.path, block=BLOCK, workers=2, start_new_session=True)
             if until_ready(process):
-                time.sleep(self.draw.uniform(0, 0.7) * self.lasts)
+                time.sleep(self.draw.uniform(0, longest))
                 # killpg ends the workers as well, kill leaves them without a parent
                 self.draw.choice([os.killpg, os.kill])(process.pid, signal.SIGKILL)
             errors = ended(process)
@@ -60,6 +61,7 @@ class Killer:
             assert process.returncode == -signal.SIGKILL
             self.kills += 1
             self.rebuild(url)
+        raise AssertionError
 
     def rebuild(self, url: Path) -> None:
         """Sometimes the index is rebuilt before the next attempt, sometimes from raw alone."""
@@ -178,7 +180,8 @@ def test_a_worker_that_is_killed_is_an_error_and_the_next_run_resumes(tmp_path: 
     while killed.poll() is None and not workers:
         workers = _workers(killed.pid)
     for worker in workers:
-        os.kill(worker, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # it has done its work
+            os.kill(worker, signal.SIGKILL)
     errors = ended(killed)
     assert killed.returncode == 0 or "a worker process died" in errors
     assert ended(started(url, events, block=10_000, workers=2)) == ""
@@ -212,7 +215,7 @@ def test_ctrl_c_ends_at_once_and_the_next_run_resumes(tmp_path: Path, wait: floa
     else:
         assert process.returncode == 0
     again = pik(*command)
-    _, errors = again.communicate(timeout=60)
+    _, errors = again.communicate(timeout=PATIENCE)
     assert (again.returncode, "Traceback" in errors) == (0, False)
     assert_sound(open_store(str(store)))
     assert open_store(str(store)).index.totals().deliveries == LINES

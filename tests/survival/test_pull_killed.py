@@ -22,7 +22,7 @@ from pik.usecases.care.verify import verify
 from pik.usecases.inspect.duplicates import DuplicateFilter, list_duplicates
 from pik.usecases.inspect.events import list_events
 from tests.support.stores import PlainEngine
-from tests.survival.conftest import pik, whole
+from tests.survival.conftest import PATIENCE, longer, pik, whole
 
 
 def said(store: Store) -> Any:
@@ -40,11 +40,11 @@ def test_killed_at_random_instants(tmp_path: Path, events: Path, wanted: int) ->
     while kills < wanted:
         number += 1
         target = tmp_path / f"copy{number}"
-        while True:
+        for longest in longer(0.9 * lasts):
             process = pik("pull", "--store", source.url, "--into", str(target), "--quiet")
-            time.sleep(draw.uniform(0.2, 0.9) * lasts)
+            time.sleep(draw.uniform(0.2, 1) * longest)
             process.send_signal(signal.SIGKILL)
-            _, errors = process.communicate(timeout=60)
+            _, errors = process.communicate(timeout=PATIENCE)
             if process.returncode == 0:
                 break
             assert process.returncode == -signal.SIGKILL, errors

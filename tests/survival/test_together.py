@@ -17,7 +17,7 @@ from pik.ports.store import Store
 from pik.rawlog.deliveries import deliveries
 from pik.stores import open_store
 from tests.support.snapshot import assert_sound, snapshot
-from tests.survival.conftest import ingest, pik, started, whole
+from tests.survival.conftest import PATIENCE, ingest, pik, started, whole
 
 PART = 2000
 
@@ -41,22 +41,20 @@ def test_promise_4_overlapping_files_ingested_at_once_and_republished_with_a_rea
     files = parts(events, tmp_path, processes + 1)
     url = tmp_path / "store"
     running = [started(url, files[number], files[number + 1], block=60_000, workers=0) for number in range(processes)]
-    looks, republishing = 0, None
-    while any(process.poll() is None for process in running):
-        looks += look(url)
-        if republishing is None and looks and open_store(str(url)).index.totals().events:
+    republishing = None
+    while republishing is None or any(process.poll() is None for process in running):
+        if look(url) and republishing is None and open_store(str(url)).index.totals().events:
             command = ("republish", "--all", "--target", str(tmp_path / "sent"), "--yes", "--store", str(url))
             republishing = pik(*command)
-    ended = [(process.communicate(timeout=60), process.returncode) for process in running]
+    ended = [(process.communicate(timeout=PATIENCE), process.returncode) for process in running]
     # Whoever comes to a file that another is just ingesting is told so; nothing else may go wrong.
     for (_, errors), code in ended:
         assert code == 0 or "Busy: another pik process is ingesting" in errors, errors
         assert "locked" not in errors
     store = open_store(str(url))
-    assert republishing is not None
-    assert (republishing.wait(60), republishing.communicate()[0] != "") == (0, True)
+    assert (republishing.wait(PATIENCE), republishing.communicate()[0] != "") == (0, True)
     expect_sent(store, tmp_path / "sent")
-    again = [started(url, file, block=60_000, workers=0).communicate(timeout=60) for file in files]
+    again = [started(url, file, block=60_000, workers=0).communicate(timeout=PATIENCE) for file in files]
     assert [json.loads(out.splitlines()[-1])[0] for out, _ in again] == ["already ingested"] * len(files)
     one_by_one = whole(tmp_path, files[0])
     for file in files[1:]:

@@ -68,7 +68,7 @@ class Request:
         """Let it go on to its end, or end here."""
         self.is_killed, self.is_free = kill, True
         self.gate.release(1000)
-        self.thread.join(60)
+        self.thread.join(600)
         assert not self.thread.is_alive()
 
 
