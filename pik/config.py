@@ -128,6 +128,33 @@ def settings(
     )
 
 
+def portable(settings: Settings, store: str, named: str | None) -> str:
+    """Return the text of a pik.toml that gives a process on another machine the settings of this one, with that URL for
+    the store, also where the command names it `named`."""
+    path, zone, parallelism = find(_current_directory()), settings.display_zone, settings.cluster.parallelism
+    kept: dict[str, object] = {} if path is None else _table(path)
+    table: dict[str, object] = {
+        "store": store,
+        "format": settings.format.value,
+        "display_timezone": "UTC" if zone is None else zone.name,
+        "stores": {} if named is None else {named: store},
+        "cluster": {} if parallelism is None else {"parallelism": parallelism},
+        **{name: kept[name] for name in ("ingest", "mapping") if name in kept},
+    }
+    return "".join(f"{name} = {_as_toml(value)}\n" for name, value in table.items())
+
+
+def _as_toml(value: object) -> str:
+    """Return a value of a document as TOML on one line, which spells texts and numbers as JSON does."""
+    from json import dumps
+
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{_as_toml(key)} = {_as_toml(one)}" for key, one in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_as_toml, value)) + "]"
+    return dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
 def _with_archive(cluster: Cluster, base: Path) -> Cluster:
     """Return the cluster; a relative path of its archive starts at `base`."""
     return cluster if cluster.archive is None else replace(cluster, archive=_located({}, cluster.archive, base))
@@ -267,18 +294,7 @@ def find(directory: Path) -> Path | None:
 
 def read(path: Path) -> Config:
     """Return the configuration in a file. Raises UsageError naming the file and the key."""
-    from pik.inputs.encoding import shown_encoding
-    from pik.inputs.toml_text import read_toml
-
-    try:
-        data = path.read_bytes()
-        table = read_toml(data.decode(shown_encoding(data) or "utf-8").removeprefix("\ufeff"), str(path))
-    except OSError as error:
-        raise UsageError(f"{path}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise UsageError(f"{path} is not TOML: it is not UTF-8") from None
-    except InputError as error:
-        raise UsageError(error.message, hint=error.hint) from None
+    table = _table(path)
     config = _converted(table)
     if config is None:
         _explain(path, table)
@@ -292,6 +308,22 @@ def read(path: Path) -> Config:
         if not key.startswith("spark."):
             raise UsageError(f"{path}: cluster.spark: {key!r} is not a setting of Spark", hint=_SPARK)
     return config
+
+
+def _table(path: Path) -> dict[str, Any]:
+    """Return the document in a file. Raises UsageError naming the file."""
+    from pik.inputs.encoding import shown_encoding
+    from pik.inputs.toml_text import read_toml
+
+    try:
+        data = path.read_bytes()
+        return read_toml(data.decode(shown_encoding(data) or "utf-8").removeprefix("\ufeff"), str(path))
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"{path} is not TOML: it is not UTF-8") from None
+    except InputError as error:
+        raise UsageError(error.message, hint=error.hint) from None
 
 
 _KEYS = (

@@ -160,6 +160,7 @@ def run(arguments: list[str]) -> int:
 def run_in(cli: Context, arguments: list[str], root: Any = None) -> int:
     """Run one command line with this context. Raises as `run`."""
     root = root or root_command()
+    cli.line = arguments
     try:
         with root.make_context("pik", list(arguments), obj=cli) as ctx:
             return int(root.invoke(ctx) or 0)

@@ -10,6 +10,7 @@ import inspect
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
+from functools import partial
 from typing import Annotated, Any, get_type_hints
 
 import typer
@@ -18,7 +19,7 @@ from pik import __version__
 from pik.cli.colour import When
 from pik.cli.context import Context
 from pik.cli.help import GLOBAL, Command, Group, typed_words
-from pik.cli.options import at_one_time, option
+from pik.cli.options import at_one_time, now, option
 from pik.config import Format
 from pik.errors import PikError, UsageError
 from pik.model.instant import DAY, MAX_INSTANT, displayed_in
@@ -118,7 +119,11 @@ def with_globals(function: Function) -> Function:
             cli.parameters = frozenset(one.name or "" for one in ctx.command.params)
             for name, group in groups.items():
                 values[name] = group(**{one.name: values.pop(one.name) for one in fields(group)})
-            with displayed_in(cli.display_zone), at_one_time(time.time_ns()):
+            with displayed_in(cli.display_zone), at_one_time(now()):
+                if cli.is_job(values.get("on", "")):
+                    from pik.cli.jobs import submit
+
+                    return submit(cli, values["on"], partial(function, cli, **values))
                 return function(cli, **values)
         _expect_no_options(ctx, values)
         return None

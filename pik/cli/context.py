@@ -9,8 +9,8 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Callable, Collection, Iterable
-from contextlib import ExitStack
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from pik import config
 from pik.cli.buckets import show_buckets_of
 from pik.cli.colour import When, use_colours
 from pik.config import Format, Settings
+from pik.model.cluster import JOBS, application
 
 if TYPE_CHECKING:
     from pik.cli.document import Schema
@@ -45,6 +46,10 @@ _UNPAGED = frozenset(
 progress."""
 
 
+class Checked(Exception):
+    """A command line is right as far as that shows before the store is opened."""
+
+
 class Context:
     """One command's settings, its store and engine, and its output."""
 
@@ -61,6 +66,9 @@ class Context:
         self._actor: str | None = None
         self._opened = ExitStack()
         self._store: Store | None = None
+        self.line: Sequence[str] = ()
+        """The words of the command line, after `pik`."""
+        self._checking = False
         self.typed: dict[str, list[str]] = {}
         """The words of the command line by the parameter of the command, options before arguments."""
         self.parameters: frozenset[str] = frozenset()
@@ -139,7 +147,7 @@ class Context:
         """Write a note on standard error; --quiet silences it."""
         from pik.cli.text import note
 
-        if not self.settings.quiet:
+        if not self.settings.quiet and not self._checking:
             note(self.advice(text))
 
     def advice(self, text: str) -> str:
@@ -196,6 +204,15 @@ class Context:
         self.close()
         self._opened.close()
 
+    @contextmanager
+    def checking(self) -> Iterator[None]:
+        """Meanwhile, a command raises Checked where it would open the store, and prints no notes before."""
+        self._checking = True
+        try:
+            yield
+        finally:
+            self._checking = False
+
     def open_store(self, url: str | None = None, *, create: bool = False) -> Store:
         """Open the store of the settings, or of this URL or path. Raises NotFound, with a hint, when it is absent.
 
@@ -205,6 +222,8 @@ class Context:
         from pik.errors import NotFound
         from pik.stores import open_store
 
+        if self._checking:
+            raise Checked
         url = url or self.settings.store
         path = Path(url).expanduser()
         is_bundle = "://" not in url and path.is_file()
@@ -301,7 +320,39 @@ class Context:
         """Raise UsageError where no fleet can be opened at a location, whatever answers there."""
         from pik.fleets import expect_usable
 
-        expect_usable(location, self.settings.cluster)
+        if not self.is_job(location):
+            expect_usable(location, self.settings.cluster)
+
+    def is_job(self, location: str) -> bool:
+        """Return whether a command at this location is a job that this process submits, and not that job itself."""
+        if not location.startswith(JOBS):
+            return False
+        from pik.fleets import within_job
+
+        return not within_job()
+
+    def run_job(
+        self, location: str, files: Sequence[str], error: Callable[[bytes], None], output: Callable[[Path], None]
+    ) -> int:
+        """Run this command line, which names these files, as a job at a location, and return its exit code; `error` and
+        `output` take what it writes. Raises as `pik.stores.aws.emr.run_job`."""
+        from pik.cli.options import now
+        from pik.fleets import versions
+        from pik.stores.aws import emr
+
+        settings, where, url = self.settings, application(location), emr.portable_url(self.settings.store)
+        environment = {"PIK_ACTOR": self.actor(self.open_store())}
+        request = emr.Request(
+            title=self.command_path,
+            arguments=list(self.line),
+            settings=config.portable(settings, url, self.store_option),
+            environment=environment | {name: os.environ[name] for name in ("PIK_DEBUG",) if name in os.environ},
+            now=now(),
+            versions=versions(),
+            files=list(files),
+        )
+        console = emr.Console(self.note, error, output)
+        return emr.run_job(settings.store, where, settings.cluster, request, console)
 
     def target(self, url: str, *, taken: int | None = None) -> Target:
         """Return the target that events are sent to, which took so many in earlier attempts (None: there was none)."""

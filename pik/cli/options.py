@@ -87,7 +87,7 @@ On = Annotated[
     option(
         "--on LOCATION",
         "Where to compute: local, or the Spark cluster at spark://HOST:PORT, sc://HOST:PORT (Spark Connect) or "
-        "'local-cluster[WORKERS,CORES,MB]'.",
+        "'local-cluster[WORKERS,CORES,MB]', or a job at 'emr-serverless://APPLICATION?role=ARN'.",
         callback=_location,
     ),
 ]

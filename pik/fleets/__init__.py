@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from pik.fleets.tasks import versions
 from pik.model.cluster import Cluster
 from pik.ports.engine import Engine
 from pik.ports.fleet import LOCAL, Fleet
 from pik.ports.store import Store
+
+__all__ = ["open_fleet", "versions", "within_job"]
+
+_SUBMITTED_TO = "PYSPARK_GATEWAY_PORT"
+"""The variable that spark-submit gives to the process that it starts."""
+
+
+def within_job() -> bool:
+    """Return whether spark-submit has started this process."""
+    return _SUBMITTED_TO in os.environ
 
 
 def expect_usable(location: str, cluster: Cluster) -> None:

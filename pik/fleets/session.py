@@ -17,7 +17,8 @@ from threading import current_thread, main_thread
 from typing import IO, TYPE_CHECKING, Any
 
 from pik.errors import StoreError, UsageError, command
-from pik.model.cluster import LOCATIONS, SUBMITTED, Cluster, expect_cluster
+from pik.fleets import within_job
+from pik.model.cluster import JOBS, LOCATIONS, SUBMITTED, Cluster, expect_cluster
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -31,9 +32,6 @@ leaves them there, by default where it is installed."""
 
 _UNPACKED = "pik"
 """The directory that an executor unpacks the archive into."""
-
-_SUBMITTED_TO = "PYSPARK_GATEWAY_PORT"
-"""The variable that spark-submit gives to the process that it starts."""
 
 ANSWERS_WITHIN = 30
 """Seconds that a Connect server has to answer in."""
@@ -88,14 +86,18 @@ def expect_usable(location: str, cluster: Cluster) -> None:
     archive = cluster.archive
     if archive is not None and "://" not in archive and not os.path.isfile(archive):
         raise UsageError(f"cluster.archive: no file {archive}", hint=f"{command('cluster', 'pack', '-o', archive)}")
-    if location == SUBMITTED and _SUBMITTED_TO not in os.environ:
-        raise UsageError(f"--on {SUBMITTED}: this process was not started by spark-submit", hint=LOCATIONS)
+    if _is_submitted(location) and not within_job():
+        raise UsageError(f"--on {location}: this process was not started by spark-submit", hint=LOCATIONS)
     with _importing("spark-connect" if _is_server(location) else "spark", location):
         if _is_server(location):
             os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # it writes to standard error
             import pyspark.sql.connect.client  # noqa: F401
         else:
             from pyspark import SparkConf, SparkContext  # noqa: F401
+
+
+def _is_submitted(location: str) -> bool:
+    return location == SUBMITTED or location.startswith(JOBS)
 
 
 def _is_server(location: str) -> bool:
@@ -132,7 +134,7 @@ def driver(master: str, cluster: Cluster) -> Iterator[Session]:
     from pyspark import SparkConf, SparkContext
     from pyspark.sql import SparkSession
 
-    submitted = master == SUBMITTED
+    submitted = _is_submitted(master)
     settings = list(_settings(cluster).items())
     conf = SparkConf() if submitted else SparkConf(loadDefaults=False).setMaster(master)
     os.environ.setdefault(_PYTHON, sys.executable if cluster.archive is None else f"./{_UNPACKED}/bin/python")

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from pik.errors import UsageError
-from pik.model.cluster import expect_cluster
+from pik.model.cluster import application, expect_cluster
+
+ROLE = "arn:aws:iam::123456789012:role/teams/pik+jobs"
 
 VALID = [
     "spark-submit",
@@ -16,6 +18,7 @@ VALID = [
     "local-cluster[ 10, 2 ,4096 ]",
     "sc://host",
     "sc://host:15002/;token=a;use_ssl=true",
+    f"emr-serverless://00f1abcdexample1?role={ROLE}",
 ]
 
 INVALID = {
@@ -33,9 +36,15 @@ INVALID = {
     "sc://:15002": "sc://HOST:PORT",
     "sc://host:port": "sc://HOST:PORT",
     "sc://host/path": "sc://HOST:PORT",
-    "emr-serverless://00f1": "does not submit jobs",
-    "k8s://https://host": "does not submit jobs",
-    "yarn": "does not submit jobs",
+    "emr-serverless://00f1": "the role of its jobs is missing",
+    "emr-serverless://00f1?role=": "the role of its jobs is missing",
+    "emr-serverless://00f1?role=pik-jobs": "role=pik-jobs is not the ARN of a role",
+    f"emr-serverless://00f1?role={ROLE}&region=eu-west-1": "unknown parameter 'region'",
+    f"emr-serverless://?role={ROLE}": "'' is not the id of an application",
+    f"emr-serverless://00f1/a?role={ROLE}": "'00f1/a' is not the id of an application",
+    f"emr-serverless:00f1?role={ROLE}": "'00f1' is not the id of an application",
+    "k8s://https://host": "does not submit such jobs",
+    "yarn": "does not submit such jobs",
     "nowhere": "invalid location 'nowhere'",
     "": "invalid location ''",
     "spark-submit ": "invalid location 'spark-submit '",
@@ -54,4 +63,8 @@ def test_another_text_is_refused_in_words(location: str) -> None:
         expect_cluster(location)
     assert INVALID[location] in refused.value.message
     assert repr(location) in refused.value.message
-    assert "spark-submit" in refused.value.hint
+    assert "spark-submit" in refused.value.hint or "emr-serverless" in refused.value.hint
+
+
+def test_a_location_of_jobs_is_an_application_and_a_role() -> None:
+    assert application(f"emr-serverless://00f1abcdexample1?role={ROLE}") == ("00f1abcdexample1", ROLE)

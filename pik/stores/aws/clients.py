@@ -154,6 +154,7 @@ SERVICES = {
     "cloudformation": "CloudFormation",
     "cloudwatch": "CloudWatch",
     "dynamodb": "DynamoDB",
+    "emr-serverless": "EMR Serverless",
     "execute-api": "API Gateway",
     "iam": "IAM",
     "lambda": "Lambda",
@@ -201,7 +202,7 @@ def throttled(error: StoreError) -> bool:
 
 def briefly(error: StoreError) -> str:
     """Return an error in few words: only the action, if it was denied."""
-    found = re.search(r"not authorized to perform: (\w+:\w+)", error.message)
+    found = re.search(r"not authorized to perform: ([\w-]+:\w+)", error.message)
     return f"{found[1]} is denied" if isinstance(error, Refused) and denied(error) and found else error.message
 
 

@@ -119,11 +119,11 @@ def find_stack(clients: Clients, name: str, named: Mapping[str, str] = MappingPr
     return replace(_resources(name, _outputs(_describe(clients, name))), **named)
 
 
-def direct_url(deployed: DeployedStack) -> str:
+def direct_url(stack: Stack, region: str, profile: str | None = None) -> str:
     """Return the URL of the stack's store that names all resources, so that opening it does not ask CloudFormation."""
-    options = {"region": deployed.region, "profile": deployed.clients.profile or ""}
-    options |= {each: getattr(deployed.stack, each) for each in _FIELDS if each != "version"}
-    return f"aws://{deployed.stack.name}?{urlencode({name: one for name, one in options.items() if one}, safe='/:')}"
+    options = {"region": region, "profile": profile or ""}
+    options |= {each: getattr(stack, each) for each in _FIELDS if each != "version"}
+    return f"aws://{stack.name}?{urlencode({name: one for name, one in options.items() if one}, safe='/:')}"
 
 
 def stack_of(environment: Mapping[str, str]) -> Stack:
@@ -229,7 +229,12 @@ class DeployedStack:
 
     def deployment(self) -> Deployment:
         return Deployment(
-            self.stack.name, self.region, self.account, self.stack.version, self.outputs, direct_url(self)
+            self.stack.name,
+            self.region,
+            self.account,
+            self.stack.version,
+            self.outputs,
+            direct_url(self.stack, self.region, self.clients.profile),
         )
 
     def parts(self) -> Iterator[Part]:
