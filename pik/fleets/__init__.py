@@ -34,7 +34,7 @@ def expect_usable(location: str, cluster: Cluster) -> None:
 
 @contextmanager
 def open_fleet(
-    location: str, store: Store, engine: Engine, cluster: Cluster, note: Callable[[str], object] = lambda _: None
+    location: str, store: Store, engine: Engine, cluster: Cluster, note: Callable[[str], object]
 ) -> Iterator[Fleet]:
     """Provide the fleet at a location, for a store; `engine` is for each of the tasks that run beside each other;
     `note` is told what the cluster waits for.

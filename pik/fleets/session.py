@@ -66,7 +66,7 @@ Note = Callable[[str], object]
 
 
 @contextmanager
-def open_session(location: str, cluster: Cluster, note: Note = lambda _: None) -> Iterator[Session]:
+def open_session(location: str, cluster: Cluster, note: Note) -> Iterator[Session]:
     """Provide a session at a location whose executors work. Raises as `expect_usable`, `driver` and `client`, and
     StoreError where no executor begins to work."""
     with _at(location, cluster) as session:
@@ -206,7 +206,7 @@ def _slots(session: SparkSession) -> int:
 
 
 def _set_all(session: SparkSession, url: str, cluster: Cluster) -> None:
-    """Set what a session of a server can have of its own."""
+    """Set the settings that a server lets each session have."""
     given = {**_OF_SESSION, **cluster.spark}
     if refused := [name for name in given if not session.conf.isModifiable(name)]:
         raise UsageError(

@@ -35,7 +35,8 @@ _FIRST = (-1, -1)
 
 
 class Row(NamedTuple):
-    """What an item has for a number: its own, or that of a key. `part` counts the rows of both."""
+    """Some of an item's results, under its number, or of its values, under the number of their key. `part` counts the
+    rows of an item, or of what a key's values were merged to."""
 
     number: int
     item: int
@@ -71,8 +72,8 @@ def _code_digest() -> str:
 
 
 def run_item(expected: str, job: bytes, number: int, item: bytes) -> Iterator[Row]:
-    """Yield the rows of an item: of its own number, or of those of its keys."""
-
+    """Yield the rows of an item: its results under its number or, if they are to be merged, its values under the
+    numbers of their keys."""
     yield from _guarded(expected, number, partial(_results, job, number, item))
 
 

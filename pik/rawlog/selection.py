@@ -182,6 +182,13 @@ class Selection:
         """The latest `recorded_at` among all segments of the window's days; 0 if there is none."""
         return max((segment.recorded_at for segment in self.segments()), default=0)
 
+    def fixed(self) -> Selection:
+        """Return the selection of what is recorded until now, for the tasks of a fleet: one that is run later, or
+        again, must not see more."""
+        overrides = self.overrides
+        until = self.known_until if overrides.until is None else overrides.until
+        return replace(self, overrides=replace(overrides, until=until), _listed=None, _corrected=self.corrected)
+
     def within(self, window: Window) -> Selection:
         """Return the selection of a window inside of this one."""
         if window == self.window:

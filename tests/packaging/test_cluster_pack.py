@@ -50,7 +50,7 @@ def test_executors_run_from_it(archive: Path, tmp_path: Path, monkeypatch: pytes
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
     cluster = Cluster(archive=str(archive), spark={"spark.executorEnv.PYTHONPATH": str(TOP)})  # this test's functions
     store = open_store(str(tmp_path / "store"), create=True)
-    with open_fleet(LOCATION, store, DuckEngine(threads=1), cluster) as fleet:
+    with open_fleet(LOCATION, store, DuckEngine(threads=1), cluster, print) as fleet:
         found = set(fleet.map(origins, range(4)))
     assert len(found) <= 2  # executors, each with its own directory
     for of_pik, prefix in found:

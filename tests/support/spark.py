@@ -50,5 +50,5 @@ def require_spark() -> None:
 def spark_session() -> Iterator[Session]:
     """Provide a session with two executors."""
     require_spark()
-    with open_session(LOCATION, CLUSTER) as session:
+    with open_session(LOCATION, CLUSTER, print) as session:
         yield session

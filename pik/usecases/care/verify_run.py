@@ -111,7 +111,7 @@ Check = Callable[[Store, Item], Iterable[Result]]
 
 @dataclass(slots=True)
 class Verification(Part):
-    """A verification under way. With a `fleet`, that does what grows with raw."""
+    """A verification under way. If there is a `fleet`, it does the work that grows with raw."""
 
     window: Window = ALL_TIME
     progress: Progress = SILENT
@@ -120,9 +120,11 @@ class Verification(Part):
     kinds: set[str] = field(default_factory=set, init=False)
     replaced: set[str] = field(default_factory=set, init=False)
     unsettled: bool = field(default=False, init=False)
-    """Whether a writer in a deployed store died while it recorded, so that counts may be older than segments."""
+    """Whether a writer of a deployed store died while it recorded a block: a batch's counts may then lack segments that
+    the index lists."""
     state_is_sound: bool = field(default=True, init=False)
-    """Whether what is current can be relied on: damage of versions that are not is no reason to skip aggregates."""
+    """Whether current values can be relied on, so that recomputing them proves something. Damage of a version that is
+    not current does not matter for that."""
     aggregates: int | None = field(default=None, init=False)
     retired: tuple[str, ...] = field(default=(), init=False)
     not_provable: dict[tuple[str, str], NotProvable] = field(default_factory=dict, init=False)

@@ -26,7 +26,7 @@ from pik.ports.engine import Engine
 from pik.ports.exporter import Exporter, Layout
 from pik.ports.fleet import Fleet
 from pik.ports.store import Store
-from pik.rawlog.selection import Overrides, Selection
+from pik.rawlog.selection import AS_RECEIVED, NO_OVERRIDES, Selection
 from pik.runtime import Progress, showing
 from pik.runtime.storage import sync_directory
 from pik.usecases.availability import expect_held
@@ -69,11 +69,12 @@ def export_on(
     expect_held(store, window, layout.selection.entities)
     exporter = exporter_of(layout)
     with Place(target, layout.partition_by, directory=True, dry_run=dry_run) as place:
-        plan = _planned(store, layout)
-        export = _Export(layout, exporter_of, plan.overrides, place.target, None if dry_run else place.parts)
+        overrides = AS_RECEIVED if layout.as_received else NO_OVERRIDES
+        selection = Selection(store, window, layout.selection.entities, overrides).fixed()
+        export = _Export(layout, exporter_of, selection, place.target, None if dry_run else place.parts)
         files, rows = list[ExportedFile](), 0
         with showing(progress, f"exporting to {target.name}", None, "deliveries"):
-            for done in fleet.map(partial(_export_part, export), plan.parts):
+            for done in fleet.map(partial(_export_part, export), _parts(selection, layout)):
                 rows += done.rows
                 for key in done.keys:
                     place.partition(key)  # which checks its name
@@ -82,7 +83,7 @@ def export_on(
         if not files and not layout.partition_by and not dry_run:
             files = [place.take(file, _name(0, file, exporter)) for file in _without_rows(place, exporter)]
         files.sort(key=lambda file: file.path)
-        known_until = plan.known_until or None
+        known_until = selection.overrides.until or None
         written = rows > 0 or even_empty
         path = None
         if written and not dry_run:
@@ -112,29 +113,13 @@ class Part(NamedTuple):
     share: Share
 
 
-class _Plan(NamedTuple):
-    parts: Sequence[Part]
-    overrides: Overrides
-    known_until: int
-
-
-def _planned(store: Store, layout: Layout) -> _Plan:
-    """Plan the export of what is recorded until now."""
-    wanted = layout.selection
-    corrections = max((one.recorded_at for one in store.corrections.recorded()), default=0)
-    overrides = Overrides(corrected_until=0 if layout.as_received else corrections)
-    selection = Selection(store, wanted.window, wanted.entities, overrides)
-    withdrawn = selection.corrected.withdrawn
-    first, last = wanted.window.days
-    sizes, known_until, until = Counter[int](), 0, 0
-    for segment in selection.recorded_segments():
-        until = max(until, segment.recorded_at)
-        if segment.batch_id not in withdrawn:
-            known_until = max(known_until, segment.recorded_at)
+def _parts(selection: Selection, layout: Layout) -> Iterator[Part]:
+    first, last = selection.window.days
+    sizes = Counter[int]()
+    for segment in selection.segments():
         if first <= segment.day <= last:  # others are read where deliveries move to
             sizes[segment.day] += selection.size_of(segment)
-    parts = list(cut_window(wanted.window, sizes, layout.partition_by))
-    return _Plan(parts, replace(overrides, until=until), known_until)
+    return cut_window(selection.window, sizes, layout.partition_by)
 
 
 def cut_window(window: Window, sizes: Mapping[int, int], partition_by: Sequence[str]) -> Iterator[Part]:
@@ -172,7 +157,7 @@ class _Export:
 
     layout: Layout
     exporter_of: ExporterOf
-    overrides: Overrides
+    selection: Selection
     target: Path
     parts: Path | None
 
@@ -187,10 +172,10 @@ class _Done(NamedTuple):
     files: Sequence[PartFile]
 
 
-def _export_part(export: _Export, store: Store, _engine: Engine, part: Part) -> Iterator[_Done]:
+def _export_part(export: _Export, _store: Store, _engine: Engine, part: Part) -> Iterator[_Done]:
     wanted = replace(export.layout.selection, window=part.window)
     exporter = export.exporter_of(replace(export.layout, selection=wanted))
-    selection = Selection(store, part.window, wanted.entities, export.overrides, share=part.share)
+    selection = export.selection.within(part.window).sharing(part.share)
     lines, rows, keys = 0, 0, set[tuple[str, ...]]()
     with _attempt(export, part, exporter) as attempt:
         for block in cut_rows(selection, exporter):

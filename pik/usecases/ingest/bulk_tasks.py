@@ -150,8 +150,8 @@ def _blocks(opened: OpenedFile, reading: Reading, work: Work) -> Iterator[Block]
 
 
 def _create(raw: Raw, objects: Sequence[Object]) -> None:
-    """Create objects of which some may be there already, made from the same part. Raises StoreError where one differs:
-    raw is never overwritten."""
+    """Create objects, some of which an earlier attempt at the same part may have created. Raises StoreError where one
+    exists with other bytes."""
     try:
         raw.create_all(objects)
     except AlreadyExists:

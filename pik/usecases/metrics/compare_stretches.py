@@ -87,13 +87,9 @@ class _Shared(NamedTuple):
 def compare_on(
     fleet: Fleet, comparing: FleetComparison, stretches: Iterable[Stretch], comparison: Comparison
 ) -> Iterator[Difference]:
-    """Yield the differences of each stretch, in their order, counting in the comparison.
-
-    Deliveries count as far as they are recorded now: a task that is run later, or again, must not see more."""
-    selection, overrides = comparing.selection, comparing.selection.overrides
-    until = selection.known_until if overrides.until is None else overrides.until
-    fixed = replace(selection, overrides=replace(overrides, until=until), _listed=None, _corrected=selection.corrected)
-    comparing = replace(comparing, selection=fixed)
+    """Yield the differences of each stretch, in their order, counting in the comparison. Deliveries count as far as
+    they are recorded now."""
+    comparing = replace(comparing, selection=comparing.selection.fixed())
     for found in _results(fleet, comparing, stretches):
         if isinstance(found, Counted):
             comparison.add(found)

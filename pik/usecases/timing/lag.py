@@ -242,16 +242,11 @@ class _Total(NamedTuple):
 
 def _measure_on(fleet: Fleet, asked: _Asked) -> LagReport:
     """Measure lags with the tasks of a fleet: how many events have each lag, of a share of raw each, and of all of it
-    by group. Events count as far as they are recorded now: a task that is run later, or again, must not see more."""
-    selection = asked.selection
-    until = selection.known_until if selection.overrides.until is None else selection.overrides.until
-    fixed = replace(
-        selection, overrides=replace(selection.overrides, until=until), _listed=None, _corrected=selection.corrected
-    )
-    asked = replace(asked, selection=fixed)
+    by group. Events count as far as they are recorded now."""
+    asked = replace(asked, selection=asked.selection.fixed())
     merge = partial(_merged, asked.limits)
     total, groups = None, Sorter[Distribution](_order(asked.grouping))
-    for found in fleet.map_reduce(partial(_counted, asked), _shares(selection), merge, asked.keys + 1):
+    for found in fleet.map_reduce(partial(_counted, asked), _shares(asked.selection), merge, asked.keys + 1):
         if isinstance(found, _Total):
             total = found
         else:
