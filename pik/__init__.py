@@ -41,6 +41,7 @@ if _TYPE_CHECKING:
     from pik.errors import EngineError as EngineError
     from pik.errors import InputError as InputError
     from pik.errors import Invalid as Invalid
+    from pik.errors import NoAccess as NoAccess
     from pik.errors import NotFound as NotFound
     from pik.errors import NotHeld as NotHeld
     from pik.errors import NothingSelected as NothingSelected
@@ -63,8 +64,8 @@ _HOMES = {
     **dict.fromkeys(
         (
             *("AlreadyExists", "Ambiguous", "BeingRebuilt", "Busy", "ConflictFound", "Damaged", "EngineError"),
-            *("InputError", "Invalid"),
-            *("NotFound", "NotHeld", "NothingSelected", "PikError", "StoreError", "Unreadable", "UsageError"),
+            *("InputError", "Invalid", "NoAccess", "NotFound", "NotHeld", "NothingSelected", "PikError"),
+            *("StoreError", "Unreadable", "UsageError"),
         ),
         "pik.errors",
     ),

@@ -71,6 +71,10 @@ class StoreError(PikError):
     """The store cannot be used: absent, no access, full, of a newer format."""
 
 
+class NoAccess(StoreError):
+    """A service cannot be used from this machine: no network, no credentials, no permission."""
+
+
 class NotFound(StoreError):
     """No such batch, event, run, metric or object exists."""
 

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pik.errors import StoreError
+from pik.errors import NoAccess, StoreError, Unreadable
 from pik.fleets.session import Session, errors_of_spark, first_line
 from pik.fleets.tasks import ERROR, RESULTS, Job, Row, results_of, versions
 from pik.ports.engine import Engine
@@ -33,6 +33,8 @@ WAVE_BYTES = 16 << 20
 
 _WAVES, _WAVE = 2, 3
 """Waves that run at a time, and the items of one for each task that can run."""
+
+_THEIR_ACCESS = "executors use the network, credentials and AWS_ variables of their machines (docs/scale.md#access)"
 
 _ROWS = "number long, item long, part long, kind int, data binary"
 
@@ -117,12 +119,19 @@ class SparkFleet:
         if row.kind == ERROR:
             error = pickle.loads(row.data)
             assert isinstance(error, Exception)
-            return error
+            return self._placed(error)
         return StoreError(
             f"the executors of {self.location} have other versions than this process: {row.data.decode()}, here it is"
             f" {self.expected}",
             hint="give both the same environment: pik cluster pack -o pik.tar.gz",
         )
+
+    def _placed(self, error: Exception) -> Exception:
+        """Return the error of a task, which says where it happened if elsewhere it might not."""
+        if isinstance(error, NoAccess | Unreadable):
+            error.message = f"on an executor of {self.location}: {error.message}"
+            error.args, error.hint = (error.message,), _THEIR_ACCESS
+        return error
 
     @contextmanager
     def _translated(self) -> Iterator[None]:

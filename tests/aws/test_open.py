@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from io import BytesIO
-from threading import Thread
 from typing import Any
 from urllib.parse import urlencode
 
@@ -22,39 +21,21 @@ from pik.stores.aws.stack import find_stack, located
 from tests.cli.conftest import pik
 from tests.support.aws.emulator import REGION, make_stack, publish
 from tests.support.aws.processor import environment
+from tests.support.aws.refusing import refusing
 
 __all__ = ["pik"]
 
-_ERROR = (
-    "<ErrorResponse><Error><Type>Sender</Type><Code>{code}</Code><Message>{message}</Message></Error></ErrorResponse>"
-)
-
-
-class _Refusing(BaseHTTPRequestHandler):
-    """Answers everything with the server's `code` and `message`, as CloudFormation would."""
-
-    def do_POST(self) -> None:
-        body = _ERROR.format(code=self.server.code, message=self.server.said).encode()  # type: ignore[attr-defined]
-        self.send_response(self.server.status)  # type: ignore[attr-defined]
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        """Nothing."""
-
 
 @pytest.fixture
-def refusing(aws: Clients, monkeypatch: pytest.MonkeyPatch) -> Iterator[HTTPServer]:
-    server = HTTPServer(("127.0.0.1", 0), _Refusing)
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
-    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-    thread = Thread(target=server.serve_forever)
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+def refuse(aws: Clients, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int, str, str], None]]:
+    """Makes AWS answer every call with this status, code and message."""
+    with ExitStack() as stack:
+
+        def refuse(*answer: Any) -> None:
+            monkeypatch.setenv("AWS_ENDPOINT_URL", stack.enter_context(refusing(*answer)))
+            monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+
+        yield refuse
 
 
 def said(pik, *arguments: str) -> tuple[int, str]:
@@ -78,14 +59,14 @@ def said(pik, *arguments: str) -> tuple[int, str]:
         ("ValidationError", "Stack with id prod does not exist", "there is no stack prod"),
     ],
 )
-def test_a_refusal_names_what_is_missing(pik, refusing, code: str, message: str, expected: str) -> None:
-    refusing.status, refusing.code, refusing.said = 400 if code == "ValidationError" else 403, code, message
+def test_a_refusal_names_what_is_missing(pik, refuse, code: str, message: str, expected: str) -> None:
+    refuse(400 if code == "ValidationError" else 403, code, message)
     ended, error = said(pik, "--store", "aws://prod")
     assert (ended, expected in error) == (4, True), error
 
 
-def test_who_may_not_find_the_stack_is_not_sent_in_a_circle(pik, refusing) -> None:
-    refusing.status, refusing.code, refusing.said = 403, "AccessDenied", "no"
+def test_who_may_not_find_the_stack_is_not_sent_in_a_circle(pik, refuse) -> None:
+    refuse(403, "AccessDenied", "no")
     for command in (["status"], ["stack", "status"], ["stack", "doctor"]):
         result = pik(*command, "--store", "aws://prod")
         assert (result.code, "it takes cloudformation:DescribeStacks" in result.err) == (4, True), result.err
@@ -205,7 +186,7 @@ def test_a_throttled_question_is_asked_again(aws: Clients) -> None:
     def answer(request: AWSPreparedRequest, **_: object) -> Any:
         if not throttled:
             return None
-        body = _ERROR.format(code="Throttling", message="Rate exceeded").encode()
+        body = b"<ErrorResponse><Error><Code>Throttling</Code><Message>slow down</Message></Error></ErrorResponse>"
         return AWSResponse(request.url, throttled.pop(), HTTPHeaders(), _Body(body))
 
     clients = Clients(REGION)
@@ -215,8 +196,8 @@ def test_a_throttled_question_is_asked_again(aws: Clients) -> None:
 
 
 @pytest.mark.usefixtures("no_delays")
-def test_one_that_stays_throttled_names_what_asks_nothing(pik, refusing) -> None:
-    refusing.code, refusing.said, refusing.status = "Throttling", "Rate exceeded", 400
+def test_one_that_stays_throttled_names_what_asks_nothing(pik, refuse) -> None:
+    refuse(400, "Throttling", "Rate exceeded")
     ended, error = said(pik, "--store", "aws://prod")
     assert (ended, "Rate exceeded" in error, "URL that names the resources" in error) == (4, True, True), error
 

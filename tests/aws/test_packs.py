@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from pik.__main__ import main
-from pik.errors import StoreError
+from pik.errors import NoAccess, StoreError
 from pik.model.batch import Segment
 from pik.model.ids import new_id
 from pik.model.instant import ALL_TIME, DAY
@@ -36,6 +36,7 @@ from pik.usecases.ingest.api_request import record_request
 from tests.aws.test_crash import dying
 from tests.support.aws.compacted import compact
 from tests.support.aws.emulator import make_stack, publish
+from tests.support.aws.refusing import refusing
 from tests.support.aws.unreliable import unreliable
 from tests.support.snapshot import assert_sound, damage, snapshot
 
@@ -141,6 +142,18 @@ def test_every_answer_is_as_before(url: str, small: None, is_rebuilt: bool) -> N
     compact(open_store(url))
     assert all(packed(url))
     assert snapshot(open_store(url)) == after["snapshot"]
+
+
+def test_a_pack_that_may_not_be_read_is_not_damage(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor anything that a rebuild of the index would mend."""
+    post(url, 0)
+    assert compact(open_store(url))
+    store = open_store(url)
+    expected = r"^raw object index/1/packs/\w+ cannot be read: S3 denies GetObject: you may not$"
+    with refusing(403, "AccessDenied", "you may not") as address:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", address)
+        with pytest.raises(NoAccess, match=expected):
+            list(store.index.segments(ALL_TIME))
 
 
 STEP = st.one_of(

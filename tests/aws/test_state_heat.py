@@ -97,13 +97,17 @@ def aggregates(entities: int, buckets: int, size: int, start: int, count: int) -
     [
         (1_000_000, 10, DAY, 1),
         (1_000_000, 10, DAY, 10),
+        (1_000_000, 10, DAY, 64),
+        (1_000_000, 10, DAY, 256),
         (1000, 10_000, HOUR, 10),
         (100, 100_000, 5 * MINUTE, 10),
         (1, 10_000_000, 5 * MINUTE, 1),
+        (1, 10_000_000, 5 * MINUTE, 64),
     ],
 )
 def test_ten_million_aggregates(entities: int, buckets: int, size: int, at_once: int) -> None:
-    """Computed, not written: single seconds of a replay that takes 5,000, some tasks at once."""
+    """Computed, not written: single seconds of a replay that takes 5,000, some tasks at once: those of a stack's
+    processors, or of a cluster's cores."""
     total = entities * buckets
     for start in range(0, total, total // 8):
         listed: set[tuple[int, Key[Any]]] = set()

@@ -25,9 +25,12 @@ BLANKED = re.compile(r'--store \w+|"(?:started_at|finished_at|seconds)": ?("[^"]
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Of files with duplicates and conflicts within them and across them, rejects, other formats, and one that cannot
-    be read to its end."""
-    made = tmp_path / "archive"
+    return archive(tmp_path / "archive")
+
+
+def archive(made: Path) -> Path:
+    """A folder of files with duplicates and conflicts within them and across them, rejects, other formats, and one that
+    cannot be read to its end."""
     (made / "more").mkdir(parents=True)
     lines = [event(number % 50, number % 3 + 1, f"k{number % 9}" if number % 4 == 0 else None) for number in range(400)]
     (made / "a.jsonl").write_bytes(b"\n".join([*lines, b"{", b'{"source":"s"}', b""]))

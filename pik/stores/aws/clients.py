@@ -14,7 +14,7 @@ from threading import Lock
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
-from pik.errors import StoreError
+from pik.errors import NoAccess, StoreError
 from pik.runtime.parallel import map_in_threads
 
 if TYPE_CHECKING:
@@ -175,6 +175,10 @@ class Refused(StoreError):
         self.retried = retried
 
 
+class AccessRefused(Refused, NoAccess):
+    """A service does not accept the credentials, or not for this call."""
+
+
 @contextmanager
 def translated(service: str) -> Iterator[None]:
     """Raise botocore's errors as StoreError meanwhile, and those that `service` itself answered with as Refused."""
@@ -206,13 +210,13 @@ def briefly(error: StoreError) -> str:
     return f"{found[1]} is denied" if isinstance(error, Refused) and denied(error) and found else error.message
 
 
-def _failure(service: str, error: BotoCoreError) -> StoreError:
+def _failure(service: str, error: BotoCoreError) -> NoAccess:
     from botocore import exceptions as boto
 
     if isinstance(error, boto.ProfileNotFound):
-        return StoreError(str(error), hint="aws configure list-profiles")
+        return NoAccess(str(error), hint="aws configure list-profiles")
     if isinstance(error, boto.NoRegionError):
-        return StoreError("no AWS region is set", hint="aws://STACK?region=eu-central-1, or set AWS_REGION")
+        return NoAccess("no AWS region is set", hint="aws://STACK?region=eu-central-1, or set AWS_REGION")
     if isinstance(
         error,
         boto.NoCredentialsError
@@ -220,10 +224,10 @@ def _failure(service: str, error: BotoCoreError) -> StoreError:
         | boto.CredentialRetrievalError
         | boto.TokenRetrievalError,
     ):
-        return StoreError(f"no usable AWS credentials: {error}", hint="aws sts get-caller-identity")
+        return NoAccess(f"no usable AWS credentials: {error}", hint="aws sts get-caller-identity")
     if isinstance(error, boto.SSOError):
-        return StoreError(f"the AWS single sign-on session cannot be used: {error}", hint="aws sso login")
-    return StoreError(f"cannot reach {service}: {error}", hint="check the network, the region and AWS_ENDPOINT_URL")
+        return NoAccess(f"the AWS single sign-on session cannot be used: {error}", hint="aws sso login")
+    return NoAccess(f"cannot reach {service}: {error}", hint="check the network, the region and AWS_ENDPOINT_URL")
 
 
 def _refusal(service: str, error: ClientError) -> Refused:
@@ -231,13 +235,16 @@ def _refusal(service: str, error: ClientError) -> Refused:
     code = answer.get("Error", {}).get("Code", "")
     message = answer.get("Error", {}).get("Message", "") or code
     if code in _EXPIRED:
-        return Refused("the AWS credentials have expired", code=code, hint="log in again: aws sso login")
+        return AccessRefused("the AWS credentials have expired", code=code, hint="log in again: aws sso login")
     if code in _UNKNOWN:
-        return Refused(f"AWS does not know these credentials ({code})", code=code, hint="aws sts get-caller-identity")
+        hint = "aws sts get-caller-identity"
+        return AccessRefused(f"AWS does not know these credentials ({code})", code=code, hint=hint)
     if code in _DENIED:
-        return Refused(f"{service} denies {operation}: {message}", code=code, hint="what is missing: pik stack doctor")
+        hint = "what is missing: pik stack doctor"
+        return AccessRefused(f"{service} denies {operation}: {message}", code=code, hint=hint)
     retried = bool(answer.get("ResponseMetadata", {}).get("RetryAttempts"))
-    return Refused(f"{service} refused {operation} ({code}): {message}", code=code, retried=retried)
+    hint = "run the same command again later" if code in THROTTLED else ""
+    return Refused(f"{service} refused {operation} ({code}): {message}", code=code, hint=hint, retried=retried)
 
 
 _FIRST = 8

@@ -13,7 +13,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pik.errors import AlreadyExists, Damaged, InputError, PikError, StoreError, Unreadable, UsageError
+from pik.errors import AlreadyExists, Damaged, InputError, NoAccess, PikError, StoreError, Unreadable, UsageError
 from pik.ports.raw import Object, RawObject
 from pik.ports.remote import ForeignFile
 from pik.runtime.retries import attempts
@@ -252,7 +252,7 @@ def _reading(url: str, bucket: str) -> Iterator[None]:
     except Refused as error:
         if not denied(error):
             raise
-        raise StoreError(
+        raise NoAccess(
             f"S3 denies reading {url}: {error.message.partition(': ')[2]}",
             hint=f"it takes s3:GetObject on arn:aws:s3:::{bucket}/* and s3:ListBucket on arn:aws:s3:::{bucket}",
         ) from None

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, cast
 import msgspec
 import zstandard
 
-from pik.errors import Damaged, StoreError
+from pik.errors import Damaged, NoAccess, StoreError, Unreadable
 from pik.model.batch import PackedCopy
 from pik.model.ids import creation_time
 from pik.ports.raw import ObjectReader
@@ -183,6 +183,8 @@ class Pack:
         try:
             data = zstandard.ZstdDecompressor().decompress(raw.read(self.directory, frame[0], frame[1]))
             entries: list[Entry] = _read_entries(data)
+        except Unreadable as error:  # which a rebuild would not change
+            raise NoAccess(error.message, hint=error.hint) from None
         except (zstandard.ZstdError, msgspec.MsgspecError, Damaged) as error:
             message = error.message if isinstance(error, Damaged) else f"{self.directory}: {error}"
             raise StoreError(f"the index is damaged: {message}", hint="pik verify --rebuild-index") from None
