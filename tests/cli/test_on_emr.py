@@ -12,6 +12,7 @@ from uuid import uuid4
 
 import pytest
 
+from pik.errors import StoreError
 from pik.stores.aws import emr
 from pik.stores.aws.clients import Clients
 from tests.support.aws.emr import APPLICATION, BEFORE, LOCATION, ROLE, Emr, Refusal, emr_serverless, on_spark
@@ -321,3 +322,23 @@ def test_an_archive_that_jobs_cannot_have(
     Path("pik.toml").write_text(f'store = "{url}"\n{line}')
     refused = stack("lag", "--on", LOCATION)
     assert (refused.code, said in refused.err) == (code, True), refused.err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("lost", "code"), [(emr.LOST_ANSWERS, 0), (emr.LOST_ANSWERS + 1, 4)])
+def test_answers_that_are_lost_do_not_end_a_job_soon(
+    stack: Pik, service: Emr, lost: int, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, left = emr._Job._call, iter(range(lost))
+    monkeypatch.setattr("pik.stores.aws.emr.FIRST_WAIT", 0.001)
+    monkeypatch.setattr("pik.stores.aws.emr.LONGEST_WAIT", 0.05)
+
+    def call(job: Any, operation: str, **request: Any) -> Any:
+        if operation == "get_job_run" and next(left, None) is not None:
+            raise StoreError("cannot reach EMR Serverless")
+        return real(job, operation, **request)
+
+    monkeypatch.setattr(emr._Job, "_call", call)
+    ended = stack("lag", "--on", LOCATION, "--format", "json")
+    assert ended.code == code, ended.err
+    assert service.job.state == ("SUCCESS" if code == 0 else "CANCELLED")
