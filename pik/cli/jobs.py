@@ -37,7 +37,9 @@ def submit(cli: Context, location: str, run: Callable[[], int | None]) -> int | 
 
 
 def _expect_possible(cli: Context, location: str) -> None:
-    """Raise UsageError for what a job reads or writes that is on this machine."""
+    """Raise UsageError for what a job reads, writes or asks on this machine."""
+    if "promote" in cli.typed and not cli.typed.keys() & {"yes", "dry_run"}:
+        raise UsageError("confirmation required, which a job cannot ask for", hint="add --yes")
     for name, hint in (("out", "export on an instance in the region"), ("rejects", "`pik batches BATCH` has them")):
         if name in cli.typed:
             option, value = cli.typed[name][:2]

@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
@@ -87,7 +88,8 @@ def same(stack: Pik, service: Emr, *words: str) -> Any:
     """Expect that a job says what this process says."""
     here, there = stack(*words), stack(*words, "--on", LOCATION)
     log = service.job.log.read_text() if service.job.log.is_file() else ""
-    said = "".join(f"{line}\n" for line in there.err.splitlines() if not line.startswith("job "))
+    waiting = "job ", "waiting for an executor"
+    said = "".join(f"{line}\n" for line in there.err.splitlines() if not line.startswith(waiting))
     assert (there.code, there.out, said) == (here.code, here.out, here.err), log + there.err
     return there
 
@@ -185,11 +187,13 @@ def test_an_ingest_reads_as_pik_toml_says(
 
 
 @pytest.mark.slow
-def test_a_replay_asks_before_it_starts(stack: Pik, service: Emr) -> None:
+def test_a_replay_is_confirmed_before_it_starts(stack: Pik, service: Emr, monkeypatch: pytest.MonkeyPatch) -> None:
     words = ("replay", "--all", "--promote", "--on", LOCATION, "--format", "json")
-    refused = stack(*words)
-    assert (refused.code, service.calls) == (2, [])
-    assert "confirmation required" in refused.err
+    for on_terminal in (False, True):
+        monkeypatch.setattr("sys.stdin", SimpleNamespace(isatty=lambda on_terminal=on_terminal: on_terminal))
+        refused = stack(*words)
+        assert (refused.code, service.calls) == (2, [])
+        assert "confirmation required" in refused.err
     done = stack(*words, "--yes")
     assert (done.code, done.json()["resumed"]) == (0, False), done.err
 

@@ -30,7 +30,7 @@ def test_a_job_says_the_same(tmp_path: Path) -> None:
     for words in (["init"], ["ingest", str(events)]):
         subprocess.run([*pik, *words], cwd=TOP, check=True, capture_output=True)
 
-    words = ["diff", "aggregates", "--format", "json"]
+    words = ["diff", "aggregates", "--format", "json", "--quiet"]
     here = subprocess.run([*pik, *words], cwd=TOP, capture_output=True, text=True)
     assert here.returncode == 1
     environ = os.environ | {"SPARK_HOME": str(home), "PYSPARK_PYTHON": sys.executable, "PYTHONPATH": str(TOP)}

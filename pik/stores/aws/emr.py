@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -197,7 +197,8 @@ class _Job:
             self._follow()
         except BaseException as error:
             if not self.run_id and isinstance(error, KeyboardInterrupt):
-                self._begin(start)  # perhaps it was started: the token is the same, and so is the job
+                with suppress(StoreError):
+                    self._begin(start)  # perhaps it was started: the token is the same, and so is the job
             if self.run_id and self.state not in ENDED:
                 self._cancel()
             raise
@@ -205,6 +206,7 @@ class _Job:
     def clear(self) -> None:
         """Remove its files, unless it may still run."""
         if self.run_id and self.state not in ENDED:
+            self._console.note(f"{self._files.url} stays: job {self.run_id} may still need it")
             return
         try:
             self._files.remove()
