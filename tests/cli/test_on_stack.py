@@ -16,12 +16,14 @@ import pytest
 from pik.engine import DuckEngine
 from pik.fleets.session import Session
 from pik.model.instant import ALL_TIME
+from pik.model.metric import Aggregate
 from pik.stores import open_store
 from pik.stores.aws import lease
 from pik.stores.aws.clients import Clients
 from pik.stores.aws.s3 import AwsRaw
 from pik.stores.aws.stack import Stack
 from pik.usecases.ingest.api_request import record_request
+from pik.usecases.replay.promote import promote
 from tests.cli.test_ingest_on import archive, blanked
 from tests.cli.test_on import (
     DAYS,
@@ -37,6 +39,7 @@ from tests.cli.test_on import (
     verify_on,
     written,
 )
+from tests.support.aws.calls import hooked
 from tests.support.aws.compacted import compact
 from tests.support.aws.emulator import ENVIRONMENT, REGION, make_stack, publish
 from tests.support.aws.processor import NOTICED, processing
@@ -215,6 +218,50 @@ def test_a_replay_is_the_same(pik: Pik, two: list[Stack], tmp_path: Path) -> Non
     assert ran[1] == ran[0]
     assert values[1] == values[0]
     assert values[0]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("executors")
+def test_promise_7_each_value_is_the_old_or_the_new_one(
+    pik: Pik, two: list[Stack], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever reads while what executors wrote is promoted, after whichever call."""
+    url = f"aws://{two[0].name}"
+    monkeypatch.setenv("PIK_STORE", url)
+    for payload in ({"v": 1}, {"v": 2}):
+        events = [
+            event(40 * number + day, entity=f"c{number}", payload=payload) for number in range(60) for day in range(4)
+        ]
+        assert pik("ingest", written("events.jsonl", events)).code == 0
+        done = pik("replay", "--all", "--format", "json", "--quiet", "--on", LOCATION)
+        assert done.code == 0, done.err
+        run_id = done.json()["run_id"]
+        if payload["v"] == 1:
+            assert pik("promote", run_id, "--yes").code == 0
+    store, reader = open_store(url), open_store(url)
+
+    def place(one: Aggregate) -> tuple[int, str]:
+        return one.computed.bucket, one.computed.entity_id
+
+    def current() -> dict[tuple[int, str], tuple[str, Any]]:
+        found = reader.aggregates.current("event_count", ALL_TIME)
+        return {place(one): (one.run_id, one.computed.value) for one in found}
+
+    old = current()
+    new = {place(one.written): (run_id, one.written.computed.value) for one in store.aggregates.changes(run_id)}
+    assert (len(old), new.keys()) == (240, old.keys())
+    moved: list[int] = []
+
+    def read(**_: Any) -> None:
+        found = current()
+        assert found.keys() == old.keys()
+        moved.append(sum(found[where] == new[where] for where in new))
+        assert sum(found[where] == old[where] for where in old) == len(old) - moved[-1]
+
+    with hooked(store, "after-call.dynamodb.BatchExecuteStatement", read):
+        promote(store, run_id, 2, "")
+    assert current() == new
+    assert 0 < min(moved) < len(new)
 
 
 def bucket_of(aws: Clients, folder: Path) -> str:
