@@ -5,6 +5,7 @@ import os
 import tempfile
 from collections.abc import Generator, Iterator
 from functools import cache
+from math import inf
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from botocore.useragent import sanitize_user_agent_string_component as sanitized
 from hypothesis import settings
 from moto import mock_aws
 
+from pik.cli import progress
 from pik.fleets.session import Session
 from pik.runtime import retries
 from pik.stores.aws import queue
@@ -60,11 +62,13 @@ def pytest_unconfigure() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def at_once() -> Iterator[None]:
-    """Tasks that failed are tried again without the time in between, and nobody waits for more dead letters."""
+    """Tasks that failed are tried again without the time in between, and nobody waits for more dead letters; nor does a
+    slow machine write lines of progress between what tests compare."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(execute, "FIRST_DELAY", 0.001)
         patch.setattr(execute, "IDLE", 0.001)
         patch.setattr(queue, "LETTER_WAIT", 0)
+        patch.setattr(progress, "EVERY", inf)
         yield
 
 

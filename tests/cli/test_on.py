@@ -48,6 +48,10 @@ bucket = "1h"
 [[metric]]
 name = "whole"
 value = "sum((payload->>'kind')::BIGINT)"
+[[metric]]
+name = "none"
+where = "event_type = 'piad'"
+value = "count(*)"
 """
 
 
@@ -131,10 +135,11 @@ DIFFS = [
     ("--left", "current@2100-01-01T00:00:00Z", "--changed-only"),
     ("--metric", "unknown"),
     ("--since", "1h"),
+    ("--metric", "none"),
 ]
 
 
-QUICK = [(1, True), (2, False), (5, True), (6, True)]
+QUICK = [(1, True), (2, False), (5, True), (6, True), (10, False)]
 
 
 def diff_on(run: Run, options: tuple[str, ...], shared: bool, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,11 @@ class Terminal(io.StringIO):
         return True
 
 
+@pytest.fixture(autouse=True)
+def lines_every_ten_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pik.cli.progress.EVERY", 10.0)
+
+
 def test_what_suits_standard_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm")
     assert progress(quiet=True) is SILENT

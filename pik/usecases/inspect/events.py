@@ -14,14 +14,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pik.errors import NothingSelected, command, number_of
 from pik.model.batch import Segment, Verdict
-from pik.model.calendar import UTC_DAYS
 from pik.model.delivery import Delivery, Filter
 from pik.model.instant import ALL_TIME, DAY, MAX_INSTANT, MIN_INSTANT, Window, day_of, display_instant, parse_instant
 from pik.ports.store import Repeats, Store
 from pik.rawlog.corrected import corrected_until
 from pik.rawlog.deliveries import deliveries
-from pik.rawlog.gathering import gather
-from pik.rawlog.selection import Bound, RecordedDelivery, Selection
+from pik.rawlog.selection import Bound, RecordedDelivery
 from pik.runtime import SILENT, Progress
 from pik.runtime.storage import sort_bounded
 from pik.usecases import Extent, Listing
@@ -30,7 +28,6 @@ from pik.usecases.inspect.conditions import ACCEPTED, Conditions
 from pik.usecases.inspect.near_names import did_you_mean, meant_names, meant_sources
 
 if TYPE_CHECKING:
-    from pik.ports.engine import Engine
     from pik.usecases.inspect.not_counted import Omission
 
 REMEMBERED = 100_000
@@ -348,13 +345,6 @@ def nothing_counted(what: str, metrics: Sequence[str], events: int, window: Wind
         f"{what}: {', '.join(metrics)} {count} none of the {number_of(events, 'event')} {window.within}",
         hint=command("metrics", "show", metrics[0].partition("@")[0]),
     )
-
-
-def events_within(store: Store, engine: Engine, window: Window, entities: Sequence[str]) -> int:
-    """Return how many events there are in the window."""
-    with gather(Selection(store, window, entities)) as gathered:
-        pairs = engine.touched(gathered.inputs, UTC_DAYS, window, entities=entities, source=None, event_type=None)
-        return sum(pair.events for pair in pairs)
 
 
 def without_value(store: Store, entities: Collection[str], window: Window) -> str:

@@ -12,6 +12,7 @@ from pik.model.scenario import PLAIN, Scenario
 from pik.ports.engine import Engine
 from pik.ports.fleet import Fleet
 from pik.ports.store import Store
+from pik.runtime import SILENT, Progress
 from pik.usecases.metrics.causes import with_causes
 from pik.usecases.metrics.diff import Diff, diff_aggregates
 from pik.usecases.metrics.diff_recorded import diff_recorded, run_window
@@ -39,7 +40,13 @@ class Comparing:
 
 
 def compare_sides(
-    stack: ExitStack, store: Store, engine: Engine, asked: Comparing, window: Window | None, fleet: Fleet | None = None
+    stack: ExitStack,
+    store: Store,
+    engine: Engine,
+    asked: Comparing,
+    window: Window | None,
+    fleet: Fleet | None = None,
+    progress: Progress = SILENT,
 ) -> Diff:
     """Return the differences, whose rows may be read until the stack is closed; without a window, those of the run that
     is one of the sides. A `fleet` recomputes and explains them, if there is one. Raises as `diff_aggregates`,
@@ -61,7 +68,7 @@ def compare_sides(
         recorded = None if asked.left == LEFT else before
         if recorded is not None and recorded.run is not None:
             chosen["entities"] = chosen["entities"] or recorded.run.request.entities
-        compared |= {"scenario": asked.scenario, "file": file, "left": recorded, "fleet": fleet}
+        compared |= {"scenario": asked.scenario, "file": file, "left": recorded, "fleet": fleet, "progress": progress}
         found = diff_aggregates(store, engine, within, **chosen, **compared)
     if not asked.explains:
         return found

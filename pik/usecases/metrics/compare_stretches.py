@@ -25,6 +25,7 @@ from pik.ports.fleet import Fleet, Keyed
 from pik.ports.store import Store
 from pik.rawlog.gathering import gather
 from pik.rawlog.selection import Selection
+from pik.runtime import Progress
 from pik.runtime.storage import scratch
 from pik.usecases.metrics.comparison import Comparison, Counted, Difference, Pairs
 from pik.usecases.metrics.computation import Part, recompute
@@ -68,10 +69,11 @@ class FleetComparison:
 
 
 class Stretch(NamedTuple):
-    """Whole buckets of the metrics of a group, by its number."""
+    """Whole buckets of the metrics of a group, by its number, and the bytes of raw that they need, about."""
 
     group: int
     window: Window
+    size: int
 
 
 class _Tolerated(NamedTuple):
@@ -85,14 +87,16 @@ class _Shared(NamedTuple):
 
 
 def compare_on(
-    fleet: Fleet, comparing: FleetComparison, stretches: Iterable[Stretch], comparison: Comparison
+    fleet: Fleet, comparing: FleetComparison, stretches: Sequence[Stretch], comparison: Comparison, progress: Progress
 ) -> Iterator[Difference]:
-    """Yield the differences of each stretch, in their order, counting in the comparison. Deliveries count as far as
-    they are recorded now."""
+    """Yield the differences of each stretch, in their order, counting in the comparison; `progress` is of their bytes.
+    Deliveries count as far as they are recorded now."""
     comparing = replace(comparing, selection=comparing.selection.fixed())
+    sizes = iter([stretch.size for stretch in stretches])
     for found in _results(fleet, comparing, stretches):
         if isinstance(found, Counted):
             comparison.add(found)
+            progress.advance(next(sizes))
         elif isinstance(found, _Tolerated):
             comparison.tolerated.add(found.difference)
         else:
@@ -130,13 +134,11 @@ def _together(shared: Iterable[tuple[Stretch, int]]) -> Iterator[list[tuple[Stre
 
 def _shares(fleet: Fleet, comparing: FleetComparison, stretch: Stretch) -> int:
     """Return how many tasks a stretch is worth."""
-    selection = comparing.selection
+    overrides = comparing.selection.overrides
     # Rules may refuse deliveries by their number, and added files count once: both take all of raw together.
-    if fleet.slots == 1 or selection.overrides.rules or selection.overrides.added:
+    if fleet.slots == 1 or overrides.rules or overrides.added:
         return 1
-    within = selection.within(stretch.window)
-    size = sum(within.size_of(segment) for segment in within.segments())
-    return 1 if size <= 2 * SHARE_BYTES else -(-size // SHARE_BYTES)
+    return 1 if stretch.size <= 2 * SHARE_BYTES else -(-stretch.size // SHARE_BYTES)
 
 
 def _compared(comparing: FleetComparison, store: Store, engine: Engine, stretch: Stretch) -> Iterator[_Result]:

@@ -34,20 +34,29 @@ def stretches(
     A stretch ends once it has so many days, deliveries, or bytes of raw (0: no bound); it has at least one day, or one
     bucket, whatever that holds.
     """
+    return [window for window, _ in sized_stretches(selection, buckets, days=days, deliveries=deliveries, size=size)]
+
+
+def sized_stretches(
+    selection: Selection, buckets: Buckets, *, days: int = 0, deliveries: int = 0, size: int = 0
+) -> list[tuple[Window, int]]:
+    """Return the stretches, each with the bytes of raw that it has, about."""
     window = selection.window
-    cuts: list[int] = []
+    cuts, sizes = list[int](), list[int]()
     begun, held, read = None, 0, 0
     for day, needed in groupby(selection.needed(whole_days=True), key=lambda each: each.segment.day):
         if begun is not None and (0 < days <= day - begun or 0 < deliveries <= held or 0 < size <= read):
             cut = buckets.start_of(day * DAY)
             if window.start < cut < window.end and cut > (cuts[-1] if cuts else window.start):
                 cuts.append(cut)
+                sizes.append(read)
                 begun, held, read = None, 0, 0
         begun = day if begun is None else begun
         for segment, frames in needed:
             held += segment.deliveries
             read += segment.size if selection.takes_all else sum(frame.length for frame in frames)
-    return [Window(left, right) for left, right in pairwise([window.start, *cuts, window.end])]
+    bounds = pairwise([window.start, *cuts, window.end])
+    return [(Window(*each), size) for each, size in zip(bounds, [*sizes, read], strict=True)]
 
 
 @dataclass(frozen=True, slots=True)

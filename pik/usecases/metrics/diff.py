@@ -5,25 +5,30 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import partial
 from operator import attrgetter
 
 from pik.errors import NothingSelected
+from pik.model.calendar import UTC_DAYS
 from pik.model.instant import Window
 from pik.model.metric import Run
 from pik.model.scenario import PLAIN, Scenario
 from pik.ports.engine import Engine
 from pik.ports.fleet import Fleet
 from pik.ports.store import Store
+from pik.rawlog.gathering import gather
 from pik.rawlog.selection import Selection
+from pik.runtime import SILENT, Progress, showing
 from pik.runtime.storage import sort_bounded
 from pik.usecases import Listing
 from pik.usecases.availability import expect_held
-from pik.usecases.inspect.events import events_within, nothing_counted, nothing_selected
+from pik.usecases.inspect.events import nothing_counted, nothing_selected
 from pik.usecases.metrics.compare_stretches import FleetComparison, Stretch, compare_on
 from pik.usecases.metrics.comparison import NOTHING, Basis, Comparison, Difference, Stats
 from pik.usecases.metrics.computation import (
     BYTES_AT_ONCE,
     by_buckets,
+    sized_stretches,
     stretches,
     widest,
 )
@@ -86,6 +91,7 @@ def diff_aggregates(
     totals: DiffTotals | None = None,
     sums: dict[str, Decimal] | None = None,
     fleet: Fleet | None = None,
+    progress: Progress = SILENT,
 ) -> Diff:
     """Recompute from raw, under the scenario, and compare with what is current, with the numbers of a file, or with
     what is recorded as the `left` side; with `changed_only` only where both have a value.
@@ -112,25 +118,28 @@ def diff_aggregates(
     if store.copy is None and not store.index.totals().segments:
         raise NothingSelected("the store holds no events, so there is nothing to compare", hint="pik ingest FILE")
 
+    def here(selection: Selection, each: Sequence[Stretch]) -> Iterator[Difference]:
+        for one in each:
+            pairs = comparison.recomputed(engine, groups[one.group], selection.within(one.window))
+            yield from comparison.differences(pairs)
+            progress.advance(one.size)
+
     def rows() -> Iterator[Difference]:
         with applied(store, engine, scenario, effective, entities) as overrides:
             selection = Selection(store, effective, entities, overrides)
             refuse_empty_selections(engine, scenario, selection)
             each = [  # metrics with the same buckets, over a stretch of their whole buckets
-                Stretch(number, stretch)
+                Stretch(number, *stretch)
                 for number, (buckets, _) in enumerate(together)
-                for stretch in stretches(selection.within(buckets.widened(window)), buckets, size=BYTES_AT_ONCE)
+                for stretch in sized_stretches(selection.within(buckets.widened(window)), buckets, size=BYTES_AT_ONCE)
             ]
             if fleet is None or fleet.slots == 1:
-                found = comparison.differences(
-                    pair
-                    for one in each
-                    for pair in comparison.recomputed(engine, groups[one.group], selection.within(one.window))
-                )
+                found = here(selection, each)
             else:
                 split = None if totals is None else (totals.by, totals.explains)
                 comparing = FleetComparison(selection, groups, tolerances, file, left, split, sums is not None)
-                found = compare_on(fleet, comparing, each, comparison)
+                found = compare_on(fleet, comparing, each, comparison, progress)
+            found = _shown(found, progress, sum(one.size for one in each))
             yield from sort_bounded(found, _ORDER) if len(each) > 1 and len(wanted) > 1 else found
 
     def nothing() -> NothingSelected:
@@ -138,8 +147,7 @@ def diff_aggregates(
             return NothingSelected(
                 f"{NOTHING} {effective.within}, assuming {', '.join(scenario.texts)}", hint="pik batches"
             )
-        events = events_within(store, engine, effective, entities)
-        if events:
+        if events := _events(Selection(store, effective, entities), engine, fleet):
             return nothing_counted(NOTHING, sorted(comparison.versions), events, effective)
         return nothing_selected(store, NOTHING, effective, entities)
 
@@ -152,6 +160,28 @@ def diff_aggregates(
         left_out=left_out,
         tolerated=comparison.tolerated,
     )
+
+
+def _shown(found: Iterator[Difference], progress: Progress, size: int) -> Iterator[Difference]:
+    with showing(progress, "comparing", size, "bytes"):
+        yield from found
+
+
+def _events(selection: Selection, engine: Engine, fleet: Fleet | None) -> int:
+    """Return how many events count in the window; a `fleet` counts them, if there is one."""
+    counted = partial(_events_of, selection.fixed())
+    windows = stretches(selection, UTC_DAYS, size=BYTES_AT_ONCE)
+    if fleet is not None:
+        return sum(fleet.map(counted, windows))
+    return sum(events for window in windows for events in counted(selection.store, engine, window))
+
+
+def _events_of(selection: Selection, _store: Store, engine: Engine, window: Window) -> Iterator[int]:
+    with gather(selection.within(window)) as raw:
+        of_days = engine.touched(
+            raw.inputs, UTC_DAYS, window, entities=selection.entities, source=None, event_type=None
+        )
+        yield sum(one.events for one in of_days)
 
 
 def basis_of(store: Store, run_id: str) -> Basis:

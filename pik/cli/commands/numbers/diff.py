@@ -174,7 +174,7 @@ def aggregates(
         totals=DiffTotals(by, Combinations(store, engine), explains=explain) if total or by else None,
     )
     with ExitStack() as stack:
-        diff = compare_sides(stack, store, engine, asked, window, cli.fleet(on, store))
+        diff = compare_sides(stack, store, engine, asked, window, cli.fleet(on, store), cli.progress)
         repair: Callable[[ShortenedRows], str | None] = lambda _: None  # noqa: E731
         if scenario:
             repair = lambda _: for_good(scenario, assume or ())  # noqa: E731
