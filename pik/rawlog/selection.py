@@ -184,10 +184,11 @@ class Selection:
 
     def fixed(self) -> Selection:
         """Return the selection of what is recorded until now, for the tasks of a fleet: one that is run later, or
-        again, must not see more."""
-        overrides = self.overrides
-        until = self.known_until if overrides.until is None else overrides.until
-        return replace(self, overrides=replace(overrides, until=until), _listed=None, _corrected=self.corrected)
+        again, must not see more. Segments of withdrawn batches are among it: exports have their deliveries, too."""
+        until = self.overrides.until
+        if until is None:
+            until = max((segment.recorded_at for segment in self.recorded_segments()), default=0)
+        return replace(self, overrides=replace(self.overrides, until=until), _listed=None, _corrected=self.corrected)
 
     def within(self, window: Window) -> Selection:
         """Return the selection of a window inside of this one."""

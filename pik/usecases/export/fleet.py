@@ -71,10 +71,11 @@ def export_on(
     with Place(target, layout.partition_by, directory=True, dry_run=dry_run) as place:
         overrides = AS_RECEIVED if layout.as_received else NO_OVERRIDES
         selection = Selection(store, window, layout.selection.entities, overrides).fixed()
+        parts, known_until = _planned(selection, layout)
         export = _Export(layout, exporter_of, selection, place.target, None if dry_run else place.parts)
         files, rows = list[ExportedFile](), 0
         with showing(progress, f"exporting to {target.name}", None, "deliveries"):
-            for done in fleet.map(partial(_export_part, export), _parts(selection, layout)):
+            for done in fleet.map(partial(_export_part, export), parts):
                 rows += done.rows
                 for key in done.keys:
                     place.partition(key)  # which checks its name
@@ -83,7 +84,6 @@ def export_on(
         if not files and not layout.partition_by and not dry_run:
             files = [place.take(file, _name(0, file, exporter)) for file in _without_rows(place, exporter)]
         files.sort(key=lambda file: file.path)
-        known_until = selection.overrides.until or None
         written = rows > 0 or even_empty
         path = None
         if written and not dry_run:
@@ -113,13 +113,17 @@ class Part(NamedTuple):
     share: Share
 
 
-def _parts(selection: Selection, layout: Layout) -> Iterator[Part]:
+def _planned(selection: Selection, layout: Layout) -> tuple[list[Part], int | None]:
+    """Return the parts, and the latest `recorded_at` of the segments that count (None: there are none)."""
+    withdrawn = selection.corrected.withdrawn
     first, last = selection.window.days
-    sizes = Counter[int]()
-    for segment in selection.segments():
+    sizes, known_until = Counter[int](), 0
+    for segment in selection.recorded_segments():
+        if segment.batch_id not in withdrawn:
+            known_until = max(known_until, segment.recorded_at)
         if first <= segment.day <= last:  # others are read where deliveries move to
             sizes[segment.day] += selection.size_of(segment)
-    return cut_window(selection.window, sizes, layout.partition_by)
+    return list(cut_window(selection.window, sizes, layout.partition_by)), known_until or None
 
 
 def cut_window(window: Window, sizes: Mapping[int, int], partition_by: Sequence[str]) -> Iterator[Part]:
