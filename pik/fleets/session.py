@@ -9,9 +9,10 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
+from socketserver import BaseServer
 from tempfile import TemporaryDirectory, TemporaryFile
 from threading import current_thread, main_thread
 from typing import IO, TYPE_CHECKING, Any
@@ -139,6 +140,7 @@ def driver(master: str, cluster: Cluster) -> Iterator[Session]:
     conf = SparkConf() if submitted else SparkConf(loadDefaults=False).setMaster(master)
     os.environ.setdefault(_PYTHON, sys.executable if cluster.archive is None else f"./{_UNPACKED}/bin/python")
     before = signal.getsignal(signal.SIGINT)
+    _say_nothing_of_lost_counters()
     try:
         gateway = None if submitted else _gateway()[0]
         context = SparkContext(conf=conf.setAll(settings), gateway=gateway)
@@ -156,7 +158,18 @@ def driver(master: str, cluster: Cluster) -> Iterator[Session]:
     try:
         yield Session(session, cluster.parallelism or context.defaultParallelism, context.cancelAllJobs)
     finally:
-        context.stop()
+        with suppress(*errors_of_spark()):  # of a Java that is lost: what ended the work is raised
+            context.stop()
+
+
+def _say_nothing_of_lost_counters() -> None:
+    """Keep the servers that Java sends its counters to from writing to standard error when Java is lost: what waits for
+    a job raises that."""
+    from pyspark import accumulators
+
+    for one in vars(accumulators).values():
+        if isinstance(one, type) and issubclass(one, BaseServer):
+            one.handle_error = lambda *_: None  # type: ignore[method-assign]
 
 
 @contextmanager

@@ -138,6 +138,11 @@ class SparkFleet:
         """Raise StoreError for what Spark raises."""
         try:
             yield
+        except OSError as error:
+            raise StoreError(
+                f"the connection to the Spark driver of {self.location} is lost: {error.strerror or error}",
+                hint="has its Java process ended, perhaps for want of memory? Run the same command again",
+            ) from error
         except errors_of_spark() as error:
             raise StoreError(
                 f"the job failed on {self.location}: {first_line(error)}", hint="the cluster's logs say more"

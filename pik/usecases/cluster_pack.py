@@ -129,8 +129,14 @@ def _packages(found: Iterable[Distribution]) -> Iterator[tuple[str, Path]]:
         if one.files is None:
             raise StoreError(f"the package {one.name} does not say which files it has", hint=f"pip install {one.name}")
         for file in one.files:
-            if ".." not in file.parts and "__pycache__" not in file.parts:
-                yield str(file), Path(str(one.locate_file(file)))
+            if ".." in file.parts or "__pycache__" in file.parts:
+                continue
+            path = Path(str(one.locate_file(file)))
+            if not path.is_file():
+                raise StoreError(
+                    f"the package {one.name} lacks its file {file}", hint=f"pip install --force-reinstall {one.name}"
+                )
+            yield str(file), path
 
 
 def _python() -> dict[str, Path]:
