@@ -279,7 +279,7 @@ def test_a_text_that_is_not_a_location_is_refused_before_anything_is_done(pik: C
     ("location", "cluster", "message"),
     [
         ("spark-submit", "", "was not started by spark-submit"),
-        ("spark://nowhere:7077", '[cluster]\narchive = "gone.tar.gz"\n', "no file gone.tar.gz"),
+        ("spark://nowhere:7077", '[cluster]\narchive = "gone.tar.gz"\n', "cluster.archive: no file "),
     ],
 )
 def test_an_ingest_creates_no_store_where_there_can_be_no_cluster(
