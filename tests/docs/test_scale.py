@@ -19,7 +19,10 @@ def test_its_pik_toml_is_one(tmp_path: Path) -> None:
     (tmp_path / "pik.toml").write_text(text, encoding="utf-8")
     found = settings(environment={}, directory=tmp_path).cluster
     assert found.archive == tomllib.loads(text)["cluster"]["archive"]
-    assert found.spark["spark.executor.memoryOverhead"] == "8g"
+    overhead = float(found.spark["spark.executor.memoryOverhead"].removesuffix("g"))
+    (formula,) = re.findall(r"memoryOverhead ≥ cores × (.*)", PAGE)
+    a_core = sum(float(size) for size in re.findall(r"([\d.]+) GB", formula))
+    assert a_core * int(found.spark["spark.executor.cores"]) <= overhead
 
 
 def test_every_location_is_named_and_no_other() -> None:
