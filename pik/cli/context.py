@@ -314,6 +314,8 @@ class Context:
         from pik.ports.fleet import LOCAL
 
         engine = self.engine() if location == LOCAL else DuckEngine(threads=1)  # one processor for each task
+        if location != LOCAL and sys.stderr.isatty():  # who looks on would see nothing for a quarter of a minute
+            self.note(f"starting a session of Spark on {location} …")
         return self._opened.enter_context(open_fleet(location, store, engine, self.settings.cluster, self.note))
 
     def expect_fleet(self, location: str) -> None:
@@ -340,6 +342,7 @@ class Context:
         from pik.fleets import versions
         from pik.stores.aws import emr
 
+        emr.expect_archive(self.settings.cluster)
         settings, where, url = self.settings, application(location), emr.portable_url(self.settings.store)
         environment = {"PIK_ACTOR": self.actor(self.open_store())}
         request = emr.Request(

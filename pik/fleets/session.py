@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import atexit
 import os
+import re
+import shutil
 import signal
 import sys
 import warnings
@@ -12,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
+from itertools import takewhile
 from socketserver import BaseServer
 from tempfile import TemporaryDirectory, TemporaryFile
 from threading import current_thread, main_thread
@@ -36,6 +39,9 @@ _UNPACKED = "pik"
 
 ANSWERS_WITHIN = 30
 """Seconds that a Connect server has to answer in."""
+
+OF_LOCATION = "spark.master"
+"""The setting that `--on` is: another place in pik.toml would be used without a word."""
 
 NOTED_AFTER, EXECUTORS_WITHIN = 20, 600
 """Seconds after which a note says that no executor has run anything yet, and that they have in all."""
@@ -82,9 +88,11 @@ def _at(location: str, cluster: Cluster) -> AbstractContextManager[Session]:
 
 def expect_usable(location: str, cluster: Cluster) -> None:
     """Raise UsageError for what no session can be at this location, whatever is there: a text of another form, a
-    missing package or archive, a job that is none."""
+    missing package, Java or archive, a job that is none, a setting that says another place."""
     expect_cluster(location)
     archive = cluster.archive
+    if OF_LOCATION in cluster.spark:
+        raise UsageError(f"cluster.spark: {OF_LOCATION} is what --on says: {location}", hint="remove it from pik.toml")
     if archive is not None and "://" not in archive and not os.path.isfile(archive):
         raise UsageError(f"cluster.archive: no file {archive}", hint=f"{command('cluster', 'pack', '-o', archive)}")
     if _is_submitted(location) and not within_job():
@@ -95,6 +103,17 @@ def expect_usable(location: str, cluster: Cluster) -> None:
             import pyspark.sql.connect.client  # noqa: F401
         else:
             from pyspark import SparkConf, SparkContext  # noqa: F401
+
+            if not _is_submitted(location):
+                _expect_java(location)
+
+
+def _expect_java(location: str) -> None:
+    """Raise UsageError where Spark would find no Java."""
+    home = os.environ.get("JAVA_HOME")
+    if shutil.which("java" if home is None else f"{home}/bin/java") is None:
+        missing = "there is no java on the path" if home is None else f"JAVA_HOME is {home}, which has no bin/java"
+        raise UsageError(f"{location} needs Java: {missing}", hint="install Java 17, and set JAVA_HOME to where it is")
 
 
 def _is_submitted(location: str) -> bool:
@@ -141,16 +160,16 @@ def driver(master: str, cluster: Cluster) -> Iterator[Session]:
     os.environ.setdefault(_PYTHON, sys.executable if cluster.archive is None else f"./{_UNPACKED}/bin/python")
     before = signal.getsignal(signal.SIGINT)
     _say_nothing_of_lost_counters()
+    gateway, log = (None, None) if submitted else _gateway()
     try:
-        gateway = None if submitted else _gateway()[0]
         context = SparkContext(conf=conf.setAll(settings), gateway=gateway)
         context.setLogLevel("ERROR")
         session = SparkSession.builder.config(map=_OF_SESSION).getOrCreate()
     except errors_of_spark() as error:
-        said = "" if submitted else _last_line(_gateway()[1])
+        said = "" if log is None else _error_in(_text_of(log))
         raise StoreError(
             f"Spark did not start for {master}: {said or first_line(error)}",
-            hint="it needs Java 17 (JAVA_HOME) and a cluster that answers at that address",
+            hint="docs/scale.md says what it takes: Java 17, an archive, settings, and a cluster at that address",
         ) from error
     finally:
         if current_thread() is main_thread():  # Spark has set its own, which knows only of its jobs
@@ -255,20 +274,40 @@ def first_line(error: Exception) -> str:
 @cache
 def _gateway() -> tuple[Any, IO[bytes]]:
     """Start Java; return what speaks to it and the file that has what it writes on standard error. It ends with this
-    process."""
+    process. Raises StoreError."""
     from pyspark.java_gateway import launch_gateway
 
     log = TemporaryFile()  # noqa: SIM115 - as long as the process
     work = TemporaryDirectory(prefix="pik-spark-", ignore_cleanup_errors=True)
     atexit.register(work.cleanup)
     os.environ.setdefault(_WORK, work.name)
-    return launch_gateway(popen_kwargs={"stderr": log}), log
+    try:
+        return launch_gateway(popen_kwargs={"stderr": log}), log
+    except errors_of_spark() as error:
+        said = next((line for line in _text_of(log).splitlines() if line.strip()), first_line(error))
+        raise StoreError(f"Java did not start: {said}", hint="Spark needs Java 17: java -version") from error
 
 
-def _last_line(log: IO[bytes]) -> str:
+def _text_of(log: IO[bytes]) -> str:
     log.seek(0)
-    lines = log.read().decode(errors="replace").splitlines()
-    return next((line for line in reversed(lines) if line.strip()), "")
+    return log.read().decode(errors="replace")
+
+
+_LINE = re.compile(r"^\d\d/\d\d/\d\d \d\d:\d\d:\d\d ")
+
+_OF_CODE = re.compile(r"^([\w.$]+(Exception|Error)\b[^:]*: *)?")
+
+
+def _error_in(log: str) -> str:
+    """Return what the last error in Spark's log says: its text, or the exception below it, without where in the code it
+    was raised; "" if there is none."""
+    lines = log.splitlines()
+    last = next((at for at in reversed(range(len(lines))) if " ERROR " in lines[at] and _LINE.match(lines[at])), None)
+    if last is None:
+        return ""
+    raised = takewhile(lambda line: not (line.startswith("\tat ") or _LINE.match(line)), lines[last + 1 :])
+    text = " ".join(filter(None, map(str.strip, raised)))
+    return _OF_CODE.sub("", text) if text else lines[last].partition(" ERROR ")[2].partition(": ")[2]
 
 
 def _settings(cluster: Cluster) -> dict[str, str]:
@@ -285,5 +324,6 @@ def _importing(extra: str, location: str) -> Iterator[None]:
         yield
     except ImportError as error:
         raise UsageError(
-            f"{location} needs a package that is not installed: {first_line(error)}", hint=f"pip install 'pik[{extra}]'"
+            f"{location} needs a package that is not installed: {first_line(error)}",
+            hint=f"in an environment without another extra of Spark: pip install 'pik[{extra}]'",
         ) from None

@@ -65,6 +65,8 @@ class PackReport:
 def pack(path: Path, progress: Progress) -> PackReport:
     """Write this environment to a new .tar.gz file: the same bytes, whenever that is done. Raises UsageError for
     another kind of file, StoreError where something of the environment cannot be found."""
+    if ":/" in str(path):
+        raise UsageError(f"-o {path}: it is written here", hint=f"pik cluster pack -o {path.name}, then aws s3 cp")
     if not path.name.endswith((".tar.gz", ".tgz")):
         raise UsageError(
             f"-o {path}: it does not end in .tar.gz", hint="Spark knows the kind of an archive by its name"

@@ -23,7 +23,7 @@ from pik.stores import open_store
 from pik.usecases.metrics.diff import diff_aggregates
 from tests.support.exports import rows_of
 from tests.support.fleet import RepeatingFleet
-from tests.support.spark import LOCATION
+from tests.support.spark import LOCATION, require_spark
 
 pytestmark = pytest.mark.xdist_group("spark")
 
@@ -280,6 +280,7 @@ def test_a_text_that_is_not_a_location_is_refused_before_anything_is_done(pik: C
     [
         ("spark-submit", "", "was not started by spark-submit"),
         ("spark://nowhere:7077", '[cluster]\narchive = "gone.tar.gz"\n', "cluster.archive: no file "),
+        (LOCATION, '[cluster.spark]\n"spark.master" = "local"\n', "spark.master is what --on says: "),
     ],
 )
 def test_an_ingest_creates_no_store_where_there_can_be_no_cluster(
@@ -288,6 +289,27 @@ def test_an_ingest_creates_no_store_where_there_can_be_no_cluster(
     written("events.jsonl", [event(1)])
     Path("pik.toml").write_text(cluster)
     refused = pik("ingest", "events.jsonl", "--on", location)
+    assert refused.code == 2
+    assert message in refused.err
+    assert not Path(".pik").exists()
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"PATH": "/nowhere"}, "needs Java: there is no java on the path"),
+        ({"JAVA_HOME": "/nowhere"}, "needs Java: JAVA_HOME is /nowhere, which has no bin/java"),
+    ],
+)
+def test_a_machine_without_java(
+    pik: Callable[..., Any], variables: dict[str, str], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    require_spark()
+    monkeypatch.delenv("JAVA_HOME", raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    written("events.jsonl", [event(1)])
+    refused = pik("ingest", "events.jsonl", "--on", LOCATION)
     assert refused.code == 2
     assert message in refused.err
     assert not Path(".pik").exists()

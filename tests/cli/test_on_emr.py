@@ -309,20 +309,34 @@ def test_what_a_job_cannot_do_is_refused_at_once(pik: Pik, words: tuple[str, ...
     assert "hint: " in refused.err
 
 
+@pytest.mark.parametrize(
+    ("archive", "said"),
+    [
+        (None, "cluster.archive is not set"),
+        ("pik.tar.gz", "is not an object that jobs of EMR Serverless can fetch"),
+        ("s3://bucket", "is not an object that jobs of EMR Serverless can fetch"),
+    ],
+)
+def test_an_archive_that_is_none_is_refused_before_the_stack_is_looked_for(
+    pik: Pik, archive: str | None, said: str
+) -> None:
+    Path("pik.toml").write_text("" if archive is None else f'[cluster]\narchive = "{archive}"\n')
+    refused = pik("lag", *AWS, "--on", LOCATION)
+    assert (refused.code, said in refused.err) == (2, True), refused.err
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("archive", "code", "said"),
     [
-        (None, 2, "cluster.archive is not set"),
-        ("pik.tar.gz", 2, "is not an object that jobs of EMR Serverless can fetch"),
         ("s3://no-such-bucket-of-tests/pik.tar.gz", 4, "cluster.archive: there is no object s3://no-such-bucket"),
         ("s3://BUCKET/jobs/other.tar.gz", 4, "/jobs/other.tar.gz"),
     ],
 )
 def test_an_archive_that_jobs_cannot_have(
-    stack: Pik, url: str, bucket: str, archive: str | None, code: int, said: str
+    stack: Pik, url: str, bucket: str, archive: str, code: int, said: str
 ) -> None:
-    line = "" if archive is None else f'[cluster]\narchive = "{archive.replace("BUCKET", bucket)}"\n'
+    line = f'[cluster]\narchive = "{archive.replace("BUCKET", bucket)}"\n'
     Path("pik.toml").write_text(f'store = "{url}"\n{line}')
     refused = stack("lag", "--on", LOCATION)
     assert (refused.code, said in refused.err) == (code, True), refused.err

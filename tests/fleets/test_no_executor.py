@@ -46,6 +46,12 @@ def test_there_are_no_workers(tmp_path: Path) -> None:
 
 def test_there_is_no_master() -> None:
     location = f"spark://{HOST}:{free_port()}"
-    *_, last = said(location)
-    assert location in last
-    assert "\n" not in last
+    what = "Application has been killed. Reason: All masters are unresponsive! Giving up."
+    assert said(location)[-1] == f"Spark did not start for {location}: {what}"
+
+
+def test_a_worker_has_less_memory_than_an_executor_asks_for() -> None:
+    """What Spark says of it, without where in its code."""
+    location = "local-cluster[1,1,100]"
+    what = "Asked to launch cluster with 100 MiB/worker but requested 1024 MiB/executor"
+    assert said(location)[-1] == f"Spark did not start for {location}: {what}"

@@ -88,12 +88,21 @@ def portable_url(url: str) -> str:
     return direct_url(find_stack(*where), where.clients.client("emr-serverless").meta.region_name)
 
 
+def expect_archive(cluster: Cluster) -> str:
+    """Return the URL of the archive that jobs run from. Raises UsageError where it can be none."""
+    archive = cluster.archive
+    if archive is None or not re.fullmatch(r"s3://[^\s#'\"\\*?\[/]+/[^\s#'\"\\*?\[]+", archive):
+        what = "is not set" if archive is None else f"{archive} is not an object that jobs of EMR Serverless can fetch"
+        raise UsageError(f"cluster.archive {what}", hint='pik.toml: [cluster] archive = "s3://BUCKET/pik.tar.gz"')
+    return archive
+
+
 def run_job(store: str, where: Application, cluster: Cluster, request: Request, console: Console) -> int:
     """Run a command as a job, with the region and profile of a deployed store's URL, and return its exit code. What
     ends this process's part early, such as Ctrl-C, cancels the job. Raises UsageError for an archive that jobs cannot
     have, NotFound for an unknown application, StoreError."""
     clients = located(store).clients
-    bucket, folder = _place(clients, cluster.archive)
+    bucket, folder = _place(clients, expect_archive(cluster))
     s3 = clients.client("s3")
     entry = _share(JobFiles(s3, bucket, folder))
     token = str(ULID())
@@ -110,11 +119,8 @@ def run_job(store: str, where: Application, cluster: Cluster, request: Request, 
         job.clear()
 
 
-def _place(clients: Clients, archive: str | None) -> tuple[str, str]:
+def _place(clients: Clients, archive: str) -> tuple[str, str]:
     """Return the bucket of the archive, and the prefix of the files of jobs in it."""
-    if archive is None or not archive.startswith("s3://") or re.search(r"[\s#'\"\\*?\[]", archive):
-        what = "is not set" if archive is None else f"{archive} is not an object that jobs of EMR Serverless can fetch"
-        raise UsageError(f"cluster.archive {what}", hint='pik.toml: [cluster] archive = "s3://BUCKET/pik.tar.gz"')
     try:
         S3Files(clients).find(archive)
     except Exception as error:

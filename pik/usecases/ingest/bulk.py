@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from time import monotonic
 
-from pik.errors import Busy, InputError, UsageError
+from pik.errors import Busy, InputError, UsageError, number_of
 from pik.inputs.archives import with_members
 from pik.inputs.source import Refuse, Source, portable
 from pik.model.batch import Batch, BatchState, Chunk
@@ -61,7 +61,7 @@ def ingest_in_bulk(
     chosen = [options_for(source, options) for source in files]
     planned = plan(store, fleet, files, chosen, progress)
     size = sum(source.size or 0 for source in files)
-    with showing(progress, f"ingesting {len(files):,} files", size, "bytes"):
+    with showing(progress, f"ingesting {number_of(len(files), 'file')}", size, "bytes"):
         yield from _Run(store, planned, files, chosen, options, progress, refuse, note).through(fleet)
 
 

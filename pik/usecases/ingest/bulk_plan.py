@@ -12,7 +12,7 @@ from time import time_ns
 import msgspec
 
 import pik
-from pik.errors import AlreadyExists, Busy, Damaged, PikError
+from pik.errors import AlreadyExists, Busy, Damaged, PikError, number_of
 from pik.inputs.blocks import BLOCK
 from pik.inputs.source import Source
 from pik.model.batch import BatchState
@@ -77,7 +77,7 @@ def plan(
         if place not in known and not _is_small(source)
     ]
     size = sum(one.source.size or 0 for one in candidates)
-    with showing(progress, f"looking at {len(candidates):,} files", size, "bytes"):
+    with showing(progress, f"looking at {number_of(len(candidates), 'file')}", size, "bytes"):
         for one in fleet.map(survey, _together(candidates)):
             known[one.place] = one
             progress.advance(files[one.place].size or 0)
