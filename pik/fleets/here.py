@@ -1,4 +1,4 @@
-"""The fleet that is this process: its engine uses all processors by itself."""
+"""The fleet that is this process, whose engine has as many threads as its memory allows."""
 
 from __future__ import annotations
 
