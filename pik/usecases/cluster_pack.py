@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import IO
 
 import pik
-from pik.errors import StoreError, UsageError
+from pik.errors import StoreError, UsageError, command
 from pik.runtime import Progress, showing
 from pik.runtime.new_file import created_whole
 
@@ -66,7 +66,10 @@ def pack(path: Path, progress: Progress) -> PackReport:
     """Write this environment to a new .tar.gz file: the same bytes, whenever that is done. Raises UsageError for
     another kind of file, StoreError where something of the environment cannot be found."""
     if ":/" in str(path):
-        raise UsageError(f"-o {path}: it is written here", hint=f"pik cluster pack -o {path.name}, then aws s3 cp")
+        raise UsageError(
+            f"-o {path}: it is written to a file here, which `aws s3 cp` copies",
+            hint=command("cluster", "pack", "-o", path.name),
+        )
     if not path.name.endswith((".tar.gz", ".tgz")):
         raise UsageError(
             f"-o {path}: it does not end in .tar.gz", hint="Spark knows the kind of an archive by its name"

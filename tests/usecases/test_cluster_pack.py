@@ -91,7 +91,7 @@ def test_a_directory_of_another_user(small_environment: Path) -> None:
         ("pik.tar.gz", lambda path: path.symlink_to("/dev/full"), "exists already"),
         ("absent/pik.tgz", lambda _: None, "there is no directory 'absent'"),
         ("pik.zip", lambda _: None, "does not end in .tar.gz"),
-        ("s3://bucket/pik.tar.gz", lambda _: None, "-o s3:/bucket/pik.tar.gz: it is written here"),
+        ("s3://bucket/pik.tar.gz", lambda _: None, "-o s3:/bucket/pik.tar.gz: it is written to a file here"),
     ],
 )
 def test_a_place_that_is_not_free(
