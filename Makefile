@@ -97,7 +97,7 @@ test-deep: $(STAMP) .venv-ministack/.locked .venv-sam/.locked .venv-seaweedfs/.l
 bench: $(STAMP) ## the benchmarks, into docs/benchmarks.md; BENCH_ARGS="--deep" and the like go to bench.run
 	@$(BIN)/python -m bench.run $(BENCH_ARGS)
 
-bench-cluster: $(STAMP) .venv-spark/.locked ## what a Spark cluster costs beside one process; needs Java 17, takes a quarter of an hour
+bench-cluster: $(STAMP) .venv-spark/.locked ## what a Spark cluster costs beside one process; needs Java 17, takes ten minutes
 	@$(BIN)/python -m bench.cluster $(BENCH_ARGS)
 
 docs: $(STAMP) .venv-docs/.locked ## write the generated pages again, and the site with all pages to site/
