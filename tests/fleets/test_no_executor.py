@@ -37,7 +37,7 @@ def said(location: str) -> list[str]:
 
 
 def test_there_are_no_workers(tmp_path: Path) -> None:
-    with standalone_cluster(tmp_path, workers=0) as location:
+    with standalone_cluster(tmp_path, hosts=()) as location:
         assert said(location) == [
             f"waiting for an executor of {location} …",
             f"no executor of {location} has run anything within 5 seconds",

@@ -7,8 +7,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -43,25 +43,18 @@ def connect_server(directory: Path, settings: Mapping[str, str], **variables: st
 
 
 @contextmanager
-def standalone_cluster(directory: Path, workers: int = 2) -> Iterator[str]:
-    """Run a master and workers of one core each; provide the master's address."""
+def standalone_cluster(directory: Path, hosts: Sequence[str] = (HOST, HOST)) -> Iterator[str]:
+    """Run a master, and a worker of one core on each of these hosts; provide the master's address."""
     port = free_port()
     url = f"spark://{HOST}:{port}"
     master = ["org.apache.spark.deploy.master.Master", "--host", HOST, "--port", str(port), "--webui-port", "0"]
-    worker = ["org.apache.spark.deploy.worker.Worker", "--host", HOST, "--webui-port", "0", "--cores", "1"]
-    with _running(directory / "master", master) as server:
-        _wait_for(server, port)
-        with _several(directory, [*worker, "--memory", "2g", url], workers):
-            yield url
-
-
-@contextmanager
-def _several(directory: Path, words: list[str], count: int) -> Iterator[None]:
-    if count == 0:
-        yield
-        return
-    with _running(directory / f"worker-{count}", words), _several(directory, words, count - 1):
-        yield
+    worker = ["org.apache.spark.deploy.worker.Worker", "--webui-port", "0", "--cores", "1", "--memory", "2g"]
+    with ExitStack() as running:
+        _wait_for(running.enter_context(_running(directory / "master", master)), port)
+        for number, host in enumerate(hosts, 1):
+            words = [*worker, "--host", host, url]
+            running.enter_context(_running(directory / f"worker-{number}", words, {"SPARK_LOCAL_IP": host}))
+        yield url
 
 
 @contextmanager
