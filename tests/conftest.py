@@ -62,8 +62,8 @@ def pytest_unconfigure() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def at_once() -> Iterator[None]:
-    """Tasks that failed are tried again without the time in between, and nobody waits for more dead letters; nor does a
-    slow machine write lines of progress between what tests compare."""
+    """Tasks that failed are tried again without the time in between, and no test waits for more dead letters; nor does
+    a slow machine write lines of progress between what tests compare."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(execute, "FIRST_DELAY", 0.001)
         patch.setattr(execute, "IDLE", 0.001)

@@ -65,7 +65,7 @@ class PackReport:
 def pack(path: Path, progress: Progress) -> PackReport:
     """Write this environment to a new .tar.gz file: the same bytes, whenever that is done. Raises UsageError for
     another kind of file, StoreError where something of the environment cannot be found."""
-    if ":/" in str(path):
+    if ":/" in str(path) and not path.parent.is_dir():  # a URL
         raise UsageError(
             f"-o {path}: it is written to a file here, which `aws s3 cp` copies",
             hint=command("cluster", "pack", "-o", path.name),
