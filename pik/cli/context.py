@@ -19,7 +19,7 @@ from pik import config
 from pik.cli.buckets import show_buckets_of
 from pik.cli.colour import When, use_colours
 from pik.config import Format, Settings
-from pik.model.cluster import JOBS, application
+from pik.model.cluster import JOBS, application, expect_no_place
 
 if TYPE_CHECKING:
     from pik.cli.document import Schema
@@ -342,6 +342,7 @@ class Context:
         from pik.fleets import versions
         from pik.stores.aws import emr
 
+        expect_no_place(self.settings.cluster, location)
         emr.expect_archive(self.settings.cluster)
         settings, where, url = self.settings, application(location), emr.portable_url(self.settings.store)
         environment = {"PIK_ACTOR": self.actor(self.open_store())}

@@ -22,7 +22,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from pik.errors import StoreError, UsageError, command
 from pik.fleets import within_job
-from pik.model.cluster import JOBS, LOCATIONS, SUBMITTED, Cluster, expect_cluster
+from pik.model.cluster import JOBS, LOCATIONS, SUBMITTED, Cluster, expect_cluster, expect_no_place
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -39,9 +39,6 @@ _UNPACKED = "pik"
 
 ANSWERS_WITHIN = 30
 """Seconds that a Connect server has to answer in."""
-
-OF_LOCATION = "spark.master"
-"""The setting that `--on` is: another place in pik.toml would be used without a word."""
 
 NOTED_AFTER, EXECUTORS_WITHIN = 20, 600
 """Seconds after which a note says that no executor has run anything yet, and that they have in all."""
@@ -91,8 +88,7 @@ def expect_usable(location: str, cluster: Cluster) -> None:
     missing package, Java or archive, a job that is none, a setting that says another place."""
     expect_cluster(location)
     archive = cluster.archive
-    if OF_LOCATION in cluster.spark:
-        raise UsageError(f"cluster.spark: {OF_LOCATION} is what --on says: {location}", hint="remove it from pik.toml")
+    expect_no_place(cluster, location)
     if archive is not None and "://" not in archive and not os.path.isfile(archive):
         raise UsageError(f"cluster.archive: no file {archive}", hint=f"{command('cluster', 'pack', '-o', archive)}")
     if _is_submitted(location) and not within_job():

@@ -80,6 +80,12 @@ def expect_cluster(location: str) -> None:
     raise UsageError(invalid, hint=LOCATIONS)
 
 
+def expect_no_place(cluster: Cluster, location: str) -> None:
+    """Raise UsageError where the settings of Spark name a place, which would be used instead of the location."""
+    if "spark.master" in cluster.spark:
+        raise UsageError(f"cluster.spark: spark.master is what --on says: {location}", hint="remove it from pik.toml")
+
+
 def application(location: str) -> Application:
     """Return the application that a location of jobs names. Raises UsageError."""
     parts = urlsplit(location)

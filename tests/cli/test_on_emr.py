@@ -309,6 +309,12 @@ def test_what_a_job_cannot_do_is_refused_at_once(pik: Pik, words: tuple[str, ...
     assert "hint: " in refused.err
 
 
+def test_settings_that_name_another_place_are_refused(pik: Pik) -> None:
+    Path("pik.toml").write_text(f'{ARCHIVE}[cluster.spark]\n"spark.master" = "local"\n')
+    refused = pik("lag", *AWS, "--on", LOCATION)
+    assert (refused.code, "spark.master is what --on says" in refused.err) == (2, True), refused.err
+
+
 @pytest.mark.parametrize(
     ("archive", "said"),
     [
