@@ -134,7 +134,7 @@ class Inspect(Opened):
         as_received: bool,
     ) -> tuple[Filter, Conditions]:
         from pik.model.delivery import Filter
-        from pik.ports.store import batch_of
+        from pik.ports.index import batch_of
         from pik.usecases.inspect.conditions import Conditions, within_batch
 
         wanted, batch_id = Filter(window, (entity,) if entity else (), source, event_type), None

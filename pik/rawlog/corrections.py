@@ -21,8 +21,9 @@ from pik.errors import Damaged, StoreError, busy_as
 from pik.model.batch import Frame, Verdict
 from pik.model.correction import Correction, CorrectionKind, CorrectionList, ListedDelivery, log_order
 from pik.model.ids import new_id
+from pik.ports.index import CORRECTIONS
 from pik.ports.raw import ObjectReader, Raw, RawKind, keys_of
-from pik.ports.store import CORRECTIONS, Store
+from pik.ports.store import Store
 from pik.rawlog.objects import damaged, frame_text, packed, record_lines, unsealed
 from pik.runtime.storage import Spool
 

@@ -20,7 +20,8 @@ from pik.model.delivery import Filter
 from pik.model.ids import digits, time_digits
 from pik.model.instant import ALL_TIME, SECOND
 from pik.ports.compaction import Packed
-from pik.ports.store import Store, Summary
+from pik.ports.index import Summary
+from pik.ports.store import Store
 from pik.rawlog.replacements import ReplacingRaw
 from pik.runtime import SILENT
 from pik.stores import open_store

@@ -1,4 +1,4 @@
-"""The contract of pik.ports.store.Batches.rebuild."""
+"""The contract of pik.ports.index.Batches.rebuild."""
 
 from __future__ import annotations
 

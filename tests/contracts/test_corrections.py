@@ -16,8 +16,9 @@ from pik.errors import Busy, Damaged, StoreError
 from pik.model.correction import Correction, CorrectionKind, ListedDelivery, active
 from pik.model.ids import new_id
 from pik.model.instant import ALL_TIME, DAY, full_instant
+from pik.ports.index import CORRECTIONS
 from pik.ports.raw import ObjectReader, RawKey, RawKind
-from pik.ports.store import CORRECTIONS, Store
+from pik.ports.store import Store
 from pik.rawlog import corrections
 from pik.rawlog.corrections import (
     adopt,

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from pik.errors import NotFound, StoreError
 from pik.model.batch import Location, Segment, Verdict
 from pik.model.instant import ALL_TIME, DAY, Window
-from pik.ports.store import Index, Store, Totals, batch_of
+from pik.ports.index import Index, Totals, batch_of
+from pik.ports.store import Store
 from pik.stores.aws.catalog.index import AwsIndex
 from tests.support.contracts.chunks import BATCH, OTHER, THIRD, Sent, arrivals, chunk, origin
 

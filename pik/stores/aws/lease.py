@@ -37,7 +37,7 @@ from uuid import uuid4
 
 from pik.errors import Busy, StoreError
 from pik.model.ids import MILLISECOND
-from pik.ports.store import RebuildUnderWay, being_rebuilt, unheard
+from pik.ports.index import RebuildUnderWay, being_rebuilt, unheard
 from pik.stores import FORMAT, expect_format
 from pik.stores.aws.table import Item, Key, Partition, Table, Value
 

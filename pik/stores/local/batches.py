@@ -24,7 +24,7 @@ from pik.model.batch import (
     RejectFile,
     Verdict,
 )
-from pik.ports.store import Rebuild, being_rebuilt, unheard
+from pik.ports.index import Rebuild, being_rebuilt, unheard
 from pik.runtime import called_from_c
 from pik.stores import conflicting
 from pik.stores.local.index import (

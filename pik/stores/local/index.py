@@ -37,7 +37,7 @@ from pik.model.batch import (
     with_names,
 )
 from pik.model.instant import Window
-from pik.ports.store import RebuildUnderWay, Summary, Totals
+from pik.ports.index import RebuildUnderWay, Summary, Totals
 from pik.stores.local.lock import held
 from pik.stores.local.sqlite import Database
 

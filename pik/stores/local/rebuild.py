@@ -19,7 +19,7 @@ import msgspec
 from pik.errors import StoreError
 from pik.model.batch import KEYED, PLAIN, Arrivals, Batch, Location, RejectFile, Segment, Verdict, duplicate_kind
 from pik.model.share import WHOLE, Share
-from pik.ports.store import SegmentCopies, Winner
+from pik.ports.index import SegmentCopies, Winner
 from pik.stores.local.access import expect_files
 from pik.stores.local.batches import Claims, add_rejects
 from pik.stores.local.corrections import LocalCorrections

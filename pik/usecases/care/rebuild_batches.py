@@ -14,8 +14,8 @@ from typing import Any
 
 from pik.model.batch import OF_REQUEST, Batch, BatchState, Origin, Segment, Verdict
 from pik.model.ids import creation_time
+from pik.ports.index import Beside
 from pik.ports.raw import Raw, RawKey, RawKind, keys_of, number_of
-from pik.ports.store import Beside
 from pik.rawlog.sealed_records import OpeningLine, attempt_of
 from pik.runtime.parallel import map_in_threads
 from pik.runtime.storage import Sorter

@@ -15,8 +15,9 @@ from msgspec import structs
 from pik.errors import Damaged
 from pik.model.batch import Arrivals, Batch, Counts, Frame, Reject, RejectFile, Segment, Verdict
 from pik.model.instant import ALL_TIME
+from pik.ports.index import Index, Rebuild
 from pik.ports.raw import Raw, RawKind
-from pik.ports.store import Index, Rebuild, Store
+from pik.ports.store import Store
 from pik.rawlog.objects import HeldObject, damaged, read_rejects
 from pik.rawlog.segment_reader import merged, places_of, salvage_known, scan_segment, seqs
 from pik.runtime import Progress

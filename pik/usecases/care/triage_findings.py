@@ -11,8 +11,9 @@ from pik.model.batch import Batch, Location, RejectFile, Segment, Verdict
 from pik.model.instant import DAY, MIN_INSTANT, Window
 from pik.model.metric import PromotionKind
 from pik.ports.engine import Engine
+from pik.ports.index import Index, Totals
 from pik.ports.state import Promotion
-from pik.ports.store import Index, Store, Totals
+from pik.ports.store import Store
 from pik.rawlog.objects import frame_lines, frames_of
 from pik.rawlog.selection import Selection
 from pik.runtime import Progress

@@ -7,7 +7,8 @@ from functools import partial
 from hashlib import sha256
 
 from pik.errors import Damaged
-from pik.ports.store import SegmentCopies, Store
+from pik.ports.index import SegmentCopies
+from pik.ports.store import Store
 from pik.usecases.availability import has_expired
 from pik.usecases.care.verify_findings import Depth, Problem, ProblemKind
 from pik.usecases.care.verify_run import Verification

@@ -13,7 +13,8 @@ import msgspec
 from pik import __version__
 from pik.model.batch import Segment
 from pik.model.instant import HOUR
-from pik.ports.store import Index, Store
+from pik.ports.index import Index
+from pik.ports.store import Store
 from pik.runtime.checkpoint import Checkpoint
 from pik.usecases.care.verify_ledger import Holding, segment_holding
 

@@ -12,8 +12,8 @@ from operator import itemgetter
 from typing import TypeVar
 
 from pik.model.batch import Counts, Segment, Verdict
+from pik.ports.index import Index, Totals
 from pik.ports.raw import RawKey
-from pik.ports.store import Index, Totals
 from pik.runtime.storage import Sorter
 
 _Name = TypeVar("_Name", int, str)

@@ -14,7 +14,8 @@ from pik.model.correction import Correction
 from pik.model.instant import ALL_TIME, Window
 from pik.ports.engine import Engine
 from pik.ports.fleet import Fleet, Item, Result
-from pik.ports.store import Audit, Store
+from pik.ports.index import Audit
+from pik.ports.store import Store
 from pik.runtime import SILENT, Progress
 from pik.usecases.care.verify_earlier import Earlier
 from pik.usecases.care.verify_findings import Depth, NotProvable, Problem, VerifyReport

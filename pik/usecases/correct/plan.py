@@ -22,7 +22,8 @@ from pik.model.scenario import (
     WithoutSelected,
 )
 from pik.ports.engine import Engine
-from pik.ports.store import Store, batch_of, expect_unsealed
+from pik.ports.index import batch_of
+from pik.ports.store import Store, expect_unsealed
 from pik.rawlog.correction_lists import PackedList, pack_lists, write_lists
 from pik.rawlog.corrections import recording
 from pik.rawlog.selection import Selection

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from pik.model.correction import Correction, CorrectionKind
 from pik.model.instant import ALL_TIME, Window
-from pik.ports.store import Store, batch_of
+from pik.ports.index import batch_of
+from pik.ports.store import Store
 
 
 def touched(store: Store, corrections: Sequence[Correction]) -> Window:

@@ -26,8 +26,9 @@ from pik.inputs.opened import OpenedInput
 from pik.inputs.source import Input
 from pik.model.batch import Batch, BatchState, Chunk, Origin
 from pik.model.ids import new_id
+from pik.ports.index import batch_of
 from pik.ports.raw import Raw
-from pik.ports.store import Store, batch_of
+from pik.ports.store import Store
 from pik.rawlog.sealed_records import ATTEMPT, BlockLog, write_record
 from pik.rawlog.segment_writer import InvalidRecord, Reading, SegmentBuilder, Work, building, increasing_times
 from pik.runtime import SILENT, Progress, showing

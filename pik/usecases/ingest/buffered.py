@@ -21,7 +21,8 @@ from pik.model.buffered import BufferedRequest
 from pik.model.event import MAX_LINE
 from pik.model.ids import creation_time, new_id
 from pik.model.times import Times
-from pik.ports.store import Store, batch_of
+from pik.ports.index import batch_of
+from pik.ports.store import Store
 from pik.rawlog.objects import read_rejects
 from pik.rawlog.sealed_records import write_record
 from pik.rawlog.segment_writer import Reading, SegmentBuilder, reason_kind

@@ -20,8 +20,9 @@ from pik.inputs.blocks import BLOCK, Block
 from pik.inputs.source import Input, Refuse, stop
 from pik.model.batch import Batch, BatchState, Origin
 from pik.model.ids import new_id
+from pik.ports.index import batch_of
 from pik.ports.raw import Object
-from pik.ports.store import Store, batch_of
+from pik.ports.store import Store
 from pik.rawlog.sealed_records import record_object
 from pik.rawlog.segment_writer import Reading, SegmentBuilder
 from pik.runtime import Progress, showing

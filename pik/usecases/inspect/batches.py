@@ -22,8 +22,9 @@ from pik.errors import AlreadyExists, Damaged, StoreError
 from pik.model.batch import KEYED, OTHERS, PLAIN, Batch, BatchState, Reject, Segment, Verdict, are_exact
 from pik.model.instant import ALL_TIME, Part
 from pik.model.metric import Run
+from pik.ports.index import RebuildUnderWay, Totals
 from pik.ports.raw import ObjectReader, Raw, RawKind, number_of
-from pik.ports.store import RebuildUnderWay, Store, Totals
+from pik.ports.store import Store
 from pik.rawlog.corrected import corrected_until
 from pik.rawlog.objects import damaged, frame_lines, packed, parse, read_rejects, record_lines
 from pik.rawlog.sealed_records import parts

@@ -10,7 +10,8 @@ from pik.errors import Ambiguous, NotFound
 from pik.model.batch import Batch, Counts, Verdict
 from pik.model.ids import ID_LENGTH, TIME_DIGITS, request_digits
 from pik.model.instant import ALL_TIME
-from pik.ports.store import Store, batch_of
+from pik.ports.index import batch_of
+from pik.ports.store import Store
 from pik.rawlog.objects import frame_lines, parse
 from pik.usecases.inspect.batches import list_rejects
 

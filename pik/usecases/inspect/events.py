@@ -16,7 +16,8 @@ from pik.errors import NothingSelected, command, number_of
 from pik.model.batch import Segment, Verdict
 from pik.model.delivery import Delivery, Filter
 from pik.model.instant import ALL_TIME, DAY, MAX_INSTANT, MIN_INSTANT, Window, day_of, display_instant, parse_instant
-from pik.ports.store import Repeats, Store
+from pik.ports.index import Repeats
+from pik.ports.store import Store
 from pik.rawlog.corrected import corrected_until
 from pik.rawlog.deliveries import deliveries
 from pik.rawlog.selection import Bound, RecordedDelivery

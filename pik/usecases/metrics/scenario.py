@@ -45,7 +45,8 @@ from pik.model.scenario import (
     WithoutSuspects,
 )
 from pik.ports.engine import Engine, Rule
-from pik.ports.store import Store, batch_of
+from pik.ports.index import batch_of
+from pik.ports.store import Store
 from pik.rawlog.corrected import Corrected, Days, Marks, corrected_until
 from pik.rawlog.gathering import gather
 from pik.rawlog.selection import NO_OVERRIDES, Overrides, Selection

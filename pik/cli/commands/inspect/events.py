@@ -219,7 +219,7 @@ def _conditions(
 ) -> tuple[Filter, Conditions]:
     """Return what is asked of deliveries, and the filter, its window cut to what can hold them."""
     from pik.model.batch import Verdict
-    from pik.ports.store import batch_of
+    from pik.ports.index import batch_of
     from pik.rawlog.selection import AS_RECEIVED, NO_OVERRIDES
     from pik.usecases.inspect.conditions import Conditions, within_batch
     from pik.usecases.inspect.where import matching

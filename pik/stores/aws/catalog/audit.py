@@ -12,8 +12,8 @@ from msgspec import structs
 from pik.errors import Damaged, StoreError
 from pik.model.batch import Arrivals, Segment, Verdict
 from pik.model.share import WHOLE, Share
+from pik.ports.index import SegmentCopies
 from pik.ports.raw import RawKind
-from pik.ports.store import SegmentCopies
 from pik.stores.aws.catalog import layout
 from pik.stores.aws.catalog.deliveries import Delivery, Row, arrivals_of, claims_of, duplicate_items, rows_of
 from pik.stores.aws.catalog.id_files import IdFiles, ListedRows

@@ -9,7 +9,7 @@ from time import time_ns
 
 from pik.errors import StoreError
 from pik.model.batch import Batch, BatchState, Chunk, Counts, Origin, Verdict, is_buffered
-from pik.ports.store import Rebuild, unheard
+from pik.ports.index import Rebuild, unheard
 from pik.stores.aws.catalog import layout
 from pik.stores.aws.catalog.layout import BatchItem
 from pik.stores.aws.catalog.rebuild import AwsRebuild, sweep

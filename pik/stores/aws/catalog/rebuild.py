@@ -23,8 +23,8 @@ from pik.model.batch import (
     Verdict,
 )
 from pik.model.instant import day_text
+from pik.ports.index import Winner
 from pik.ports.raw import RawKind, number_of
-from pik.ports.store import Winner
 from pik.rawlog.replacements import ReplacingRaw
 from pik.rawlog.required import RequiredRaw
 from pik.stores.aws.catalog import layout

@@ -20,7 +20,7 @@ from msgspec import structs
 
 from pik.errors import Busy
 from pik.model.batch import Batch, with_names
-from pik.ports.store import Summary, Totals
+from pik.ports.index import Summary, Totals
 from pik.stores.aws.catalog import layout
 from pik.stores.aws.catalog.batch_list import BatchList, ListedBatch
 from pik.stores.aws.catalog.batches import with_state
