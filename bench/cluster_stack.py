@@ -27,7 +27,7 @@ from pik.fleets.spark import SparkFleet
 from pik.inputs.paths import sources_of
 from pik.inputs.source import stop
 from pik.model.instant import ALL_TIME
-from pik.model.metric import Run, RunRequest, RunState
+from pik.model.run import Run, RunRequest, RunState
 from pik.ports.store import Store
 from pik.rawlog.segment_writer import Reading
 from pik.runtime import SILENT

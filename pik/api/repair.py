@@ -18,7 +18,7 @@ from pik.api.times import Duration, Instant, When, window_of
 from pik.errors import InputError, Invalid, PikError, UsageError
 
 if TYPE_CHECKING:
-    from pik.model.metric import Run as StoredRun
+    from pik.model.run import Run as StoredRun
     from pik.rawlog.segment_writer import Reading
     from pik.usecases.ingest.batch_ingest import IngestReport
     from pik.usecases.replay.plan import Plan
@@ -155,7 +155,7 @@ class Repair(Numbers):
         from msgspec import structs
 
         from pik.model.assumption_text import replay_assumptions
-        from pik.model.metric import RunRequest
+        from pik.model.run import RunRequest
         from pik.usecases.replay.chosen import find_correction
         from pik.usecases.replay.plan import expect_work, left_out_of, plan_replay
 

@@ -30,14 +30,10 @@ from pik.engine.sandbox import FETCH, OutOfMemory, bounded, file_list, literal, 
 from pik.engine.scan_sql import MICROSECOND, Measure, Scan, load, load_spans
 from pik.engine.statement import columns_read
 from pik.engine.tables import DuckTables, open_tables, open_written
+from pik.model.aggregate import Computed
 from pik.model.calendar import Buckets
 from pik.model.instant import Window
-from pik.model.metric import (
-    Combination,
-    Computed,
-    Definition,
-    Per,
-)
+from pik.model.metric import Combination, Definition, Per
 from pik.ports.engine import (
     Computation,
     CountedDeliveries,

@@ -14,7 +14,7 @@ from pik.engine.check import scale_of, scaled
 from pik.engine.sandbox import first_line
 from pik.engine.scan_sql import Measure, Scan, distinct_rows
 from pik.engine.syntax import Aggregate
-from pik.model.metric import BLAMED
+from pik.model.aggregate import BLAMED
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pik.engine.sandbox import FETCH, file_list, literal, session
+from pik.model.aggregate import NO_INPUTS, BucketDigest, Computed, DigestLines, bucket_digests, joinable
 from pik.model.instant import Window
-from pik.model.metric import ALL_ENTITIES, NO_INPUTS, BucketDigest, Computed, DigestLines, bucket_digests, joinable
+from pik.model.metric import ALL_ENTITIES
 from pik.ports.engine import Extent
 from pik.runtime.storage import CarriedFile
 

@@ -18,17 +18,9 @@ from pik.engine.rules import NO_RULES, read_rules
 from pik.engine.sandbox import FETCH, OTHER_VALUES, OutOfMemory, bounded, damaged_file, first_line
 from pik.engine.scan_sql import MICROSECOND, Measure, Scan, load_spans, refuse_unknown_times
 from pik.errors import Damaged, EngineError, PikError, UsageError, command
+from pik.model.aggregate import DELIVERY_FACTS, NO_INPUTS, BucketDigest, Computed, DigestLines, Failure, bucket_digests
 from pik.model.instant import Window
-from pik.model.metric import (
-    DELIVERY_FACTS,
-    NO_INPUTS,
-    BucketDigest,
-    Computed,
-    Definition,
-    DigestLines,
-    Failure,
-    bucket_digests,
-)
+from pik.model.metric import Definition
 from pik.ports.engine import NOTHING, Bucket, Inputs
 
 if TYPE_CHECKING:

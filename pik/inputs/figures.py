@@ -14,10 +14,11 @@ from pik.inputs.advice import Advice, Read
 from pik.inputs.bucket_texts import bucket_named, order_of_day
 from pik.inputs.epochs import UNITS, evident_count, evident_unit
 from pik.inputs.number_spelling import plain_number, rewriting
+from pik.model.aggregate import decimal_text
 from pik.model.calendar import Buckets
 from pik.model.identity import name_of_number
 from pik.model.instant import format_instant
-from pik.model.metric import ALL_ENTITIES, decimal_text
+from pik.model.metric import ALL_ENTITIES
 
 READS = "what can be read: CSV, TSV, each with a header, Parquet, JSON objects in lines or an array, also compressed"
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from pik.model.metric import Run
+from pik.model.run import Run
 
 _LONGEST = 1000  # characters of an error
 

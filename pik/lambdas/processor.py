@@ -19,7 +19,7 @@ from pik import lambdas
 from pik.errors import PikError, StoreError
 from pik.lambdas import log_unexpected, logger, metrics
 from pik.lambdas.planning import FailedCall
-from pik.model.metric import RunState, Task
+from pik.model.run import RunState, Task
 from pik.ports.state import Message
 from pik.usecases.replay.execute import Outcome, enqueue_tasks, finish_message, finish_run, process_message
 from pik.usecases.replay.planning import fail_planning

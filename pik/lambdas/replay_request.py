@@ -10,7 +10,7 @@ from pydantic.json_schema import WithJsonSchema
 from pik.errors import Invalid, UsageError
 from pik.model.event import MAX_STRING, check_name
 from pik.model.instant import load_zone, parse_local
-from pik.model.metric import RunRequest
+from pik.model.run import RunRequest
 from pik.model.scenario import COUNTED_DUPLICATES
 from pik.model.typed_times import local_instant
 

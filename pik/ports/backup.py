@@ -9,16 +9,9 @@ from typing import Protocol
 
 import msgspec
 
-from pik.model.metric import (
-    NO_FAILURES,
-    DeadLetter,
-    Failures,
-    Metric,
-    Run,
-    Task,
-    TaskState,
-)
+from pik.model.metric import Metric
 from pik.model.republish import Refusal, Republish
+from pik.model.run import NO_FAILURES, DeadLetter, Failures, Run, Task, TaskState
 from pik.ports.state import Promotion
 
 

@@ -10,13 +10,14 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
+from pik.model.aggregate import BucketDigest, Computed, DigestLines
 from pik.model.batch import Segment
 from pik.model.calendar import Buckets
 from pik.model.criteria import Criteria
 from pik.model.entity_range import EVERY_ENTITY, EntityRange
 from pik.model.event import ENVELOPE, FieldType
 from pik.model.instant import Window
-from pik.model.metric import BucketDigest, Combination, Computed, Definition, DigestLines, Per
+from pik.model.metric import Combination, Definition, Per
 
 
 class Offset(NamedTuple):

@@ -13,7 +13,8 @@ from msgspec import Meta, structs
 from pik.errors import StoreError
 from pik.model.batch import Verdict
 from pik.model.instant import format_instant, parse_instant
-from pik.model.metric import ALL_ENTITIES, FailedAggregate, ImportedFile, Run, RunRequest, RunState
+from pik.model.metric import ALL_ENTITIES
+from pik.model.run import FailedAggregate, ImportedFile, Run, RunRequest, RunState
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,25 +11,12 @@ from typing import Protocol
 
 import msgspec
 
+from pik.model.aggregate import Aggregate, BucketDigest, Computed, DigestLines
 from pik.model.entity_range import EVERY_ENTITY, EntityRange
 from pik.model.instant import Window
-from pik.model.metric import (
-    NO_FAILURES,
-    Aggregate,
-    BucketDigest,
-    Computed,
-    DeadLetter,
-    DigestLines,
-    Failures,
-    Metric,
-    PromotionKind,
-    Run,
-    RunRequest,
-    RunState,
-    Task,
-    TaskState,
-)
+from pik.model.metric import Metric
 from pik.model.republish import Place, Refusal, Republish
+from pik.model.run import NO_FAILURES, DeadLetter, Failures, PromotionKind, Run, RunRequest, RunState, Task, TaskState
 
 
 class Metrics(Protocol):

@@ -14,20 +14,9 @@ from typing import NamedTuple
 import msgspec
 
 from pik.errors import Damaged
-from pik.model.metric import (
-    EVENT_COUNT,
-    NO_FAILURES,
-    DeadLetter,
-    Definition,
-    FailedAggregate,
-    Failures,
-    Metric,
-    PromotionKind,
-    Run,
-    RunRequest,
-    Task,
-)
+from pik.model.metric import EVENT_COUNT, Definition, Metric
 from pik.model.republish import Refusal, Republish
+from pik.model.run import NO_FAILURES, DeadLetter, FailedAggregate, Failures, PromotionKind, Run, RunRequest, Task
 from pik.ports.state import StateProblem
 
 RESTORE = "into this store without its state (see docs/backup.md): pik restore BACKUP"

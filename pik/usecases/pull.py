@@ -24,6 +24,7 @@ from time import time_ns
 from msgspec import structs
 
 from pik.errors import AlreadyExists, Damaged, Unreadable, UsageError
+from pik.model.aggregate import Aggregate
 from pik.model.batch import (
     KEYED,
     Arrivals,
@@ -40,7 +41,7 @@ from pik.model.batch import (
 from pik.model.correction import CorrectionList
 from pik.model.ids import new_id
 from pik.model.instant import Part, Window, covered
-from pik.model.metric import Aggregate, Metric
+from pik.model.metric import Metric
 from pik.ports.raw import Raw
 from pik.ports.state import Metrics
 from pik.ports.store import Store

@@ -8,7 +8,7 @@ from enum import StrEnum
 from itertools import islice
 
 from pik.errors import NotFound, command, number_of
-from pik.model.metric import PromotionKind
+from pik.model.run import PromotionKind
 from pik.ports.store import Store
 
 

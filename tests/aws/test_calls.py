@@ -18,7 +18,7 @@ from pik.lambdas import replay
 from pik.model.batch import Verdict
 from pik.model.delivery import Filter
 from pik.model.instant import ALL_TIME, DAY, Window, parse_instant
-from pik.model.metric import RunRequest, RunState
+from pik.model.run import RunRequest, RunState
 from pik.ports.store import Store
 from pik.runtime import SILENT
 from pik.stores import open_store

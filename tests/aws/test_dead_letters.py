@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pik.errors import UsageError
-from pik.model.metric import Run, RunState
+from pik.model.run import Run, RunState
 from pik.ports.store import Store
 from pik.runtime import SILENT, Progress
 from pik.stores.aws.clients import Clients

@@ -8,7 +8,7 @@ import pytest
 
 from pik.engine import DuckEngine
 from pik.model.instant import parse_instant
-from pik.model.metric import RunRequest, RunState
+from pik.model.run import RunRequest, RunState
 from pik.runtime import SILENT
 from pik.stores import open_store
 from pik.stores.aws.clients import Clients

@@ -13,7 +13,7 @@ import pytest
 
 from pik import lambdas
 from pik.lambdas import processor
-from pik.model.metric import RunState
+from pik.model.run import RunState
 from pik.ports.state import Message
 from pik.ports.store import Store
 from pik.stores import open_store

@@ -14,7 +14,7 @@ import pytest
 
 from pik.engine import DuckEngine
 from pik.model.instant import ALL_TIME
-from pik.model.metric import RunRequest
+from pik.model.run import RunRequest
 from pik.runtime import SILENT
 from pik.stores import open_store
 from pik.stores.aws.clients import Clients

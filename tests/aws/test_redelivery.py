@@ -16,7 +16,7 @@ import pytest
 from pik import lambdas
 from pik.errors import StoreError
 from pik.lambdas import processor, replay
-from pik.model.metric import RunState
+from pik.model.run import RunState
 from pik.ports.state import UNSETTLED
 from pik.ports.store import Store
 from pik.stores import open_store

@@ -14,7 +14,7 @@ from pik.cli.commands.care.report_parts import shown_parts
 from pik.cli.output import json_text
 from pik.engine import DuckEngine
 from pik.model.instant import Window, parse_instant
-from pik.model.metric import RunRequest
+from pik.model.run import RunRequest
 from pik.ports.store import Store
 from pik.runtime import SILENT
 from pik.stores import open_store

@@ -18,7 +18,8 @@ import pytest
 from pik.engine import DuckEngine
 from pik.errors import NothingSelected
 from pik.model.instant import parse_instant
-from pik.model.metric import Definition, RunState, TaskState
+from pik.model.metric import Definition
+from pik.model.run import RunState, TaskState
 from pik.model.scenario import COUNTED_DUPLICATES, PLAIN
 from pik.ports.store import Store
 from pik.stores import open_store

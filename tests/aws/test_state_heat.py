@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
+from pik.model.aggregate import Computed
 from pik.model.ids import new_id
 from pik.model.instant import ALL_TIME, DAY, HOUR, MINUTE, Window
-from pik.model.metric import Computed, Task
+from pik.model.run import Task
 from pik.ports.backup import VersionRow
 from pik.ports.store import Store
 from pik.stores import open_store

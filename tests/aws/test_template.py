@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import pik
-from pik.model.metric import TASK_TIMEOUT
+from pik.model.run import TASK_TIMEOUT
 from pik.ports.state import PARTIALS_KEPT
 from pik.stores.aws.settings import VISIBILITY_FACTOR
 from pik.stores.aws.stack import Stack, output_name

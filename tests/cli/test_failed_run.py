@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from pik.model.metric import KEPT_FAILURES
+from pik.model.run import KEPT_FAILURES
 
 FAILING = KEPT_FAILURES + 7
 AMOUNT = '[[metric]]\nname = "amount"\nvalue = "sum((payload->>\'$.v\')::DECIMAL(18, 2))"\n'

@@ -12,7 +12,7 @@ from typing import Any, cast
 import pytest
 
 from pik.model.ids import is_recent
-from pik.model.metric import PromotionKind
+from pik.model.run import PromotionKind
 from pik.ports.store import Store
 from pik.usecases.recent import Recent, find_recent
 from tests.cli.conftest import Result

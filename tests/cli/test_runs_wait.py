@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pik.errors import StoreError
-from pik.model.metric import RunState
+from pik.model.run import RunState
 from pik.runtime import SILENT, Progress
 from pik.stores import open_store
 from pik.usecases.replay.wait import wait

@@ -16,8 +16,8 @@ from ulid import ULID
 from pik.engine import DuckEngine
 from pik.model.batch import Origin
 from pik.model.instant import ALL_TIME, DAY, Window, parse_instant
-from pik.model.metric import RunRequest
 from pik.model.republish import RepublishState
+from pik.model.run import RunRequest
 from pik.ports.raw import RawKind
 from pik.rawlog.objects import packed
 from pik.stores import open_store

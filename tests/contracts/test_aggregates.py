@@ -18,9 +18,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 from msgspec.structs import replace
 
+from pik.model.aggregate import NO_INPUTS, Aggregate, BucketDigest, Computed, decimal_text
 from pik.model.entity_range import EntityRange
 from pik.model.instant import ALL_TIME, Window
-from pik.model.metric import NO_INPUTS, Aggregate, BucketDigest, Computed, PromotionKind, Task, decimal_text
+from pik.model.run import PromotionKind, Task
 from pik.ports.state import Change, PointerCounts
 
 from .conftest import State, aws_state, local_state
@@ -123,7 +124,7 @@ def test_an_imported_version_keeps_the_digest_of_its_file_through_every_move(sta
 
 @pytest.mark.parametrize("joined", [2, 5, 1000])
 def test_digests_are_those_of_the_current_values(state, monkeypatch, joined):
-    monkeypatch.setattr("pik.model.metric.JOINED_LINES", joined)  # a bucket has four, and two have seven
+    monkeypatch.setattr("pik.model.aggregate.JOINED_LINES", joined)  # a bucket has four, and two have seven
     entities = ["a", "é", "\uffff", "\U0001f600"]
     rows = [row(bucket=at, entity=one, value=str(at + len(one)), inputs=at + 10) for at in (0, 10) for one in entities]
     rows[2] = replace(rows[2], input_contents=rows[2].input_ids)

@@ -11,7 +11,7 @@ import pytest
 
 from pik.errors import Invalid, NotFound, StoreError
 from pik.model.batch import Verdict
-from pik.model.metric import RunRequest, RunState
+from pik.model.run import RunRequest, RunState
 from pik.model.scenario import COUNTED_DUPLICATES
 from pik.ports.remote import Answer, RecordResult, Unanswered
 from pik.runtime import retries

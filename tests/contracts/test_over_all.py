@@ -12,10 +12,11 @@ import pytest
 
 from pik.engine import DuckEngine
 from pik.errors import Invalid, UsageError
+from pik.model.aggregate import NO_INPUTS
 from pik.model.assumption_text import read_scenario
 from pik.model.delivery import Filter
 from pik.model.instant import ALL_TIME, DAY, HOUR, Window, parse_instant
-from pik.model.metric import ALL_ENTITIES, NO_INPUTS, Definition, Per
+from pik.model.metric import ALL_ENTITIES, Definition, Per
 from pik.model.scenario import OtherDefinition, Scenario
 from pik.ports.store import Store
 from pik.rawlog.deliveries import deliveries

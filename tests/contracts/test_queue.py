@@ -7,7 +7,7 @@ import time
 import pytest
 from msgspec import structs
 
-from pik.model.metric import Task
+from pik.model.run import Task
 from pik.ports.state import UNSETTLED
 from tests.contracts.conftest import WITH_MOTO, state_of
 

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from ulid import ULID
 
 from pik.errors import Busy, NotFound
-from pik.model.metric import KEPT_FAILURES, FailedAggregate, Failures, Run, RunRequest, RunState, Task, TaskState
+from pik.model.run import KEPT_FAILURES, FailedAggregate, Failures, Run, RunRequest, RunState, Task, TaskState
 from pik.usecases.recent import Recent, find_recent
 
 REQUEST = RunRequest(start=0, end=100, entities=("a", "b"), metrics=("event_count",), reason="späte Ereignisse")

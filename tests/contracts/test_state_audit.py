@@ -11,19 +11,10 @@ from typing import Any
 import pytest
 
 from pik.errors import Damaged
+from pik.model.aggregate import Computed
 from pik.model.instant import ALL_TIME
-from pik.model.metric import (
-    NO_FAILURES,
-    Computed,
-    Definition,
-    FailedAggregate,
-    Failures,
-    Run,
-    RunRequest,
-    RunState,
-    Task,
-    TaskState,
-)
+from pik.model.metric import Definition
+from pik.model.run import NO_FAILURES, FailedAggregate, Failures, Run, RunRequest, RunState, Task, TaskState
 from pik.ports.state import Message
 from pik.stores.aws.state.aggregates import listed_buckets
 from pik.stores.aws.state.audit import AwsStateAudit

@@ -19,7 +19,8 @@ from msgspec import structs
 
 from pik.errors import Busy, Damaged, InputError, StoreError, UsageError
 from pik.model.instant import ALL_TIME
-from pik.model.metric import Definition, FailedAggregate, Failures, RunState, TaskState
+from pik.model.metric import Definition
+from pik.model.run import FailedAggregate, Failures, RunState, TaskState
 from pik.ports.backup import PointerRow, VersionRow
 from pik.ports.store import Store
 from pik.runtime import SILENT

@@ -25,7 +25,7 @@ from pik.cli.demo.shop import write_data
 from pik.engine import DuckEngine
 from pik.errors import Unreadable
 from pik.model.buffered import BufferedRequest
-from pik.model.metric import RunRequest
+from pik.model.run import RunRequest
 from pik.runtime import checkpoint
 from pik.stores import open_store
 from pik.stores.aws.clients import Clients

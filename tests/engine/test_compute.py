@@ -16,9 +16,10 @@ from typing import Any
 import pytest
 
 from pik.engine import DuckEngine, duck, sandbox
+from pik.model.aggregate import NO_INPUTS, Computed
 from pik.model.calendar import UTC_DAYS, FixedBuckets
 from pik.model.instant import ALL_TIME, DAY, HOUR, SECOND, Window, parse_instant
-from pik.model.metric import NO_INPUTS, Computed, Definition
+from pik.model.metric import Definition
 from pik.ports.engine import Inputs, TouchedBucket
 from tests.support.raw_files import BATCH, compute, event, frame, metric, raw, raw_lines, rows
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from pik.model.aggregate import NO_INPUTS, delivery_hash
 from pik.model.event import read_event
-from pik.model.metric import NO_INPUTS, delivery_hash
 from tests.support.raw_files import BATCH, compute, event, metric, raw
 
 

@@ -15,9 +15,9 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pik.model.aggregate import Computed
 from pik.model.event import read_event
 from pik.model.instant import HOUR, Window, full_instant, parse_instant
-from pik.model.metric import Computed
 from pik.ports.engine import Inputs
 from tests.support.calendar_model import start_of
 from tests.support.raw_files import BATCH, compute, event, frame, metric, raw_lines

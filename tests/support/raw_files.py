@@ -10,10 +10,11 @@ from typing import Any
 import zstandard
 
 from pik.engine import DuckEngine
+from pik.model.aggregate import Computed
 from pik.model.delivery import raw_line, stamp
 from pik.model.event import read_event
 from pik.model.instant import ALL_TIME, Window, parse_instant
-from pik.model.metric import Computed, Definition
+from pik.model.metric import Definition
 from pik.ports.engine import Engine, Inputs
 
 BATCH = "01J00000000000000000000001"

@@ -19,21 +19,11 @@ import zstandard
 from pik.engine import DuckEngine
 from pik.errors import EngineError
 from pik.inputs.source import Input, file_source
+from pik.model.aggregate import BucketDigest, Computed, DigestLines, bucket_digests, decimal_text, digest_line
 from pik.model.calendar import Buckets
 from pik.model.instant import ALL_TIME, DAY, HOUR, Window, parse_instant
-from pik.model.metric import (
-    ALL_ENTITIES,
-    BucketDigest,
-    Combination,
-    Computed,
-    Definition,
-    DigestLines,
-    Per,
-    RunRequest,
-    bucket_digests,
-    decimal_text,
-    digest_line,
-)
+from pik.model.metric import ALL_ENTITIES, Combination, Definition, Per
+from pik.model.run import RunRequest
 from pik.ports.engine import (
     NOTHING,
     Bucket,

@@ -14,7 +14,7 @@ from pik.engine import DuckEngine
 from pik.errors import Damaged
 from pik.model.delivery import Filter
 from pik.model.instant import ALL_TIME, DAY, Window, parse_instant
-from pik.model.metric import Run, RunRequest, RunState
+from pik.model.run import Run, RunRequest, RunState
 from pik.ports.store import Store
 from pik.rawlog.deliveries import deliveries
 from pik.runtime import SILENT

@@ -10,11 +10,11 @@ import pytest
 from msgspec import structs
 
 from pik.engine import DuckEngine
+from pik.model.aggregate import NO_INPUTS, Aggregate, delivery_hash
 from pik.model.correction import Correction, CorrectionKind, ListedDelivery
 from pik.model.delivery import Filter
 from pik.model.ids import new_id
 from pik.model.instant import ALL_TIME, DAY, HOUR, day_text, full_instant, parse_instant
-from pik.model.metric import NO_INPUTS, Aggregate, delivery_hash
 from pik.ports.store import Store
 from pik.rawlog.corrections import record
 from pik.rawlog.deliveries import deliveries

@@ -24,7 +24,8 @@ from pik.errors import StoreError
 from pik.inputs import blocks
 from pik.model.batch import Frame, frame_of
 from pik.model.entity_range import EVERY_ENTITY, EntityRange
-from pik.model.metric import Definition, Per, Run, RunRequest, RunState, TaskState
+from pik.model.metric import Definition, Per
+from pik.model.run import Run, RunRequest, RunState, TaskState
 from pik.ports.raw import Raw
 from pik.ports.store import Store
 from pik.rawlog import gathering, segment_writer

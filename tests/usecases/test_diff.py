@@ -14,9 +14,11 @@ from msgspec.structs import replace
 
 from pik.engine import DuckEngine
 from pik.errors import NothingSelected, UsageError
+from pik.model.aggregate import Aggregate, Computed, DigestLines
 from pik.model.calendar import UTC_DAYS
 from pik.model.instant import ALL_TIME, DAY, Window
-from pik.model.metric import Aggregate, Computed, Definition, DigestLines, Task
+from pik.model.metric import Definition
+from pik.model.run import Task
 from pik.model.scenario import COUNTED_DUPLICATES
 from pik.rawlog.gathering import gather
 from pik.rawlog.selection import Selection
@@ -90,7 +92,7 @@ def test_after_promoting_a_replay_there_is_no_difference(filled, engine):
 @pytest.mark.parametrize("joined", [1, 100, 1 << 16])
 def test_equal_buckets_are_seen_to_be_equal_by_their_digests(store, tmp_path, monkeypatch, joined):
     """Store and engine write the same lines of the same values; otherwise each aggregate would be compared."""
-    monkeypatch.setattr("pik.model.metric.JOINED_LINES", joined)
+    monkeypatch.setattr("pik.model.aggregate.JOINED_LINES", joined)
     numbers = [0, -1.5, 0.000001, 10, 100.25, 12345678901]
     ingest(store, tmp_path, [event(numbers[at % 6], f"é{at}", f"0{at % 3 + 1}T00:00") for at in range(120)])
     add_version(store.metrics, Definition(name="exact", value="sum((payload->>'$.v')::DECIMAL(38,6))"), 1)
@@ -142,7 +144,7 @@ def test_a_few_differences_in_a_bucket_are_found_as_they_are_by_comparing_every_
     store, tmp_path, monkeypatch, joined
 ):
     """Changed, added, failed and NULL ones, and equal values of other events; in one bucket nearly all differ."""
-    monkeypatch.setattr("pik.model.metric.JOINED_LINES", joined)
+    monkeypatch.setattr("pik.model.aggregate.JOINED_LINES", joined)
     days = [FIRST + day * DAY for day in range(5)]
     ingest(
         store, tmp_path, [event(n % 7 or None, f"é{n:02}", f"0{day}T00:00") for n in range(40) for day in range(1, 6)]

@@ -9,7 +9,8 @@ import pytest
 from pik.engine import DuckEngine
 from pik.model.delivery import Filter
 from pik.model.instant import ALL_TIME, DAY, MAX_INSTANT, MIN_INSTANT, Window, full_instant
-from pik.model.metric import Definition, RunState
+from pik.model.metric import Definition
+from pik.model.run import RunState
 from pik.ports.engine import Engine
 from pik.ports.store import Store
 from pik.runtime import SILENT

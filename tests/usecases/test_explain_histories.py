@@ -20,9 +20,9 @@ from hypothesis import strategies as st
 
 from pik.engine import DuckEngine
 from pik.errors import NothingSelected
+from pik.model.aggregate import Aggregate
 from pik.model.assumption_text import read_scenario
 from pik.model.instant import ALL_TIME, DAY, Window, day_text
-from pik.model.metric import Aggregate
 from pik.model.scenario import Scenario
 from pik.ports.store import Store
 from pik.runtime import SILENT

@@ -8,7 +8,8 @@ import pytest
 
 from pik.engine import DuckEngine
 from pik.model.instant import ALL_TIME, DAY
-from pik.model.metric import KEPT_FAILURES, Definition, RunState
+from pik.model.metric import Definition
+from pik.model.run import KEPT_FAILURES, RunState
 from pik.runtime import SILENT
 from pik.stores import open_store
 from pik.usecases.metrics.comparison import Difference

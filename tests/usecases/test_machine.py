@@ -31,8 +31,9 @@ from pik.model.assumption_text import read_scenario
 from pik.model.batch import Verdict
 from pik.model.delivery import Filter
 from pik.model.instant import ALL_TIME, DAY, full_instant, parse_instant
-from pik.model.metric import Definition, RunRequest, RunState
+from pik.model.metric import Definition
 from pik.model.republish import RepublishRequest, RepublishState
+from pik.model.run import RunRequest, RunState
 from pik.ports.target import Message
 from pik.rawlog.deliveries import deliveries
 from pik.rawlog.segment_writer import Reading

@@ -9,7 +9,7 @@ import pytest
 from pik.engine import DuckEngine
 from pik.errors import StoreError, UsageError
 from pik.model.instant import parse_instant
-from pik.model.metric import Run, RunRequest, RunState
+from pik.model.run import Run, RunRequest, RunState
 from pik.ports.store import Store
 from pik.runtime import SILENT
 from pik.stores import open_store

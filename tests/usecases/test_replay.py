@@ -16,8 +16,10 @@ import pytest
 
 from pik.engine import DuckEngine
 from pik.errors import Busy, EngineError, NotFound, StoreError, UsageError
+from pik.model.aggregate import NO_INPUTS, Computed
 from pik.model.instant import ALL_TIME, DAY, Window
-from pik.model.metric import NO_INPUTS, Computed, Definition, RunState, Task
+from pik.model.metric import Definition
+from pik.model.run import RunState, Task
 from pik.model.scenario import COUNTED_DUPLICATES
 from pik.runtime import SILENT
 from pik.usecases.metrics.definitions import add_version

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pik.model.metric import RunState
+from pik.model.run import RunState
 from pik.usecases.replay.promote import promote
 from tests.support.stores import Faulty, PlainEngine, broken, replay, window
 

@@ -12,7 +12,7 @@ import pytest
 
 from pik.errors import EngineError
 from pik.model.instant import ALL_TIME, DAY, Window
-from pik.model.metric import Run, RunState
+from pik.model.run import Run, RunState
 from pik.ports.store import Store
 from pik.runtime import SILENT
 from pik.stores import open_store

@@ -7,7 +7,7 @@ from decimal import Decimal
 
 import pytest
 
-from pik.model.metric import Computed
+from pik.model.aggregate import Computed
 from pik.runtime import storage
 from pik.runtime.storage import Sorter, Spool, scratch
 

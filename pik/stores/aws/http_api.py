@@ -16,7 +16,7 @@ import msgspec
 from pik.errors import Ambiguous, Invalid, NotFound, NotHeld, NothingSelected, StoreError, UsageError, command
 from pik.model.batch import Verdict
 from pik.model.instant import format_instant
-from pik.model.metric import Run, RunRequest
+from pik.model.run import Run, RunRequest
 from pik.ports.remote import (
     GZIP,
     Answer,

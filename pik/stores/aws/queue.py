@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from pik.errors import StoreError
-from pik.model.metric import DeadLetter, Task
+from pik.model.run import DeadLetter, Task
 from pik.ports.state import UNSETTLED, Message
 from pik.runtime.retries import attempts
 from pik.stores.aws.clients import Clients, Refused, translated

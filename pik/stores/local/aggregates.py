@@ -17,21 +17,11 @@ import msgspec
 from msgspec import structs
 
 from pik.errors import Damaged
+from pik.model.aggregate import Aggregate, BucketDigest, Computed, DigestLines, bucket_digests, decimal_text, joinable
 from pik.model.entity_range import AFTER_ALL, EVERY_ENTITY, EntityRange
 from pik.model.ids import new_id
 from pik.model.instant import Window
-from pik.model.metric import (
-    Aggregate,
-    BucketDigest,
-    Computed,
-    DigestLines,
-    PromotionKind,
-    RunState,
-    Task,
-    bucket_digests,
-    decimal_text,
-    joinable,
-)
+from pik.model.run import PromotionKind, RunState, Task
 from pik.ports.backup import Written
 from pik.ports.state import Change, PointerCounts, Promotion, Standing
 from pik.stores.local.sqlite import Database

@@ -12,8 +12,9 @@ from pathlib import Path
 import msgspec
 
 from pik.errors import Damaged, StoreError
+from pik.model.aggregate import Aggregate
 from pik.model.instant import Window
-from pik.model.metric import EVENT_COUNT, Aggregate, Metric
+from pik.model.metric import EVENT_COUNT, Metric
 from pik.ports.backup import (
     Written,
 )

@@ -17,7 +17,7 @@ from msgspec import structs
 
 from pik.errors import CANDIDATES, ambiguous_id
 from pik.model.ids import new_id
-from pik.model.metric import (
+from pik.model.run import (
     ACTIVE,
     ENDED,
     KEPT_FAILURES,

@@ -15,7 +15,8 @@ from typing import TypeVar
 import msgspec
 
 from pik.errors import Damaged, InputError, StoreError
-from pik.model.metric import Aggregate, Metric
+from pik.model.aggregate import Aggregate
+from pik.model.metric import Metric
 from pik.ports.store import Store
 from pik.runtime import Progress, showing
 from pik.usecases.bundle.archive import Archive

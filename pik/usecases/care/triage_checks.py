@@ -21,8 +21,8 @@ from pik.model.instant import (
     day_text,
     parse_instant,
 )
-from pik.model.metric import PromotionKind, Run, RunKind, RunState
 from pik.model.republish import Republish, RepublishRequest, RepublishState
+from pik.model.run import PromotionKind, Run, RunKind, RunState
 from pik.rawlog.corrected import corrected_until
 from pik.rawlog.selection import Selection
 from pik.usecases.care import triage_corrections, triage_statistics

@@ -9,7 +9,7 @@ from decimal import Decimal
 from pik.errors import Damaged, Unreadable
 from pik.model.batch import Batch, Location, RejectFile, Segment, Verdict
 from pik.model.instant import DAY, MIN_INSTANT, Window
-from pik.model.metric import PromotionKind
+from pik.model.run import PromotionKind
 from pik.ports.engine import Engine
 from pik.ports.index import Index, Totals
 from pik.ports.state import Promotion

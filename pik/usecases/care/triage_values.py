@@ -17,9 +17,11 @@ from itertools import groupby
 from msgspec import structs
 
 from pik.errors import Damaged, command, number_of
+from pik.model.aggregate import Aggregate
 from pik.model.correction import Correction
 from pik.model.instant import SECOND, Window, display_instant, format_instant
-from pik.model.metric import Aggregate, Metric, PromotionKind, entities_of
+from pik.model.metric import Metric, entities_of
+from pik.model.run import PromotionKind
 from pik.ports.state import Promotion
 from pik.usecases.care.triage_corrections import LastCorrections
 from pik.usecases.care.triage_findings import Finding, Scope

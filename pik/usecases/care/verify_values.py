@@ -9,9 +9,10 @@ from itertools import chain
 from typing import NamedTuple
 
 from pik.errors import Damaged, EngineError
+from pik.model.aggregate import NO_INPUTS, Aggregate, BucketDigest
 from pik.model.calendar import Buckets
 from pik.model.instant import Window
-from pik.model.metric import NO_INPUTS, Aggregate, BucketDigest, Metric
+from pik.model.metric import Metric
 from pik.model.scenario import Scenario
 from pik.ports.engine import Engine
 from pik.ports.store import Store

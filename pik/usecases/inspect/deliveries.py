@@ -12,10 +12,11 @@ import zstandard
 from msgspec import structs
 
 from pik.errors import CANDIDATES, NotFound, NotHeld, UsageError, ambiguous_id, command
+from pik.model.aggregate import Aggregate
 from pik.model.batch import Location, Segment, Verdict
 from pik.model.delivery import Delivery
 from pik.model.instant import Window, covered, day_text, full_instant, parse_instant
-from pik.model.metric import ALL_ENTITIES, Aggregate, Definition
+from pik.model.metric import ALL_ENTITIES, Definition
 from pik.ports.engine import Engine, Inputs
 from pik.ports.store import Store
 from pik.rawlog.objects import damaged, frame_lines, parse

@@ -21,7 +21,7 @@ from pik.usecases.metrics.scenario import applied
 from pik.usecases.metrics.winners import Winners
 
 if TYPE_CHECKING:
-    from pik.model.metric import Aggregate
+    from pik.model.aggregate import Aggregate
 
 
 def place_of(location: Location) -> Place:

@@ -11,9 +11,10 @@ from itertools import groupby, islice
 from msgspec import structs
 
 from pik.errors import UsageError
+from pik.model.aggregate import Aggregate, Computed
 from pik.model.calendar import covering
 from pik.model.instant import Window
-from pik.model.metric import Aggregate, Computed, Metric
+from pik.model.metric import Metric
 from pik.model.scenario import PLAIN, Scenario, With
 from pik.ports.engine import Engine
 from pik.ports.fleet import Fleet

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from decimal import Context, Decimal
 from enum import StrEnum
 
-from pik.model.metric import Aggregate, Computed, Metric
+from pik.model.aggregate import Aggregate, Computed
+from pik.model.metric import Metric
 from pik.model.scenario import CountedDuplicates, Scenario
 from pik.usecases.metrics.sides import RecordedSide
 from pik.usecases.metrics.winners import Winners

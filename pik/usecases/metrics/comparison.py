@@ -17,8 +17,10 @@ from typing import NamedTuple
 import msgspec
 
 from pik.errors import Damaged, NothingSelected
+from pik.model.aggregate import NO_INPUTS, Aggregate, Computed, Failure
 from pik.model.instant import display_instant
-from pik.model.metric import ALL_ENTITIES, NO_INPUTS, Aggregate, Computed, Failure, Metric, Run, entity_text
+from pik.model.metric import ALL_ENTITIES, Metric, entity_text
+from pik.model.run import Run
 from pik.ports.engine import Engine
 from pik.ports.store import Store
 from pik.rawlog.selection import Selection

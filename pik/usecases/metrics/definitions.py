@@ -12,8 +12,9 @@ from itertools import chain
 import msgspec
 
 from pik.errors import Invalid, NotFound, NothingSelected, UsageError, command
+from pik.model.aggregate import Aggregate, with_scale
 from pik.model.instant import SECOND, Window, display_instant
-from pik.model.metric import Aggregate, Definition, Metric, with_scale
+from pik.model.metric import Definition, Metric
 from pik.ports.engine import Engine
 from pik.ports.state import Metrics
 from pik.ports.store import Store

@@ -11,7 +11,7 @@ from operator import attrgetter
 from pik.errors import NothingSelected
 from pik.model.calendar import UTC_DAYS
 from pik.model.instant import Window
-from pik.model.metric import Run
+from pik.model.run import Run
 from pik.model.scenario import PLAIN, Scenario
 from pik.ports.engine import Engine
 from pik.ports.fleet import Fleet

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from pik.errors import NothingSelected, command
+from pik.model.aggregate import Aggregate, Computed
 from pik.model.instant import Window
-from pik.model.metric import Aggregate, Computed, Run
+from pik.model.run import Run
 from pik.ports.store import Store
 from pik.usecases import Listing
 from pik.usecases.availability import expect_pulled

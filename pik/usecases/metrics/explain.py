@@ -13,11 +13,12 @@ from decimal import Decimal
 from itertools import islice
 
 from pik.errors import NothingSelected, UsageError, command, number_of
+from pik.model.aggregate import Computed
 from pik.model.calendar import covering
 from pik.model.correction import Correction
 from pik.model.delivery import Delivery, event_id_text
 from pik.model.instant import Window, display_instant, format_instant
-from pik.model.metric import ALL_ENTITIES, Computed, Metric, entities_of, entity_text
+from pik.model.metric import ALL_ENTITIES, Metric, entities_of, entity_text
 from pik.model.scenario import PLAIN, OtherDefinition, Scenario
 from pik.model.typed_times import written_out
 from pik.ports.engine import Engine

@@ -9,8 +9,9 @@ from decimal import Context, Decimal
 from operator import attrgetter
 
 from pik.errors import Damaged, Invalid
+from pik.model.aggregate import Computed
 from pik.model.instant import Window
-from pik.model.metric import Combination, Computed, Metric
+from pik.model.metric import Combination, Metric
 from pik.ports.engine import Engine
 from pik.ports.store import Store
 from pik.rawlog.selection import Overrides, Selection

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from pik.model.instant import Window
-from pik.model.metric import PromotionKind
+from pik.model.run import PromotionKind
 from pik.ports.state import Promotion
 from pik.ports.store import Store
 from pik.usecases.metrics.chain import EXACT, value_of

@@ -15,8 +15,10 @@ from itertools import groupby
 from operator import itemgetter
 
 from pik.errors import Invalid, StoreError, UsageError
+from pik.model.aggregate import Aggregate
 from pik.model.instant import Window, Zone, display_instant
-from pik.model.metric import Aggregate, Metric, PromotionKind, Run
+from pik.model.metric import Metric
+from pik.model.run import PromotionKind, Run
 from pik.model.typed_times import typed_instant
 from pik.ports.state import Promotion
 from pik.ports.store import Store

@@ -9,7 +9,8 @@ from decimal import Decimal
 from typing import Any, NamedTuple
 
 from pik.errors import Damaged, EngineError, command
-from pik.model.metric import Computed, Definition, Metric, entities_of
+from pik.model.aggregate import Computed
+from pik.model.metric import Definition, Metric, entities_of
 from pik.model.scenario import Scenario
 from pik.ports.engine import CountedDeliveries, Engine, Tables
 from pik.ports.store import Store

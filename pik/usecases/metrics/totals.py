@@ -10,7 +10,8 @@ from enum import StrEnum
 from functools import cache
 
 from pik.errors import Invalid, UsageError
-from pik.model.metric import Aggregate, Combination, Computed, Metric, with_scale
+from pik.model.aggregate import Aggregate, Computed, with_scale
+from pik.model.metric import Combination, Metric
 from pik.ports.engine import Engine
 from pik.ports.store import Store
 from pik.usecases.metrics.chain import Cause

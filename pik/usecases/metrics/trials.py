@@ -8,6 +8,7 @@ from decimal import Decimal
 from itertools import combinations, islice
 
 from pik.errors import Damaged, EngineError, Invalid, NotHeld, UsageError
+from pik.model.aggregate import Computed
 from pik.model.criteria import Criteria
 from pik.model.delivery import Filter
 from pik.model.instant import (
@@ -20,7 +21,8 @@ from pik.model.instant import (
     format_duration,
     format_instant,
 )
-from pik.model.metric import ALL_ENTITIES, Computed, Metric, PromotionKind, entities_of
+from pik.model.metric import ALL_ENTITIES, Metric, entities_of
+from pik.model.run import PromotionKind
 from pik.model.scenario import (
     Assumption,
     CountedConflict,

@@ -8,7 +8,8 @@ from decimal import Decimal
 from typing import NamedTuple
 
 from pik.errors import Invalid
-from pik.model.metric import Combination, Computed, Definition
+from pik.model.aggregate import Computed
+from pik.model.metric import Combination, Definition
 from pik.ports.engine import Engine
 from pik.rawlog.segment_reader import places_of
 from pik.rawlog.selection import Selection

@@ -7,8 +7,9 @@ from contextlib import closing
 from dataclasses import replace
 
 from pik.errors import Damaged
+from pik.model.aggregate import NO_INPUTS, Computed, Failure
 from pik.model.instant import Window
-from pik.model.metric import NO_INPUTS, Computed, Failure, Metric
+from pik.model.metric import Metric
 from pik.model.scenario import Scenario
 from pik.ports.engine import Engine
 from pik.ports.store import Store

@@ -15,7 +15,8 @@ from pathlib import Path
 from pik.errors import ambiguous_id
 from pik.model.calendar import Buckets
 from pik.model.correction import Correction, CorrectionKind
-from pik.model.metric import Per, RunRequest
+from pik.model.metric import Per
+from pik.model.run import RunRequest
 from pik.ports.engine import Engine, TouchedBucket
 from pik.ports.raw import RawKind
 from pik.ports.store import Store

@@ -7,12 +7,7 @@ from collections.abc import Sequence
 from msgspec import structs
 
 from pik.errors import UsageError, ambiguous_id, command
-from pik.model.metric import (
-    DeadLetter,
-    Run,
-    RunState,
-    TaskState,
-)
+from pik.model.run import DeadLetter, Run, RunState, TaskState
 from pik.ports.engine import Engine
 from pik.ports.store import Store
 from pik.runtime import Progress

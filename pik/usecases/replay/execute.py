@@ -10,16 +10,7 @@ from time import monotonic, sleep, time_ns
 
 from pik.errors import Damaged, EngineError, Invalid, NotFound, StoreError, UsageError, command
 from pik.model.instant import displayed_in
-from pik.model.metric import (
-    NO_FAILURES,
-    TASK_TIMEOUT,
-    Failures,
-    Run,
-    RunKind,
-    RunState,
-    Task,
-    TaskState,
-)
+from pik.model.run import NO_FAILURES, TASK_TIMEOUT, Failures, Run, RunKind, RunState, Task, TaskState
 from pik.ports.engine import Engine
 from pik.ports.fleet import Fleet
 from pik.ports.state import Message

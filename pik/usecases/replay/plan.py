@@ -16,15 +16,8 @@ from pik.model.calendar import Buckets
 from pik.model.entity_range import EVERY_ENTITY, EntityRange
 from pik.model.ids import new_id
 from pik.model.instant import ALL_TIME, Window
-from pik.model.metric import (
-    ALL_ENTITIES,
-    Metric,
-    Per,
-    Run,
-    RunRequest,
-    RunState,
-    Task,
-)
+from pik.model.metric import ALL_ENTITIES, Metric, Per
+from pik.model.run import Run, RunRequest, RunState, Task
 from pik.model.share import Share
 from pik.ports.engine import Engine, TouchedBucket
 from pik.ports.store import Store

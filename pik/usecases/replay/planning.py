@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from pik.model.ids import new_id
-from pik.model.metric import Run, RunRequest, RunState
+from pik.model.run import Run, RunRequest, RunState
 from pik.ports.engine import Engine
 from pik.ports.store import Store
 from pik.usecases.metrics.computation import widest

@@ -6,13 +6,8 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from pik.errors import UsageError, command
-from pik.model.metric import (
-    Aggregate,
-    PromotionKind,
-    Run,
-    RunKind,
-    RunState,
-)
+from pik.model.aggregate import Aggregate
+from pik.model.run import PromotionKind, Run, RunKind, RunState
 from pik.ports.state import PointerCounts
 from pik.ports.store import Store
 from pik.rawlog.corrected import concerning

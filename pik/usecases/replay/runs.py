@@ -7,11 +7,7 @@ from dataclasses import dataclass
 from time import sleep, time_ns
 
 from pik.errors import Busy, UsageError, command
-from pik.model.metric import (
-    DeadLetter,
-    Run,
-    RunState,
-)
+from pik.model.run import DeadLetter, Run, RunState
 from pik.ports.state import Promotion
 from pik.ports.store import Store
 from pik.usecases.replay.dead_letters import letters

@@ -15,7 +15,8 @@ from pathlib import Path
 from pik.errors import NotFound
 from pik.model.ids import creation_time
 from pik.model.instant import DAY
-from pik.model.metric import Metric, Task
+from pik.model.metric import Metric
+from pik.model.run import Task
 from pik.ports.engine import Engine
 from pik.ports.state import PARTIALS_KEPT
 from pik.ports.store import Store

@@ -6,11 +6,7 @@ from collections.abc import Callable
 from time import sleep
 
 from pik.errors import Busy, StoreError, command
-from pik.model.metric import (
-    Run,
-    RunKind,
-    RunState,
-)
+from pik.model.run import Run, RunKind, RunState
 from pik.ports.remote import Api
 from pik.ports.store import Store
 from pik.runtime import Progress, showing

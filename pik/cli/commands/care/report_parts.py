@@ -19,7 +19,7 @@ from pik.cli.commands.repair.corrections import CORRECTIONS
 from pik.cli.commands.repair.runs import RUNS, WHOLE, replay_command
 from pik.cli.document import Document, Schema
 from pik.errors import command
-from pik.model.metric import RunRequest
+from pik.model.run import RunRequest
 from pik.usecases.report.incident import history_window, only
 from pik.usecases.report.kept import ROWS
 

@@ -17,7 +17,7 @@ from pik.errors import UsageError, command
 from pik.model.instant import Window
 
 if TYPE_CHECKING:
-    from pik.model.metric import Aggregate
+    from pik.model.aggregate import Aggregate
     from pik.usecases.metrics.definitions import AggregateList
 
 

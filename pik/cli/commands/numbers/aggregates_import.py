@@ -18,7 +18,7 @@ from pik.errors import command, number_of
 from pik.model.instant import Window, display_instant
 
 if TYPE_CHECKING:
-    from pik.model.metric import Run
+    from pik.model.run import Run
     from pik.ports.state import PointerCounts
     from pik.usecases.metrics.imports import ImportPlan
 

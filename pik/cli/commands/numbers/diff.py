@@ -40,7 +40,7 @@ from pik.cli.context import Context
 from pik.cli.options import option
 from pik.errors import UsageError, command
 from pik.model.instant import Window
-from pik.model.metric import RunRequest, RunState
+from pik.model.run import RunRequest, RunState
 from pik.ports.fleet import LOCAL
 
 if TYPE_CHECKING:

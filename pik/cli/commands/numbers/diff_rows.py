@@ -16,10 +16,11 @@ from pik.cli.document import NEXT, TRUNCATED, Column, Field, Object, Rows, Schem
 from pik.cli.values import Bucket, Count, Entity, Instant
 from pik.errors import command, number_of
 from pik.model.instant import Window, display_instant, format_instant
-from pik.model.metric import KEPT_FAILURES
+from pik.model.run import KEPT_FAILURES
 
 if TYPE_CHECKING:
-    from pik.model.metric import Failure, Run
+    from pik.model.aggregate import Failure
+    from pik.model.run import Run
     from pik.ports.engine import Extent
     from pik.usecases.metrics.comparison import Difference
     from pik.usecases.metrics.diff import Diff

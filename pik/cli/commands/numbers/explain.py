@@ -39,7 +39,8 @@ from pik.model.metric import ALL_ENTITIES, entities_of
 from pik.model.typed_times import WORDS, written_out
 
 if TYPE_CHECKING:
-    from pik.model.metric import Computed, Metric
+    from pik.model.aggregate import Computed
+    from pik.model.metric import Metric
     from pik.model.path import EventPath
     from pik.usecases.metrics.explain import CauseEvent, Explanation, Share
     from pik.usecases.metrics.trials import Trials

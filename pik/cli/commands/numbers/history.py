@@ -96,8 +96,9 @@ def _subject(entry: Entry) -> str:
     from pik.cli.commands.repair.republish_schema import progress_text
     from pik.model.batch import Batch, BatchState
     from pik.model.correction import Correction
-    from pik.model.metric import Metric, Run
+    from pik.model.metric import Metric
     from pik.model.republish import Republish
+    from pik.model.run import Run
     from pik.ports.state import Promotion
 
     subject = entry.subject

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pik.cli.document import Field, Object
 from pik.cli.values import Instant, Shown
 from pik.model.instant import display_instant
-from pik.model.metric import PromotionKind
+from pik.model.run import PromotionKind
 
 if TYPE_CHECKING:
     from pik.usecases.metrics.passed_over import PassedOver

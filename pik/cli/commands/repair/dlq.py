@@ -15,7 +15,7 @@ from pik.cli.values import Count, Instant, Moment
 from pik.errors import StoreError, UsageError, command, number_of
 from pik.model.entity_range import EntityRange
 from pik.model.instant import Window
-from pik.model.metric import DeadLetter, RunState
+from pik.model.run import DeadLetter, RunState
 
 if TYPE_CHECKING:
     from pik.ports.store import Store

@@ -14,7 +14,7 @@ from pik.cli.document import Field, Schema
 from pik.cli.options import argument
 from pik.cli.values import Count
 from pik.errors import number_of
-from pik.model.metric import PromotionKind, RunState
+from pik.model.run import PromotionKind, RunState
 
 if TYPE_CHECKING:
     from pik.ports.store import Store

@@ -19,7 +19,7 @@ from pik.errors import NothingSelected, UsageError, command, number_of
 from pik.model.assumption_text import replay_assumptions
 from pik.model.ids import new_id
 from pik.model.instant import display_instant
-from pik.model.metric import Run, RunRequest, RunState
+from pik.model.run import Run, RunRequest, RunState
 from pik.ports.fleet import LOCAL
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from pik.cli.document import TRUNCATED, Column, Field, Object, Rows, Schema, or_
 from pik.cli.values import Count, Entity, Instant, Moment, words
 from pik.errors import command, number_of
 from pik.model.instant import Window, display_instant
-from pik.model.metric import ImportedFile, Run, RunKind, RunRequest, RunState
+from pik.model.run import ImportedFile, Run, RunKind, RunRequest, RunState
 
 if TYPE_CHECKING:
     pass

@@ -14,21 +14,19 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any, NamedTuple
 
-from pik.model.entity_range import AFTER_ALL, EVERY_ENTITY, EntityRange
-from pik.model.instant import Window
-from pik.model.metric import (
+from pik.model.aggregate import (
     Aggregate,
     BucketDigest,
     Computed,
     DigestLines,
-    Metric,
-    PromotionKind,
-    RunState,
-    Task,
     bucket_digests,
     decimal_text,
     digest_line,
 )
+from pik.model.entity_range import AFTER_ALL, EVERY_ENTITY, EntityRange
+from pik.model.instant import Window
+from pik.model.metric import Metric
+from pik.model.run import PromotionKind, RunState, Task
 from pik.ports.backup import VersionRow, Written
 from pik.ports.state import Change, PointerCounts, Promotion, Standing
 from pik.runtime.storage import Spool

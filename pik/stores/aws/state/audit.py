@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from pik.model.metric import ACTIVE, RunState
+from pik.model.run import ACTIVE, RunState
 from pik.ports.state import StateProblem
 from pik.stores import state_rows as found
 from pik.stores.aws import queue

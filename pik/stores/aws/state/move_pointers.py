@@ -16,7 +16,7 @@ from msgspec import structs
 
 from pik.errors import Busy
 from pik.model.ids import new_id
-from pik.model.metric import PromotionKind
+from pik.model.run import PromotionKind
 from pik.ports.state import PointerCounts, Promotion
 from pik.stores.aws.state import layout
 from pik.stores.aws.state.layout import MoveItem, PointerItem, PromotionItem, VersionItem

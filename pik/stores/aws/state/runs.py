@@ -14,7 +14,7 @@ import msgspec
 from msgspec import structs
 
 from pik.errors import CANDIDATES, ambiguous_id
-from pik.model.metric import (
+from pik.model.run import (
     ACTIVE,
     ENDED,
     KEPT_FAILURES,
