@@ -25,7 +25,7 @@ from pik.fleets.here import Here
 from pik.fleets.session import Session, open_session
 from pik.fleets.spark import SparkFleet
 from pik.inputs.source import file_source, stop
-from pik.model.instant import ALL_TIME
+from pik.model.window import ALL_TIME
 from pik.ports.fleet import LOCAL, Fleet
 from pik.ports.store import Store
 from pik.rawlog.segment_writer import Reading

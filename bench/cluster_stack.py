@@ -26,8 +26,8 @@ from pik.fleets.session import Session, driver
 from pik.fleets.spark import SparkFleet
 from pik.inputs.paths import sources_of
 from pik.inputs.source import stop
-from pik.model.instant import ALL_TIME
 from pik.model.run import Run, RunRequest, RunState
+from pik.model.window import ALL_TIME
 from pik.ports.store import Store
 from pik.rawlog.segment_writer import Reading
 from pik.runtime import SILENT

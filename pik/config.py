@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from pik.errors import InputError, Invalid, NotFound, StoreError, UsageError
 from pik.model.cluster import Cluster
-from pik.model.instant import Zone, load_zone
+from pik.model.zone import Zone, load_zone
 
 if TYPE_CHECKING:
     from pik.model.named_mapping import IngestDefaults, NamedMapping

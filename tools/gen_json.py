@@ -18,7 +18,7 @@ from pik.cli.app import COMMANDS
 from pik.cli.commands.inspect.corrected import EFFECTS
 from pik.cli.document import Column, Field, Object, Rows, Schema
 from pik.cli.values import Bucket, Count, Entity, EventId, Instant, Json, Lag, Moment
-from pik.model.instant import Window
+from pik.model.window import Window
 
 PAGE = Path(__file__).parent.parent / "docs" / "json.md"
 SCHEMAS = PAGE.parent / "schemas"

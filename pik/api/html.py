@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from itertools import compress
 
-from pik.model.instant import format_duration
+from pik.model.duration import format_duration
 from pik.model.visible import visible_value
 
 LONGEST = 200

@@ -16,7 +16,9 @@ from pik.api.results import KEPT, Result
 from pik.api.rows import Delivery, Event, LagBar, LagGroup
 from pik.api.times import Duration, Instant, When, duration_of, nanos_of, window_of, zone_of
 from pik.errors import UsageError
-from pik.model.instant import MAX_INSTANT, MIN_INSTANT, Window, format_duration
+from pik.model.duration import format_duration
+from pik.model.instant import MAX_INSTANT, MIN_INSTANT
+from pik.model.window import Window
 from pik.ports.frame import FrameColumn, Kind
 from pik.ports.report import Histogram
 

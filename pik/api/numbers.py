@@ -14,10 +14,10 @@ from pik.api.results import Result, columns_of
 from pik.api.rows import Aggregate, Difference
 from pik.api.times import Duration, Instant, When, nanos_of, window_of, zone_of
 from pik.errors import Invalid, UsageError
-from pik.model.instant import Window
+from pik.model.window import Window
 
 if TYPE_CHECKING:
-    from pik.model import metric as model
+    from pik.model import aggregate as model
     from pik.model.scenario import Scenario
     from pik.usecases.metrics import comparison
     from pik.usecases.metrics.diff import Diff as Compared

@@ -7,17 +7,11 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 
 from pik.errors import Invalid, UsageError
-from pik.model.instant import (
-    MAX_INSTANT,
-    MIN_INSTANT,
-    Window,
-    Zone,
-    checked_instant,
-    format_instant,
-    load_zone,
-    parse_duration,
-)
+from pik.model.duration import parse_duration
+from pik.model.instant import MAX_INSTANT, MIN_INSTANT, checked_instant, format_instant
 from pik.model.typed_times import typed_instant
+from pik.model.window import Window
+from pik.model.zone import Zone, load_zone
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)

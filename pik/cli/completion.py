@@ -116,7 +116,7 @@ def sources(ctx: typer.Context) -> Iterator[str]:
 @_silent
 def entities(ctx: typer.Context) -> Iterator[str]:
     """Some entities: those at which the frames of some segments begin and end, which the index knows."""
-    from pik.model.instant import ALL_TIME
+    from pik.model.window import ALL_TIME
 
     for segment in islice(_store(ctx).index.segments(ALL_TIME), _MOST):
         for frame in segment.frames:

@@ -24,7 +24,7 @@ from pik.model.cluster import JOBS, application, expect_no_place
 if TYPE_CHECKING:
     from pik.cli.document import Schema
     from pik.errors import PikError
-    from pik.model.instant import Zone
+    from pik.model.zone import Zone
     from pik.ports.engine import Engine
     from pik.ports.exporter import Exporter, Layout
     from pik.ports.fleet import Fleet

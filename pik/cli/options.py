@@ -21,9 +21,12 @@ from pik.cli.text import broken
 from pik.cli.values import Moment
 from pik.errors import Invalid, PikError, UsageError
 from pik.model.cluster import expect_cluster
-from pik.model.instant import MAX_INSTANT, MIN_INSTANT, Window, Zone, load_zone, parse_duration
+from pik.model.duration import parse_duration
+from pik.model.instant import MAX_INSTANT, MIN_INSTANT
 from pik.model.typed_times import WORDS, typed_instant
 from pik.model.visible import visible
+from pik.model.window import Window
+from pik.model.zone import Zone, load_zone
 from pik.ports.fleet import LOCAL
 
 if TYPE_CHECKING:

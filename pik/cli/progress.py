@@ -11,7 +11,8 @@ from typing import Any
 
 from pik.cli.bars import NARROWEST, bar
 from pik.cli.text import cells, note, padded, shortened
-from pik.model.instant import SECOND, format_duration
+from pik.model.duration import format_duration
+from pik.model.instant import SECOND
 from pik.model.visible import visible
 from pik.runtime import SILENT, Progress
 

@@ -14,8 +14,9 @@ from pik.cli.colour import Role, colours, painted, role_of
 from pik.cli.document import Column, Document, Fold, Table
 from pik.cli.text import broken, cells, padded, shortened, terminal_width
 from pik.cli.values import Bucket, Count, EventId, Lines, Moment, Shown, is_number, words
-from pik.model.instant import DAY, SECOND, Window, display_instant
+from pik.model.instant import DAY, SECOND, display_instant
 from pik.model.visible import visible
+from pik.model.window import Window
 from pik.ports.report import Grid, Heading
 
 Write = Callable[[str], object]

@@ -8,8 +8,10 @@ from typing import Any
 
 import msgspec
 
-from pik.model.instant import Window, display_instant, format_about, format_duration, format_instant
+from pik.model.duration import format_about, format_duration
+from pik.model.instant import display_instant, format_instant
 from pik.model.visible import visible, visible_value
+from pik.model.window import Window
 
 
 class Instant(msgspec.Struct, frozen=True):

@@ -32,8 +32,8 @@ from pik.engine.statement import columns_read
 from pik.engine.tables import DuckTables, open_tables, open_written
 from pik.model.aggregate import Computed
 from pik.model.calendar import Buckets
-from pik.model.instant import Window
 from pik.model.metric import Combination, Definition, Per
+from pik.model.window import Window
 from pik.ports.engine import (
     Computation,
     CountedDeliveries,

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from pik.engine.sandbox import FETCH, file_list, literal, session
 from pik.model.aggregate import NO_INPUTS, BucketDigest, Computed, DigestLines, bucket_digests, joinable
-from pik.model.instant import Window
 from pik.model.metric import ALL_ENTITIES
+from pik.model.window import Window
 from pik.ports.engine import Extent
 from pik.runtime.storage import CarriedFile
 

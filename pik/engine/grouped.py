@@ -19,8 +19,8 @@ from pik.engine.sandbox import FETCH, OTHER_VALUES, OutOfMemory, bounded, damage
 from pik.engine.scan_sql import MICROSECOND, Measure, Scan, load_spans, refuse_unknown_times
 from pik.errors import Damaged, EngineError, PikError, UsageError, command
 from pik.model.aggregate import DELIVERY_FACTS, NO_INPUTS, BucketDigest, Computed, DigestLines, Failure, bucket_digests
-from pik.model.instant import Window
 from pik.model.metric import Definition
+from pik.model.window import Window
 from pik.ports.engine import NOTHING, Bucket, Inputs
 
 if TYPE_CHECKING:

@@ -45,8 +45,8 @@ from pik.engine.scan_sql import Measure, Scan, text_type
 from pik.engine.syntax import Aggregate
 from pik.errors import EngineError
 from pik.model.aggregate import BLAMED
-from pik.model.instant import Window
 from pik.model.metric import Definition
+from pik.model.window import Window
 from pik.ports.engine import Inputs
 
 if TYPE_CHECKING:

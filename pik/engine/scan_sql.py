@@ -17,8 +17,9 @@ from pik.engine.syntax import Aggregate
 from pik.errors import UsageError
 from pik.model.calendar import ONE_BUCKET, Buckets, Span
 from pik.model.entity_range import EVERY_ENTITY, EntityRange
-from pik.model.instant import ALL_TIME, DAY, MAX_INSTANT, MIN_INSTANT, SECOND, Window, full_instant
+from pik.model.instant import DAY, MAX_INSTANT, MIN_INSTANT, SECOND, full_instant
 from pik.model.metric import ALL_ENTITIES, Per
+from pik.model.window import ALL_TIME, Window
 from pik.ports.engine import Inputs
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ _KEYS = ("event_id", "content_hash", "entity_id", "event_time")
 
 
 def _hash(*columns: str) -> str:
-    """Return the SQL of what model.metric.delivery_hash is; what is NULL is left out."""
+    """Return the SQL of what model.aggregate.delivery_hash is; what is NULL is left out."""
     return f"CAST('0x' || sha256(concat_ws('/', line.content_hash, {', '.join(columns)}))[1:32] AS UHUGEINT)"
 
 
@@ -41,8 +42,8 @@ class Measure:
 
     The aggregates are over the lines for which `where` holds (None: all). `inputs` is the number of those lines, and
     unless `hashed` is false `ids` is the XOR of their ids and `contents` that of their contents, or with `delivered` of
-    their contents and places in their batches, as in model.metric.delivery_hash. Where another measure counts the same
-    lines, these are the columns of that one, whose number is `counted`. `denominator` is that of a quotient.
+    their contents and places in their batches, as in model.aggregate.delivery_hash. Where another measure counts the
+    same lines, these are the columns of that one, whose number is `counted`. `denominator` is that of a quotient.
     """
 
     name: str

@@ -27,7 +27,8 @@ from pik.engine.sandbox import (
 )
 from pik.errors import Damaged, EngineError, Invalid
 from pik.model.event import ENVELOPE
-from pik.model.instant import MAX_INSTANT, MIN_INSTANT, Window, full_instant
+from pik.model.instant import MAX_INSTANT, MIN_INSTANT, full_instant
+from pik.model.window import Window
 from pik.ports.engine import DELIVERY_COLUMNS, DeliveryFiles
 
 if TYPE_CHECKING:

@@ -14,7 +14,8 @@ from pik.errors import UsageError
 from pik.exporters.envelope import SCHEMA, TIMESTAMP, integers, read_envelopes, strings
 from pik.model.batch import Verdict
 from pik.model.delivery import ExtractedColumn, Filter, extracted_values
-from pik.model.instant import ALL_TIME, full_instant, parse_instant
+from pik.model.instant import full_instant, parse_instant
+from pik.model.window import ALL_TIME
 from pik.ports.exporter import CORRECTED, DELIVERY, Block, Layout, Piece, Rows, local_date
 
 ROW_GROUP = 64 * 1024

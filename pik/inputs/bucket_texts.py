@@ -12,7 +12,8 @@ from itertools import product
 from pik.errors import Invalid
 from pik.inputs.strptime import Strptime
 from pik.model.calendar import Buckets
-from pik.model.instant import format_instant, load_zone
+from pik.model.instant import format_instant
+from pik.model.zone import load_zone
 
 _DAY = re.compile(r"(\d{4})([-/.])(\d{1,2})\2(\d{1,2})", re.ASCII)
 _MONTH = re.compile(r"(\d{4})[-/](\d{1,2})", re.ASCII)

@@ -18,15 +18,13 @@ from pik.model.instant import (
     MINUTE,
     OFFSET,
     SECOND,
-    TimeNotes,
-    Zone,
     checked_instant,
-    load_zone,
     offset_nanos,
     resolved,
     shown,
     time_of_day,
 )
+from pik.model.zone import TimeNotes, Zone, load_zone
 
 _FRACTION = r"(?:[.,](?P<fraction>\d+))?"
 _END = rf"(?: ?(?P<offset>{IN_WORDS}|{OFFSET}|\u2212\d\d(?::?\d\d)?))?(?P<zones>(?:\[[^\[\]]+\])*| [a-z]+(?:/[\w+-]+)+)"

@@ -34,10 +34,11 @@ from pik.model.event import (
 )
 from pik.model.functions import OF_PLACE, USAGE
 from pik.model.identity import check_json, exact_number, has_plain_numbers, name_of_number, plain_canonical
-from pik.model.instant import full_instant, is_canonical, load_zone
+from pik.model.instant import full_instant, is_canonical
 from pik.model.jmes import MAX_MADE, Expression, applied, quoted
 from pik.model.place import NOWHERE, Place, partitions
 from pik.model.times import AS_EVENTS, Times
+from pik.model.zone import load_zone
 
 _TIME_FIELDS = tuple(each.name for each in ENVELOPE if each.sent and each.type == FieldType.INSTANT)
 

@@ -15,7 +15,8 @@ from pik.errors import Invalid
 from pik.inputs.epochs import instant_of, read_number
 from pik.inputs.strptime import DIRECTIVES, local_nanos
 from pik.model.identity import UNBOUNDED
-from pik.model.instant import DAY, HOUR, MAX_INSTANT, SECOND, Zone, checked_instant, offset_nanos, resolved, shown
+from pik.model.instant import DAY, HOUR, MAX_INSTANT, SECOND, checked_instant, offset_nanos, resolved, shown
+from pik.model.zone import Zone
 
 Read = Callable[[Any, Zone | None], int]
 _ReadText = Callable[[Mapping[str, str | None], str, Zone | None], int]

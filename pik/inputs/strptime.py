@@ -13,7 +13,8 @@ from datetime import date, timedelta
 
 from pik.errors import Invalid, UsageError
 from pik.inputs.advice import Advice, Option
-from pik.model.instant import DAY, OFFSET, Zone, fraction_nanos, offset_nanos, resolved, time_of_day
+from pik.model.instant import DAY, OFFSET, fraction_nanos, offset_nanos, resolved, time_of_day
+from pik.model.zone import Zone
 
 _EXAMPLE = "rfc3339, epoch_ms, auto, or a strptime format with a date, such as '%d/%b/%Y:%H:%M:%S %z'"
 

@@ -25,8 +25,9 @@ from pik.inputs.iso8601 import read_iso8601
 from pik.inputs.named_formats import NAMED, Read
 from pik.inputs.strptime import Strptime, without_zone
 from pik.model.delivery import Delivery
-from pik.model.instant import TimeNotes, Zone, Zones, load_zone, parse_event_time
+from pik.model.instant import parse_event_time
 from pik.model.times import FIELDS, recorded_times
+from pik.model.zone import TimeNotes, Zone, Zones, load_zone
 
 TEXTS = ("rfc3339", "iso8601")
 _HINT = (

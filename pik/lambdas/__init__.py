@@ -91,7 +91,7 @@ def ingest_mode() -> str:
 def timezone() -> str | None:
     """Return the IANA name of the zone that times without an offset are in, if one is set. Raises StoreError."""
     from pik.errors import StoreError, UsageError
-    from pik.model.instant import load_zone
+    from pik.model.zone import load_zone
 
     name = os.environ.get("PIK_TIMEZONE") or None
     try:

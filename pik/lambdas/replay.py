@@ -32,8 +32,9 @@ from pik.lambdas.backup import back_up
 from pik.lambdas.planning import Call
 from pik.lambdas.replay_request import ReplayRequest
 from pik.model.ids import new_id
-from pik.model.instant import Window, format_instant
+from pik.model.instant import format_instant
 from pik.model.run import Run, RunRequest, RunState, Task
+from pik.model.window import Window
 from pik.ports.remote import PlannedRun, RunView
 from pik.ports.state import KeyClaim
 from pik.ports.store import Store

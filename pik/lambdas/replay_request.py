@@ -9,10 +9,11 @@ from pydantic.json_schema import WithJsonSchema
 
 from pik.errors import Invalid, UsageError
 from pik.model.event import MAX_STRING, check_name
-from pik.model.instant import load_zone, parse_local
+from pik.model.instant import parse_local
 from pik.model.run import RunRequest
 from pik.model.scenario import COUNTED_DUPLICATES
 from pik.model.typed_times import local_instant
+from pik.model.zone import load_zone
 
 
 def _name(text: str, info: ValidationInfo) -> str:

@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 from pik.errors import Invalid, UsageError
 from pik.model.criteria import KEYS, KEYS_HINT, Criteria, criteria_of, read_batch, read_criteria
+from pik.model.duration import format_duration, parse_duration
 from pik.model.event import MAX_LINE
-from pik.model.instant import MAX_INSTANT, MIN_INSTANT, format_duration, load_zone, parse_duration
+from pik.model.instant import MAX_INSTANT, MIN_INSTANT
 from pik.model.layout import OPTIONS as LAYOUT
 from pik.model.layout import read_layout
 from pik.model.pairs import read_pairs
@@ -35,6 +36,7 @@ from pik.model.scenario import (
 )
 from pik.model.times import OPTIONS as TIMES
 from pik.model.times import read_times
+from pik.model.zone import load_zone
 
 HINT = (
     "kinds: without, without-batch, with, delivery, conflicts, shift, zone, duplicates, corrections, definition; see"

@@ -13,18 +13,10 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from pik.errors import Invalid
-from pik.model.instant import (
-    DAY,
-    HOUR,
-    MAX_INSTANT,
-    MIN_INSTANT,
-    SECOND,
-    Window,
-    day_text,
-    load_zone,
-    parse_duration,
-    parse_instant,
-)
+from pik.model.duration import parse_duration
+from pik.model.instant import DAY, HOUR, MAX_INSTANT, MIN_INSTANT, SECOND, day_text, parse_instant
+from pik.model.window import Window
+from pik.model.zone import load_zone
 from pik.model.zone_changes import offset_changes
 
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass, fields
 
 from pik.errors import Invalid
 from pik.model.ids import is_recent
-from pik.model.instant import ALL_TIME, Window, parse_instant
+from pik.model.instant import parse_instant
 from pik.model.pairs import read_pairs, typed_pairs
+from pik.model.window import ALL_TIME, Window
 
 
 @dataclass(frozen=True, slots=True)

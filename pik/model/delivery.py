@@ -16,7 +16,9 @@ import msgspec
 from pik.errors import Invalid, UsageError, command
 from pik.model.event import Event, one_line
 from pik.model.identity import exact_number, name_of_number
-from pik.model.instant import ALL_TIME, Window, Zones, full_instant, parse_event_time, parse_instant
+from pik.model.instant import full_instant, parse_event_time, parse_instant
+from pik.model.window import ALL_TIME, Window
+from pik.model.zone import Zones
 
 if TYPE_CHECKING:
     from pik.model.jmes import Expression  # imports jmespath, which only exports and mappings need

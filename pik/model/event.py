@@ -27,7 +27,8 @@ from pik.model.identity import (
     read_payload,
     read_payloads,
 )
-from pik.model.instant import NO_ZONES, Zones, full_instant, read_instant
+from pik.model.instant import full_instant, read_instant
+from pik.model.zone import NO_ZONES, Zones
 
 MAX_STRING = 256
 """Bytes (UTF-8) of source, event_type, entity_id and idempotency_key, at most."""

@@ -24,8 +24,9 @@ from jmespath.functions import Functions, signature
 
 from pik.errors import Invalid, UsageError
 from pik.model.identity import MAX_DEPTH, check_json, exact_number, has_plain_numbers, name_of_number
-from pik.model.instant import Zone, load_zone, parse_local, resolved
+from pik.model.instant import parse_local, resolved
 from pik.model.place import NOWHERE, Place
+from pik.model.zone import Zone, load_zone
 
 OF_PLACE = frozenset(("file", "line", "partition", "parent"))
 """Functions whose value depends on where the record stands."""

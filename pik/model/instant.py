@@ -1,26 +1,23 @@
-"""Instants: whole nanoseconds since 1970-01-01T00:00:00Z, their text, time zones, and windows of time.
+"""Instants: whole nanoseconds since 1970-01-01T00:00:00Z, and their text.
 
 Text is RFC 3339 (https://www.rfc-editor.org/rfc/rfc3339), to the nanosecond, and the other forms of ISO 8601 that
 producers write. An instant fits a signed 64-bit integer, so the range is 1677-09-22 to 2262-04-10, cut to whole days.
-Time zones go by their IANA names and come from the tzdata package: the same on every machine.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
-from io import BytesIO
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from pik.errors import Invalid, UsageError
+from pik.errors import Invalid
 
 if TYPE_CHECKING:
-    from zoneinfo import ZoneInfo
+    from pik.model.zone import Zone
 
 SECOND = 1_000_000_000
 MINUTE = 60 * SECOND
@@ -217,125 +214,6 @@ def format_instant(instant: int) -> str:
     return text.removesuffix("000").removesuffix("000").removesuffix("000").removesuffix(".") + "Z"
 
 
-_UNITS = {"s": SECOND, "m": MINUTE, "h": HOUR, "d": DAY, "w": 7 * DAY}
-_DURATION = re.compile(r"(\d{1,9})(s|m|h|d|w)", re.ASCII)
-
-
-def parse_duration(text: str) -> int:
-    """Return nanoseconds of `90s`, `15m`, `2h`, `7d` or `1w`. Raises Invalid."""
-    match = _DURATION.fullmatch(text)
-    if match is None or int(match[1]) == 0:
-        raise Invalid(f"{shown(text)} is not a duration such as 90s, 15m, 2h, 7d")
-    return int(match[1]) * _UNITS[match[2]]
-
-
-_SHOWN_UNITS = (("d", DAY), ("h", HOUR), ("m", MINUTE), ("s", SECOND), ("ms", 1_000_000), ("µs", 1000), ("ns", 1))
-
-
-def format_about(nanos: int) -> str:
-    """Return a duration of which three significant digits are known, in its greatest unit: `~5,070d`, `~1.39h`,
-    `~-12ms`."""
-    if not nanos:
-        return "~0s"
-    unit, size = next(one for one in _SHOWN_UNITS if abs(nanos) >= one[1])
-    count = nanos / size
-    digits = 3 - len(str(int(abs(count))))  # after the point
-    return f"~{round(count, digits):,.{max(0, digits)}f}{unit}"
-
-
-def format_duration(nanos: int) -> str:
-    """Return a duration for people, two units at most: `1d 2h`, `3m 20s`, `1.250s`, `-12ms`."""
-    sign, rest = ("-", -nanos) if nanos < 0 else ("", nanos)
-    if not rest:
-        return "0s"
-    if rest < SECOND:
-        unit, size = next(one for one in _SHOWN_UNITS if rest >= one[1])
-        return f"{sign}{rest / size:.3g}{unit}"
-    if rest < MINUTE:
-        return f"{sign}{rest / SECOND:.3f}".rstrip("0").rstrip(".") + "s"
-    parts: list[str] = []
-    for unit, size in _SHOWN_UNITS[:4]:
-        count, rest = divmod(rest, size)
-        if count or parts:
-            parts.append(f"{count}{unit}" if count else "")
-        if len(parts) == 2:
-            break
-    return sign + " ".join(part for part in parts if part)
-
-
-_LOCAL_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - of local time
-
-
-class TimeNotes:
-    """Notes how the times of one field were read where they do not say it themselves: `noted` has an entry, the field
-    and a kind, for each. `ambiguous` is which of two instants a local time is that clocks showed twice, `earlier` or
-    `later`; None: such times are invalid."""
-
-    def __init__(self, field: str, noted: list[str], ambiguous: str | None = None) -> None:
-        self.ambiguous, self._field, self._noted = ambiguous, field, noted
-
-    def add(self, kind: str) -> None:
-        """Note a time of this kind."""
-        self._noted.append(f"{self._field} {kind}")
-
-
-class Zone(NamedTuple):
-    """A time zone, which knows the offset of a local time, if there is exactly one, or `notes` say which one counts."""
-
-    name: str
-    info: ZoneInfo
-    notes: TimeNotes | None = None
-
-    def offset(self, local: int) -> int:
-        """Return nanoseconds to subtract from a local time (nanoseconds since 1970-01-01T00:00:00 there) for its
-        instant.
-
-        Raises Invalid for a local time that clocks skipped or showed twice.
-        """
-        first, second = self.offsets_of(local)
-        if first < second:
-            raise Invalid(f"does not exist in {self.name}: clocks were set forward past it; send times with an offset")
-        if first > second:
-            if self.notes is None or self.notes.ambiguous is None:
-                raise Invalid(
-                    f"exists twice in {self.name}: clocks were set back over it; send times with an offset, or"
-                    " tell by --ambiguous earlier or --ambiguous later which one is meant",
-                    option="ambiguous",
-                )
-            self.notes.add(f"{self.notes.ambiguous} {self.name}")
-            return first if self.notes.ambiguous == "earlier" else second
-        return first
-
-    def offsets_of(self, local: int) -> tuple[int, int]:
-        """Return nanoseconds to subtract from a local time; where clocks change, by those before and those after it."""
-        moment = (_LOCAL_EPOCH + timedelta(seconds=local // SECOND)).replace(tzinfo=self.info)
-        return _offset_nanos(moment), _offset_nanos(moment.replace(fold=1))
-
-    def offset_at(self, instant: int) -> int:
-        """Return nanoseconds by which local time is ahead of UTC at an instant."""
-        return _offset_nanos(self.local_at(instant))
-
-    def local_at(self, instant: int) -> datetime:
-        """Return what the clocks show at an instant, without the fraction of its second."""
-        return (_EPOCH_UTC + timedelta(seconds=instant // SECOND)).astimezone(self.info)
-
-
-def _offset_nanos(moment: datetime) -> int:
-    offset = moment.utcoffset()
-    assert offset is not None
-    return (offset.days * 86400 + offset.seconds) * SECOND
-
-
-class Zones(NamedTuple):
-    """The time zones of an event's times without an offset."""
-
-    event_time: Zone | None = None
-    received_time: Zone | None = None
-
-
-NO_ZONES = Zones()
-
-
 _display_zone: ContextVar[Zone | None] = ContextVar("display_zone", default=None)
 
 
@@ -371,123 +249,3 @@ def _local_minute(zone: Zone, minute: int) -> tuple[str, str]:
     hours, rest = divmod(abs(minutes), 60)
     local = (moment + timedelta(minutes=minutes)).isoformat()[:17]
     return local, f"{'-' if minutes < 0 else '+'}{hours:02d}:{rest:02d}"
-
-
-@lru_cache(maxsize=8)
-def load_zone(name: str) -> Zone:
-    """Return the zone of this IANA name. Raises UsageError."""
-    from importlib.resources import files
-    from zoneinfo import ZoneInfo
-
-    names = (files("tzdata") / "zones").read_text(encoding="ascii").split()
-    if name not in names:
-        from pik.model.zone_names import name_hint
-
-        raise UsageError(f"unknown time zone {name!r}", hint=name_hint(name, names))
-    return Zone(name, ZoneInfo.from_file(BytesIO(zone_data(name)), key=name))
-
-
-def zone_data(name: str) -> bytes:
-    """Return the compiled data (RFC 9636) of the zone of this IANA name."""
-    from importlib.resources import files
-
-    return files("tzdata").joinpath("zoneinfo", *name.split("/")).read_bytes()
-
-
-def zones_version() -> str:
-    """Return the program that zones come from, and its version."""
-    from importlib.metadata import version
-
-    return f"tzdata {version('tzdata')}"
-
-
-@dataclass(frozen=True, slots=True)
-class Window:
-    """`[start, end)` in nanoseconds since the epoch; the default is all of time."""
-
-    start: int = MIN_INSTANT
-    end: int = MAX_INSTANT + 1
-
-    def __post_init__(self) -> None:
-        if self.start >= self.end:
-            raise UsageError(
-                f"the window [{display_instant(self.start)}, {display_instant(self.end)}) is empty",
-                hint="--from is included, --to is not; --to must be later",
-            )
-
-    @classmethod
-    def of_day(cls, day: int) -> Window:
-        """Return the UTC day of this number (days since 1970-01-01)."""
-        return cls(max(day * DAY, MIN_INSTANT), (day + 1) * DAY)
-
-    def __contains__(self, instant: int) -> bool:
-        return self.start <= instant < self.end
-
-    @property
-    def days(self) -> tuple[int, int]:
-        """First and last UTC day number (both included) that the window touches."""
-        return day_of(self.start), day_of(self.end - 1)
-
-    @property
-    def bounded(self) -> bool:
-        """Whether both ends were given."""
-        return self.start > MIN_INSTANT and self.end <= MAX_INSTANT
-
-    @property
-    def from_text(self) -> str | None:
-        """RFC 3339 of the start; None where the window has none."""
-        return format_instant(self.start) if self.start > MIN_INSTANT else None
-
-    @property
-    def to_text(self) -> str | None:
-        """RFC 3339 of the end; None where the window has none."""
-        return format_instant(self.end) if self.end <= MAX_INSTANT else None
-
-    @property
-    def within(self) -> str:
-        """The window as an adverbial: `no such events at any time`, `… in [a, b)`."""
-        return f"in {self}" if self.from_text or self.to_text else "at any time"
-
-    def __str__(self) -> str:
-        start = display_instant(self.start) if self.start > MIN_INSTANT else None
-        end = display_instant(self.end) if self.end <= MAX_INSTANT else None
-        return f"[{start or '…'}, {end or '…'})" if start or end else "all time"
-
-
-ALL_TIME = Window()
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """Whole days, of these entities or, where none are named, of all."""
-
-    window: Window
-    entities: tuple[str, ...] = ()
-
-    def __str__(self) -> str:
-        return f"{self.window} of {', '.join(self.entities) or 'every entity'}"
-
-
-def covered(parts: Iterable[Part], window: Window, entities: Sequence[str] = ()) -> bool:
-    """Return whether the parts together hold all of the window of each of the entities (none named: of all)."""
-    ordered = sorted(parts, key=lambda part: part.window.start)
-    for entity in entities or (None,):
-        reached = window.start
-        for part in ordered:
-            if part.window.start <= reached and (not part.entities or entity in part.entities):
-                reached = max(reached, part.window.end)
-        if reached < window.end:
-            return False
-    return True
-
-
-def expired(created: int, days: int | None, now: int) -> bool:
-    """Return whether an object that was created then may be gone by now, in a store that keeps raw for so many days
-    (None: for good). Instants in nanoseconds.
-
-    As S3 counts: the days, rounded up to the next midnight UTC. The deletion comes some time after that.
-    """
-    if days is None:
-        return False
-    due = created + days * DAY
-    return now >= due + -due % DAY

@@ -6,7 +6,7 @@ from enum import StrEnum
 
 import msgspec
 
-from pik.model.instant import Window
+from pik.model.window import Window
 
 
 class Form(StrEnum):

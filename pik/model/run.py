@@ -7,8 +7,8 @@ from enum import StrEnum
 import msgspec
 
 from pik.model.entity_range import EVERY_ENTITY, EntityRange
-from pik.model.instant import Window
 from pik.model.share import WHOLE, Share
+from pik.model.window import Window
 
 
 class RunState(StrEnum):

@@ -9,15 +9,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from pik.model.criteria import Criteria
+from pik.model.duration import format_duration
 from pik.model.event import MAX_LINE
-from pik.model.instant import (
-    DAY,
-    HOUR,
-    MINUTE,
-    SECOND,
-    format_duration,
-    format_instant,
-)
+from pik.model.instant import DAY, HOUR, MINUTE, SECOND, format_instant
 from pik.model.layout import AUTO, Layout
 from pik.model.pairs import typed_pairs
 from pik.model.times import AS_EVENTS, Times

@@ -8,16 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pik.errors import Invalid, UsageError, command, number_of
-from pik.model.instant import (
-    NO_ZONES,
-    SECOND,
-    TimeNotes,
-    Zone,
-    Zones,
-    format_instant,
-    load_zone,
-    parse_instant,
-)
+from pik.model.instant import SECOND, format_instant, parse_instant
+from pik.model.zone import NO_ZONES, TimeNotes, Zone, Zones, load_zone
 
 TIME_FORMAT, TIMEZONE, AMBIGUOUS = "time-format", "timezone", "ambiguous"
 OPTIONS = (TIME_FORMAT, TIMEZONE, AMBIGUOUS)

@@ -5,19 +5,19 @@ from __future__ import annotations
 import re
 
 from pik.errors import Invalid
+from pik.model.duration import parse_duration
 from pik.model.instant import (
     DAY,
     SECOND,
-    Zone,
     checked_instant,
     day_of,
     display_instant,
     displayed_in,
     format_instant,
-    parse_duration,
     parse_instant,
     parse_local,
 )
+from pik.model.zone import Zone
 from pik.model.zone_changes import offset_changes
 
 _DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)

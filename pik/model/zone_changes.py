@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from functools import lru_cache
 from struct import Struct, unpack_from
 
-from pik.model import instant
-from pik.model.instant import SECOND, load_zone
+from pik.model.instant import SECOND
+from pik.model.zone import load_zone, zone_data
 
 _DAY = 86400
 _HEADER = Struct(">4sc15x6l")
@@ -37,7 +37,7 @@ def _offset(zone: str, second: int) -> int:
 @lru_cache(maxsize=64)
 def _listed(zone: str) -> tuple[tuple[int, ...], bool]:
     """Return the changes that the zone's data lists, and whether a rule for each later year follows."""
-    data = instant.zone_data(zone)
+    data = zone_data(zone)
     *_, ut, standard, leaps, changes, types, characters = _HEADER.unpack_from(data)
     # The first block is for programs that read 32 bits.
     second = _HEADER.size + changes * 5 + types * 6 + characters + leaps * 8 + standard + ut

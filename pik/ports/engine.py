@@ -16,8 +16,8 @@ from pik.model.calendar import Buckets
 from pik.model.criteria import Criteria
 from pik.model.entity_range import EVERY_ENTITY, EntityRange
 from pik.model.event import ENVELOPE, FieldType
-from pik.model.instant import Window
 from pik.model.metric import Combination, Definition, Per
+from pik.model.window import Window
 
 
 class Offset(NamedTuple):

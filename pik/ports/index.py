@@ -16,8 +16,9 @@ from typing import Protocol
 from pik.errors import CANDIDATES, BeingRebuilt, ambiguous_id
 from pik.model.batch import Arrivals, Batch, Chunk, Counts, Location, Origin, RejectFile, Segment, Verdict
 from pik.model.correction import Correction
-from pik.model.instant import Window, display_instant
+from pik.model.instant import display_instant
 from pik.model.share import WHOLE, Share
+from pik.model.window import Window
 
 
 def unheard(_: str) -> None:

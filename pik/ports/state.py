@@ -13,10 +13,10 @@ import msgspec
 
 from pik.model.aggregate import Aggregate, BucketDigest, Computed, DigestLines
 from pik.model.entity_range import EVERY_ENTITY, EntityRange
-from pik.model.instant import Window
 from pik.model.metric import Metric
 from pik.model.republish import Place, Refusal, Republish
 from pik.model.run import NO_FAILURES, DeadLetter, Failures, PromotionKind, Run, RunRequest, RunState, Task, TaskState
+from pik.model.window import Window
 
 
 class Metrics(Protocol):

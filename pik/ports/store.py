@@ -9,8 +9,8 @@ from typing import Protocol
 
 from pik.errors import StoreError, command
 from pik.model.aggregate import Aggregate
-from pik.model.instant import Window
 from pik.model.metric import Metric
+from pik.model.window import Window
 from pik.ports.backup import StateBackup
 from pik.ports.buffer import Assignments
 from pik.ports.compaction import Compaction

@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 from pik.model.batch import Location, Verdict
 from pik.model.correction import Correction, CorrectionKind, CorrectionList, ListedDelivery, active
-from pik.model.instant import Window, day_of
+from pik.model.instant import day_of
+from pik.model.window import Window
 from pik.ports.store import Store
 from pik.rawlog.corrections import read_list, with_frames
 

@@ -13,7 +13,8 @@ from msgspec import structs
 from pik.model.batch import Segment, Verdict
 from pik.model.correction import ListedDelivery
 from pik.model.delivery import Filter, entity_mark, event_id_text
-from pik.model.instant import DAY, SECOND, Window, full_instant
+from pik.model.instant import DAY, SECOND, full_instant
+from pik.model.window import Window
 from pik.rawlog.corrected import Days
 from pik.rawlog.objects import frame_lines, parse
 from pik.rawlog.selection import Bound, RecordedDelivery, Selection

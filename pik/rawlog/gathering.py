@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, TextIO
 from pik.errors import Damaged, Unreadable, UsageError
 from pik.model.batch import Frame, Segment, Verdict
 from pik.model.correction import Correction, CorrectionList
-from pik.model.instant import Window, full_instant
+from pik.model.instant import full_instant
+from pik.model.window import Window
 from pik.ports.raw import Raw
 from pik.rawlog.corrected import Days
 from pik.rawlog.corrections import listed_frames

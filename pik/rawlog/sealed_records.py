@@ -20,7 +20,7 @@ import msgspec
 from pik.errors import AlreadyExists, Damaged, InputError, StoreError
 from pik.inputs.blocks import Block
 from pik.model.batch import Batch, BatchState, Chunk, Counts, Origin, RejectFile, Segment, Verdict
-from pik.model.instant import ALL_TIME, Part, Window
+from pik.model.window import ALL_TIME, Part, Window
 from pik.ports.raw import Object, ObjectReader, Raw, RawKind, keys_of
 from pik.ports.store import Store
 from pik.rawlog.objects import packed, record_lines

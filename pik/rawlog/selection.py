@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from pik.model.batch import Frame, Segment, Verdict
 from pik.model.delivery import Delivery
 from pik.model.entity_range import EVERY_ENTITY, EntityRange
-from pik.model.instant import MAX_INSTANT, MIN_INSTANT, Window, day_of, full_instant
+from pik.model.instant import MAX_INSTANT, MIN_INSTANT, day_of, full_instant
 from pik.model.share import WHOLE, Share
+from pik.model.window import Window
 from pik.ports.store import Store
 from pik.rawlog.corrected import Corrected, Days, corrected_until
 from pik.rawlog.objects import frames_of

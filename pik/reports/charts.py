@@ -17,7 +17,7 @@ from typing import Any
 import altair as alt
 import vl_convert
 
-from pik.model.instant import parse_duration
+from pik.model.duration import parse_duration
 from pik.model.visible import visible
 from pik.ports.report import Bars, Chart, Histogram, Timeline, Values, Waterfall
 

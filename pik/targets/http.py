@@ -15,7 +15,8 @@ from urllib.request import getproxies, proxy_bypass
 import urllib3
 
 from pik.errors import TargetUnavailable, UsageError
-from pik.model.instant import SECOND, format_duration
+from pik.model.duration import format_duration
+from pik.model.instant import SECOND
 from pik.ports.target import Message, one_line, shown_url
 from pik.runtime.retries import Backoff
 from pik.targets.parallel import send_in_threads

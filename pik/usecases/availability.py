@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from time import time_ns
 
 from pik.errors import NotHeld, UsageError, command
-from pik.model.instant import Window, covered, day_text, expired
+from pik.model.instant import day_text
+from pik.model.retention import expired
+from pik.model.window import Window, covered
 from pik.ports.store import Store, expect_unsealed
 from pik.rawlog.sealed_records import parts
 from pik.rawlog.selection import Selection

@@ -40,8 +40,8 @@ from pik.model.batch import (
 )
 from pik.model.correction import CorrectionList
 from pik.model.ids import new_id
-from pik.model.instant import Part, Window, covered
 from pik.model.metric import Metric
+from pik.model.window import Part, Window, covered
 from pik.ports.raw import Raw
 from pik.ports.state import Metrics
 from pik.ports.store import Store

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pik.errors import Damaged
 from pik.model.batch import Segment
 from pik.model.correction import Correction, CorrectionKind, CorrectionList
-from pik.model.instant import Part, Window
+from pik.model.window import Part, Window
 from pik.ports.raw import RawKind
 from pik.ports.store import Store
 from pik.rawlog.corrected import Days, meets

@@ -12,7 +12,7 @@ import pytest
 import pik as api
 from pik.api import results
 from pik.api.results import Result
-from pik.model.instant import format_duration
+from pik.model.duration import format_duration
 from pik.ports.frame import FrameColumn, Kind
 
 

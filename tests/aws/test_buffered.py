@@ -17,7 +17,7 @@ from pik.errors import StoreError
 from pik.model.batch import BatchState
 from pik.model.buffered import BufferedRequest
 from pik.model.delivery import Filter
-from pik.model.instant import ALL_TIME
+from pik.model.window import ALL_TIME
 from pik.ports.store import Store
 from pik.rawlog.deliveries import deliveries
 from pik.runtime import SILENT

@@ -17,8 +17,9 @@ from pik.engine import DuckEngine
 from pik.lambdas import replay
 from pik.model.batch import Verdict
 from pik.model.delivery import Filter
-from pik.model.instant import ALL_TIME, DAY, Window, parse_instant
+from pik.model.instant import DAY, parse_instant
 from pik.model.run import RunRequest, RunState
+from pik.model.window import ALL_TIME, Window
 from pik.ports.store import Store
 from pik.runtime import SILENT
 from pik.stores import open_store

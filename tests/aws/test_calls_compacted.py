@@ -8,7 +8,8 @@ import pytest
 
 from pik.engine import DuckEngine
 from pik.model.delivery import Filter
-from pik.model.instant import DAY, Window, parse_instant
+from pik.model.instant import DAY, parse_instant
+from pik.model.window import Window
 from pik.runtime.parallel import map_in_threads
 from pik.stores import open_store
 from pik.stores.aws.clients import Clients

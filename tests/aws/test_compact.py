@@ -18,7 +18,8 @@ from pik.errors import BeingRebuilt, Busy, StoreError
 from pik.model.batch import Batch, BatchState, request_origin
 from pik.model.delivery import Filter
 from pik.model.ids import digits, time_digits
-from pik.model.instant import ALL_TIME, SECOND
+from pik.model.instant import SECOND
+from pik.model.window import ALL_TIME
 from pik.ports.compaction import Packed
 from pik.ports.index import Summary
 from pik.ports.store import Store

@@ -10,7 +10,8 @@ import pytest
 
 from pik.errors import NotHeld
 from pik.model.delivery import Filter
-from pik.model.instant import ALL_TIME, SECOND, Window
+from pik.model.instant import SECOND
+from pik.model.window import ALL_TIME, Window
 from pik.ports.store import Store
 from pik.runtime import SILENT
 from pik.stores import open_store

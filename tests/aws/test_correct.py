@@ -20,7 +20,7 @@ from pik.lambdas import processor
 from pik.model.assumption_text import read_scenario
 from pik.model.correction import Correction
 from pik.model.delivery import Filter
-from pik.model.instant import ALL_TIME
+from pik.model.window import ALL_TIME
 from pik.ports.store import Store
 from pik.rawlog.deliveries import deliveries
 from pik.rawlog.gathering import gather

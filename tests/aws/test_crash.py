@@ -17,7 +17,7 @@ from pik.exporters import exporter
 from pik.inputs import blocks as blocks_module
 from pik.model.batch import Verdict
 from pik.model.delivery import Filter
-from pik.model.instant import ALL_TIME
+from pik.model.window import ALL_TIME
 from pik.ports.exporter import Format, Layout
 from pik.ports.store import Store
 from pik.rawlog.gathering import gather

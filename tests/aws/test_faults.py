@@ -12,7 +12,7 @@ from pik.errors import StoreError
 from pik.inputs import blocks as blocks_module
 from pik.model.batch import Verdict
 from pik.model.delivery import Filter
-from pik.model.instant import ALL_TIME
+from pik.model.window import ALL_TIME
 from pik.ports.remote import RecordStatus
 from pik.ports.store import Store
 from pik.stores import open_store

@@ -10,8 +10,9 @@ import pytest
 
 from pik.engine import DuckEngine
 from pik.inputs.source import file_source
-from pik.model.instant import ALL_TIME, DAY
+from pik.model.instant import DAY
 from pik.model.run import RunKind, RunState
+from pik.model.window import ALL_TIME
 from pik.ports.store import Store
 from pik.stores import open_store
 from pik.stores.aws import lease

@@ -12,7 +12,8 @@ import pytest
 from pik.engine import DuckEngine
 from pik.model.assumption_text import read_scenario
 from pik.model.delivery import Filter
-from pik.model.instant import ALL_TIME, DAY, Window
+from pik.model.instant import DAY
+from pik.model.window import ALL_TIME, Window
 from pik.ports.store import Store
 from pik.rawlog.selection import AS_RECEIVED, NO_OVERRIDES
 from pik.stores import open_store

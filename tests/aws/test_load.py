@@ -9,7 +9,7 @@ import pytest
 from bench.load import run
 from pik.model.batch import Verdict
 from pik.model.delivery import Filter
-from pik.model.instant import ALL_TIME
+from pik.model.window import ALL_TIME
 from pik.rawlog.deliveries import deliveries
 from pik.runtime import SILENT
 from pik.stores import open_store

@@ -22,7 +22,8 @@ from pik.__main__ import main
 from pik.errors import NoAccess, StoreError
 from pik.model.batch import Segment
 from pik.model.ids import new_id
-from pik.model.instant import ALL_TIME, DAY
+from pik.model.instant import DAY
+from pik.model.window import ALL_TIME
 from pik.runtime import SILENT
 from pik.stores import open_store
 from pik.stores.aws import lease

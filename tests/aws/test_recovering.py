@@ -13,8 +13,8 @@ from uuid import uuid4
 import pytest
 
 from pik.engine import DuckEngine
-from pik.model.instant import ALL_TIME
 from pik.model.run import RunRequest
+from pik.model.window import ALL_TIME
 from pik.runtime import SILENT
 from pik.stores import open_store
 from pik.stores.aws.clients import Clients

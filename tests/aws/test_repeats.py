@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pik.model.batch import Verdict
-from pik.model.instant import ALL_TIME
+from pik.model.window import ALL_TIME
 from pik.stores import open_store
 from pik.stores.aws import lease
 from pik.stores.aws.catalog.repeats import _Generation

@@ -11,8 +11,8 @@ from pik.engine import DuckEngine
 from pik.errors import Busy, EngineError, UsageError
 from pik.fleets.here import Here
 from pik.model.aggregate import Computed
-from pik.model.instant import ALL_TIME
 from pik.model.run import RunState
+from pik.model.window import ALL_TIME
 from pik.ports.store import Store
 from pik.runtime import SILENT
 from pik.stores import open_store

@@ -13,8 +13,9 @@ from msgspec import json as msgspec_json
 from pik.cli.commands.care.report_parts import shown_parts
 from pik.cli.output import json_text
 from pik.engine import DuckEngine
-from pik.model.instant import Window, parse_instant
+from pik.model.instant import parse_instant
 from pik.model.run import RunRequest
+from pik.model.window import Window
 from pik.ports.store import Store
 from pik.runtime import SILENT
 from pik.stores import open_store

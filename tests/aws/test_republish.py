@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from pik.engine import DuckEngine
-from pik.model.instant import ALL_TIME
 from pik.model.republish import RepublishRequest, RepublishState
+from pik.model.window import ALL_TIME
 from pik.ports.store import Store
 from pik.runtime import SILENT
 from pik.stores import open_store

@@ -8,7 +8,7 @@ import pytest
 from botocore.exceptions import ReadTimeoutError
 
 from pik.errors import StoreError
-from pik.model.instant import ALL_TIME
+from pik.model.window import ALL_TIME
 from pik.ports.remote import RecordStatus
 from pik.runtime import SILENT
 from pik.stores import open_store

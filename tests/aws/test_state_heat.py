@@ -12,8 +12,9 @@ import pytest
 
 from pik.model.aggregate import Computed
 from pik.model.ids import new_id
-from pik.model.instant import ALL_TIME, DAY, HOUR, MINUTE, Window
+from pik.model.instant import DAY, HOUR, MINUTE
 from pik.model.run import Task
+from pik.model.window import ALL_TIME, Window
 from pik.ports.backup import VersionRow
 from pik.ports.store import Store
 from pik.stores import open_store

@@ -9,7 +9,7 @@ import pytest
 
 from pik.errors import Busy, StoreError
 from pik.model.batch import Verdict
-from pik.model.instant import ALL_TIME
+from pik.model.window import ALL_TIME
 from pik.ports.remote import RecordStatus
 from pik.ports.store import Store
 from pik.runtime import SILENT

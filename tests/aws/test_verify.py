@@ -13,8 +13,9 @@ from unittest.mock import Mock
 import pytest
 
 from pik.errors import StoreError
-from pik.model.instant import ALL_TIME, day_text
+from pik.model.instant import day_text
 from pik.model.share import Share
+from pik.model.window import ALL_TIME
 from pik.ports.raw import Raw, RawKind
 from pik.ports.store import Store
 from pik.runtime import SILENT, checkpoint

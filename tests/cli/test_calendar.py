@@ -12,7 +12,8 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from pik.model import calendar, instant, zone_changes
+from pik.model import calendar, zone_changes
+from pik.model import zone as zone_module
 from pik.usecases.metrics import zones
 
 METRICS = """
@@ -119,14 +120,14 @@ def test_a_day_of_23_hours_is_compared_replayed_explained_and_imported(berlin: C
 @contextmanager
 def other_rules(zone: str, other: str) -> Iterator[None]:
     """A release of tzdata in which the zone had the rules of another one."""
-    data = instant.zone_data
+    data = zone_module.zone_data
 
     def forget() -> None:
-        for cached in (instant.load_zone, zone_changes._listed, calendar._spans_of, zones._digest):
+        for cached in (zone_module.load_zone, zone_changes._listed, calendar._spans_of, zones._digest):
             cached.cache_clear()
 
     with pytest.MonkeyPatch.context() as patch:
-        for module in (instant, zones):
+        for module in (zone_module, zone_changes, zones):
             patch.setattr(module, "zone_data", lambda name: data(other if name == zone else name))
         patch.setattr(zones, "zones_version", lambda: "tzdata 2026.1")
         forget()

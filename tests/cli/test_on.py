@@ -15,7 +15,7 @@ from pik.cli.clusters import without_cluster
 from pik.engine import DuckEngine
 from pik.fleets.here import Here
 from pik.fleets.session import Session
-from pik.model.instant import ALL_TIME
+from pik.model.window import ALL_TIME
 from pik.ports.engine import Engine
 from pik.ports.fleet import Fleet
 from pik.ports.store import Store

@@ -16,7 +16,7 @@ import pytest
 from pik.engine import DuckEngine
 from pik.fleets.session import Session
 from pik.model.aggregate import Aggregate
-from pik.model.instant import ALL_TIME
+from pik.model.window import ALL_TIME
 from pik.stores import open_store
 from pik.stores.aws import lease
 from pik.stores.aws.clients import Clients

@@ -10,7 +10,8 @@ import pytest
 from pik.cli.app import COMMANDS, root_command
 from pik.cli.options import at_one_time, confirm, window_of
 from pik.errors import PikError, UsageError
-from pik.model.instant import ALL_TIME, DAY, HOUR, Window
+from pik.model.instant import DAY, HOUR
+from pik.model.window import ALL_TIME, Window
 
 OF_TIMES = ("--from", "--as-of", "--timezone")
 

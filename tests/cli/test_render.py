@@ -21,7 +21,9 @@ from pik.cli.text import cells
 from pik.cli.values import Bucket, Count, EventId, Instant, Json, Lag, Moment, Shown
 from pik.config import Format
 from pik.errors import Damaged
-from pik.model.instant import Window, displayed_in, load_zone
+from pik.model.instant import displayed_in
+from pik.model.window import Window
+from pik.model.zone import load_zone
 
 HOUR = 3_600_000_000_000
 

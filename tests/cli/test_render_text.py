@@ -21,8 +21,8 @@ from pik.cli.output import Output
 from pik.cli.text import broken, cells
 from pik.cli.values import Count, Entity, Lag, data, words
 from pik.config import Format
-from pik.model.instant import ALL_TIME
 from pik.model.visible import visible, visible_json
+from pik.model.window import ALL_TIME
 from tools.gen_json import schemas
 
 from .test_render import Terminal

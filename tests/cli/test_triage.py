@@ -15,9 +15,10 @@ from ulid import ULID
 
 from pik.engine import DuckEngine
 from pik.model.batch import Origin
-from pik.model.instant import ALL_TIME, DAY, Window, parse_instant
+from pik.model.instant import DAY, parse_instant
 from pik.model.republish import RepublishState
 from pik.model.run import RunRequest
+from pik.model.window import ALL_TIME, Window
 from pik.ports.raw import RawKind
 from pik.rawlog.objects import packed
 from pik.stores import open_store

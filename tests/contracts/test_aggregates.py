@@ -20,8 +20,8 @@ from msgspec.structs import replace
 
 from pik.model.aggregate import NO_INPUTS, Aggregate, BucketDigest, Computed, decimal_text
 from pik.model.entity_range import EntityRange
-from pik.model.instant import ALL_TIME, Window
 from pik.model.run import PromotionKind, Task
+from pik.model.window import ALL_TIME, Window
 from pik.ports.state import Change, PointerCounts
 
 from .conftest import State, aws_state, local_state

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from pik.errors import Busy, ConflictFound
 from pik.model.batch import BatchState, Counts, Verdict
-from pik.model.instant import ALL_TIME
+from pik.model.window import ALL_TIME
 from pik.ports.store import Store
 from pik.stores import open_store
 from tests.support.aws.clock import later

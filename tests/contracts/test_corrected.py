@@ -7,8 +7,9 @@ from pathlib import Path
 
 from pik.engine import DuckEngine
 from pik.model.assumption_text import read_scenario
-from pik.model.instant import ALL_TIME, DAY, Window
+from pik.model.instant import DAY
 from pik.model.scenario import PLAIN, Scenario
+from pik.model.window import ALL_TIME, Window
 from pik.ports.store import Store
 from pik.runtime import SILENT
 from pik.usecases.care.verify import verify

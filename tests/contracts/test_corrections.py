@@ -15,7 +15,8 @@ from msgspec import structs
 from pik.errors import Busy, Damaged, StoreError
 from pik.model.correction import Correction, CorrectionKind, ListedDelivery, active
 from pik.model.ids import new_id
-from pik.model.instant import ALL_TIME, DAY, full_instant
+from pik.model.instant import DAY, full_instant
+from pik.model.window import ALL_TIME
 from pik.ports.index import CORRECTIONS
 from pik.ports.raw import ObjectReader, RawKey, RawKind
 from pik.ports.store import Store

@@ -7,8 +7,9 @@ import json
 from msgspec import structs
 
 from pik.model.correction import Correction, CorrectionKind
-from pik.model.instant import ALL_TIME, DAY, Window
+from pik.model.instant import DAY
 from pik.model.metric import Definition
+from pik.model.window import ALL_TIME, Window
 from pik.rawlog.corrections import record
 from pik.runtime import SILENT
 from pik.usecases.care.rebuild import rebuild_index

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from pik.errors import NotFound, StoreError
 from pik.model.batch import Location, Segment, Verdict
-from pik.model.instant import ALL_TIME, DAY, Window
+from pik.model.instant import DAY
+from pik.model.window import ALL_TIME, Window
 from pik.ports.index import Index, Totals, batch_of
 from pik.ports.store import Store
 from pik.stores.aws.catalog.index import AwsIndex

@@ -15,9 +15,10 @@ from pik.errors import Invalid, UsageError
 from pik.model.aggregate import NO_INPUTS
 from pik.model.assumption_text import read_scenario
 from pik.model.delivery import Filter
-from pik.model.instant import ALL_TIME, DAY, HOUR, Window, parse_instant
+from pik.model.instant import DAY, HOUR, parse_instant
 from pik.model.metric import ALL_ENTITIES, Definition, Per
 from pik.model.scenario import OtherDefinition, Scenario
+from pik.model.window import ALL_TIME, Window
 from pik.ports.store import Store
 from pik.rawlog.deliveries import deliveries
 from pik.rawlog.selection import Overrides

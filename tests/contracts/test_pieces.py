@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from pik.engine import DuckEngine
-from pik.model.instant import ALL_TIME
 from pik.model.metric import Definition, Metric
+from pik.model.window import ALL_TIME
 from pik.ports.store import Store
 from pik.rawlog import gathering
 from pik.rawlog.gathering import cut_by_size

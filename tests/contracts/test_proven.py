@@ -20,8 +20,9 @@ from msgspec import structs
 from pik.engine import DuckEngine
 from pik.inputs.source import file_source
 from pik.model.delivery import Filter
-from pik.model.instant import ALL_TIME, DAY, parse_instant
+from pik.model.instant import DAY, parse_instant
 from pik.model.metric import Definition, Per
+from pik.model.window import ALL_TIME
 from pik.ports.store import Store
 from pik.rawlog.replacements import ReplacingRaw
 from pik.rawlog.segment_reader import ids_of

@@ -14,8 +14,8 @@ import pytest
 from pik.errors import Busy, Damaged, NotFound, NotHeld, StoreError, UsageError
 from pik.model.batch import BatchState
 from pik.model.delivery import Filter
-from pik.model.instant import ALL_TIME, Window
 from pik.model.metric import Definition
+from pik.model.window import ALL_TIME, Window
 from pik.ports.store import Store
 from pik.rawlog.deliveries import deliveries
 from pik.runtime import SILENT

@@ -11,7 +11,8 @@ from pik.engine import DuckEngine
 from pik.errors import UsageError
 from pik.model.assumption_text import read_scenario
 from pik.model.correction import Correction, CorrectionKind
-from pik.model.instant import ALL_TIME, DAY, parse_instant
+from pik.model.instant import DAY, parse_instant
+from pik.model.window import ALL_TIME
 from pik.ports.store import Store
 from pik.rawlog.corrections import read_list, record, with_frames
 from pik.runtime import SILENT

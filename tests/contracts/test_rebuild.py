@@ -16,7 +16,7 @@ from pik.inputs import blocks as blocks_module
 from pik.inputs.source import file_source
 from pik.model.batch import BatchState, RejectFile, Verdict
 from pik.model.delivery import Filter
-from pik.model.instant import ALL_TIME
+from pik.model.window import ALL_TIME
 from pik.ports.raw import RawKind
 from pik.ports.store import Store
 from pik.rawlog.deliveries import deliveries

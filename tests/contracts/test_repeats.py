@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from pik.model.batch import Batch, BatchState, Location, Verdict, request_origin
-from pik.model.instant import ALL_TIME
+from pik.model.window import ALL_TIME
 from pik.ports.store import Store
 from tests.support.contracts.chunks import BATCH, OTHER, THIRD, Sent, chunk, origin
 

@@ -11,8 +11,9 @@ from msgspec import structs
 
 from pik.engine import DuckEngine
 from pik.errors import Busy, Damaged, NotFound, UsageError
-from pik.model.instant import ALL_TIME, parse_instant
+from pik.model.instant import parse_instant
 from pik.model.republish import Form, Place, Refusal, Republish, RepublishRequest, RepublishState
+from pik.model.window import ALL_TIME
 from pik.ports.store import Store
 from pik.runtime import SILENT
 from pik.stores.aws.state.layout import REPUBLISHES, refusals_pk

@@ -14,7 +14,7 @@ import pytest
 
 from pik.errors import InputError, UsageError
 from pik.model.delivery import Filter
-from pik.model.instant import ALL_TIME
+from pik.model.window import ALL_TIME
 from pik.ports.raw import RawKind
 from pik.ports.store import Store
 from pik.rawlog.deliveries import deliveries

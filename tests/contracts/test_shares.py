@@ -14,10 +14,11 @@ import pytest
 from pik.engine import DuckEngine
 from pik.errors import Damaged, NotFound, StoreError
 from pik.model.ids import new_id
-from pik.model.instant import ALL_TIME, DAY
+from pik.model.instant import DAY
 from pik.model.metric import Definition, Per
 from pik.model.run import Run, RunState, Task, TaskState
 from pik.model.share import Share
+from pik.model.window import ALL_TIME
 from pik.ports.state import Partials
 from pik.ports.store import Store
 from pik.stores.partials import ObjectPartials

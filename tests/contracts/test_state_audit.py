@@ -12,9 +12,9 @@ import pytest
 
 from pik.errors import Damaged
 from pik.model.aggregate import Computed
-from pik.model.instant import ALL_TIME
 from pik.model.metric import Definition
 from pik.model.run import NO_FAILURES, FailedAggregate, Failures, Run, RunRequest, RunState, Task, TaskState
+from pik.model.window import ALL_TIME
 from pik.ports.state import Message
 from pik.stores.aws.state.aggregates import listed_buckets
 from pik.stores.aws.state.audit import AwsStateAudit

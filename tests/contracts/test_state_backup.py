@@ -18,9 +18,9 @@ import zstandard
 from msgspec import structs
 
 from pik.errors import Busy, Damaged, InputError, StoreError, UsageError
-from pik.model.instant import ALL_TIME
 from pik.model.metric import Definition
 from pik.model.run import FailedAggregate, Failures, RunState, TaskState
+from pik.model.window import ALL_TIME
 from pik.ports.backup import PointerRow, VersionRow
 from pik.ports.store import Store
 from pik.runtime import SILENT

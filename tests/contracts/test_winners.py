@@ -9,9 +9,9 @@ import pytest
 
 from pik.engine import DuckEngine
 from pik.errors import Damaged
-from pik.model.instant import ALL_TIME
 from pik.model.metric import Definition, Metric
 from pik.model.scenario import PLAIN, Scenario
+from pik.model.window import ALL_TIME
 from pik.ports.raw import RawKind
 from pik.ports.store import Store
 from pik.rawlog.corrections import correction_keys, read_correction, read_winners

@@ -18,8 +18,9 @@ import pytest
 from pik.engine import DuckEngine, duck, sandbox
 from pik.model.aggregate import NO_INPUTS, Computed
 from pik.model.calendar import UTC_DAYS, FixedBuckets
-from pik.model.instant import ALL_TIME, DAY, HOUR, SECOND, Window, parse_instant
+from pik.model.instant import DAY, HOUR, SECOND, parse_instant
 from pik.model.metric import Definition
+from pik.model.window import ALL_TIME, Window
 from pik.ports.engine import Inputs, TouchedBucket
 from tests.support.raw_files import BATCH, compute, event, frame, metric, raw, raw_lines, rows
 

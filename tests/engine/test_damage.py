@@ -11,7 +11,7 @@ from pik.engine import DuckEngine
 from pik.errors import Damaged, EngineError
 from pik.model.aggregate import Computed
 from pik.model.calendar import UTC_DAYS
-from pik.model.instant import ALL_TIME
+from pik.model.window import ALL_TIME
 from pik.ports.engine import Inputs
 from tests.support.raw_files import compute, event, frame, metric, raw, raw_lines
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from pik.engine import DuckEngine, failure_sql
 from pik.model.aggregate import BLAMED, NO_INPUTS, Computed, bucket_digests, digest_line
 from pik.model.event import read_event
-from pik.model.instant import ALL_TIME, DAY, parse_instant
+from pik.model.instant import DAY, parse_instant
+from pik.model.window import ALL_TIME
 from pik.ports.engine import Inputs
 from tests.support.raw_files import compute, event, frame, metric, raw, raw_lines
 

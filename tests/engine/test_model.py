@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from pik.model.aggregate import Computed
 from pik.model.event import read_event
-from pik.model.instant import HOUR, Window, full_instant, parse_instant
+from pik.model.instant import HOUR, full_instant, parse_instant
+from pik.model.window import Window
 from pik.ports.engine import Inputs
 from tests.support.calendar_model import start_of
 from tests.support.raw_files import BATCH, compute, event, frame, metric, raw_lines

@@ -17,8 +17,9 @@ from pik.engine import DuckEngine
 from pik.engine.sandbox import AGGREGATES
 from pik.errors import Damaged, EngineError
 from pik.model.aggregate import BucketDigest, Computed
-from pik.model.instant import ALL_TIME, HOUR, Window, full_instant
+from pik.model.instant import HOUR, full_instant
 from pik.model.metric import Definition, Per
+from pik.model.window import ALL_TIME, Window
 from pik.ports.engine import Inputs
 from tests.support.raw_files import BATCH, event, frame, metric, raw, raw_lines
 

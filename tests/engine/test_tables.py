@@ -10,7 +10,8 @@ import pytest
 from pik.engine import DuckEngine
 from pik.errors import Damaged, Invalid
 from pik.model.delivery import Filter
-from pik.model.instant import ALL_TIME, Window, parse_instant
+from pik.model.instant import parse_instant
+from pik.model.window import ALL_TIME, Window
 from pik.ports.engine import DELIVERY_COLUMNS
 from pik.ports.store import Store
 from pik.rawlog.deliveries import deliveries

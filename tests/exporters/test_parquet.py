@@ -18,7 +18,8 @@ from pik.errors import UsageError
 from pik.exporters import exporter, parquet
 from pik.model.batch import Verdict
 from pik.model.delivery import Filter, parse_column, read_delivery
-from pik.model.instant import ALL_TIME, Window, parse_instant
+from pik.model.instant import parse_instant
+from pik.model.window import ALL_TIME, Window
 from pik.ports.exporter import COLUMNS, CORRECTED, Block, Layout
 from tests.support.raw_lines import BATCH, INGESTED, block, line, record
 

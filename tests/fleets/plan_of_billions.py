@@ -13,7 +13,8 @@ from typing import Any, cast
 
 from pik.engine import DuckEngine
 from pik.model.batch import Frame, Segment
-from pik.model.instant import DAY, Window
+from pik.model.instant import DAY
+from pik.model.window import Window
 from pik.ports.fleet import Fleet
 from pik.stores import open_store
 from pik.usecases.metrics.comparison import Counted

@@ -17,7 +17,7 @@ from pik.fleets.spark import SparkFleet
 from pik.inputs.source import file_source, stop
 from pik.model.cluster import Cluster
 from pik.model.delivery import Filter
-from pik.model.instant import ALL_TIME
+from pik.model.window import ALL_TIME
 from pik.ports.exporter import Layout
 from pik.ports.fleet import Body, Keyed, Merge
 from pik.rawlog.segment_writer import Reading

@@ -11,7 +11,7 @@ import pytest
 from pik.exporters import exporter
 from pik.inputs.source import file_source, stop
 from pik.model.delivery import Filter
-from pik.model.instant import ALL_TIME
+from pik.model.window import ALL_TIME
 from pik.ports.exporter import Layout
 from pik.rawlog.segment_writer import Reading
 from pik.runtime import SILENT

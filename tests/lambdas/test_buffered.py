@@ -19,7 +19,7 @@ from pik.model.batch import BatchState, Counts
 from pik.model.buffered import read_message
 from pik.model.delivery import Filter
 from pik.model.ids import DIGITS, creation_time
-from pik.model.instant import ALL_TIME
+from pik.model.window import ALL_TIME
 from pik.rawlog.deliveries import deliveries
 from pik.usecases.ingest import buffered
 from pik.usecases.ingest.api_request import block_of

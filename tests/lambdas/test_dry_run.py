@@ -12,8 +12,8 @@ from pik import lambdas
 from pik.lambdas import ingest, processor
 from pik.lambdas import replay as replaying
 from pik.lambdas.planning import Call
-from pik.model.instant import ALL_TIME
 from pik.model.run import RunRequest
+from pik.model.window import ALL_TIME
 from pik.ports.store import Store
 from pik.usecases.replay.planning import accepted
 from tests.support.lambdas.calls import asked, event, get, messages, post, some_days, wire

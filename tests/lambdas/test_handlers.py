@@ -11,9 +11,10 @@ import pytest
 from pik import lambdas
 from pik.errors import Damaged, NotHeld, StoreError, UsageError
 from pik.lambdas import ingest, processor, replay
-from pik.model.instant import ALL_TIME, format_instant, parse_instant
+from pik.model.instant import format_instant, parse_instant
 from pik.model.metric import ALL_ENTITIES, Definition, Per
 from pik.model.run import Run, RunRequest, RunState
+from pik.model.window import ALL_TIME
 from pik.usecases.metrics.definitions import add_version
 from pik.usecases.metrics.retire import retire
 from pik.usecases.replay.execute import enqueue_tasks

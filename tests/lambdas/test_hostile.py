@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from pik.lambdas import ingest, replay
 from pik.model.identity import MAX_DEPTH
-from pik.model.instant import ALL_TIME, day_of, day_text, parse_instant
+from pik.model.instant import day_of, day_text, parse_instant
+from pik.model.window import ALL_TIME
 from pik.stores import open_store
 from pik.usecases.ingest.api_request import MAX_EVENTS
 from pik.usecases.inspect.deliveries import read_locations

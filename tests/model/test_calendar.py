@@ -11,17 +11,9 @@ from hypothesis import strategies as st
 from pik.errors import Invalid, UsageError
 from pik.inputs.bucket_texts import bucket_named
 from pik.model.calendar import buckets_of
-from pik.model.instant import (
-    ALL_TIME,
-    DAY,
-    HOUR,
-    MAX_INSTANT,
-    MIN_INSTANT,
-    Window,
-    format_instant,
-    parse_instant,
-    zone_data,
-)
+from pik.model.instant import DAY, HOUR, MAX_INSTANT, MIN_INSTANT, format_instant, parse_instant
+from pik.model.window import ALL_TIME, Window
+from pik.model.zone import zone_data
 from pik.model.zone_changes import offset_changes
 from tests.support import calendar_model as model
 

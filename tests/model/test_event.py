@@ -16,7 +16,8 @@ from pik.errors import Invalid
 from pik.model.delivery import Delivery, entity_mark, raw_line, read_delivery, stamp
 from pik.model.event import ENVELOPE, FIELDS, FieldType, read_event, read_event_slowly
 from pik.model.identity import MAX_DEPTH
-from pik.model.instant import NO_ZONES, Zones, full_instant, is_canonical, load_zone
+from pik.model.instant import full_instant, is_canonical
+from pik.model.zone import NO_ZONES, Zones, load_zone
 from tests.model.test_identity import INSTANTS, NAMES, line
 from tests.support.model import oracle, texts
 

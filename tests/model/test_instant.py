@@ -12,6 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pik.errors import Invalid
+from pik.model.duration import format_duration, parse_duration
 from pik.model.instant import (
     DAY,
     HOUR,
@@ -19,21 +20,18 @@ from pik.model.instant import (
     MIN_INSTANT,
     MINUTE,
     SECOND,
-    Window,
-    Zone,
     day_of,
     day_text,
     display_instant,
     displayed_in,
-    format_duration,
     format_instant,
     full_instant,
-    load_zone,
-    parse_duration,
     parse_event_time,
     parse_instant,
     read_instant,
 )
+from pik.model.window import Window
+from pik.model.zone import Zone, load_zone
 from pik.rawlog.segment_writer import reason_kind
 from tests.support.model.texts import from_datetime
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from pik.errors import Invalid
 from pik.inputs.iso8601 import read_iso8601
 from pik.inputs.time_formats import TimeFormat
-from pik.model.instant import format_instant, load_zone, parse_event_time, parse_instant
+from pik.model.instant import format_instant, parse_event_time, parse_instant
+from pik.model.zone import load_zone
 from tests.model.test_instant import PIECES
 from tests.support.model.texts import from_datetime
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from pik.errors import Invalid, UsageError
 from pik.inputs.named_formats import NAMED
 from pik.inputs.time_formats import TimeFormat, advice
-from pik.model.instant import format_instant, load_zone, parse_instant
+from pik.model.instant import format_instant, parse_instant
+from pik.model.zone import load_zone
 from tests.support.model.texts import from_datetime
 
 BERLIN = load_zone("Europe/Berlin")

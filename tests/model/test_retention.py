@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from pik.model.instant import expired, parse_instant
+from pik.model.instant import parse_instant
+from pik.model.retention import expired
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pik.errors import Invalid
 from pik.model.delivery import raw_line, stamp
 from pik.model.event import read_event_slowly, read_rows
-from pik.model.instant import NO_ZONES, Zones
+from pik.model.zone import NO_ZONES, Zones
 from tests.model.test_event import ZONES, event_texts
 from tests.model.test_identity import line
 from tests.support.model import texts

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pik.errors import PikError, UsageError
 from pik.model.assumption_text import read_assumption, read_scenario
 from pik.model.criteria import Criteria, read_criteria
-from pik.model.instant import ALL_TIME, HOUR, SECOND, Window, parse_instant
+from pik.model.instant import HOUR, SECOND, parse_instant
 from pik.model.scenario import (
     PLAIN,
     CountedConflict,
@@ -27,6 +27,7 @@ from pik.model.scenario import (
     WithoutSuspects,
 )
 from pik.model.times import Times
+from pik.model.window import ALL_TIME, Window
 
 FEBRUARY = parse_instant("2026-02-01T00:00:00Z")
 

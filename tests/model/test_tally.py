@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from pik.model import batch as tally
 from pik.model.batch import OTHERS, are_exact, count_lags, three_digits, with_lags, with_names
-from pik.model.instant import DAY, HOUR, SECOND, format_about
+from pik.model.duration import format_about
+from pik.model.instant import DAY, HOUR, SECOND
 
 LAGS = st.integers(-(10**19), 10**19) | st.integers(-2000, 2000)
 

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from pik.errors import Invalid, UsageError
 from pik.inputs.epochs import PLAUSIBLE
 from pik.inputs.time_formats import TimeFormat
-from pik.model.instant import DAY, SECOND, load_zone, parse_instant
+from pik.model.instant import DAY, SECOND, parse_instant
+from pik.model.zone import load_zone
 from tests.support.model.texts import from_datetime
 
 UTC_ZONE = load_zone("UTC")

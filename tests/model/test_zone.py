@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from pik.errors import Invalid, UsageError
 from pik.model.event import read_event
-from pik.model.instant import Zones, format_instant, load_zone, parse_event_time
+from pik.model.instant import format_instant, parse_event_time
 from pik.model.times import Times
 from pik.model.typed_times import typed_instant
+from pik.model.zone import Zones, load_zone
 from tests.model.test_identity import line
 from tests.support.model.texts import from_datetime
 

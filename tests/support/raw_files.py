@@ -13,8 +13,9 @@ from pik.engine import DuckEngine
 from pik.model.aggregate import Computed
 from pik.model.delivery import raw_line, stamp
 from pik.model.event import read_event
-from pik.model.instant import ALL_TIME, Window, parse_instant
+from pik.model.instant import parse_instant
 from pik.model.metric import Definition
+from pik.model.window import ALL_TIME, Window
 from pik.ports.engine import Engine, Inputs
 
 BATCH = "01J00000000000000000000001"

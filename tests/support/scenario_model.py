@@ -18,8 +18,9 @@ from zoneinfo import ZoneInfo
 from hypothesis import strategies as st
 
 from pik.model.event import read_event
-from pik.model.instant import DAY, SECOND, Window, format_instant, parse_instant
+from pik.model.instant import DAY, SECOND, format_instant, parse_instant
 from pik.model.metric import Definition
+from pik.model.window import Window
 
 if TYPE_CHECKING:
     from tests.support.corrected_model import RecordedCorrection

@@ -13,7 +13,7 @@ import zstandard
 
 from pik.model.batch import Batch, BatchState, Reject, Verdict
 from pik.model.delivery import Filter
-from pik.model.instant import ALL_TIME
+from pik.model.window import ALL_TIME
 from pik.ports.store import Store
 from pik.rawlog.deliveries import deliveries
 from pik.runtime import SILENT

@@ -21,9 +21,10 @@ from pik.errors import EngineError
 from pik.inputs.source import Input, file_source
 from pik.model.aggregate import BucketDigest, Computed, DigestLines, bucket_digests, decimal_text, digest_line
 from pik.model.calendar import Buckets
-from pik.model.instant import ALL_TIME, DAY, HOUR, Window, parse_instant
+from pik.model.instant import DAY, HOUR, parse_instant
 from pik.model.metric import ALL_ENTITIES, Combination, Definition, Per
 from pik.model.run import RunRequest
+from pik.model.window import ALL_TIME, Window
 from pik.ports.engine import (
     NOTHING,
     Bucket,

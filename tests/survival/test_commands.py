@@ -18,7 +18,7 @@ import pytest
 
 from pik.__main__ import main
 from pik.engine import DuckEngine
-from pik.model.instant import ALL_TIME
+from pik.model.window import ALL_TIME
 from pik.runtime import SILENT
 from pik.stores import open_store
 from pik.usecases.care.verify import verify

@@ -14,7 +14,7 @@ import pytest
 from pik.engine import DuckEngine
 from pik.model.correction import ListedDelivery
 from pik.model.delivery import Filter
-from pik.model.instant import ALL_TIME
+from pik.model.window import ALL_TIME
 from pik.ports.store import Store
 from pik.rawlog.corrections import read_list, with_frames
 from pik.rawlog.deliveries import deliveries

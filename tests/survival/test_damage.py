@@ -13,8 +13,9 @@ import pytest
 from pik.engine import DuckEngine
 from pik.errors import Damaged
 from pik.model.delivery import Filter
-from pik.model.instant import ALL_TIME, DAY, Window, parse_instant
+from pik.model.instant import DAY, parse_instant
 from pik.model.run import Run, RunRequest, RunState
+from pik.model.window import ALL_TIME, Window
 from pik.ports.store import Store
 from pik.rawlog.deliveries import deliveries
 from pik.runtime import SILENT

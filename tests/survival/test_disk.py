@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pik.model.instant import ALL_TIME
+from pik.model.window import ALL_TIME
 from pik.stores import open_store
 from tests.support.snapshot import assert_sound, snapshot
 from tests.survival.conftest import PATIENCE, pik, whole

@@ -13,7 +13,7 @@ import pytest
 
 from pik.errors import PikError
 from pik.model.delivery import Filter
-from pik.model.instant import ALL_TIME
+from pik.model.window import ALL_TIME
 from pik.ports.store import Store
 from pik.rawlog.deliveries import deliveries
 from pik.runtime import SILENT

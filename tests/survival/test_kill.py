@@ -15,7 +15,7 @@ from unittest.mock import Mock
 
 import pytest
 
-from pik.model.instant import ALL_TIME
+from pik.model.window import ALL_TIME
 from pik.ports.store import Store
 from pik.rawlog.segment_writer import increasing_times
 from pik.runtime import SILENT

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from bench.measure import run
-from pik.model.instant import ALL_TIME
+from pik.model.window import ALL_TIME
 from pik.runtime.parallel import Pool, Tell, WorkerDied
 from pik.stores import open_store
 from tests.support.strange_stores import STRANGE

@@ -13,7 +13,7 @@ import pytest
 
 from pik.errors import NotFound, NotHeld
 from pik.model.delivery import Filter
-from pik.model.instant import ALL_TIME
+from pik.model.window import ALL_TIME
 from pik.ports.store import Store
 from pik.runtime import SILENT
 from pik.stores import open_copy

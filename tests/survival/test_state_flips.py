@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from pik.errors import PikError
-from pik.model.instant import ALL_TIME
 from pik.model.metric import Definition
+from pik.model.window import ALL_TIME
 from pik.ports.store import Store
 from pik.stores import open_store
 from pik.usecases.metrics.definitions import add_version

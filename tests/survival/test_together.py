@@ -12,7 +12,7 @@ import pytest
 from pik.errors import NotFound
 from pik.model.batch import BatchState
 from pik.model.delivery import Filter
-from pik.model.instant import ALL_TIME
+from pik.model.window import ALL_TIME
 from pik.ports.store import Store
 from pik.rawlog.deliveries import deliveries
 from pik.stores import open_store

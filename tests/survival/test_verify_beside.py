@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pik.errors import NotFound
-from pik.model.instant import ALL_TIME
+from pik.model.window import ALL_TIME
 from pik.runtime import SILENT
 from pik.stores import open_store
 from pik.usecases.care.verify import verify

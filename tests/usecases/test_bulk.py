@@ -20,7 +20,7 @@ from pik.errors import ConflictFound, PikError
 from pik.inputs import blocks, splits
 from pik.inputs.archives import with_members
 from pik.inputs.source import Source, file_source
-from pik.model.instant import ALL_TIME
+from pik.model.window import ALL_TIME
 from pik.ports.raw import RawKey, RawKind
 from pik.ports.store import Store
 from pik.rawlog.segment_writer import Reading

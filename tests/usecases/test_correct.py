@@ -22,8 +22,9 @@ from pik.model.assumption_text import read_scenario
 from pik.model.batch import BatchState
 from pik.model.correction import Correction, active
 from pik.model.delivery import Filter
-from pik.model.instant import ALL_TIME, SECOND
+from pik.model.instant import SECOND
 from pik.model.scenario import Without
+from pik.model.window import ALL_TIME
 from pik.ports.store import Store
 from pik.rawlog.corrections import read_list, with_frames, without_frames
 from pik.rawlog.deliveries import deliveries

@@ -21,8 +21,9 @@ from pik.exporters import exporter
 from pik.fleets.here import Here
 from pik.model.assumption_text import read_scenario
 from pik.model.delivery import Filter
-from pik.model.instant import ALL_TIME, DAY, SECOND, Window, parse_instant
+from pik.model.instant import DAY, SECOND, parse_instant
 from pik.model.scenario import PLAIN, Scenario
+from pik.model.window import ALL_TIME, Window
 from pik.ports.engine import Tables
 from pik.ports.exporter import Layout
 from pik.rawlog.deliveries import deliveries

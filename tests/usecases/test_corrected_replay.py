@@ -14,7 +14,8 @@ from pik.model.aggregate import NO_INPUTS, Aggregate, delivery_hash
 from pik.model.correction import Correction, CorrectionKind, ListedDelivery
 from pik.model.delivery import Filter
 from pik.model.ids import new_id
-from pik.model.instant import ALL_TIME, DAY, HOUR, day_text, full_instant, parse_instant
+from pik.model.instant import DAY, HOUR, day_text, full_instant, parse_instant
+from pik.model.window import ALL_TIME
 from pik.ports.store import Store
 from pik.rawlog.corrections import record
 from pik.rawlog.deliveries import deliveries

@@ -16,10 +16,11 @@ from pik.engine import DuckEngine
 from pik.errors import NothingSelected, UsageError
 from pik.model.aggregate import Aggregate, Computed, DigestLines
 from pik.model.calendar import UTC_DAYS
-from pik.model.instant import ALL_TIME, DAY, Window
+from pik.model.instant import DAY
 from pik.model.metric import Definition
 from pik.model.run import Task
 from pik.model.scenario import COUNTED_DUPLICATES
+from pik.model.window import ALL_TIME, Window
 from pik.rawlog.gathering import gather
 from pik.rawlog.selection import Selection
 from pik.usecases.metrics.comparison import Difference, Op, Stats

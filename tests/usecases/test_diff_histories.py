@@ -20,8 +20,9 @@ from hypothesis import strategies as st
 
 from pik.engine import DuckEngine
 from pik.errors import NothingSelected
-from pik.model.instant import ALL_TIME, HOUR, Window, format_instant
+from pik.model.instant import HOUR, format_instant
 from pik.model.metric import EVENT_COUNT, Definition
+from pik.model.window import ALL_TIME, Window
 from pik.ports.engine import Engine
 from pik.ports.store import Store
 from pik.stores import open_store

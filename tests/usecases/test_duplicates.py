@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from pik.model.delivery import Filter
-from pik.model.instant import ALL_TIME
+from pik.model.window import ALL_TIME
 from pik.ports.store import Store
 from pik.runtime import storage
 from pik.runtime.storage import sort_bounded

@@ -8,9 +8,10 @@ import pytest
 
 from pik.engine import DuckEngine
 from pik.model.delivery import Filter
-from pik.model.instant import ALL_TIME, DAY, MAX_INSTANT, MIN_INSTANT, Window, full_instant
+from pik.model.instant import DAY, MAX_INSTANT, MIN_INSTANT, full_instant
 from pik.model.metric import Definition
 from pik.model.run import RunState
+from pik.model.window import ALL_TIME, Window
 from pik.ports.engine import Engine
 from pik.ports.store import Store
 from pik.runtime import SILENT

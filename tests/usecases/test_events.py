@@ -12,7 +12,8 @@ import pytest
 
 from pik.model.batch import Verdict
 from pik.model.delivery import Filter
-from pik.model.instant import ALL_TIME, parse_instant
+from pik.model.instant import parse_instant
+from pik.model.window import ALL_TIME
 from pik.ports.store import Store
 from pik.runtime import storage
 from pik.usecases.inspect.conditions import Conditions

@@ -22,8 +22,9 @@ from pik.engine import DuckEngine
 from pik.errors import NothingSelected
 from pik.model.aggregate import Aggregate
 from pik.model.assumption_text import read_scenario
-from pik.model.instant import ALL_TIME, DAY, Window, day_text
+from pik.model.instant import DAY, day_text
 from pik.model.scenario import Scenario
+from pik.model.window import ALL_TIME, Window
 from pik.ports.store import Store
 from pik.runtime import SILENT
 from pik.stores import open_store

@@ -15,9 +15,10 @@ import pytest
 from pik.engine import DuckEngine
 from pik.errors import NothingSelected
 from pik.inputs.source import file_source
-from pik.model.instant import DAY, Window, format_instant
+from pik.model.instant import DAY, format_instant
 from pik.model.metric import Definition
 from pik.model.scenario import COUNTED_DUPLICATES, PLAIN, CountedDuplicates, Scenario
+from pik.model.window import Window
 from pik.ports.store import Store
 from pik.runtime import SILENT
 from pik.stores import open_store

@@ -18,7 +18,7 @@ from pik import __version__
 from pik.errors import UsageError
 from pik.exporters import exporter
 from pik.model.delivery import Filter, parse_column
-from pik.model.instant import ALL_TIME
+from pik.model.window import ALL_TIME
 from pik.ports.exporter import Layout
 from pik.ports.store import Store
 from pik.rawlog.deliveries import deliveries

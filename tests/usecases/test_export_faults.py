@@ -17,7 +17,7 @@ from zstandard import ZstdCompressor
 from pik.errors import Damaged, StoreError
 from pik.exporters import exporter
 from pik.model.delivery import Filter
-from pik.model.instant import ALL_TIME
+from pik.model.window import ALL_TIME
 from pik.ports.exporter import Exporter, Layout
 from pik.ports.store import Store
 from pik.rawlog.objects import frame_lines

@@ -25,7 +25,8 @@ from pik.fleets.session import Session
 from pik.fleets.spark import SparkFleet
 from pik.model.calendar import CalendarBuckets
 from pik.model.delivery import Filter, parse_column
-from pik.model.instant import ALL_TIME, DAY, Window
+from pik.model.instant import DAY
+from pik.model.window import ALL_TIME, Window
 from pik.ports.exporter import Exporter, Layout
 from pik.ports.fleet import Fleet
 from pik.ports.store import Store

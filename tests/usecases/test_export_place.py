@@ -15,7 +15,7 @@ import pytest
 from pik.errors import UsageError
 from pik.exporters import exporter
 from pik.model.delivery import Filter
-from pik.model.instant import ALL_TIME
+from pik.model.window import ALL_TIME
 from pik.ports.exporter import Layout
 from pik.ports.store import Store
 from pik.runtime import SILENT, Progress

@@ -7,9 +7,10 @@ from decimal import Decimal
 import pytest
 
 from pik.engine import DuckEngine
-from pik.model.instant import ALL_TIME, DAY
+from pik.model.instant import DAY
 from pik.model.metric import Definition
 from pik.model.run import KEPT_FAILURES, RunState
+from pik.model.window import ALL_TIME
 from pik.runtime import SILENT
 from pik.stores import open_store
 from pik.usecases.metrics.comparison import Difference

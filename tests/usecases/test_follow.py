@@ -13,7 +13,8 @@ import pytest
 
 from pik.model.batch import BatchState, Verdict
 from pik.model.delivery import Filter
-from pik.model.instant import MAX_INSTANT, Window
+from pik.model.instant import MAX_INSTANT
+from pik.model.window import Window
 from pik.ports.store import Store
 from pik.stores import open_store
 from pik.usecases.inspect.conditions import Conditions

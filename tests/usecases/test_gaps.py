@@ -14,7 +14,8 @@ import pytest
 from pik.engine import DuckEngine
 from pik.errors import NothingSelected, UsageError
 from pik.model.delivery import Filter
-from pik.model.instant import ALL_TIME, DAY, HOUR, MAX_INSTANT, MINUTE, SECOND, Window, parse_instant
+from pik.model.instant import DAY, HOUR, MAX_INSTANT, MINUTE, SECOND, parse_instant
+from pik.model.window import ALL_TIME, Window
 from pik.ports.store import Store
 from pik.stores import open_store
 from pik.usecases.timing.gaps import GROUPS, GapsReport, Question, find_gaps

@@ -22,8 +22,10 @@ from pik.inputs import blocks as blocks_module
 from pik.inputs.source import Input, Source, file_source
 from pik.model.batch import BatchState, Counts, Verdict
 from pik.model.event import read_event
-from pik.model.instant import ALL_TIME, SECOND, Zone, load_zone, parse_instant
+from pik.model.instant import SECOND, parse_instant
 from pik.model.times import Times
+from pik.model.window import ALL_TIME
+from pik.model.zone import Zone, load_zone
 from pik.ports.store import Store
 from pik.rawlog.segment_writer import Reading
 from pik.runtime import SILENT

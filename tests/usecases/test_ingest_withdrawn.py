@@ -13,7 +13,7 @@ from pik.engine import DuckEngine
 from pik.exporters import exporter
 from pik.inputs.source import Source, file_source
 from pik.model.delivery import Filter
-from pik.model.instant import ALL_TIME
+from pik.model.window import ALL_TIME
 from pik.ports.exporter import Layout
 from pik.ports.store import Store
 from pik.rawlog.deliveries import deliveries

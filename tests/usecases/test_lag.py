@@ -14,7 +14,8 @@ import pytest
 from pik.engine import DuckEngine
 from pik.errors import UsageError
 from pik.model.delivery import Filter
-from pik.model.instant import ALL_TIME, HOUR, Window, format_instant, parse_instant
+from pik.model.instant import HOUR, format_instant, parse_instant
+from pik.model.window import ALL_TIME, Window
 from pik.ports.store import Store
 from pik.stores import open_store
 from pik.usecases.timing import lag

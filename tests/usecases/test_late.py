@@ -13,8 +13,9 @@ import pytest
 from pik.engine import DuckEngine
 from pik.errors import NothingSelected
 from pik.model.calendar import UTC_DAYS
-from pik.model.instant import ALL_TIME, DAY, HOUR, Window, parse_instant
+from pik.model.instant import DAY, HOUR, parse_instant
 from pik.model.metric import Definition
+from pik.model.window import ALL_TIME, Window
 from pik.ports.store import Store
 from pik.stores import open_store
 from pik.usecases.metrics.definitions import apply

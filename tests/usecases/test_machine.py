@@ -30,10 +30,11 @@ from pik.inputs.source import file_source
 from pik.model.assumption_text import read_scenario
 from pik.model.batch import Verdict
 from pik.model.delivery import Filter
-from pik.model.instant import ALL_TIME, DAY, full_instant, parse_instant
+from pik.model.instant import DAY, full_instant, parse_instant
 from pik.model.metric import Definition
 from pik.model.republish import RepublishRequest, RepublishState
 from pik.model.run import RunRequest, RunState
+from pik.model.window import ALL_TIME
 from pik.ports.target import Message
 from pik.rawlog.deliveries import deliveries
 from pik.rawlog.segment_writer import Reading

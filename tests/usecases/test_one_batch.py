@@ -17,8 +17,8 @@ from pik.inputs.one_batch import one_batch
 from pik.inputs.source import Input, file_source, stream_source
 from pik.model.batch import BatchState
 from pik.model.delivery import Filter, read_delivery
-from pik.model.instant import ALL_TIME
 from pik.model.times import Times
+from pik.model.window import ALL_TIME
 from pik.ports.store import Store
 from pik.rawlog.deliveries import deliveries
 from pik.rawlog.segment_writer import Reading

@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pik.errors import EngineError, StoreError
-from pik.model.instant import ALL_TIME, DAY
+from pik.model.instant import DAY
 from pik.model.metric import EVENT_COUNT
 from pik.model.run import Run, RunState, Task
+from pik.model.window import ALL_TIME
 from pik.ports.store import Store
 from pik.stores import open_store
 from pik.stores.local.aggregates import LocalAggregates

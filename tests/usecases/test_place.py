@@ -17,8 +17,8 @@ from pik.inputs.mapping import RecordMapping
 from pik.inputs.one_batch import one_batch
 from pik.inputs.source import file_source
 from pik.model.delivery import Filter, read_delivery
-from pik.model.instant import ALL_TIME
 from pik.model.place import Place
+from pik.model.window import ALL_TIME
 from pik.ports.store import Store
 from pik.rawlog.deliveries import deliveries
 from pik.rawlog.segment_writer import Reading

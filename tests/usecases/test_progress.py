@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pik.model.delivery import Filter
-from pik.model.instant import ALL_TIME
+from pik.model.window import ALL_TIME
 from pik.ports.store import Store
 from pik.runtime import Progress
 from pik.usecases import Listing

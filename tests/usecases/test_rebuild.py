@@ -13,7 +13,7 @@ from pik.inputs import blocks as blocks_module
 from pik.inputs.source import file_source
 from pik.model.batch import BatchState, Counts, Verdict
 from pik.model.delivery import Filter
-from pik.model.instant import ALL_TIME
+from pik.model.window import ALL_TIME
 from pik.ports.store import Store
 from pik.rawlog.deliveries import deliveries
 from pik.rawlog.segment_writer import Reading

@@ -14,7 +14,7 @@ from pik.inputs import blocks as blocks_module
 from pik.inputs.source import Source, file_source
 from pik.model.batch import BatchState, Verdict
 from pik.model.delivery import Filter
-from pik.model.instant import ALL_TIME
+from pik.model.window import ALL_TIME
 from pik.ports.store import Store
 from pik.rawlog import segment_writer as segments_module
 from pik.rawlog.deliveries import deliveries

@@ -17,10 +17,11 @@ import pytest
 from pik.engine import DuckEngine
 from pik.errors import Busy, EngineError, NotFound, StoreError, UsageError
 from pik.model.aggregate import NO_INPUTS, Computed
-from pik.model.instant import ALL_TIME, DAY, Window
+from pik.model.instant import DAY
 from pik.model.metric import Definition
 from pik.model.run import RunState, Task
 from pik.model.scenario import COUNTED_DUPLICATES
+from pik.model.window import ALL_TIME, Window
 from pik.runtime import SILENT
 from pik.usecases.metrics.definitions import add_version
 from pik.usecases.replay import dead_letters as dlq

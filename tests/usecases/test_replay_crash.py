@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from pik.errors import EngineError
-from pik.model.instant import ALL_TIME, DAY, Window
+from pik.model.instant import DAY
 from pik.model.run import Run, RunState
+from pik.model.window import ALL_TIME, Window
 from pik.ports.store import Store
 from pik.runtime import SILENT
 from pik.stores import open_store

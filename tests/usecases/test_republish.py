@@ -18,8 +18,9 @@ from pik.engine import DuckEngine
 from pik.errors import NothingSelected, PikError, StoreError, TargetUnavailable, UsageError
 from pik.inputs.source import file_source
 from pik.model.correction import CorrectionKind
-from pik.model.instant import ALL_TIME, DAY, format_instant, parse_instant
+from pik.model.instant import DAY, format_instant, parse_instant
 from pik.model.republish import Form, Republish, RepublishRequest, RepublishState
+from pik.model.window import ALL_TIME
 from pik.ports.store import Store
 from pik.ports.target import Message
 from pik.rawlog.segment_writer import Reading

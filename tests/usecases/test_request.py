@@ -11,7 +11,7 @@ import pytest
 from msgspec import structs
 
 from pik.errors import InputError, Invalid
-from pik.model.instant import ALL_TIME
+from pik.model.window import ALL_TIME
 from pik.rawlog.objects import read_rejects, unpacked
 from pik.runtime import SILENT
 from pik.stores import open_store

@@ -13,7 +13,8 @@ import pytest
 from pik.errors import NotHeld
 from pik.exporters import exporter
 from pik.model.delivery import Filter
-from pik.model.instant import ALL_TIME, DAY, Window, day_text
+from pik.model.instant import DAY, day_text
+from pik.model.window import ALL_TIME, Window
 from pik.ports.exporter import Layout
 from pik.ports.store import Store
 from pik.runtime import SILENT

@@ -15,9 +15,11 @@ from pik.engine import DuckEngine
 from pik.errors import InputError, NotFound, UsageError
 from pik.model.assumption_text import read_scenario
 from pik.model.event import MAX_LINE
-from pik.model.instant import ALL_TIME, DAY, Window, format_instant, load_zone, parse_instant
+from pik.model.instant import DAY, format_instant, parse_instant
 from pik.model.metric import EVENT_COUNT, Definition, Metric
 from pik.model.scenario import PLAIN, Scenario
+from pik.model.window import ALL_TIME, Window
+from pik.model.zone import load_zone
 from pik.ports.store import Store
 from pik.rawlog.selection import Selection
 from pik.stores import open_store

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 
 from pik.engine import DuckEngine
 from pik.model.assumption_text import read_scenario
-from pik.model.instant import ALL_TIME, DAY, Window
+from pik.model.instant import DAY
 from pik.model.metric import Metric
 from pik.model.scenario import PLAIN, Scenario
+from pik.model.window import ALL_TIME, Window
 from pik.ports.store import Store
 from pik.rawlog.selection import Selection
 from pik.stores import open_store

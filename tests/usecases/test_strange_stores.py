@@ -12,7 +12,7 @@ import pytest
 
 from pik.engine import DuckEngine
 from pik.model.delivery import Filter, read_delivery
-from pik.model.instant import ALL_TIME
+from pik.model.window import ALL_TIME
 from pik.ports.store import Store
 from pik.rawlog import objects as reading
 from pik.runtime import SILENT

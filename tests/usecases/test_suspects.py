@@ -13,8 +13,9 @@ import pytest
 from pik.engine import DuckEngine
 from pik.model.batch import Frame, Segment
 from pik.model.delivery import Filter
-from pik.model.instant import ALL_TIME, SECOND, Window, format_instant, parse_instant
+from pik.model.instant import SECOND, format_instant, parse_instant
 from pik.model.path import EventPath
+from pik.model.window import ALL_TIME, Window
 from pik.ports.store import Store
 from pik.rawlog import objects
 from pik.rawlog.objects import unpack_frame

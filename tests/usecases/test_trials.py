@@ -13,9 +13,10 @@ import pytest
 from pik.engine import DuckEngine
 from pik.errors import NotHeld
 from pik.model.criteria import Criteria
-from pik.model.instant import DAY, HOUR, SECOND, Window, format_instant
+from pik.model.instant import DAY, HOUR, SECOND, format_instant
 from pik.model.metric import Definition
 from pik.model.scenario import PLAIN, CountedDuplicates, Scenario, Shift
+from pik.model.window import Window
 from pik.ports.store import Store
 from pik.stores import open_store
 from pik.usecases.metrics import trials

@@ -10,7 +10,7 @@ import pytest
 
 from pik.inputs.source import file_source
 from pik.model.batch import Segment
-from pik.model.instant import ALL_TIME
+from pik.model.window import ALL_TIME
 from pik.ports.store import Store
 from pik.rawlog.segment_writer import Reading
 from pik.runtime import SILENT

@@ -9,7 +9,8 @@ import pytest
 
 from pik.engine import DuckEngine
 from pik.model.correction import Correction
-from pik.model.instant import ALL_TIME, DAY
+from pik.model.instant import DAY
+from pik.model.window import ALL_TIME
 from pik.ports.raw import RawKey, RawKind
 from pik.ports.store import Store
 from pik.rawlog.corrections import record

@@ -12,8 +12,9 @@ import pytest
 
 from pik.engine import DuckEngine
 from pik.inputs.source import file_source
-from pik.model.instant import ALL_TIME, DAY, Window, parse_instant
+from pik.model.instant import DAY, parse_instant
 from pik.model.metric import Definition, Per
+from pik.model.window import ALL_TIME, Window
 from pik.ports.store import Store
 from pik.rawlog.segment_writer import Reading
 from pik.runtime import SILENT

@@ -20,8 +20,8 @@ from pik.errors import Damaged
 from pik.model.aggregate import Aggregate, BucketDigest, Computed, DigestLines, bucket_digests, decimal_text, joinable
 from pik.model.entity_range import AFTER_ALL, EVERY_ENTITY, EntityRange
 from pik.model.ids import new_id
-from pik.model.instant import Window
 from pik.model.run import PromotionKind, RunState, Task
+from pik.model.window import Window
 from pik.ports.backup import Written
 from pik.ports.state import Change, PointerCounts, Promotion, Standing
 from pik.stores.local.sqlite import Database

@@ -13,8 +13,8 @@ import msgspec
 
 from pik.errors import Damaged, StoreError
 from pik.model.aggregate import Aggregate
-from pik.model.instant import Window
 from pik.model.metric import EVENT_COUNT, Metric
+from pik.model.window import Window
 from pik.ports.backup import (
     Written,
 )

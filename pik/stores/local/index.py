@@ -36,7 +36,7 @@ from pik.model.batch import (
     duplicate_kind,
     with_names,
 )
-from pik.model.instant import Window
+from pik.model.window import Window
 from pik.ports.index import RebuildUnderWay, Summary, Totals
 from pik.stores.local.lock import held
 from pik.stores.local.sqlite import Database

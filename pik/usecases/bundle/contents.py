@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import msgspec
 
 from pik.errors import InputError, Invalid, UsageError
-from pik.model.instant import Window, parse_instant
+from pik.model.instant import parse_instant
 from pik.model.metric import Metric
+from pik.model.window import Window
 from pik.ports.raw import RawKey, RawKind
 from pik.ports.state import Metrics
 

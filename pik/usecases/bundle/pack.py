@@ -20,8 +20,9 @@ from pik import __version__
 from pik.errors import NotFound, NothingSelected
 from pik.model.aggregate import Aggregate
 from pik.model.ids import digits, time_digits
-from pik.model.instant import Window, format_instant
+from pik.model.instant import format_instant
 from pik.model.metric import EVENT_COUNT
+from pik.model.window import Window
 from pik.ports.backup import RunRow
 from pik.ports.engine import Engine
 from pik.ports.raw import RawKind

@@ -19,10 +19,10 @@ from msgspec import structs
 
 from pik.errors import StoreError, number_of
 from pik.model.aggregate import Aggregate, Computed
-from pik.model.instant import Window
 from pik.model.metric import EVENT_COUNT, Metric
 from pik.model.run import Run
 from pik.model.scenario import PLAIN, Scenario
+from pik.model.window import Window
 from pik.ports.engine import Engine
 from pik.ports.state import Promotion
 from pik.ports.store import Store

@@ -27,8 +27,9 @@ from pik.model.batch import Frame, Origin, Reject, RejectFile, Segment, frame_of
 from pik.model.delivery import Delivery, actor_field, file_field, raw_line, read_delivery, stamp
 from pik.model.event import EventLine, as_written, event_of
 from pik.model.identity import read_payload
-from pik.model.instant import NO_ZONES, parse_instant
+from pik.model.instant import parse_instant
 from pik.model.metric import ALL_ENTITIES
+from pik.model.zone import NO_ZONES
 from pik.rawlog.segment_writer import COMPRESSION_LEVEL, frame_bounds
 from pik.usecases.bundle.left_in_clear import places_of, texts_in
 

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import chain
 
-from pik.model.instant import ALL_TIME, SECOND, Window
+from pik.model.instant import SECOND
+from pik.model.window import ALL_TIME, Window
 from pik.ports.compaction import Compaction, Packed
 from pik.ports.store import Store, expect_unsealed
 from pik.runtime import Progress, showing

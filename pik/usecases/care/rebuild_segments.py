@@ -14,7 +14,7 @@ from msgspec import structs
 
 from pik.errors import Damaged
 from pik.model.batch import Arrivals, Batch, Counts, Frame, Reject, RejectFile, Segment, Verdict
-from pik.model.instant import ALL_TIME
+from pik.model.window import ALL_TIME
 from pik.ports.index import Index, Rebuild
 from pik.ports.raw import Raw, RawKind
 from pik.ports.store import Store

@@ -20,7 +20,7 @@ from operator import attrgetter
 from pik.errors import AlreadyExists, Damaged, StoreError
 from pik.model.batch import RejectFile, Segment
 from pik.model.correction import Correction
-from pik.model.instant import ALL_TIME, Window
+from pik.model.window import ALL_TIME, Window
 from pik.ports.raw import ObjectReader, RawKey, RawKind, keys_of
 from pik.ports.store import Store
 from pik.rawlog.corrections import correction_keys, read_correction, read_winners, without_frames

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from pik.errors import Damaged, EngineError
-from pik.model.instant import Window
+from pik.model.window import Window
 from pik.ports.engine import Engine
 from pik.ports.store import Store
 from pik.runtime import SILENT, Progress

@@ -12,17 +12,10 @@ from pik.errors import command, number_of
 from pik.model.batch import Batch, BatchState, Segment, Verdict
 from pik.model.delivery import Filter
 from pik.model.ids import MILLISECOND, TIME_DIGITS, digits
-from pik.model.instant import (
-    ALL_TIME,
-    DAY,
-    MIN_INSTANT,
-    MINUTE,
-    Window,
-    day_text,
-    parse_instant,
-)
+from pik.model.instant import DAY, MIN_INSTANT, MINUTE, day_text, parse_instant
 from pik.model.republish import Republish, RepublishRequest, RepublishState
 from pik.model.run import PromotionKind, Run, RunKind, RunState
+from pik.model.window import ALL_TIME, Window
 from pik.rawlog.corrected import corrected_until
 from pik.rawlog.selection import Selection
 from pik.usecases.care import triage_corrections, triage_statistics

@@ -11,8 +11,8 @@ from pik.errors import NothingSelected, UsageError, command, number_of
 from pik.model.assumption_text import read_assumption
 from pik.model.calendar import Buckets
 from pik.model.correction import Correction, active
-from pik.model.instant import Window
 from pik.model.scenario import Assumption, CountedConflict, LocalTime, Shift, WithoutSelected, WithoutSuspects
+from pik.model.window import Window
 from pik.ports.store import Store
 from pik.rawlog.corrected import concerning
 from pik.rawlog.selection import Selection

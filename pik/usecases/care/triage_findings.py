@@ -8,8 +8,9 @@ from decimal import Decimal
 
 from pik.errors import Damaged, Unreadable
 from pik.model.batch import Batch, Location, RejectFile, Segment, Verdict
-from pik.model.instant import DAY, MIN_INSTANT, Window
+from pik.model.instant import DAY, MIN_INSTANT
 from pik.model.run import PromotionKind
+from pik.model.window import Window
 from pik.ports.engine import Engine
 from pik.ports.index import Index, Totals
 from pik.ports.state import Promotion

@@ -10,7 +10,9 @@ from types import TracebackType
 
 from pik.errors import Damaged, EngineError, command, number_of
 from pik.model.delivery import Filter
-from pik.model.instant import ALL_TIME, DAY, MIN_INSTANT, Window, format_duration, format_instant
+from pik.model.duration import format_duration
+from pik.model.instant import DAY, MIN_INSTANT, format_instant
+from pik.model.window import ALL_TIME, Window
 from pik.ports.engine import DeliveryFiles, Tables
 from pik.ports.store import Store
 from pik.rawlog.gathering import gather_deliveries

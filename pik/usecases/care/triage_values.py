@@ -19,9 +19,10 @@ from msgspec import structs
 from pik.errors import Damaged, command, number_of
 from pik.model.aggregate import Aggregate
 from pik.model.correction import Correction
-from pik.model.instant import SECOND, Window, display_instant, format_instant
+from pik.model.instant import SECOND, display_instant, format_instant
 from pik.model.metric import Metric, entities_of
 from pik.model.run import PromotionKind
+from pik.model.window import Window
 from pik.ports.state import Promotion
 from pik.usecases.care.triage_corrections import LastCorrections
 from pik.usecases.care.triage_findings import Finding, Scope

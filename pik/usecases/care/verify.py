@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 
-from pik.model.instant import ALL_TIME, DAY, Window, day_text
+from pik.model.instant import DAY, day_text
+from pik.model.window import ALL_TIME, Window
 from pik.ports.engine import Engine
 from pik.ports.fleet import Fleet
 from pik.ports.store import Store

@@ -16,7 +16,7 @@ from msgspec import structs
 
 from pik.errors import Damaged
 from pik.model.batch import Batch, BatchState, Counts, RejectFile, Segment, count_lags, with_names
-from pik.model.instant import ALL_TIME, Window
+from pik.model.window import ALL_TIME, Window
 from pik.ports.raw import RawKind
 from pik.rawlog.objects import read_rejects
 from pik.rawlog.sealed_records import BatchLine, RejectLine, SegmentLine, pulls, read_pull, read_record, restored

@@ -10,8 +10,9 @@ from time import time_ns
 from pik.errors import Damaged, StoreError, number_of
 from pik.model.aggregate import Aggregate
 from pik.model.correction import Correction, CorrectionKind, CorrectionList
-from pik.model.instant import DAY, SECOND, Window, day_of, day_text, display_instant
+from pik.model.instant import DAY, SECOND, day_of, day_text, display_instant
 from pik.model.metric import Metric, entities_of
+from pik.model.window import Window
 from pik.ports.raw import RawKey, RawKind
 from pik.rawlog.corrections import read_correction, read_winners, without_frames
 from pik.rawlog.sealed_records import parts

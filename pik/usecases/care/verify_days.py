@@ -12,8 +12,9 @@ from itertools import groupby
 from operator import attrgetter, itemgetter
 from typing import NamedTuple
 
-from pik.model.instant import Window, day_text
+from pik.model.instant import day_text
 from pik.model.share import WHOLE, Share
+from pik.model.window import Window
 from pik.ports.raw import RawKey, RawKind
 from pik.ports.store import Store
 from pik.usecases.care.verify_earlier import Earlier, Listed

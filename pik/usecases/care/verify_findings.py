@@ -9,7 +9,8 @@ from enum import StrEnum
 
 from pik.errors import Damaged, Unreadable
 from pik.model.batch import Frame, Segment
-from pik.model.instant import Window, day_text
+from pik.model.instant import day_text
+from pik.model.window import Window
 from pik.usecases.care.verify_earlier import TakenOver
 
 _NAMED_RANGES = 20

@@ -19,8 +19,9 @@ from operator import xor
 from pik.errors import number_of
 from pik.model.aggregate import Aggregate, Computed, with_scale
 from pik.model.batch import Frame, Verdict
-from pik.model.instant import ALL_TIME, DAY, SECOND, Window, day_text, display_instant
+from pik.model.instant import DAY, SECOND, day_text, display_instant
 from pik.model.metric import ALL_ENTITIES, Metric, entities_of
+from pik.model.window import ALL_TIME, Window
 from pik.ports.raw import RawKey
 from pik.ports.store import Store
 from pik.rawlog.segment_reader import places_of

@@ -11,7 +11,7 @@ from functools import partial
 from pik.errors import NotFound
 from pik.model.batch import Batch, Frame, Segment
 from pik.model.correction import Correction
-from pik.model.instant import ALL_TIME, Window
+from pik.model.window import ALL_TIME, Window
 from pik.ports.engine import Engine
 from pik.ports.fleet import Fleet, Item, Result
 from pik.ports.index import Audit

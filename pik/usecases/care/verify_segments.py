@@ -13,7 +13,7 @@ from hashlib import sha256
 from pik.errors import Damaged, Unreadable
 from pik.model.batch import OF_REQUEST, Arrivals, Frame, Segment
 from pik.model.delivery import Delivery
-from pik.model.instant import Window
+from pik.model.window import Window
 from pik.ports.raw import ObjectReader, RawKey, RawKind
 from pik.ports.store import Store
 from pik.rawlog.objects import HeldObject, copied, unpack_frame

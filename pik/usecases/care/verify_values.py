@@ -11,9 +11,9 @@ from typing import NamedTuple
 from pik.errors import Damaged, EngineError
 from pik.model.aggregate import NO_INPUTS, Aggregate, BucketDigest
 from pik.model.calendar import Buckets
-from pik.model.instant import Window
 from pik.model.metric import Metric
 from pik.model.scenario import Scenario
+from pik.model.window import Window
 from pik.ports.engine import Engine
 from pik.ports.store import Store
 from pik.rawlog.gathering import gather

@@ -7,7 +7,7 @@ from hashlib import sha256
 from typing import NamedTuple
 
 from pik.model.identity import read_payload
-from pik.model.instant import Window
+from pik.model.window import Window
 from pik.ports.engine import Engine, Tables
 from pik.ports.store import Store
 from pik.rawlog.gathering import gather_deliveries

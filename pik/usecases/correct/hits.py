@@ -9,13 +9,7 @@ from itertools import accumulate, groupby
 
 from pik.errors import NothingSelected, UsageError, command
 from pik.model.correction import Correction, CorrectionKind, active, log_order
-from pik.model.instant import (
-    DAY,
-    SECOND,
-    Window,
-    load_zone,
-    parse_instant,
-)
+from pik.model.instant import DAY, SECOND, parse_instant
 from pik.model.scenario import (
     Assumption,
     CountedConflict,
@@ -31,6 +25,8 @@ from pik.model.scenario import (
     WithoutSelected,
     WithoutSuspects,
 )
+from pik.model.window import Window
+from pik.model.zone import load_zone
 from pik.ports.engine import Engine, Offset, Tables
 from pik.ports.store import Store
 from pik.rawlog.corrected import corrected_until

@@ -11,7 +11,6 @@ from pik.model.batch import BatchState
 from pik.model.correction import Correction, active
 from pik.model.criteria import Criteria
 from pik.model.ids import new_id
-from pik.model.instant import Window
 from pik.model.scenario import (
     Assumption,
     CountedConflict,
@@ -21,6 +20,7 @@ from pik.model.scenario import (
     WithoutBatch,
     WithoutSelected,
 )
+from pik.model.window import Window
 from pik.ports.engine import Engine
 from pik.ports.index import batch_of
 from pik.ports.store import Store, expect_unsealed

@@ -13,13 +13,7 @@ from pik.model.batch import Location, Verdict
 from pik.model.correction import Correction, CorrectionKind
 from pik.model.criteria import Criteria
 from pik.model.delivery import Filter
-from pik.model.instant import (
-    ALL_TIME,
-    DAY,
-    MAX_INSTANT,
-    MIN_INSTANT,
-    Window,
-)
+from pik.model.instant import DAY, MAX_INSTANT, MIN_INSTANT
 from pik.model.scenario import (
     CountedConflict,
     CountedDelivery,
@@ -31,6 +25,7 @@ from pik.model.scenario import (
     WithoutSelected,
     WithoutSuspects,
 )
+from pik.model.window import ALL_TIME, Window
 from pik.ports.engine import Engine, Tables
 from pik.ports.store import Store
 from pik.rawlog.corrected import Corrected

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pik.model.correction import Correction, revoked
-from pik.model.instant import ALL_TIME
 from pik.model.metric import Metric
 from pik.model.run import RunRequest
+from pik.model.window import ALL_TIME
 from pik.ports.engine import Engine
 from pik.ports.store import Store
 from pik.rawlog.selection import Selection

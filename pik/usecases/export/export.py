@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from pik.model.instant import Window
+from pik.model.window import Window
 from pik.ports.exporter import Exporter
 from pik.ports.store import Store
 from pik.rawlog.selection import AS_RECEIVED, NO_OVERRIDES, Selection

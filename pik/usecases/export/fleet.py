@@ -20,8 +20,8 @@ from typing import NamedTuple
 from msgspec import structs
 
 from pik.errors import StoreError
-from pik.model.instant import Window
 from pik.model.share import Share
+from pik.model.window import Window
 from pik.ports.engine import Engine
 from pik.ports.exporter import Exporter, Layout
 from pik.ports.fleet import Fleet

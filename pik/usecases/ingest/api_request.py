@@ -32,8 +32,8 @@ from pik.model.batch import (
 from pik.model.delivery import read_delivery
 from pik.model.event import MAX_LINE, one_line, read_event
 from pik.model.ids import creation_time, new_id
-from pik.model.instant import Zones
 from pik.model.times import Times
+from pik.model.zone import Zones
 from pik.ports.raw import Raw, RawKey, RawKind
 from pik.ports.remote import RecordStatus
 from pik.ports.store import Store

@@ -11,7 +11,8 @@ from typing import Any
 from pik.errors import Invalid, number_of
 from pik.inputs.mapping import RecordMapping
 from pik.inputs.opened import SampledRecord
-from pik.model.instant import SECOND, format_about
+from pik.model.duration import format_about
+from pik.model.instant import SECOND
 from pik.model.times import FIELDS, Times
 from pik.model.zone_names import places_of
 from pik.usecases.ingest.guess_evidence import GOOD, Basis, basis, confidence, missing, question

@@ -15,8 +15,8 @@ from pik.inputs.epochs import NUMBER, UNITS, evident_count, evident_unit, read_n
 from pik.inputs.named_formats import NAMED
 from pik.inputs.strptime import DIRECTIVES
 from pik.inputs.time_formats import TEXTS, TimeFormat
-from pik.model.instant import load_zone
 from pik.model.times import TIME_FORMAT, TIMEZONE, Times
+from pik.model.zone import load_zone
 
 AUTO = "auto"
 """The format that tells the unit of each number."""

@@ -11,8 +11,8 @@ import msgspec
 from pik.inputs.mapping import RecordMapping
 from pik.model.delivery import raw_line, read_delivery, stamp
 from pik.model.event import ENVELOPE, read_event
-from pik.model.instant import NO_ZONES, Zones
 from pik.model.place import NOWHERE, Place
+from pik.model.zone import NO_ZONES, Zones
 
 SENT = tuple(field.name for field in ENVELOPE if field.sent)
 """The fields of an event that a record can have."""

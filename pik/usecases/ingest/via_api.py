@@ -24,8 +24,8 @@ from pik.inputs.source import Input
 from pik.model.batch import Counts, Reject, Verdict
 from pik.model.delivery import event_line, event_line_in
 from pik.model.event import read_event
-from pik.model.instant import NO_ZONES, Zones, load_zone
 from pik.model.place import Place
+from pik.model.zone import NO_ZONES, Zones, load_zone
 from pik.ports.remote import Answer, Api
 from pik.rawlog.segment_writer import InvalidRecord, Reading, make_reject, reason_kind
 from pik.runtime import Progress, showing

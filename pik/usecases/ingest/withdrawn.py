@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pik.model.batch import Batch
-from pik.model.instant import Window
+from pik.model.window import Window
 from pik.ports.store import Store
 from pik.rawlog.corrected import Days, corrected_until
 from pik.usecases.inspect.batch_standing import BatchStanding, batch_standing

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from pik.model.batch import Batch, Verdict
-from pik.model.instant import ALL_TIME, Window
+from pik.model.window import ALL_TIME, Window
 from pik.ports.store import Store
 from pik.rawlog.corrected import corrected_until
 from pik.rawlog.corrected_reader import CorrectedReader

@@ -20,8 +20,8 @@ import msgspec
 
 from pik.errors import AlreadyExists, Damaged, StoreError
 from pik.model.batch import KEYED, OTHERS, PLAIN, Batch, BatchState, Reject, Segment, Verdict, are_exact
-from pik.model.instant import ALL_TIME, Part
 from pik.model.run import Run
+from pik.model.window import ALL_TIME, Part
 from pik.ports.index import RebuildUnderWay, Totals
 from pik.ports.raw import ObjectReader, Raw, RawKind, number_of
 from pik.ports.store import Store

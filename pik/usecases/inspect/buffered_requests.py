@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pik.errors import Ambiguous, NotFound
 from pik.model.batch import Batch, Counts, Verdict
 from pik.model.ids import ID_LENGTH, TIME_DIGITS, request_digits
-from pik.model.instant import ALL_TIME
+from pik.model.window import ALL_TIME
 from pik.ports.index import batch_of
 from pik.ports.store import Store
 from pik.rawlog.objects import frame_lines, parse

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pik.model.batch import Batch, Segment, Verdict
 from pik.model.delivery import Filter
-from pik.model.instant import ALL_TIME, Window
+from pik.model.window import ALL_TIME, Window
 from pik.ports.store import Store
 from pik.rawlog.corrected import corrected_until
 from pik.rawlog.selection import RecordedDelivery

@@ -15,8 +15,9 @@ from pik.errors import CANDIDATES, NotFound, NotHeld, UsageError, ambiguous_id, 
 from pik.model.aggregate import Aggregate
 from pik.model.batch import Location, Segment, Verdict
 from pik.model.delivery import Delivery
-from pik.model.instant import Window, covered, day_text, full_instant, parse_instant
+from pik.model.instant import day_text, full_instant, parse_instant
 from pik.model.metric import ALL_ENTITIES, Definition
+from pik.model.window import Window, covered
 from pik.ports.engine import Engine, Inputs
 from pik.ports.store import Store
 from pik.rawlog.objects import damaged, frame_lines, parse

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 
 from pik.model.batch import Verdict
 from pik.model.delivery import Delivery, Filter
-from pik.model.instant import Window
 from pik.model.path import EventPath
+from pik.model.window import Window
 from pik.ports.engine import Engine
 from pik.ports.store import Store
 from pik.rawlog.selection import NO_OVERRIDES, Overrides

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pik.errors import NothingSelected, command, number_of
 from pik.model.batch import Segment, Verdict
 from pik.model.delivery import Delivery, Filter
-from pik.model.instant import ALL_TIME, DAY, MAX_INSTANT, MIN_INSTANT, Window, day_of, display_instant, parse_instant
+from pik.model.instant import DAY, MAX_INSTANT, MIN_INSTANT, day_of, display_instant, parse_instant
+from pik.model.window import ALL_TIME, Window
 from pik.ports.index import Repeats
 from pik.ports.store import Store
 from pik.rawlog.corrected import corrected_until

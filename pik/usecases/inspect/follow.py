@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from pik.model.batch import Batch, BatchState, Segment, Verdict
 from pik.model.delivery import Filter
 from pik.model.ids import time_digits
-from pik.model.instant import ALL_TIME, MIN_INSTANT, SECOND, Window, parse_instant
+from pik.model.instant import MIN_INSTANT, SECOND, parse_instant
+from pik.model.window import ALL_TIME, Window
 from pik.ports.store import Store
 from pik.rawlog.corrected import Corrected, corrected_until
 from pik.rawlog.objects import frame_lines, frames_of, parse

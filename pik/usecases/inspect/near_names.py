@@ -14,7 +14,7 @@ import msgspec
 from pik.errors import Damaged
 from pik.model.batch import Frame, Segment
 from pik.model.delivery import Filter, entity_mark
-from pik.model.instant import ALL_TIME, Window
+from pik.model.window import ALL_TIME, Window
 from pik.ports.store import Store
 from pik.rawlog.objects import frame_lines, frames_of
 

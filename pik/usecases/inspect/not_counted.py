@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from pik.errors import UsageError
 from pik.model.aggregate import Aggregate
 from pik.model.delivery import Filter
-from pik.model.instant import Window
 from pik.model.metric import ALL_ENTITIES, Definition, Per
+from pik.model.window import Window
 from pik.ports.store import Store
 from pik.rawlog.corrected_reader import CorrectedReader
 from pik.rawlog.corrections import Place

@@ -18,8 +18,9 @@ from pik.errors import Invalid, NothingSelected, UsageError
 from pik.inputs.source import Input
 from pik.model.delivery import Delivery, event_id_text, read_delivery
 from pik.model.event import ENVELOPE
-from pik.model.instant import ALL_TIME, HOUR, Window
+from pik.model.instant import HOUR
 from pik.model.metric import Definition
+from pik.model.window import ALL_TIME, Window
 from pik.ports.engine import DeliveryFiles, Engine, Tables
 from pik.ports.store import Store
 from pik.rawlog.gathering import gather_deliveries

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from pik.errors import Invalid, UsageError
 from pik.model.batch import Batch
-from pik.model.instant import Window
+from pik.model.window import Window
 from pik.ports.engine import DeliveryFiles, Engine, Tables
 from pik.ports.store import Store
 from pik.rawlog.gathering import gather_deliveries

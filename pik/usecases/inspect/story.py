@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 from pik.model.batch import Arrivals, Location, Verdict
 from pik.model.correction import Correction, CorrectionKind
 from pik.model.ids import creation_time
-from pik.model.instant import Window, display_instant
+from pik.model.instant import display_instant
 from pik.model.scenario import Scenario
+from pik.model.window import Window
 from pik.ports.engine import Engine
 from pik.ports.store import Store
 from pik.rawlog.corrected_reader import CorrectedReader

@@ -19,10 +19,12 @@ from typing import Any
 
 from pik.errors import Damaged, NotHeld
 from pik.model.delivery import Delivery, Filter, read_delivery
+from pik.model.duration import format_duration
 from pik.model.identity import read_payload
-from pik.model.instant import DAY, HOUR, MIN_INSTANT, Window, format_duration, format_instant
+from pik.model.instant import DAY, HOUR, MIN_INSTANT, format_instant
 from pik.model.path import EventPath
 from pik.model.scenario import RETRIED_WITHIN
+from pik.model.window import Window
 from pik.ports.engine import DeliveryFiles, Engine, Tables
 from pik.ports.store import Store
 from pik.rawlog.gathering import gather_deliveries

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 
 from pik.errors import EngineError, UsageError
 from pik.model.delivery import Filter
-from pik.model.instant import ALL_TIME, Window
 from pik.model.path import EventPath
 from pik.model.scenario import WithoutSuspects
+from pik.model.window import ALL_TIME, Window
 from pik.ports.engine import Engine
 from pik.ports.store import Store
 from pik.rawlog.selection import Overrides

@@ -13,9 +13,9 @@ from msgspec import structs
 from pik.errors import UsageError
 from pik.model.aggregate import Aggregate, Computed
 from pik.model.calendar import covering
-from pik.model.instant import Window
 from pik.model.metric import Metric
 from pik.model.scenario import PLAIN, Scenario, With
+from pik.model.window import Window
 from pik.ports.engine import Engine
 from pik.ports.fleet import Fleet
 from pik.ports.store import Store

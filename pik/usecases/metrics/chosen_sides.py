@@ -8,9 +8,9 @@ from dataclasses import replace
 from pik.errors import UsageError
 from pik.inputs.source import file_source
 from pik.model.assumption_text import read_scenario
-from pik.model.instant import Zone
 from pik.model.named_mapping import IngestDefaults
 from pik.model.scenario import Scenario, With
+from pik.model.zone import Zone
 from pik.rawlog.segment_writer import Reading
 from pik.usecases.ingest.reading import resolve_reading
 from pik.usecases.metrics.assumed_events import reading_for_all, refused

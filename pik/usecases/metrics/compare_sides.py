@@ -7,8 +7,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
-from pik.model.instant import Window
 from pik.model.scenario import PLAIN, Scenario
+from pik.model.window import Window
 from pik.ports.engine import Engine
 from pik.ports.fleet import Fleet
 from pik.ports.store import Store

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pik.errors import Damaged
-from pik.model.instant import Window
 from pik.model.metric import Metric
 from pik.model.share import Share
+from pik.model.window import Window
 from pik.ports.engine import Engine
 from pik.ports.fleet import Fleet, Keyed
 from pik.ports.store import Store

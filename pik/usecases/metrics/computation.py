@@ -14,8 +14,9 @@ from typing import Protocol
 from pik.errors import Damaged
 from pik.model.aggregate import Aggregate, BucketDigest, Computed, DigestLines, joinable
 from pik.model.calendar import Buckets, covering
-from pik.model.instant import DAY, Window, display_instant
+from pik.model.instant import DAY, display_instant
 from pik.model.metric import Metric, entity_text
+from pik.model.window import Window
 from pik.ports.engine import NOTHING, Bucket, Computation, Engine
 from pik.ports.state import Aggregates
 from pik.rawlog.gathering import cut_by_size, gather

@@ -7,8 +7,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from pik.errors import NotFound
-from pik.model.instant import Window
 from pik.model.run import Run, RunKind
+from pik.model.window import Window
 from pik.ports.store import Store
 from pik.rawlog.corrected import concerning
 from pik.rawlog.selection import Selection

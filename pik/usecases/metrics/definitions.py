@@ -13,8 +13,9 @@ import msgspec
 
 from pik.errors import Invalid, NotFound, NothingSelected, UsageError, command
 from pik.model.aggregate import Aggregate, with_scale
-from pik.model.instant import SECOND, Window, display_instant
+from pik.model.instant import SECOND, display_instant
 from pik.model.metric import Definition, Metric
+from pik.model.window import Window
 from pik.ports.engine import Engine
 from pik.ports.state import Metrics
 from pik.ports.store import Store

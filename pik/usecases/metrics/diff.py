@@ -10,9 +10,9 @@ from operator import attrgetter
 
 from pik.errors import NothingSelected
 from pik.model.calendar import UTC_DAYS
-from pik.model.instant import Window
 from pik.model.run import Run
 from pik.model.scenario import PLAIN, Scenario
+from pik.model.window import Window
 from pik.ports.engine import Engine
 from pik.ports.fleet import Fleet
 from pik.ports.store import Store

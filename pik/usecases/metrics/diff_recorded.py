@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 
 from pik.errors import NothingSelected, command
 from pik.model.aggregate import Aggregate, Computed
-from pik.model.instant import Window
 from pik.model.run import Run
+from pik.model.window import Window
 from pik.ports.store import Store
 from pik.usecases import Listing
 from pik.usecases.availability import expect_pulled

@@ -17,10 +17,11 @@ from pik.model.aggregate import Computed
 from pik.model.calendar import covering
 from pik.model.correction import Correction
 from pik.model.delivery import Delivery, event_id_text
-from pik.model.instant import Window, display_instant, format_instant
+from pik.model.instant import display_instant, format_instant
 from pik.model.metric import ALL_ENTITIES, Metric, entities_of, entity_text
 from pik.model.scenario import PLAIN, OtherDefinition, Scenario
 from pik.model.typed_times import written_out
+from pik.model.window import Window
 from pik.ports.engine import Engine
 from pik.ports.store import Store
 from pik.rawlog.corrected import ever_moved

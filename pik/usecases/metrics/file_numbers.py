@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 from pik.errors import InputError, NothingSelected, UsageError
 from pik.model.aggregate import Aggregate, BucketDigest
-from pik.model.instant import Window, display_instant
+from pik.model.instant import display_instant
 from pik.model.metric import Metric, entity_text
 from pik.model.scenario import PLAIN, Scenario
+from pik.model.window import Window
 from pik.ports.engine import Engine, Extent, Figures
 from pik.ports.store import Store
 from pik.runtime.storage import scratch

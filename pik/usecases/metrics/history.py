@@ -23,10 +23,11 @@ from pik.model.batch import Batch, Counts, Segment
 from pik.model.correction import Correction, CorrectionKind
 from pik.model.delivery import Filter
 from pik.model.ids import time_digits
-from pik.model.instant import ALL_TIME, DAY, HOUR, MAX_INSTANT, Window
+from pik.model.instant import DAY, HOUR, MAX_INSTANT
 from pik.model.metric import Metric
 from pik.model.republish import Republish
 from pik.model.run import PromotionKind, Run, RunKind
+from pik.model.window import ALL_TIME, Window
 from pik.ports.engine import Engine
 from pik.ports.state import Promotion, Standing
 from pik.ports.store import Store

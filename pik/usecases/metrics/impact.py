@@ -10,8 +10,8 @@ from operator import attrgetter
 
 from pik.errors import Damaged, Invalid
 from pik.model.aggregate import Computed
-from pik.model.instant import Window
 from pik.model.metric import Combination, Metric
+from pik.model.window import Window
 from pik.ports.engine import Engine
 from pik.ports.store import Store
 from pik.rawlog.selection import Overrides, Selection

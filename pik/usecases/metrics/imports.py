@@ -19,9 +19,9 @@ from pik.errors import StoreError, UsageError, command
 from pik.inputs.advice import STANDARD_INPUT
 from pik.model.aggregate import Computed
 from pik.model.ids import new_id
-from pik.model.instant import Window
 from pik.model.metric import Metric
 from pik.model.run import ImportedFile, Run, RunRequest, RunState, Task, TaskState
+from pik.model.window import Window
 from pik.ports.engine import Engine
 from pik.ports.state import PointerCounts
 from pik.ports.store import Store

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from pik.model.instant import MAX_INSTANT, MIN_INSTANT, SECOND, Window, Zone
+from pik.model.instant import MAX_INSTANT, MIN_INSTANT, SECOND
 from pik.model.scenario import Which
+from pik.model.window import Window
+from pik.model.zone import Zone
 from pik.ports.engine import Offset
 
 _HALF_DAY = timedelta(hours=12)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from decimal import Decimal
 
-from pik.model.instant import Window
 from pik.model.run import PromotionKind
+from pik.model.window import Window
 from pik.ports.state import Promotion
 from pik.ports.store import Store
 from pik.usecases.metrics.chain import EXACT, value_of

@@ -25,7 +25,7 @@ from pik.errors import (
 from pik.model.batch import Location, Verdict
 from pik.model.criteria import Criteria
 from pik.model.delivery import Filter
-from pik.model.instant import ALL_TIME, DAY, SECOND, Window, load_zone
+from pik.model.instant import DAY, SECOND
 from pik.model.metric import Definition, Metric
 from pik.model.scenario import (
     ASSUMED_BATCH,
@@ -44,6 +44,8 @@ from pik.model.scenario import (
     WithoutSelected,
     WithoutSuspects,
 )
+from pik.model.window import ALL_TIME, Window
+from pik.model.zone import load_zone
 from pik.ports.engine import Engine, Rule
 from pik.ports.index import batch_of
 from pik.ports.store import Store

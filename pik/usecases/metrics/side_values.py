@@ -8,9 +8,10 @@ from decimal import Decimal
 
 from pik.errors import NotFound
 from pik.model.aggregate import Aggregate, Computed
-from pik.model.instant import Window, display_instant
+from pik.model.instant import display_instant
 from pik.model.metric import Metric
 from pik.model.run import PromotionKind
+from pik.model.window import Window
 from pik.ports.state import Promotion
 from pik.ports.store import Store
 from pik.usecases.metrics.chain import Knowledge, knowledge_of, value_of

@@ -16,10 +16,12 @@ from operator import itemgetter
 
 from pik.errors import Invalid, StoreError, UsageError
 from pik.model.aggregate import Aggregate
-from pik.model.instant import Window, Zone, display_instant
+from pik.model.instant import display_instant
 from pik.model.metric import Metric
 from pik.model.run import PromotionKind, Run
 from pik.model.typed_times import typed_instant
+from pik.model.window import Window
+from pik.model.zone import Zone
 from pik.ports.state import Promotion
 from pik.ports.store import Store
 from pik.usecases.metrics.computation import sound

@@ -11,16 +11,8 @@ from pik.errors import Damaged, EngineError, Invalid, NotHeld, UsageError
 from pik.model.aggregate import Computed
 from pik.model.criteria import Criteria
 from pik.model.delivery import Filter
-from pik.model.instant import (
-    DAY,
-    HOUR,
-    MAX_INSTANT,
-    MIN_INSTANT,
-    Window,
-    display_instant,
-    format_duration,
-    format_instant,
-)
+from pik.model.duration import format_duration
+from pik.model.instant import DAY, HOUR, MAX_INSTANT, MIN_INSTANT, display_instant, format_instant
 from pik.model.metric import ALL_ENTITIES, Metric, entities_of
 from pik.model.run import PromotionKind
 from pik.model.scenario import (
@@ -34,6 +26,7 @@ from pik.model.scenario import (
     WithoutBatch,
     WithoutSuspects,
 )
+from pik.model.window import Window
 from pik.ports.engine import Engine
 from pik.ports.store import Store
 from pik.rawlog.gathering import gather

@@ -8,9 +8,9 @@ from dataclasses import replace
 
 from pik.errors import Damaged
 from pik.model.aggregate import NO_INPUTS, Computed, Failure
-from pik.model.instant import Window
 from pik.model.metric import Metric
 from pik.model.scenario import Scenario
+from pik.model.window import Window
 from pik.ports.engine import Engine
 from pik.ports.store import Store
 from pik.rawlog.gathering import unreadable_frames

@@ -10,7 +10,8 @@ from pik.errors import NotFound
 from pik.model.batch import Verdict
 from pik.model.correction import Correction, CorrectionKind
 from pik.model.ids import creation_time
-from pik.model.instant import ALL_TIME, SECOND, Window
+from pik.model.instant import SECOND
+from pik.model.window import ALL_TIME, Window
 from pik.ports.raw import RawKey, RawKind
 from pik.ports.store import Store
 from pik.rawlog.corrected import concerning

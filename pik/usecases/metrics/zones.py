@@ -9,8 +9,8 @@ from hashlib import sha256
 
 from pik import __version__
 from pik.errors import NotFound
-from pik.model.instant import zone_data, zones_version
 from pik.model.metric import Metric
+from pik.model.zone import zone_data, zones_version
 from pik.ports.store import Store
 
 

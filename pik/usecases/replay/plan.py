@@ -15,10 +15,10 @@ from pik.errors import Damaged, Invalid, NothingSelected, UsageError
 from pik.model.calendar import Buckets
 from pik.model.entity_range import EVERY_ENTITY, EntityRange
 from pik.model.ids import new_id
-from pik.model.instant import ALL_TIME, Window
 from pik.model.metric import ALL_ENTITIES, Metric, Per
 from pik.model.run import Run, RunRequest, RunState, Task
 from pik.model.share import Share
+from pik.model.window import ALL_TIME, Window
 from pik.ports.engine import Engine, TouchedBucket
 from pik.ports.store import Store
 from pik.rawlog.selection import Selection

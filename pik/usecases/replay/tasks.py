@@ -10,9 +10,9 @@ from itertools import chain
 
 from pik.errors import Damaged
 from pik.model.aggregate import NO_INPUTS, Aggregate, Computed
-from pik.model.instant import Window
 from pik.model.metric import Metric
 from pik.model.run import KEPT_FAILURES, FailedAggregate, Failures, Run, RunRequest, Task
+from pik.model.window import Window
 from pik.ports.engine import Engine
 from pik.ports.store import Store
 from pik.rawlog.selection import Selection

@@ -11,8 +11,9 @@ from pik.errors import EngineError, Invalid, command
 from pik.model.batch import Verdict
 from pik.model.calendar import Buckets, buckets_of
 from pik.model.delivery import Filter
-from pik.model.instant import MIN_INSTANT, Window
+from pik.model.instant import MIN_INSTANT
 from pik.model.metric import ALL_ENTITIES, Metric
+from pik.model.window import Window
 from pik.ports.engine import DELIVERY_COLUMNS, Engine, Tables
 from pik.ports.report import Timeline, Volume
 from pik.ports.store import Store

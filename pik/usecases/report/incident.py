@@ -13,9 +13,10 @@ import msgspec
 
 from pik.errors import Damaged, EngineError, Invalid, NothingSelected, PikError, UsageError
 from pik.model.delivery import Filter
-from pik.model.instant import MAX_INSTANT, Window
+from pik.model.instant import MAX_INSTANT
 from pik.model.metric import Metric
 from pik.model.run import Run
+from pik.model.window import Window
 from pik.ports.engine import Engine
 from pik.ports.store import Store
 from pik.rawlog.selection import Selection

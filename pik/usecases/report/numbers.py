@@ -10,8 +10,8 @@ from decimal import Context, Decimal
 from itertools import groupby
 
 from pik.errors import Invalid
-from pik.model.instant import Window
 from pik.model.metric import ALL_ENTITIES, Combination, Metric
+from pik.model.window import Window
 from pik.ports.engine import Engine
 from pik.ports.store import Store
 from pik.usecases.metrics.causes import with_causes

@@ -13,7 +13,9 @@ from typing import Any
 
 from pik.errors import NotHeld, NothingSelected
 from pik.model.delivery import Filter
-from pik.model.instant import DAY, HOUR, MAX_INSTANT, MIN_INSTANT, Window, format_duration
+from pik.model.duration import format_duration
+from pik.model.instant import DAY, HOUR, MAX_INSTANT, MIN_INSTANT
+from pik.model.window import Window
 from pik.ports.engine import Engine, Tables
 from pik.ports.store import Store
 from pik.rawlog.gathering import gather_deliveries

@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 
 from pik.model.calendar import UTC_DAYS
 from pik.model.delivery import Filter
-from pik.model.instant import DAY, HOUR, MINUTE, SECOND, Window
+from pik.model.instant import DAY, HOUR, MINUTE, SECOND
 from pik.model.share import Share
+from pik.model.window import Window
 from pik.ports.engine import Engine, Tables
 from pik.ports.fleet import Fleet, Keyed
 from pik.ports.store import Store

@@ -11,9 +11,10 @@ from operator import attrgetter
 
 from pik.errors import EngineError, Invalid, command
 from pik.model.aggregate import Aggregate, Computed, with_scale
-from pik.model.instant import MAX_INSTANT, MIN_INSTANT, Window
+from pik.model.instant import MAX_INSTANT, MIN_INSTANT
 from pik.model.metric import ALL_ENTITIES, Metric
 from pik.model.scenario import Scenario
+from pik.model.window import Window
 from pik.ports.engine import DELIVERY_COLUMNS, Engine, Tables
 from pik.ports.store import Store
 from pik.rawlog.gathering import gather_deliveries

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from pik.model.instant import DAY, Window
+from pik.model.instant import DAY
+from pik.model.window import Window
 from pik.ports.engine import Tables
 from pik.runtime.storage import Sorter
 

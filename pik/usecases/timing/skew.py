@@ -11,8 +11,9 @@ from statistics import median_low
 
 from pik.model.criteria import Criteria
 from pik.model.delivery import Filter
-from pik.model.instant import ALL_TIME, HOUR, MINUTE, SECOND, Window
+from pik.model.instant import HOUR, MINUTE, SECOND
 from pik.model.scenario import Shift
+from pik.model.window import ALL_TIME, Window
 from pik.ports.engine import Engine, Tables
 from pik.ports.store import Store
 from pik.rawlog.gathering import gather_deliveries

@@ -20,7 +20,7 @@ from pik.model.batch import Verdict
 from pik.model.correction import Correction, CorrectionKind, ListedDelivery
 from pik.model.delivery import Filter
 from pik.model.ids import new_id
-from pik.model.instant import ALL_TIME
+from pik.model.window import ALL_TIME
 from pik.ports.raw import RawKind
 from pik.ports.store import Store
 from pik.rawlog.corrections import WinnerLine, record, write_winners

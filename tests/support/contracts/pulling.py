@@ -13,8 +13,8 @@ from msgspec import structs
 from pik.errors import PikError
 from pik.inputs.source import file_source
 from pik.model.delivery import Filter
-from pik.model.instant import ALL_TIME, Window
 from pik.model.metric import Definition
+from pik.model.window import ALL_TIME, Window
 from pik.ports.store import Store
 from pik.rawlog.deliveries import deliveries
 from pik.rawlog.segment_writer import Reading

@@ -14,9 +14,10 @@ from time import time_ns
 from typing import Any
 
 from pik.engine import DuckEngine
-from pik.model.instant import Window, parse_instant
+from pik.model.instant import parse_instant
 from pik.model.metric import Definition, Per
 from pik.model.run import RunRequest
+from pik.model.window import Window
 from pik.ports.store import Store
 from pik.runtime import SILENT
 from pik.stores import open_store

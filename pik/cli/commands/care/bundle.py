@@ -14,7 +14,7 @@ from pik.cli.document import Column, Field, Rows, Schema
 from pik.cli.options import option
 from pik.cli.values import Count, Instant
 from pik.errors import UsageError, command, number_of
-from pik.model.instant import Window
+from pik.model.window import Window
 
 if TYPE_CHECKING:
     from pik.ports.store import Store

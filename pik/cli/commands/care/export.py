@@ -15,8 +15,8 @@ from pik.cli.document import NOTE, Column, Field, Rows, Schema
 from pik.cli.options import option
 from pik.cli.values import Count, Instant
 from pik.errors import StoreError, UsageError, number_of
-from pik.model.instant import Window
 from pik.model.visible import visible_lines
+from pik.model.window import Window
 from pik.ports.fleet import LOCAL
 
 

@@ -15,12 +15,13 @@ from pik.cli.document import Column, Field, Rows, Schema, or_null
 from pik.cli.options import option
 from pik.cli.values import Count, Instant, Json
 from pik.errors import StoreError, UsageError, command, number_of
-from pik.model.instant import Window, displayed_in
+from pik.model.instant import displayed_in
 from pik.model.metric import Metric
+from pik.model.window import Window
 
 if TYPE_CHECKING:
     from pik.cli.commands.care.report_parts import ShownPart
-    from pik.model.instant import Zone
+    from pik.model.zone import Zone
     from pik.ports.store import Store
     from pik.usecases.report.incident import Question, Report
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 from pik.cli.commands.inspect.lag import lag_bounds
 from pik.errors import number_of
-from pik.model.instant import DAY, MIN_INSTANT, display_instant, format_duration
+from pik.model.duration import format_duration
+from pik.model.instant import DAY, MIN_INSTANT, display_instant
 from pik.model.visible import visible
 from pik.ports.report import Bars, Figure, Grid, Heading, Histogram, Values, Volume, Waterfall
 from pik.usecases.report.kept import ROWS

@@ -24,8 +24,8 @@ from pik.usecases.report.incident import history_window, only
 from pik.usecases.report.kept import ROWS
 
 if TYPE_CHECKING:
-    from pik.model.instant import Window
     from pik.model.metric import Metric
+    from pik.model.window import Window
     from pik.ports.store import Store
     from pik.usecases.metrics.diff import Diff
     from pik.usecases.metrics.totals import TotalDifference

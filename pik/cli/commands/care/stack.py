@@ -14,7 +14,8 @@ from pik.cli.document import Column, Field, Object, Rows, Schema, or_null
 from pik.cli.options import option
 from pik.cli.values import Count, Instant, Json, Shown
 from pik.errors import command, number_of
-from pik.model.instant import SECOND, format_duration
+from pik.model.duration import format_duration
+from pik.model.instant import SECOND
 from pik.ports.remote import Level
 
 if TYPE_CHECKING:

@@ -21,8 +21,9 @@ from pik.cli.options import argument, option
 from pik.cli.values import Bucket, Count, Entity, Shown, words
 from pik.config import Format
 from pik.errors import UsageError, command, number_of
-from pik.model.instant import Window, display_instant
+from pik.model.instant import display_instant
 from pik.model.metric import ALL_ENTITIES
+from pik.model.window import Window
 from pik.ports.fleet import LOCAL
 
 if TYPE_CHECKING:

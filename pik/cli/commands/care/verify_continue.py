@@ -13,7 +13,8 @@ from pik.cli.context import Context
 from pik.cli.document import Field, Object
 from pik.cli.values import Count, Moment
 from pik.errors import PikError, number_of
-from pik.model.instant import Window, day_text, display_instant
+from pik.model.instant import day_text, display_instant
+from pik.model.window import Window
 from pik.ports.store import Store
 
 if TYPE_CHECKING:

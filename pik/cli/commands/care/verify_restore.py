@@ -7,7 +7,7 @@ from pik.cli.context import Context
 from pik.cli.document import NEXT, Column, Field, Rows, Schema
 from pik.cli.values import Count
 from pik.errors import command
-from pik.model.instant import Window
+from pik.model.window import Window
 
 
 def restore(cli: Context, text: str, window: Window, *, quick: bool, full: bool, dry_run: bool) -> int | None:

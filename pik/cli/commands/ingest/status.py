@@ -9,7 +9,7 @@ from pik.cli.command import cli_command
 from pik.cli.context import Context
 from pik.cli.document import Column, Field, Object, Rows, Schema, or_null
 from pik.cli.values import Count, Instant, Shown, words
-from pik.model.instant import Window
+from pik.model.window import Window
 
 if TYPE_CHECKING:
     from pik.usecases.inspect.batches import Status as StoreStatus

@@ -11,7 +11,7 @@ from pik.cli.document import NOTE, TRUNCATED, Column, Field, Rows, Schema
 from pik.cli.options import first_rows
 from pik.cli.values import Count, Json
 from pik.errors import UsageError
-from pik.model.instant import Window
+from pik.model.window import Window
 
 if TYPE_CHECKING:
     from collections.abc import Callable

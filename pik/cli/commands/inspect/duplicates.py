@@ -25,8 +25,8 @@ from pik.cli.options import option
 from pik.cli.text import shortened
 from pik.cli.values import Count, EventId, Instant, Json
 from pik.errors import UsageError
-from pik.model.instant import Window
 from pik.model.visible import visible
+from pik.model.window import Window
 
 if TYPE_CHECKING:
     from pik.model.delivery import Filter

@@ -28,7 +28,9 @@ from pik.cli.options import option
 from pik.cli.values import Count, EventId, Instant, Json, Lag, Shown
 from pik.config import Format
 from pik.errors import Invalid, UsageError
-from pik.model.instant import MAX_INSTANT, MIN_INSTANT, Window, parse_duration
+from pik.model.duration import parse_duration
+from pik.model.instant import MAX_INSTANT, MIN_INSTANT
+from pik.model.window import Window
 
 if TYPE_CHECKING:
     from pik.model.delivery import Filter

@@ -15,7 +15,8 @@ from pik.cli.document import NOTE, TRUNCATED, Column, Field, Object, Rows, Schem
 from pik.cli.options import option
 from pik.cli.values import Count, Instant, Lag, Moment
 from pik.errors import UsageError, number_of
-from pik.model.instant import Window, format_duration
+from pik.model.duration import format_duration
+from pik.model.window import Window
 
 if TYPE_CHECKING:
     from pik.usecases.timing.gaps import GapsReport, LearnedGroup

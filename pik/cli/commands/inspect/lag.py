@@ -14,7 +14,9 @@ from pik.cli.document import NOTE, TRUNCATED, Column, Field, Object, Rows, Schem
 from pik.cli.options import option
 from pik.cli.values import Count, Lag
 from pik.errors import UsageError, command
-from pik.model.instant import Window, display_instant, format_duration
+from pik.model.duration import format_duration
+from pik.model.instant import display_instant
+from pik.model.window import Window
 from pik.ports.fleet import LOCAL
 
 if TYPE_CHECKING:

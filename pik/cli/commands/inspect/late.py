@@ -12,7 +12,7 @@ from pik.cli.context import Context
 from pik.cli.document import NEXT, NOTE, TRUNCATED, Column, Field, Rows, Schema
 from pik.cli.values import Count, Entity, Moment
 from pik.errors import command
-from pik.model.instant import Window
+from pik.model.window import Window
 
 
 def show_late(

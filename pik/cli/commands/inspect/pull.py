@@ -14,7 +14,7 @@ from pik.cli.document import Field, Rows, Schema
 from pik.cli.options import option
 from pik.cli.values import Count
 from pik.errors import NotFound, command
-from pik.model.instant import Window
+from pik.model.window import Window
 
 if TYPE_CHECKING:
     from pik.ports.store import Store

@@ -10,7 +10,8 @@ from pik.cli.context import Context
 from pik.cli.document import NEXT, NOTE, Column, Field, Rows, Schema
 from pik.cli.values import Count, EventId, Lag, Moment
 from pik.errors import command, number_of
-from pik.model.instant import Window, format_duration
+from pik.model.duration import format_duration
+from pik.model.window import Window
 
 if TYPE_CHECKING:
     from pik.model.delivery import Filter

@@ -17,7 +17,8 @@ from pik.cli.options import argument, option
 from pik.cli.values import Count, Json
 from pik.config import Format
 from pik.errors import UsageError
-from pik.model.instant import Window, format_instant
+from pik.model.instant import format_instant
+from pik.model.window import Window
 
 if TYPE_CHECKING:
     from pik.usecases.inspect.effects import Effects

@@ -13,7 +13,7 @@ from pik.cli.commands.inspect.groups import GROUPED, Watched, shown_group
 from pik.cli.document import NOTE, TRUNCATED, Column, Field, Rows, Schema
 from pik.cli.values import Count, EventId, Instant, Json, Lag
 from pik.config import Format
-from pik.model.instant import Window
+from pik.model.window import Window
 
 if TYPE_CHECKING:
     from pik.cli.context import Context

@@ -14,7 +14,7 @@ from pik.cli.document import TRUNCATED, Column, Field, Rows, Schema, or_null
 from pik.cli.options import option
 from pik.cli.values import Count, Entity, Instant
 from pik.errors import UsageError, command
-from pik.model.instant import Window
+from pik.model.window import Window
 
 if TYPE_CHECKING:
     from pik.model.aggregate import Aggregate

@@ -15,7 +15,8 @@ from pik.cli.document import NEXT, NOTE, Field, Schema
 from pik.cli.options import argument, option
 from pik.cli.values import Bucket, Count
 from pik.errors import command, number_of
-from pik.model.instant import Window, display_instant
+from pik.model.instant import display_instant
+from pik.model.window import Window
 
 if TYPE_CHECKING:
     from pik.model.run import Run

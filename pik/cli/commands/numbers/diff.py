@@ -39,8 +39,8 @@ from pik.cli.commands.repair.runs import WHOLE, next_command, replay_command
 from pik.cli.context import Context
 from pik.cli.options import option
 from pik.errors import UsageError, command
-from pik.model.instant import Window
 from pik.model.run import RunRequest, RunState
+from pik.model.window import Window
 from pik.ports.fleet import LOCAL
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from pik.cli.reading import ReadingOptions
 from pik.cli.values import Count, EventId, Instant
 from pik.errors import command, number_of
 from pik.model.event import MAX_LINE
-from pik.model.instant import Window
+from pik.model.window import Window
 
 
 @diff.add(

@@ -15,8 +15,9 @@ from pik.cli.commands.repair.runs import WHOLE
 from pik.cli.document import NEXT, TRUNCATED, Column, Field, Object, Rows, Schema, or_null
 from pik.cli.values import Bucket, Count, Entity, Instant
 from pik.errors import command, number_of
-from pik.model.instant import Window, display_instant, format_instant
+from pik.model.instant import display_instant, format_instant
 from pik.model.run import KEPT_FAILURES
+from pik.model.window import Window
 
 if TYPE_CHECKING:
     from pik.model.aggregate import Failure

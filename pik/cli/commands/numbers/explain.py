@@ -34,9 +34,10 @@ from pik.cli.options import argument, option
 from pik.cli.values import Bucket, Count, Entity, EventId, Instant, Json, words
 from pik.errors import Invalid, UsageError, command
 from pik.model.calendar import UTC_DAYS
-from pik.model.instant import Window, format_instant
+from pik.model.instant import format_instant
 from pik.model.metric import ALL_ENTITIES, entities_of
 from pik.model.typed_times import WORDS, written_out
+from pik.model.window import Window
 
 if TYPE_CHECKING:
     from pik.model.aggregate import Computed

@@ -11,7 +11,7 @@ from pik.cli.document import NOTE, TRUNCATED, Column, Field, Rows, Schema
 from pik.cli.options import option
 from pik.cli.values import Count, Instant, Moment
 from pik.errors import command, number_of
-from pik.model.instant import Window
+from pik.model.window import Window
 
 if TYPE_CHECKING:
     from pik.model.correction import Correction

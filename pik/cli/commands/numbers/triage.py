@@ -18,7 +18,7 @@ from pik.cli.text import shortened
 from pik.cli.values import Count, Moment
 from pik.errors import InputError, Invalid, command, number_of
 from pik.model.identity import check_json
-from pik.model.instant import Window
+from pik.model.window import Window
 
 if TYPE_CHECKING:
     from pik.usecases.care.triage import CheckResult, Triage

@@ -14,7 +14,7 @@ from pik.cli.document import NEXT, NOTE, TRUNCATED, Column, Field, Object, Rows,
 from pik.cli.options import first_rows, option
 from pik.cli.values import Count, Instant
 from pik.errors import UsageError, command
-from pik.model.instant import Window
+from pik.model.window import Window
 
 if TYPE_CHECKING:
     from pik.model.correction import Correction

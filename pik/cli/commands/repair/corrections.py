@@ -13,7 +13,8 @@ from pik.cli.document import NEXT, NOTE, TRUNCATED, Column, Field, Rows, Schema
 from pik.cli.options import argument, first_rows
 from pik.cli.values import Count, Instant, Moment
 from pik.errors import Damaged, NotHeld, UsageError, command, number_of
-from pik.model.instant import Window, day_text
+from pik.model.instant import day_text
+from pik.model.window import Window
 
 if TYPE_CHECKING:
     from pik.model.correction import Correction

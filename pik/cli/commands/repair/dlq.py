@@ -14,8 +14,8 @@ from pik.cli.options import argument, option
 from pik.cli.values import Count, Instant, Moment
 from pik.errors import StoreError, UsageError, command, number_of
 from pik.model.entity_range import EntityRange
-from pik.model.instant import Window
 from pik.model.run import DeadLetter, RunState
+from pik.model.window import Window
 
 if TYPE_CHECKING:
     from pik.ports.store import Store

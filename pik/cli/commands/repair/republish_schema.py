@@ -10,8 +10,9 @@ import msgspec
 from pik.cli.document import TRUNCATED, Column, Field, Rows, Schema, or_null
 from pik.cli.values import Count, EventId, Instant, Json, Moment
 from pik.errors import command, number_of
-from pik.model.instant import Window, day_text
+from pik.model.instant import day_text
 from pik.model.republish import Form, Republish, RepublishState
+from pik.model.window import Window
 
 if TYPE_CHECKING:
     from pik.ports.target import Message

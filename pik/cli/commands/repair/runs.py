@@ -10,8 +10,9 @@ from pik.cli.context import Context
 from pik.cli.document import TRUNCATED, Column, Field, Object, Rows, Schema, or_null
 from pik.cli.values import Count, Entity, Instant, Moment, words
 from pik.errors import command, number_of
-from pik.model.instant import Window, display_instant
+from pik.model.instant import display_instant
 from pik.model.run import ImportedFile, Run, RunKind, RunRequest, RunState
+from pik.model.window import Window
 
 if TYPE_CHECKING:
     pass

@@ -9,7 +9,8 @@ from typing import Any
 
 from pik.errors import NotFound
 from pik.model.batch import Batch, Location, RejectFile, Segment, Verdict
-from pik.model.instant import Window, day_text
+from pik.model.instant import day_text
+from pik.model.window import Window
 from pik.ports.index import RebuildUnderWay, Summary, Totals
 from pik.stores.aws.catalog import layout
 from pik.stores.aws.catalog.batch_list import BatchList

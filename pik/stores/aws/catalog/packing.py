@@ -23,7 +23,8 @@ from typing import Any
 from pik.errors import Damaged, StoreError
 from pik.model.batch import OF_REQUEST, Verdict
 from pik.model.ids import MILLISECOND, TIME_DIGITS, creation_time, new_id, time_digits
-from pik.model.instant import SECOND, day_text, expired
+from pik.model.instant import SECOND, day_text
+from pik.model.retention import expired
 from pik.ports.compaction import Packed
 from pik.ports.raw import ObjectReader, RawKind
 from pik.rawlog.replacements import ReplacingRaw

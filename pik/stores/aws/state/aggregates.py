@@ -24,9 +24,9 @@ from pik.model.aggregate import (
     digest_line,
 )
 from pik.model.entity_range import AFTER_ALL, EVERY_ENTITY, EntityRange
-from pik.model.instant import Window
 from pik.model.metric import Metric
 from pik.model.run import PromotionKind, RunState, Task
+from pik.model.window import Window
 from pik.ports.backup import VersionRow, Written
 from pik.ports.state import Change, PointerCounts, Promotion, Standing
 from pik.runtime.storage import Spool

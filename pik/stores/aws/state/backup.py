@@ -11,9 +11,9 @@ from typing import Any
 from msgspec import structs
 
 from pik.errors import Busy, StoreError
-from pik.model.instant import ALL_TIME
 from pik.model.metric import EVENT_COUNT
 from pik.model.run import NO_FAILURES, DeadLetter, Run, TaskState
+from pik.model.window import ALL_TIME
 from pik.ports.backup import (
     LetterRow,
     MetricRow,

@@ -10,9 +10,10 @@ from typing import Any, NotRequired
 from msgspec import structs
 
 from pik.model.aggregate import Aggregate, Computed
-from pik.model.instant import DAY, Window
+from pik.model.instant import DAY
 from pik.model.metric import ALL_ENTITIES
 from pik.model.run import Task
+from pik.model.window import Window
 from pik.ports.backup import VersionRow, Written
 from pik.stores.aws.table import Key, KeyItem, Partition
 from pik.stores.state_rows import Place, damaged_row, row_digest
