@@ -15,13 +15,14 @@ from unittest.mock import Mock
 import pytest
 
 from pik.engine import DuckEngine
-from pik.errors import Busy, EngineError, NotFound, StoreError, UsageError
+from pik.errors import Busy, EngineError, NotFound, StoreError, Unreadable, UsageError
 from pik.model.aggregate import NO_INPUTS, Computed
 from pik.model.instant import DAY
 from pik.model.metric import Definition
 from pik.model.run import RunState, Task
 from pik.model.scenario import COUNTED_DUPLICATES
 from pik.model.window import ALL_TIME, Window
+from pik.ports.state import Message
 from pik.runtime import SILENT
 from pik.usecases.metrics.definitions import add_version
 from pik.usecases.replay import dead_letters as dlq
@@ -32,6 +33,7 @@ from pik.usecases.replay.promote import promote
 from pik.usecases.replay.runs import cancel, detail
 from pik.usecases.replay.wait import wait
 from tests.support import stores as kit
+from tests.support.fleet import RepeatingFleet
 from tests.support.stores import (
     EVENTS,
     FIRST,
@@ -439,6 +441,22 @@ def test_damage_is_a_reason_and_never_a_smaller_number(filled, engine, daily):
     assert "is missing; [2026-01-05T00:00:00Z, 2026-01-06T00:00:00Z) is not computed" in letter.reason
     assert letter.hint.startswith("`pik verify --full`")
     assert FIRST + 4 * DAY not in {bucket for _, bucket, _ in written(filled, run_id)}
+
+
+def test_what_cannot_be_read_now_is_not_called_damage(filled, engine, daily):
+    """Here it is a dead letter, and its hint is what to do about it; on a fleet nothing is buried because of it."""
+    (segment, *_) = filled.index.segments(window("05", "06"))
+    place = filled.raw.raw.root / segment.key
+    place.unlink()
+    place.symlink_to(place)
+    run_id = started(filled, engine, metrics=("event_count",))
+    run = run_locally(filled, engine, run_id, Pace(workers=0, attempts=1), SILENT)
+    assert (run.state, run.failed) == (RunState.PARTIAL, 1)
+    (letter,) = dlq.letters(filled)
+    assert letter.reason.startswith(f"raw object {segment.key} cannot be read: too many levels of symbolic links; [2026")
+    assert letter.hint.endswith("leads back to itself; once it can be read: pik dlq redrive --all")
+    with pytest.raises(Unreadable, match="too many levels"):
+        list(RepeatingFleet(filled, engine).map(execute._executed, [Message(letter.task, "", 1)]))
 
 
 def test_promise_7_a_bucket_promoted_by_another_run_is_left(filled, engine, tmp_path):

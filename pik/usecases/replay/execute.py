@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from time import monotonic, sleep, time_ns
 
-from pik.errors import Damaged, EngineError, Invalid, NotFound, StoreError, UsageError, command
+from pik.errors import Damaged, EngineError, Invalid, NotFound, PikError, StoreError, Unreadable, UsageError, command
 from pik.model.instant import displayed_in
 from pik.model.run import NO_FAILURES, TASK_TIMEOUT, Failures, Run, RunKind, RunState, Task, TaskState
 from pik.ports.engine import Engine
@@ -50,13 +50,14 @@ class Pace:
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """A processed message, why its task failed (None: it did not) and what can help, how many aggregates were written
-    all the same, and which ones failed."""
+    all the same, and which ones failed. `unreadable` is what it failed on, if that can be read elsewhere, or later."""
 
     message: Message
     failure: str | None
     hint: str = ""
     written: int = 0
     failures: Failures = NO_FAILURES
+    unreadable: Unreadable | None = None
 
 
 def execute_run(
@@ -67,7 +68,7 @@ def execute_run(
     a stack in the place of its processors.
 
     Raises Busy while another process plans or executes it, UsageError if it has ended, StoreError when the store cannot
-    be used; the run stays as it is then.
+    be used, Unreadable for raw that a fleet may not read; the run stays as it is then.
     """
     run = store.runs.get(run_id)
     _expect_replay(run)
@@ -137,7 +138,12 @@ def _run_on_fleet(store: Store, fleet: Fleet, run_id: str, attempts: int, progre
 
 
 def _executed(store: Store, engine: Engine, message: Message) -> Iterator[Outcome]:
-    yield process_message(store, engine, message)
+    """Execute a task on a fleet. Raises Unreadable, too: what the fleet's machines may not read would fail every
+    task, and the next fleet, or this process, goes on with the run."""
+    outcome = process_message(store, engine, message)
+    if outcome.unreadable is not None:
+        raise outcome.unreadable
+    yield outcome
 
 
 def enqueue_tasks(store: Store, run_id: str, tasks: Iterable[Task] | None = None) -> int:
@@ -161,14 +167,19 @@ def _outcome(store: Store, engine: Engine, message: Message, run: Run | None) ->
     try:
         computed = execute_task(store, engine, message.task, run)
     except (EngineError, Damaged, Invalid, NotFound) as error:
-        return Outcome(message, error.message, hint=error.hint or (_CORRECT if isinstance(error, EngineError) else ""))
+        hint = error.hint or (_CORRECT if isinstance(error, EngineError) else "")
+        return Outcome(message, error.message, hint, unreadable=_if_unreadable(error))
     except StoreError:
         raise  # a full disk fails every task: the run stops here and is resumed
     except Exception as error:  # noqa: BLE001 - whatever it is ends among the dead letters, with its reason
         return Outcome(message, f"{type(error).__name__}: {error}")
     damage = computed.damage()
     failure, hint = (None, "") if damage is None else (damage.message, damage.hint)
-    return Outcome(message, failure, hint, computed.written, computed.failures())
+    return Outcome(message, failure, hint, computed.written, computed.failures(), _if_unreadable(damage))
+
+
+def _if_unreadable(error: PikError | None) -> Unreadable | None:
+    return error if isinstance(error, Unreadable) else None
 
 
 def finish_message(store: Store, outcome: Outcome, attempts: int, *, last: bool = False) -> bool:

@@ -5,10 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
+from copy import copy
 from dataclasses import dataclass, field, replace
 from itertools import chain
 
-from pik.errors import Damaged
+from pik.errors import Damaged, Unreadable
 from pik.model.aggregate import NO_INPUTS, Aggregate, Computed
 from pik.model.metric import Metric
 from pik.model.run import KEPT_FAILURES, FailedAggregate, Failures, Run, RunRequest, Task
@@ -27,7 +28,9 @@ from pik.usecases.metrics.zones import programs
 from pik.usecases.replay.chosen import chosen_buckets, overrides_of
 from pik.usecases.replay.shares import merged
 
-_RESTORE = "`pik verify --full` names the object; restore it from a copy of raw, then: pik dlq redrive --all"
+_AGAIN = "pik dlq redrive --all"
+
+_RESTORE = f"`pik verify --full` names the object; restore it from a copy of raw, then: {_AGAIN}"
 """What helps against damage to raw."""
 
 
@@ -132,12 +135,16 @@ class ComputedTask:
         return Failures(count=self.failed, kept=tuple(self.kept))
 
     def damage(self) -> Damaged | None:
-        """Return all damage to raw, once all rows were read, as one error that names the first."""
+        """Return all damage to raw, once all rows were read, as one error that names the first: Unreadable where that
+        one is."""
         if not self.damages:
             return None
         window, damage = self.damages[0]
         others = f", nor {len(self.damages) - 1} other parts of its window" if len(self.damages) > 1 else ""
-        return Damaged(f"{damage.message}; {window} is not computed{others}", hint=_RESTORE)
+        found = copy(damage)
+        found.message = f"{damage.message}; {window} is not computed{others}"
+        found.hint = f"{damage.hint}; once it can be read: {_AGAIN}" if isinstance(damage, Unreadable) else _RESTORE
+        return found
 
 
 def _with_nulls(current: Iterator[Aggregate], computed: Iterator[Computed]) -> Iterator[Computed]:
