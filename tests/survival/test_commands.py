@@ -27,12 +27,13 @@ from pik.usecases.replay.plan import plan_replay, start
 from tests.support.snapshot import snapshot
 from tests.support.stores import Faulty, broken, event, replay, request
 from tests.support.survival import commands
-from tests.support.survival.commands import COMMANDS, COULD_NOT, KILLED
+from tests.support.survival.commands import COMMANDS, COULD_NOT, KILLED, WINDOW
 
 FEW = ("ingest --one-batch", "aggregates import", "dlq redrive", "restore")
 """Commands of which two steps are tried each time; the slow tests try many steps of all commands."""
 
 STATEMENTS = {"metrics retire", "metrics reinstate", "correct", "corrections revoke", "restore", "runs cancel"}
+STATEMENTS |= {"republish resume", "republish cancel"}
 """Commands that are refused where the first one had its effect before it ended: it says so. So are those whose file is
 there."""
 
@@ -63,6 +64,7 @@ def live() -> None:
     Path("document.json").write_text(json.dumps({"Records": [event(n, "d", f"02T0{n}:30") for n in range(6)]}))
     Path("table.csv").write_text("who,at\n" + "".join(f"c{n % 2},2026-01-02T0{n}:50:00Z\n" for n in range(6)))
     Path("metrics.toml").write_text('name = "hourly"\nvalue = "count(*)"\nbucket = "1h"\n')
+    Path("redact.key").write_bytes(bytes(32))
     Path("ledger.csv").write_text("day,customer,event_count\n2026-01-01,a,30\n2026-01-02,b,20\n")
     for line, code in (
         ("init --store .pik", 0),
@@ -89,6 +91,15 @@ def lose_state() -> None:
     Path(".pik/state.db").unlink()
 
 
+def stop_sending() -> None:
+    def full(_handle: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pik.targets.file.sync", full)
+        assert pik("republish --all --target sent --reason x --yes") == COULD_NOT
+
+
 PLACES: dict[str, Callable[[], Any]] = {
     "nothing": lambda: shutil.rmtree(".pik"),
     "retired": lambda: pik("metrics retire event_count --reason x --yes"),
@@ -96,6 +107,8 @@ PLACES: dict[str, Callable[[], Any]] = {
     "failed": fail,
     "planned": plan,
     "without state": lose_state,
+    "sending": stop_sending,
+    "bundled": lambda: pik(f"bundle --incident INC {WINDOW} --out the.bundle"),
 }
 
 
