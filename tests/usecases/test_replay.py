@@ -453,7 +453,7 @@ def test_what_cannot_be_read_now_is_not_called_damage(filled, engine, daily):
     run = run_locally(filled, engine, run_id, Pace(workers=0, attempts=1), SILENT)
     assert (run.state, run.failed) == (RunState.PARTIAL, 1)
     (letter,) = dlq.letters(filled)
-    assert letter.reason.startswith(f"raw object {segment.key} cannot be read: too many levels of symbolic links; [2026")
+    assert letter.reason.startswith(f"raw object {segment.key} cannot be read: too many levels of symbolic links; [")
     assert letter.hint.endswith("leads back to itself; once it can be read: pik dlq redrive --all")
     with pytest.raises(Unreadable, match="too many levels"):
         list(RepeatingFleet(filled, engine).map(execute._executed, [Message(letter.task, "", 1)]))
