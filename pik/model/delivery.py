@@ -178,7 +178,15 @@ def event_time_text(line: bytes) -> bytes:
     return b"" if start < 0 else line[start + len(_EVENT_TIME) : start + len(_EVENT_TIME) + _INSTANT_LENGTH]
 
 
+def seq_text(line: bytes) -> bytes:
+    """Return the seq of a raw line as it is written there, without decoding the line; empty if it has none. As with
+    `event_time_text`, the key cannot occur before it."""
+    start = line.find(_SEQ) + len(_SEQ)
+    return b"" if start < len(_SEQ) else line[start : line.find(b",", start)]
+
+
 _EVENT_ID = b'{"event_id":"'
+_SEQ = b',"seq":'
 _EVENT_TIME = b',"event_time":"'
 _INSTANT_LENGTH = len("2026-01-31T23:59:59.000000000Z")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Mapping, Sequence
 
 from pik.model.batch import Segment, Verdict
-from pik.model.delivery import Filter, entity_mark, event_id_text, event_time_text
+from pik.model.delivery import Filter, entity_mark, event_id_text, event_time_text, seq_text
 from pik.ports.store import Store
 from pik.rawlog.corrected_reader import corrected_deliveries
 from pik.rawlog.objects import frame_lines, parse
@@ -48,12 +48,16 @@ def deliveries(
             verdicts = store.index.skipped(segment)
             if not verdicts and holds is not None and not holds(segment):
                 continue
-            if _ACCEPTED not in kinds and not any(verdict in kinds for verdict in verdicts.values()):
+            skipped = {b"%d" % seq for seq, verdict in verdicts.items() if verdict in kinds}
+            if _ACCEPTED not in kinds and not skipped:
                 continue
             for frame in frames:
-                for line in frame_lines(store.raw, segment, frame):
-                    if marks and not any(mark in line for mark in marks):
-                        continue
+                lines = frame_lines(store.raw, segment, frame)
+                if marks:
+                    lines = [line for line in lines if any(mark in line for mark in marks)]
+                if _ACCEPTED not in kinds:
+                    lines = [line for line in lines if seq_text(line) in skipped]
+                for line in lines:
                     if bound.excludes_text(segment.day, event_time_text(line), event_id_text(line)):
                         continue
                     delivery = parse(segment.key, line)
