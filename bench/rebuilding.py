@@ -23,7 +23,7 @@ from pik.ports.store import Store
 from pik.runtime import SILENT
 from pik.runtime.parallel import map_in_threads
 from pik.stores import open_store
-from pik.stores.aws import lease
+from pik.stores.aws.catalog import generation
 from pik.stores.aws.clients import Clients
 from pik.usecases.care.rebuild import rebuild_index
 from pik.usecases.ingest.api_request import record_request
@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("--events", type=int, default=1, help="of each request")
     parser.add_argument("--days", type=int, default=1, help="of the events of a request")
     options = parser.parse_args()
-    lease.NOTICED = 0.001
+    generation.NOTICED = 0.001
     with tempfile.TemporaryDirectory() as directory, ministack(Path(directory)) as url:
         os.environ.update({**ENVIRONMENT, "AWS_ENDPOINT_URL": url})
         clients = Clients(REGION)

@@ -67,7 +67,6 @@ class Computed(msgspec.Struct, frozen=True, gc=False):  # a struct is made in a 
 NO_INPUTS = "0" * 32
 """The input_ids and input_contents of no deliveries."""
 
-
 DELIVERY_FACTS = frozenset(field.name for field in ENVELOPE if not field.hashed)
 """Columns of a definition that belong to one delivery of an event, and that its content hash does not cover."""
 
@@ -147,7 +146,6 @@ def digest_line(entity_id: str, value: str, inputs: int | None, input_ids: str, 
 
 _LINES = 1024
 """Lines that are hashed at a time: a bucket may have more aggregates than memory should hold."""
-
 
 DigestLines = tuple[int, str | None, int, int, int]
 """A bucket's start, one line or more of its digest with their line feeds (None: there is none), how many aggregates

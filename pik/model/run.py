@@ -30,7 +30,6 @@ class RunState(StrEnum):
 ACTIVE = frozenset({RunState.PLANNING, RunState.PLANNED, RunState.RUNNING})
 """States of a run that has not ended."""
 
-
 ENDED = frozenset({RunState.COMPLETED, RunState.PARTIAL, RunState.FAILED})
 """States in which a run ends by itself."""
 

@@ -26,7 +26,7 @@ def test_what_a_command_changes_in_a_stack_is_recorded_with_the_callers_arn(
     pik: Any, aws: Clients, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where STS denies it, or cannot be reached, the user and the host are, and a note says so."""
-    monkeypatch.setattr("pik.stores.aws.lease.NOTICED", 0.01)
+    monkeypatch.setattr("pik.stores.aws.catalog.generation.NOTICED", 0.01)
     at = ("--store", publish(aws, make_stack(aws)), "--format", "json")
     (tmp_path / "events.jsonl").write_text(json.dumps(event(1, "a", "01T10:00")))
     arn = aws.client("sts").get_caller_identity()["Arn"]

@@ -13,7 +13,7 @@ from pik.inputs.paths import sources_of
 from pik.model.batch import BatchState
 from pik.runtime import SILENT
 from pik.stores import open_foreign, open_store
-from pik.stores.aws import lease
+from pik.stores.aws.catalog import generation
 from pik.stores.aws.clients import Clients
 from pik.usecases.ingest import bulk_plan
 from pik.usecases.ingest.batch_ingest import IngestReport, Outcome
@@ -29,7 +29,7 @@ from tests.usecases.test_bulk import OPTIONS, event
 
 def test_objects_become_what_files_become(aws: Clients, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where the driver dies in between; the parts are read from S3, and written to it, by the fleet."""
-    monkeypatch.setattr(lease, "NOTICED", 0.01)
+    monkeypatch.setattr(generation, "NOTICED", 0.01)
     monkeypatch.setattr(blocks, "BLOCK", 200)
     monkeypatch.setattr(splits, "HEAD", 100)
     monkeypatch.setattr(bulk_plan, "PART_IN_STACK", 900)

@@ -23,7 +23,7 @@ from pik.model.window import ALL_TIME, Window
 from pik.ports.store import Store
 from pik.runtime import SILENT
 from pik.stores import open_store
-from pik.stores.aws import lease
+from pik.stores.aws.catalog import generation
 from pik.stores.aws.clients import Clients
 from pik.stores.aws.stack import stack_of
 from pik.usecases.care.triage import triage
@@ -46,7 +46,7 @@ from tests.survival.conftest import ingest
 @pytest.fixture
 def store(aws: Clients, monkeypatch: pytest.MonkeyPatch) -> Store:
     """A stack's, and that of its functions. However slow the machine is, none asks for the generation again."""
-    monkeypatch.setattr(lease, "NOTICED", 60)
+    monkeypatch.setattr(generation, "NOTICED", 60)
     stack = make_stack(aws)
     made = open_store(publish(aws, stack))
     open_store(made.url).requests.expect_ready()  # the first write of all says which format the store has

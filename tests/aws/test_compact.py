@@ -26,8 +26,7 @@ from pik.ports.store import Store
 from pik.rawlog.replacements import ReplacingRaw
 from pik.runtime import SILENT
 from pik.stores import open_store
-from pik.stores.aws import lease
-from pik.stores.aws.catalog import layout, totals
+from pik.stores.aws.catalog import generation, layout, totals
 from pik.stores.aws.catalog.index import AwsIndex
 from pik.stores.aws.clients import Clients
 from pik.stores.aws.s3 import AwsRaw
@@ -45,7 +44,7 @@ from tests.support.stores import event, window
 
 @pytest.fixture
 def url(aws: Clients, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setattr(lease, "NOTICED", 0.01)
+    monkeypatch.setattr(generation, "NOTICED", 0.01)
     monkeypatch.setattr(totals, "_SLICE", 3)
     return publish(aws, make_stack(aws))
 
@@ -176,7 +175,7 @@ def test_a_writer_that_slept_over_a_compaction_is_counted(url: str, kind: str) -
             calls += 1
             if calls == at:
                 sums += 1
-                time.sleep(2 * lease.NOTICED)
+                time.sleep(2 * generation.NOTICED)
                 life.request(time_digits(time.time_ns()) + digits(0, 16))
                 sum_up(other, time.time_ns() + SECOND // 1000)
 

@@ -15,7 +15,7 @@ from pik.model.window import ALL_TIME, Window
 from pik.ports.store import Store
 from pik.runtime import SILENT
 from pik.stores import open_store
-from pik.stores.aws import lease
+from pik.stores.aws.catalog import generation
 from pik.stores.aws.catalog.index import AwsIndex
 from pik.stores.aws.clients import Clients
 from pik.stores.aws.s3 import AwsRaw
@@ -54,7 +54,7 @@ def found(store: Store, depth: Depth) -> tuple[list[Any], int]:
 
 def test_what_expires_is_gone_from_copies_and_counted_as_expired(aws: Clients, monkeypatch: pytest.MonkeyPatch) -> None:
     url, until = publish(aws, make_stack(aws)), 0
-    monkeypatch.setattr(lease, "NOTICED", 0.01)
+    monkeypatch.setattr(generation, "NOTICED", 0.01)
     monkeypatch.setattr("pik.usecases.care.compact.SETTLED_AFTER", -SECOND)
     for module in ("pik.stores.aws.catalog.packing", "pik.usecases.availability"):
         monkeypatch.setattr(f"{module}.expired", lambda created, days, _now: days is not None and created < until)

@@ -27,7 +27,7 @@ from pik.rawlog.gathering import gather
 from pik.rawlog.selection import Selection
 from pik.runtime import SILENT
 from pik.stores import open_store
-from pik.stores.aws import lease
+from pik.stores.aws.catalog import generation
 from pik.stores.aws.clients import Clients
 from pik.usecases.care.rebuild import rebuild_index
 from pik.usecases.care.verify import verify
@@ -51,7 +51,7 @@ ARN = "arn:aws:sts::123456789012:assumed-role/correcting/ana"
 
 @pytest.fixture
 def store(aws: Clients, monkeypatch: pytest.MonkeyPatch) -> Store:
-    monkeypatch.setattr(lease, "NOTICED", 0.01)
+    monkeypatch.setattr(generation, "NOTICED", 0.01)
     monkeypatch.setattr(lambdas, "engine", lambda: ENGINE)
     made = open_store(publish(aws, make_stack(aws)))
     monkeypatch.setattr(lambdas, "store", lambda: made)

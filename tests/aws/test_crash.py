@@ -24,7 +24,7 @@ from pik.rawlog.gathering import gather
 from pik.rawlog.selection import Overrides, Selection
 from pik.runtime import SILENT
 from pik.stores import open_store
-from pik.stores.aws import lease
+from pik.stores.aws.catalog import generation
 from pik.stores.aws.clients import Clients
 from pik.usecases.care.rebuild import rebuild_index
 from pik.usecases.export.export import export
@@ -73,7 +73,7 @@ def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Two blocks, with events of several days, rejects, duplicates and conflicts."""
     monkeypatch.setattr(blocks_module, "BLOCK", 1500)
     monkeypatch.setattr(blocks_module, "FIRST_READ", 100)
-    monkeypatch.setattr(lease, "NOTICED", 0.01)
+    monkeypatch.setattr(generation, "NOTICED", 0.01)
     path = tmp_path / "few.jsonl"
     path.write_text("\n".join(EXTRA[:4] + EXTRA[4:8] + EXTRA[34:38] + EXTRA[94:97] + PLAIN) + "\n")
     return path
@@ -96,7 +96,7 @@ def test_promise_1_a_request_that_dies_after_every_call(
     aws: Clients, events: int, step: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever sent it sends it again: each event counts once, and is counted once."""
-    monkeypatch.setattr(lease, "NOTICED", 0.01)
+    monkeypatch.setattr(generation, "NOTICED", 0.01)
     body = "\n".join(PLAIN[:events]).encode()
     for number in count(1, step):
         url = publish(aws, make_stack(aws))
@@ -178,7 +178,7 @@ def test_promise_6_what_is_not_recorded_yet_counts_nowhere(
 ) -> None:
     """The writer dies behind the first or the last claims of 30: these count, whoever asks, with what comes again of
     them; the others do not exist yet."""
-    monkeypatch.setattr(lease, "NOTICED", 0.01)
+    monkeypatch.setattr(generation, "NOTICED", 0.01)
     path = tmp_path / "events.jsonl"
     lines = [PLAIN[0].replace('"n":0', f'"n":{n}') for n in range(30)]
     path.write_text("\n".join([*lines, lines[0]]) + "\n")

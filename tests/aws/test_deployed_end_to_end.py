@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from pik.stores.aws import lease
+from pik.stores.aws.catalog import generation
 from pik.stores.aws.clients import Clients
 from tests.cli.conftest import Result, pik
 from tests.cli.test_webhooks import MAP, REPOSITORY, WEBHOOKS
@@ -127,7 +127,7 @@ def test_the_schedule_finds_a_function_that_compacts(
 ) -> None:
     """As EventBridge calls it. The first compaction of a stack would wait until all readers have noticed; nobody reads
     this one now."""
-    monkeypatch.setattr(lease, "NOTICED", 0.01)
+    monkeypatch.setattr(generation, "NOTICED", 0.01)
     assert pik("compact", "--store", store).code == 0
     before = pik("status", "--store", store, "--format", "json").json()
     payload = json.dumps({"compact": True}).encode()

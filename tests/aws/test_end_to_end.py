@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pik.stores.aws import lease
+from pik.stores.aws.catalog import generation
 from tests.cli.conftest import pik
 from tests.support.aws.emulator import make_stack, publish
 from tests.support.aws.processor import NOTICED, processing
@@ -16,7 +16,7 @@ __all__ = ["pik"]
 
 
 def test_promise_10_the_story_is_the_same_in_a_stack(pik, aws, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lease, "NOTICED", NOTICED)
+    monkeypatch.setattr(generation, "NOTICED", NOTICED)
     stack = make_stack(aws)
     home = list(tell(pik, str(tmp_path / "store"), tmp_path / "home"))
     with processing(stack, tmp_path):

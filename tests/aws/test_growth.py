@@ -15,7 +15,7 @@ from pik.model.delivery import Filter
 from pik.model.ids import new_id
 from pik.ports.store import Store
 from pik.stores import open_store
-from pik.stores.aws import lease
+from pik.stores.aws.catalog import generation
 from pik.stores.aws.clients import Clients, Flow
 from pik.usecases.ingest.api_request import record_request
 from pik.usecases.inspect.batches import status
@@ -104,7 +104,7 @@ def test_a_question_costs_what_it_asks_for_however_many_requests_are_stored(stor
     for size in sizes:
         fill(store, range(stored, size - LATEST))
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(lease, "NOTICED", 0.01)
+            patch.setattr(generation, "NOTICED", 0.01)
             sum_up(store)
             compact(compacting(store, patch))
         fill(store, range(size - LATEST, size))

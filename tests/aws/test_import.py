@@ -15,7 +15,7 @@ from pik.model.run import RunKind, RunState
 from pik.model.window import ALL_TIME
 from pik.ports.store import Store
 from pik.stores import open_store
-from pik.stores.aws import lease
+from pik.stores.aws.catalog import generation
 from pik.stores.aws.clients import Clients
 from pik.usecases.metrics.file_numbers import FileRequest
 from pik.usecases.metrics.imports import import_numbers, planned_import
@@ -44,7 +44,7 @@ def take(store: Store, path: Path) -> None:
 def test_promise_1_an_import_that_dies_after_every_call(
     aws: Clients, tmp_path: Path, step: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lease, "NOTICED", 0.01)
+    monkeypatch.setattr(generation, "NOTICED", 0.01)
     ledger = tmp_path / "ledger.csv"
     ledger.write_text(LEDGER)
     url = publish(aws, make_stack(aws))

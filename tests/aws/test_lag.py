@@ -17,7 +17,7 @@ from pik.model.window import ALL_TIME, Window
 from pik.ports.store import Store
 from pik.rawlog.selection import AS_RECEIVED, NO_OVERRIDES
 from pik.stores import open_store
-from pik.stores.aws import lease
+from pik.stores.aws.catalog import generation
 from pik.stores.aws.clients import Clients
 from pik.usecases.correct.plan import plan_correction, record_correction
 from pik.usecases.timing.gaps import Question, find_gaps
@@ -36,7 +36,7 @@ SOURCE = read_grouping("source", ("source",))
 @pytest.fixture
 def new_store(aws: Clients, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Store]:
     """Makes empty stores of stacks."""
-    monkeypatch.setattr(lease, "NOTICED", 0.01)
+    monkeypatch.setattr(generation, "NOTICED", 0.01)
     return lambda: open_store(publish(aws, make_stack(aws)))
 
 

@@ -26,8 +26,7 @@ from pik.model.instant import DAY
 from pik.model.window import ALL_TIME
 from pik.runtime import SILENT
 from pik.stores import open_store
-from pik.stores.aws import lease
-from pik.stores.aws.catalog import packing, packs
+from pik.stores.aws.catalog import generation, packing, packs
 from pik.stores.aws.catalog.layout import Listed
 from pik.stores.aws.catalog.listing import Listing, runs_of
 from pik.stores.aws.catalog.packs import body_key, packs_prefix
@@ -45,7 +44,7 @@ from tests.support.snapshot import assert_sound, damage, snapshot
 @pytest.fixture
 def url(aws: Clients, monkeypatch: pytest.MonkeyPatch, no_delays: None) -> str:
     """The store of a new stack."""
-    monkeypatch.setattr(lease, "NOTICED", 0.01)
+    monkeypatch.setattr(generation, "NOTICED", 0.01)
     return publish(aws, make_stack(aws))
 
 

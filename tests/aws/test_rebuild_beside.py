@@ -18,9 +18,9 @@ from pik.ports.remote import RecordStatus
 from pik.ports.store import Store
 from pik.runtime import SILENT
 from pik.stores import open_store
-from pik.stores.aws import lease
+from pik.stores.aws.catalog import generation
+from pik.stores.aws.catalog.generation import Generation
 from pik.stores.aws.clients import Clients
-from pik.stores.aws.lease import Generation
 from pik.usecases.care.rebuild import rebuild_index
 from pik.usecases.ingest.api_request import record_request
 from tests.aws.test_requests import told
@@ -71,8 +71,8 @@ def test_requests_go_on_beside_a_rebuild_and_are_in_both_indexes(
     """Requests stop, die (with odd seeds) and go on before any call; those end that a rebuild waits for, and no
     others. The rebuild is killed after so many calls, unless these are 0, and begun again."""
     random = Random(seed)
-    monkeypatch.setattr(lease, "NOTICED", 0.001)
-    monkeypatch.setattr(lease, "_REQUEST", 10**6)
+    monkeypatch.setattr(generation, "NOTICED", 0.001)
+    monkeypatch.setattr(generation, "_REQUEST", 10**6)
     store = open_store(publish(aws, make_stack(aws)))
     ingest(store, tmp_path, [event(random) for _ in range(8)])
     for _ in range(requests):

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from pik.model.batch import Verdict
 from pik.model.window import ALL_TIME
 from pik.stores import open_store
-from pik.stores.aws import lease
+from pik.stores.aws.catalog import generation
 from pik.stores.aws.catalog.repeats import _Generation
 from pik.stores.aws.clients import Clients
 from pik.usecases.ingest.api_request import record_request
@@ -34,7 +34,7 @@ class Death(Exception):
 
 @pytest.fixture
 def url(aws: Clients, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setattr(lease, "NOTICED", 0.01)
+    monkeypatch.setattr(generation, "NOTICED", 0.01)
     return publish(aws, make_stack(aws))
 
 

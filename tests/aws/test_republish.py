@@ -14,7 +14,7 @@ from pik.model.window import ALL_TIME
 from pik.ports.store import Store
 from pik.runtime import SILENT
 from pik.stores import open_store
-from pik.stores.aws import lease
+from pik.stores.aws.catalog import generation
 from pik.stores.aws.clients import Clients
 from pik.targets import target_of
 from pik.usecases.republish.send import Pace, begin, plan_republish, resume, unfinished
@@ -42,7 +42,7 @@ def send(store: Store, url: str, reason: str) -> None:
 def test_promise_1_a_republish_that_dies_after_every_call(
     aws: Clients, tmp_path: Path, step: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lease, "NOTICED", 0.01)
+    monkeypatch.setattr(generation, "NOTICED", 0.01)
     url = publish(aws, make_stack(aws))
     ingest(open_store(url), tmp_path)
     receiver = QueueReceiver(aws)

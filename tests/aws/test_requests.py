@@ -17,7 +17,7 @@ from pik.model.window import ALL_TIME
 from pik.ports.store import Store
 from pik.runtime import SILENT
 from pik.stores import open_store
-from pik.stores.aws import lease
+from pik.stores.aws.catalog import generation
 from pik.stores.aws.clients import Clients
 from pik.usecases.care.rebuild import rebuild_index
 from pik.usecases.ingest.api_request import record_request
@@ -87,7 +87,7 @@ def told(store: Store) -> dict[str, Any]:
 def test_promise_10_requests_are_the_same_in_both_stores(
     aws: Clients, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lease, "NOTICED", 0.01)
+    monkeypatch.setattr(generation, "NOTICED", 0.01)
     home, away = open_store(str(tmp_path / "store"), create=True), open_store(publish(aws, make_stack(aws)))
     for body in BODIES:
         here, there = (record_request(store, json.dumps(body).encode()) for store in (home, away))

@@ -23,7 +23,7 @@ from pik.model.run import RunState, TaskState
 from pik.model.scenario import COUNTED_DUPLICATES, PLAIN
 from pik.ports.store import Store
 from pik.stores import open_store
-from pik.stores.aws import lease
+from pik.stores.aws.catalog import generation
 from pik.stores.aws.clients import Clients
 from pik.usecases.ingest.api_request import record_request
 from pik.usecases.metrics.chain import Cause
@@ -48,7 +48,7 @@ FIRST = parse_instant("2026-01-01T00:00:00Z")
 @pytest.fixture
 def new_store(aws: Clients, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Store]:
     """Makes empty stores of stacks."""
-    monkeypatch.setattr(lease, "NOTICED", 0.01)
+    monkeypatch.setattr(generation, "NOTICED", 0.01)
     return lambda: open_store(publish(aws, make_stack(aws)))
 
 

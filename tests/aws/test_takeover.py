@@ -14,7 +14,7 @@ from pik.ports.remote import RecordStatus
 from pik.ports.store import Store
 from pik.runtime import SILENT
 from pik.stores import open_store
-from pik.stores.aws import lease
+from pik.stores.aws.catalog import generation
 from pik.stores.aws.clients import Clients
 from pik.usecases.care.rebuild import rebuild_index
 from pik.usecases.ingest.api_request import record_request
@@ -29,7 +29,7 @@ BODY = json.dumps({**EVENT, "event_time": "2026-01-01T00:00:00Z"}).encode()
 
 @pytest.fixture
 def url(aws: Clients, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setattr(lease, "NOTICED", 0.01)
+    monkeypatch.setattr(generation, "NOTICED", 0.01)
     return publish(aws, make_stack(aws))
 
 
@@ -95,7 +95,7 @@ def test_promise_1_a_request_over_which_the_index_was_rebuilt_is_not_acknowledge
 
     def rebuild(event_name: str, **_: object) -> None:
         if event_name.endswith("TransactWriteItems"):
-            time.sleep(lease.NOTICED)
+            time.sleep(generation.NOTICED)
             rebuild_index(other, SILENT)
 
     with hooked(store, "before-send", rebuild), pytest.raises(Busy, match="rebuilt"):

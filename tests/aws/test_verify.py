@@ -21,7 +21,7 @@ from pik.ports.store import Store
 from pik.runtime import SILENT, checkpoint
 from pik.runtime.checkpoint import Checkpoint
 from pik.stores import open_store
-from pik.stores.aws import lease
+from pik.stores.aws.catalog import generation
 from pik.stores.aws.catalog.layout import Listed
 from pik.stores.aws.clients import Clients
 from pik.usecases.care import verify as care
@@ -89,7 +89,7 @@ def test_a_verification_and_a_rebuild_take_two_calls_an_object(
         once = 110 + 3 * min(events, 3)  # for the whole store, mostly, and for each day
         assert beside <= once + objects / 10, calls.made
 
-    monkeypatch.setattr(lease, "NOTICED", 0.01)
+    monkeypatch.setattr(generation, "NOTICED", 0.01)
     before = list(store.index.batches()), store.index.totals()
     fresh = open_store(store.url)
     with counting(fresh) as calls:

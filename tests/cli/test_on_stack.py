@@ -18,7 +18,7 @@ from pik.fleets.session import Session
 from pik.model.aggregate import Aggregate
 from pik.model.window import ALL_TIME
 from pik.stores import open_store
-from pik.stores.aws import lease
+from pik.stores.aws.catalog import generation
 from pik.stores.aws.clients import Clients
 from pik.stores.aws.s3 import AwsRaw
 from pik.stores.aws.stack import Stack
@@ -81,7 +81,7 @@ def filled() -> list[str]:
 def url(filled: list[str], aws: Clients, pik: Pik, monkeypatch: pytest.MonkeyPatch) -> str:
     """Promoted values of a first batch, and of requests that are packed; then late events, duplicates and conflicts
     across batches, a request that is not packed, and corrections."""
-    monkeypatch.setattr(lease, "NOTICED", NOTICED)
+    monkeypatch.setattr(generation, "NOTICED", NOTICED)
     if filled:
         monkeypatch.setenv("PIK_STORE", filled[0])
         return filled[0]
@@ -112,7 +112,7 @@ def run(url: str, executors: dict[str, str], pik: Pik) -> Run:
 @pytest.fixture
 def packed(pik: Pik, aws: Clients, monkeypatch: pytest.MonkeyPatch) -> None:
     """The store of these commands has the events of a few requests, of two days; those of all but one are packed."""
-    monkeypatch.setattr(lease, "NOTICED", NOTICED)
+    monkeypatch.setattr(generation, "NOTICED", NOTICED)
     store = open_store(publish(aws, make_stack(aws)))
     monkeypatch.setenv("PIK_STORE", store.url)
     for number in range(0, 200, 20):
@@ -157,7 +157,7 @@ def test_an_export_has_the_same_rows(pik: Pik, options: tuple[str, ...], monkeyp
 @pytest.fixture
 def two(aws: Clients, monkeypatch: pytest.MonkeyPatch) -> list[Stack]:
     """Empty stacks: for what is done here, and on executors."""
-    monkeypatch.setattr(lease, "NOTICED", NOTICED)
+    monkeypatch.setattr(generation, "NOTICED", NOTICED)
     stacks = [make_stack(aws), make_stack(aws)]
     for stack in stacks:
         publish(aws, stack)

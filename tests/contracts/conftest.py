@@ -12,7 +12,7 @@ import pytest
 from pik.ports.state import Aggregates, DeadLetters, Metrics, Promotions, Queue, Runs, StateAudit
 from pik.ports.store import Store
 from pik.stores import open_store
-from pik.stores.aws import lease
+from pik.stores.aws.catalog import generation
 from pik.stores.aws.clients import Clients
 from pik.stores.aws.queue import AwsQueue
 from pik.stores.aws.state.aggregates import AwsAggregates, AwsMetrics
@@ -109,7 +109,7 @@ def new_store(request: pytest.FixtureRequest, kind: str, tmp_path: Path) -> Call
         return lambda: local_store(tmp_path / uuid4().hex)
     clients: Clients = request.getfixturevalue("aws")
     monkeypatch: pytest.MonkeyPatch = request.getfixturevalue("monkeypatch")
-    monkeypatch.setattr(lease, "NOTICED", 0.01)
+    monkeypatch.setattr(generation, "NOTICED", 0.01)
     if kind == "compacted":
         return lambda: compacting(aws_store(clients), monkeypatch)
     return lambda: aws_store(clients)

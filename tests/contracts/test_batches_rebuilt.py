@@ -62,8 +62,9 @@ def test_a_rebuild_and_writers_keep_apart(store: Store) -> None:
 REBUILDER = """
 import sys
 from pik.stores import open_store
+from pik.stores.aws.catalog import generation
 from pik.stores.aws import lease
-lease.NOTICED = 0.01
+generation.NOTICED = 0.01
 with open_store(sys.argv[1]).batches.rebuild():
     pass
 """

@@ -293,14 +293,14 @@ def test_a_stack_without_corrections_pays_no_call_to_know_it_and_one_with_some_p
 
     dynamodb = store.index.table.clients.client("dynamodb")  # type: ignore[attr-defined]
     dynamodb.meta.events.register("before-call.dynamodb", counted)
-    monkeypatch.setattr("pik.stores.aws.lease.NOTICED", 60)
+    monkeypatch.setattr("pik.stores.aws.catalog.generation.NOTICED", 60)
     store.index.generation.current()  # type: ignore[attr-defined]
     calls.clear()
     store.corrections.recorded()
     assert calls == []
-    monkeypatch.setattr("pik.stores.aws.lease.NOTICED", 0.01)
+    monkeypatch.setattr("pik.stores.aws.catalog.generation.NOTICED", 0.01)
     record(store, [draft()])
-    monkeypatch.setattr("pik.stores.aws.lease.NOTICED", 60)
+    monkeypatch.setattr("pik.stores.aws.catalog.generation.NOTICED", 60)
     store.index.generation.current()  # type: ignore[attr-defined]
     calls.clear()
     assert len(store.corrections.recorded()) == 1
@@ -337,7 +337,7 @@ def test_a_process_that_slept_while_another_recorded_corrections_is_refused(
 
     def meanwhile(table: Table, *args: Any, **options: Any) -> None:
         monkeypatch.undo()
-        monkeypatch.setattr("pik.stores.aws.lease.NOTICED", 0.01)
+        monkeypatch.setattr("pik.stores.aws.catalog.generation.NOTICED", 0.01)
         reopened(store).corrections.follow([first])
         write_many(table, *args, **options)
 

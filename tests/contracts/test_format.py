@@ -92,7 +92,7 @@ def test_the_first_write_to_a_stack_says_it_and_no_later_one_changes_it(
 
 def open_other(store: Any) -> Store:
     """The same stack's store as a function opens it, which looks when it first reads or writes."""
-    from pik.stores.aws.lease import Generation
+    from pik.stores.aws.catalog.generation import Generation
 
     store.batches.generation = Generation(store.index.table, store.url)
     found: Store = store

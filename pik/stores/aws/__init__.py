@@ -12,11 +12,11 @@ from pik.stores.aws.catalog.audit import AwsAudit
 from pik.stores.aws.catalog.batches import AwsBatches
 from pik.stores.aws.catalog.compaction import AwsCompaction
 from pik.stores.aws.catalog.corrections import AwsCorrections
+from pik.stores.aws.catalog.generation import Generation
 from pik.stores.aws.catalog.index import AwsIndex
 from pik.stores.aws.catalog.repeats import AwsRepeats
 from pik.stores.aws.clients import Clients
 from pik.stores.aws.http_api import open_api
-from pik.stores.aws.lease import Generation
 from pik.stores.aws.queue import AwsBuffer, AwsQueue, invoke_later
 from pik.stores.aws.s3 import AwsRaw
 from pik.stores.aws.stack import Stack, find_stack, located, stack_of

@@ -16,7 +16,7 @@ from botocore.httpsession import URLLib3Session
 
 from pik.ports.store import Store
 from pik.rawlog.replacements import ReplacingRaw
-from pik.stores.aws import lease
+from pik.stores.aws.catalog import generation
 from pik.stores.aws.clients import Clients
 from pik.stores.aws.s3 import AwsRaw
 
@@ -106,7 +106,7 @@ def counting(store: Store, calls: Calls | None = None) -> Iterator[Calls]:
 def counting_reads(store: Store) -> Iterator[Calls]:
     """As `counting`; and a slow machine does not ask for the generation again."""
     with pytest.MonkeyPatch.context() as patch, counting(store) as calls:
-        patch.setattr(lease, "NOTICED", 60)
+        patch.setattr(generation, "NOTICED", 60)
         yield calls
 
 

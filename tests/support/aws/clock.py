@@ -7,6 +7,7 @@ import time
 import pytest
 
 from pik.stores.aws import lease
+from pik.stores.aws.catalog import generation
 
 
 def later(monkeypatch: pytest.MonkeyPatch, leases: float = 1) -> None:
@@ -18,7 +19,8 @@ def later(monkeypatch: pytest.MonkeyPatch, leases: float = 1) -> None:
         slept += seconds
 
     offset = leases * lease.LASTING * 1.1
-    monkeypatch.setattr(lease, "time_ns", lambda: time.time_ns() + int(offset * 1e9))
-    monkeypatch.setattr(lease, "sleep", sleep)
-    monkeypatch.setattr(lease, "monotonic", lambda: time.monotonic() + offset + slept)
+    for module in (lease, generation):
+        monkeypatch.setattr(module, "time_ns", lambda: time.time_ns() + int(offset * 1e9))
+        monkeypatch.setattr(module, "sleep", sleep)
+        monkeypatch.setattr(module, "monotonic", lambda: time.monotonic() + offset + slept)
     monkeypatch.setattr(lease, "HELD", set())

@@ -13,8 +13,7 @@ from pik.model.batch import Batch, Chunk, Verdict
 from pik.model.instant import DAY
 from pik.ports.compaction import Packed
 from pik.ports.store import Store
-from pik.stores.aws import lease
-from pik.stores.aws.catalog import packing
+from pik.stores.aws.catalog import generation, packing
 from pik.stores.aws.catalog.packs import Part
 
 
@@ -52,5 +51,5 @@ def compact(store: Store) -> list[Packed]:
     compaction = store.compaction
     assert compaction is not None
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lease, "NOTICED", 0.01)
+        patch.setattr(generation, "NOTICED", 0.01)
         return [done for day in compaction.days() for done in compaction.pack(day, time_ns())]

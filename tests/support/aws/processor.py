@@ -17,7 +17,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from pik.lambdas import processor
-from pik.stores.aws import lease
+from pik.stores.aws.catalog import generation
 from pik.stores.aws.clients import Clients
 from pik.stores.aws.stack import Stack, stack_of
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from mypy_boto3_sqs.type_defs import MessageTypeDef
 
 NOTICED = 0.01
-"""In the place of lease.NOTICED here, and for commands beside it: seconds until it looks again for what changed."""
+"""In the place of generation.NOTICED, here and for commands beside it: seconds until it looks again for changes."""
 
 CONTEXT = SimpleNamespace(
     function_name="processor",
@@ -86,7 +86,7 @@ def _record(message: MessageTypeDef) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    lease.NOTICED = NOTICED
+    generation.NOTICED = NOTICED
     mine = Clients().client("sqs")
     while True:
         if not process_once(mine, stack_of(os.environ).queue_url):

@@ -11,11 +11,12 @@ from pik.errors import StoreError
 from pik.model.batch import Batch, BatchState, Chunk, Counts, Origin, Verdict, is_buffered
 from pik.ports.index import Rebuild, unheard
 from pik.stores.aws.catalog import layout
+from pik.stores.aws.catalog.generation import Generation, rebuilt
 from pik.stores.aws.catalog.layout import BatchItem
 from pik.stores.aws.catalog.rebuild import AwsRebuild, sweep
 from pik.stores.aws.catalog.recording import Recording
 from pik.stores.aws.catalog.request_recorder import RequestRecorder
-from pik.stores.aws.lease import Generation, held, holding, rebuilt
+from pik.stores.aws.lease import held, holding
 from pik.stores.aws.s3 import AwsRaw
 from pik.stores.aws.table import Key, KeyItem, Table
 

@@ -10,9 +10,10 @@ from time import time_ns
 from pik.model.ids import ID_LENGTH, TIME_DIGITS, time_digits
 from pik.ports.compaction import Packed
 from pik.stores.aws.catalog.batch_list import BatchList
+from pik.stores.aws.catalog.generation import Generation
 from pik.stores.aws.catalog.packing import Packing
 from pik.stores.aws.catalog.totals import Summation
-from pik.stores.aws.lease import Generation, holding
+from pik.stores.aws.lease import holding
 from pik.stores.aws.s3 import AwsRaw
 from pik.stores.aws.table import Table
 

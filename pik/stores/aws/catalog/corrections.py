@@ -16,8 +16,8 @@ from pik.errors import Damaged, StoreError
 from pik.model.correction import Correction
 from pik.rawlog.corrections import pack_header, unpack_header
 from pik.stores.aws.catalog import layout
+from pik.stores.aws.catalog.generation import Generation
 from pik.stores.aws.catalog.layout import CorrectionItem
-from pik.stores.aws.lease import Generation
 from pik.stores.aws.table import Table
 
 _PART = 300_000

@@ -16,6 +16,7 @@ from pik.stores.aws.catalog import layout
 from pik.stores.aws.catalog.batch_list import BatchList
 from pik.stores.aws.catalog.batches import with_state
 from pik.stores.aws.catalog.deliveries import accepted_of, claims_of, duplicate_location, read_ids
+from pik.stores.aws.catalog.generation import Generation
 from pik.stores.aws.catalog.layout import Listed, SegmentItem
 from pik.stores.aws.catalog.listing import Listing
 from pik.stores.aws.catalog.recording import NO_DELIVERIES
@@ -28,7 +29,6 @@ from pik.stores.aws.catalog.recording_times import (
 )
 from pik.stores.aws.catalog.requests import Requests, is_single, listed_key
 from pik.stores.aws.catalog.totals import summary
-from pik.stores.aws.lease import Generation
 from pik.stores.aws.s3 import AwsRaw
 from pik.stores.aws.table import READS, Key, Table, batched
 

@@ -18,9 +18,9 @@ from typing import Any
 from pik.ports.raw import ObjectReader
 from pik.runtime.storage import Spool
 from pik.stores.aws.catalog import layout
+from pik.stores.aws.catalog.generation import Generation
 from pik.stores.aws.catalog.layout import Listed
 from pik.stores.aws.catalog.packs import Pack, PackItem, packs_pk, packs_prefix
-from pik.stores.aws.lease import Generation
 from pik.stores.aws.s3 import AwsRaw
 from pik.stores.aws.state.layout import US
 from pik.stores.aws.table import ItemT, Key, Table

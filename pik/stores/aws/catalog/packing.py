@@ -29,6 +29,7 @@ from pik.ports.compaction import Packed
 from pik.ports.raw import ObjectReader, RawKind
 from pik.rawlog.replacements import ReplacingRaw
 from pik.stores.aws.catalog import layout
+from pik.stores.aws.catalog.generation import Generation
 from pik.stores.aws.catalog.layout import Listed
 from pik.stores.aws.catalog.listing import Listing, merged, runs_of
 from pik.stores.aws.catalog.packs import (
@@ -46,7 +47,6 @@ from pik.stores.aws.catalog.packs import (
 )
 from pik.stores.aws.catalog.requests import Requests
 from pik.stores.aws.clients import Flow
-from pik.stores.aws.lease import Generation
 from pik.stores.aws.s3 import AwsRaw
 from pik.stores.aws.state.layout import US
 from pik.stores.aws.table import Key, Table, key_of

@@ -42,12 +42,12 @@ from pik.stores.aws.catalog.deliveries import (
     read_ids,
     rows_of,
 )
+from pik.stores.aws.catalog.generation import Generation, tell_requests_wait
 from pik.stores.aws.catalog.layout import BatchAttributes, BatchItem, ClaimItem, DuplicateItem, Listed
 from pik.stores.aws.catalog.listing import Listing
 from pik.stores.aws.catalog.requests import Requests, is_single
 from pik.stores.aws.catalog.restored import Block, RestoredIndex, Tally
 from pik.stores.aws.clients import translated
-from pik.stores.aws.lease import Generation, tell_requests_wait
 from pik.stores.aws.s3 import AwsRaw
 from pik.stores.aws.table import Key, Table, key_of
 

@@ -28,12 +28,12 @@ from pik.stores.aws.catalog.deliveries import (
     read_ids,
     rows_of,
 )
+from pik.stores.aws.catalog.generation import Generation
 from pik.stores.aws.catalog.layout import ClaimItem, DuplicateItem
 from pik.stores.aws.catalog.listing import Listing
 from pik.stores.aws.catalog.recording_times import RecordingTimes
 from pik.stores.aws.catalog.requests import Requests, is_single
 from pik.stores.aws.clients import Flow
-from pik.stores.aws.lease import Generation
 from pik.stores.aws.s3 import AwsRaw
 from pik.stores.aws.table import Partition, Table, batched, key_of
 

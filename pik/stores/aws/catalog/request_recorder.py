@@ -23,10 +23,10 @@ from typing import Any
 from pik.model.batch import Batch, BatchState, Chunk, Verdict
 from pik.stores.aws.catalog import layout
 from pik.stores.aws.catalog.deliveries import claims_of, rows_of
+from pik.stores.aws.catalog.generation import Target
 from pik.stores.aws.catalog.layout import BatchItem, ClaimItem, Listed, RequestItem
 from pik.stores.aws.catalog.recording import Recording, header_of
 from pik.stores.aws.catalog.requests import Requests, is_single
-from pik.stores.aws.lease import Target
 from pik.stores.aws.s3 import AwsRaw
 from pik.stores.aws.table import Key, KeyItem, Table
 

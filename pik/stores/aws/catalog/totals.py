@@ -24,8 +24,8 @@ from pik.ports.index import Summary, Totals
 from pik.stores.aws.catalog import layout
 from pik.stores.aws.catalog.batch_list import BatchList, ListedBatch
 from pik.stores.aws.catalog.batches import with_state
+from pik.stores.aws.catalog.generation import Generation
 from pik.stores.aws.catalog.layout import BatchItem
-from pik.stores.aws.lease import Generation
 from pik.stores.aws.table import Table, batched
 
 _SLICE, _SETTLED = 5000, 1000
