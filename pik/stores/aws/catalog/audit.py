@@ -14,7 +14,7 @@ from pik.model.batch import Arrivals, Segment, Verdict
 from pik.model.share import WHOLE, Share
 from pik.ports.index import SegmentCopies
 from pik.ports.raw import RawKind
-from pik.stores.aws.catalog import layout
+from pik.stores.aws.catalog import codec, layout
 from pik.stores.aws.catalog.deliveries import Delivery, Row, arrivals_of, claims_of, duplicate_items, rows_of
 from pik.stores.aws.catalog.id_files import IdFiles, ListedRows
 from pik.stores.aws.catalog.index import AwsIndex
@@ -72,7 +72,7 @@ class AwsAudit:
             day, _, kind = listed["sk"].partition("/")
             if kind != Listed.REQUEST:
                 items = self.index.listing(g).in_table(day, Listed(kind))
-                yield from ((layout.segment_of(one).key, None) for one in items if "skipped" not in one)
+                yield from ((codec.segment_of(one).key, None) for one in items if "skipped" not in one)
 
     def deliveries(self, segment: Segment, frames: Collection[int]) -> Arrivals:
         return rows_in(self.index.listing(self.index.generation.current()), segment, frames)
@@ -129,7 +129,7 @@ class AwsAudit:
             Requests(table, g),
             segment,
             list(map(claims_of(table, g, segment.batch_id, [segment]).delivery, rows_of([arrived]))),
-            self.index.skipped(segment) if packed is None else layout.unpack_skipped(packed),
+            self.index.skipped(segment) if packed is None else codec.unpack_skipped(packed),
             listed=listing is not None,
             settled=listing is None or packed is not None,
         )

@@ -12,7 +12,7 @@ from operator import itemgetter
 
 from pik.model.batch import Batch, Counts, Verdict
 from pik.model.ids import ID_LENGTH
-from pik.stores.aws.catalog import layout
+from pik.stores.aws.catalog import codec, layout
 from pik.stores.aws.catalog.deliveries import claims_of, read_ids
 from pik.stores.aws.catalog.layout import BatchItem
 from pik.stores.aws.catalog.recording import NO_DELIVERIES, advance, chunk_counts
@@ -74,14 +74,14 @@ class BatchList:
     def _as_claimed(self, item: BatchItem) -> ListedBatch:
         """Return the batch with the pending chunk, if that is recorded. A request that died is never finished: only the
         deliveries that it had claimed count."""
-        batch, pending = layout.batch_of(item), item.get("pending", NO_DELIVERIES)
+        batch, pending = codec.batch_of(item), item.get("pending", NO_DELIVERIES)
         if pending == NO_DELIVERIES or not (batch.is_request or "settled_at" in item):
             return batch, item
         header, rows = read_ids(self.raw, pending)
         verdicts = claims_of(self.table, self.generation, batch.batch_id, header.segments).verdicts(rows)
         if not batch.is_request:  # all of it is recorded, but its writer has not advanced the batch yet
             after: BatchItem = {**item, **advance(item, item["settled_at"], header, chunk_counts(header, verdicts))}
-            return layout.batch_of(after), after
+            return codec.batch_of(after), after
         kinds = Counter(verdicts.values())
         read = len(rows) - kinds[Verdict.UNRECORDED]
         counts = Counts(read, len(rows) - len(verdicts), kinds[Verdict.EXACT], kinds[Verdict.CONFLICT])

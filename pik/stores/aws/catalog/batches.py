@@ -10,7 +10,7 @@ from time import time_ns
 from pik.errors import StoreError
 from pik.model.batch import Batch, BatchState, Chunk, Counts, Origin, Verdict, is_buffered
 from pik.ports.index import Rebuild, unheard
-from pik.stores.aws.catalog import layout
+from pik.stores.aws.catalog import codec, layout
 from pik.stores.aws.catalog.generation import Generation, rebuilt
 from pik.stores.aws.catalog.layout import BatchItem
 from pik.stores.aws.catalog.rebuild import AwsRebuild, sweep
@@ -46,7 +46,7 @@ class AwsBatches:
             _, batch_id, of_origin = named["sk"].split("/")
             # A writer that died between naming the origin and beginning the batch has left no batch.
             if digest in (None, of_origin) and (item := self.table.get(layout.batch_key(g, batch_id))):
-                yield with_state(self.table, layout.batch_of(item))
+                yield with_state(self.table, codec.batch_of(item))
 
     @contextmanager
     def writing(self, name: str) -> Iterator[None]:
@@ -59,13 +59,13 @@ class AwsBatches:
         item = self._taken_over(g, batch_id)
         if item is None:
             batch = Batch(batch_id=batch_id, origin=origin, state=state, started_at=started_at, actor=actor)
-            item = layout.batch_item(g, batch)
+            item = codec.batch_item(g, batch)
             self.table.put(layout.origin_item(g, origin, batch_id, time_ns()))
             with self._counting(g, batch_id) as exceptions:
                 self.table.write_many(exceptions)
                 self.table.put(item)
         self._opened[batch_id] = g, item["attempt"]
-        return with_state(self.table, layout.batch_of(item))
+        return with_state(self.table, codec.batch_of(item))
 
     def record(self, chunk: Chunk, *, refuse_conflicts: bool = False) -> Counts:
         g, attempt = self._opened.get(chunk.batch_id) or (self.generation.current(), None)
@@ -99,7 +99,7 @@ class AwsBatches:
         item = self.table.update(layout.batch_key(g, batch_id), change, values, condition="attribute_exists(pk)")
         if item is None or opened != g:
             raise rebuilt()
-        return layout.batch_of(item)
+        return codec.batch_of(item)
 
     def together(self) -> AbstractContextManager[None]:
         return nullcontext()

@@ -15,7 +15,7 @@ from time import time_ns
 from pik.errors import Damaged, StoreError
 from pik.model.correction import Correction
 from pik.rawlog.corrections import pack_header, unpack_header
-from pik.stores.aws.catalog import layout
+from pik.stores.aws.catalog import codec, layout
 from pik.stores.aws.catalog.generation import Generation
 from pik.stores.aws.catalog.layout import CorrectionItem
 from pik.stores.aws.table import Table
@@ -69,14 +69,14 @@ def _items(g: int, correction: Correction, revision: int, before: int) -> Iterat
     """Yield the items of a correction: parts of its header."""
     header = pack_header(correction)
     for number, start in enumerate(range(0, len(header), _PART)):
-        yield layout.correction_item(g, correction, (number, revision, before), header[start : start + _PART])
+        yield codec.correction_item(g, correction, (number, revision, before), header[start : start + _PART])
 
 
 def _recorded(table: Table, g: int, revision: int) -> Sequence[Correction]:
     """Return the corrections of a generation up to a revision, in the order of the log."""
     items = list(table.query(layout.corrections_pk(g)))
     for item in items:
-        if not layout.correction_is_sound(item):
+        if not codec.correction_is_sound(item):
             raise _damaged(f"item {item['pk']} {item['sk']} is not as it was written")
     before = {item["revision"]: item["before"] for item in items}
     counting = {layout.FIRST_REVISION}

@@ -20,7 +20,7 @@ from pik.errors import Damaged, StoreError
 from pik.model.batch import KEYED, PLAIN, Arrivals, Location, RejectFile, Segment, Verdict, duplicate_kind
 from pik.model.instant import day_text
 from pik.ports.raw import ObjectReader, RawKind, number_of
-from pik.stores.aws.catalog import layout
+from pik.stores.aws.catalog import codec, layout
 from pik.stores.aws.catalog.layout import ClaimItem, DuplicateItem, SegmentItem
 from pik.stores.aws.s3 import AwsRaw
 from pik.stores.aws.table import Key, KeyItem, Table
@@ -197,7 +197,7 @@ class Claims:
         for row in rows:
             if kind := verdicts.get(row.seq):
                 skipped[row.segment][row.seq] = kind
-        return map(layout.segment_item, repeat(self.generation), segments, skipped)
+        return map(codec.segment_item, repeat(self.generation), segments, skipped)
 
     def delivery(self, row: Row) -> Delivery:
         """Return the delivery of a row."""
@@ -285,7 +285,7 @@ def accepted_of(claim: ClaimItem) -> Location:
 
 def duplicate_of(g: int, item: DuplicateItem) -> Delivery:
     """Return the delivery of a `duplicate_item`, whose row has no entity. Raises StoreError."""
-    with layout.decoding(f"item {item['pk']} {item['sk']}"):
+    with codec.decoding(f"item {item['pk']} {item['sk']}"):
         event_id, batch_id, seq = item["sk"].split("/")
         row = Row(int(seq), bytes.fromhex(event_id), item.get("content"), 0, item["frame"], "")
         return Delivery(g, item["day"], item["n"], batch_id, row)
@@ -293,7 +293,7 @@ def duplicate_of(g: int, item: DuplicateItem) -> Delivery:
 
 def duplicate_location(g: int, item: DuplicateItem) -> Location:
     """Return where the delivery of a `duplicate_item` is, without its `recorded_at`. Raises StoreError."""
-    with layout.decoding(f"item {item['pk']} {item['sk']}"):
+    with codec.decoding(f"item {item['pk']} {item['sk']}"):
         return duplicate_of(g, item).location(Verdict(item["kind"]))
 
 

@@ -12,7 +12,7 @@ from pik.model.batch import Batch, Location, RejectFile, Segment, Verdict
 from pik.model.instant import day_text
 from pik.model.window import Window
 from pik.ports.index import RebuildUnderWay, Summary, Totals
-from pik.stores.aws.catalog import layout
+from pik.stores.aws.catalog import codec, layout
 from pik.stores.aws.catalog.batch_list import BatchList
 from pik.stores.aws.catalog.batches import with_state
 from pik.stores.aws.catalog.deliveries import accepted_of, claims_of, duplicate_location, read_ids
@@ -74,7 +74,7 @@ class AwsIndex:
         known = self._skipped.get(segment.key)
         if known is None:
             known = self._look_up(segment)
-        return layout.unpack_skipped(known) if isinstance(known, bytes) else dict(known)
+        return codec.unpack_skipped(known) if isinstance(known, bytes) else dict(known)
 
     def locate(self, event_id_prefix: str, limit: int = 10) -> list[str]:
         g = self.generation.current()
@@ -101,7 +101,7 @@ class AwsIndex:
         keys, (of, known) = {one.segment_key for one in deliveries}, self._located
         found = (known.settled(keys) if of == g else None) or listed_items(listing, keys)
         single = listing.under(map(listed_key, found.single.values())).values()
-        of_blocks = map(layout.segment_of, [*found.segments.values(), *packed_items(listing, found).values()])
+        of_blocks = map(codec.segment_of, [*found.segments.values(), *packed_items(listing, found).values()])
         return {segment.key: segment for segment in chain(of_blocks, map(requests.segment, single))}
 
     def batches(self, prefix: str = "") -> Iterator[Batch]:
@@ -109,8 +109,7 @@ class AwsIndex:
 
     def rejects(self, batch_id: str) -> list[RejectFile]:
         return [
-            layout.reject_file(item)
-            for item in self.table.query(layout.rejects_pk(self.generation.current(), batch_id))
+            codec.reject_file(item) for item in self.table.query(layout.rejects_pk(self.generation.current(), batch_id))
         ]
 
     def totals(self) -> Totals:
@@ -140,7 +139,7 @@ class AwsIndex:
 
     def _listed(self, items: Iterable[SegmentItem]) -> Iterator[Segment]:
         for item in items:
-            segment = layout.segment_of(item)
+            segment = codec.segment_of(item)
             yield self._remember((segment, item["skipped"])) if "skipped" in item else segment
 
     def _remember(self, listed: tuple[Segment, bytes | dict[int, Verdict]]) -> Segment:

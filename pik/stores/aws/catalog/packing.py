@@ -28,7 +28,7 @@ from pik.model.retention import expired
 from pik.ports.compaction import Packed
 from pik.ports.raw import ObjectReader, RawKind
 from pik.rawlog.replacements import ReplacingRaw
-from pik.stores.aws.catalog import layout
+from pik.stores.aws.catalog import codec, layout
 from pik.stores.aws.catalog.generation import Generation
 from pik.stores.aws.catalog.layout import Listed
 from pik.stores.aws.catalog.listing import Listing, merged, runs_of
@@ -247,7 +247,7 @@ class _Day:
         if self.kind == Listed.REQUEST:
             for item, delivery, kind in Requests(table, g).with_verdicts(items):
                 if kind != Verdict.UNRECORDED:
-                    yield {**item, "skipped": layout.pack_skipped(delivery.skipped(kind))}
+                    yield {**item, "skipped": codec.pack_skipped(delivery.skipped(kind))}
             return
         settled = (item for item in items if "skipped" in item)
         for item, batch in table.join(settled, lambda one: layout.batch_key(g, one["sk"].partition("-")[0])):

@@ -21,7 +21,7 @@ from pik.errors import Damaged, NoAccess, StoreError, Unreadable
 from pik.model.batch import PackedCopy
 from pik.model.ids import creation_time
 from pik.ports.raw import ObjectReader
-from pik.stores.aws.catalog import layout
+from pik.stores.aws.catalog import codec, layout
 from pik.stores.aws.catalog.deliveries import prefix_of
 from pik.stores.aws.catalog.layout import Listed
 from pik.stores.aws.state.layout import US
@@ -132,11 +132,11 @@ class Pack:
     @classmethod
     def of(cls, g: int, item: PackItem) -> Pack:
         """Return the pack of an item. Raises StoreError."""
-        with layout.decoding(f"item {item['pk']} {item['sk']}"):
+        with codec.decoding(f"item {item['pk']} {item['sk']}"):
             day, kind, name = item["sk"].split("/")
             layout.day_number(day), creation_time(name)
             whole = msgspec.convert(item, PackItem)
-            return cls(g, day, Listed(kind), name, whole, _read_frames(layout.unpacked(whole["frames"])))
+            return cls(g, day, Listed(kind), name, whole, _read_frames(codec.unpacked(whole["frames"])))
 
     @property
     def run(self) -> str:
@@ -251,7 +251,7 @@ class NewPack:
             "body_digest": sha256(self.body).digest(),
             "directory_size": len(self.directory),
             "directory_digest": sha256(self.directory).digest(),
-            "frames": layout.packed(self._frames),
+            "frames": codec.packed(self._frames),
         }
 
     def _end_frame(self) -> None:

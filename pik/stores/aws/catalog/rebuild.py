@@ -27,7 +27,7 @@ from pik.ports.index import Winner
 from pik.ports.raw import RawKind, number_of
 from pik.rawlog.replacements import ReplacingRaw
 from pik.rawlog.required import RequiredRaw
-from pik.stores.aws.catalog import layout
+from pik.stores.aws.catalog import codec, layout
 from pik.stores.aws.catalog.corrections import NewCorrections
 from pik.stores.aws.catalog.deliveries import (
     Claims,
@@ -135,7 +135,7 @@ class AwsRebuild:
     def add_batch(self, batch: Batch) -> None:
         if not batch.is_request:  # which are not looked up by what they hold
             self._restored.put(layout.origin_item(self.generation, batch.origin, batch.batch_id, time_ns()))
-        self._restored.put(layout.batch_item(self.generation, batch))
+        self._restored.put(codec.batch_item(self.generation, batch))
 
     def add_segments(self, arrivals: Sequence[Arrivals], verdicts: Mapping[int, Verdict] | None) -> None:
         now = max(time_ns(), self._latest + 1)
@@ -143,7 +143,7 @@ class AwsRebuild:
         self._restored.add(Block([arrived.segment for arrived in stamped], rows_of(stamped), verdicts))
 
     def add_rejects(self, batch_id: str, rejects: RejectFile) -> None:
-        self._restored.put(layout.reject_item(self.generation, batch_id, rejects))
+        self._restored.put(codec.reject_item(self.generation, batch_id, rejects))
 
     def rows(self, segment: Segment, frames: Collection[int]) -> Arrivals:
         return rows_in(Listing(self.table, self.raw, self.replaced, self.pointer), segment, frames)
@@ -157,7 +157,7 @@ class AwsRebuild:
         batches = self.table.get_many(dict.fromkeys(layout.batch_key(g, segment.batch_id) for segment in others))
         of_requests = Requests(self.table, g).skipped(filter(is_single, batches.values()))
         return [
-            layout.unpack_skipped(found[key]["skipped"]) if key in found else of_requests.get(segment.batch_id, {})
+            codec.unpack_skipped(found[key]["skipped"]) if key in found else of_requests.get(segment.batch_id, {})
             for segment, key in zip(segments, keys, strict=True)
         ]
 
@@ -210,15 +210,15 @@ class AwsRebuild:
             if item is not None and item.get("made") == self.generation:
                 self._count_more(item, tally)
             elif item is not None:
-                self._restored.put({**item, **_advance(layout.batch_of(item), tally)})
+                self._restored.put({**item, **_advance(codec.batch_of(item), tally)})
         self._restored.flush()
 
     def _count_more(self, item: BatchItem | None, tally: Tally) -> None:
         """Change the counts of a request that wrote to both generations, as far as its verdicts changed."""
         while item is not None:
             kinds = (tally.kinds[kind] for kind in (Verdict.ACCEPTED, Verdict.EXACT, Verdict.CONFLICT))
-            batch = layout.batch_of(item)
-            changed = layout.progress(replace(batch, counts=batch.counts + Counts(0, *kinds)))
+            batch = codec.batch_of(item)
+            changed = codec.progress(replace(batch, counts=batch.counts + Counts(0, *kinds)))
             if self.table.put_if({**item, **changed}, "#counts = :counts", {"counts": item["counts"]}):
                 return
             item = self.table.get(layout.batch_key(self.generation, batch.batch_id))
@@ -227,7 +227,7 @@ class AwsRebuild:
         """Return whether the delivery that a claim names is not in this index, or in a frame that is lost."""
         key = layout.numbered_key(self.generation, claim["day"], claim["batch"], claim["n"])
         if (listed := self.table.get(key)) is not None:
-            return not layout.segment_of(listed).frames[claim["frame"]].lines
+            return not codec.segment_of(listed).frames[claim["frame"]].lines
         batch = self.table.get(layout.batch_key(self.generation, claim["batch"]))
         return batch is None or not is_single(batch)
 
@@ -280,9 +280,9 @@ class AwsRebuild:
             assert listed is not None, "a segment whose duplicates are listed is listed itself"
             if "skipped" not in listed:
                 return False
-            skipped = {**layout.unpack_skipped(listed["skipped"]), delivery.row.seq: kind}
+            skipped = {**codec.unpack_skipped(listed["skipped"]), delivery.row.seq: kind}
             before = {"before": listed["skipped"]}
-            if self.table.put_if({**listed, "skipped": layout.pack_skipped(skipped)}, "#skipped = :before", before):
+            if self.table.put_if({**listed, "skipped": codec.pack_skipped(skipped)}, "#skipped = :before", before):
                 return True
 
     def _claim_key(self, of_event: Sequence[DuplicateItem]) -> Key[ClaimItem]:
@@ -316,7 +316,7 @@ def _advance(batch: Batch, tally: Tally) -> BatchAttributes:
         read = counts.read if batch.state == BatchState.COMPLETE else sum(kinds) + counts.rejected
         counts = Counts(read, *kinds, counts.rejected)
     return {
-        **layout.progress(replace(batch, counts=counts, first_event=tally.first, last_event=tally.last)),
+        **codec.progress(replace(batch, counts=counts, first_event=tally.first, last_event=tally.last)),
         "segments": tally.segments,
         "bytes": tally.size,
         "recorded_at": tally.recorded_at,

@@ -27,7 +27,7 @@ from msgspec import structs
 from pik.errors import AlreadyExists, Busy
 from pik.model.batch import Chunk, Counts, Verdict
 from pik.stores import conflicting
-from pik.stores.aws.catalog import layout
+from pik.stores.aws.catalog import codec, layout
 from pik.stores.aws.catalog.deliveries import (
     Header,
     Row,
@@ -166,10 +166,10 @@ class Recording:
         g, segments = self.generation, header.segments
         days = {key_of(item): item for item in (layout.day_of_segment(g, segment) for segment in segments)}
         listed = [
-            *(layout.segment_item(g, segment) for segment in segments),  # one that is settled stays so
+            *(codec.segment_item(g, segment) for segment in segments),  # one that is settled stays so
             *(layout.reference(g, segment) for segment in segments),
             *(item for key, item in days.items() if key not in self.listed_days),
-            *([layout.reject_item(g, self.batch_id, header.rejects)] if header.rejects else []),
+            *([codec.reject_item(g, self.batch_id, header.rejects)] if header.rejects else []),
         ]
         deque(self.table.insert_many(listed), maxlen=0)
         self.listed_days.update(days)
@@ -180,7 +180,7 @@ class Recording:
         Of several processes that finish a chunk the first to come here decides, so that all its segments have one
         moment. A request is finished by one process only, so its moment is not written."""
         now = max(time_ns(), item["recorded_at"] + 1)
-        if layout.batch_of(item).is_request:
+        if codec.batch_of(item).is_request:
             return now
         change = "SET #settled_at = if_not_exists(#settled_at, :settled_at)"
         values: Item = {"settled_at": now, "pending": item["pending"]}
@@ -203,7 +203,7 @@ class Recording:
     def _advance(self, item: BatchItem, settled_at: int, header: Header, counts: Counts) -> BatchItem:
         """Move the batch past the chunk, unless another process that finished it at the same time did."""
         values: Item = {**advance(item, settled_at, header, counts), "pending": item["pending"]}
-        if layout.batch_of(item).is_request:  # which is one chunk
+        if codec.batch_of(item).is_request:  # which is one chunk
             values["complete"] = True
         change = "SET " + ", ".join(f"#{name} = :{name}" for name in values if name != "pending")
         change += " REMOVE #pending, #settled_at"
@@ -242,12 +242,12 @@ def advance(item: BatchItem, settled_at: int, header: Header, counts: Counts) ->
     lasts = [item["last_event"]] if "last_event" in item else []
     chunk = Chunk(**{name: getattr(header, name) for name in _OF_CHUNK}, arrivals=())
     after = replace(
-        layout.batch_of(item).advanced(chunk, counts, settled_at),
+        codec.batch_of(item).advanced(chunk, counts, settled_at),
         first_event=min([*firsts, *(segment.first_event for segment in segments)], default=None),
         last_event=max([*lasts, *(segment.last_event for segment in segments)], default=None),
     )
     return {
-        **layout.progress(after),
+        **codec.progress(after),
         "segments": item["segments"] + len(segments),
         "bytes": item["bytes"] + sum(segment.size for segment in segments),
         "recorded_at": settled_at if segments else item["recorded_at"],

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pik.model.batch import Batch, BatchState, Chunk, Verdict
-from pik.stores.aws.catalog import layout
+from pik.stores.aws.catalog import codec, layout
 from pik.stores.aws.catalog.deliveries import claims_of, rows_of
 from pik.stores.aws.catalog.generation import Target
 from pik.stores.aws.catalog.layout import BatchItem, ClaimItem, Listed, RequestItem
@@ -63,7 +63,7 @@ class RequestRecorder:
         first, second = self.target.first, self.target.second
         finished_at = batch.finished_at or batch.started_at
         begun = replace(batch, state=BatchState.INTERRUPTED, finished_at=finished_at, next_seq=1)
-        item = layout.batch_item(first, begun)
+        item = codec.batch_item(first, begun)
         self.table.write_many(self.exceptions[first])
         recording = Recording(self.table, self.raw, first, batch.batch_id, self.listed_days)
         if not second:

@@ -17,7 +17,7 @@ from pik.errors import StoreError
 from pik.model.batch import OF_REQUEST, Batch, Chunk, Counts, Frame, Segment, Verdict
 from pik.ports.raw import RawKind, number_of
 from pik.runtime.retries import attempts
-from pik.stores.aws.catalog import layout
+from pik.stores.aws.catalog import codec, layout
 from pik.stores.aws.catalog.deliveries import Delivery, Row, duplicate_items, rows_of
 from pik.stores.aws.catalog.layout import BatchAttributes, BatchItem, ClaimItem, Listed, RequestItem
 from pik.stores.aws.state.layout import US
@@ -65,7 +65,7 @@ class Requests:
             batch, counts=Counts(read=1), recorded_at=now, lags=chunk.lags, sources=chunk.sources, times=chunk.times
         )
         listing, place = self._items(segment, row, now, copies.get(segment.key, b""))
-        of_batch: Item = {**layout.batch_item(self.generation, alone), **place}
+        of_batch: Item = {**codec.batch_item(self.generation, alone), **place}
         listed: list[Item] = [{**listing}, {**of_batch, "made": made} if made else of_batch]
         day = layout.day_item(self.generation, segment.day, Listed.REQUEST)
         of_day = [] if key_of(day) in self.listed_days else [day]
@@ -149,7 +149,7 @@ class Requests:
         claimed is missing."""
         return {
             delivery.batch_id: replace(
-                layout.batch_of(item),
+                codec.batch_of(item),
                 counts=Counts(1, *(int(kind == each) for each in (Verdict.ACCEPTED, Verdict.EXACT, Verdict.CONFLICT))),
             )
             for item, delivery, kind in self.with_verdicts(filter(is_single, items))

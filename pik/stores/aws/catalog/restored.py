@@ -16,7 +16,7 @@ from pik.errors import AlreadyExists, Damaged
 from pik.model.batch import OF_REQUEST, Segment, Verdict
 from pik.ports.raw import ObjectReader, number_of
 from pik.runtime.storage import Sorter
-from pik.stores.aws.catalog import layout
+from pik.stores.aws.catalog import codec, layout
 from pik.stores.aws.catalog.deliveries import Claims, Header, Row, claim_blocks, claims_of, ids_key, write_ids
 from pik.stores.aws.catalog.layout import BatchItem
 from pik.stores.aws.catalog.requests import INLINE, Requests
@@ -175,5 +175,5 @@ class RestoredIndex:
 
 
 def _had_one_event(item: BatchItem) -> bool:
-    batch = layout.batch_of(item)
+    batch = codec.batch_of(item)
     return batch.is_request and batch.next_seq == 2 and not batch.counts.rejected

@@ -21,7 +21,7 @@ from msgspec import structs
 from pik.errors import Busy
 from pik.model.batch import Batch, with_names
 from pik.ports.index import Summary, Totals
-from pik.stores.aws.catalog import layout
+from pik.stores.aws.catalog import codec, layout
 from pik.stores.aws.catalog.batch_list import BatchList, ListedBatch
 from pik.stores.aws.catalog.batches import with_state
 from pik.stores.aws.catalog.generation import Generation
@@ -66,8 +66,8 @@ def read_sums(table: Table, g: int) -> Summed:
     sums, is_stored, listed = Sums(), False, []
     for item in table.query(layout.totals_pk(g)):  # the sums come last, so that they know what is missing before them
         if "sums" in item:
-            with layout.decoding(f"item {item['pk']} {item['sk']}"):
-                sums, is_stored = _decode(layout.unpacked(item["sums"])), True
+            with codec.decoding(f"item {item['pk']} {item['sk']}"):
+                sums, is_stored = _decode(codec.unpacked(item["sums"])), True
         else:
             listed.append(item["sk"])
     return Summed(sums, is_stored, [one for one in listed if one not in sums.settled])
@@ -192,7 +192,7 @@ class Summation:
         return after
 
     def _item(self, sums: Sums) -> layout.TotalsItem:
-        return layout.sums_item(self.listed.generation, sums.number, layout.packed(sums))
+        return layout.sums_item(self.listed.generation, sums.number, codec.packed(sums))
 
 
 def _is_finished(item: BatchItem) -> bool:
