@@ -52,7 +52,8 @@ def open_health(url: str) -> StackHealth:
             f"{url} is a local store, and has no stack",
             hint="--store aws://STACK; `pik status` and `pik verify` look at a local store",
         )
-    from pik.stores.aws.stack import describe_stack, located
+    from pik.stores.aws.deployed_stack import describe_stack
+    from pik.stores.aws.stack import located
 
     where = located(url)
     return describe_stack(where.clients, where.name)

@@ -13,7 +13,7 @@ from uuid import uuid4
 import pytest
 
 from pik.stores.aws.clients import Clients
-from pik.stores.aws.stack import DeployedStack
+from pik.stores.aws.deployed_stack import DeployedStack
 from tests.support.aws.bare import deploy_bare
 from tests.support.aws.deployed import Deployed, deploy
 from tests.support.aws.emulator import REGION

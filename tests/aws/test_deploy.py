@@ -9,7 +9,7 @@ import pytest
 
 import pik
 from pik.stores.aws.clients import Clients
-from pik.stores.aws.stack import describe_stack
+from pik.stores.aws.deployed_stack import describe_stack
 from tests.support.aws.deployed import Deployed, send
 
 FUNCTIONS = ("IngestFunction", "RecorderFunction", "ReplayFunction", "ProcessorFunction")

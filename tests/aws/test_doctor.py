@@ -13,8 +13,8 @@ import pytest
 
 from pik.ports.remote import Level
 from pik.stores.aws.clients import Clients
+from pik.stores.aws.deployed_stack import BUFFER, LOST_REQUESTS, RECORDER_SOURCE, SOURCE, DeployedStack, describe_stack
 from pik.stores.aws.permissions import permissions
-from pik.stores.aws.stack import BUFFER, LOST_REQUESTS, RECORDER_SOURCE, SOURCE, DeployedStack, describe_stack
 from pik.usecases.care.deployment import Diagnosis, diagnose
 from tests.aws.test_iam import policies
 from tests.cli.conftest import pik

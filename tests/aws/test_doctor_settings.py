@@ -12,8 +12,9 @@ import pytest
 
 from pik.ports.remote import Setting
 from pik.stores.aws.clients import Clients
+from pik.stores.aws.deployed_stack import SOURCE, DeployedStack, describe_stack
 from pik.stores.aws.settings import settings
-from pik.stores.aws.stack import SOURCE, DeployedStack, describe_stack, parameter_change
+from pik.stores.aws.stack import parameter_change
 from tests.aws.test_stack import deny, hook
 from tests.support.aws.bare import deploy_bare, package
 from tests.support.aws.emulator import REGION

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from pik.stores.aws.stack import SOURCE, describe_stack, parameter_change
+from pik.stores.aws.deployed_stack import SOURCE, describe_stack
+from pik.stores.aws.stack import parameter_change
 from tests.support.aws.commands import run
 from tools.template import PATH
 

@@ -15,7 +15,7 @@ from pik.ports.remote import Depth
 from pik.ports.store import Store
 from pik.stores import open_store
 from pik.stores.aws.clients import Clients
-from pik.stores.aws.stack import ALARMS, FUNCTIONS, SOURCE, DeployedStack, describe_stack
+from pik.stores.aws.deployed_stack import ALARMS, FUNCTIONS, SOURCE, DeployedStack, describe_stack
 from pik.usecases.care.deployment import StackStatus, status
 from tests.cli.conftest import pik
 from tests.support.aws.bare import deploy_bare

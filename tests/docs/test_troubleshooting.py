@@ -14,7 +14,7 @@ import pytest
 import pik
 from pik.cli.app import root_command
 from pik.config import Config, Format, settings
-from pik.stores.aws.stack import ALARMS
+from pik.stores.aws.deployed_stack import ALARMS
 from tests.support.docs.console import REPOSITORY
 
 PAGE = (REPOSITORY / "docs/troubleshooting.md").read_text(encoding="utf-8")

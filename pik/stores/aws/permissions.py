@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from pik.errors import StoreError
 from pik.ports.remote import Level, Permission
 from pik.stores.aws.clients import Clients, Refused, briefly, denied, translated
-from pik.stores.aws.stack import BUFFER, LOST_REQUESTS, RECORDER_SOURCE, SOURCE, DeployedStack
+from pik.stores.aws.deployed_stack import BUFFER, LOST_REQUESTS, RECORDER_SOURCE, SOURCE, DeployedStack
 
 if TYPE_CHECKING:
     from mypy_boto3_iam.type_defs import EvaluationResultTypeDef

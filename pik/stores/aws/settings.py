@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pik.errors import StoreError
 from pik.ports.remote import Setting
 from pik.stores.aws.clients import Refused, briefly, translated
+from pik.stores.aws.deployed_stack import ALARMS, FUNCTIONS, PLANNER, SOURCE, DeployedStack
 from pik.stores.aws.package import built_for
-from pik.stores.aws.stack import ALARMS, FUNCTIONS, PLANNER, SOURCE, DeployedStack, parameter_change
+from pik.stores.aws.stack import parameter_change
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs.literals import QueueAttributeNameType

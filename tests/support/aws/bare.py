@@ -9,8 +9,8 @@ from typing import Any
 from zipfile import ZipFile
 
 from pik.stores.aws.clients import Clients
+from pik.stores.aws.deployed_stack import FUNCTIONS, SOURCE, DeployedStack, describe_stack
 from pik.stores.aws.package import MARK
-from pik.stores.aws.stack import FUNCTIONS, SOURCE, DeployedStack, describe_stack
 from tests.support.aws.template import properties, template
 from tools.sam import ARCHITECTURE
 
