@@ -14,7 +14,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from pik.errors import command
+from pik.errors import InputError, command
 
 _UNPACKED = {"gz": "gzip -dc", "zst": "zstd -dc", "bz2": "bzip2 -dc", "xz": "xz -dc"}
 """What unpacks a file, by the end of its name."""
@@ -130,6 +130,18 @@ def read_with(*words: str, guess: bool = False, instead: str = "") -> Read:
     pairs = zip(words[::2], words[1::2], strict=True)
     options = tuple(Option(name.removeprefix("--"), value) for name, value in pairs)
     return Read(options, guess=guess, instead=instead)
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What an input looks like, and what reads it."""
+
+    what: str
+    hint: Advice
+
+    def error(self, name: str) -> InputError:
+        """Return the error for the input of that name."""
+        return InputError(f"{name} cannot be read: it looks like {self.what}", hint=self.hint.of(name))
 
 
 def piped(convert: str, before: str = "", *, guess: bool = False) -> Advice:

@@ -18,7 +18,7 @@ import zstandard
 
 from pik.errors import InputError
 from pik.inputs.advice import WHOLE, Advice, Option, Read
-from pik.inputs.shapes import refuse_binary
+from pik.inputs.binary import refuse_binary
 
 LAYERS = 3
 """Most compressions of one input, one within another."""

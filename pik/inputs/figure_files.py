@@ -19,16 +19,16 @@ from typing import Any, BinaryIO
 
 from pik.errors import InputError, Invalid
 from pik.inputs import csv_rows
-from pik.inputs.advice import Advice, Read
+from pik.inputs.advice import Advice, Read, Shape
 from pik.inputs.copies import seekable
 from pik.inputs.document_lists import lists_in, record_count
 from pik.inputs.encoding import as_utf8, not_utf8, shown_encoding
 from pik.inputs.figures import BUCKETS, ENTITIES, READS, Table, flattened
+from pik.inputs.json_shapes import first_object
 from pik.inputs.keyed_records import keyed_records
 from pik.inputs.list_records import rows_in, rows_in_records, rows_of, with_around
 from pik.inputs.opened_file import HEAD, OpenedFile
 from pik.inputs.parquet_rows import open_parquet, unreadable
-from pik.inputs.shapes import Shape, first_object
 from pik.inputs.source import Source
 from pik.inputs.whole_text import single_file
 from pik.model.identity import check_json

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from pik.errors import Invalid, UsageError
 from pik.inputs.advice import Advice, Option
-from pik.inputs.shapes import first_object
+from pik.inputs.json_shapes import first_object
 from pik.inputs.time_formats import TimeFormat
 from pik.model.jmes import Expression
 from pik.model.named_mapping import SHIPPED, NamedMapping, read_mapping

@@ -18,18 +18,20 @@ from typing import Any, BinaryIO, cast
 from pik.errors import InputError, UsageError
 from pik.inputs import blocks as json_lines
 from pik.inputs import csv_rows, dialect, json_values, kcat_lines, nested_records, parquet_rows, text_lines
-from pik.inputs.advice import MIXED, Advice, Option, Read, Recorded
+from pik.inputs.advice import MIXED, Advice, Option, Read, Recorded, Shape
+from pik.inputs.binary import refuse_binary
 from pik.inputs.blocks import BLOCK, Block, NulRuns
 from pik.inputs.compression import WINDOW, beginning, codec_of, decompressed, uncompressed
 from pik.inputs.copies import kept
 from pik.inputs.csv_rows import delimiter_of, names_of, table
 from pik.inputs.document_lists import DocumentList, lists_in, lists_of
 from pik.inputs.encoding import as_utf8, expect_utf8
+from pik.inputs.json_shapes import cut_object
 from pik.inputs.list_records import naming
 from pik.inputs.mapping import RecordMapping
 from pik.inputs.named_mappings import recognized
 from pik.inputs.opened import SAMPLE_BLOCKS, OpenedInput, SampledRecord, sample_block
-from pik.inputs.shapes import Shape, cut_object, recognize, refuse_binary
+from pik.inputs.shapes import recognize
 from pik.model.event import REQUIRED
 from pik.model.layout import JSON_LINES, PARQUET, READS, TABLES, WRITTEN_AS_JSON, InputFormat, Layout
 from pik.model.record_path import EACH, path_text

@@ -12,9 +12,9 @@ from typing import BinaryIO
 from pik.errors import InputError
 from pik.inputs.advice import Advice, typed_name
 from pik.inputs.archives import is_archive, with_members
+from pik.inputs.binary import refuse_binary
 from pik.inputs.encoding import shown_encoding
 from pik.inputs.opened_file import HEAD, OpenedFile
-from pik.inputs.shapes import refuse_binary
 from pik.inputs.source import Source, file_source
 from pik.model.layout import READS
 

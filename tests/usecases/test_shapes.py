@@ -25,9 +25,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pik.errors import InputError, UsageError
+from pik.inputs.advice import Shape
 from pik.inputs.archives import with_members
 from pik.inputs.mapping import RecordMapping
-from pik.inputs.shapes import Shape, recognize
+from pik.inputs.shapes import recognize
 from pik.inputs.source import Source, file_source
 from pik.model.event import REQUIRED
 from pik.model.layout import AUTO, JSON_LINES, JSON_VALUES, InputFormat, Layout, read_layout

@@ -14,13 +14,13 @@ from dataclasses import replace
 from functools import partial
 
 from pik.errors import InputError, Invalid, UsageError
+from pik.inputs.advice import Shape
 from pik.inputs.document_lists import DocumentList, lists_in, record_count
 from pik.inputs.keyed_records import keyed_records
 from pik.inputs.list_records import rows_in_records, rows_of
 from pik.inputs.mapping import RecordMapping
 from pik.inputs.named_mappings import recognizes
 from pik.inputs.opened import OpenedInput, SampledRecord
-from pik.inputs.shapes import Shape
 from pik.model.event import read_event
 from pik.model.layout import JSON_VALUES, WRITTEN_AS_JSON, InputFormat, Layout
 from pik.model.named_mapping import SHIPPED, NamedMapping
