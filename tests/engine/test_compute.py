@@ -355,7 +355,7 @@ import sys
 from pathlib import Path
 from pik.engine import DuckEngine
 from pik.model.metric import Definition
-from pik.model.instant import ALL_TIME
+from pik.model.window import ALL_TIME
 from pik.ports.engine import Inputs
 
 slow = Definition(

@@ -250,7 +250,7 @@ for name in ("de_DE.UTF-8", "C.UTF-8", ""):
         pass
 time.tzset()
 from pik.inputs.time_formats import TimeFormat
-from pik.model.instant import (load_zone)
+from pik.model.zone import load_zone
 print(TimeFormat("%a %d %b %Y %H:%M:%S", load_zone("Europe/Berlin"))("Mon 02 Mar 2026 10:00:00"))
 print(TimeFormat("%A %d %B %Y %I:%M %p %z")("Monday 02 March 2026 10:00 PM +0100"))
 print(TimeFormat("rfc3339", load_zone("America/New_York"))("2026-03-02T10:00:00"))
