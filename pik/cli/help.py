@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -17,6 +16,7 @@ import typer
 from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
 from pik.cli.failure import wants_json
+from pik.cli.words import COUNT, expect_values, with_counts
 from pik.errors import UsageError, command
 
 GLOBAL = "Global options"
@@ -50,7 +50,11 @@ def _format_epilog(command: Any, ctx: Any, formatter: Any) -> None:  # noqa: ARG
 
 
 def _parsed(parse: Callable[[Any, list[str]], list[str]], ctx: Any, args: list[str]) -> list[str]:
-    _read_plainly(ctx.command.get_params(ctx))
+    params = ctx.command.get_params(ctx)
+    _read_plainly(params)
+    if not ctx.resilient_parsing:
+        own = [one for one in params if getattr(one, "rich_help_panel", None) != GLOBAL]
+        expect_values(args, params, own, to_first_argument=not ctx.allow_interspersed_args)
     try:
         return parse(ctx, args)
     except typer.TyperException as error:
@@ -67,9 +71,9 @@ class Command(TyperCommand):
         given = list(args)  # which parsing takes words from
         ctx.allow_extra_args = True  # which are refused here
         try:
-            left = _parsed(super().parse_args, ctx, _with_counts(args, self.params))
+            left = _parsed(super().parse_args, ctx, with_counts(args, self.params))
             if left and not ctx.resilient_parsing:
-                raise _unexpected(left[0].removeprefix(_COUNT), given, self.params, ctx.command_path)
+                raise _unexpected(left[0].removeprefix(COUNT), given, self.params, ctx.command_path)
             return left
         except UsageError as error:
             if not error.message.startswith(f"{ctx.command_path} has no option "):
@@ -124,21 +128,6 @@ class Group(TyperGroup):
 
 Parameter = TyperArgument | TyperOption
 
-_COUNT = "\ue001"
-"""Before an argument such as -1, so that it is not read as an option: a character for private use."""
-
-
-def _with_counts(args: Sequence[str], params: Sequence[Any]) -> list[str]:
-    """Return the words of a command line with a mark before each argument that is a minus and a number."""
-    with_value = {name for param in params for name in param.opts if not getattr(param, "is_flag", True)}
-    marked: list[str] = []
-    for number, word in enumerate(args):
-        if word == "--":
-            return marked + list(args[number:])
-        is_value = number > 0 and args[number - 1] in with_value
-        marked.append(_COUNT + word if re.fullmatch(r"-\d+", word, re.ASCII) and not is_value else word)
-    return marked
-
 
 def _read_plainly(params: Sequence[Any]) -> None:
     """Give each parameter of a type we know (str, int, Decimal, Path, Literal, StrEnum, lists of them) a light reader.
@@ -183,7 +172,7 @@ class _Reader:
 
 
 def _counted(value: Any) -> Any:
-    return value.removeprefix(_COUNT) if isinstance(value, str) else value
+    return value.removeprefix(COUNT) if isinstance(value, str) else value
 
 
 def _was_typed(param: Parameter, ctx: typer.Context) -> bool:
@@ -345,7 +334,7 @@ def _translated(error: typer.TyperException, ctx: Any) -> UsageError:
             return UsageError(unknown.message, hint=elsewhere)
         return unknown
     param = getattr(error, "param", None)
-    message = error.message.rstrip(".").replace(_COUNT, "")
+    message = error.message.rstrip(".").replace(COUNT, "")
     if param is None:
         message = message[:1].lower() + message[1:]
     else:

@@ -40,8 +40,8 @@ def test_global_options_stand_anywhere_and_the_last_wins(pik: Pik, line: list[st
     assert result.err == ("" if "-q" in line else "that was all\n")
 
 
-def test_a_value_that_looks_like_a_global_option_is_a_value(pik: Pik) -> None:
-    result = pik("things", "--entity", "--quiet", "--format", "json", "--", "--store", "-q")
+def test_a_value_that_looks_like_a_global_option_is_a_value_after_its_equals_sign(pik: Pik) -> None:
+    result = pik("things", "--entity=--quiet", "--format", "json", "--", "--store", "-q")
     assert result.json()["entity"] == ["--quiet"]
     assert result.json()["files"] == ["--store", "-q"]
     assert result.err == "that was all\n"
@@ -105,6 +105,11 @@ def test_version_anywhere(pik: Pik) -> None:
         (["things", "-z"], "error: pik things has no option -z\n"),
         (["things", "--limit"], "error: option '--limit' requires an argument\nhint: `pik things --help`"),
         (["things", "--limit", "x"], "error: --limit: 'x' is not a whole number\nhint: `pik things --help` shows how"),
+        (["--store", "--format=csv", "things"], "error: --store has no value: --format, which follows, is an option\n"),
+        (
+            ["things", "--class", "exact", "--limit=1", "--class=conflict", "--limit", "2"],
+            "error: --class is given twice, as 'exact' and 'conflict'; it takes one\nhint: run the command once",
+        ),
         (["things", "--limit", "0"], "error: --limit: 0 is less than 1\n"),
         (["things", "--share", "nan"], "error: --share: 'nan' is not a number\n"),
         (["things", "--class", "x"], "error: --class: invalid choice 'x' (choose from exact, conflict)\n"),

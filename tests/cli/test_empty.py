@@ -35,6 +35,9 @@ def test_an_empty_value_is_a_usage_error(pik: Any, line: tuple[str, ...]) -> Non
     assert " is empty\nhint: give it a value or leave it out" in result.err
     if line[-2].startswith("--"):
         assert result.err.startswith(f"error: {line[-2]} is empty")
+        unset = pik(*line[:-1], "--quiet")  # as a shell has it if the value is a variable without quotes
+        assert (unset.code, unset.out) == (2, "")
+        assert unset.err.startswith(f"error: {line[-2]} has no value: --quiet, which follows, is an option\nhint: ")
 
 
 def test_so_it_is_among_others_and_in_the_configuration(pik: Any, tmp_path: Path) -> None:
