@@ -8,10 +8,11 @@ from contextlib import suppress
 from datetime import date, timedelta
 from functools import cache, lru_cache
 from itertools import product
+from typing import NamedTuple
 
 from pik.errors import Invalid
 from pik.inputs.strptime import Strptime
-from pik.model.calendar import Buckets
+from pik.model.calendar import UTC_DAYS, Buckets
 from pik.model.instant import format_instant
 from pik.model.zone import load_zone
 
@@ -24,27 +25,56 @@ _CLOCKS = ("", " %H:%M", " %H:%M:%S", ", %H:%M", ", %H:%M:%S", ", %I:%M %p", " %
 _SWAPPED = re.compile(r"(\d\d?)(?:([-/])(\d\d?)\2\d{4}|([/.])(\d\d?)\4\d\d)", re.ASCII)
 
 
+class _Span(NamedTuple):
+    """A month or week: what it is called, its first day and the day after it."""
+
+    kind: str
+    first: date
+    after: date
+
+
 def bucket_named(text: str, metric: str, buckets: Buckets) -> int:
     """Return the instant that a text names. Dates that are numbers begin with their year, or have points between them,
     since 03/02 is two dates. Raises Invalid."""
+    read = _read(text)
+    if isinstance(read, str):
+        return buckets.named(read)
+    start = buckets.named(read.first.isoformat())
+    if buckets.start_of(start) != start or buckets.end_of(start) != buckets.named(read.after.isoformat()):
+        raise Invalid(f"{text!r} is a {read.kind}, and the buckets of {metric} are not {read.kind}s")
+    return start
+
+
+def expect_bucket(text: str) -> None:
+    """Raise Invalid for a text that names a bucket of no metric."""
+    read = _read(text)
+    if isinstance(read, str):
+        UTC_DAYS.named(read)
+
+
+def _read(text: str) -> str | _Span:
+    """Return the time or date that a text is, as Buckets.named takes it, or the month or week. Raises Invalid."""
     try:
         if not text[:4].isdigit() and (spelled := _spelled(text)):
-            return buckets.named(spelled)
+            return spelled
         if day := _DAY.fullmatch(text):
-            return buckets.named(f"{day[1]}-{int(day[3]):02d}-{int(day[4]):02d}")
+            return f"{day[1]}-{int(day[3]):02d}-{int(day[4]):02d}"
         if month := _MONTH.fullmatch(text):
-            first = date(int(month[1]), int(month[2]), 1)
-            return _whole_month(text, first, metric, buckets)
+            return _month(date(int(month[1]), int(month[2]), 1))
         if re.fullmatch(r"[A-Za-z]{3,9},? \d{4}", text) and (spelled := _spelled(f"1 {text.replace(',', '')}")):
-            return _whole_month(text, date.fromisoformat(spelled), metric, buckets)
+            return _month(date.fromisoformat(spelled))
         if week := _WEEK.fullmatch(text):
             monday = date.fromisocalendar(int(week[1]), int(week[2]), 1)
-            return _whole(text, "week", metric, buckets, monday, monday + timedelta(days=7))
+            return _Span("week", monday, monday + timedelta(days=7))
     except (ValueError, OverflowError):
         raise Invalid(f"{text!r} is not of the calendar") from None
     if re.fullmatch(r"\d{8}", text, re.ASCII):
-        return buckets.named(f"{text[:4]}-{text[4:6]}-{text[6:]}")
-    return buckets.named(text)
+        return f"{text[:4]}-{text[4:6]}-{text[6:]}"
+    return text
+
+
+def _month(first: date) -> _Span:
+    return _Span("month", first, (first + timedelta(days=31)).replace(day=1))
 
 
 def order_of_day(text: str) -> str | None:
@@ -69,15 +99,3 @@ def _spelled(text: str) -> str | None:
         with suppress(Invalid):
             return format_instant(read(text)).removesuffix("Z").removesuffix("T00:00:00")
     return None
-
-
-def _whole_month(text: str, first: date, metric: str, buckets: Buckets) -> int:
-    return _whole(text, "month", metric, buckets, first, (first + timedelta(days=31)).replace(day=1))
-
-
-def _whole(text: str, kind: str, metric: str, buckets: Buckets, first: date, after: date) -> int:
-    """Return where the bucket begins that lasts from one date to another. Raises Invalid if there is none."""
-    start = buckets.named(first.isoformat())
-    if buckets.start_of(start) != start or buckets.end_of(start) != buckets.named(after.isoformat()):
-        raise Invalid(f"{text!r} is a {kind}, and the buckets of {metric} are not {kind}s")
-    return start

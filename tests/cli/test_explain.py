@@ -130,6 +130,26 @@ def test_a_diff_splits_each_row_by_cause(shop: Callable[..., Any], tmp_path: Pat
 
 
 @pytest.mark.parametrize(
+    ("bucket", "text", "start"),
+    [
+        ("1w", "2026-W01", "2025-12-29"),
+        ("1w", "2026w1", "2025-12-29"),
+        ("1mo", "2026-01", "2026-01-01"),
+        ("1mo", "January 2026", "2026-01-01"),
+        ("1mo", "31.01.2026", "2026-01-01"),
+    ],
+)
+def test_a_bucket_is_named_as_in_a_file_of_numbers(
+    shop: Callable[..., Any], tmp_path: Path, bucket: str, text: str, start: str
+) -> None:
+    """A week is the one of ISO 8601: that of 1 January 2026, a Thursday, begins in 2025."""
+    (tmp_path / "m.toml").write_text(f'[[metric]]\nname = "n"\nvalue = "count(*)"\nbucket = "{bucket}"\n')
+    shop("metrics", "apply", "m.toml")
+    result = shop("explain", "n", "a", text, "--format", "json")
+    assert json.loads(result.out)["bucket"] == f"{start}T00:00:00Z", result.err
+
+
+@pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
         (("revenue", "nobody", "2026-01-01"), 2, "nothing to explain: revenue of 'nobody' has neither"),
@@ -137,6 +157,8 @@ def test_a_diff_splits_each_row_by_cause(shop: Callable[..., Any], tmp_path: Pat
         (("profit", "a", "2026-01-01"), 2, "there is no metric 'profit'"),
         (("revenue", "a", "noon"), 2, "BUCKET: "),
         (("revenue", "a"), 2, "BUCKET"),
+        (("revenue", "a", "2026-W54"), 2, "BUCKET: '2026-W54' is not of the calendar"),
+        (("revenue", "a", "2026-W01"), 2, "BUCKET: '2026-W01' is a week, and the buckets of revenue are not weeks"),
         ((*PLACE, "--column", "payload.v"), 2, "--column is for the events"),
         ((*PLACE, "--events", "--column", "payload["), 2, "--column payload["),
         (("--store", "absent", *PLACE), 4, "absent"),

@@ -13,6 +13,7 @@ from decimal import Decimal
 from itertools import islice
 
 from pik.errors import NothingSelected, UsageError, command, number_of
+from pik.inputs.bucket_texts import bucket_named
 from pik.model.aggregate import Computed
 from pik.model.calendar import covering
 from pik.model.correction import Correction
@@ -198,11 +199,12 @@ def _without_bucket(
 
 
 def named_bucket(store: Store, engine: Engine, name: str, text: str, scenario: Scenario = PLAIN, *, now: int) -> int:
-    """Return the instant that a text names for a metric: a time, or the first instant of a date of its buckets, which
-    may be `yesterday`. Raises Invalid, NothingSelected for an unknown metric and UsageError for a wrong scenario."""
+    """Return the instant that a text names for a metric: a time, the first instant of a date of its buckets, which may
+    be `yesterday`, or the month or week that a bucket is. Raises Invalid, NothingSelected for an unknown metric and
+    UsageError for a wrong scenario."""
     unassumed = replace(resolved(store, scenario), assumptions=())
     [metric] = definitions(store, engine, unassumed, [name])
-    return metric.buckets.named(written_out(text, metric.buckets.offset_at(now), now))
+    return bucket_named(written_out(text, metric.buckets.offset_at(now), now), name, metric.buckets)
 
 
 def _assumed(

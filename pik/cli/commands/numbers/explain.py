@@ -33,7 +33,6 @@ from pik.cli.document import NEXT, Column, Field, Object, Rows, Schema, or_null
 from pik.cli.options import argument, option
 from pik.cli.values import Bucket, Count, Entity, EventId, Instant, Json, words
 from pik.errors import Invalid, UsageError, command
-from pik.model.calendar import UTC_DAYS
 from pik.model.instant import format_instant
 from pik.model.metric import ALL_ENTITIES, entities_of
 from pik.model.typed_times import WORDS, written_out
@@ -77,7 +76,8 @@ def explain(
         list[str],
         argument(
             "[ENTITY] BUCKET",
-            "The entity, unless the metric is over all; a date (in the metric's timezone), yesterday, or any time.",
+            "The entity, unless the metric is over all; a date (in the metric's timezone), yesterday, any time, or the "
+            "month or week that a bucket is (2026-01, 2026-W05).",
         ),
     ],
     expect: Expect = None,
@@ -126,6 +126,7 @@ def explain(
     Exit codes: 0 both sides are equal, 1 they or the expected number differ, 3 the right value is not
     known, 2 there is nothing to explain.
     """
+    from pik.inputs.bucket_texts import expect_bucket
     from pik.model.path import EventPath
     from pik.usecases.metrics.chosen_sides import file_request, read_sides, refuse_scenario
     from pik.usecases.metrics.disputed import disputes
@@ -155,7 +156,7 @@ def explain(
     tolerances = read_tolerances(tolerance or ())
     try:
         plain = bucket[:10] if bucket[:1].isdigit() and bucket[10:11] in ("+", "-") else bucket
-        UTC_DAYS.named(written_out(plain, 0, options.now()))
+        expect_bucket(written_out(plain, 0, options.now()))
     except Invalid as error:
         hint = f"such as {WORDS}"
         if len(place) == 1 and not bucket[:1].isdigit():
