@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from pik.inputs.advice import Advice, Option, Options, Read, piped, read_with
+from pik.inputs.line_times import log_lines
 from pik.model.jmes import quoted
 
 Shape = tuple[str, Advice]
@@ -37,8 +38,6 @@ _LINES: Sequence[tuple[str, dict[str, str], Sequence[str]]] = (
         {"event_type": "stream"},
         (),
     ),
-    (r"(?P<time>\d{4}[-/]\d\d[-/]\d\dT\d\d:\d\d\S*) (?P<text>.*)", {}, ()),
-    (r"(?P<time>\d{4}[-/]\d\d[-/]\d\d \d\d:\d\d\S*) (?P<text>.*)", {}, ()),
     (
         rf"{_OF_SYSLOG} (?P<app>[^\s:\[\]]+)(?:\[(?P<process>\d+)\])?: (?P<text>.*)",
         {"source": "host", "event_type": "app", "entity_id": "host", **_WITH_YEAR},
@@ -55,12 +54,6 @@ _LINES: Sequence[tuple[str, dict[str, str], Sequence[str]]] = (
         {"entity_id": "host"},
         ("--time-format", "apache"),
     ),
-    (r"\[(?P<time>\d{4}[-/]\d\d[-/]\d\d[T ]\d\d:\d\d[^\]]*)\]\s*(?P<text>.*)", {}, ()),
-    (
-        r"\[(?P<time>\w{3} \w{3} \d\d \d\d:\d\d:\d\d\.\d+ \d{4})\] (?P<text>.*)",
-        {},
-        ("--time-format", "%a %b %d %H:%M:%S.%f %Y", "--timezone", "ZONE"),
-    ),
     (
         (
             r"\[?(?P<time>\d\d?[/.]\d\d?[/.]\d{2,4}, \d\d?:\d\d(?::\d\d)?(?: [AP]M)?)(?:\]| -) "
@@ -69,9 +62,10 @@ _LINES: Sequence[tuple[str, dict[str, str], Sequence[str]]] = (
         {"entity_id": "from"},
         (),
     ),
-    (r"\[(?P<before>[^\]]*)\]\s*(?P<text>.*)", {"event_time": "COLUMN"}, ()),
 )
 """Patterns of logs, the first that fits is taken, with fields that are known and options that they need."""
+
+_BRACKETS = r"\[(?P<before>[^\]]*)\]\s*(?P<text>.*)"
 
 _RULED = re.compile(r"[ |+:]*-{3,}[-+|: ]*")
 _BOX = ("┌", "╭", "│", "╔")
@@ -99,8 +93,8 @@ _CELLS = 4
 _ROWS = 20
 
 
-def log_shape(filled: Sequence[str]) -> Shape | None:
-    """Recognize lines of text that begin with a time, as logs, syslog and web servers write them."""
+def usual_log(filled: Sequence[str]) -> Shape | None:
+    """Recognize lines of text as syslog, container engines and web servers write them."""
     lines = [line.rstrip("\r") for line in filled[:2]]
     if len(lines) < 2:
         return None
@@ -109,6 +103,31 @@ def log_shape(filled: Sequence[str]) -> Shape | None:
             maps = {**_PLACES, "event_time": "time", **known}
             return "a text log", _parts_of_a_line("--pattern", pattern, *_words(maps), *options)
     return None
+
+
+def log_shape(filled: Sequence[str]) -> Shape | None:
+    """Recognize lines of text of which most have a time near their beginning, or else something in brackets."""
+    if (timed := log_lines(filled)) is not None:
+        command = read_with("--pattern", timed.pattern, *_words({**_PLACES, **timed.maps}), *timed.options)
+        if timed.has_day:
+            return "a text log", Advice(("name the parts of a line: ", command))
+        day = "if all of it is of one day, put that, such as 2026-03-02, in the place of DAY: "
+        return "a text log whose times have no day", Advice((day, command))
+    if len(filled) > 1 and all(re.fullmatch(_BRACKETS, line.rstrip("\r")) for line in filled[:2]):
+        maps = {**_PLACES, "event_time": "COLUMN"}
+        return "a text log", _parts_of_a_line("--pattern", _BRACKETS, *_words(maps))
+    return None
+
+
+def in_colour(filled: Sequence[str]) -> Shape | None:
+    """Recognize text that has what makes a terminal show colours."""
+    if not any(map(_COLOUR.search, filled[:_ROWS])):
+        return None
+    without = piped(r"perl -pe 's/\e\[[\d;]*m//g' {file}", "without them: ", guess=True)
+    return "text with the colours of a terminal", without
+
+
+_COLOUR = re.compile(r"\x1b\[[\d;]*m")
 
 
 def is_in_brackets(filled: Sequence[str]) -> bool:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 from pik.inputs.advice import Advice, piped, read_with
+from pik.inputs.line_times import TEXT, log_lines
 from pik.model.event import REQUIRED
 from pik.model.layout import InputFormat, Layout
 
@@ -15,7 +16,6 @@ _NO_VALUE = frozenset(("", "null", "NULL"))
 """What stands for the value of a tombstone."""
 
 _WITHOUT_HEADING = "sed 's/^[^{]*//' {file}"
-_TIMED = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\S+\s")
 _CONSUMED = re.compile(r"(CreateTime|LogAppendTime):-?\d+\t")
 
 
@@ -84,14 +84,30 @@ def object_of(text: str) -> dict[str, object] | None:
 
 def _with_prefix(filled: Sequence[str]) -> Advice:
     """Return the command that reads what is before the JSON too, unless the JSON has all that an event needs."""
-    first, before = object_of(filled[0][filled[0].find("{") :]) or {}, ""
+    first = object_of(filled[0][filled[0].find("{") :]) or {}
     if first.keys() >= set(REQUIRED):
         return piped(_WITHOUT_HEADING)
-    has_time = all(_TIMED.match(line) for line in filled)
-    if has_time:
-        before = r"(?P<time>\d{4}-\d\d-\d\d[T ]\S+)\s+"
-    words = ["--pattern", before + r"(?P<before>[^{]*)(?P<value>.*)"]
-    known = {"event_time": "time" if has_time else "COLUMN", "payload": "parse_json(value)"}
+    timed = log_lines([line.partition("{")[0] for line in filled if "{" in line])
+    pattern = "(?P<before>" if timed is None else timed.pattern.removesuffix(TEXT) + "(?P<text>"
+    words = ["--pattern", pattern + r"[^{]*)(?P<value>.*)"]
+    of_line = None if timed is None or _has_time(first) else timed
+    known = {"payload": "parse_json(value)", **({} if of_line is None else {"event_time": of_line.maps["event_time"]})}
     for field in REQUIRED:
         words += ["--map", f"{field}={f'parse_json(value).{field}' if field in first else known.get(field, 'COLUMN')}"]
+    words += [] if of_line is None else of_line.options
     return Advice((read_with(*words, instead=_WITHOUT_HEADING),))
+
+
+def _has_time(record: Mapping[str, object]) -> bool:
+    """Return whether an object has a time, which comes before the one of the line that it is in."""
+    return any(
+        (isinstance(value, str) and _TIME.match(value) is not None)
+        or (isinstance(value, int | float) and value > _EPOCH and _NAME_OF_TIME.search(name) is not None)
+        or (isinstance(value, dict) and _has_time(value))
+        for name, value in record.items()
+    )
+
+
+_TIME = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d")
+_NAME_OF_TIME = re.compile(r"time|date|ts$|^t$|^at$|_at$|At$", re.ASCII)
+_EPOCH = 10**9

@@ -9,6 +9,7 @@ from contextlib import suppress
 from itertools import pairwise
 
 from pik.inputs.advice import Advice, piped
+from pik.inputs.line_times import are_log_lines
 from pik.inputs.timed_entries import timed_entries
 
 _LOOKED_AT = 200
@@ -46,7 +47,7 @@ def several_lines(text: str, filled: Sequence[str]) -> tuple[str, Advice] | None
     fields, entries = _fields_below(begin), timed_entries(begin)
     if entries is not None and not (fields and any(map(_TIME_IN_FIELD.match, begin))):
         return entries
-    if fields:
+    if fields and not are_log_lines(begin):
         is_apart = "\n\n" in text and not any(name.startswith(":") for name in fields)
         hint = piped(f"{_FIELDS} {{file}}", "an object of each: ", guess=True) if is_apart else _JOINED
         return "records of several lines, with a field on each", hint
@@ -79,7 +80,8 @@ def _fields_below(lines: Sequence[str]) -> Sequence[str]:
     starts = [number for number, name in enumerate(names) if name == begin]
     groups = [names[one:other] for one, other in pairwise(starts)]
     alike = all(group == groups[0] for group in groups[1:])
-    return groups[0] if alike and len(groups) >= _RECORDS and len(groups[0]) > 1 else []
+    fields = sum(name != _OTHER for name in groups[0]) if groups else 0
+    return groups[0] if alike and len(groups) >= _RECORDS and fields > 1 else []
 
 
 def _name(line: str) -> str:

@@ -12,6 +12,7 @@ from pik.inputs.advice import Advice, Shape, piped
 from pik.inputs.csv_rows import table
 from pik.inputs.encoding import expect_utf8
 from pik.inputs.json_shapes import BULK_DOCUMENTS, is_action, recognize_values, recognize_wrapped
+from pik.inputs.line_times import are_log_lines
 from pik.inputs.list_records import rows
 from pik.inputs.log_shapes import (
     SQL_ROWS,
@@ -21,6 +22,7 @@ from pik.inputs.log_shapes import (
     event_format,
     fields_line,
     has_comma_in_time,
+    in_colour,
     is_in_brackets,
     is_spaced_table,
     line_protocol,
@@ -28,6 +30,7 @@ from pik.inputs.log_shapes import (
     named_values,
     plain_lines,
     quoted_words,
+    usual_log,
     written_otherwise,
 )
 from pik.inputs.long_delimiters import unit_separated
@@ -54,15 +57,17 @@ def recognize(head: bytes, name: str, *, whole: bool, mapped: bool) -> Layout | 
     start = text.lstrip()
     if not start:
         return JSON_LINES
-    apart = headed_json(filled) or (rows(start, filled) if start[0] == "[" else None)
+    apart = in_colour(filled) or headed_json(filled) or (rows(start, filled) if start[0] == "[" else None)
     if apart is not None:
         return Shape(*apart)
     in_brackets = is_in_brackets(filled)
     if (start[0] == "[" and not in_brackets) or text.lstrip(" \t\r\n")[0] == "\x1e":
         return JSON_VALUES  # an array is read, or complained about, element by element
     if start.startswith("<") and not _names_in_brackets(filled):
-        syslog = log_shape(filled)
-        return Shape(*syslog) if syslog else _markup(start) or _prefixed(filled, text, whole) or JSON_LINES
+        syslog = usual_log(filled)
+        log = log_shape(filled)
+        found = Shape(*syslog) if syslog else _markup(start) or _prefixed(filled, text, whole)
+        return found or (Shape(*log) if log else JSON_LINES)
     if start.startswith("{"):
         values = recognize_values(text.strip(), filled, whole=whole, mapped=mapped)
         if values is not None:
@@ -84,7 +89,7 @@ def recognize(head: bytes, name: str, *, whole: bool, mapped: bool) -> Layout | 
     around = around or unit_separated(text)
     if around is not None:
         return Shape(*around)
-    is_log = in_brackets or has_comma_in_time(filled)
+    is_log = in_brackets or has_comma_in_time(filled) or are_log_lines(filled)
     found = _prefixed(filled, text, whole) or _usual(filled) or (None if is_log else recognize_table(text, name, whole))
     found = found or _log(text, filled)
     if isinstance(found, Shape) and not text.isascii():
@@ -142,6 +147,7 @@ def _log(text: str, filled: list[str]) -> Layout | Shape | None:
         quoted_words(filled)
         or named_values(filled)
         or several_lines(text, filled)
+        or usual_log(filled)
         or log_shape(filled)
         or plain_lines(filled)
     )

@@ -70,6 +70,7 @@ TIMES: dict[str, Callable[[datetime], Any]] = {
     "%Y/%m/%d %H:%M:%S": local("%Y/%m/%d %H:%M:%S"),
     "%m/%d/%y %I:%M %p": local("%m/%d/%y %I:%M %p"),
     "%b-%d-%y %H:%M": local("%b-%d-%y %H:%M"),
+    "%m/%d/%Y %I:%M%p": lambda at: at.strftime("%m/%d/%Y %I:%M%p").lower(),
     "%d.%m.%Y %H.%M.%S": local("%d.%m.%Y %H.%M.%S"),
     "%d. %m. %Y %H:%M": local("%d. %m. %Y %H:%M"),
     "%Y. %m. %d. %H:%M:%S": local("%Y. %m. %d. %H:%M:%S"),

@@ -256,6 +256,74 @@ def test_a_row_unlike_those_below_has_names_and_one_like_them_has_none(tables: s
             "a text log",
             "'%a %b %d ",
         ),
+        (
+            "".join(f"2026-03-02 10:00:0{n}.123 | INFO     | shop:pay:15 - o-1, {n}\n" for n in range(3)),
+            "a text log",
+            r"(?P<time>\d+-\d+-\d+ \d+:\d+:\d+\.\d+)[\s|:\[]*(?P<level>[A-Za-z]+)(?P<text>.*)",
+        ),
+        (
+            "".join(
+                f"{level}, [2026-03-02T10:00:0{n}.123456 #7]  {level}NFO -- : o-1\n" for n, level in enumerate("IWI")
+            ),
+            "a text log",
+            r"\W*(?P<level>[A-Za-z]+)\W*(?P<time>\d+-\d+-\d+T\d+:\d+:\d+\.\d+)(?P<text>",
+        ),
+        (
+            "".join(f"2026-03-02 10:00:0{n}.123 +01:00 [INF] up\n" for n in range(3)),
+            "a text log",
+            r"(?P<time>\d+-\d+-\d+ \d+:\d+:\d+\.\d+ [-+]\d+:\d+)[\s|:\[]*(?P<level>",
+        ),
+        ("".join(f"2026-03-02 10:00:0{n} UTC [7] LOG:  up\n" for n in range(3)), "a text log", r"\d+ UTC)(?P<text>"),
+        (
+            "".join(f"[2026-03-02 10:00:0{n},123: INFO/MainProcess] up\n" for n in range(3)),
+            "a text log",
+            r"\[(?P<time>\d+-\d+-\d+ \d+:\d+:\d+,\d+)[",
+        ),
+        (
+            "\n  .   ____ (_)\n :: Spring Boot ::  (v3.4.1)\n\n"
+            + "".join(
+                f"2026-03-02T10:00:0{n % 10}.123Z  INFO 7 --- [main] c.e.App : up\n"
+                + ("java.lang.X: no\n\tat c.e.App(App.java:7)\n" if n % 9 == 4 else "")
+                for n in range(40)
+            ),
+            "a text log",
+            "--map event_time=time",
+        ),
+        (
+            "".join(f"{'shop-1  ' if n % 2 else 'worker-1'} | 2026-03-02 10:00:0{n} INFO up, {n}\n" for n in range(6)),
+            "a text log",
+            "(?P<before>.*?)(?P<time>",
+        ),
+        ("".join(f"26/03/02 10:00:0{n} INFO SparkContext: up\n" for n in range(3)), "a text log", "event_type=level"),
+        ("".join(f"1772445600.{n} [INFO] up\n" for n in range(3)), "a text log", "--time-format epoch"),
+        (
+            "".join(f"I0302 10:00:0{n}.123456   77 controller.go:42] up\n" for n in range(3)),
+            "a text log",
+            "--time-format '%Y %m%d %H:%M:%S.%f' --timezone ZONE",
+        ),
+        (
+            "".join(f"10:00:0{n}.123 [main] INFO  c.e.App -- up\n" for n in range(3)),
+            "a text log whose times have no day",
+            """in the place of DAY: pik ingest""",
+        ),
+        ("".join(f"7|2026-03-02 10:00:0{n}|INFO|up\n" for n in range(3)), "CSV without a header", "c1,c2,c3,c4"),
+        ("".join(f"2026-03-02 10:00:0{n},INFO,7\n" for n in range(3)), "CSV without a header", "c1,c2,c3"),
+        ("".join(f"10/03/2026, 02:0{n}, 7\n" for n in range(3)), "CSV without a header", "c1,c2,c3"),
+        (
+            "".join(f"\x1b[90m2026-03-02T10:00:0{n}Z\x1b[0m \x1b[32mINFO\x1b[0m up\n" for n in range(3)),
+            "text with the colours of a terminal",
+            r"perl -pe 's/\e\[[\d;]*m//g' {name} | pik ingest --guess -",
+        ),
+        (
+            "".join(f'I, [2026-03-02T10:00:0{n}.5 #7]  INFO -- : {{"user": "a"}}\n' for n in range(3)),
+            "text, such as a key or a time, and then JSON",
+            "--map event_time=time",
+        ),
+        (
+            "".join(f'web-1  | 2026-03-02T10:00:0{n}.5Z {{"at": "2026-03-02T10:00:00Z"}}\n' for n in range(3)),
+            "text, such as a key or a time, and then JSON",
+            "--map event_time=COLUMN",
+        ),
         ("[main] up, a\n[main] down, a\n[main] up, b\n", "a text log", "--map event_time=COLUMN"),
         ("[    0.000000] Linux\n[    0.004000] up\n", "a text log", "--map event_time=COLUMN"),
         ('[pod/a] {"user": "a"}\n[pod/b] {"user": "b"}\n', "text, such as a key or a time, and then JSON", "--pattern"),

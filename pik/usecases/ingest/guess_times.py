@@ -46,6 +46,7 @@ _DATES = (
 )
 _CLOCKS = (
     *(":%H:%M:%S", " %H:%M:%S", " %H:%M:%S.%f", "T%H:%M:%S", " %H:%M", " %I:%M:%S %p", " %I:%M %p", ""),
+    *(" %I:%M:%S%p", " %I:%M%p"),
     *(", %H:%M:%S", ", %H:%M", ", %I:%M:%S %p", ", %I:%M %p", " %H.%M.%S", " %H.%M"),
     *(" %p %I:%M:%S", " %p%I:%M:%S", " %p %I:%M", " %p%I:%M"),
 )
@@ -56,6 +57,7 @@ _STRPTIME = (
         "%Y-%m-%d-%H.%M.%S.%f",
         "%Y-%m-%d-%H.%M.%S",
         "%a %b %d %H:%M:%S %Y",
+        "%a %b %d %H:%M:%S.%f %Y",
         "%a %b %d %H:%M:%S %z %Y",
         "%a %b %d %H:%M:%S UTC %Y",
         "%Y%m%d%H%M%S",
@@ -74,6 +76,7 @@ _SHORT_DATES = (
     "%d-%b-%y",
     "%d %b %y",
     "%b-%d-%y",
+    "%y/%m/%d",
 )
 _SHORT_YEAR = re.compile(r"(?:\d\d?|[a-z]{3}(?=-))([-/. ])(?:\d\d?|[a-z]{3})\1\d\d(?!\d)", re.ASCII | re.IGNORECASE)
 _WITH_SHORT_YEARS = tuple(map("".join, product(_SHORT_DATES, (*_CLOCKS, " %I.%M.%S.%f %p"), _OFFSETS)))
