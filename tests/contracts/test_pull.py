@@ -20,7 +20,6 @@ from pik.ports.store import Store
 from pik.rawlog.deliveries import deliveries
 from pik.runtime import SILENT
 from pik.stores import open_copy, open_store
-from pik.usecases import pull as pull_module
 from pik.usecases.care.rebuild import rebuild_index
 from pik.usecases.care.verify import verify
 from pik.usecases.care.verify_findings import ProblemKind
@@ -28,7 +27,8 @@ from pik.usecases.ingest.api_request import record_request
 from pik.usecases.inspect.deliveries import show_event
 from pik.usecases.inspect.events import list_events
 from pik.usecases.metrics.definitions import add_version, list_aggregates
-from pik.usecases.pull import PullRequest, plan_pull, pull
+from pik.usecases.pull import pull as pull_module
+from pik.usecases.pull.pull import PullRequest, plan_pull, pull
 from tests.support.contracts.pulling import (
     ENTITIES,
     answers,

@@ -29,7 +29,7 @@ from pik.usecases.metrics.chain import Cause
 from pik.usecases.metrics.definitions import add_version
 from pik.usecases.metrics.diff import diff_aggregates
 from pik.usecases.metrics.explain import Explanation, events_behind, explain
-from pik.usecases.pull import PullRequest, pull
+from pik.usecases.pull.pull import PullRequest, pull
 from tests.support.stores import FIRST, event, ingest, replayed, window
 
 ENGINE = DuckEngine(threads=1)

@@ -31,7 +31,7 @@ from pik.usecases.bundle.contents import (
     is_member,
     scopes,
 )
-from pik.usecases.pull import recorded_contents, restore_index
+from pik.usecases.pull.index import recorded_contents, restore_index
 
 MakeCopy = Callable[[str, Path], Store]
 """Makes an empty copy of the store of that name in a directory."""

@@ -58,7 +58,8 @@ from pik.usecases.bundle.redacted import (
 )
 from pik.usecases.bundle.redaction import Redaction
 from pik.usecases.metrics.computation import sound
-from pik.usecases.pull import PullRequest, effective_window, pull, recorded_contents, restore_index
+from pik.usecases.pull.index import recorded_contents, restore_index
+from pik.usecases.pull.pull import PullRequest, effective_window, pull
 
 WriteDocuments = Callable[[Store, BundleRequest, Path], list[Document]]
 """Writes what is computed from a store into a directory."""

@@ -35,7 +35,7 @@ from pik.usecases.bundle.opening import write_rows
 from pik.usecases.bundle.redaction import RedactedEvent, Redaction
 from pik.usecases.metrics.computation import Part, recompute, sound
 from pik.usecases.metrics.scenario import applied
-from pik.usecases.pull import PullReport
+from pik.usecases.pull.pull import PullReport
 
 Key = tuple[int, str]
 """The key of a value of one metric: its bucket, and its entity as the bundle has it."""

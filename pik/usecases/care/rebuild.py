@@ -50,7 +50,7 @@ from pik.usecases.care.rebuild_segments import (
     SegmentVerdicts,
     scan_each,
 )
-from pik.usecases.pull import recorded_contents, restore_index
+from pik.usecases.pull.index import recorded_contents, restore_index
 
 _AT_ONCE = 100
 """Segments whose verdicts are looked up together."""

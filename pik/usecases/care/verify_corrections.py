@@ -19,7 +19,7 @@ from pik.rawlog.sealed_records import parts
 from pik.usecases.care.verify_findings import Problem, ProblemKind, entity_ranges
 from pik.usecases.care.verify_run import UnreadableCorrection, Verification
 from pik.usecases.metrics.winners import Winners
-from pik.usecases.pull_corrections import is_pulled
+from pik.usecases.pull.corrections import is_pulled
 
 RECENT = 60 * SECOND
 """Age up to which a correction that the index does not follow may be one that is being recorded."""

@@ -29,7 +29,7 @@ from pik.usecases.inspect.duplicates import DuplicateFilter, count_duplicates, l
 from pik.usecases.inspect.events import EventRow, list_events
 from pik.usecases.metrics.definitions import add_version, list_aggregates
 from pik.usecases.metrics.diff import diff_aggregates
-from pik.usecases.pull import PullReport, PullRequest, pull
+from pik.usecases.pull.pull import PullReport, PullRequest, pull
 from pik.usecases.replay.promote import promote
 from tests.support.stores import SUM, PlainEngine, replay, replayed, window
 

@@ -77,7 +77,7 @@ def bundle(
     from pik.usecases.bundle.contents import BundleRequest, expect_incident
     from pik.usecases.bundle.pack import make_bundle
     from pik.usecases.bundle.redaction import read_redaction
-    from pik.usecases.pull import PullRequest, plan_pull
+    from pik.usecases.pull.pull import PullRequest, plan_pull
 
     request = BundleRequest(
         expect_incident(incident),

@@ -18,7 +18,7 @@ from pik.model.window import Window
 
 if TYPE_CHECKING:
     from pik.ports.store import Store
-    from pik.usecases.pull import PullPlan, PullReport, PullRequest
+    from pik.usecases.pull.pull import PullPlan, PullReport, PullRequest
 
 
 @cli_command(
@@ -47,8 +47,8 @@ def pull(
     interruption, the same command continues; another window is added to the copy. Events cannot be ingested into a
     copy; replays and promotions change only the copy.
     """
-    from pik.usecases.pull import PullRequest, effective_window
-    from pik.usecases.pull import pull as copy_window
+    from pik.usecases.pull.pull import PullRequest, effective_window
+    from pik.usecases.pull.pull import pull as copy_window
 
     request = PullRequest(period.window(), tuple(dict.fromkeys(entity or ())))
     source = cli.open_store()
@@ -63,7 +63,7 @@ def pull(
 
 
 def _plan(cli: Context, source: Store, into: str, request: PullRequest) -> PullPlan:
-    from pik.usecases.pull import plan_pull
+    from pik.usecases.pull.pull import plan_pull
 
     try:
         copy: Store | None = cli.open_copy(source, into, create=False)

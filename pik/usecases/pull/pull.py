@@ -4,69 +4,42 @@ A pull copies whole segments, whose digests hold, with the verdicts of their del
 deliveries of the window's events, or deliveries that a correction moved into the window; the batches of all these, with
 their rejects; the corrections; every version of the metrics; and the aggregates of the window. A crash leaves objects
 that no record names, which is harmless: the record, which names what the copy holds, is written last.
-
-The index of a copy is always made from its raw and the records of its pulls. A delivery has the verdict that it has in
-the source. An event whose accepted delivery was not pulled keeps its duplicates, as duplicates: no other delivery is
-accepted in its place.
 """
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
-from hashlib import sha256
 from itertools import chain, groupby
 from operator import attrgetter
 from time import time_ns
 
 from msgspec import structs
 
-from pik.errors import AlreadyExists, Damaged, Unreadable, UsageError
+from pik.errors import UsageError
 from pik.model.aggregate import Aggregate
-from pik.model.batch import (
-    KEYED,
-    Arrivals,
-    Batch,
-    BatchState,
-    Counts,
-    Location,
-    RejectFile,
-    Segment,
-    count_lags,
-    with_lags,
-    with_names,
-)
-from pik.model.correction import CorrectionList
+from pik.model.batch import KEYED, Location, Segment
 from pik.model.ids import new_id
 from pik.model.metric import Metric
 from pik.model.window import Part, Window, covered
 from pik.ports.raw import Raw
 from pik.ports.state import Metrics
 from pik.ports.store import Store
-from pik.rawlog.corrections import known_corrections
-from pik.rawlog.objects import copied, unpacked
-from pik.rawlog.sealed_records import (
-    PulledBatch,
-    PullLine,
-    SegmentLine,
-    parts,
-    pulls,
-    read_pull,
-    segment_line,
-    write_pull,
-)
+from pik.rawlog.objects import unpacked
+from pik.rawlog.sealed_records import PulledBatch, PullLine, SegmentLine, parts, segment_line, write_pull
 from pik.rawlog.segment_reader import scan_segment, seqs
 from pik.rawlog.selection import AS_RECEIVED, Selection
 from pik.runtime import Progress, showing
 from pik.runtime.parallel import map_in_threads
 from pik.runtime.storage import Spool
-from pik.usecases.availability import expect_held, has_expired
-from pik.usecases.care.verify_findings import Problem, ProblemKind, segment_problem
+from pik.usecases.availability import expect_held
+from pik.usecases.care.verify_findings import Problem
 from pik.usecases.inspect.events import PAGE, pages
 from pik.usecases.metrics.computation import sound
-from pik.usecases.pull_corrections import PulledCorrections
+from pik.usecases.pull.corrections import PulledCorrections
+from pik.usecases.pull.index import Contents, recorded_contents, restore_index
+from pik.usecases.pull.objects import copy_object
 
 THREADS = 4
 """Objects that are copied at once."""
@@ -329,46 +302,6 @@ class _Transfer:
         write_pull(self._copy.raw, [first, *self.batches.values(), *self.lines.values()], pull_id)
 
 
-def copy_object(
-    source: Store, copy: Raw, wanted: Segment | RejectFile | CorrectionList, created: int
-) -> tuple[int, Problem | None]:
-    """Copy an object that was created then, unless the copy has it, and check every byte of it in both cases; return
-    how many bytes were copied, and why it was not. Raises StoreError."""
-
-    def failed(kind: ProblemKind, detail: str) -> tuple[int, Problem]:
-        if isinstance(wanted, Segment):
-            return 0, segment_problem(kind, wanted, detail, wanted.frames)
-        return 0, Problem(kind, wanted.key, detail)
-
-    def matches(data: bytes) -> bool:
-        return len(data) == wanted.size and sha256(data).hexdigest() == wanted.digest
-
-    if copy.size(wanted.key) is None:
-        try:
-            held = copied(source.raw, wanted) if isinstance(wanted, Segment) else b""
-            data = held or source.raw.read(wanted.key)
-        except Unreadable as error:
-            return failed(ProblemKind.UNREADABLE, f"not copied: {error.reason}")
-        except Damaged as error:
-            detail = f"the source does not have it: {error.message}"
-            if source.raw.size(wanted.key) is not None:
-                return failed(ProblemKind.MODIFIED, detail)
-            if has_expired(source, created):
-                return failed(ProblemKind.EXPIRED, "the source keeps raw for some days only, and this is older")
-            return failed(ProblemKind.MISSING, detail)
-        if not matches(data):
-            detail = f"{len(data)} bytes, not {wanted.size}" if len(data) != wanted.size else "its SHA-256 differs"
-            return failed(ProblemKind.MODIFIED, f"damaged in the source, and not copied: {detail}")
-        try:
-            copy.create(wanted.key, data)
-            return len(data), None
-        except AlreadyExists:
-            pass  # another pull was faster
-    if not matches(copy.read(wanted.key)):
-        return failed(ProblemKind.MODIFIED, "the copy has it already, but not as the source recorded it")
-    return 0, None
-
-
 def _other_deliveries(source: Store, raw: Raw, line: SegmentLine, entities: Sequence[str]) -> Iterator[Location]:
     """Yield every delivery of the segment's events (of these entities; none: of all) that may be on another day: of
     events with an idempotency key. The segment is read from `raw`."""
@@ -392,77 +325,3 @@ def _other_deliveries(source: Store, raw: Raw, line: SegmentLine, entities: Sequ
         repeated.update(event_id for event_id, count in zip(page, counts, strict=True) if count)
     for each in sorted(repeated):
         yield from source.index.deliveries(each)
-
-
-@dataclass(frozen=True, slots=True)
-class Contents:
-    """What the records of all pulls name: segments by key, batches by id, each as the newest record has it."""
-
-    segments: dict[str, SegmentLine]
-    batches: dict[str, PulledBatch]
-
-
-def recorded_contents(raw: Raw) -> Contents:
-    """Return what the records in raw name. Raises Damaged."""
-    found = Contents({}, {})
-    for line in chain.from_iterable(read_pull(raw, key) for key in pulls(raw)):
-        if isinstance(line, SegmentLine):
-            found.segments[line.segment.key] = line
-        elif isinstance(line, PulledBatch):
-            found.batches[line.batch_id] = line
-    return found
-
-
-def restore_index(copy: Store, contents: Contents, progress: Progress) -> tuple[int, list[str]]:
-    """Make a new index of these segments, and replace the old one when it is whole; return how many deliveries it
-    holds, and why segments could not be read: these stay known, without their deliveries. Raises Busy, StoreError."""
-    lags: defaultdict[str, Mapping[int, int]] = defaultdict(dict)
-    sources: defaultdict[str, Mapping[str, int]] = defaultdict(dict)
-    deliveries = 0
-    damaged: list[str] = []
-    with showing(progress, "building the index", len(contents.segments), "segments"), copy.batches.rebuild() as rebuild:
-        lines = sorted(contents.segments.values(), key=lambda line: (line.segment.recorded_at, line.segment.key))
-        for line in lines:
-            batch_id = line.segment.batch_id
-            try:
-                arrivals, found = _read(copy.raw, line.segment)
-            except Damaged as error:
-                damaged.append(error.message)
-                arrivals = Arrivals(line.segment, b"", b"", "")
-            else:
-                deliveries += len(found)
-                lags[batch_id] = with_lags(lags[batch_id], count_lags(lag for lag, _ in found))
-                sources[batch_id] = with_names(sources[batch_id], Counter(source for _, source in found))
-            rebuild.add_segments([arrivals], line.verdicts)
-            progress.advance(1)
-        for batch_id, batch in contents.batches.items():
-            rebuild.add_batch(
-                Batch(
-                    batch_id=batch_id,
-                    origin=batch.origin,
-                    state=BatchState.PULLED,
-                    attempt=batch.attempt,
-                    # Those with a verdict are counted from the segments.
-                    counts=Counts(rejected=sum(file.records for file in batch.rejects)),
-                    started_at=batch.started_at,
-                    actor=batch.actor,
-                    finished_at=batch.finished_at,
-                    lags=lags[batch_id],
-                    sources=sources[batch_id],
-                )
-            )
-            for rejects in batch.rejects:
-                rebuild.add_rejects(batch_id, rejects)
-        corrections, problems = known_corrections(copy)
-        damaged += problems
-        rebuild.corrections.follow(corrections)
-    return deliveries, damaged
-
-
-def _read(raw: Raw, segment: Segment) -> tuple[Arrivals, list[tuple[int, str]]]:
-    """Return the arrivals of a segment, and lag and source of each delivery. Raises Damaged."""
-    found: list[tuple[int, str]] = []
-    arrivals = scan_segment(raw, segment.key, lambda delivery: found.append((delivery.lag, delivery.source)))
-    if arrivals.segment.digest != segment.digest:
-        raise Damaged(f"raw object {segment.key} is not what was pulled")
-    return replace(arrivals, segment=segment), found
