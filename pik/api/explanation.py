@@ -17,7 +17,8 @@ from pik.ports.report import Waterfall
 
 if TYPE_CHECKING:
     from pik.ports.store import Store
-    from pik.usecases.metrics import explain
+    from pik.usecases.metrics import explain_events
+    from pik.usecases.metrics import explanation as results
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +65,10 @@ class Explanation:
         return shown + drawn(Waterfall(self.metric, left, steps, right)) + self.causes._repr_html_()
 
 
-def explanation(store: Store, found: explain.Explanation) -> Explanation:
+def explanation(store: Store, found: results.Explanation) -> Explanation:
     """Return what was found, as the API has it."""
     from pik.usecases.metrics.definitions import pin
-    from pik.usecases.metrics.explain import events_behind
+    from pik.usecases.metrics.explain_events import events_behind
 
     def events(_: int | None) -> Iterator[CauseEvent]:
         return map(_event, events_behind(store, found))
@@ -89,7 +90,7 @@ def explanation(store: Store, found: explain.Explanation) -> Explanation:
     )
 
 
-def _cause(share: explain.Share) -> Cause:
+def _cause(share: results.Share) -> Cause:
     version = share.side and share.side.version
     return Cause(
         str(share.cause),
@@ -102,7 +103,7 @@ def _cause(share: explain.Share) -> Cause:
     )
 
 
-def _event(found: explain.CauseEvent) -> CauseEvent:
+def _event(found: explain_events.CauseEvent) -> CauseEvent:
     change, delivery = found.change, found.delivery
     return CauseEvent(
         str(found.cause),

@@ -23,7 +23,9 @@ from pik.usecases.metrics.chain import Cause, value_of
 from pik.usecases.metrics.definitions import add_version
 from pik.usecases.metrics.diff import diff_aggregates
 from pik.usecases.metrics.diff_recorded import diff_recorded
-from pik.usecases.metrics.explain import Explanation, events_behind, explain
+from pik.usecases.metrics.explain import explain
+from pik.usecases.metrics.explain_events import events_behind
+from pik.usecases.metrics.explanation import Explanation
 from pik.usecases.metrics.sides import RecordedSide, Side, SideKind
 from pik.usecases.replay.promote import promote, rollback
 from tests.support.stores import event, ingest, replay, replayed, window
@@ -275,7 +277,7 @@ def test_promise_8_events_behind_causes_are_read_a_few_at_a_time(
     ingest(store, tmp_path, [event(number, "a", f"01T{number:02}:00") for number in range(6, 12)])
     found = explain(store, ENGINE, "total", "a", DAY_ONE, events=True)
     at_once = list(events_behind(store, found))
-    monkeypatch.setattr("pik.usecases.metrics.explain.AT_ONCE", 2)
+    monkeypatch.setattr("pik.usecases.metrics.explain_events.AT_ONCE", 2)
     assert list(events_behind(store, found)) == at_once
     payloads = [bytes(one.delivery.payload) for one in at_once if one.delivery]
     assert sorted(payloads) == sorted(b'{"v": %d}' % number for number in (4, *range(6, 12)))

@@ -28,7 +28,8 @@ from pik.usecases.metrics.chain import Cause
 from pik.usecases.metrics.definitions import add_version
 from pik.usecases.metrics.diff import diff_aggregates
 from pik.usecases.metrics.diff_recorded import diff_recorded
-from pik.usecases.metrics.explain import events_behind, explain
+from pik.usecases.metrics.explain import explain
+from pik.usecases.metrics.explain_events import events_behind
 from pik.usecases.metrics.file_numbers import FileRequest, file_numbers
 from pik.usecases.metrics.imports import import_numbers, planned_import
 from pik.usecases.metrics.sides import RecordedSide, Side, SideKind

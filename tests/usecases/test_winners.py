@@ -28,7 +28,9 @@ from pik.usecases.metrics.causes import explained
 from pik.usecases.metrics.chain import Cause
 from pik.usecases.metrics.definitions import add_version
 from pik.usecases.metrics.diff import diff_aggregates
-from pik.usecases.metrics.explain import Explanation, events_behind, explain
+from pik.usecases.metrics.explain import explain
+from pik.usecases.metrics.explain_events import events_behind
+from pik.usecases.metrics.explanation import Explanation
 from pik.usecases.pull.pull import PullRequest, pull
 from tests.support.stores import FIRST, event, ingest, replayed, window
 

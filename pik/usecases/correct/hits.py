@@ -34,7 +34,7 @@ from pik.rawlog.correction_lists import ListLine
 from pik.rawlog.selection import Selection
 from pik.usecases.correct.search import Search
 from pik.usecases.metrics.offsets import shift_offsets, zone_offsets
-from pik.usecases.metrics.scenario import no_suspects
+from pik.usecases.metrics.selections import no_suspects
 
 EVENT = "CAST('0x' || event_id AS UHUGEINT)"
 """The SQL of an event_id as a number, of which many take less memory."""

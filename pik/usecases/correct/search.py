@@ -36,7 +36,7 @@ from pik.usecases.availability import expect_held
 from pik.usecases.inspect.deliveries import read_locations
 from pik.usecases.inspect.where import Places, selected
 from pik.usecases.metrics.assumed_suspects import assumed_suspects
-from pik.usecases.metrics.scenario import criteria_sql
+from pik.usecases.metrics.selections import criteria_sql
 
 _TYPES = {
     "event_id": "VARCHAR",

@@ -14,7 +14,7 @@ from pik.ports.store import Store
 from pik.rawlog.selection import Overrides
 from pik.usecases.inspect.suspects import SuspectRow, SuspectRule, list_suspects
 from pik.usecases.inspect.where import selected
-from pik.usecases.metrics.scenario import check_where, criteria_sql
+from pik.usecases.metrics.selections import check_where, criteria_sql
 
 
 def assumed_suspects(

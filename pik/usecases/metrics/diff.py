@@ -34,7 +34,8 @@ from pik.usecases.metrics.computation import (
 )
 from pik.usecases.metrics.definitions import of_entities, pin
 from pik.usecases.metrics.file_numbers import FileNumbers
-from pik.usecases.metrics.scenario import applied, definitions, refuse_empty_selections, resolved
+from pik.usecases.metrics.scenario import applied, definitions, resolved
+from pik.usecases.metrics.selections import refuse_empty_selections
 from pik.usecases.metrics.sides import RecordedSide
 from pik.usecases.metrics.tolerance import Tolerance
 from pik.usecases.metrics.totals import DiffTotals

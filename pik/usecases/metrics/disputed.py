@@ -12,7 +12,7 @@ from pik.model.scenario import Assumption, CountedConflict, Which, WithoutSuspec
 from pik.ports.engine import Engine
 from pik.ports.store import Store
 from pik.usecases.metrics.chain import EXACT
-from pik.usecases.metrics.explain import Explanation
+from pik.usecases.metrics.explanation import Explanation
 from pik.usecases.metrics.states import computed_states
 from pik.usecases.metrics.winners import Winners
 

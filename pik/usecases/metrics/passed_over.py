@@ -10,7 +10,7 @@ from pik.model.window import Window
 from pik.ports.state import Promotion
 from pik.ports.store import Store
 from pik.usecases.metrics.chain import EXACT, value_of
-from pik.usecases.metrics.explain import Explanation
+from pik.usecases.metrics.explanation import Explanation
 
 
 @dataclass(frozen=True, slots=True)

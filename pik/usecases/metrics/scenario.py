@@ -11,22 +11,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from pik.errors import (
-    Damaged,
-    EngineError,
-    Invalid,
-    NotFound,
-    NothingSelected,
-    UsageError,
-    ambiguous_id,
-    command,
-    number_of,
-)
+from pik.errors import EngineError, NotFound, UsageError, ambiguous_id, command, number_of
 from pik.model.batch import Location, Verdict
 from pik.model.criteria import Criteria
 from pik.model.delivery import Filter
 from pik.model.instant import DAY, SECOND
-from pik.model.metric import Definition, Metric
+from pik.model.metric import Metric
 from pik.model.scenario import (
     ASSUMED_BATCH,
     Assumption,
@@ -50,16 +40,14 @@ from pik.ports.engine import Engine, Rule
 from pik.ports.index import batch_of
 from pik.ports.store import Store
 from pik.rawlog.corrected import Corrected, Days, Marks, corrected_until
-from pik.rawlog.gathering import gather
-from pik.rawlog.selection import NO_OVERRIDES, Overrides, Selection
+from pik.rawlog.selection import NO_OVERRIDES, Overrides
 from pik.runtime.storage import CarriedFile, scratch
 from pik.usecases.availability import expect_held
 from pik.usecases.inspect.where import Places, selected
 from pik.usecases.metrics.definitions import computed_by, expect_computed, some
 from pik.usecases.metrics.offsets import shift_offsets, zone_offsets
+from pik.usecases.metrics.selections import Selecting, check_where, criteria_sql
 from pik.usecases.metrics.winners import Winners
-
-_Selecting = WithoutSelected | WithoutSuspects | CountedConflict | Shift | LocalTime
 
 FROM_FILE = 0
 """The version of a definition that is only assumed."""
@@ -107,7 +95,7 @@ def _resolved(store: Store, assumption: Assumption) -> Assumption:
         deliveries = _event(store, assumption.event_id)
         chosen = _chosen_of(deliveries, assumption)
         return CountedDelivery(chosen.event_id, (chosen.batch_id, chosen.seq))
-    if isinstance(assumption, _Selecting) and assumption.criteria.batch:
+    if isinstance(assumption, Selecting) and assumption.criteria.batch:
         batch_id = batch_of(store.index, assumption.criteria.batch).batch_id
         return replace(assumption, criteria=replace(assumption.criteria, batch=batch_id))
     return assumption
@@ -355,79 +343,3 @@ def _chosen_of(deliveries: Sequence[Location], assumed: CountedDelivery) -> Loca
             raise ambiguous_id("batch", place[0], [one.batch_id for one in found], hint="pik batches")
     many = number_of(len(deliveries), "delivery")
     raise NotFound(f"{assumed}: the event has {many}, and not that one", hint=command("show", deliveries[0].event_id))
-
-
-def criteria_sql(criteria: Criteria) -> str:
-    """Return the criteria as a condition, as a metric could have it. The window is the reader's."""
-    pairs = {
-        "source": criteria.source,
-        "event_type": criteria.event_type,
-        "entity_id": criteria.entity,
-        "batch_id": criteria.batch,
-    }
-    texts = [(name, text.replace("'", "''")) for name, text in pairs.items() if text is not None]
-    conditions = " AND ".join(f"{name} = '{text}'" for name, text in texts) or "true"
-    condition = criteria.condition
-    return conditions if condition is None else f"CASE WHEN {conditions} THEN ({condition}\n) END"
-
-
-def check_where(engine: Engine, where: str) -> None:
-    """Raise UsageError for a condition that a metric could not have."""
-    try:
-        engine.check(Definition(name="selection", value="count(*)", where=where))
-    except Invalid as error:
-        raise UsageError(f"where={where}: {error.message.partition(': ')[2]}", hint=error.hint) from None
-
-
-def refuse_empty_selections(engine: Engine, scenario: Scenario, selection: Selection) -> None:
-    """Raise NothingSelected for an assumption that selects no delivery of the selection, so that a mistyped one is not
-    taken for one that changes nothing."""
-    for one in scenario.assumptions:
-        if not isinstance(one, _Selecting):
-            continue
-        start = max(selection.sources.start, one.criteria.window.start)
-        window = Window(start, min(selection.sources.end, one.criteria.window.end))
-        within = selection.window.within
-        corrected = Overrides(duplicates=True, corrected=selection.corrected)
-        if isinstance(one, WithoutSuspects):
-            _expect_suspect(engine, one, selection)
-            continue
-        if start < window.end and _is_met(engine, one.criteria, window, selection, corrected):
-            continue
-        as_received = Overrides(duplicates=True, corrected_until=0)
-        if start < window.end and _is_met(engine, one.criteria, window, selection, as_received):
-            raise NothingSelected(
-                f"{one} selects no delivery that counts {within}: corrections took out or moved all that it would hit",
-                hint="pik corrections list",
-            )
-        raise NothingSelected(f"{one} selects no delivery {within}", hint="pik events")
-
-
-def _expect_suspect(engine: Engine, assumed: WithoutSuspects, selection: Selection) -> None:
-    from pik.usecases.metrics.assumed_suspects import assumed_suspects
-
-    shown = Overrides(until=selection.overrides.until, corrected=selection.corrected)
-    try:
-        found = assumed_suspects(selection.store, engine, assumed, shown, selection.sources, selection.entities)
-        if next(found, None) is None:
-            raise no_suspects(assumed, selection.window)
-    except Damaged:
-        pass  # what computes says so
-
-
-def no_suspects(assumed: WithoutSuspects, window: Window = ALL_TIME) -> NothingSelected:
-    """Return the error for an assumption that selects none of the suspects in the window."""
-    within = "" if window == ALL_TIME else f" {window.within}"
-    hint = command("duplicates", "--class", "suspect", "--within", "1m")
-    return NothingSelected(f"{assumed} selects no suspect{within}", hint=f"further apart: {hint}")
-
-
-def _is_met(engine: Engine, criteria: Criteria, window: Window, selection: Selection, overrides: Overrides) -> bool:
-    """Return whether a delivery meets the criteria, or that cannot be known."""
-    definition = Definition(name="selection", value="count(*)", where=criteria_sql(criteria))
-    entities = selection.entities
-    try:
-        with gather(Selection(selection.store, window, entities, overrides)) as raw:
-            return next(iter(engine.counted(raw.inputs, definition, window, entities)), None) is not None
-    except (Damaged, EngineError, Invalid):
-        return True  # what computes says so

@@ -13,7 +13,7 @@ from pik.model.instant import format_instant
 
 if TYPE_CHECKING:
     from pik.usecases.metrics.disputed import Dispute
-    from pik.usecases.metrics.explain import Explanation
+    from pik.usecases.metrics.explanation import Explanation
 
 
 def commands_of(found: Explanation, disputes: Sequence[Dispute]) -> list[str]:

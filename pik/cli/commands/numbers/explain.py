@@ -42,7 +42,8 @@ if TYPE_CHECKING:
     from pik.model.aggregate import Computed
     from pik.model.metric import Metric
     from pik.model.path import EventPath
-    from pik.usecases.metrics.explain import CauseEvent, Explanation, Share
+    from pik.usecases.metrics.explain_events import CauseEvent
+    from pik.usecases.metrics.explanation import Explanation, Share
     from pik.usecases.metrics.trials import Trials
 
 
@@ -130,8 +131,9 @@ def explain(
     from pik.model.path import EventPath
     from pik.usecases.metrics.chosen_sides import file_request, read_sides, refuse_scenario
     from pik.usecases.metrics.disputed import disputes
-    from pik.usecases.metrics.explain import events_behind, named_bucket
     from pik.usecases.metrics.explain import explain as explain_value
+    from pik.usecases.metrics.explain import named_bucket
+    from pik.usecases.metrics.explain_events import events_behind
     from pik.usecases.metrics.file_numbers import file_numbers
     from pik.usecases.metrics.passed_over import passed_over
     from pik.usecases.metrics.sides import LEFT, RIGHT, RecordedSide

@@ -10,7 +10,7 @@ from pik.cli.values import Count
 from pik.errors import number_of
 
 if TYPE_CHECKING:
-    from pik.usecases.metrics.explain import Explanation
+    from pik.usecases.metrics.explanation import Explanation
 
 
 def proven_text(found: Explanation) -> str | None:

@@ -18,7 +18,7 @@ from pik.model.scenario import CountedConflict, WithoutSuspects
 if TYPE_CHECKING:
     from pik.ports.engine import Engine
     from pik.ports.store import Store
-    from pik.usecases.metrics.explain import Explanation
+    from pik.usecases.metrics.explanation import Explanation
     from pik.usecases.metrics.tolerance import Tolerance
     from pik.usecases.metrics.trials import Trials
 
