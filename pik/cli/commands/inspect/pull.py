@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from pik.cli import options
 from pik.cli.command import PARTLY, cli_command
-from pik.cli.commands.care.verify import PROBLEMS
+from pik.cli.commands.care.problems import PROBLEMS
 from pik.cli.context import Context
 from pik.cli.document import Field, Rows, Schema
 from pik.cli.options import option
