@@ -19,10 +19,11 @@ from pik.stores.aws.state.aggregates import AwsAggregates, AwsMetrics
 from pik.stores.aws.state.audit import AwsStateAudit
 from pik.stores.aws.state.runs import AwsRuns
 from pik.stores.aws.table import Table
-from pik.stores.local.aggregates import LocalAggregates
-from pik.stores.local.runs import LocalQueue, LocalRuns
-from pik.stores.local.state import LocalMetrics, state_database
-from pik.stores.local.state_audit import LocalStateAudit
+from pik.stores.local.state.aggregates import LocalAggregates
+from pik.stores.local.state.audit import LocalStateAudit
+from pik.stores.local.state.metrics import LocalMetrics
+from pik.stores.local.state.runs import LocalQueue, LocalRuns
+from pik.stores.local.state.tables import state_database
 from tests.support.aws.compacted import compacting
 from tests.support.aws.emulator import make_stack, publish
 

@@ -19,7 +19,7 @@ from pik.ports.state import Message
 from pik.stores.aws.state.aggregates import listed_buckets
 from pik.stores.aws.state.audit import AwsStateAudit
 from pik.stores.aws.state.layout import current_key, current_pk, entity_shard, version_key
-from pik.stores.local.state_audit import LocalStateAudit
+from pik.stores.local.state.audit import LocalStateAudit
 from pik.stores.state_rows import Place
 from pik.usecases.metrics.definitions import add_version
 

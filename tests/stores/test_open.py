@@ -12,9 +12,9 @@ import pytest
 
 from pik.errors import NotFound, StoreError
 from pik.stores import FORMAT, open_store
-from pik.stores.local.index import index_database
+from pik.stores.local.catalog.rebuild import rebuilding
+from pik.stores.local.catalog.tables import index_database
 from pik.stores.local.lock import holding
-from pik.stores.local.rebuild import rebuilding
 
 
 def content(store):

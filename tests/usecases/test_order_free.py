@@ -18,10 +18,11 @@ from pik.model.run import Run, RunState, Task
 from pik.model.window import ALL_TIME
 from pik.ports.store import Store
 from pik.stores import open_store
-from pik.stores.local.aggregates import LocalAggregates
-from pik.stores.local.runs import LocalQueue, LocalRuns
-from pik.stores.local.state import LocalMetrics, state_database
-from pik.stores.local.state_audit import LocalStateAudit
+from pik.stores.local.state.aggregates import LocalAggregates
+from pik.stores.local.state.audit import LocalStateAudit
+from pik.stores.local.state.metrics import LocalMetrics
+from pik.stores.local.state.runs import LocalQueue, LocalRuns
+from pik.stores.local.state.tables import state_database
 from pik.usecases.metrics.definitions import add_version
 from pik.usecases.replay.promote import promote
 from pik.usecases.replay.tasks import execute_task

@@ -15,7 +15,7 @@ from pik.ports.store import Store
 from pik.rawlog.segment_writer import Reading
 from pik.runtime import SILENT
 from pik.stores import open_store
-from pik.stores.local.state import VERSION_DIGEST, WRITER_DIGEST
+from pik.stores.local.state.tables import VERSION_DIGEST, WRITER_DIGEST
 from pik.stores.state_rows import xor_of
 from pik.usecases.care.verify import verify
 from pik.usecases.care.verify_findings import Problem, ProblemKind, VerifyReport, depth_of

@@ -24,21 +24,23 @@ from pik.rawlog.replacements import ReplacingRaw
 from pik.runtime.storage import remedy, sync, sync_directory
 from pik.stores import FORMAT, expect_format
 from pik.stores.local.access import inherit, make_directory
-from pik.stores.local.aggregates import LocalAggregates
-from pik.stores.local.assignments import LocalAssignments
-from pik.stores.local.backup import LocalBackup
-from pik.stores.local.batches import LocalBatches
-from pik.stores.local.copy import LocalCopy
-from pik.stores.local.corrections import LocalCorrections
-from pik.stores.local.idempotency_keys import LocalIdempotencyKeys
-from pik.stores.local.index import LocalIndex, index_database
+from pik.stores.local.catalog.batches import LocalBatches
+from pik.stores.local.catalog.corrections import LocalCorrections
+from pik.stores.local.catalog.index import LocalIndex
+from pik.stores.local.catalog.rebuild import LocalAudit
+from pik.stores.local.catalog.tables import index_database
 from pik.stores.local.partials import LocalPartials
 from pik.stores.local.raw import LocalRaw
-from pik.stores.local.rebuild import LocalAudit
-from pik.stores.local.republishes import LocalRepublishes
-from pik.stores.local.runs import LocalQueue, LocalRuns
-from pik.stores.local.state import LocalMetrics, state_database
-from pik.stores.local.state_audit import LocalStateAudit
+from pik.stores.local.state.aggregates import LocalAggregates
+from pik.stores.local.state.assignments import LocalAssignments
+from pik.stores.local.state.audit import LocalStateAudit
+from pik.stores.local.state.backup import LocalBackup
+from pik.stores.local.state.copy import LocalCopy
+from pik.stores.local.state.idempotency_keys import LocalIdempotencyKeys
+from pik.stores.local.state.metrics import LocalMetrics
+from pik.stores.local.state.republishes import LocalRepublishes
+from pik.stores.local.state.runs import LocalQueue, LocalRuns
+from pik.stores.local.state.tables import state_database
 
 _MARKER = "format.json"
 _ABANDONED = 24 * 3600.0

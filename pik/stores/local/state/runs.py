@@ -33,13 +33,7 @@ from pik.model.run import (
 from pik.ports.state import UNSETTLED, Message
 from pik.stores.local.lock import holding
 from pik.stores.local.sqlite import Database
-from pik.stores.local.state import (
-    LETTER_DIGEST,
-    RUN_DIGEST,
-    TASK_DIGEST,
-    WRITER_DIGEST,
-    expect_sound,
-)
+from pik.stores.local.state.tables import LETTER_DIGEST, RUN_DIGEST, TASK_DIGEST, WRITER_DIGEST, expect_sound
 from pik.stores.state_rows import damaged_row, read_failed, read_letter, read_request, read_task, row_digest
 
 _COLUMNS = (

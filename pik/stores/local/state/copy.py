@@ -15,23 +15,14 @@ from pik.errors import Damaged, StoreError
 from pik.model.aggregate import Aggregate
 from pik.model.metric import EVENT_COUNT, Metric
 from pik.model.window import Window
-from pik.ports.backup import (
-    Written,
-)
+from pik.ports.backup import Written
 from pik.ports.store import TakenOver
-from pik.stores.local.aggregates import note_written, version_columns
 from pik.stores.local.lock import holding
 from pik.stores.local.sqlite import Database
-from pik.stores.local.state import (
-    POINTER_DIGEST,
-    VERSION_DIGEST,
-    copy_rows,
-    insert_metric,
-)
-from pik.stores.state_rows import (
-    RowTally,
-    metric_columns,
-)
+from pik.stores.local.state.aggregates import note_written, version_columns
+from pik.stores.local.state.metrics import insert_metric
+from pik.stores.local.state.tables import POINTER_DIGEST, VERSION_DIGEST, copy_rows
+from pik.stores.state_rows import RowTally, metric_columns
 
 _TAKING = """
 CREATE TEMP TABLE IF NOT EXISTS taking (

@@ -13,7 +13,7 @@ from pik.ports.state import StateProblem
 from pik.stores import state_rows
 from pik.stores.local.raw import LocalRaw
 from pik.stores.local.sqlite import Database
-from pik.stores.local.state import (
+from pik.stores.local.state.tables import (
     COPIES,
     KINDS,
     LETTER_DIGEST,

@@ -25,7 +25,7 @@ from pik.model.window import Window
 from pik.ports.backup import Written
 from pik.ports.state import Change, PointerCounts, Promotion, Standing
 from pik.stores.local.sqlite import Database
-from pik.stores.local.state import (
+from pik.stores.local.state.tables import (
     POINTER_DIGEST,
     PROMOTION,
     VERSION_DIGEST,
@@ -40,7 +40,6 @@ _VERSION = (
     " w.run_id, v.metric_version, v.known_until, v.reason, v.actor"
 )
 _COLUMNS = 14  # those, whether the version is current, and whether it is sound
-
 
 _INCOMING = (
     "CREATE TEMP TABLE IF NOT EXISTS incoming ("

@@ -32,12 +32,13 @@ from pik.ports.state import Promotion
 from pik.runtime.new_file import created_whole
 from pik.runtime.storage import sync_directory
 from pik.stores.local.access import make_directory
-from pik.stores.local.aggregates import insert_promotion, note_written
 from pik.stores.local.lock import holding
-from pik.stores.local.republishes import all_refusals, all_republishes, refusal_row, republish_row
-from pik.stores.local.runs import all_letters, all_runs, insert_run, insert_tasks, letter_row, task_columns
 from pik.stores.local.sqlite import Database, EmptyDatabase
-from pik.stores.local.state import (
+from pik.stores.local.state.aggregates import insert_promotion, note_written
+from pik.stores.local.state.metrics import insert_metric
+from pik.stores.local.state.republishes import all_refusals, all_republishes, refusal_row, republish_row
+from pik.stores.local.state.runs import all_letters, all_runs, insert_run, insert_tasks, letter_row, task_columns
+from pik.stores.local.state.tables import (
     COPIES,
     METRIC,
     POINTER_DIGEST,
@@ -48,18 +49,9 @@ from pik.stores.local.state import (
     FiledRow,
     copy_rows,
     foreign_copies,
-    insert_metric,
     set_aside,
 )
-from pik.stores.state_rows import (
-    damaged_row,
-    failures_of,
-    lost_version,
-    metric_of,
-    pointer_digest,
-    read_task,
-    xor_of,
-)
+from pik.stores.state_rows import damaged_row, failures_of, lost_version, metric_of, pointer_digest, read_task, xor_of
 
 _TABLES = ("metric", "run", "task", "letter", "writer", "version", "current", "promotion", "message", "republish")
 

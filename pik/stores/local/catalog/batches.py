@@ -12,22 +12,11 @@ from functools import cache
 from pathlib import Path
 
 from pik.errors import Busy
-from pik.model.batch import (
-    KEYED,
-    PLAIN,
-    Arrivals,
-    Batch,
-    BatchState,
-    Chunk,
-    Counts,
-    Origin,
-    RejectFile,
-    Verdict,
-)
+from pik.model.batch import KEYED, PLAIN, Arrivals, Batch, BatchState, Chunk, Counts, Origin, RejectFile, Verdict
 from pik.ports.index import Rebuild, being_rebuilt, unheard
 from pik.runtime import called_from_c
 from pik.stores import conflicting
-from pik.stores.local.index import (
+from pik.stores.local.catalog.tables import (
     CONFLICT,
     KEYED_DAY,
     REBUILDING,
@@ -112,7 +101,7 @@ class LocalBatches:
 
     @contextmanager
     def rebuild(self, waiting: Callable[[str], None] = unheard) -> Iterator[Rebuild]:  # noqa: ARG002 - nothing waits
-        from pik.stores.local.rebuild import rebuilding  # late: it is built on this module, and rarely used
+        from pik.stores.local.catalog.rebuild import rebuilding  # late: it is built on this module, and rarely used
 
         with self._holding(shared=False), rebuilding(self.database.path) as rebuild:
             self.database.reconnect()  # the file may have been replaced by another rebuild, or removed

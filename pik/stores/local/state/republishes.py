@@ -15,7 +15,7 @@ from pik.errors import CANDIDATES, ambiguous_id
 from pik.model.republish import Place, Refusal, Republish
 from pik.stores.local.lock import held, holding
 from pik.stores.local.sqlite import Database
-from pik.stores.local.state import REFUSAL_DIGEST, REPUBLISH_DIGEST
+from pik.stores.local.state.tables import REFUSAL_DIGEST, REPUBLISH_DIGEST
 from pik.stores.state_rows import damaged_row, read_refusal, read_republish, row_digest
 
 _SELECT = f"SELECT republish_id, body, digest IS {REPUBLISH_DIGEST} FROM republish"

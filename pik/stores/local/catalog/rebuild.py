@@ -21,16 +21,9 @@ from pik.model.batch import KEYED, PLAIN, Arrivals, Batch, Location, RejectFile,
 from pik.model.share import WHOLE, Share
 from pik.ports.index import SegmentCopies, Winner
 from pik.stores.local.access import expect_files
-from pik.stores.local.batches import Claims, add_rejects
-from pik.stores.local.corrections import LocalCorrections
-from pik.stores.local.index import (
-    CONFLICT,
-    KEYED_DAY,
-    SCHEMA,
-    duplicates_of,
-    index_database,
-    insert_batch,
-)
+from pik.stores.local.catalog.batches import Claims, add_rejects
+from pik.stores.local.catalog.corrections import LocalCorrections
+from pik.stores.local.catalog.tables import CONFLICT, KEYED_DAY, SCHEMA, duplicates_of, index_database, insert_batch
 from pik.stores.local.sqlite import Database
 
 

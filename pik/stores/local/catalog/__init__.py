@@ -1,0 +1,1 @@
+"""index.db: batches, segments, deliveries and corrections. It can be rebuilt from raw."""

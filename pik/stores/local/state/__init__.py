@@ -1,0 +1,1 @@
+"""state.db: metric definitions, runs and aggregate versions, which nothing can rebuild."""
