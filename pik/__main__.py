@@ -4,7 +4,7 @@
 import sys
 
 INTERRUPTED = 130
-INTERRUPTION = "interrupted; run the same command again to go on"
+INTERRUPTION = "interrupted; run the same command again"
 
 
 def _as_json(interruption: str) -> str:

@@ -364,6 +364,10 @@ class Context:
 
         return target_of(url, taken=taken)
 
+    def made_once(self, of: object, make: Callable[[], Any]) -> Any:  # noqa: ARG002 - as in Recorder
+        """Return what `make` does."""
+        return make()
+
     def html_report(self) -> Renderer:
         """Return what draws a report as one HTML file. Raises UsageError where it is not installed."""
         from pik.reports import html_renderer

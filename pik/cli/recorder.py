@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
@@ -27,11 +28,12 @@ _OF_A_RUN = "run_id"
 
 
 class Recorder(Context):
-    """A command's context that has its store, and writes its result as JSON."""
+    """A command's context that has its store, which cannot change, and writes its result as JSON. `made` is what it
+    shares with the commands on this store before and after it."""
 
-    def __init__(self, outer: Context, store: Store) -> None:
+    def __init__(self, outer: Context, store: Store, made: dict[object, Any]) -> None:
         super().__init__()
-        self.store = store
+        self.store, self.made = store, made
         self.settings = replace(outer.settings, format=Format.JSON, display_zone=None, quiet=True, actor=_ACTOR)
         self.progress = outer.progress
 
@@ -39,6 +41,12 @@ class Recorder(Context):
         """Return the store that it was made for."""
         show_buckets_of(self.store.metrics)
         return self.store
+
+    def made_once(self, of: object, make: Callable[[], Any]) -> Any:
+        """Return what this command, or one before it, made of that: the report, which is written twice."""
+        if of not in self.made:
+            self.made[of] = make()
+        return self.made[of]
 
     def show(self, schema: Schema, source: Any = None, /, **given: Any) -> None:
         """Write the result, without what is another one each time."""
@@ -70,35 +78,39 @@ def document_commands(request: BundleRequest) -> dict[str, list[str]]:
     }
 
 
-def write_page(cli: Context, store: Store, request: BundleRequest, root: Path) -> list[Document]:
-    """Write the report as a page for people, which is the same as its document; none, where the charts' libraries are
+def write_page(
+    cli: Context, store: Store, request: BundleRequest, root: Path, made: dict[object, Any]
+) -> list[Document]:
+    """Write the report as a page for people, made of the same as its document; none, where the charts' libraries are
     not there."""
     words = [*document_commands(request)["report"][:-1], "html"]
     try:
-        return [_run(cli, store, root, PAGE, words)]
+        return [_run(cli, store, root, PAGE, words, made)]
     except PikError as error:
         (root / PAGE).unlink(missing_ok=True)
         cli.note(f"the bundle has no {PAGE}: {error.message}; {error.hint}")
         return []
 
 
-def write_documents(cli: Context, store: Store, request: BundleRequest, root: Path) -> list[Document]:
-    """Run the commands on the store, and write what each says below `root`."""
+def write_documents(
+    cli: Context, store: Store, request: BundleRequest, root: Path, *, with_page: bool = False
+) -> list[Document]:
+    """Run the commands on the store, and write what each says below `root`; with the page for people, too."""
     from pik.usecases.bundle.contents import DOCUMENTS, Document
 
-    documents = []
+    documents, made = [], dict[object, Any]()
     for name, words in document_commands(request).items():
         member = f"{DOCUMENTS}{name}.json"
         try:
-            documents.append(_run(cli, store, root, member, words))
+            documents.append(_run(cli, store, root, member, words, made))
         except PikError as error:
             said = msgspec.json.encode({"error": error.message, "hint": error.hint or None})
             (root / member).write_bytes(said + b"\n")
             documents.append(Document(name=member, command=command(*words), exit_code=error.exit_code))
-    return documents
+    return [*documents, *(write_page(cli, store, request, root, made) if with_page else ())]
 
 
-def _run(cli: Context, store: Store, root: Path, member: str, words: list[str]) -> Document:
+def _run(cli: Context, store: Store, root: Path, member: str, words: list[str], made: dict[object, Any]) -> Document:
     """Write what one command says. Raises PikError."""
     from pik.cli.app import run_in
     from pik.usecases.bundle.contents import Document
@@ -107,5 +119,5 @@ def _run(cli: Context, store: Store, root: Path, member: str, words: list[str]) 
     path.parent.mkdir(parents=True, exist_ok=True)
     incident = store.copy.source if store.copy else ""
     with open(path, "w", encoding="utf-8", errors="backslashreplace") as file, redirect_stdout(file):
-        code = run_in(Recorder(cli, cli.sealed(store, incident)), words)
+        code = run_in(Recorder(cli, cli.sealed(store, incident), made), words)
     return Document(name=member, command=command(*words), exit_code=code)

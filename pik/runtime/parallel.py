@@ -96,7 +96,7 @@ class WorkerDied(StoreError):
         else:
             ending = "it ended unexpectedly" if exitcode is None else f"it ended with exit code {exitcode}"
             first = ""
-        super().__init__(f"a worker process died: {ending}", hint=f"{first}run the same command again to go on")
+        super().__init__(f"a worker process died: {ending}", hint=f"{first}run the same command again")
         self.argument = argument
 
 

@@ -132,7 +132,7 @@ def test_a_wrong_command_line_is_one_sentence_and_a_hint(pik: Pik, line: list[st
         ("absent", 4, "error: there is no store ./x\nhint: pik ingest FILE makes one\n"),
         ("full", 4, FULL),
         ("memory", 4, "error: there is not enough memory\n"),
-        ("interrupt", 130, "interrupted; run the same command again to go on\n"),
+        ("interrupt", 130, "interrupted; run the same command again\n"),
         (
             "bug",
             4,

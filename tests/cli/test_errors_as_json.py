@@ -36,7 +36,7 @@ def _error(result: Result) -> Any:
         ("fail how absent --format json", 4, "not_found", "there is no store ./x"),
         ("--format json fail how full", 4, "store_error", "/data/x: No space left on device"),
         ("fail how bug --format=jsonl", 4, "pik_error", "this is a bug in pik: ZeroDivisionError: by nothing"),
-        ("fail how interrupt --format json", 130, "interrupted", "interrupted; run the same command again to go on"),
+        ("fail how interrupt --format json", 130, "interrupted", "interrupted; run the same command again"),
         ("things --lmit 1 --format json", 2, "usage_error", "pik things has no option --lmit"),
         ("--format csv thing --format json", 2, "usage_error", "pik has no command thing"),
         ("--format json fail", 2, "usage_error", "pik fail needs a command"),

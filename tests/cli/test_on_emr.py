@@ -213,7 +213,7 @@ def test_ctrl_c_cancels_in_every_state(
     monkeypatch.setattr("pik.stores.aws.emr.sleep", interrupted)
     ended = stack("lag", "--on", LOCATION)
     assert (ended.code, ended.out, service.job.state) == (130, "", "CANCELLED")
-    assert ended.err.splitlines()[-1] == "interrupted; run the same command again to go on"
+    assert ended.err.splitlines()[-1] == "interrupted; run the same command again"
     assert all(one.startswith("entry-") for one in left(service, bucket))
 
 

@@ -96,7 +96,7 @@ def test_ctrl_c_and_sigterm_say_how_to_go_on(sent: signal.Signals) -> None:
         assert process.stdout.readline() == b"sleeping\n"
         process.send_signal(sent)
         assert process.wait(60) == 130
-        assert process.stderr.read() == b"interrupted; run the same command again to go on\n"
+        assert process.stderr.read() == b"interrupted; run the same command again\n"
 
 
 HEAVY = {"rich", "pydantic", "duckdb", "pyarrow", "sqlite3", "jmespath", "zstandard", "multiprocessing"}
@@ -194,7 +194,7 @@ class Stop:
     )
     assert (done.returncode, done.stdout) == (-signal.SIGINT, "")  # which a shell calls 130
     said = json.loads(done.stderr) if words else {"error": done.stderr.rstrip("\n"), "exit_code": 130}
-    assert (said["error"], said["exit_code"]) == ("interrupted; run the same command again to go on", 130)
+    assert (said["error"], said["exit_code"]) == ("interrupted; run the same command again", 130)
 
 
 def test_other_errors_at_that_time_are_seen() -> None:
@@ -254,7 +254,7 @@ def ending(program: str, place: Path) -> tuple[int, str]:
     return done.returncode, done.stderr
 
 
-INTERRUPTED = (130, "interrupted; run the same command again to go on\n")
+INTERRUPTED = (130, "interrupted; run the same command again\n")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

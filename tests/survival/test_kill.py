@@ -211,7 +211,7 @@ def test_ctrl_c_ends_at_once_and_the_next_run_resumes(tmp_path: Path, wait: floa
     errors = ended(process)
     assert "Traceback" not in errors, errors
     if process.returncode == INTERRUPTED:
-        assert json.loads(errors)["error"] == "interrupted; run the same command again to go on"
+        assert json.loads(errors)["error"] == "interrupted; run the same command again"
     else:
         assert process.returncode == 0
     again = pik(*command)

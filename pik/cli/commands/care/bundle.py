@@ -17,9 +17,8 @@ from pik.errors import UsageError, command, number_of
 from pik.model.window import Window
 
 if TYPE_CHECKING:
-    from pik.ports.store import Store
     from pik.usecases.bundle.check import BundleCheck
-    from pik.usecases.bundle.contents import BundleRequest, Document
+    from pik.usecases.bundle.contents import BundleRequest
 
 
 @cli_command(
@@ -73,6 +72,7 @@ def bundle(
     that hits nothing, and each place where the same delivery holds a redacted value once more; that others do, or other
     words for it, is not looked for.
     """
+    from pik.cli.recorder import write_documents
     from pik.runtime.new_file import expect_new
     from pik.usecases.bundle.contents import BundleRequest, expect_incident
     from pik.usecases.bundle.pack import make_bundle
@@ -101,7 +101,7 @@ def bundle(
         out,
         redaction,
         cli.make_copy,
-        partial(_all_documents, cli),
+        partial(write_documents, cli, with_page=True),
         cli.engine(),
         cli.progress,
     )
@@ -120,12 +120,6 @@ def bundle(
 
 _LEFT = 10
 """Places where redacted values stay in clear that are named."""
-
-
-def _all_documents(cli: Context, store: Store, request: BundleRequest, root: Path) -> list[Document]:
-    from pik.cli.recorder import write_documents, write_page
-
-    return [*write_documents(cli, store, request, root), *write_page(cli, store, request, root)]
 
 
 def _head(request: BundleRequest) -> dict[str, object]:

@@ -84,7 +84,7 @@ def report(
         window = period.window()
     asked = Question(window, tuple(dict.fromkeys(entity or ())), tuple(dict.fromkeys(metric or ())))
     with displayed_in(None if form == "json" else cli.settings.display_zone):
-        found = make(store, cli.engine(), asked, cli.progress)
+        found: Report = cli.made_once(asked, lambda: make(store, cli.engine(), asked, cli.progress))
         content, parts = _content(cli, store, found, incident, form)
     if out == STDOUT and not dry_run:
         _write_out(content)
