@@ -18,7 +18,7 @@ from pathlib import Path
 
 from bench.gen_events import generate
 from pik.inputs.source import file_source
-from pik.rawlog.segment_writer import Reading
+from pik.rawlog.reading import Reading
 from pik.runtime import SILENT
 from pik.stores import open_store
 from pik.stores.aws.clients import Clients

@@ -1,7 +1,9 @@
 """What a case of the benchmarks is."""
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from bench.workspace import Workspace
 
@@ -46,3 +48,10 @@ class Case:
     warm_up: bool = True
     deep: bool = False
     cpu: bool = False  # seconds of CPU instead of those of the clock
+
+
+PEERS = Path(__file__).with_name("peers")
+
+
+def peer_step(script: str, *args: str | Path, before: Callable[[], None] = lambda: None) -> Step:
+    return Step((sys.executable, str(PEERS / script), *map(str, args)), before)

@@ -1,266 +1,54 @@
 """What is measured: each case is a peer's command, ours, and the bar for the ratio of the two."""
 
-import shlex
-import sys
-from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 from bench.case import Case, Pair, Step
 from bench.correcting import correct, diff_corrected, events_corrected
-from bench.documents import FIELDS as DOCUMENT_FIELDS
-from bench.measure import CommandFailed
+from bench.ingesting import (
+    ingest,
+    ingest_again,
+    ingest_days,
+    ingest_document,
+    ingest_duckdb,
+    ingest_exact,
+    ingest_folder,
+    ingest_growth,
+    ingest_mapped,
+    ingest_memory,
+    ingest_same_job,
+    ingest_sqlite_utils,
+    ingest_table,
+    ingest_tiny,
+)
+from bench.investigating import (
+    MILLION,
+    diff,
+    diff_differing,
+    diff_exact,
+    events,
+    explain_bucket,
+    export,
+    of_late,
+    of_many_entities,
+    of_million,
+    replay,
+    triage_whole,
+    typer_help,
+    verify,
+)
 from bench.republishing import republish_file, republish_http
-from bench.workspace import Workspace, copy, remove
+from bench.workspace import Workspace
 
-PEERS = Path(__file__).with_name("peers")
 MEMORY_MIB = 400
 
 
-def _peer(script: str, *args: str | Path, before: Callable[[], None] = lambda: None) -> Step:
-    return Step((sys.executable, str(PEERS / script), *map(str, args)), before)
-
-
-def _ingest(ws: Workspace, events: Path, *options: str, onto: Path | None = None, name: str = "store") -> Step:
-    """Ingest into a fresh store, or into a copy of `onto`; the number of accepted events must be in the output."""
-    store = ws.path(name)
-    accepted = ws.summary(events).distinct
-
-    def check(stdout: str) -> None:
-        if str(accepted) not in stdout.replace(",", ""):
-            raise CommandFailed(f"the ingest should have accepted {accepted} events, and said:\n{stdout.strip()}")
-
-    before = partial(copy, onto, store) if onto else partial(ws.new_store, store)
-    return Step(ws.pik("ingest", *options, events, store=store), before, check)
-
-
-def ingest_duckdb(ws: Workspace) -> Pair:
-    return Pair(
-        ours=_ingest(ws, ws.events()),
-        peer=_peer("duckdb_insert.py", ws.events_with_id(), ws.path("events.duckdb")),
-    )
-
-
-def ingest_same_job(ws: Workspace) -> Pair:
-    return Pair(ours=_ingest(ws, ws.events()), peer=_peer("duckdb_same_job.py", ws.events(), ws.path("same-job")))
-
-
-def ingest_sqlite_utils(ws: Workspace) -> Pair:
-    program, database = Path(sys.executable).with_name("sqlite-utils"), ws.path("events.db")
-    argv = (program, "insert", database, "events", ws.events_with_id(), "--nl", "--pk", "id", "--ignore")
-    return Pair(ours=_ingest(ws, ws.events()), peer=Step(tuple(map(str, argv)), partial(remove, database)))
-
-
-def ingest_again(ws: Workspace) -> Pair:
-    first = _ingest(ws, ws.events())
-    return Pair(ours=Step(ws.pik("ingest", "--again", ws.events(), store=ws.path("store"))), peer=first)
-
-
-def ingest_exact(ws: Workspace) -> Pair:
-    return Pair(ours=_ingest(ws, ws.events(exact=True), name="store-exact"), peer=_ingest(ws, ws.events()))
-
-
-def ingest_mapped(ws: Workspace) -> Pair:
-    fields = ("source", "event_type", "entity_id", "event_time", "payload")
-    options = [word for field in fields for word in ("--map", f"{field}={field}")]
-    return Pair(ours=_ingest(ws, ws.events(), *options, name="store-mapped"), peer=_ingest(ws, ws.events()))
-
-
-def ingest_table(ws: Workspace, *, ending: str) -> Pair:
-    """An ingest of a table against one of the same rows as JSON lines."""
-
-    def step(kind: str) -> Step:
-        store = ws.path(f"store-{kind}")
-
-        def check(stdout: str) -> None:
-            if str(ws.rows) not in stdout.replace(",", ""):
-                raise CommandFailed(f"the ingest should have accepted {ws.rows} rows, and said:\n{stdout.strip()}")
-
-        options = [word for field in TABLE_FIELDS for word in ("--map", field)]
-        argv = ws.pik("ingest", ws.table(kind), *options, store=store)
-        return Step(argv, partial(ws.new_store, store), check)
-
-    return Pair(ours=step(ending), peer=step("jsonl"))
-
-
-def ingest_document(ws: Workspace, *, records: int) -> Pair:
-    """An ingest of the records in a document against one of the same records as JSON lines."""
-
-    def step(name: str, *options: str, as_lines: bool) -> Step:
-        store = ws.path(f"store-{name}")
-
-        def check(stdout: str) -> None:
-            if str(records) not in stdout.replace(",", ""):
-                raise CommandFailed(f"the ingest should have accepted {records} records, and said:\n{stdout.strip()}")
-
-        maps = [word for field in DOCUMENT_FIELDS for word in ("--map", field)]
-        argv = ws.pik("ingest", ws.records(records, as_lines=as_lines), *options, *maps, store=store)
-        return Step(argv, partial(ws.new_store, store), check)
-
-    document = step("document", "--records", "Records[]", as_lines=False)
-    return Pair(ours=document, peer=step("lines", as_lines=True))
-
-
-def ingest_memory(ws: Workspace, *, lines: int, one_day: bool = False) -> Pair:
-    return Pair(ours=_ingest(ws, ws.events(lines, one_day=one_day)))
-
-
-def _durable(ws: Workspace, inputs: tuple[str | Path, ...], accepted: int, objects: int) -> Pair:
-    """An ingest that creates so many objects, and a loop that creates as many files."""
-    store = ws.path("store")
-
-    def check(stdout: str) -> None:
-        if f"{accepted:,}" not in stdout:
-            raise CommandFailed(f"the ingest should have accepted {accepted} events, and said:\n{stdout[-2000:]}")
-
-    return Pair(
-        ours=Step(ws.pik("ingest", *inputs, store=store), partial(ws.new_store, store), check),
-        peer=_peer("create_files.py", str(objects), ws.path("files")),
-    )
-
-
-def ingest_days(ws: Workspace, *, days: int) -> Pair:
-    return _durable(ws, (ws.days(days),), days, objects=days)
-
-
-def ingest_tiny(ws: Workspace, *, files: int) -> Pair:
-    return _durable(ws, (f"{ws.tiny(files)}/*.jsonl",), 3 * files, objects=2 * files)  # a segment and a record each
-
-
-def ingest_folder(ws: Workspace, *, files: int, lines: int) -> Pair:
-    """A folder as one batch, and the same lines in one file."""
-    folder = ws.tiny(files, lines)
-
-    def step(name: str, *arguments: str | Path) -> Step:
-        store, accepted = ws.path(f"store-{name}"), f"{files * lines:,}"
-
-        def check(stdout: str) -> None:
-            if accepted not in stdout:
-                raise CommandFailed(f"the ingest should have accepted {accepted} events, and said:\n{stdout[-2000:]}")
-
-        return Step(ws.pik("ingest", *arguments, store=store), partial(ws.new_store, store), check)
-
-    return Pair(ours=step("folder", folder, "--one-batch"), peer=step("file", ws.joined(folder)))
-
-
-def ingest_growth(ws: Workspace) -> Pair:
-    tenth = _ingest(ws, ws.events(seed=110), onto=ws.grown(9), name="tenth")
-    return Pair(ours=tenth, peer=_ingest(ws, ws.events(seed=101)))
-
-
-def _diff(ws: Workspace, *, exact: bool = False) -> Step:
-    return Step(ws.pik("diff", "aggregates", store=ws.aggregated(exact=exact)))
-
-
-def diff(ws: Workspace) -> Pair:
-    return Pair(ours=_diff(ws), peer=_peer("duckdb_aggregate.py", ws.events()))
-
-
-def diff_exact(ws: Workspace) -> Pair:
-    return Pair(ours=_diff(ws, exact=True), peer=_diff(ws))
-
-
-def of_many_entities(ws: Workspace, *, command: tuple[str, ...], entities: int) -> Pair:
-    return Pair(ours=Step(ws.pik(*command, store=ws.many_entities(entities))))
-
-
-def verify(ws: Workspace) -> Pair:
-    return Pair(ours=Step(ws.pik("verify", "--full", store=ws.aggregated())), peer=_diff(ws))
-
-
-def replay(ws: Workspace) -> Pair:
-    store = ws.path("replayed")
-    argv = ws.pik("replay", "--all", "--promote", "--yes", "--reason", "bench", store=store)
-    return Pair(ours=Step(argv, partial(copy, ws.ingested(), store)), peer=_diff(ws))
-
-
-def export(ws: Workspace) -> Pair:
-    out = ws.path("events.parquet")
-    manifest = out.with_name(f"{out.name}.manifest.json")
-
-    def check(_stdout: str) -> None:
-        if not out.is_file():
-            raise CommandFailed("the export wrote no file")
-
-    return Pair(
-        ours=Step(ws.pik("export", "--out", out, store=ws.ingested()), partial(remove, out, manifest), check),
-        peer=_peer("duckdb_parquet.py", ws.events(), ws.path("peer.parquet")),
-    )
-
-
-def events(ws: Workspace) -> Pair:
-    summary = ws.summary(ws.events())
-
-    def check(stdout: str) -> None:
-        if stdout.count("\n") < summary.entity_events:
-            raise CommandFailed(f"only {stdout.count(chr(10))} lines for {summary.entity_events} events")
-
-    window = ("--from", "2026-01-01", "--to", "2026-02-01")
-    argv = ws.pik("events", "--entity", summary.entity, *window, store=ws.ingested())
-    return Pair(ours=Step(argv, check=check), peer=_typer_help())
-
-
-def of_late(ws: Workspace, *, command: str, peer: str) -> Pair:
-    """A command on a store into which late events came, against another one there or DuckDB's group-by. ENTITY and DAY
-    stand for an entity with many events, and the bounds of one day."""
-    entity = ws.summary(ws.events()).entity
-
-    def step(line: str) -> Step:
-        words = line.replace("DAY", "--from 2026-01-15 --to 2026-01-16").replace("ENTITY", entity).split()
-        return Step(ws.pik(*words, store=ws.late()), codes=(0, 1))
-
-    return Pair(ours=step(command), peer=step(peer) if peer else _peer("duckdb_aggregate.py", ws.events()))
-
-
-def diff_differing(ws: Workspace) -> Pair:
-    argv = ws.pik("diff", "aggregates", "--limit", "5", store=ws.differing())
-    return Pair(ours=Step(argv, codes=(1,)), peer=_diff(ws))
-
-
-def triage_whole(ws: Workspace) -> Pair:
-    """The checks of `triage`, against the same by commands of their own, one after the other."""
-    store = ws.late()
-    parts = [shlex.join(ws.pik(*part.split(), store=store)) for part in TRIAGE_PARTS]
-    script = "; ".join(f"{part} || test $? -eq 1 || exit 4" for part in parts)
-    return Pair(
-        ours=Step(ws.pik("triage", store=store), codes=(0, 1)),
-        peer=Step(("sh", "-c", script)),
-    )
-
-
-def of_million(ws: Workspace, *, command: str) -> Pair:
-    """A command on the store with late events; FILE stands for what was ingested first."""
-    argv = ws.pik(*(str(ws.events()) if word == "FILE" else word for word in shlex.split(command)), store=ws.late())
-    return Pair(ours=Step(argv, codes=(0, 1)))
-
-
-def explain_bucket(ws: Workspace, *, options: str) -> Pair:
-    argv = ws.pik("explain", "all_events", "2026-01-01", *options.split(), store=ws.one_bucket())
-    return Pair(ours=Step(argv, codes=(1,)))
-
-
-def _typer_help() -> Step:
-    return _peer("typer_app.py", "--help")
-
-
 def start_up(ws: Workspace, *, option: str) -> Pair:
-    return Pair(ours=Step(ws.pik(option)), peer=_typer_help())
+    return Pair(ours=Step(ws.pik(option)), peer=typer_help())
 
-
-TABLE_FIELDS = ("source=source", "event_type=event_type", "entity_id=entity_id", "event_time=event_time", "payload=@")
 
 TYPER = "`--help` of a Typer app with one command"
 FRESH = "`pik ingest FILE`, fresh store"
 QUICK = 15  # pairs, for commands that take a fraction of a second
-
-TRIAGE_PARTS = ("diff aggregates --limit 5", "lag", "gaps", "duplicates --class suspect --limit 5", "verify --quick")
-
-MILLION = {
-    "diff-events": "diff events FILE",
-    "sql": "sql \"SELECT source, count(*), sum((payload->>'value')::DECIMAL(18,6)) FROM events GROUP BY 1\"",
-    "history": "history",
-}
-"""Commands whose time has no bar, and whose memory has."""
 
 _DAY = "events --entity ENTITY DAY"
 _DIFF = "diff aggregates --limit 5"
@@ -507,7 +295,7 @@ CASES = (
         "correct",
         "`pik correct` that moves all events, without its plan, seconds of CPU; memory with the plan",
         FRESH,
-        lambda ws: correct(ws, _ingest(ws, ws.events())),
+        lambda ws: correct(ws, ingest(ws, ws.events())),
         ratio=0.5,
         mib=MEMORY_MIB,
         cpu=True,

@@ -28,7 +28,7 @@ from pik.inputs.source import file_source, stop
 from pik.model.window import ALL_TIME
 from pik.ports.fleet import LOCAL, Fleet
 from pik.ports.store import Store
-from pik.rawlog.segment_writer import Reading
+from pik.rawlog.reading import Reading
 from pik.runtime import SILENT
 from pik.stores import open_store
 from pik.usecases.ingest.batch_ingest import IngestOptions

@@ -29,7 +29,7 @@ from pik.inputs.source import stop
 from pik.model.run import Run, RunRequest, RunState
 from pik.model.window import ALL_TIME
 from pik.ports.store import Store
-from pik.rawlog.segment_writer import Reading
+from pik.rawlog.reading import Reading
 from pik.runtime import SILENT
 from pik.stores import open_foreign, open_store
 from pik.stores.aws.clients import Clients

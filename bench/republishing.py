@@ -2,13 +2,10 @@
 
 import sys
 from functools import partial
-from pathlib import Path
 
-from bench.case import Pair, Step
+from bench.case import PEERS, Pair, Step
 from bench.measure import CommandFailed
 from bench.workspace import Workspace, copy, remove
-
-PEERS = Path(__file__).with_name("peers")
 
 
 def _steps(ws: Workspace, lines: int, ours: str, peer: str) -> tuple[Step, Step]:
