@@ -19,7 +19,7 @@ from pik.errors import InputError, Invalid, PikError, UsageError
 
 if TYPE_CHECKING:
     from pik.model.run import Run as StoredRun
-    from pik.rawlog.segment_writer import Reading
+    from pik.rawlog.reading import Reading
     from pik.usecases.ingest.batch_ingest import IngestReport
     from pik.usecases.replay.plan import Plan
     from pik.usecases.replay.promote import Move
@@ -115,7 +115,7 @@ class Repair(Numbers):
         from pik.model.event import MAX_LINE
         from pik.model.layout import read_layout
         from pik.model.times import read_times
-        from pik.rawlog.segment_writer import Reading
+        from pik.rawlog.reading import Reading
         from pik.usecases.ingest.reading import resolve_reading
 
         try:

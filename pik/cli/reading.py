@@ -17,7 +17,7 @@ from pik.model.times import OPTIONS as TIME_OPTIONS
 from pik.model.times import read_times
 
 if TYPE_CHECKING:
-    from pik.rawlog.segment_writer import Reading
+    from pik.rawlog.reading import Reading
 
 _Described = TypeVar("_Described")
 
@@ -121,7 +121,7 @@ class ReadingOptions:
 
     def given(self, on_invalid: str | None = None) -> Reading:
         """Return how records are read by these options alone, --mapping not included. Raises UsageError."""
-        from pik.rawlog.segment_writer import Reading
+        from pik.rawlog.reading import Reading
 
         return Reading(
             self.max_line,

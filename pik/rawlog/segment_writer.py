@@ -7,7 +7,7 @@ from base64 import b64encode
 from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from hashlib import sha256
 from itertools import accumulate, repeat
 from operator import add, sub
@@ -17,20 +17,17 @@ import msgspec
 import zstandard
 from msgspec import structs
 
-from pik.errors import InputError, Invalid, UsageError
+from pik.errors import InputError, Invalid
 from pik.inputs.blocks import Block, FilePart, Problem
-from pik.inputs.mapping import RecordMapping
-from pik.inputs.opened import OpenedInput
 from pik.inputs.parents import Parents
 from pik.inputs.time_formats import advised
 from pik.model.batch import KEYED, PLAIN, Arrivals, Chunk, Frame, Reject, RejectFile, Segment, count_lags, frame_of
 from pik.model.delivery import actor_field, file_field, raw_line, stamp
 from pik.model.event import Event, Rows, read_event, read_rows
 from pik.model.instant import DAY
-from pik.model.layout import AUTO, WRITTEN_AS_JSON, Layout
 from pik.model.place import NOWHERE, Place
-from pik.model.times import AS_EVENTS, Times
 from pik.ports.raw import Object, Raw, RawKind
+from pik.rawlog.reading import Reading
 
 FRAME = 96 * 1024
 """Uncompressed bytes after which a frame ends."""
@@ -40,75 +37,6 @@ COMPRESSION_LEVEL = 1
 GROUP = 128 * 1024
 """Bytes of records read together: enough that steps over all of them cost little, few enough that they stay in the
 processor's caches from one step to the next."""
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """How records are read. `mapping` has expressions for fields of events, none where records are events already;
-    `stop` means that no record may be invalid, `mixed` that the first ones may all be; `times` says how times are
-    written, `layout` how records lie in the input, `file` is its path, and `seen` what the mapping sees of that, as
-    options. `named` is the named mapping that says some of it. With `by_file`, an input is read as that returns for its
-    path instead."""
-
-    max_line: int
-    stop: bool = False
-    mapping: Mapping[str, str] = field(default_factory=dict)
-    times: Times = AS_EVENTS
-    mixed: bool = False
-    layout: Layout = AUTO
-    file: str = ""
-    seen: Mapping[str, str] = field(default_factory=dict)
-    named: str = ""
-    by_file: Callable[[str], Reading] | None = None
-
-    @property
-    def is_mapped(self) -> bool:
-        """Whether records are mapped, whatever their format is."""
-        return bool(self.mapping) or self.times.need_mapping
-
-    def record_mapping(self, noted: list[str] | None = None) -> RecordMapping | None:
-        """Return the compiled mapping, if records are mapped: those that were not written as JSON always are. `noted`
-        gets how times were read. Raises UsageError."""
-        if not self.is_mapped and self.layout.format in (None, *WRITTEN_AS_JSON):
-            return None
-        return RecordMapping(self.mapping, self.times, noted, self.named)
-
-    def of(self, opened: OpenedInput) -> Reading:
-        """Return how this input is read, its layout recognized. Raises InputError where it cannot be, and UsageError
-        where the mapping fits none of its first records, or without one no field of an event is in them, unless they
-        may be of another kind."""
-        chosen = self if self.by_file is None else opened.chosen(self.by_file)
-        layout = chosen.layout
-        try:
-            layout = opened.recognize(layout, mapped=chosen.is_mapped)
-            return chosen._fitting(opened, layout)
-        except (InputError, UsageError) as error:
-            if chosen.named:
-                raise type(error)(f"mapping {chosen.named}: {error.message}", hint=error.hint) from None
-            known = opened.known_mapping(layout)
-            if known is None:
-                raise
-            hint = f"--mapping {known} reads such records; otherwise: {error.hint}"
-            raise type(error)(error.message, hint=hint) from None
-
-    def _fitting(self, opened: OpenedInput, layout: Layout) -> Reading:
-        """Return how an input of that layout is read, whose first records the mapping fits. Raises as `of` does."""
-        reading = replace(self, layout=layout, file=opened.file)
-        mapping = reading.record_mapping()
-        if mapping is not None and mapping.uses_place:
-            reading = replace(reading, seen=mapping.seen_of(reading.file))
-        if mapping is not None and mapping.parents:
-            if layout.records is None:
-                hint = "--records PATH says where the records are in their documents"
-                raise UsageError("parent() is for records that lie in others", hint=hint)
-            reading = replace(reading, layout=replace(layout, parents=mapping.parents))
-        if layout.records is not None and not self.mixed:
-            opened.expect_records(reading.layout, self.max_line)
-        if mapping is not None and not self.mixed:
-            opened.expect_fields(reading.layout, mapping)
-        if mapping is None and not self.mixed:
-            opened.expect_events(reading.layout)
-        return reading
 
 
 class InvalidRecord(InputError):

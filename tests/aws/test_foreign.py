@@ -23,7 +23,7 @@ from pik.inputs import source as reading
 from pik.inputs.lake_tables import refuse_lake_objects
 from pik.inputs.opened_file import HEAD
 from pik.inputs.source import Source, foreign_sources
-from pik.rawlog.segment_writer import Reading
+from pik.rawlog.reading import Reading
 from pik.runtime import SILENT
 from pik.stores import open_foreign, open_store
 from pik.stores.aws.clients import Clients

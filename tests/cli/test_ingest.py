@@ -20,7 +20,7 @@ import pytest
 
 from pik.inputs.folders import SkippedFiles, folder_sources
 from pik.inputs.one_batch import one_batch
-from pik.rawlog.segment_writer import Reading
+from pik.rawlog.reading import Reading
 from pik.runtime import SILENT
 from pik.stores import open_store
 from pik.usecases.ingest.batch_ingest import IngestOptions, ingest

@@ -10,8 +10,8 @@ from pik.inputs.source import file_source
 from pik.model.metric import Definition
 from pik.ports.raw import RawKind
 from pik.rawlog.corrections import correction_keys, read_correction
+from pik.rawlog.reading import Reading
 from pik.rawlog.sealed_records import read_opening
-from pik.rawlog.segment_writer import Reading
 from pik.runtime import SILENT
 from pik.usecases.care.backup import backup, restore
 from pik.usecases.care.rebuild import rebuild_index

@@ -12,7 +12,7 @@ from pik.model.delivery import Filter
 from pik.model.instant import SECOND
 from pik.model.metric import Definition
 from pik.ports.store import Store
-from pik.rawlog.segment_writer import Reading
+from pik.rawlog.reading import Reading
 from pik.usecases.inspect.duplicate_effects import duplicate_impact, suspect_impact
 from pik.usecases.inspect.duplicates import DuplicateFilter
 from pik.usecases.inspect.reconcile import Scope, reconcile

@@ -24,9 +24,9 @@ from pik.model.instant import DAY, parse_instant
 from pik.model.metric import Definition, Per
 from pik.model.window import ALL_TIME
 from pik.ports.store import Store
+from pik.rawlog.reading import Reading
 from pik.rawlog.replacements import ReplacingRaw
 from pik.rawlog.segment_reader import ids_of
-from pik.rawlog.segment_writer import Reading
 from pik.runtime import SILENT
 from pik.stores import open_store
 from pik.stores.aws.s3 import AwsRaw

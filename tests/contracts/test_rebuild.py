@@ -20,8 +20,8 @@ from pik.model.window import ALL_TIME
 from pik.ports.raw import RawKind
 from pik.ports.store import Store
 from pik.rawlog.deliveries import deliveries
+from pik.rawlog.reading import Reading
 from pik.rawlog.segment_reader import ids_of
-from pik.rawlog.segment_writer import Reading
 from pik.runtime import SILENT
 from pik.stores import open_store
 from pik.usecases.care.rebuild import rebuild_index

@@ -20,7 +20,7 @@ from pik.model.delivery import Filter
 from pik.model.window import ALL_TIME
 from pik.ports.exporter import Layout
 from pik.ports.fleet import Body, Keyed, Merge
-from pik.rawlog.segment_writer import Reading
+from pik.rawlog.reading import Reading
 from pik.runtime import SILENT
 from pik.stores import open_store
 from pik.usecases.export import fleet as export_fleet

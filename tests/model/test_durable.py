@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pik.inputs.source import file_source
-from pik.rawlog.segment_writer import Reading
+from pik.rawlog.reading import Reading
 from pik.runtime import SILENT
 from pik.runtime.storage import sync, sync_directory
 from pik.stores import open_store

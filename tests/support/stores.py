@@ -38,7 +38,7 @@ from pik.ports.engine import (
     TouchedBucket,
 )
 from pik.ports.store import Store
-from pik.rawlog.segment_writer import Reading
+from pik.rawlog.reading import Reading
 from pik.runtime import SILENT
 from pik.usecases.ingest.batch_ingest import IngestOptions
 from pik.usecases.ingest.batch_ingest import ingest as ingest_source

@@ -16,7 +16,7 @@ import pytest
 from bench.gen_events import generate
 from pik.inputs.source import file_source
 from pik.ports.store import Store
-from pik.rawlog.segment_writer import Reading
+from pik.rawlog.reading import Reading
 from pik.runtime import SILENT
 from pik.stores import open_store
 from pik.usecases.care.rebuild import rebuild_index

@@ -23,7 +23,7 @@ from pik.inputs.source import Source, file_source
 from pik.model.window import ALL_TIME
 from pik.ports.raw import RawKey, RawKind
 from pik.ports.store import Store
-from pik.rawlog.segment_writer import Reading
+from pik.rawlog.reading import Reading
 from pik.runtime import SILENT
 from pik.stores import open_store
 from pik.usecases.care.rebuild import rebuild_index

@@ -20,7 +20,7 @@ from pik.model.batch import Counts, Reject, Verdict
 from pik.model.instant import day_of, format_instant, parse_instant
 from pik.model.times import Times
 from pik.ports.store import Store
-from pik.rawlog.segment_writer import Reading
+from pik.rawlog.reading import Reading
 from pik.runtime import SILENT, storage
 from pik.stores import open_store
 from pik.usecases.ingest import dry_run

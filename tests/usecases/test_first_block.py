@@ -10,7 +10,7 @@ import pytest
 
 from pik.errors import InputError
 from pik.inputs.source import file_source
-from pik.rawlog.segment_writer import Reading
+from pik.rawlog.reading import Reading
 from pik.runtime import SILENT
 from pik.stores import open_store
 from pik.usecases.ingest.batch_ingest import IngestOptions, ingest

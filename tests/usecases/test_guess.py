@@ -28,7 +28,7 @@ from pik.model.jmes import quoted
 from pik.model.layout import AUTO, InputFormat, Layout
 from pik.model.named_mapping import NamedMapping
 from pik.model.times import AS_EVENTS, Times
-from pik.rawlog.segment_writer import Reading
+from pik.rawlog.reading import Reading
 from pik.usecases.ingest import guess_fields, guess_times
 from pik.usecases.ingest.guess import guess as guess_of
 from pik.usecases.ingest.guess_result import Confidence, Guess

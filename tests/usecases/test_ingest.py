@@ -27,7 +27,7 @@ from pik.model.times import Times
 from pik.model.window import ALL_TIME
 from pik.model.zone import Zone, load_zone
 from pik.ports.store import Store
-from pik.rawlog.segment_writer import Reading
+from pik.rawlog.reading import Reading
 from pik.runtime import SILENT
 from pik.stores import open_store
 from pik.usecases.care.rebuild import rebuild_index

@@ -14,7 +14,7 @@ from pik.inputs.archives import with_members
 from pik.inputs.source import Source, file_source
 from pik.model.batch import BatchState, Counts
 from pik.ports.store import Store
-from pik.rawlog.segment_writer import Reading
+from pik.rawlog.reading import Reading
 from pik.runtime import SILENT
 from pik.stores import open_store
 from pik.usecases.care.rebuild import rebuild_index

@@ -18,7 +18,7 @@ from pik.ports.exporter import Layout
 from pik.ports.store import Store
 from pik.rawlog.deliveries import deliveries
 from pik.rawlog.gathering import gather_deliveries
-from pik.rawlog.segment_writer import Reading
+from pik.rawlog.reading import Reading
 from pik.rawlog.selection import Selection
 from pik.runtime import SILENT
 from pik.stores import open_store

@@ -37,7 +37,7 @@ from pik.model.run import RunRequest, RunState
 from pik.model.window import ALL_TIME
 from pik.ports.target import Message
 from pik.rawlog.deliveries import deliveries
-from pik.rawlog.segment_writer import Reading
+from pik.rawlog.reading import Reading
 from pik.runtime import SILENT
 from pik.stores import open_store
 from pik.targets.file import FileTarget

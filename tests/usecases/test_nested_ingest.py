@@ -22,7 +22,7 @@ from pik.model.times import Times
 from pik.model.window import ALL_TIME
 from pik.ports.store import Store
 from pik.rawlog.deliveries import deliveries
-from pik.rawlog.segment_writer import Reading
+from pik.rawlog.reading import Reading
 from pik.runtime import SILENT
 from pik.stores import open_store
 from pik.usecases.ingest import batch_ingest

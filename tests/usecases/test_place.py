@@ -21,7 +21,7 @@ from pik.model.place import Place
 from pik.model.window import ALL_TIME
 from pik.ports.store import Store
 from pik.rawlog.deliveries import deliveries
-from pik.rawlog.segment_writer import Reading
+from pik.rawlog.reading import Reading
 from pik.stores import open_store
 from pik.usecases.ingest.batch_ingest import Outcome
 

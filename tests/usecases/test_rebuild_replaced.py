@@ -18,7 +18,7 @@ from pik.model.window import ALL_TIME
 from pik.ports.store import Store
 from pik.rawlog import segment_writer as segments_module
 from pik.rawlog.deliveries import deliveries
-from pik.rawlog.segment_writer import Reading
+from pik.rawlog.reading import Reading
 from pik.runtime import SILENT
 from pik.stores import open_store
 from pik.usecases.care.rebuild import RebuildReport, rebuild_index

@@ -23,7 +23,7 @@ from pik.model.republish import Form, Republish, RepublishRequest, RepublishStat
 from pik.model.window import ALL_TIME
 from pik.ports.store import Store
 from pik.ports.target import Message
-from pik.rawlog.segment_writer import Reading
+from pik.rawlog.reading import Reading
 from pik.runtime import SILENT
 from pik.usecases.ingest.batch_ingest import IngestOptions
 from pik.usecases.ingest.batch_ingest import ingest as ingest_source

@@ -82,7 +82,7 @@ def test_payloads_are_compared_as_identity_compares_them(store: Store, tmp_path:
 
 def ingest_file(store: Store, path: Path) -> None:
     from pik.inputs.source import file_source
-    from pik.rawlog.segment_writer import Reading
+    from pik.rawlog.reading import Reading
     from pik.runtime import SILENT
     from pik.usecases.ingest.batch_ingest import IngestOptions
     from pik.usecases.ingest.batch_ingest import ingest as ingest_source

@@ -12,7 +12,7 @@ from pik.inputs.source import file_source
 from pik.model.batch import Segment
 from pik.model.window import ALL_TIME
 from pik.ports.store import Store
-from pik.rawlog.segment_writer import Reading
+from pik.rawlog.reading import Reading
 from pik.runtime import SILENT
 from pik.stores import open_store
 from pik.stores.local.state.tables import VERSION_DIGEST, WRITER_DIGEST

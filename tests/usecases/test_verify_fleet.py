@@ -16,7 +16,7 @@ from pik.model.instant import DAY, parse_instant
 from pik.model.metric import Definition, Per
 from pik.model.window import ALL_TIME, Window
 from pik.ports.store import Store
-from pik.rawlog.segment_writer import Reading
+from pik.rawlog.reading import Reading
 from pik.runtime import SILENT
 from pik.stores import open_store
 from pik.usecases.care import verify_days, verify_values

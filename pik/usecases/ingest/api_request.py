@@ -38,8 +38,9 @@ from pik.ports.raw import Raw, RawKey, RawKind
 from pik.ports.remote import RecordStatus
 from pik.ports.store import Store
 from pik.rawlog.objects import read_rejects, unpacked
+from pik.rawlog.reading import Reading
 from pik.rawlog.segment_reader import ids_of
-from pik.rawlog.segment_writer import Reading, SegmentBuilder, reason_kind
+from pik.rawlog.segment_writer import SegmentBuilder, reason_kind
 from pik.usecases.availability import require_writable
 
 MAX_BODY = 4 << 20

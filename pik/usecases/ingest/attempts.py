@@ -10,7 +10,8 @@ from itertools import islice
 from pik.errors import Invalid
 from pik.inputs.blocks import Block
 from pik.inputs.source import Input
-from pik.rawlog.segment_writer import Reading, place_of
+from pik.rawlog.reading import Reading
+from pik.rawlog.segment_writer import place_of
 from pik.usecases.ingest.preview import Preview, preview
 
 

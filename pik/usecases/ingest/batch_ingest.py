@@ -29,8 +29,9 @@ from pik.model.ids import new_id
 from pik.ports.index import batch_of
 from pik.ports.raw import Raw
 from pik.ports.store import Store
+from pik.rawlog.reading import Reading
 from pik.rawlog.sealed_records import ATTEMPT, BlockLog, write_record
-from pik.rawlog.segment_writer import InvalidRecord, Reading, SegmentBuilder, Work, building, increasing_times
+from pik.rawlog.segment_writer import InvalidRecord, SegmentBuilder, Work, building, increasing_times
 from pik.runtime import SILENT, Progress, showing
 from pik.runtime.parallel import Pool
 from pik.usecases.availability import require_writable

@@ -24,8 +24,9 @@ from pik.model.times import Times
 from pik.ports.index import batch_of
 from pik.ports.store import Store
 from pik.rawlog.objects import read_rejects
+from pik.rawlog.reading import Reading
 from pik.rawlog.sealed_records import write_record
-from pik.rawlog.segment_writer import Reading, SegmentBuilder, reason_kind
+from pik.rawlog.segment_writer import SegmentBuilder, reason_kind
 from pik.usecases.availability import require_writable
 from pik.usecases.ingest.api_request import MAX_BODY, block_of
 from pik.usecases.inspect.batches import close_batch

@@ -20,7 +20,8 @@ from pik.model.batch import Chunk, Origin
 from pik.ports.engine import Engine
 from pik.ports.raw import Object, Raw
 from pik.ports.store import Store
-from pik.rawlog.segment_writer import InvalidRecord, Reading, SegmentBuilder
+from pik.rawlog.reading import Reading
+from pik.rawlog.segment_writer import InvalidRecord, SegmentBuilder
 from pik.usecases.ingest.batch_ingest import IngestOptions, origin_of
 
 _PIECE = 1 << 20

@@ -37,7 +37,8 @@ from pik.model.layout import Layout
 from pik.ports.store import Store
 from pik.rawlog.corrected import corrected_until
 from pik.rawlog.objects import unpacked
-from pik.rawlog.segment_writer import Reading, SegmentBuilder, Work, place_of, reason_kind
+from pik.rawlog.reading import Reading
+from pik.rawlog.segment_writer import SegmentBuilder, Work, place_of, reason_kind
 from pik.runtime import Progress, showing
 from pik.runtime.parallel import Pool
 from pik.runtime.storage import SortedBytes

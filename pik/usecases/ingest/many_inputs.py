@@ -23,8 +23,9 @@ from pik.model.ids import new_id
 from pik.ports.index import batch_of
 from pik.ports.raw import Object
 from pik.ports.store import Store
+from pik.rawlog.reading import Reading
 from pik.rawlog.sealed_records import record_object
-from pik.rawlog.segment_writer import Reading, SegmentBuilder
+from pik.rawlog.segment_writer import SegmentBuilder
 from pik.runtime import Progress, showing
 from pik.usecases.availability import require_writable
 from pik.usecases.ingest.batch_ingest import (

@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 from pik.errors import Invalid, UsageError
 from pik.inputs.named_mappings import find_mapping, mapping_for
 from pik.model.named_mapping import NONE, IngestDefaults, NamedMapping
-from pik.rawlog.segment_writer import Reading
+from pik.rawlog.reading import Reading
 
 
 def resolve_reading(

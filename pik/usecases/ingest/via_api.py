@@ -27,7 +27,8 @@ from pik.model.event import read_event
 from pik.model.place import Place
 from pik.model.zone import NO_ZONES, Zones, load_zone
 from pik.ports.remote import Answer, Api
-from pik.rawlog.segment_writer import InvalidRecord, Reading, make_reject, reason_kind
+from pik.rawlog.reading import Reading
+from pik.rawlog.segment_writer import InvalidRecord, make_reject, reason_kind
 from pik.runtime import Progress, showing
 
 LANES = 8

@@ -19,7 +19,8 @@ from pik.inputs.blocks import BLOCK
 from pik.inputs.source import Input
 from pik.model.batch import Chunk, Reject
 from pik.rawlog.objects import unpacked
-from pik.rawlog.segment_writer import InvalidRecord, Reading, SegmentBuilder, Work
+from pik.rawlog.reading import Reading
+from pik.rawlog.segment_writer import InvalidRecord, SegmentBuilder, Work
 from pik.runtime import Progress, showing
 from pik.runtime.parallel import Pool
 

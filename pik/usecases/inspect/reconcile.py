@@ -25,7 +25,7 @@ from pik.ports.engine import DeliveryFiles, Engine, Tables
 from pik.ports.store import Store
 from pik.rawlog.gathering import gather_deliveries
 from pik.rawlog.objects import raw_lines
-from pik.rawlog.segment_writer import Reading
+from pik.rawlog.reading import Reading
 from pik.rawlog.selection import AS_RECEIVED, Overrides, Selection
 from pik.runtime import SILENT, Progress
 from pik.runtime.new_file import created_whole

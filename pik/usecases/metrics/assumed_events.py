@@ -23,7 +23,7 @@ from pik.model.named_mapping import NONE
 from pik.model.pairs import typed_pairs
 from pik.model.scenario import ASSUMED_BATCH, With
 from pik.rawlog.objects import unpacked
-from pik.rawlog.segment_writer import Reading
+from pik.rawlog.reading import Reading
 from pik.runtime import SILENT
 from pik.runtime.parallel import processors
 from pik.runtime.storage import scratch

@@ -11,7 +11,7 @@ from pik.model.assumption_text import read_scenario
 from pik.model.named_mapping import IngestDefaults
 from pik.model.scenario import Scenario, With
 from pik.model.zone import Zone
-from pik.rawlog.segment_writer import Reading
+from pik.rawlog.reading import Reading
 from pik.usecases.ingest.reading import resolve_reading
 from pik.usecases.metrics.assumed_events import reading_for_all, refused
 from pik.usecases.metrics.event_ids import read_event_ids

@@ -25,8 +25,8 @@ from pik.ports.raw import RawKind
 from pik.ports.store import Store
 from pik.rawlog.corrections import WinnerLine, record, write_winners
 from pik.rawlog.deliveries import deliveries
+from pik.rawlog.reading import Reading
 from pik.rawlog.replacements import ReplacingRaw
-from pik.rawlog.segment_writer import Reading
 from pik.runtime import SILENT
 from pik.stores.aws.catalog.index import AwsIndex
 from pik.stores.aws.s3 import AwsRaw

@@ -17,7 +17,7 @@ from pik.model.metric import Definition
 from pik.model.window import ALL_TIME, Window
 from pik.ports.store import Store
 from pik.rawlog.deliveries import deliveries
-from pik.rawlog.segment_writer import Reading
+from pik.rawlog.reading import Reading
 from pik.runtime import SILENT
 from pik.stores import open_copy
 from pik.usecases.care.verify import verify

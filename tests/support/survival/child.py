@@ -16,7 +16,7 @@ if __name__ == "__main__":
 
 from pik.inputs import blocks as blocks_module
 from pik.inputs.source import file_source
-from pik.rawlog.segment_writer import Reading
+from pik.rawlog.reading import Reading
 from pik.runtime import Progress
 from pik.stores import open_store
 from pik.usecases.ingest import batch_ingest as ingest_module

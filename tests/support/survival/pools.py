@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any, Self
 
-from pik.rawlog.segment_writer import Reading, building
+from pik.rawlog.reading import Reading
+from pik.rawlog.segment_writer import building
 
 
 class LastFirst:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pik.inputs.source import Input, Source
     from pik.model.batch import Reject
     from pik.ports.store import Store
-    from pik.rawlog.segment_writer import Reading
+    from pik.rawlog.reading import Reading
     from pik.usecases.ingest.batch_ingest import IngestOptions, IngestReport
     from pik.usecases.ingest.via_api import SendReport
 

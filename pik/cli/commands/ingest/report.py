@@ -22,7 +22,7 @@ from pik.model.visible import visible
 if TYPE_CHECKING:
     from pik.inputs.source import Input
     from pik.model.batch import Reject
-    from pik.rawlog.segment_writer import Reading
+    from pik.rawlog.reading import Reading
     from pik.usecases.ingest.batch_ingest import IngestReport
     from pik.usecases.ingest.dry_run import CheckedInput
     from pik.usecases.ingest.earlier import ReadOtherwise
