@@ -13,7 +13,7 @@ import msgspec
 from pik.cli.buckets import show_buckets_of
 from pik.cli.context import Context
 from pik.config import Format
-from pik.errors import PikError, command
+from pik.errors import PikError, StoreError, command
 
 if TYPE_CHECKING:
     from pik.cli.document import Schema
@@ -104,6 +104,8 @@ def write_documents(
         try:
             documents.append(_run(cli, store, root, member, words, made))
         except PikError as error:
+            if type(error) is StoreError:  # of this machine, as a full disk is: it says nothing about the bundle
+                raise
             said = msgspec.json.encode({"error": error.message, "hint": error.hint or None})
             (root / member).write_bytes(said + b"\n")
             documents.append(Document(name=member, command=command(*words), exit_code=error.exit_code))

@@ -15,6 +15,7 @@ from unittest.mock import Mock
 import pytest
 import zstandard
 
+from pik.errors import StoreError
 from pik.runtime import SILENT
 from pik.usecases.bundle.archive import EXPANSION, Archive, write_archive
 from pik.usecases.bundle.contents import MANIFEST, SUMS
@@ -175,6 +176,17 @@ def test_verify_computes_every_number_again(pik, bundled):
     assert [(one["member"], one["state"]) for one in forged.json()["problems"]] == [
         ("INC-1/documents/diff.json", "differs")
     ]
+
+
+@pytest.mark.parametrize("line", [(*MAKE, "--out", "c.tar.zst"), ("verify", "b.tar.zst")])
+def test_a_full_disk_says_nothing_about_a_bundle(pik, bundled, monkeypatch, line):
+    def full(*_: object) -> None:
+        raise StoreError("no space left", hint="free space there")
+
+    monkeypatch.setattr("pik.cli.recorder._run", full)
+    failed = pik(*line)
+    assert (failed.code, failed.err) == (4, "error: no space left\nhint: free space there\n")
+    assert not (bundled / "c.tar.zst").exists()
 
 
 @pytest.mark.parametrize(

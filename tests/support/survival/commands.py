@@ -54,7 +54,7 @@ COMMANDS = {
     "bundle": Writing(f"bundle --incident INC {WINDOW} --out out"),
     "bundle --redact": Writing(f"bundle --incident INC {WINDOW} --out out --redact payload.n --redact-key redact.key"),
     "verify a bundle": Writing("verify the.bundle", "bundled"),
-    "pull from a bundle": Writing("pull --store the.bundle --into copy", "bundled"),
+    "pull from a bundle": Writing(f"pull --store the.bundle {WINDOW} --into copy", "bundled"),
     "sql --output": Writing("sql FROM\\ events --output out.parquet"),
     "diff events --write": Writing("diff events more.jsonl --write out"),
     "backup": Writing("backup out"),
