@@ -16,13 +16,14 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import takewhile
 from socketserver import BaseServer
-from tempfile import TemporaryDirectory, TemporaryFile
+from tempfile import TemporaryFile
 from threading import current_thread, main_thread
 from typing import IO, TYPE_CHECKING, Any
 
 from pik.errors import StoreError, UsageError, command
 from pik.fleets import within_job
 from pik.model.cluster import JOBS, LOCATIONS, SUBMITTED, Cluster, expect_cluster, expect_no_place
+from pik.runtime.storage import PrivateDirectory
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -274,7 +275,7 @@ def _gateway() -> tuple[Any, IO[bytes]]:
     from pyspark.java_gateway import launch_gateway
 
     log = TemporaryFile()  # noqa: SIM115 - as long as the process
-    work = TemporaryDirectory(prefix="pik-spark-", ignore_cleanup_errors=True)
+    work = PrivateDirectory()
     atexit.register(work.cleanup)
     os.environ.setdefault(_WORK, work.name)
     try:

@@ -7,12 +7,18 @@ import fcntl
 import heapq
 import os
 import pickle
+import re
+import secrets
 import shlex
+import shutil
 import weakref
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
+from hashlib import sha256
 from pathlib import Path
 from tempfile import SpooledTemporaryFile, TemporaryDirectory, TemporaryFile, gettempdir
+from time import time
 from typing import IO, Any, Generic, TypeVar
 
 import msgspec
@@ -81,7 +87,7 @@ class CarriedFile(type(Path())):  # type: ignore[misc]
 
 def _unpacked(content: bytes) -> CarriedFile:
     with temporary_files():
-        directory = TemporaryDirectory(prefix="pik-", ignore_cleanup_errors=True)
+        directory = PrivateDirectory()
         path = CarriedFile(directory.name, "carried")
         path.write_bytes(content)
     weakref.finalize(path, directory.cleanup)
@@ -215,6 +221,48 @@ def _unpickled(file: IO[bytes]) -> Iterator[Any]:
             return
 
 
+class PrivateDirectory(TemporaryDirectory[str]):
+    """A private directory for temporary files, removed when it is not used any more or the process ends. What a killed
+    process left, the first one of a later process removes: nothing holds the lock on it. Raises OSError."""
+
+    def __init__(self) -> None:
+        _remove_abandoned(gettempdir())
+        super().__init__(prefix=f"{_PREFIX}{secrets.token_hex(8)}-", ignore_cleanup_errors=True)
+        handle = os.open(self.name, os.O_RDONLY)
+        weakref.finalize(self, os.close, handle)
+        with suppress(OSError):  # a file system without such locks, where nothing is ever removed
+            fcntl.flock(handle, fcntl.LOCK_EX)
+
+
+_PREFIX = f"pik-tmp-{sha256(os.uname().nodename.encode()).hexdigest()[:8]}-"
+"""Begins the names of this host's: whether another host holds a lock shows on some file systems only there."""
+
+_ABANDONED = re.compile(f"{_PREFIX}[0-9a-f]{{16}}-[a-z0-9_]{{8}}")
+
+_LOCKED_AFTER = 60
+"""Seconds after which a directory is locked, if its process lives."""
+
+
+@cache
+def _remove_abandoned(directory: str) -> None:
+    """Remove the private directories of processes that were killed."""
+    with suppress(OSError), os.scandir(directory) as entries:
+        for one in entries:
+            with suppress(OSError):
+                if _ABANDONED.fullmatch(one.name) and one.stat().st_mtime < time() - _LOCKED_AFTER:
+                    _remove_unlocked(one.path)
+
+
+def _remove_unlocked(path: str) -> None:
+    """Remove a directory, unless a process holds its lock, which raises OSError."""
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(path, ignore_errors=True)
+    finally:
+        os.close(handle)
+
+
 @contextmanager
 def scratch() -> Iterator[Path]:
     """Yield a private directory for temporary files, removed when the context ends. Raises StoreError, also for errors
@@ -227,7 +275,7 @@ def scratch() -> Iterator[Path]:
 def temporary_directory() -> Iterator[Path]:
     """Yield a private directory, removed when the context ends. Raises StoreError if it cannot be made."""
     with temporary_files():
-        made = TemporaryDirectory(prefix="pik-", ignore_cleanup_errors=True)
+        made = PrivateDirectory()
     with made as directory:
         yield Path(directory)
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 
@@ -20,6 +23,28 @@ def test_a_spool_returns_what_was_added_again_and_again() -> None:
             spool.add(row)
         assert len(spool) == 100
         assert list(spool) == list(spool) == rows
+
+
+def test_the_directory_of_a_killed_process_is_removed_by_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not that of a living one, nor one that was just made, and may not be locked yet, nor anything of the user's."""
+    program = (
+        "import os, time; from pik.runtime.storage import scratch as s; w = s(); p = w.__enter__()\n(p / 'f').touch()"
+    )
+    variables = {**os.environ, "TMPDIR": str(tmp_path)}
+    for rest in ("os.kill(os.getpid(), 9)", "os.utime(p, (0, 0)); os.kill(os.getpid(), 9)"):
+        subprocess.run([sys.executable, "-c", f"{program}; {rest}"], env=variables, check=False)
+    new, old = sorted(tmp_path.iterdir(), key=lambda one: -one.stat().st_mtime)
+    (tmp_path / "pik-tmp-research").mkdir()
+    os.utime(tmp_path / "pik-tmp-research", (0, 0))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with scratch() as living:
+        os.utime(living, (0, 0))
+        storage._remove_abandoned.cache_clear()
+        with scratch():
+            assert (living.is_dir(), new.is_dir(), old.exists()) == (True, True, False)
+    assert {one.name for one in tmp_path.iterdir()} == {new.name, "pik-tmp-research"}
 
 
 def test_a_sorter_has_few_files_open_and_keeps_the_order_of_what_is_equal(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,12 +13,12 @@ import atexit
 import os
 import shutil
 import sqlite3
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
+from tempfile import gettempdir
 from typing import Any, TypeVar
 from urllib.parse import quote
 from weakref import WeakSet
@@ -26,6 +26,7 @@ from weakref import WeakSet
 from pik.errors import Busy, PikError, StoreError
 from pik.runtime import called_from_c, raise_lost
 from pik.runtime.retries import Backoff, retry
+from pik.runtime.storage import PrivateDirectory
 from pik.stores.local.access import access_error, is_read_only, make_file, read_only_error
 from pik.stores.state_rows import row_digest
 
@@ -334,7 +335,7 @@ _ROOM = 1 << 17
 Stamp = tuple[tuple[int, int, int] | None, ...]
 """Changes when a database or its log is written to."""
 
-_copies: dict[tuple[Path, Stamp], tuple[tempfile.TemporaryDirectory[str], Path]] = {}
+_copies: dict[tuple[Path, Stamp], tuple[PrivateDirectory, Path]] = {}
 """The copies of this process, by what they are copies of, in directories that are removed when it ends."""
 _guard = threading.Lock()
 
@@ -370,16 +371,16 @@ def private_copy(path: Path) -> Path:
     raise Busy(f"{path} is being written to", hint="run the same command again")
 
 
-def _copied(path: Path) -> tuple[tempfile.TemporaryDirectory[str], Path]:
+def _copied(path: Path) -> tuple[PrivateDirectory, Path]:
     try:
-        directory = tempfile.TemporaryDirectory(prefix="pik-read-only-")
+        directory = PrivateDirectory()
         copy = Path(directory.name) / path.name
         shutil.copyfile(path, copy)
         if has_log(path):
             shutil.copyfile(_log(path), _log(copy))
     except OSError as error:
         raise StoreError(
-            f"cannot copy {path} to {tempfile.gettempdir()}: {error.strerror}",
+            f"cannot copy {path} to {gettempdir()}: {error.strerror}",
             hint="the store is read-only, so its log is read from a copy; TMPDIR names a directory with room for it",
         ) from error
     return directory, copy
