@@ -12,7 +12,7 @@ from pik.ports.engine import Engine
 from pik.ports.fleet import LOCAL, Fleet
 from pik.ports.store import Store
 
-__all__ = ["open_fleet", "versions", "within_job"]
+__all__ = ["expect_usable", "open_fleet", "versions", "within_job"]
 
 _SUBMITTED_TO = "PYSPARK_GATEWAY_PORT"
 """The variable that spark-submit gives to the process that it starts."""
@@ -24,8 +24,8 @@ def within_job() -> bool:
 
 
 def expect_usable(location: str, cluster: Cluster) -> None:
-    """Raise UsageError for an unknown location, and for a missing package or archive: before anything is done for
-    which a fleet will be opened."""
+    """Raise UsageError for an unknown location, and for a missing package or archive. Commands call it before they do
+    anything else, long before they open the fleet."""
     if location != LOCAL:
         from pik.fleets.session import expect_usable
 
@@ -36,10 +36,9 @@ def expect_usable(location: str, cluster: Cluster) -> None:
 def open_fleet(
     location: str, store: Store, engine: Engine, cluster: Cluster, note: Callable[[str], object]
 ) -> Iterator[Fleet]:
-    """Provide the fleet at a location, for a store; `engine` is for each of the tasks that run beside each other;
-    `note` is told what the cluster waits for.
-    Raises UsageError for an unknown location or a package that is not installed, StoreError where the cluster cannot be
-    used."""
+    """Provide the fleet at a location, for a store. `engine` is for each of the tasks that run at the same time; `note`
+    is told what the cluster waits for. Raises UsageError for an unknown location or a package that is not installed,
+    StoreError where the cluster cannot be used."""
     if location == LOCAL:
         from pik.fleets.here import Here
 

@@ -85,13 +85,13 @@ def _at(location: str, cluster: Cluster) -> AbstractContextManager[Session]:
 
 
 def expect_usable(location: str, cluster: Cluster) -> None:
-    """Raise UsageError for what no session can be at this location, whatever is there: a text of another form, a
-    missing package, Java or archive, a job that is none, a setting that says another place."""
+    """Raise UsageError where no session can be at this location, whatever is there: a text of another form, a missing
+    package, Java or archive, a job's location outside of a job, a setting that names another place."""
     expect_cluster(location)
     archive = cluster.archive
     expect_no_place(cluster, location)
     if archive is not None and "://" not in archive and not os.path.isfile(archive):
-        raise UsageError(f"cluster.archive: no file {archive}", hint=f"{command('cluster', 'pack', '-o', archive)}")
+        raise UsageError(f"cluster.archive: no file {archive}", hint=command("cluster", "pack", "-o", archive))
     if _is_submitted(location) and not within_job():
         raise UsageError(f"--on {location}: this process was not started by spark-submit", hint=LOCATIONS)
     with _importing("spark-connect" if _is_server(location) else "spark", location):
@@ -199,7 +199,7 @@ def client(url: str, cluster: Cluster) -> Iterator[Session]:
         try:
             session = SparkSession.builder.remote(url).create()
             opened.callback(session.stop)
-            _set_all(session, url, cluster)
+            _apply_settings(session, url, cluster)
             slots = cluster.parallelism or _slots(session)
         except errors_of_spark() as error:
             raise StoreError(f"no Spark Connect session at {url}: {first_line(error)}") from error
@@ -234,7 +234,7 @@ def _slots(session: SparkSession) -> int:
     return int(session.range(1 << 20).select(spark_partition_id()).distinct().count())
 
 
-def _set_all(session: SparkSession, url: str, cluster: Cluster) -> None:
+def _apply_settings(session: SparkSession, url: str, cluster: Cluster) -> None:
     """Set the settings that a server lets each session have."""
     given = {**_OF_SESSION, **cluster.spark}
     if refused := [name for name in given if not session.conf.isModifiable(name)]:

@@ -62,8 +62,8 @@ class Recorded:
     text: str
 
 
-Part = str | Option | Options | Read | Recorded
-Clause = str | tuple[Part, ...]
+Phrase = str | Option | Options | Read | Recorded
+Clause = str | tuple[Phrase, ...]
 
 
 class Reader(Protocol):
@@ -172,7 +172,7 @@ def _worded(clauses: Sequence[Clause], name: str, reader: Reader) -> str:
     return "; ".join(found)
 
 
-def _part(part: Part, name: str, reader: Reader) -> str | None:
+def _part(part: Phrase, name: str, reader: Reader) -> str | None:
     match part:
         case str():
             return converted(part, typed_name(name), reader.encoding)

@@ -55,7 +55,7 @@ def copy(read: Callable[[int], bytes], size: int, name: str) -> Opener:
         stored = file.tell()
 
     def begin() -> Readable:
-        return zstd_reader(io.BufferedReader(Part(file, 0, stored)), name)
+        return zstd_reader(io.BufferedReader(FileRange(file, 0, stored)), name)
 
     return reopened(begin, size)
 
@@ -63,7 +63,7 @@ def copy(read: Callable[[int], bytes], size: int, name: str) -> Opener:
 def part(file: IO[bytes], offset: int, size: int, name: str) -> Opener:
     """Return what opens a part of a file, which must stay open. Raises InputError where the file ends before."""
     _expect(os.fstat(file.fileno()).st_size >= offset + size, name)
-    return lambda: io.BufferedReader(Part(file, offset, size))
+    return lambda: io.BufferedReader(FileRange(file, offset, size))
 
 
 def reopened(begin: Callable[[], Readable], size: int) -> Opener:
@@ -127,7 +127,7 @@ class _Seekable(io.RawIOBase):
         return self._position
 
 
-class Part(_Seekable):
+class FileRange(_Seekable):
     """A part of an open file. Reading it does not move the file."""
 
     def __init__(self, file: IO[bytes], offset: int, size: int) -> None:

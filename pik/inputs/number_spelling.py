@@ -26,7 +26,9 @@ def _is_comma_before_fraction(digits: str) -> bool | None:
     """Return whether digits have a comma, and not a point, before their fraction; None where they do not tell."""
     if re.fullmatch(r"\d{1,3},\d{3}", digits):
         return None
-    return False if re.fullmatch(_WITH_POINT, digits) else True if re.fullmatch(_WITH_COMMA, digits) else None
+    if re.fullmatch(_WITH_POINT, digits):
+        return False
+    return True if re.fullmatch(_WITH_COMMA, digits) else None
 
 
 def rewriting(text: str, delimiter: str) -> str:

@@ -3,7 +3,7 @@ delivered again; and compacts the index, if that is scheduled."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain, islice, repeat
@@ -27,9 +27,8 @@ _FIRST_WAIT, _LONGEST_WAIT = 10.0, 900.0
 _TRIES = 5
 """Deliveries of a request from which on an unexpected error is the request's own fault."""
 
-
 _LAGS = 1000
-"""Lags of a batch that the metric gets, about: of more, each of so many in the order of their sizes."""
+"""About how many lags of a batch the metric gets: of more lags, evenly spaced ones in the order of their sizes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,13 +79,14 @@ def _messages(records: Sequence[dict[str, Any]], failed: list[str]) -> Iterator[
             failed.append(name)
 
 
-def _record(messages: Sequence[_Message], **broken: str) -> frozenset[str]:
-    """Record the requests; return the ids of those that are recorded, now or before."""
+def _record(messages: Sequence[_Message], broken: Mapping[str, str] | None = None) -> frozenset[str]:
+    """Record the requests; return the ids of those that are recorded, now or before. `broken` says why requests, by id,
+    are kept as they are instead."""
     if lambdas.dry_run():
         logger.info("dry run: requests stay in the queue")
         return frozenset()
     try:
-        result = record_buffered(lambdas.store(), [message.request for message in messages], broken)
+        result = record_buffered(lambdas.store(), [message.request for message in messages], broken or {})
     except StoreError as error:
         result = BufferedResult(frozenset(), (), error)
     if result.failure is not None:
@@ -105,7 +105,7 @@ def _record_alone(message: _Message) -> frozenset[str]:
         if message.receives < _TRIES:
             return frozenset()
         with suppress(Exception):  # the log has why it failed, and the queue keeps it
-            return _record([message], **{message.request.id: f"it could not be recorded: {type(error).__name__}"})
+            return _record([message], {message.request.id: f"it could not be recorded: {type(error).__name__}"})
     return frozenset()
 
 

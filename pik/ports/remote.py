@@ -31,7 +31,7 @@ class Deployment:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class StackPart:
     """A part of the stack as it was found. Where that is unknown, `healthy` is None and `detail` has the reason."""
 
     name: str
@@ -115,7 +115,7 @@ class StackHealth(Protocol):
     def deployment(self) -> Deployment:
         """Return the stack's name, version and outputs. Raises NotFound, StoreError."""
 
-    def parts(self) -> Iterator[Part]:
+    def parts(self) -> Iterator[StackPart]:
         """Yield every part on whose state the stack depends."""
 
     def depth(self) -> Depth:

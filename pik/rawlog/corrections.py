@@ -110,7 +110,7 @@ def list_texts(raw: ObjectReader, listed: CorrectionList, entities: Sequence[str
     if not entities:
         data = raw.read(listed.key)
         if sha256(data).hexdigest() != listed.digest:
-            raise damaged(listed.key, "its digest is another one")
+            raise damaged(listed.key, "its SHA-256 differs")
         for frame in listed.frames:
             yield frame_text(listed, frame, memoryview(data)[frame.offset : frame.offset + frame.length])
         return

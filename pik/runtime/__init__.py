@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn, TypeVar
@@ -14,6 +14,12 @@ if TYPE_CHECKING:
     from sys import UnraisableHookArgs
 
 _Value = TypeVar("_Value")
+
+
+def exhaust(values: Iterable[object]) -> None:
+    """Go through all of them, for what that does."""
+    for _ in values:
+        pass
 
 
 class Progress:

@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from pik.errors import StoreError
-from pik.ports.remote import Alarm, Deployment, Depth, Part, Permission, Setting
+from pik.ports.remote import Alarm, Deployment, Depth, Permission, Setting, StackPart
 from pik.stores.aws.clients import Clients, briefly, translated
 from pik.stores.aws.stack import Stack, description, direct_url, outputs_of, resources_of
 
@@ -141,7 +141,7 @@ class DeployedStack:
             direct_url(self.stack, self.region, self.clients.profile),
         )
 
-    def parts(self) -> Iterator[Part]:
+    def parts(self) -> Iterator[StackPart]:
         looks: dict[str, Callable[[], tuple[str, bool, str]]] = {"stack": self._stack}
         looks |= {name: partial(self._function, name) for name in FUNCTIONS}
         looks |= {"processor": self._processor, "recorder": self._recorder, "buffered requests": self._buffered}
@@ -153,9 +153,9 @@ class DeployedStack:
         looks["dry run"] = self._dry_run
         for name, look in looks.items():
             try:
-                yield Part(name, *look())
+                yield StackPart(name, *look())
             except StoreError as error:
-                yield Part(name, None, None, briefly(error))
+                yield StackPart(name, None, None, briefly(error))
 
     def depth(self) -> Depth:
         with _brief():

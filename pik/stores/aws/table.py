@@ -7,7 +7,6 @@ except those of a secondary index, for which DynamoDB has none.
 from __future__ import annotations
 
 import re
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypedDict, TypeVar
 
 from pik.errors import StoreError
 from pik.model.share import WHOLE, Share
+from pik.runtime import exhaust
 from pik.runtime.retries import attempts
 from pik.stores.aws.clients import THROTTLED, Clients, Flow, translated
 
@@ -263,7 +263,7 @@ class Table:
             ({"PutRequest": {"Item": encoded(item)}} for item in puts),
             ({"DeleteRequest": {"Key": _key(key)}} for key in deletes),
         )
-        deque(Flow().map(partial(self._until_done, write), batched(requests, WRITES)), maxlen=0)
+        exhaust(Flow().map(partial(self._until_done, write), batched(requests, WRITES)))
 
     def insert_many(self, items: Iterable[Mapping[str, Any]]) -> Iterator[bool]:
         """Insert items, each by itself, 25 per call, several calls at a time; yield in their order whether each was

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import TypeVar
 
 from pik.errors import AlreadyExists, Damaged, StoreError, Unreadable
 from pik.ports.raw import Object, RawObject
+from pik.runtime import exhaust
 from pik.runtime.storage import is_exhausted, reading_failure, remedy, scratch, sync, sync_directory
 from pik.stores import missing
 from pik.stores.local.access import inherit, make_directory
@@ -187,4 +187,4 @@ def _sync_all(sync_one: Callable[[_Thing], None], things: Sequence[_Thing]) -> N
     from concurrent.futures import ThreadPoolExecutor  # imported late: most processes never write
 
     with ThreadPoolExecutor(_SYNC_THREADS) as threads:
-        deque(threads.map(sync_one, things), maxlen=0)
+        exhaust(threads.map(sync_one, things))

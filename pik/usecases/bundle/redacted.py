@@ -33,7 +33,7 @@ from pik.runtime.storage import sort_bounded
 from pik.usecases.bundle.contents import REDACTED, BundleRequest, scopes
 from pik.usecases.bundle.opening import write_rows
 from pik.usecases.bundle.redaction import RedactedEvent, Redaction
-from pik.usecases.metrics.computation import Part, recompute, sound
+from pik.usecases.metrics.computation import ComputedStretch, recompute, sound
 from pik.usecases.metrics.scenario import applied
 from pik.usecases.pull.pull import PullReport
 
@@ -208,7 +208,7 @@ class RedactedValues:
                 yield from _rows_of(part)
 
 
-def _rows_of(part: Part) -> Iterator[Computed]:
+def _rows_of(part: ComputedStretch) -> Iterator[Computed]:
     if isinstance(part.computed, Exception):
         raise part.computed
     return part.computed.rows()

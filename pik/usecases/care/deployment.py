@@ -11,7 +11,7 @@ from pik import __version__
 from pik.errors import StoreError
 from pik.model.batch import Batch
 from pik.model.metric import Metric
-from pik.ports.remote import Alarm, Deployment, Depth, Part, Permission, Setting, StackHealth
+from pik.ports.remote import Alarm, Deployment, Depth, Permission, Setting, StackHealth, StackPart
 from pik.ports.store import Store
 
 BATCHES = 5
@@ -25,7 +25,7 @@ class StackStatus:
     """What was found; None is what could not be seen. `unhealthy` and `unknown` are sentences about it."""
 
     deployment: Deployment
-    parts: Sequence[Part]
+    parts: Sequence[StackPart]
     depth: Depth | None
     alarms: Sequence[Alarm] | None
     batches: Sequence[Batch] | None
@@ -71,17 +71,17 @@ def status(health: StackHealth, open_store: Callable[[], Store]) -> StackStatus:
     return StackStatus(deployment, parts, depth, alarms, batches, metrics, unhealthy, unknown)
 
 
-def _version(deployment: Deployment) -> Part:
+def _version(deployment: Deployment) -> StackPart:
     if not deployment.version:
-        return Part("version", None, None, "the stack has no output Version")
+        return StackPart("version", None, None, "the stack has no output Version")
     is_same = deployment.version == __version__
     detail = "" if is_same else f"this pik is {__version__}: deploy it, or use that"
-    return Part("version", deployment.version, is_same, detail)
+    return StackPart("version", deployment.version, is_same, detail)
 
 
-def _rebuild(store: Store) -> Part:
+def _rebuild(store: Store) -> StackPart:
     found = store.overview.rebuilding()
-    return Part("rebuild of the index", found.text if found else "none", True)
+    return StackPart("rebuild of the index", found.text if found else "none", True)
 
 
 def _sentence(name: str, state: str | None, detail: str) -> str:

@@ -8,7 +8,6 @@ it is about what its key says, and it does not contradict the index.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -37,7 +36,7 @@ from pik.rawlog.sealed_records import (
     restored,
 )
 from pik.rawlog.segment_reader import UNKNOWN_DIGEST
-from pik.runtime import Progress, showing
+from pik.runtime import Progress, exhaust, showing
 from pik.usecases.care.restore_source import RestoreSource
 from pik.usecases.care.verify import raw_problems
 from pik.usecases.care.verify_batches import differing_fields
@@ -287,12 +286,12 @@ def _objection_to_record(store: Store, key: str, candidate: ObjectReader) -> str
     elif kind == RawKind.CORRECTION:
         return _objection_to_correction(store, candidate, key)
     else:
-        deque(read_pull(candidate, key), maxlen=0)
+        exhaust(read_pull(candidate, key))
     return ""
 
 
 def _objection_to_correction(store: Store, candidate: ObjectReader, key: str) -> str:
-    deque(read_winners(candidate, key), maxlen=0)
+    exhaust(read_winners(candidate, key))
     found = without_frames(read_correction(candidate, key))
     known = next((one for one in store.corrections.recorded() if one.correction_id == found.correction_id), found)
     return "" if known == found else "the index follows another correction of its id"

@@ -124,7 +124,7 @@ def _damage_of(run: Verification, listed: CorrectionList) -> tuple[ProblemKind, 
         is_same = sha256(run.store.raw.read(listed.key)).hexdigest() == listed.digest
     except Damaged as error:
         return ProblemKind.of(error), error.message
-    return None if is_same else (ProblemKind.MODIFIED, "its digest is another one")
+    return None if is_same else (ProblemKind.MODIFIED, "its SHA-256 differs")
 
 
 def _described(correction: Correction) -> str:

@@ -20,7 +20,7 @@ from pik.ports.store import Store
 from pik.usecases.care.verify_earlier import Earlier, Listed
 from pik.usecases.care.verify_findings import Depth, Problem, ProblemKind
 from pik.usecases.care.verify_objects import unlisted_problems
-from pik.usecases.care.verify_run import Findings, Part, Verification
+from pik.usecases.care.verify_run import Findings, PartCheck, Verification
 from pik.usecases.care.verify_segments import segment_problems
 
 _SEGMENTS_AT_ONCE, _DELIVERIES_AT_ONCE = 200, 200_000
@@ -109,8 +109,8 @@ def _sizes(store: Store, day: int, share: Share) -> dict[str, int]:
     return {one.key: one.size for one in objects if share.has(one.key) and RawKey.parse(one.key) is not None}
 
 
-def _found(scope: _Scope, store: Store, check: Callable[[Part], Iterable[Problem]]) -> Findings:
-    part = Part(store, scope.depth, scope.earlier)
+def _found(scope: _Scope, store: Store, check: Callable[[PartCheck], Iterable[Problem]]) -> Findings:
+    part = PartCheck(store, scope.depth, scope.earlier)
     return part.findings(list(check(part)))
 
 
@@ -128,7 +128,7 @@ def _together(segments: Iterable[Listed]) -> Iterator[list[Listed]]:
         yield listed
 
 
-def _unlisted(part: Part, sizes: dict[str, int]) -> Iterator[Problem]:
+def _unlisted(part: PartCheck, sizes: dict[str, int]) -> Iterator[Problem]:
     """Check objects of one day that the index did not list. It is asked once more: they may be recorded by now."""
     names = {key: RawKey.of(key) for key in sizes}
     batches = {name.id: part.find_batch(name.id) for name in names.values()}
@@ -170,10 +170,10 @@ def _row_problems(run: Verification) -> Iterator[Problem]:
     """Find rows of the index for which there is no delivery; counted twice, as they may be being recorded."""
     other = [
         (key, deliveries, rows)
-        for key, deliveries, rows in run.ledger.other_rows(_rows(run))
+        for key, deliveries, rows in run.ledger.differing_rows(_rows(run))
         if deliveries or _is_of_nothing(run, key)
     ]
-    again = set(run.ledger.other_rows(_rows(run))) if other else ()
+    again = set(run.ledger.differing_rows(_rows(run))) if other else ()
     for key, deliveries, rows in other:
         if (key, deliveries, rows) in again:
             run.counts["valid"] -= deliveries > 0

@@ -101,8 +101,8 @@ class Ledger:
     """Collects entries of the index's segments, and yields them by key, and summed up by batch. It sorts them on disk,
     so that memory does not grow with them.
 
-    `totals` are those of all segments, without a number of batches; `unsettled` the batches of which `other_rows` found
-    segments that are being recorded, or whose writer died while it recorded them.
+    `totals` are those of all segments, without a number of batches; `unsettled` the batches of which `differing_rows`
+    found segments that are being recorded, or whose writer died while it recorded them.
     """
 
     def __init__(self) -> None:
@@ -131,9 +131,9 @@ class Ledger:
         for batch_id, entries in groupby(self._by_batch, key=itemgetter(0)):
             yield batch_id, reduce(Holding.plus, map(itemgetter(1), entries))
 
-    def other_rows(self, rows: Iterable[tuple[str, int | None]]) -> Iterator[tuple[str, int, int]]:
-        """Yield the segments that have not as many rows as deliveries: key, deliveries, rows. Those that were not seen
-        as sound should have no rows."""
+    def differing_rows(self, rows: Iterable[tuple[str, int | None]]) -> Iterator[tuple[str, int, int]]:
+        """Yield the segments whose numbers of deliveries and of rows differ: key, deliveries, rows. Those that were not
+        seen as sound should have no rows."""
         counted: Sorter[tuple[str, int, int | None]] = Sorter(itemgetter(0))
         for key, count in rows:
             counted.add((key, 0, count))

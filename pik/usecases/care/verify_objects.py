@@ -29,7 +29,7 @@ from pik.usecases.care.verify_findings import (
     differing,
     entity_ranges,
 )
-from pik.usecases.care.verify_run import Part, Verification
+from pik.usecases.care.verify_run import PartCheck, Verification
 from pik.usecases.inspect.batches import read_closing
 
 
@@ -83,7 +83,9 @@ def _content(raw: Raw, key: str) -> tuple[set[int], tuple[Frame, ...]]:
     return seqs(arrivals), arrivals.segment.frames
 
 
-def unlisted_problems(part: Part, batch: Batch | None, keys: Sequence[str], listed: Iterable[str]) -> Iterator[Problem]:
+def unlisted_problems(
+    part: PartCheck, batch: Batch | None, keys: Sequence[str], listed: Iterable[str]
+) -> Iterator[Problem]:
     """Yield what the index has lost among objects of a batch that it does not list: a crash left others, or they are
     being written. It lists those in `listed`, and was asked for them after `batch` was read: so an object of a complete
     batch that is not among them never will be."""
@@ -104,7 +106,7 @@ def unlisted_problems(part: Part, batch: Batch | None, keys: Sequence[str], list
                 part.counts["unacknowledged"] += 1
 
 
-def _left_over(part: Part, batch: Batch, keys: Iterable[str], listed: Iterable[str]) -> Iterator[Problem]:
+def _left_over(part: PartCheck, batch: Batch, keys: Iterable[str], listed: Iterable[str]) -> Iterator[Problem]:
     raw = part.store.raw
     left: dict[str, tuple[set[int], tuple[Frame, ...]]] = {}
     for key in keys:
@@ -129,7 +131,7 @@ def _left_over(part: Part, batch: Batch, keys: Iterable[str], listed: Iterable[s
             part.counts["unacknowledged" if remaining else "superseded"] += 1
 
 
-def _lost(part: Part, key: str, detail: str, frames: tuple[Frame, ...] = ()) -> Problem:
+def _lost(part: PartCheck, key: str, detail: str, frames: tuple[Frame, ...] = ()) -> Problem:
     parsed = RawKey.of(key)
     part.counts["not_indexed"] += 1
     part.incomplete.add(parsed.id)

@@ -42,7 +42,7 @@ class UnreadableCorrection:
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """What the checks of a part have found and counted; see `Part`."""
+    """What the checks of a part have found and counted; see `PartCheck`."""
 
     problems: Sequence[Problem]
     counts: Counter[str]
@@ -54,7 +54,7 @@ class Findings:
 
 
 @dataclass(slots=True)
-class Part:
+class PartCheck:
     """A part of a verification: some segments of a day."""
 
     store: Store
@@ -111,7 +111,7 @@ Check = Callable[[Store, Item], Iterable[Result]]
 
 
 @dataclass(slots=True)
-class Verification(Part):
+class Verification(PartCheck):
     """A verification under way. If there is a `fleet`, it does the work that grows with raw."""
 
     window: Window = ALL_TIME

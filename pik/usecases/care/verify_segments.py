@@ -24,7 +24,7 @@ from pik.usecases.availability import has_expired
 from pik.usecases.care.verify_earlier import Entry, Listed
 from pik.usecases.care.verify_findings import Depth, Problem, ProblemKind, differing, segment_problem
 from pik.usecases.care.verify_ledger import Holding, segment_holding
-from pik.usecases.care.verify_run import Part, Verification
+from pik.usecases.care.verify_run import PartCheck, Verification
 
 _READERS = 16
 """Threads that read raw: where it is far away, waiting for it is most of the work."""
@@ -56,7 +56,7 @@ class _Checked:
     vouched: bool = False
 
 
-def segment_problems(part: Part, listed: Sequence[Listed]) -> Iterator[Problem]:
+def segment_problems(part: PartCheck, listed: Sequence[Listed]) -> Iterator[Problem]:
     """Check segments of one day, unless an earlier verification has found them to be sound, exactly as they are now."""
     earlier = part.earlier
     if earlier is None or not listed:
@@ -74,7 +74,7 @@ def segment_problems(part: Part, listed: Sequence[Listed]) -> Iterator[Problem]:
         earlier.keep(name, part.counts["vouched"] - vouched, holdings, began)
 
 
-def _take_over(part: Part, listed: Sequence[Listed], found: Entry) -> None:
+def _take_over(part: PartCheck, listed: Sequence[Listed], found: Entry) -> None:
     """Count segments as the check that found them to be sound did."""
     for number, (segment, _) in enumerate(listed):
         part.counts["deliveries"] += segment.deliveries
@@ -86,7 +86,7 @@ def _take_over(part: Part, listed: Sequence[Listed], found: Entry) -> None:
     part.counts["read"] += len(listed) - found.vouched
 
 
-def _check(part: Part, listed: Sequence[Listed]) -> Generator[Problem, None, dict[str, Holding]]:
+def _check(part: PartCheck, listed: Sequence[Listed]) -> Generator[Problem, None, dict[str, Holding]]:
     """Check segments of one day, and return what the sound ones hold, by key."""
     checks = map_in_threads(partial(_checked, part.store, part.depth), listed, _READERS, 2 * _READERS)
     sound: list[_Content] = []
@@ -136,7 +136,7 @@ def _has_all(arrivals: Arrivals) -> bool:
     return lines == {number: frame.lines for number, frame in enumerate(arrivals.segment.frames) if frame.lines}
 
 
-def _index_problems(part: Part, sound: list[_Content]) -> Generator[Problem, None, dict[str, Holding]]:
+def _index_problems(part: PartCheck, sound: list[_Content]) -> Generator[Problem, None, dict[str, Holding]]:
     """Compare the deliveries of whole segments with the index; twice, as they may be being recorded. Return what those
     hold, by key, that do not differ."""
     audit = part.audit
@@ -276,7 +276,7 @@ def _damaged_frames(store: Store, segment: Segment) -> tuple[Frame, ...]:
     return tuple(damaged) or segment.frames
 
 
-def _with_lost(part: Part, segment: Segment, problem: Problem) -> Problem:
+def _with_lost(part: PartCheck, segment: Segment, problem: Problem) -> Problem:
     """Note which frames of a segment are lost, and return the problem with the ids of their deliveries, which the index
     still knows."""
     is_gone = problem.kind == ProblemKind.MISSING

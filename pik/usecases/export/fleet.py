@@ -105,7 +105,7 @@ def _without_rows(place: Place, exporter: Exporter) -> list[PartFile]:
 # What is done with the window.
 
 
-class Part(NamedTuple):
+class ExportPart(NamedTuple):
     """What one task exports: a share of the segments of a part of the window."""
 
     number: int
@@ -113,7 +113,7 @@ class Part(NamedTuple):
     share: Share
 
 
-def _planned(selection: Selection, layout: Layout) -> tuple[list[Part], int | None]:
+def _planned(selection: Selection, layout: Layout) -> tuple[list[ExportPart], int | None]:
     """Return the parts, and the latest `recorded_at` of the segments that count (None: there are none)."""
     withdrawn = selection.corrected.withdrawn
     first, last = selection.window.days
@@ -126,7 +126,7 @@ def _planned(selection: Selection, layout: Layout) -> tuple[list[Part], int | No
     return list(cut_window(selection.window, sizes, layout.partition_by)), known_until or None
 
 
-def cut_window(window: Window, sizes: Mapping[int, int], partition_by: Sequence[str]) -> Iterator[Part]:
+def cut_window(window: Window, sizes: Mapping[int, int], partition_by: Sequence[str]) -> Iterator[ExportPart]:
     """Yield the parts of a window, in order, given the bytes of raw by day. Together they are the whole
     window: deliveries may move to days without raw.
 
@@ -148,7 +148,7 @@ def cut_window(window: Window, sizes: Mapping[int, int], partition_by: Sequence[
     number = 0
     for start, end, shares in zip(starts, [*starts[1:], window.end], [one for _, one in groups] or [1], strict=True):
         for share in range(shares):
-            yield Part(number, Window(start, end), Share(share, shares))
+            yield ExportPart(number, Window(start, end), Share(share, shares))
             number += 1
 
 
@@ -176,7 +176,7 @@ class _Done(NamedTuple):
     files: Sequence[PartFile]
 
 
-def _export_part(export: _Export, _store: Store, _engine: Engine, part: Part) -> Iterator[_Done]:
+def _export_part(export: _Export, _store: Store, _engine: Engine, part: ExportPart) -> Iterator[_Done]:
     wanted = replace(export.layout.selection, window=part.window)
     exporter = export.exporter_of(replace(export.layout, selection=wanted))
     selection = export.selection.within(part.window).sharing(part.share)
@@ -198,7 +198,7 @@ class _Attempt(NamedTuple):
     """The files that a task writes aside, and the directory that complete ones go to."""
 
     export: _Export
-    part: Part
+    part: ExportPart
     aside: Path
     parts: Path
     writer: PartWriter
@@ -217,7 +217,7 @@ class _Attempt(NamedTuple):
 
 
 @contextmanager
-def _attempt(export: _Export, part: Part, exporter: Exporter) -> Iterator[_Attempt | None]:
+def _attempt(export: _Export, part: ExportPart, exporter: Exporter) -> Iterator[_Attempt | None]:
     if export.parts is None:
         yield None
         return

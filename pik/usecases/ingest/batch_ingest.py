@@ -32,7 +32,7 @@ from pik.ports.store import Store
 from pik.rawlog.reading import Reading
 from pik.rawlog.sealed_records import ATTEMPT, BlockLog, write_record
 from pik.rawlog.segment_writer import InvalidRecord, SegmentBuilder, Work, building, increasing_times
-from pik.runtime import SILENT, Progress, showing
+from pik.runtime import SILENT, Progress, exhaust, showing
 from pik.runtime.parallel import Pool
 from pik.usecases.availability import require_writable
 from pik.usecases.ingest.earlier import ReadOtherwise, find_ingested, find_read_otherwise
@@ -188,7 +188,7 @@ def probe(source: Input, options: IngestOptions) -> None:
         here: Pool[Work, Chunk] = Pool(partial(checking, options.reading), 0)
         chunks = build_blocks(here, opened, blocks, None, SILENT)
         # Reading the second block of a short file shows how it ends. What is before a cut is recorded otherwise.
-        deque(islice(chunks, 2) if options.reading.stop else islice(blocks, 1), maxlen=0)
+        exhaust(islice(chunks, 2) if options.reading.stop else islice(blocks, 1))
 
 
 def content_of(opened: OpenedInput, options: IngestOptions) -> str:

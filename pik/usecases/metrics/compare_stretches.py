@@ -28,7 +28,7 @@ from pik.rawlog.selection import Selection
 from pik.runtime import Progress
 from pik.runtime.storage import scratch
 from pik.usecases.metrics.comparison import Comparison, Counted, Difference, Pairs
-from pik.usecases.metrics.computation import Part, recompute
+from pik.usecases.metrics.computation import ComputedStretch, recompute
 from pik.usecases.metrics.definitions import pin
 from pik.usecases.metrics.file_numbers import FileNumbers
 from pik.usecases.metrics.sides import RecordedSide
@@ -188,7 +188,7 @@ def _merged(
 
 def _parts(
     selection: Selection, engine: Engine, metrics: Sequence[Metric], values: Iterator[bytes], directory: Path
-) -> Generator[Part, None, None]:
+) -> Generator[ComputedStretch, None, None]:
     files: list[Path] = []
     known_until = 0
     for number, value in enumerate(values):
@@ -200,4 +200,4 @@ def _parts(
         files[-1].write_bytes(content)
         known_until = max(known_until, known)
     with engine.merge(files, [metric.definition for metric in metrics]) as computation:
-        yield Part(selection.window, computation, known_until)
+        yield ComputedStretch(selection.window, computation, known_until)

@@ -29,7 +29,7 @@ from pik.usecases.inspect.events import null_values
 from pik.usecases.metrics.alike import look
 from pik.usecases.metrics.computation import (
     NO_LINES,
-    Part,
+    ComputedStretch,
     Values,
     compare,
     current_but,
@@ -226,7 +226,7 @@ class Comparison:
         engine: Engine,
         metrics: Sequence[Metric],
         selection: Selection,
-        parts: Generator[Part, None, None] | None = None,
+        parts: Generator[ComputedStretch, None, None] | None = None,
     ) -> Pairs:
         """Yield pairs of metrics of one bucket size over the selection's whole buckets, from `parts` that are computed
         already, if they are. In a bucket whose aggregates are all equal they are only counted."""

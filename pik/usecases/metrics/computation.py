@@ -62,7 +62,7 @@ def sized_stretches(
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class ComputedStretch:
     """Some whole buckets and what was computed of them, from what was known until then (0: no events); or why their raw
     cannot be read."""
 
@@ -86,7 +86,7 @@ def widest(window: Window, metrics: Sequence[Metric]) -> Window:
 
 def recompute(
     selection: Selection, engine: Engine, metrics: Sequence[Metric], entities: Sequence[str] = ()
-) -> Generator[Part, None, None]:
+) -> Generator[ComputedStretch, None, None]:
     """Compute the metrics, all with the same buckets, over the whole buckets of the selection's window, from raw, of
     these entities (none: of those of the selection). One part, or where raw is damaged as many as it takes to have all
     days but the damaged ones. A part is valid until the next one is asked for. Raises EngineError, here and while its
@@ -99,11 +99,11 @@ def recompute(
         except Damaged as error:
             damage = error
         else:
-            yield Part(window, computation, known_until)
+            yield ComputedStretch(window, computation, known_until)
             return
     bounds = _bounds(selection, metrics[0].buckets)
     if len(bounds) <= 2:
-        yield Part(Window(bounds[0], bounds[-1]), damage, 0)
+        yield ComputedStretch(Window(bounds[0], bounds[-1]), damage, 0)
         return
     cut = bounds[len(bounds) // 2]
     for half in (Window(window.start, cut), Window(cut, window.end)):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, groupby, islice
@@ -22,6 +21,7 @@ from pik.model.window import ALL_TIME, Window
 from pik.ports.engine import Engine, TouchedBucket
 from pik.ports.store import Store
 from pik.rawlog.selection import Selection
+from pik.runtime import exhaust
 from pik.runtime.storage import Spool
 from pik.usecases.availability import expect_held
 from pik.usecases.inspect.events import nothing_selected
@@ -297,7 +297,7 @@ class _Planner:
         """Count events of the requested window, and buckets of the whole ones that it touches: all those are
         computed."""
         window, whole = self.request.window, buckets.widened(self.request.window)
-        deque(self._counted(self._touched(whole, buckets, self.at_most, per), metrics), maxlen=0)
+        exhaust(self._counted(self._touched(whole, buckets, self.at_most, per), metrics))
         if whole != window:
             self.events = sum(pair.events for pair in self._touched(window, buckets, self.at_most, per))
 

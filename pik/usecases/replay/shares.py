@@ -23,10 +23,12 @@ from pik.ports.store import Store
 from pik.rawlog.gathering import gather
 from pik.rawlog.selection import Selection
 from pik.runtime.storage import scratch
-from pik.usecases.metrics.computation import Part
+from pik.usecases.metrics.computation import ComputedStretch
 
 
-def merged(selection: Selection, engine: Engine, metrics: Sequence[Metric], task: Task) -> Generator[Part, None, None]:
+def merged(
+    selection: Selection, engine: Engine, metrics: Sequence[Metric], task: Task
+) -> Generator[ComputedStretch, None, None]:
     """Keep what the task's share of the selection comes to. If the task is the one that merges, yield what all shares
     come to, valid until the generator ends. Raises Damaged, EngineError, and NotFound for a run that is too old."""
     store, run_id, definitions = selection.store, task.run_id, [metric.definition for metric in metrics]
@@ -44,7 +46,7 @@ def merged(selection: Selection, engine: Engine, metrics: Sequence[Metric], task
         if is_last and store.partials.merger(run_id, first, task.number) == task.number:
             files = [_file(store, run_id, number, directory) for number in group]
             with engine.merge(files, definitions) as computation:
-                yield Part(selection.window, computation, task.known_until)
+                yield ComputedStretch(selection.window, computation, task.known_until)
 
 
 def _file(store: Store, run_id: str, number: int, directory: Path) -> Path:

@@ -19,7 +19,7 @@ from pik.ports.store import Store
 from pik.rawlog.selection import Selection
 from pik.usecases.availability import expect_held
 from pik.usecases.metrics.computation import (
-    Part,
+    ComputedStretch,
     compare,
     recompute,
 )
@@ -83,7 +83,7 @@ class ComputedTask:
     kept: list[FailedAggregate] = field(default_factory=list)
     damages: list[tuple[Window, Damaged]] = field(default_factory=list)
 
-    def rows(self, parts: Iterable[Part]) -> Iterator[Computed]:
+    def rows(self, parts: Iterable[ComputedStretch]) -> Iterator[Computed]:
         """Yield what is to be written."""
         for part in parts:
             if isinstance(part.computed, Damaged):

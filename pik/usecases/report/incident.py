@@ -37,7 +37,7 @@ Value = TypeVar("Value", covariant=True)
 
 
 @dataclass(frozen=True, slots=True)
-class Part(Generic[Value]):
+class ReportPart(Generic[Value]):
     """A part of a report. Without a `value` there is `nothing` to show, for that reason, or it could not be looked at,
     because of the `failure`."""
 
@@ -68,17 +68,17 @@ class Report:
     definitions: tuple[Metric, ...]
     shown: Shown
     triage: Triage
-    arrivals: Part[Arrivals]
-    sums: Part[Sums]
-    values: Part[NonAdditiveMetrics]
-    duplicates: Part[Kept[GroupRow, GroupTotals]]
-    history: Part[Kept[Entry, Scope]]
-    corrections: Part[Kept[Standing, None]]
-    runs: Part[Kept[Run, None]]
-    verify: Part[Kept[Problem, VerifyReport]]
+    arrivals: ReportPart[Arrivals]
+    sums: ReportPart[Sums]
+    values: ReportPart[NonAdditiveMetrics]
+    duplicates: ReportPart[Kept[GroupRow, GroupTotals]]
+    history: ReportPart[Kept[Entry, Scope]]
+    corrections: ReportPart[Kept[Standing, None]]
+    runs: ReportPart[Kept[Run, None]]
+    verify: ReportPart[Kept[Problem, VerifyReport]]
 
     @property
-    def parts(self) -> tuple[Part[object], ...]:
+    def parts(self) -> tuple[ReportPart[object], ...]:
         """All parts but the triage, which notes with each check what it could not look at."""
         return (
             *(self.arrivals, self.sums, self.values, self.duplicates),
@@ -115,10 +115,10 @@ def report(store: Store, engine: Engine, asked: Question, progress: Progress = S
         arrivals=_part(lambda: read_arrivals(store, engine, wanted, shown.all)),
         sums=_part(lambda: compare_sums(store, engine, window, shown.sums, entities))
         if shown.sums
-        else Part(None, nothing="no metric of the report adds up" if shown.all else none),
+        else ReportPart(None, nothing="no metric of the report adds up" if shown.all else none),
         values=_part(lambda: compare_values(store, engine, window, shown.others, entities, ROWS))
         if shown.others
-        else Part(None, nothing="every metric of the report adds up" if shown.all else none),
+        else ReportPart(None, nothing="every metric of the report adds up" if shown.all else none),
         duplicates=_part(lambda: _duplicates(store, wanted, progress)),
         history=_part(lambda: _history(store, asked)),
         corrections=_part(lambda: kept(list_corrections(store), None)),
@@ -127,14 +127,14 @@ def report(store: Store, engine: Engine, asked: Question, progress: Progress = S
     )
 
 
-def _part(look: Callable[[], Value]) -> Part[Value]:
+def _part(look: Callable[[], Value]) -> ReportPart[Value]:
     """Return what there is, or why there is nothing or nothing is known."""
     try:
-        return Part(look())
+        return ReportPart(look())
     except NothingSelected as error:
-        return Part(None, nothing=error.message)
+        return ReportPart(None, nothing=error.message)
     except (Damaged, EngineError, Invalid, UsageError) as error:
-        return Part(None, failure=_with_hint(error))
+        return ReportPart(None, failure=_with_hint(error))
 
 
 def _with_hint(error: PikError) -> str:

@@ -3,7 +3,6 @@ otherwise the values themselves."""
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Context, Decimal
@@ -14,6 +13,7 @@ from pik.model.metric import ALL_ENTITIES, Combination, Metric
 from pik.model.window import Window
 from pik.ports.engine import Engine
 from pik.ports.store import Store
+from pik.runtime import exhaust
 from pik.usecases.metrics.causes import with_causes
 from pik.usecases.metrics.chain import Cause
 from pik.usecases.metrics.comparison import Difference, Op
@@ -134,7 +134,7 @@ def compare_sums(
     for row in diff.rows:
         failed += row.op == Op.FAILED
         different += row.op != Op.FAILED
-    deque(diff.tolerated, maxlen=0)
+    exhaust(diff.tolerated)
     rows = totals.rows()
     of_metric = [
         _summed(list(group), is_damaged=name in totals.damaged)

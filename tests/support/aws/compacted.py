@@ -14,7 +14,7 @@ from pik.model.instant import DAY
 from pik.ports.compaction import Packed
 from pik.ports.store import Store
 from pik.stores.aws.catalog import generation, packing
-from pik.stores.aws.catalog.packs import Part
+from pik.stores.aws.catalog.packs import Member
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,9 @@ def compacting(store: Store, monkeypatch: pytest.MonkeyPatch) -> Store:
     """The store, compacted after each request, also after those without objects in raw that tests make up."""
     read = packing._Day._part
 
-    def part(day: Any, item: Any) -> tuple[Part, str]:
+    def part(day: Any, item: Any) -> tuple[Member, str]:
         found, reason = read(day, item)
-        return (Part(item, bytes(item["size"])), "") if reason else (found, "")
+        return (Member(item, bytes(item["size"])), "") if reason else (found, "")
 
     monkeypatch.setattr(packing._Day, "_part", part)
     return replace(store, requests=CompactingRequests(store))

@@ -1,4 +1,4 @@
-"""`pik compact`: what a stack has kept item by item, in fewer."""
+"""`pik compact`: make a large stack cheaper to read."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from pik.usecases.metrics.diff import Diff
     from pik.usecases.metrics.totals import TotalDifference
     from pik.usecases.report.arrivals import Arrivals
-    from pik.usecases.report.incident import Part, Report
+    from pik.usecases.report.incident import Report, ReportPart
 
 
 def _totals(by: str | None) -> Schema:
@@ -192,7 +192,7 @@ def shown_parts(store: Store, report: Report) -> list[ShownPart]:
 
 def _part(
     name: str,
-    part: Part[Any],
+    part: ReportPart[Any],
     shown: str,
     document: Callable[[Any], Document],
     left_out: Callable[[Any], int | None] = lambda _: 0,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from glob import escape, glob
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from pik.errors import InputError, UsageError
 
@@ -17,6 +17,14 @@ if TYPE_CHECKING:
 
 _LOOKED_AT = 5
 """Inputs that are looked at, at most, until one has records with a time."""
+
+
+class _RefusedInput(NamedTuple):
+    """An input that cannot be read, and why."""
+
+    name: str
+    size: int
+    error: UsageError | InputError
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,31 +57,31 @@ class GuessedInput:
 
 def chosen_input(inputs: Iterator[Input], look: Callable[[Input], tuple[Guess, bool]]) -> GuessedInput:
     """Return the first of the inputs that has records with a time; where none is certainly so, the largest one that may
-    be. Raises what that one raises where it cannot be read."""
+    be. Raises the error of that one if it cannot be read, and that of the first one if none can."""
     found = list[GuessedInput]()
-    refused = list[tuple[str, int, UsageError | InputError]]()
+    refused = list[_RefusedInput]()
     for source in islice(inputs, _LOOKED_AT):
         try:
             found.append(GuessedInput(source.name, source.size or 0, *look(source)))
         except (UsageError, InputError) as error:
-            refused.append((source.name, source.size or 0, error))
+            refused.append(_RefusedInput(source.name, source.size or 0, error))
         else:
             if found[-1].has_time and found[-1].has_several:
                 return _with_reasons(found[-1], found, refused)
     likely = [one for one in found if one.has_time][:1] + [one for one in found if one.has_several]
     best = max(likely or found, key=lambda one: one.size, default=None)
-    largest = max(refused, key=lambda one: one[1], default=None)
-    if largest is not None and (best is None or (not likely and largest[1] > best.size)):
-        raise largest[2] if best else refused[0][2]
+    largest = max(refused, key=lambda one: one.size, default=None)
+    if best is not None and not likely and largest is not None and largest.size > best.size:
+        raise largest.error
+    if best is None and refused:
+        raise refused[0].error
     if best is None:
         raise UsageError("there is no file to look at", hint="name one that is not empty or hidden")
     return _with_reasons(best, found, refused)
 
 
-def _with_reasons(
-    best: GuessedInput, found: Sequence[GuessedInput], refused: Sequence[tuple[str, int, UsageError | InputError]]
-) -> GuessedInput:
-    others = [(name, error.message) for name, _, error in refused]
+def _with_reasons(best: GuessedInput, found: Sequence[GuessedInput], refused: Sequence[_RefusedInput]) -> GuessedInput:
+    others = [(one.name, one.error.message) for one in refused]
     others += [(one.name, why) for one in found if one is not best and (why := one.why_not(best))]
     return GuessedInput(best.name, best.size, best.guess, best.is_quoted, tuple(others))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
@@ -42,6 +41,7 @@ from pik.errors import UsageError, command
 from pik.model.run import RunRequest, RunState
 from pik.model.window import Window
 from pik.ports.fleet import LOCAL
+from pik.runtime import exhaust
 
 if TYPE_CHECKING:
     from pik.ports.store import Store
@@ -204,7 +204,7 @@ def _shown(
         schema = DIFFERENCES if stats else DIFFERENCES.without("stats")
         cli.show(schema.labelled("differences", side_labels(diff)), diff, differences=shown, next=line, **counted)
     else:
-        deque(shown, maxlen=0)  # all are added first
+        exhaust(shown)  # all are added first
         rows, more = options.first_rows(iter(totals.rows()), limit)
         others = [columns for name, columns in TOTAL_COLUMNS.items() if totals.by != name]
         left_out = [f"totals.{column}" for columns in others for column in columns]

@@ -66,7 +66,7 @@ class AwsAudit:
         for item in table.scan("pk", "sk", "batch", "n", "day", share=share):
             if key := _segment_of_row(g, item):
                 yield key, 1
-        if share.number:
+        if share.number:  # what is being recorded comes once, with the first share
             return
         for listed in table.query(layout.days_pk(g)):
             day, _, kind = listed["sk"].partition("/")
@@ -81,7 +81,7 @@ class AwsAudit:
         return self.index.table.get(layout.batch_key(self.index.generation.current(), batch_id)) is not None
 
     def damage(self, *, quick: bool = False) -> Iterator[tuple[str, str]]:
-        """Look at packs, on which all others that list segments depend: their items, and their directories."""
+        """Look at the items of packs, and at their directories, on which whatever lists segments depends."""
         g = self.index.generation
         for item in self.index.listing(g.current()).pack_items() if g.is_compacted() else ():
             try:
@@ -97,7 +97,9 @@ class AwsAudit:
         raw, item = self.index.raw, pack.item
         if quick:
             size = raw.size(pack.directory)
-            return "" if size == item["directory_size"] else "it is missing" if size is None else "its size is another"
+            if size is None:
+                return "it is missing"
+            return "" if size == item["directory_size"] else "its size differs"
         try:
             found = raw.stored_digest(pack.directory) or sha256(raw.read(pack.directory)).hexdigest()
         except Damaged as error:

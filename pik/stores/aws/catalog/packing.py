@@ -34,10 +34,10 @@ from pik.stores.aws.catalog.layout import Listed
 from pik.stores.aws.catalog.listing import Listing, merged, runs_of
 from pik.stores.aws.catalog.packs import (
     BODIES,
+    Member,
     NewPack,
     Pack,
     PackItem,
-    Part,
     body_key,
     directories_of,
     directory_key,
@@ -148,7 +148,7 @@ class _Day:
         """Move the items of the table into a new run of packs; those whose raw has expired into one without bodies."""
         yield from self._move(self._parts(self._settled(self._items(before, are_expired=False))))
         if self.retention_days is not None:
-            yield from self._move(Part(item, b"") for item in self._settled(self._items(before, are_expired=True)))
+            yield from self._move(Member(item, b"") for item in self._settled(self._items(before, are_expired=True)))
         yield from self._merge()
         if self.left or self.counts["young"]:
             yield Packed(0, 0, *self._left(), self.counts["young"])
@@ -162,7 +162,7 @@ class _Day:
                 else:
                     self.counts["young"] += 1
 
-    def _move(self, parts: Iterable[Part]) -> Iterator[Packed]:
+    def _move(self, parts: Iterable[Member]) -> Iterator[Packed]:
         run = ""
         for pack, keys in self._packs(parts):
             run = run or self._new_name()
@@ -201,12 +201,12 @@ class _Day:
         table.write_many({"pk": pk, "sk": item["sk"], "replaced_at": now} for item in replaced)
         table.write_many(deletes=[key_of({**item}) for item in replaced])
 
-    def _copies(self, runs: Sequence[Sequence[Pack]]) -> Iterator[Part]:
+    def _copies(self, runs: Sequence[Sequence[Pack]]) -> Iterator[Member]:
         """Yield what runs have, each once, with the bytes of its object. Raises Damaged, StoreError."""
         before = ""
         for item in merged(self.listing.raw, runs):
             if item["sk"] != before:
-                yield Part(item, self._copy(item))
+                yield Member(item, self._copy(item))
             before = item["sk"]
 
     def _copy(self, item: Mapping[str, Any]) -> bytes:
@@ -223,7 +223,7 @@ class _Day:
     def _all(self) -> list[Pack]:
         return [*self.listing.packs(packs_prefix(self.day, self.kind))]
 
-    def _packs(self, parts: Iterable[Part]) -> Iterator[tuple[NewPack, list[Key[Any]]]]:
+    def _packs(self, parts: Iterable[Member]) -> Iterator[tuple[NewPack, list[Key[Any]]]]:
         """Yield packs of these parts, each with the keys of their items."""
         pack, keys = NewPack(), list[Key[Any]]()
         for part in parts:
@@ -254,7 +254,7 @@ class _Day:
             if batch is not None and "pending" not in batch:
                 yield item
 
-    def _parts(self, items: Iterable[Any]) -> Iterator[Part]:
+    def _parts(self, items: Iterable[Any]) -> Iterator[Member]:
         """Yield the items with the bytes of their objects, where these are as recorded."""
         for part, reason in Flow().map(self._part, items):
             if reason:
@@ -262,16 +262,16 @@ class _Day:
             else:
                 yield part
 
-    def _part(self, item: Mapping[str, Any]) -> tuple[Part, str]:
+    def _part(self, item: Mapping[str, Any]) -> tuple[Member, str]:
         key, data, reason = self._segment_key(item), item.get("inline", b""), ""
         if not data:
             try:
                 data = self.objects.read(key)
             except Damaged as error:
-                return Part(item, b""), error.message
+                return Member(item, b""), error.message
         if sha256(data).digest() != item["digest"]:
             reason = f"the object {key} is not as recorded"
-        return Part(item, data), reason
+        return Member(item, data), reason
 
     def _segment_key(self, item: Mapping[str, Any]) -> str:
         day = layout.day_number(self.day)

@@ -62,7 +62,7 @@ class ReplacedItem(KeyItem):
     replaced_at: int
 
 
-class Part(NamedTuple):
+class Member(NamedTuple):
     """An item that lists a segment, and the bytes of its object."""
 
     item: Mapping[str, Any]
@@ -221,7 +221,7 @@ class NewPack:
     _held: int = 0
     _begin: str = ""
 
-    def add(self, part: Part) -> None:
+    def add(self, part: Member) -> None:
         """Add a segment."""
         sk = part.item["sk"]
         if not self._entries:

@@ -16,7 +16,7 @@ A claim is an item that names the first delivery of an event. It can be inserted
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from time import time_ns
@@ -26,6 +26,7 @@ from msgspec import structs
 
 from pik.errors import AlreadyExists, Busy
 from pik.model.batch import Chunk, Counts, Verdict
+from pik.runtime import exhaust
 from pik.stores import conflicting
 from pik.stores.aws.catalog import codec, layout
 from pik.stores.aws.catalog.deliveries import (
@@ -171,7 +172,7 @@ class Recording:
             *(item for key, item in days.items() if key not in self.listed_days),
             *([codec.reject_item(g, self.batch_id, header.rejects)] if header.rejects else []),
         ]
-        deque(self.table.insert_many(listed), maxlen=0)
+        exhaust(self.table.insert_many(listed))
         self.listed_days.update(days)
 
     def _settle(self, item: BatchItem) -> int | None:

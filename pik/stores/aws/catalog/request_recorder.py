@@ -15,12 +15,12 @@ the old one too; those that knew only the first one have ended before the rebuil
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pik.model.batch import Batch, BatchState, Chunk, Verdict
+from pik.runtime import exhaust
 from pik.stores.aws.catalog import codec, layout
 from pik.stores.aws.catalog.deliveries import claims_of, rows_of
 from pik.stores.aws.catalog.generation import Target
@@ -51,7 +51,7 @@ class RequestRecorder:
         )
         if second:
             if recorded.duplicates:
-                self._bring([recorded.claim])
+                self._carry_claims([recorded.claim])
             requests = Requests(self.table, second, self.listed_days)
             also, recorded_at = self.exceptions[second], recorded.recorded_at
             recorded = requests.record(batch, chunk, copies, also, made=second, recorded_at=recorded_at)
@@ -76,11 +76,11 @@ class RequestRecorder:
         recorded = recording.record_new(item, chunk)
         if duplicates := [row for row in rows if row.seq in recorded.verdicts]:
             claims = claims_of(self.table, first, batch.batch_id, header.segments).look_up(duplicates)
-            self._bring(claim for claim in claims.values() if claim["batch"] != batch.batch_id)
+            self._carry_claims(claim for claim in claims.values() if claim["batch"] != batch.batch_id)
         return dict(again.complete(pending, header, rows, recorded.item["recorded_at"]).verdicts)
 
-    def _bring(self, claims: Iterable[ClaimItem]) -> None:
-        """See to it that these claims of the first generation are in the second one, or others of their events."""
+    def _carry_claims(self, claims: Iterable[ClaimItem]) -> None:
+        """Write these claims of the first generation into the second one, unless it has others of their events."""
         first, second = self.target.first, self.target.second
         wanted = {layout.claim_key(second, claim["sk"]): claim for claim in claims}
         there = self.table.get_many(wanted)
@@ -94,7 +94,7 @@ class RequestRecorder:
                 brought.append(layout.moved(claim, second))
             elif not self.target.is_filled:
                 brought.append({**layout.moved(claim, second), "brought": True})
-        deque(self.table.insert_many(brought), maxlen=0)
+        exhaust(self.table.insert_many(brought))
 
     def _copy(self, batches: Iterable[BatchItem]) -> None:
         """Copy requests with one event into the second generation, unless they are there."""
@@ -106,4 +106,4 @@ class RequestRecorder:
             # Its id may be smaller than those of batches that are summed up.
             items += [layout.exception_item(self.target.first, batch["sk"]), listing, batch, of_day]
         copies = [layout.moved(item, self.target.second) for item in items]
-        deque(self.table.insert_many({(copy["pk"], copy["sk"]): copy for copy in copies}.values()), maxlen=0)
+        exhaust(self.table.insert_many({(copy["pk"], copy["sk"]): copy for copy in copies}.values()))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -15,6 +15,7 @@ from msgspec import structs
 from pik.errors import AlreadyExists, Damaged
 from pik.model.batch import OF_REQUEST, Segment, Verdict
 from pik.ports.raw import ObjectReader, number_of
+from pik.runtime import exhaust
 from pik.runtime.storage import Sorter
 from pik.stores.aws.catalog import codec, layout
 from pik.stores.aws.catalog.deliveries import Claims, Header, Row, claim_blocks, claims_of, ids_key, write_ids
@@ -119,7 +120,7 @@ class RestoredIndex:
         self._write()
         single = self._single(blocks)
         apart = [block for place, block in enumerate(blocks) if place not in single]
-        deque(Flow().map(self._write_ids, (block for block in apart if block.rows)), maxlen=0)
+        exhaust(Flow().map(self._write_ids, (block for block in apart if block.rows)))
         every = [claims_of(self.table, self.generation, block.segments[0].batch_id, block.segments) for block in blocks]
         claimed = claim_blocks([(claims, *block[1:]) for claims, block in zip(every, blocks, strict=True)])
         for place, (block, claims, made) in enumerate(zip(blocks, every, claimed, strict=True)):
