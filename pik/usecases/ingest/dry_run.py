@@ -6,39 +6,21 @@ are sorted, in temporary files where there are many, so that the counts are exac
 
 from __future__ import annotations
 
-import io
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from hashlib import sha256
-from itertools import groupby, islice
-
-import msgspec
+from itertools import groupby
 
 from pik.errors import InputError
-from pik.inputs.blocks import Block
 from pik.inputs.opened import OpenedInput
 from pik.inputs.source import Input
-from pik.model.batch import (
-    KEYED,
-    PLAIN,
-    BatchState,
-    Chunk,
-    Reject,
-    Verdict,
-    duplicate_kind,
-    with_lags,
-    with_names,
-)
-from pik.model.delivery import event_time_text
-from pik.model.instant import format_instant
+from pik.model.batch import KEYED, PLAIN, BatchState, Chunk, Reject, Verdict, duplicate_kind, with_lags, with_names
 from pik.model.layout import Layout
 from pik.ports.store import Store
 from pik.rawlog.corrected import corrected_until
-from pik.rawlog.objects import unpacked
 from pik.rawlog.reading import Reading
-from pik.rawlog.segment_writer import SegmentBuilder, Work, place_of, reason_kind
+from pik.rawlog.segment_writer import Work, reason_kind
 from pik.runtime import Progress, showing
 from pik.runtime.parallel import Pool
 from pik.runtime.storage import SortedBytes
@@ -51,8 +33,9 @@ from pik.usecases.ingest.batch_ingest import (
     origin_of,
     workers_for,
 )
+from pik.usecases.ingest.checked_block import ID_SIZE, CheckedBlock, checking, decode_reject
 from pik.usecases.ingest.earlier import ReadOtherwise, find_ingested, find_read_otherwise
-from pik.usecases.ingest.preview import Preview, preview
+from pik.usecases.ingest.preview import Preview
 
 EXAMPLE = 200
 """Characters of a rejected record that are shown as an example."""
@@ -60,10 +43,7 @@ EXAMPLE = 200
 IN_MEMORY = 100_000
 """Entities that are told apart in memory."""
 
-_ID = 16
-"""Bytes of an event's id, of a content hash, and of the digest that stands for an entity."""
-
-_NO_CONTENT = bytes(_ID)
+_NO_CONTENT = bytes(ID_SIZE)
 """Stands for the content of an event without an idempotency key, whose id is made of it."""
 
 _POSITION = 8
@@ -198,7 +178,7 @@ class DryRun:
         self._times: list[int] = []  # the first and the last, if any
         self._future = self._keyed = 0
         self._entities = _Distinct()
-        self._ids = SortedBytes(2 * _ID + _POSITION)
+        self._ids = SortedBytes(2 * ID_SIZE + _POSITION)
 
     def check(self, source: Input, progress: Progress, on_reject: Callable[[Reject], None]) -> None:
         """Read an input; `on_reject` gets each rejected record. Raises as `ingest` does."""
@@ -280,7 +260,7 @@ class DryRun:
         checked.times.update(chunk.times)
         checked.rejected += len(block.rejects)
         self._reasons = with_names(self._reasons, chunk.reasons)
-        for reject in map(_decode_reject, block.rejects):
+        for reject in map(decode_reject, block.rejects):
             on_reject(reject)
             kind = reason_kind(reject.reason)
             if kind in self._reasons and kind not in self._examples:
@@ -319,11 +299,11 @@ class DryRun:
         """Count the deliveries that repeat an earlier one: sorted, those of an event follow each other in order."""
         event_id, accepted = b"", b""
         for entry in self._ids:
-            if entry[:_ID] != event_id:
-                event_id, accepted = entry[:_ID], entry[-_ID:]
+            if entry[:ID_SIZE] != event_id:
+                event_id, accepted = entry[:ID_SIZE], entry[-ID_SIZE:]
             else:
-                number = int.from_bytes(entry[_ID:-_ID], "big") >> _OF_INPUT
-                self._inputs[number - 1].repeated[duplicate_kind(entry[-_ID:], accepted)] += 1
+                number = int.from_bytes(entry[ID_SIZE:-ID_SIZE], "big") >> _OF_INPUT
+                self._inputs[number - 1].repeated[duplicate_kind(entry[-ID_SIZE:], accepted)] += 1
 
 
 SAMPLE = 3
@@ -339,9 +319,9 @@ class _Distinct:
 
     def add(self, digests: bytes) -> None:
         """Add digests, which are joined."""
-        self._held.update(digests[at : at + _ID] for at in range(0, len(digests), _ID))
+        self._held.update(digests[at : at + ID_SIZE] for at in range(0, len(digests), ID_SIZE))
         if len(self._held) > IN_MEMORY:
-            self._spilled = self._spilled or SortedBytes(_ID)
+            self._spilled = self._spilled or SortedBytes(ID_SIZE)
             self._spilled.add(self._held)
             self._held = set()
 
@@ -354,65 +334,6 @@ class _Distinct:
         return sum(1 for _ in groupby(self._spilled))
 
 
-@dataclass(frozen=True, slots=True)
-class CheckedBlock:
-    """The chunk that a block would become, and what else is in it: lines of its rejects, deliveries by type, how many
-    are of the future, the digests of its entities, joined, and its first events."""
-
-    chunk: Chunk
-    rejects: list[bytes]
-    types: Mapping[str, int]
-    future: int
-    entities: bytes
-    previews: list[Preview]
-
-
-def checking(reading: Reading, sample: int, tell: Callable[[int], None]) -> Callable[[Work], CheckedBlock]:
-    """Return the function that the workers of a dry run apply to each block."""
-    mapping, zones = reading.record_mapping(), reading.times.zones()
-
-    def previews(block: Block, rejected: Collection[int]) -> Iterator[Preview]:
-        for seq, line in enumerate(io.BytesIO(block.data), block.first_seq):
-            if line.strip() and seq not in rejected:
-                place = place_of(block, seq, reading.file)
-                yield preview(line.removesuffix(b"\n"), seq, mapping, zones, place)
-
-    def check(work: Work) -> CheckedBlock:
-        batch_id, block, number, ingest_time = work
-        chunk, objects = SegmentBuilder(batch_id, reading, tell).build(block, number, ingest_time)
-        data = dict(objects)
-        rejects = unpacked(chunk.rejects.key, data[chunk.rejects.key]) if chunk.rejects else []
-        now = format_instant(ingest_time).encode()
-        types: Counter[str] = Counter()
-        entities: set[str] = set()
-        future = 0
-        for arrived in chunk.arrivals:
-            lines = unpacked(arrived.segment.key, data.pop(arrived.segment.key))
-            types.update(_decode_type(line).event_type for line in lines)
-            if arrived.segment.last_event > ingest_time:
-                future += sum(event_time_text(line) > now for line in lines)
-            entities.update(arrived.entities.split("\n"))
-        rejected = {_decode_reject(line).seq for line in rejects} if sample else set()
-        return CheckedBlock(
-            chunk,
-            rejects,
-            types,
-            future,
-            b"".join(sha256(entity.encode()).digest()[:_ID] for entity in entities),
-            list(islice(previews(block, rejected), sample)),
-        )
-
-    return check
-
-
 def _example(source: str, reject: Reject) -> Example:
     line = reject.line[:EXAMPLE] + ("…" if len(reject.line) > EXAMPLE else "")
     return Example(source, reject.seq, reject.file, reject.record, reject.field, line)
-
-
-class _Typed(msgspec.Struct):
-    event_type: str
-
-
-_decode_type = msgspec.json.Decoder(_Typed).decode
-_decode_reject = msgspec.json.Decoder(Reject).decode
