@@ -90,7 +90,8 @@ explain the difference, and repair it."""
 
 _FIRST_STEPS = """First steps:
   pik demo                              play one incident end to end
-  pik ingest events.jsonl               record a file of your own in ./.pik
+  pik ingest --guess orders.csv         propose how to read a file of your own
+  pik ingest events.jsonl               record one of events in ./.pik
   pik events --entity ID --since 2h     see what really arrived
   pik triage                            see what is wrong, and what it moves
 

@@ -247,7 +247,7 @@ class Context:
         try:
             opened = open_bundle(path, directory / "store", self.make_copy, self.progress)
         except NothingOfOurs as error:
-            raise StoreError(error.message, hint="--store DIR, or the file of an evidence bundle") from None
+            raise StoreError(error.message, hint="a store is a directory: --store DIR, or else such a bundle") from None
         except InputError as error:
             is_backup = kind_of(path) is OwnFile.BACKUP
             hint = "the state of a store is restored from a backup: pik restore --help" if is_backup else error.hint

@@ -285,7 +285,10 @@ def _unexpected(word: str, args: Sequence[str], params: Sequence[Any], path: str
     names = [argument_name(one) for one in params if one.param_type_name == "argument"]
     hint = f"`{path} --help` shows how it is used"
     with_value = {name for one in params for name in one.opts if name.startswith("-") and not one.is_flag}
+    meant = "--store" if path == "pik init" else "--entity" if "--entity" in with_value else ""
     at = args.index(word)
+    if meant and not names and len(args) == 1:
+        hint = command(*path.split(" ")[1:], meant, word)
     if at > 1 and args[at - 2] in with_value:
         hint = f"a value with a space has quotes: {args[at - 2]} {shlex.quote(f'{args[at - 1]} {word}')}"
     return UsageError(f"{path}: unexpected argument {word!r}; it takes {' '.join(names) or 'none'}", hint=hint)

@@ -90,7 +90,8 @@ On = Annotated[
     option(
         "--on LOCATION",
         "Where to compute: local, or the Spark cluster at spark://HOST:PORT, sc://HOST:PORT (Spark Connect) or "
-        "'local-cluster[WORKERS,CORES,MB]', or a job at 'emr-serverless://APPLICATION?role=ARN'.",
+        "'local-cluster[WORKERS,CORES,MB]', or a job at 'emr-serverless://APPLICATION?role=ARN'; spark-submit within a "
+        "job that it started.",
         callback=_location,
     ),
 ]

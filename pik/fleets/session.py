@@ -93,7 +93,10 @@ def expect_usable(location: str, cluster: Cluster) -> None:
     if archive is not None and "://" not in archive and not os.path.isfile(archive):
         raise UsageError(f"cluster.archive: no file {archive}", hint=command("cluster", "pack", "-o", archive))
     if _is_submitted(location) and not within_job():
-        raise UsageError(f"--on {location}: this process was not started by spark-submit", hint=LOCATIONS)
+        raise UsageError(
+            f"--on {location}: this process was not started by spark-submit",
+            hint="in a job it is: docs/scale.md, Other jobs",
+        )
     with _importing("spark-connect" if _is_server(location) else "spark", location):
         if _is_server(location):
             os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # it writes to standard error
@@ -322,5 +325,6 @@ def _importing(extra: str, location: str) -> Iterator[None]:
     except ImportError as error:
         raise UsageError(
             f"{location} needs a package that is not installed: {first_line(error)}",
-            hint=f"in an environment without another extra of Spark: pip install 'pik[{extra}]'",
+            hint="in a copy of pik's repository, and an environment without another extra of Spark:"
+            f" pip install '.[{extra}]'",
         ) from None

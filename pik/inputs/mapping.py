@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from pik.errors import Invalid, UsageError
-from pik.inputs.advice import MIXED, OTHER_FORMAT, Advice, Clause, Option
+from pik.inputs.advice import MIXED, OTHER_FORMAT, Advice, Clause, Option, Read
 from pik.inputs.named_mappings import is_as_shipped
 from pik.inputs.time_formats import TimeFormat
 from pik.model.event import (
@@ -295,7 +295,9 @@ class RecordMapping:
         option = f"--map {field}={text}"
         what = option if field in self._given else f"no --map for {field}"
         message = f"{what}: the first records of {name} have no field {path[0]}{' there' if inside else ''}"
-        have = f"{', '.join(one[:60] for one in names[:12])}{', …' if len(names) > 12 else ''}"
+        have = _listed(names)
+        if not self._given and set(names).isdisjoint(REQUIRED):
+            return no_events(names, name)
         if is_as_shipped(self._named, field, text):
             return UsageError(message, hint=Advice(OTHER_FORMAT, f"they have {have}", MIXED, name=name))
         if inside:
@@ -318,6 +320,17 @@ class RecordMapping:
         if path[0] in OF_PLACE:
             known = f"a function has parentheses: {USAGE[path[0]]}"
         return UsageError(message, hint=Advice(known, f"the records have {have}", MIXED))
+
+
+def no_events(names: Sequence[str], name: str) -> UsageError:
+    """Return the error for an input whose first records have none of the fields of an event, and these instead."""
+    message = f"the first records of {name} have no field of an event ({', '.join(REQUIRED)})"
+    proposes = "`", Read(guess=True), "` proposes a mapping"
+    return UsageError(message, hint=Advice(f"they have {_listed(names)}", proposes, MIXED, name=name))
+
+
+def _listed(names: Sequence[str]) -> str:
+    return f"{', '.join(one[:60] for one in names[:12])}{', …' if len(names) > 12 else ''}"
 
 
 _NEAR = 0.75

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, cast
 from pik.errors import InputError, UsageError
 from pik.inputs import blocks as json_lines
 from pik.inputs import csv_rows, dialect, json_values, kcat_lines, nested_records, parquet_rows, text_lines
-from pik.inputs.advice import MIXED, Advice, Option, Read, Recorded, Shape
+from pik.inputs.advice import MIXED, Advice, Option, Recorded, Shape
 from pik.inputs.binary import refuse_binary
 from pik.inputs.blocks import BLOCK, Block, NulRuns
 from pik.inputs.compression import WINDOW, beginning, codec_of, decompressed, uncompressed
@@ -28,7 +28,7 @@ from pik.inputs.document_lists import DocumentList, lists_in, lists_of
 from pik.inputs.encoding import as_utf8, expect_utf8
 from pik.inputs.json_shapes import cut_object
 from pik.inputs.list_records import naming
-from pik.inputs.mapping import RecordMapping
+from pik.inputs.mapping import RecordMapping, no_events
 from pik.inputs.named_mappings import recognized
 from pik.inputs.opened import SAMPLE_BLOCKS, OpenedInput, SampledRecord, sample_block
 from pik.inputs.shapes import recognize
@@ -179,10 +179,7 @@ class OpenedFile(OpenedInput):
                 return
             names |= dict.fromkeys(record)
         if names:
-            what = f"the first records of {self.name} have no field of an event ({', '.join(REQUIRED)})"
-            known = f"they have {', '.join(name[:60] for name in islice(names, 12))}{', …' if len(names) > 12 else ''}"
-            proposes = f"{known}: `", Read(guess=True), "` proposes a mapping"
-            raise UsageError(what, hint=Advice(proposes, MIXED, name=self.name))
+            raise no_events(list(names), self.name)
 
     def _first_records(self, layout: Layout) -> Iterator[Any]:
         """Yield the records in the input's head. Raises UsageError for a text of which no line is one."""

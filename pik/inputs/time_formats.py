@@ -62,7 +62,7 @@ class TimeFormat:
         try:
             return self._read(value, self._zone)
         except Invalid as error:
-            raise _advised(error, value, self._zone) from None
+            raise _advised(error, value, self._zone, self.name) from None
 
 
 def _reader(name: str, zone: Zone | None, notes: TimeNotes | None = None) -> Read:
@@ -146,8 +146,9 @@ def _translated(name: str) -> str:
     return f"as a strptime format it is '{''.join(parts)}'" if position == len(name) else ""
 
 
-def advice(value: Any, zone: Zone | None = None) -> str:
-    """Return which format reads a value that was not read, as the end of a sentence; nothing if none does."""
+def advice(value: Any, zone: Zone | None = None, instead_of: str = "") -> str:
+    """Return which format reads a value that was not read, as the end of a sentence; nothing if none does. Where `auto`
+    also reads what the format reads that it takes the place of, it is named as well."""
     for name in _candidates(value):
         try:
             _reader(name, zone)(value, zone)
@@ -155,7 +156,8 @@ def advice(value: Any, zone: Zone | None = None) -> str:
             if zone is None and _needs_zone(error, name, value):
                 return f"; --time-format {name} --timezone ZONE reads it"
         else:
-            return f"; --time-format {name} reads it"
+            both = {instead_of, name} & {*UNITS} and {instead_of, name} & {*TEXTS}
+            return f"; --time-format {name} reads it{', auto reads both forms' if both else ''}"
     return ""
 
 
@@ -193,12 +195,13 @@ def advised(error: Invalid, line: bytes, zones: Zones) -> Invalid:
         value = msgspec.json.decode(line)[error.field]
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return error
-    return _advised(error, value, getattr(zones, error.field))
+    return _advised(error, value, getattr(zones, error.field), "rfc3339")
 
 
-def _advised(error: Invalid, value: Any, zone: Zone | None) -> Invalid:
-    """Return why a value is not a time, and which format would read it, unless the error suggests an option already."""
-    if error.option or not (reads := advice(value, zone)):
+def _advised(error: Invalid, value: Any, zone: Zone | None, name: str) -> Invalid:
+    """Return why a value is not a time of this format, and which format would read it, unless the error suggests an
+    option already."""
+    if error.option or not (reads := advice(value, zone, name)):
         return error
     return Invalid(error.message + reads, field=error.field, option="time-format")
 

@@ -31,6 +31,10 @@ _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS}
 def expect_new(path: Path, option: str = "") -> None:
     """Raise UsageError if there is something of that name, or no directory that it would be in; `option` is what the
     user named it with."""
+    if path == Path("-"):
+        raise UsageError(
+            f"{option or 'FILE'} -: it is written whole or not at all, so not to standard output", hint="name a file"
+        )
     if path.exists() or path.is_symlink():
         raise _exists(path, option)
     expect_directory(path, f"{option} {path}: " if option else "")

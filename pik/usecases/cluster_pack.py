@@ -72,7 +72,8 @@ def pack(path: Path, progress: Progress) -> PackReport:
         )
     if not path.name.endswith((".tar.gz", ".tgz")):
         raise UsageError(
-            f"-o {path}: it does not end in .tar.gz", hint="Spark knows the kind of an archive by its name"
+            f"-o {path}: it does not end in .tar.gz, by which Spark knows how to unpack it",
+            hint=command("cluster", "pack", "-o", f"{path.parent / path.stem}.tar.gz"),
         )
     packages = {one.name: one for one in _needed()}
     files = {**_python(), **{f"{PACKAGES}/{name}": file for name, file in _packages(packages.values())}}
@@ -115,7 +116,9 @@ def _installed(name: str) -> Distribution:
     try:
         return distribution(name)
     except PackageNotFoundError:
-        raise StoreError(f"{name} is not an installed package here", hint="pip install pik") from None
+        raise StoreError(
+            f"{name} is not an installed package here", hint="in a copy of pik's repository: pip install ."
+        ) from None
 
 
 def _requirements(of: Distribution, extra: str) -> Iterator[str]:

@@ -393,6 +393,14 @@ def test_readers_leave_the_words_for_commands_and_options_to_the_command() -> No
             assert not re.search(rf"--({names}|on-invalid)\b|\bpik (ingest|diff)\b", text), (path, text)
 
 
+def test_pik_is_never_installed_by_its_name() -> None:
+    """It is not on PyPI, so that would install something else."""
+    top = Path(package.__file__).parent
+    for path in (*top.rglob("*.py"), *top.parent.glob("*.md"), *(top.parent / "docs").glob("*.md")):
+        named = re.search(r"\binstall (?:-\S+ )*['\"]?pik\b(?!-)", path.read_text(encoding="utf-8"))
+        assert named is None, (path, named)
+
+
 def test_a_hint_ends_with_its_command_or_has_it_between_backticks() -> None:
     for path in Path(package.__file__).parent.rglob("*.py"):
         for text in hints(path):

@@ -99,6 +99,11 @@ def test_a_limit_says_that_it_left_rows_out(shop: Callable[..., Any]) -> None:
         (("--history", "x"), 2, "--history: 'x'"),
         (("--by", "hour"), 2, "--by hour: expected source, type, entity or payload.PATH"),
         (("--sequence-field", "n"), 2, "--sequence-field n"),
+        (
+            ("--sequence-field", "payload.N"),
+            2,
+            "no event in the window has an integer in the field of --sequence-field",
+        ),
         (("--sequence-field", "payload.n", "--type", "paid"), 2, "--sequence-field with --type"),
         (("--sequence-field", "payload.n", "--entity", "e0"), 2, "--sequence-field with --entity"),
         (("--store", "absent"), 4, "absent"),

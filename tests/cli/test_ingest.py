@@ -132,7 +132,7 @@ def test_records_without_any_field_of_an_event_are_refused_before_anything_is_re
                 "error: the first records of foreign have no field of an event"
                 " (source, event_type, entity_id, event_time, payload)"
             ),
-            f"hint: they have user: `pik ingest --guess {typed}` proposes a mapping"
+            f"hint: they have user; `pik ingest --guess {typed}` proposes a mapping"
             + ("" if command == "diff events" else "; if valid records follow, add --on-invalid reject"),
         ]
     kept = pik("ingest", *given, "--on-invalid", "reject", "--format", "json")
@@ -303,7 +303,10 @@ def test_the_reason_of_a_rejected_time_names_the_format_that_reads_it(pik, tmp_p
     for options in ([], [*mapped, "--on-invalid", "reject"]):
         done = pik("ingest", "events", "--dry-run", *options, "--format", "json").json()
         assert {one["reason"] for one in done["rejects"]} == {
-            f"event_time is not a {'text' if options else 'string'}: …; --time-format epoch_ms reads it",
+            (
+                f"event_time is not a {'text' if options else 'string'}: …; --time-format epoch_ms reads it,"
+                " auto reads both forms"
+            ),
             "event_time … is not an RFC 3339 time such as 2026-01-31T23:59:59Z; --time-format iso8601 reads it",
             "event_time … is not an RFC 3339 time such as 2026-01-31T23:59:59Z",
         }

@@ -69,6 +69,8 @@ def test_a_wrong_window_names_the_option(given: tuple[str | None, ...], said: st
             "pik metrics apply: unexpected argument 'b.toml'; it takes FILE",
             "`pik metrics apply --help` shows how it is used",
         ),
+        (["init", "a b"], "pik init: unexpected argument 'a b'; it takes none", "pik init --store 'a b'"),
+        (["events", "e"], "pik events: unexpected argument 'e'; it takes none", "pik events --entity e"),
         (
             ["diff", "--metric", "m"],
             "pik diff has no option --metric",

@@ -43,6 +43,11 @@ def test_a_dry_run_makes_no_directory(pik, filled):
     assert pik("pull", *DAY, "--into", "copy", "--dry-run", "--format", "json").json()["to_copy"] == 1
 
 
+def test_a_pull_of_nothing_says_so(pik, filled):
+    done = pik("pull", "--entity", "A", "--into", "copy", "--format", "json").json()
+    assert (done["deliveries"], done["note"].startswith("0 events match; did you mean 'a'?; ")) == (0, True)
+
+
 def test_an_object_that_is_gone_is_exit_code_3(pik, filled):
     (segment,) = (filled / ".pik/raw/event_date=2026-01-02").iterdir()
     data = segment.read_bytes()
@@ -69,6 +74,7 @@ def test_an_object_that_is_gone_is_exit_code_3(pik, filled):
         (("ingest", "events.jsonl", "--store", "copy"), 2, "events are not ingested into copies"),
         (("pull", *DAY, "--into", "."), 4, "is a directory with other things in it"),
         (("pull", *DAY, "--into", ".pik"), 2, "is the store itself"),
+        (("pull", *DAY, "--into", "events.jsonl"), 4, "is a file, not a directory\nhint: name a new or an empty"),
         (("pull", *DAY, "--into", "own"), 4, "is not a copy: it ingests events itself"),
         (("pull", *DAY, "--into", "copy", "--store", "own"), 4, "hint: --into a new directory"),
         (("pull", *DAY, "--into", "aws://stack"), 2, "copies are made in directories"),

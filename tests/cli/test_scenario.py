@@ -291,7 +291,7 @@ UNREADABLE = [
     (line("a", 8, 1), ",colour=red", "'colour=red' is not an option of how files are read", "map=FIELD=JMESPATH"),
     ("\n", "", "with=@late2.jsonl: the file has no event", ""),
     (line("a", 4, 5, "app"), "", "with=@late2.jsonl: the store has all of its events already", "pik show"),
-    ("id,amount\n1,2\n", "", "no --map for source", "the records have id, amount"),
+    ("id,amount\n1,2\n", "", "have no field of an event", "they have id, amount"),
     ("\x00\x01\x02\xff", "", "late2.jsonl", ""),
 ]
 

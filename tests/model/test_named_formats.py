@@ -128,6 +128,25 @@ def test_a_value_that_is_not_read_names_the_format_that_would_read_it(value: Any
     assert advice(value) == said
 
 
+@pytest.mark.parametrize(
+    ("format_", "value", "said"),
+    [
+        ("rfc3339", 1769900399, "epoch reads it, auto reads both forms"),
+        ("epoch_ms", "2026-01-31T22:59:59Z", "iso8601 reads it, auto reads both forms"),
+        ("epoch", 1769900399000.5, "epoch_ms reads it"),
+        ("%d.%m.%Y", 1769900399, "epoch reads it"),
+    ],
+)
+def test_a_format_that_would_read_only_this_value_is_named_with_the_one_that_reads_all(
+    format_: str, value: Any, said: str
+) -> None:
+    with pytest.raises(Invalid) as named:
+        TimeFormat(format_, BERLIN)(value)
+    assert named.value.message.endswith(f"; --time-format {said}")
+    if "auto" in said:
+        assert TimeFormat("auto")(value) == from_datetime(datetime(2026, 1, 31, 22, 59, 59, tzinfo=UTC))
+
+
 def test_a_value_with_dashes_is_not_taken_for_an_error_that_names_an_option() -> None:
     with pytest.raises(Invalid, match="; --time-format javascript reads it"):
         TimeFormat("rfc3339")("Sat Jan 31 2026 23:59:59 GMT+0100 (--x)")

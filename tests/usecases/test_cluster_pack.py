@@ -90,7 +90,7 @@ def test_a_directory_of_another_user(small_environment: Path) -> None:
         ("pik.tar.gz", Path.mkdir, "exists already"),
         ("pik.tar.gz", lambda path: path.symlink_to("/dev/full"), "exists already"),
         ("absent/pik.tgz", lambda _: None, "there is no directory 'absent'"),
-        ("pik.zip", lambda _: None, "does not end in .tar.gz"),
+        ("pik.zip", lambda _: None, "-o pik.zip: it does not end in .tar.gz"),
         ("s3://bucket/pik.tar.gz", lambda _: None, "-o s3:/bucket/pik.tar.gz: it is written to a file here"),
     ],
 )
@@ -99,8 +99,10 @@ def test_a_place_that_is_not_free(
 ) -> None:
     make(Path(name))
     before = os.listdir(small_environment)
-    with pytest.raises(UsageError, match=message):
+    with pytest.raises(UsageError, match=message) as raised:
         pack(Path(name), SILENT)
+    if "it" in message:
+        assert raised.value.hint == "pik cluster pack -o pik.tar.gz"
     assert os.listdir(small_environment) == before
 
 

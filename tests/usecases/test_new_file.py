@@ -28,6 +28,8 @@ def test_it_is_hidden_until_it_is_whole(tmp_path: Path) -> None:
     assert path.read_bytes() == b"half"
     with pytest.raises(UsageError, match="out' exists already"), created_whole(path):
         pass
+    with pytest.raises(UsageError, match="--rejects -: it is written whole"), created_whole(Path("-"), "--rejects"):
+        pass
     with pytest.raises(ZeroDivisionError), created_whole(path, replace=True) as file:
         file.write(bytes([1 // 0]))
     assert (names(tmp_path), path.read_bytes()) == (["out"], b"half")

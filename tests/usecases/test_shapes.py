@@ -545,9 +545,9 @@ def test_keys_and_tabs_before_objects_are_kcats(tmp_path: Path, tombstones: str)
     (tmp_path / "input").write_text(text)
     with file_source(str(tmp_path / "input")).open() as opened:
         assert opened.recognize(AUTO, mapped=False) == Layout(InputFormat.KCAT)
-        with pytest.raises(UsageError, match=r"the first records of .* have no field source") as error:
+        with pytest.raises(UsageError, match=r"the first records of .* have no field of an event") as error:
             opened.expect_fields(Layout(InputFormat.KCAT), RecordMapping({}))
-        assert "the records have key, value" in error.value.hint
+        assert "they have key, value; `pik ingest --guess " in error.value.hint
 
 
 def test_binary_files_are_recognised_by_their_first_bytes(tmp_path: Path) -> None:

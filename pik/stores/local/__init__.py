@@ -107,7 +107,7 @@ def _create(path: Path, marker: Marker) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
         if any(path.iterdir()) and not (path / "tmp").is_dir():
-            raise StoreError(f"{path} is a directory with other things in it", hint="a new or empty directory")
+            raise StoreError(f"{path} is a directory with other things in it", hint="name a new or an empty one")
         make_directory(path / "tmp")
         make_directory(path / "raw")
         index_database(path).create()
@@ -121,10 +121,12 @@ def _create(path: Path, marker: Marker) -> None:
         beside.replace(path / _MARKER)
         sync_directory(path)
         sync_directory(path.parent)
+    except FileExistsError:
+        raise StoreError(f"{path} is a file, not a directory", hint="name a new or an empty directory") from None
     except OSError as error:
         raise StoreError(
             f"cannot create a store at {path}: {error.strerror}",
-            hint=remedy(error, f"make room or get write access to {path.parent}, or: --store DIR, somewhere else"),
+            hint=remedy(error, f"make room or get write access to {path.parent}, or name a directory somewhere else"),
         ) from None
 
 

@@ -11,7 +11,7 @@ from itertools import groupby
 from time import time_ns
 from typing import Any
 
-from pik.errors import NotHeld, NothingSelected
+from pik.errors import NotHeld, NothingSelected, command
 from pik.model.delivery import Filter
 from pik.model.duration import format_duration
 from pik.model.instant import DAY, HOUR, MAX_INSTANT, MIN_INSTANT
@@ -168,6 +168,11 @@ def gaps_in(store: Store, tables: Tables, question: Question, learned: Window | 
         search.look_at(group, hours, gaps)
     if question.sequence:
         report.missing_ranges, report.sequences = missing_numbers(tables, wanted.window)
+        if report.sequences and all(one.least is None for one in report.sequences):
+            raise NothingSelected(
+                "no event in the window has an integer in the field of --sequence-field",
+                hint=f"names are as sent, capitals too: {command('events', '--limit', '1', '--format', 'json')}",
+            )
         report.found += sum(1 for one in report.sequences if one.missing)
     return report
 

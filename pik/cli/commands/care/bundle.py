@@ -58,7 +58,7 @@ def bundle(
 ) -> int | None:
     """Write the evidence of a window to one file: raw, index, values, corrections, and what pik makes of them.
 
-    The file is a tar archive that also other programs read. What `pik pull` would copy is in it, the runs and
+    The file is a tar archive, which other programs can read, too. It holds what `pik pull` would copy, the runs and
     promotions of the window's values, the report, and the results of triage, diff, explain, replay --dry-run,
     duplicates, lag, history and verify, computed from what is in the file. --metric limits the diff, the explanation,
     the plan and the report.
@@ -69,8 +69,8 @@ def bundle(
     The same store and arguments give the same bytes, whatever the file's name and the day. `pik verify FILE` checks
     every byte and computes the results again; `pik --store FILE …` reads it as a store that nothing can be written to.
     The window must be over. What is missing or damaged in the source is listed, with exit code 3. So is a redacted path
-    that hits nothing, and each place where the same delivery holds a redacted value once more; that others do, or other
-    words for it, is not looked for.
+    that hits nothing, and each place where the same delivery holds a redacted value once more. Other deliveries, and
+    other spellings of the value, are not searched.
     """
     from pik.cli.recorder import write_documents
     from pik.runtime.new_file import expect_new

@@ -33,7 +33,7 @@ def pack(
 ) -> None:
     """Write the archive that executors run from: this Python, this pik, and the packages that it needs.
 
-    It runs on machines with the processor, and at least the version of the C library, of this one. The file is created
+    It runs on machines with the same processor architecture and the same or a newer C library. The file is created
     completely or not at all, and never overwritten; the same environment gives the same bytes.
     """
     from pik.usecases.cluster_pack import pack as write

@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 def compact(cli: Context, dry_run: options.DryRun = False, *, period: options.WindowOptions) -> int | None:
     """Make a large stack cheaper to read; no answer changes, and raw is left as it is.
 
-    What lists the API requests of a day moves from DynamoDB to a few objects in S3, with copies of the requests'
-    objects; and the counts of batches are summed up, so that `pik status` reads the later ones only. What was recorded
-    in the last ten minutes is left for the next time, and counted. After an interruption, the same command continues. A
-    local store has nothing to compact.
+    The index items of a day's API requests move from DynamoDB into a few objects in S3, together with copies of the
+    requests' objects. The counts of batches are summed up, so that `pik status` reads only the later ones. What was
+    recorded in the last ten minutes is left for the next time, and counted. After an interruption, the same command
+    continues. A local store has nothing to compact.
 
     With a window, only requests with events of the days that it touches are moved: days of event times, not those on
     which the requests came. Batches are summed up whatever the window is. Objects that are not as recorded are left

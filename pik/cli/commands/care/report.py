@@ -61,7 +61,7 @@ def report(
     It has what arrived and when, how long it took, current against recomputed numbers with the causes of their
     differences, the findings of `pik triage`, duplicates by source, the history since the window began, corrections,
     runs, what `pik verify` says of the window, the commands that show each part, and the versions of everything. An
-    HTML page needs no other file and no network. What cannot be looked at is said in its place.
+    HTML page needs no other file and no network. A part that could not be looked at says so.
 
     The same store and arguments make the same bytes: the time of writing is not in them, and `now` (in --since 2d,
     yesterday, now-2h) is the last recording of the store. A table has the first 200 rows, and says what it leaves out.

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     # is everything as it was written? exit code 1 if anything differs
     pik verify
 
-    # read every byte in a stack, too, in place of taking S3's word for it
+    # read every byte in a stack, too, instead of taking S3's word for it
     pik verify --full
 
     # it was interrupted after two hours: go on
@@ -65,7 +65,7 @@ def verify(
         Path | None, argument("[BUNDLE]", "The file of an evidence bundle, instead of a store.", show_default=False)
     ] = None,
     quick: Annotated[bool, option("--quick", "Presence and sizes only.")] = False,
-    full: Annotated[bool, option("--full", "Read every byte, also of objects whose SHA-256 S3 keeps.")] = False,
+    full: Annotated[bool, option("--full", "Read every byte, even of objects whose SHA-256 S3 keeps.")] = False,
     rebuild_index: Annotated[bool, option("--rebuild-index", "Rebuild the index from raw.")] = False,
     restore: Annotated[
         str | None,
@@ -81,8 +81,8 @@ def verify(
 ) -> int | None:
     """Check each segment's digest, each index row against raw and back, and each aggregate's inputs.
 
-    Every byte is read; in a stack, a segment is not where S3 keeps the SHA-256 that it computed when the object was
-    stored, and checks since: the result says how many. --full reads those as well.
+    Every byte is read. In a stack, segments are not read whose SHA-256 S3 keeps: it computed that when they were
+    stored, and checks them against it. The result says how many they are; --full reads them, too.
 
     A window limits the check to the days that it touches. Others may write during the check. Four kinds of objects are
     not damage: superseded ones (copies of recorded deliveries, left by a crash), unacknowledged ones (no sender was
@@ -112,7 +112,7 @@ def verify(
     if resume and (quick or rebuild_index or restore):
         raise UsageError("--continue is for a check that reads: not for --quick, --restore or --rebuild-index")
     if on != LOCAL and (rebuild_index or restore):
-        raise UsageError("--on is for a check: --restore and --rebuild-index write, which one process does")
+        raise UsageError("--restore and --rebuild-index write, which one process does", hint="leave --on out")
     if on != LOCAL and resume:
         raise UsageError(
             "--continue does not go with --on: what was checked is kept in a file here, which a cluster does not read",

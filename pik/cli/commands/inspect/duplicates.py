@@ -109,9 +109,9 @@ def duplicates(
 ) -> int | None:
     """List each delivery that is not the first of its event, by event_time, or count them.
 
-    On a terminal the first 50, without --limit; through a pipe and in the other formats all of them. PATH is a
-    JMESPath on the event, such as payload.app. Recorded corrections hold: a duplicate is listed when it happened
-    according to these, unless it counts, or its event is out, or its batch withdrawn. --as-received shows what came.
+    On a terminal the first 50, without --limit; through a pipe and in the other formats all of them. PATH is a JMESPath
+    on the event, such as payload.app. Recorded corrections apply: a duplicate is listed at its corrected time, unless
+    it counts, its event was taken out, or its batch was withdrawn. --as-received shows what came.
 
     A suspect is an event with the source, type, entity and payload of another one, shortly after it, or at the same
     time under another idempotency key: perhaps a retry. That is a guess: suspects are listed only with --class suspect,

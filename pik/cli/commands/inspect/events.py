@@ -111,12 +111,11 @@ def events(
 ) -> int | None:
     """List the events of an entity, or of all entities, oldest first, or count them.
 
-    On a terminal the first 50, without --limit; through a pipe and in the other formats all of them.
-    Lag is received_time (or ingest_time without one) minus event_time; a negative one is clock skew. Duplicates are
-    counted under deliveries; --class lists them, each with its own batch and seq. Recorded corrections hold: events
-    are shown when they happened according to these, and what does not count is left out, unless --as-received shows
-    what came. The window is that of event_time; --recorded-since and --recorded-until are about when the index recorded
-    a delivery.
+    On a terminal the first 50, without --limit; through a pipe and in the other formats all of them. Lag is
+    received_time (or ingest_time without one) minus event_time; a negative one is clock skew. Duplicates are counted
+    under deliveries; --class lists them, each with its own batch and seq. Recorded corrections apply: events are shown
+    at their corrected times, and those that do not count are left out, unless --as-received is given. The window is
+    that of event_time; --recorded-since and --recorded-until are about when the index recorded a delivery.
 
     --not-counted says why the current value does not count an event: there is no value of its entity and bucket (no
     value), it was recorded after the value was computed (late), it counts there only since a later rebuild of the index

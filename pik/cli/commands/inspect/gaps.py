@@ -59,12 +59,13 @@ def gaps(
     """Find silences, drops and spikes of the volume, and missing numbers of a sequence.
 
     Times are event_time, of what counts, at the times that corrections give it, or with --as-received of what was
-    accepted, at its own times: an event that was moved or taken out may leave a gap. Without --every, the same
-    hours of the 28 earlier days and weeks show what is usual: a silence is longer than expected, a drop or spike is
-    an hour or a day far from it. These findings are statistical; the rule is printed with its figures, and where
-    there are fewer than 7 earlier days, that nothing can be known. With --every, longer silences are found exactly,
-    and drops and spikes only with --history. What is looked at ends with the window (--to, or now with --since),
-    else with the last event of any source and type. Exit codes: 0 nothing found, 1 found, 2 no events.
+    accepted, at its own times: an event that was moved or taken out may leave a gap. Without --every, the same hours of
+    the 28 earlier days and weeks show what is usual: a silence is longer than expected, a drop or spike is an hour or a
+    day far from it. These findings are statistical; the rule is printed with its figures, and a note says where nothing
+    can be known, because there are fewer than 7 earlier days. With --every, longer silences are found exactly, and
+    drops and spikes only with --history. The search ends with the window (--to, or now with --since), else with the
+    last event of any source and type. Exit codes: 0 nothing found, 1 found, 2 no events, or none with an integer in
+    --sequence-field.
     """
     from pik.model.delivery import Filter
     from pik.rawlog.selection import AS_RECEIVED, NO_OVERRIDES

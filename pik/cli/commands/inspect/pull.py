@@ -14,6 +14,7 @@ from pik.cli.document import Field, Rows, Schema
 from pik.cli.options import option
 from pik.cli.values import Count
 from pik.errors import NotFound, command
+from pik.model.delivery import Filter
 from pik.model.window import Window
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def pull(
         return None
     effective_window(source, request)  # before a directory is made
     done = copy_window(source, cli.open_copy(source, into, create=True), request, cli.progress)
-    cli.show(PULL, done, **head, **_next(source, into, done))
+    cli.show(PULL, done, **head, **_next(source, into, done, request))
     return PARTLY if done.problems else None
 
 
@@ -72,12 +73,17 @@ def _plan(cli: Context, source: Store, into: str, request: PullRequest) -> PullP
     return plan_pull(source, copy, request)
 
 
-def _next(source: Store, into: str, done: PullReport) -> dict[str, str]:
+def _next(source: Store, into: str, done: PullReport, request: PullRequest) -> dict[str, str]:
     if done.problems:
         note = "when the source has been repaired, the same pull copies the rest"
         return {"note": note, "next": command("verify", "--store", source.url)}
     line = f"export PIK_STORE={shlex.quote(os.path.abspath(into))}"
-    return {"note": "after the next command, commands without --store use the copy", "next": line}
+    note = "after the next command, commands without --store use the copy"
+    if not done.deliveries:
+        from pik.usecases.inspect.events import nothing_matches
+
+        note = f"{nothing_matches('events', source, Filter(done.effective, request.entities))}; {note}"
+    return {"note": note, "next": line}
 
 
 _HEAD = (

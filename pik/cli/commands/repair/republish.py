@@ -79,7 +79,7 @@ def send(
     dry_run: options.DryRun = False,
     yes: options.Yes = False,
 ) -> int | None:
-    """Send events to a queue, a topic, a service or a file again: what counts, of each entity in order of event time.
+    """Send events to a queue, a topic, a service or a file again: what counts, in order of event time for each entity.
 
     Each is sent at least once. A message carries the id of the republish and the event_id, so that a consumer can drop
     what it has. What had no answer before an interruption or a crash is sent again, and what the target refused is kept
