@@ -15,6 +15,12 @@ _OF_R = "Rscript -e 'write.csv(readRDS(commandArgs(TRUE)), row.names=FALSE)' {st
 
 _OF_PANDAS = Advice("to_json(FILE, orient='records', lines=True) of pandas writes what is in it as JSON lines")
 
+_OF_ARROW = (
+    "python3 -c 'import sys; from pyarrow import feather, parquet;"
+    " parquet.write_table(feather.read_table(sys.argv[1]), sys.stdout.buffer)' {stored}"
+)
+"""Another program's Python; pik's own need not be the one that is called so."""
+
 _MAGIC = {
     b"Obj\x01": ("an Avro file", piped("avro-tools tojson {file}")),
     b"ORC": ("an ORC file", piped("orc-contents {file}")),
@@ -27,12 +33,18 @@ _MAGIC = {
     b"SQLite format 3\0": ("a SQLite database", piped("sqlite3 -csv -header {file} 'SELECT * FROM TABLE'", guess=True)),
     b"Rar!\x1a\x07": ("a RAR archive", piped("unrar p -inul {file}")),
     b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1": ("an old Excel workbook or another office document", _AS_CSV),
-    b"ARROW1": ("an Arrow file", Advice("duckdb, or Python with pyarrow, writes it as JSON lines")),
+    b"ARROW1": ("an Arrow file", piped(_OF_ARROW, "as Parquet: ", guess=True)),
     b"FEA1": ("a Feather file", _OF_PANDAS),
     b"\x89HDF\r\n\x1a\n": ("an HDF5 file", _OF_PANDAS),
     b"\x80\x03": ("a pickle of Python", _OF_PANDAS),
     b"\x80\x04\x95": ("a pickle of Python", _OF_PANDAS),
     b"\x80\x05\x95": ("a pickle of Python", _OF_PANDAS),
+    b"$FL2": ("data of SPSS", _OF_PANDAS),
+    b"<stata_dta>": ("data of Stata", _OF_PANDAS),
+    bytes(12) + b"\xc2\xea\x81\x60\xb3\x14\x11\xcf": ("data of SAS", _OF_PANDAS),
+    b"PGDMP": ("a dump of pg_dump -Fc", Advice("a database that pg_restore loads it into exports rows: psql --csv")),
+    b"REDIS0": ("a dump of Redis", Advice("a Redis with it in prints a stream: redis-cli --json XRANGE KEY - +")),
+    b"\x89LZO\0\r\n": ("compressed with lzop", piped("lzop -dc {file}")),
     b"X\n\0\0\0": ("data that R saved", piped(_OF_R, guess=True)),
     b"%PDF-": ("a PDF document", Advice("export what it shows as CSV or JSON where it comes from")),
     b"\xff\xfe": ("UTF-16", _UTF_16),
@@ -47,6 +59,8 @@ _ZLIB = b"x\x01", b"x\x9c", b"x\xda"  # where there are zeros, too
 def refuse_binary(head: bytes, name: str) -> None:
     """Raise InputError for binary data, by its first bytes. Runs of NUL bytes are text: a disk may have left them in a
     log."""
+    if re.match(rb"..[\0-\x02]\0[\x01-\x13]_id\0", head, re.DOTALL):
+        raise Shape("a dump of MongoDB", piped("bsondump --quiet {file}", guess=True)).error(name)
     if head.startswith(_MAGICS):
         what, hint = next(shape for magic, shape in _MAGIC.items() if head.startswith(magic))
         raise Shape(what, hint).error(name)

@@ -904,6 +904,21 @@ def test_a_guess_of_a_folder_is_of_its_data_and_not_of_a_small_file_before(pik, 
     for name in ("one.jsonl", "two.jsonl"):
         (tmp_path / "day" / name).write_text("1|paid|2026-01-31 22:59:00\n" * 3)
     assert pik("ingest", "--guess", "day").err.startswith("error: day/one.jsonl cannot be read: it looks like CSV")
+    (tmp_path / "day" / "_about.json").write_text("7a5f0c0b8c\n")  # a checksum: none can be read, and it says least
+    assert pik("ingest", "--guess", "day").err.startswith("error: day/one.jsonl cannot be read: it looks like CSV")
+
+
+def test_a_guess_says_what_only_the_names_of_folders_say(pik, tmp_path):
+    folder = tmp_path / "orders" / "dt=2026-01-31" / "region=eu"
+    folder.mkdir(parents=True)
+    record = '{{"user":"u","at":"2026-01-31T22:59:0{}Z","type":"t","dt":"today"}}\n'
+    (folder / "0.jsonl").write_text("".join(record.format(number) for number in range(9)))
+    found = pik("ingest", "--guess", "orders", "--format", "json").json()
+    added = "--map \"payload=merge(@, {region: partition('region')})\""
+    assert f"only the names of folders say region; to have it in the payload, too: {added}" in found["note"]
+    pik(*shlex.split(found["next"].replace("--dry-run", "").replace("--map payload=@", added))[1:])
+    counted = "SELECT payload->>'region' AS region, count(*) AS n FROM events GROUP BY region"
+    assert pik("sql", counted, "--format", "jsonl").out == '{"region":"eu","n":9}\n'
 
 
 def test_a_guess_that_leaves_something_open_is_exit_3_and_says_what(pik, tmp_path, monkeypatch):

@@ -528,6 +528,9 @@ def test_texts_that_are_not_times_are_not_tried_in_every_format(
         ("ds-REPORT2.jsonl", "ds-REPORT2", "the file's name"),
         ("orders-1-2026-03-02-06-00-00-0c7d5a", "orders", "the file's name"),
         ("shop/dt=2026-03-02/part-00000-6f1e0c2a-6a53-4a3b-9a55-0c0c1d8a2f6b.c000.json", "shop", "the name of what"),
+        ("shop/dt=2026-03-02/02c6891d3aff406487fbdcb133ee4423-0.json", "shop", "the name of what it is in"),
+        ("shop/output-00000-of-00004", "shop", "the name of what it is in"),
+        ("topics/orders/partition=0/orders+0+0000000000.json", "orders", "the file's name"),
         ("shop/000000000012.json", "shop", "the name of what it is in"),
         ("shop/data_0_0_0.json", "shop", "the name of what it is in"),
         ("shop/p0.jsonl", "shop", "the name of what it is in"),
@@ -540,6 +543,18 @@ def test_the_source_is_a_name_that_the_next_file_has_too(tmp_path: Path, name: s
     [found] = [one for one in guess(path).mapping if one.field == "source"]
     assert found.expression == f"'{source}'"
     assert found.reason.startswith(f"a constant: {whose}")
+
+
+def test_texts_in_binary_columns_of_parquet_are_decoded(tmp_path: Path) -> None:
+    """As ClickHouse, Impala and Hive write them."""
+    users = [f"user-{number % 7}".encode() for number in range(60)]
+    at = [datetime(2026, 3, 2, 10, number, tzinfo=UTC) for number in range(60)]
+    table = pa.table({"user_id": users, "event_type": [b"paid"] * 60, "status": ["data"] * 60, "at": at})
+    parquet.write_table(table, tmp_path / "x")
+    found = guess(tmp_path / "x")
+    proposed = [found.expressions[field] for field in ("entity_id", "event_type", "event_time")]
+    assert proposed == ["base64_decode(user_id)", "base64_decode(event_type)", "at"]
+    assert accepted(tmp_path / "x", found) == (60, 0)
 
 
 def test_the_records_of_a_document_are_its_long_list_and_a_named_mapping_may_read_them(tmp_path: Path) -> None:
@@ -782,6 +797,12 @@ USER: dict[str, Callable[[int], object]] = {"user_id": lambda n: f"u{n % 7}"}
             "event_time",
             "FIELD",
             "timestamp (RFC 3339 times) or fix.utc (RFC 3339 times, ~1.00m earlier): put one in the place of FIELD",
+        ),
+        (
+            of(timestamp=lambda n: at(n).replace("10:15", "10:18"), request=lambda n: {"at": at(n)}, **USER),
+            "event_time",
+            "FIELD",
+            "timestamp (RFC 3339 times) or request.at (RFC 3339 times, ~3.00m earlier): put one in the place of FIELD",
         ),
         (of(**TIME, **USER, id=lambda n: n + 1), "idempotency_key", "id", "name alone: the values count the records"),
         (

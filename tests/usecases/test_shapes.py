@@ -558,6 +558,9 @@ def test_binary_files_are_recognised_by_their_first_bytes(tmp_path: Path) -> Non
     (tmp_path / "a.lzma").write_bytes(lzma.compress(LINES.encode(), lzma.FORMAT_ALONE))
     (tmp_path / "a.Z").write_bytes(b"\x1f\x9d\x90")
     (tmp_path / "a.rds").write_bytes(gzip.compress(b"X\n\0\0\0\3"))
+    (tmp_path / "a.arrow").write_bytes(b"ARROW1\0\0")
+    (tmp_path / "a.bson").write_bytes(b"\x5d\0\0\0\x07_id\0" + b"\x69" * 12 + b"\x02a\0")
+    (tmp_path / "a.lzo").write_bytes(b"\x89LZO\0\r\n\x1a\n")
     named = (
         ("a.avro", "Avro"),
         ("a.lz4", "lz4"),
@@ -566,14 +569,17 @@ def test_binary_files_are_recognised_by_their_first_bytes(tmp_path: Path) -> Non
         ("a.lzma", "lzma"),
         ("a.Z", "compress"),
         ("a.rds", "R saved"),
+        ("a.arrow", "Arrow"),
+        ("a.bson", "MongoDB"),
+        ("a.lzo", "lzop"),
     )
     for name, said in named:
         with pytest.raises(InputError, match=f"it looks like .*{said}") as error:
             examine(file_source(str(tmp_path / name)), None)
         assert "| pik ingest -" in error.value.hint
-    for data in (pickle.dumps({"a": 1}), b"\x89HDF\r\n\x1a\n\0"):
+    for data in (pickle.dumps({"a": 1}), b"\x89HDF\r\n\x1a\n\0", b"$FL2@(#)", b"PGDMP\x01\x0f", b"REDIS0011\xfa"):
         (tmp_path / "pandas").write_bytes(data)
-        with pytest.raises(InputError, match=r"looks like (a pickle|an HDF5 file)"):
+        with pytest.raises(InputError, match=r"looks like (a pickle|an HDF5 file|data of SPSS|a dump of )"):
             examine(file_source(str(tmp_path / "pandas")), None)
     for encoding in ("utf-16", "utf-16-le", "utf-16-be"):
         (tmp_path / "a.txt").write_text(LINES, encoding=encoding)

@@ -40,6 +40,9 @@ _NOT_OF_THE_EVENT = 50
 _AS_GOOD = 15
 """How much less the name of a time may count that is as plausible as another one."""
 
+_PLAIN = 90
+"""How much the name of a time counts that says only that it is one: `timestamp`, `at`."""
+
 _NEARLY_ALL, _SAME = 0.9, SECOND
 """Two times are one that are so near to each other in nearly all records."""
 
@@ -176,6 +179,10 @@ class TimeGuesser:
                 return False
             if len(one.column.path) > len(best.column.path):
                 if one.score >= GOOD and one.column.path[-2] == "fields":  # of a table of people: Airtable, SharePoint
+                    return _is_later(best, one)
+                if (
+                    one.score + 3 * (len(one.column.path) - 1) >= _PLAIN and not one.column.repeats
+                ):  # of what is reported
                     return _is_later(best, one)
                 return (not one.score or one.score >= GOOD) and _is_shortly_before(one, best)
             if not one.score:  # a name that says little is not better than none

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from base64 import b64decode
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from functools import cached_property
 from typing import Any
@@ -77,6 +77,11 @@ class Column:
         return self.distinct < max(2, len(self.values) / 10) and len(self.values) > 1
 
     @property
+    def repeats(self) -> bool:
+        """Whether one of ten records, or more, has a value that another one has, too."""
+        return 10 * self.distinct <= 9 * len(self.values)
+
+    @property
     def first(self) -> Any:
         """The value of the first record that has it."""
         return next(iter(self.values.values()))
@@ -113,7 +118,34 @@ def columns_of(lines: Iterable[bytes]) -> list[Column]:
 
     for number, line in enumerate(lines):
         add(number, (), "", 0, json.loads(line, parse_float=Decimal))
-    return list(found.values())
+    return _decoded(list(found.values()))
+
+
+def _decoded(columns: Sequence[Column]) -> list[Column]:
+    """Return fields, those with the texts whose base64 they have: as binary columns of Parquet. One that has so many
+    that it is not by chance speaks for the others."""
+    texts = {one.expression: found for one in columns if (found := _texts_in(one)) is not None}
+    if not any(sum(map(len, set(found.values()))) >= _BY_CHANCE for found in texts.values()):
+        return list(columns)
+    return [
+        replace(one, expression=f"base64_decode({one.expression})", values=texts[one.expression])
+        if one.expression in texts
+        else one
+        for one in columns
+    ]
+
+
+def _texts_in(one: Column) -> dict[int, Any] | None:
+    """Return the texts that all values of a field are the base64 of, if they can be printed."""
+    try:
+        found = {number: b64decode(value, validate=True).decode("ascii") for number, value in one.values.items()}
+    except (TypeError, ValueError):
+        return None
+    return found if all(map(str.isprintable, found.values())) else None
+
+
+_BY_CHANCE = 12
+"""Characters that may be printable by chance."""
 
 
 def _object_in(value: Any) -> dict[str, Any] | None:

@@ -10,6 +10,10 @@ _SHORT = 2
 _NUMBERED = {"part", "data", "chunk", "shard", "file", "output", "batch"}
 """Names of files that writers number."""
 
+_DATE = r"(?<![0-9])20\d\d-?[01]\d-?[0-3]\d"
+_RANDOM = "[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}|(?<![0-9a-z])[0-9a-f]{32}(?![0-9a-z])"
+_SHARD = r"[-_]\d+-of-\d+"
+
 
 def source_named(file: str) -> tuple[str, str]:
     """Return the name of the file, or of the nearest folder or archive around it where a writer numbered the file,
@@ -24,7 +28,7 @@ def source_named(file: str) -> tuple[str, str]:
 
 def _unnumbered(name: str) -> str:
     """Return a name without a date, a number or a random id at its end."""
-    stem = re.sub(r"(?<![0-9])20\d\d-?[01]\d-?[0-3]\d.*|[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}.*", "", name)
-    plain = re.sub(r"([-_ ][-_ 0-9T]*|[0-9]{2}[-_ 0-9T]*)$", "", stem)  # one digit may be of the name
+    stem = re.sub(rf"{_DATE}.*|{_RANDOM}.*|{_SHARD}.*", "", name)
+    plain = re.sub(r"([-_ +][-_ +0-9T]*|[0-9]{2}[-_ 0-9T]*)$", "", stem)  # one digit may be of the name
     kept = stem if 0 < len(plain) <= _SHORT else plain
     return re.sub(r"[^A-Za-z0-9_-]+", "-", kept).strip("-_")

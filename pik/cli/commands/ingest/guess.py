@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING
@@ -16,7 +17,9 @@ from pik.cli.reading import ReadingOptions
 from pik.cli.values import Count, Json
 from pik.config import ingest_defaults
 from pik.errors import UsageError, command, number_of
+from pik.model.jmes import quoted
 from pik.model.layout import NONE, READS, InputFormat, Layout
+from pik.model.place import partitions
 
 if TYPE_CHECKING:
     from pik.inputs.opened import OpenedInput
@@ -85,14 +88,15 @@ def guess_mapping(cli: Context, files: list[str], sources: list[Source], options
     asked = without_mapping(ingest_defaults(cli.settings), options.given())
     named = [checked(one) for one in {**shipped_mappings(), **own}.values()]
 
-    def look(source: Input) -> tuple[Guess, bool]:
+    def look(source: Input) -> tuple[Guess, bool, tuple[str, ...]]:
         with source.open() as once, once.repeatable() as opened:
             found = guess(opened, asked.layout, asked.max_line, asked.mapping, asked.times, named)
             if not found.records:
                 why = f": {found.problem}" if found.problem else ""
                 hint = READS if found.problem else command("ingest", "--dry-run", *options.words(), *files)
                 raise UsageError(f"there is no record in the beginning of {source.name}{why}", hint=hint)
-            return found, found.named is None and _has_quotes(opened, found.layout, asked.max_line)
+            is_quoted = found.named is None and _has_quotes(opened, found.layout, asked.max_line)
+            return found, is_quoted, _of_folders(opened, found, asked.max_line)
 
     with closing(with_members(sources, cli.note)) as members:
         chosen = chosen_input(members, look)
@@ -123,6 +127,8 @@ def _notes(chosen: GuessedInput, inputs: list[str]) -> Iterator[str]:
     yield "nothing was stored; look at what the dry run shows before you ingest"
     yield from only(chosen.name, inputs, which="a" if chosen.passed_over else "the first")
     yield from (f"passed over: {why}" for _, why in chosen.passed_over)
+    if chosen.of_folders:
+        yield _with_folders(chosen.of_folders)
     if found.named is None and (found.layout.quote or found.layout.escape):
         yield "quotes and backslashes are read as the first rows show them, unless you say it: --quote, --escape"
     elif chosen.is_quoted:
@@ -141,6 +147,22 @@ def _notes(chosen: GuessedInput, inputs: list[str]) -> Iterator[str]:
         yield f"the document has several lists{whole}: {names}; --records PATH takes the records from another one"
     if len(found.found) > _FIELDS:
         yield f"the records have {len(found.found) - _FIELDS:,} more fields"
+
+
+def _of_folders(opened: OpenedInput, found: Guess, max_line: int) -> tuple[str, ...]:
+    """Return what the folders NAME=VALUE around an input say that its records do not, where these are the payload."""
+    names = partitions(opened.file) if found.expressions.get("payload") == "@" else {}
+    if names:
+        records = [json.loads(one.line) for one in opened.sample(found.layout, max_line) if not one.problem]
+        names = {one: value for one, value in names.items() if not any(one in record for record in records)}
+    return tuple(names)
+
+
+def _with_folders(names: Sequence[str]) -> str:
+    each = ", ".join(f"{quoted(one)}: partition('{one}')" for one in names)
+    _, _, added = command("--map", f"payload=merge(@, {{{each}}})").partition(" ")
+    says = "only the names of folders say"
+    return f"{says} {' and '.join(names)}; to have it in the payload, too: {added}"
 
 
 def _expect_alone(cli: Context) -> None:

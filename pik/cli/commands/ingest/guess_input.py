@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from glob import escape, glob
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
@@ -29,13 +29,14 @@ class _RefusedInput(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class GuessedInput:
-    """An input with what is guessed of it, whether its cells are in quotes, and why others, by name, were passed
-    over."""
+    """An input with what is guessed of it, whether its cells are in quotes, what only the names of its folders say, and
+    why others, by name, were passed over."""
 
     name: str
     size: int
     guess: Guess
     is_quoted: bool
+    of_folders: tuple[str, ...]
     passed_over: tuple[tuple[str, str], ...] = ()
 
     @property
@@ -55,9 +56,9 @@ class GuessedInput:
         return f"{self.name} is one record" if chosen.has_several and not self.has_several else ""
 
 
-def chosen_input(inputs: Iterator[Input], look: Callable[[Input], tuple[Guess, bool]]) -> GuessedInput:
+def chosen_input(inputs: Iterator[Input], look: Callable[[Input], tuple[Guess, bool, tuple[str, ...]]]) -> GuessedInput:
     """Return the first of the inputs that has records with a time; where none is certainly so, the largest one that may
-    be. Raises the error of that one if it cannot be read, and that of the first one if none can."""
+    be. Raises the error of that one if it cannot be read."""
     found = list[GuessedInput]()
     refused = list[_RefusedInput]()
     for source in islice(inputs, _LOOKED_AT):
@@ -71,10 +72,8 @@ def chosen_input(inputs: Iterator[Input], look: Callable[[Input], tuple[Guess, b
     likely = [one for one in found if one.has_time][:1] + [one for one in found if one.has_several]
     best = max(likely or found, key=lambda one: one.size, default=None)
     largest = max(refused, key=lambda one: one.size, default=None)
-    if best is not None and not likely and largest is not None and largest.size > best.size:
+    if largest is not None and (best is None or (not likely and largest.size > best.size)):
         raise largest.error
-    if best is None and refused:
-        raise refused[0].error
     if best is None:
         raise UsageError("there is no file to look at", hint="name one that is not empty or hidden")
     return _with_reasons(best, found, refused)
@@ -83,7 +82,7 @@ def chosen_input(inputs: Iterator[Input], look: Callable[[Input], tuple[Guess, b
 def _with_reasons(best: GuessedInput, found: Sequence[GuessedInput], refused: Sequence[_RefusedInput]) -> GuessedInput:
     others = [(one.name, one.error.message) for one in refused]
     others += [(one.name, why) for one in found if one is not best and (why := one.why_not(best))]
-    return GuessedInput(best.name, best.size, best.guess, best.is_quoted, tuple(others))
+    return replace(best, passed_over=tuple(others))
 
 
 def files_of_data(files: Sequence[str], inputs: Sequence[str], chosen: GuessedInput) -> Sequence[str]:
