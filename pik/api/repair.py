@@ -156,7 +156,7 @@ class Repair(Numbers):
 
         from pik.model.assumption_text import replay_assumptions
         from pik.model.run import RunRequest
-        from pik.usecases.replay.chosen import find_correction
+        from pik.rawlog.corrections import find_correction
         from pik.usecases.replay.plan import expect_work, left_out_of, plan_replay
 
         entities = names_of(entity)

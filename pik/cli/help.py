@@ -280,6 +280,10 @@ def _naming_files(error: UsageError, args: Sequence[str], params: Sequence[Any],
     return UsageError(error.message, hint=f"the file {files[0]}: {line}")
 
 
+OPTIONS_FIRST = "options stand before --: whatever comes after it is an argument"
+"""The hint for an option where an argument is expected, which only `--` makes of it."""
+
+
 def _unexpected(word: str, args: Sequence[str], params: Sequence[Any], path: str) -> UsageError:
     """Return the error for an argument too many. Where it follows the value of an option, the shell split that."""
     names = [argument_name(one) for one in params if one.param_type_name == "argument"]
@@ -291,6 +295,8 @@ def _unexpected(word: str, args: Sequence[str], params: Sequence[Any], path: str
         hint = command(*path.split(" ")[1:], meant, word)
     if at > 1 and args[at - 2] in with_value:
         hint = f"a value with a space has quotes: {args[at - 2]} {shlex.quote(f'{args[at - 1]} {word}')}"
+    if word.startswith("-") and "--" in args:
+        hint = OPTIONS_FIRST
     return UsageError(f"{path}: unexpected argument {word!r}; it takes {' '.join(names) or 'none'}", hint=hint)
 
 

@@ -104,8 +104,8 @@ Assume = Annotated[
         "duplicates`), without-batch=BATCH, with=@FILE (and mapping=NAME, map=FIELD=JMESPATH, time-format=, timezone=, "
         "ambiguous=, max-line=, max-window=, as in `pik ingest`), "
         "delivery=EVENT_ID:N, conflicts=first|last, shift=DURATION,SELECTION, zone=ZONE,SELECTION, duplicates=counted, "
-        "definition=@FILE.toml. SELECTION: source=, type=, entity=, batch=, from=, to=, received-from=, received-to=, "
-        "where=SQL.",
+        "without-correction=CORRECTION, definition=@FILE.toml. SELECTION: source=, type=, entity=, batch=, from=, to=, "
+        "received-from=, received-to=, where=SQL.",
     ),
 ]
 Via = Annotated[

@@ -30,6 +30,7 @@ from pik.model.scenario import (
     With,
     Without,
     WithoutBatch,
+    WithoutCorrection,
     WithoutCorrections,
     WithoutSelected,
     WithoutSuspects,
@@ -39,8 +40,8 @@ from pik.model.times import read_times
 from pik.model.zone import load_zone
 
 HINT = (
-    "kinds: without, without-batch, with, delivery, conflicts, shift, zone, duplicates, corrections, definition; see"
-    " --help"
+    "kinds: without, without-batch, with, delivery, conflicts, shift, zone, duplicates, corrections,"
+    " without-correction, definition; see --help"
 )
 WITH_OPTIONS = ("with", "mapping", *LAYOUT, "map", *TIMES, "max-line", "max-window")
 _SUSPECTS = ("within", "same", *KEYS)
@@ -183,6 +184,12 @@ def _corrections(value: str, _: ReadIds) -> Assumption:
     return WithoutCorrections()
 
 
+def _without_correction(value: str, _: ReadIds) -> Assumption:
+    if not value.isalnum():
+        raise Invalid(f"{value!r} is not the id of a correction", hint="pik corrections list")
+    return WithoutCorrection(value.upper())
+
+
 def _definition(value: str, _: ReadIds) -> Assumption:
     return OtherDefinition(_file(value))
 
@@ -220,6 +227,7 @@ _READERS: Mapping[str, Callable[[str, ReadIds], Assumption]] = {
     "zone": _zone,
     "duplicates": _duplicates,
     "corrections": _corrections,
+    "without-correction": _without_correction,
     "definition": _definition,
 }
 _EXAMPLES = {
@@ -232,5 +240,6 @@ _EXAMPLES = {
     "zone": "zone=Europe/Berlin:earlier,source=web",
     "duplicates": "duplicates=counted",
     "corrections": "corrections=none",
+    "without-correction": "without-correction=01J8Z3",
     "definition": "definition=@metric.toml",
 }

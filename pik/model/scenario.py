@@ -184,6 +184,16 @@ class WithoutCorrections:
 
 
 @dataclass(frozen=True, slots=True)
+class WithoutCorrection:
+    """The correction, or revocation, was never recorded."""
+
+    correction_id: str
+
+    def __str__(self) -> str:
+        return f"without-correction={self.correction_id}"
+
+
+@dataclass(frozen=True, slots=True)
 class OtherDefinition:
     """The metric of a definition file is computed with that file."""
 
@@ -205,6 +215,7 @@ Assumption = (
     | LocalTime
     | CountedDuplicates
     | WithoutCorrections
+    | WithoutCorrection
     | OtherDefinition
 )
 

@@ -273,11 +273,12 @@ class Corrected:
                 yield Choice(one.batch_id, one.seq, bool(one.counts), choosing[number].correction_id)
 
 
-def corrected_until(store: Store, until: int | None = None) -> Corrected:
-    """Return the corrections that hold at this moment (nanoseconds; None: now)."""
+def corrected_until(store: Store, until: int | None = None, without: Collection[str] = ()) -> Corrected:
+    """Return the corrections that hold at this moment (nanoseconds; None: now), as if some had never been recorded."""
     if until is not None and until <= 0:
         return Corrected(store)
-    return Corrected(store, active(store.corrections.recorded(), until))
+    log = [one for one in store.corrections.recorded() if one.correction_id not in without]
+    return Corrected(store, active(log, until))
 
 
 def ever_moved(store: Store) -> Corrected:

@@ -17,7 +17,7 @@ from time import time_ns
 import msgspec
 from msgspec import structs
 
-from pik.errors import Damaged, StoreError, busy_as
+from pik.errors import Damaged, StoreError, ambiguous_id, busy_as
 from pik.model.batch import Frame, Verdict
 from pik.model.correction import Correction, CorrectionKind, CorrectionList, ListedDelivery, log_order
 from pik.model.ids import new_id
@@ -46,6 +46,19 @@ class WinnerLine(msgspec.Struct, frozen=True, kw_only=True, tag="winner", omit_d
 _decode = msgspec.json.Decoder(Correction | WinnerLine).decode
 _decode_header = msgspec.json.Decoder(Correction).decode
 _decode_listed = msgspec.json.Decoder(ListedDelivery).decode
+
+
+def _newest(store: Store) -> Iterator[str]:
+    return (one.correction_id for one in reversed(store.corrections.recorded()))
+
+
+def find_correction(store: Store, prefix: str) -> Correction:
+    """Return the correction of this id or of an unambiguous prefix. Raises NotFound."""
+    found = [one for one in store.corrections.recorded() if one.correction_id.startswith(prefix.upper())]
+    if not prefix or len(found) != 1:
+        ids = [one.correction_id for one in found]
+        raise ambiguous_id("correction", prefix, ids, hint="pik corrections list", others=lambda: _newest(store))
+    return found[0]
 
 
 def correction_keys(raw: Raw) -> list[str]:

@@ -334,3 +334,30 @@ def test_a_correction_that_gives_the_number_and_reaches_further_says_how_to_narr
     for appended, events in (("", 2), (f",{narrowed}", 1)):
         words = ("--assume", f"without=suspects,source=web{appended}", "--reason", "r", "--dry-run", "--format", "json")
         assert json.loads(pik("correct", *words).out)["corrections"][0]["events"] == events
+
+
+def test_a_correction_or_revocation_without_which_the_number_is_right_is_found_with_how_to_take_it_back(
+    shop: Callable[..., Any], few_zones: None
+) -> None:
+    def recorded(*words: str) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(shop(*words, "--reason", "r", "--yes", "--format", "json").out)
+        return found
+
+    made = recorded("correct", "--assume", "without=selected,entity=a,where=(payload->>'v') = '4.25'")
+    wrong = made["corrections"][0]["correction_id"]
+    found = explained(shop, "--expect", "7.75")
+    tried = [(one["scenario"], one["value"], one["events"]) for one in found["trials"] if one["kind"] == "correction"]
+    assert (found["recomputed"], tried) == (3.5, [(f"without-correction={wrong}", 7.75, 1)])
+    assert found["next"] == f"pik corrections revoke {wrong} --reason REASON"
+    assumed = shop("explain", *PLACE, "--assume", f"without-correction={wrong[:20].lower()}", "--format", "json")
+    assert (json.loads(assumed.out)["recomputed"], json.loads(assumed.out)["delta"]) == (7.75, 4.25)
+
+    back = recorded("corrections", "revoke", wrong)["correction_id"]
+    found = explained(shop, "--expect", "3.5")
+    assert f"without-correction={back}" in [one["scenario"] for one in found["trials"]]
+    result = shop("explain", *PLACE, "--assume", f"without-correction={wrong}")
+    assert (result.code, f"revoked already, by {back}" in result.err) == (2, True)
+    result = shop("explain", *PLACE, "--assume", "without-correction=01ZZ")
+    assert (result.code, "correction 01ZZ is not in this store" in result.err) == (4, True), result.err
+    result = shop("correct", "--assume", f"without-correction={back}", "--reason", "r", "--dry-run")
+    assert (result.code, "pik corrections revoke" in result.err) == (2, True)

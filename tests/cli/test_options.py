@@ -72,6 +72,16 @@ def test_a_wrong_window_names_the_option(given: tuple[str | None, ...], said: st
         (["init", "a b"], "pik init: unexpected argument 'a b'; it takes none", "pik init --store 'a b'"),
         (["events", "e"], "pik events: unexpected argument 'e'; it takes none", "pik events --entity e"),
         (
+            ["explain", "m", "--", "--x7", "2026-01-01", "--expect", "5"],
+            "unexpected argument '--expect'",
+            "options stand before --: whatever comes after it is an argument",
+        ),
+        (
+            ["show", "--", "-x7", "--limit"],
+            "pik show: unexpected argument '--limit'; it takes EVENT_ID",
+            "options stand before --: whatever comes after it is an argument",
+        ),
+        (
             ["diff", "--metric", "m"],
             "pik diff has no option --metric",
             "after a command that has it, such as `pik diff aggregates`",

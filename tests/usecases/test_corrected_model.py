@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -20,6 +21,7 @@ from pik.errors import NothingSelected
 from pik.exporters import exporter
 from pik.fleets.here import Here
 from pik.model.assumption_text import read_scenario
+from pik.model.correction import revoked
 from pik.model.delivery import Filter
 from pik.model.instant import DAY, SECOND, parse_instant
 from pik.model.scenario import PLAIN, Scenario
@@ -175,6 +177,11 @@ def check_others(built: Built, formula: str, place: Place, more: list[Assumed]) 
     none = read_scenario(None, ["corrections=none"], lambda path: ())
     plain = model.values(formula, *place, corrections_until=0)
     assert values_of(built, place, none) == plain
+    gone_ids = revoked(built.store.corrections.recorded())
+    for entry in (one for one in model.log if one.correction_id not in gone_ids):
+        never = read_scenario(None, [f"without-correction={entry.correction_id}"], lambda path: ())
+        others = replace(model, log=[one for one in model.log if one is not entry])
+        assert values_of(built, place, never) == others.values(formula, *place), entry
     whole, (window, entities) = values_of(built, WHOLE), place
     within = {key: each for key, each in whole.items() if key[0] in window and (not entities or key[1] in entities)}
     before = computed(built.store, place)

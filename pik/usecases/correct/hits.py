@@ -22,6 +22,7 @@ from pik.model.scenario import (
     With,
     Without,
     WithoutBatch,
+    WithoutCorrection,
     WithoutSelected,
     WithoutSuspects,
 )
@@ -180,6 +181,7 @@ def hits(
 _INSTEAD = {
     With: ("events that are missing are ingested", "pik ingest FILE"),
     OtherDefinition: ("a definition is applied", "pik metrics apply FILE"),
+    WithoutCorrection: ("a correction is revoked", "pik corrections revoke CORRECTION"),
     CountedDuplicates: ("duplicates count in a replay only", "pik replay --assume duplicates=counted"),
 }
 

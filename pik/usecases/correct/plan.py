@@ -25,7 +25,7 @@ from pik.ports.engine import Engine
 from pik.ports.index import batch_of
 from pik.ports.store import Store, expect_unsealed
 from pik.rawlog.correction_lists import PackedList, pack_lists, write_lists
-from pik.rawlog.corrections import recording
+from pik.rawlog.corrections import find_correction, recording
 from pik.rawlog.selection import Selection
 from pik.runtime.storage import Spool
 from pik.usecases.correct.collisions import count_collisions, meeting_events
@@ -36,7 +36,6 @@ from pik.usecases.correct.search import known_deliveries
 from pik.usecases.correct.touched import around, withdrawal
 from pik.usecases.metrics.impact import Impact, impact
 from pik.usecases.metrics.scenario import applied, resolved
-from pik.usecases.replay.chosen import find_correction
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,12 +12,11 @@ from pik.model.correction import Correction, CorrectionKind, active, revoked
 from pik.ports.engine import Engine
 from pik.ports.store import Store
 from pik.rawlog.corrected import Corrected
-from pik.rawlog.corrections import recording
+from pik.rawlog.corrections import find_correction, recording
 from pik.rawlog.selection import Overrides
 from pik.usecases.correct.plan import refuse_copy
 from pik.usecases.correct.touched import touched
 from pik.usecases.metrics.impact import Impact, impact
-from pik.usecases.replay.chosen import find_correction
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,12 +11,13 @@ from pik.model.run import RunRequest
 from pik.model.window import ALL_TIME
 from pik.ports.engine import Engine
 from pik.ports.store import Store
+from pik.rawlog.corrections import find_correction
 from pik.rawlog.selection import Selection
 from pik.usecases.availability import expect_pulled
 from pik.usecases.correct.touched import touched
 from pik.usecases.metrics.definitions import computed
 from pik.usecases.metrics.winners import Winners
-from pik.usecases.replay.chosen import chosen_buckets, find_correction
+from pik.usecases.replay.chosen import chosen_buckets
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from pik.errors import EngineError, NotFound, UsageError, ambiguous_id, command, number_of
 from pik.model.batch import Location, Verdict
+from pik.model.correction import Correction, CorrectionKind, revoked
 from pik.model.criteria import Criteria
 from pik.model.delivery import Filter
 from pik.model.instant import DAY, SECOND
@@ -31,6 +32,7 @@ from pik.model.scenario import (
     With,
     Without,
     WithoutBatch,
+    WithoutCorrection,
     WithoutSelected,
     WithoutSuspects,
 )
@@ -40,6 +42,7 @@ from pik.ports.engine import Engine, Rule
 from pik.ports.index import batch_of
 from pik.ports.store import Store
 from pik.rawlog.corrected import Corrected, Days, Marks, corrected_until
+from pik.rawlog.corrections import find_correction
 from pik.rawlog.selection import NO_OVERRIDES, Overrides
 from pik.runtime.storage import CarriedFile, scratch
 from pik.usecases.availability import expect_held
@@ -89,6 +92,8 @@ def resolved(store: Store, scenario: Scenario) -> Scenario:
 def _resolved(store: Store, assumption: Assumption) -> Assumption:
     if isinstance(assumption, WithoutBatch):
         return WithoutBatch(batch_of(store.index, assumption.batch_id).batch_id)
+    if isinstance(assumption, WithoutCorrection):
+        return WithoutCorrection(_standing(store, assumption).correction_id)
     if isinstance(assumption, Without):
         return Without(tuple(_event(store, prefix)[0].event_id for prefix in assumption.event_ids))
     if isinstance(assumption, CountedDelivery):
@@ -99,6 +104,21 @@ def _resolved(store: Store, assumption: Assumption) -> Assumption:
         batch_id = batch_of(store.index, assumption.criteria.batch).batch_id
         return replace(assumption, criteria=replace(assumption.criteria, batch=batch_id))
     return assumption
+
+
+def _standing(store: Store, assumption: WithoutCorrection) -> Correction:
+    """Return the correction that is left out. Raises NotFound, UsageError for one that does not hold or always does."""
+    correction = find_correction(store, assumption.correction_id)
+    if correction.kind is CorrectionKind.VERDICT:
+        raise UsageError(
+            f"{assumption}: it records what a rebuild of the index changed, which always holds",
+            hint="another delivery of an event counts with --assume delivery=EVENT_ID:N",
+        )
+    if by := revoked(store.corrections.recorded()).get(correction.correction_id):
+        raise UsageError(
+            f"{assumption}: it is revoked already, by {by}", hint=f"without that: --assume without-correction={by}"
+        )
+    return correction
 
 
 def _event(store: Store, prefix: str) -> list[Location]:
@@ -144,7 +164,8 @@ class _Applied:
     """The events that files add."""
 
     def __post_init__(self) -> None:
-        self.corrected = corrected_until(self.store, self.scenario.corrections_at)
+        without = {one.correction_id for one in self.scenario.assumptions if isinstance(one, WithoutCorrection)}
+        self.corrected = corrected_until(self.store, self.scenario.corrections_at, without)
 
     def overrides(self, directory: Path) -> Overrides:
         """Return what the recorded corrections and the assumptions come to, step by step; in each, corrections come

@@ -9,6 +9,7 @@ from itertools import combinations, islice
 
 from pik.errors import Damaged, EngineError, Invalid, NotHeld, UsageError
 from pik.model.aggregate import Computed
+from pik.model.correction import revoked
 from pik.model.criteria import Criteria
 from pik.model.delivery import Filter
 from pik.model.duration import format_duration
@@ -24,11 +25,13 @@ from pik.model.scenario import (
     Shift,
     Which,
     WithoutBatch,
+    WithoutCorrection,
     WithoutSuspects,
 )
 from pik.model.window import Window
 from pik.ports.engine import Engine
 from pik.ports.store import Store
+from pik.rawlog.corrected import concerning
 from pik.rawlog.gathering import gather
 from pik.rawlog.selection import Overrides, Selection
 from pik.usecases.availability import expect_held
@@ -44,7 +47,7 @@ from pik.usecases.timing.grouping import read_grouping
 from pik.usecases.timing.skew import LagShift, find_skew, righting
 
 MOST = 100
-"""Batches, and promotions, that are tried at most."""
+"""Batches, corrections, and promotions, that are tried at most."""
 
 AROUND = 7 * DAY
 """How far from the bucket clocks that are off are looked for."""
@@ -80,12 +83,12 @@ class Trial:
 
     @property
     def is_correctable(self) -> bool:
-        """Whether it says that events arrived wrong, which `pik correct` can record."""
+        """Whether it says that events arrived wrong, or were corrected wrongly, which can be recorded."""
         return self.kind in _CORRECTABLE
 
 
 TOGETHER = "together"
-_CORRECTABLE = ("conflicts", "suspects", "skew", TOGETHER, "without-batch")
+_CORRECTABLE = ("conflicts", "suspects", "skew", TOGETHER, "without-batch", "correction")
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +129,8 @@ class Question:
 
 def try_scenarios(store: Store, engine: Engine, asked: Question) -> Trials:
     """Try single scenarios: an earlier definition, duplicates counted, conflicts last, without suspects, each batch
-    missing, as of each promotion of the value, what was current then, and days of other zones; and together those of
-    conflicts, suspects and clocks that move the value."""
+    missing, each correction not recorded, as of each promotion of the value, what was current then, and days of other
+    zones; and together those of conflicts, suspects and clocks that move the value."""
     not_tried = ["others together", "zones at quarter hours, and changes of clocks within the bucket"]
     wrong = [
         _assuming(asked, "conflicts", CountedConflict(Which.LAST, Criteria()), "the last of conflicting deliveries"),
@@ -144,6 +147,7 @@ def try_scenarios(store: Store, engine: Engine, asked: Question) -> Trials:
     for trial in (
         *_together(asked, moving),
         *_batches(store, asked, not_tried),
+        *_corrections(store, asked, not_tried),
         *_moments(store, asked, not_tried),
         *_zones(store, asked, not_tried),
     ):
@@ -282,6 +286,20 @@ def _batches(store: Store, asked: Question, not_tried: list[str]) -> Iterator[Tr
     for batch_id in batches[:MOST]:
         name = next(store.index.batches(batch_id)).origin.name
         yield _assuming(asked, "without-batch", WithoutBatch(batch_id), f"{name} had not arrived")
+
+
+def _corrections(store: Store, asked: Question, not_tried: list[str]) -> Iterator[Trial]:
+    """Yield each correction, and each revocation of one, that holds and may change what counts in the bucket."""
+    until = asked.scenario.corrections_at
+    log = [one for one in store.corrections.recorded() if until is None or one.recorded_at <= until]
+    gone = revoked(log)
+    found = [one for one in concerning(store, log, asked.window) if one.correction_id not in gone]
+    if len(found) > MOST:
+        not_tried.append(f"{len(found) - MOST:,} earlier corrections not recorded")
+    for one in found[-MOST:]:
+        what = f"the revocation of {one.revokes}" if one.revokes else f"the correction {one.statement}"
+        assumption = WithoutCorrection(one.correction_id)
+        yield _assuming(asked, "correction", assumption, f"{what} ({one.reason}) had not been recorded")
 
 
 def _moments(store: Store, asked: Question, not_tried: list[str]) -> Iterator[Trial]:

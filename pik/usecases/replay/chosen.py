@@ -12,7 +12,6 @@ from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
 
-from pik.errors import ambiguous_id
 from pik.model.calendar import Buckets
 from pik.model.correction import Correction, CorrectionKind
 from pik.model.metric import Per
@@ -21,7 +20,7 @@ from pik.ports.engine import Engine, TouchedBucket
 from pik.ports.raw import RawKind
 from pik.ports.store import Store
 from pik.rawlog.corrected import Corrected
-from pik.rawlog.corrections import read_winners
+from pik.rawlog.corrections import find_correction, read_winners
 from pik.rawlog.gathering import Pieces, cut_by_size, gather
 from pik.rawlog.selection import Overrides, Selection
 from pik.runtime.storage import Sorter, scratch
@@ -101,19 +100,6 @@ def _elsewhere(selection: Selection) -> Iterator[Overrides]:
         moved = Corrected(selection.store, [one])
         if one.kind.moves and moved.entered(selection.window):
             yield Overrides(duplicates=True, corrected=moved)
-
-
-def _newest(store: Store) -> Iterator[str]:
-    return (one.correction_id for one in reversed(store.corrections.recorded()))
-
-
-def find_correction(store: Store, prefix: str) -> Correction:
-    """Return the correction of this id or of an unambiguous prefix. Raises NotFound."""
-    found = [one for one in store.corrections.recorded() if one.correction_id.startswith(prefix.upper())]
-    if not prefix or len(found) != 1:
-        ids = [one.correction_id for one in found]
-        raise ambiguous_id("correction", prefix, ids, hint="pik corrections list", others=lambda: _newest(store))
-    return found[0]
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from pik.model.share import Share
 from pik.model.window import ALL_TIME, Window
 from pik.ports.engine import Engine, TouchedBucket
 from pik.ports.store import Store
+from pik.rawlog.corrections import find_correction
 from pik.rawlog.selection import Selection
 from pik.runtime import exhaust
 from pik.runtime.storage import Spool
@@ -31,7 +32,7 @@ from pik.usecases.metrics.computation import (
     widest,
 )
 from pik.usecases.metrics.definitions import chosen, of_entities, pin, some
-from pik.usecases.replay.chosen import chosen_buckets, find_correction, overrides_of
+from pik.usecases.replay.chosen import chosen_buckets, overrides_of
 from pik.usecases.replay.cut import entity_ranges
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def for_good(scenario: Scenario, typed: Sequence[str]) -> str | None:
     """Return the commands that record what was assumed, given as it was typed, or do it in another way. None where
     nothing can be done, or where something else was asked: what was known at an earlier time."""
-    from pik.model.scenario import OtherDefinition, With
+    from pik.model.scenario import OtherDefinition, With, WithoutCorrection
     from pik.usecases.correct.hits import KINDS
 
     if scenario.as_of is not None:
@@ -26,6 +26,8 @@ def for_good(scenario: Scenario, typed: Sequence[str]) -> str | None:
         elif isinstance(one, With):
             options = [word for name, value in one.options for word in (f"--{name}", value)]
             others.append(command("ingest", *options, one.path))
+        elif isinstance(one, WithoutCorrection):
+            others.append(command("corrections", "revoke", one.correction_id, "--reason", "REASON"))
         elif isinstance(one, OtherDefinition):
             others.append(command("metrics", "apply", one.path))
     # A selection sees nothing of the events that are added, so it is recorded first.

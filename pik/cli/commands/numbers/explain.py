@@ -30,6 +30,7 @@ from pik.cli.commands.numbers.sides import (
 from pik.cli.commands.numbers.tried import EXPECTED, TRIED, Expect, next_of, off_by, trials_notes, try_number
 from pik.cli.context import Context
 from pik.cli.document import NEXT, Column, Field, Object, Rows, Schema, or_null
+from pik.cli.help import OPTIONS_FIRST
 from pik.cli.options import argument, option
 from pik.cli.values import Bucket, Count, Entity, EventId, Instant, Json, words
 from pik.errors import Invalid, UsageError, command
@@ -121,8 +122,8 @@ def explain(
 
     With --expect, or a file on the left, scenarios are tried as well: an earlier definition, duplicates counted, the
     last of conflicting deliveries, without suspects, the right times of sources whose clocks are off, several of these
-    three together, each batch missing, as of each promotion of the value and what was current then, and days of other
-    zones. Those that give the number exactly, or within --tolerance, are listed.
+    three together, each batch and each correction missing, as of each promotion of the value and what was current
+    then, and days of other zones. Those that give the number exactly, or within --tolerance, are listed.
 
     Exit codes: 0 both sides are equal, 1 they or the expected number differ, 3 the right value is not
     known, 2 there is nothing to explain.
@@ -143,7 +144,8 @@ def explain(
     if column and not events:
         raise UsageError("--column is for the events behind the causes", hint="add --events")
     if len(place) > 2:
-        raise UsageError(f"unexpected argument {place[2]!r}", hint="pik explain METRIC [ENTITY] BUCKET")
+        hint = OPTIONS_FIRST if place[2].startswith("-") else "pik explain METRIC [ENTITY] BUCKET"
+        raise UsageError(f"unexpected argument {place[2]!r}", hint=hint)
     entity, bucket = place if len(place) == 2 else (ALL_ENTITIES, place[0])
     scenario = scenario_of(cli, as_of, assume, timezone)
     sides = read_sides(left, right, against, run, options.typed_zone(timezone), now=options.now())

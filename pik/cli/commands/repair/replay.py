@@ -122,8 +122,8 @@ def _replay(
     cli: Context, request: RunRequest, rate: float | None, on: str, dry_run: bool, promote: bool, yes: bool
 ) -> int | None:
     """Go on with the run of this request or begin one, follow it to its end, and show what became of it."""
+    from pik.rawlog.corrections import find_correction
     from pik.usecases.inspect.events import without_value
-    from pik.usecases.replay.chosen import find_correction
     from pik.usecases.replay.execute import Pace, execute_run
     from pik.usecases.replay.plan import expect_work, left_out_of, plan_replay, start
 
