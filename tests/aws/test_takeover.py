@@ -70,7 +70,7 @@ def test_promise_4_two_that_finish_one_chunk_at_the_same_time(url: str, number: 
     (batch,) = other.index.batches(BATCH)
     assert batch.counts == expected
     segments = list(other.index.segments(ALL_TIME, batch_id=BATCH))
-    assert len({segment.recorded_at for segment in segments}) == 1
+    assert {segment.recorded_at for segment in segments} == {batch.recorded_at}
     skipped = [other.index.skipped(segment) for segment in segments]
     assert skipped == [{3: Verdict.EXACT}, {}, {4: Verdict.CONFLICT}]
 
