@@ -97,7 +97,7 @@ INSTANT = parse_instant("2026-01-31T08:00:00Z")
         (datetime(1960, 1, 1, 0, 0, 0, 1, tzinfo=UTC), None, "1960-01-01T00:00:00.000001Z"),
     ],
 )
-def test_times_that_are_taken(given, timezone, text):
+def test_accepted_times(given, timezone, text):
     assert nanos_of("from_", given, zone_of(timezone)) == parse_instant(text)
 
 

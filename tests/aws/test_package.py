@@ -63,7 +63,7 @@ def test_only_a_part_of_it_is_read(server) -> None:
     assert server.sent < len(server.content) / 4
 
 
-def test_what_has_no_mark_or_is_no_archive_is_said(server) -> None:
+def test_a_package_that_names_no_architecture_or_is_not_an_archive_is_refused(server) -> None:
     for content, said in ((_package(marked=False), "does not name an architecture"), (b"no archive", "cannot be read")):
         server.content = content
         with pytest.raises(StoreError, match=said):

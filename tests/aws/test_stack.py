@@ -185,7 +185,7 @@ def test_a_buffered_request_that_has_no_batch_yet_may_wait_in_the_queue(pik, sta
     assert (short.code, "queue" in short.err) == (4, False)
 
 
-def test_a_table_without_deletion_protection_is_no_ill_health_and_the_step_is_said(aws, stack, look) -> None:
+def test_a_table_without_deletion_protection_is_healthy_and_the_step_is_shown(aws, stack, look) -> None:
     unprotect(aws, stack)
     found = look(stack)
     (part,) = (one for one in found.parts if one.name == f"deletion protection of {stack.stack.state_table}")

@@ -112,7 +112,7 @@ def test_of_one_entity_every_document_can_be_computed(pik, bundled, monkeypatch)
     assert made.call_count == 1
 
 
-def test_what_is_not_in_it_is_said(pik, bundled, without_documents):
+def test_it_lists_what_it_does_not_contain(pik, bundled, without_documents):
     made = pik("--store", "b.tar.zst", *MAKE, "--out", "again", "--format", "json")
     lacking = [(one["kind"], one["detail"]) for one in made.json()["problems"]]
     assert (made.code, lacking) == (3, [("run", "the source holds its values, and not the run")])

@@ -136,14 +136,14 @@ def test_a_metric_that_reads_a_redacted_value_is_left_out_with_its_values(pik, s
     assert made(pik, "s.tar.zst", "payload")["not_recomputable"] == ["customers", "of_one_customer", "paid"]
 
 
-def test_a_path_without_any_value_is_said(pik, store, without_documents):
+def test_a_path_without_any_value_is_reported(pik, store, without_documents):
     paths = ("payload.emial", "payload.who.email", "payload.who.email.x", "entity_id")
     done = pik(*MAKE, *(word for path in paths for word in ("--redact", path)), "--out", "r.tar.zst")
     assert done.code == 3
     assert [path for path in paths if f"--redact {path}:" in done.err] == ["payload.emial"]
 
 
-def test_a_redacted_value_that_the_delivery_holds_elsewhere_is_said(pik, store, without_documents):
+def test_a_redacted_value_that_the_delivery_holds_elsewhere_is_reported(pik, store, without_documents):
     done = pik(*MAKE, "--redact", "entity_id", "--out", "r.tar.zst")
     said = "what is redacted stays in clear in 3 deliveries in another place: payload.who.email ("
     assert (done.code, said in done.err, done.err.count("stays in clear")) == (3, True, 1), done.err

@@ -116,7 +116,7 @@ def test_each_delivery_is_in_one_count(shop: Pik, of_shop: Any) -> None:
     assert sum(sum(list(one.values())[1:]) for one in found["volume"]) == int(status["deliveries"])
 
 
-def test_what_corrections_took_out_is_said_beside_what_arrived(shop: Pik, of_shop: Any) -> None:
+def test_what_corrections_took_out_is_shown_beside_what_arrived(shop: Pik, of_shop: Any) -> None:
     assert "By corrections" not in of_shop["md"]
     assert shop("correct", "--assume", "without=selected,entity=b", "--reason", "a test", "--yes").code == 0
     arrived = markdown(shop, *WINDOW).partition("## What arrived")[2].partition("\n## ")[0]
@@ -235,7 +235,7 @@ def test_retired_metrics_leave_no_numbers(pik: Pik) -> None:
     assert found["definitions"] == []
 
 
-def test_damaged_raw_is_said_in_its_place(shop: Pik) -> None:
+def test_a_part_whose_raw_is_damaged_shows_that_in_its_place(shop: Pik) -> None:
     [segment, *_] = sorted(Path(".pik/raw/event_date=2026-01-02").iterdir())
     data = bytearray(segment.read_bytes())
     data[len(data) // 2] ^= 1

@@ -215,7 +215,7 @@ def test_secrets_are_neither_stored_nor_printed(pik: Any, shop: Path, receiver: 
         (("cancel", "01J8Z3"), "needs a reason"),
     ],
 )
-def test_wrong_use_is_said(pik: Any, shop: Path, arguments: tuple[str, ...], said: str) -> None:
+def test_wrong_use_is_refused(pik: Any, shop: Path, arguments: tuple[str, ...], said: str) -> None:
     yes = () if arguments and arguments[0] in ("resume", "show", "cancel") else ("--yes",)
     result = pik("republish", *arguments, *yes)
     assert result.code == (4 if "not in this store" in said else 2), result.err

@@ -196,7 +196,7 @@ def test_a_dry_run_creates_nothing_and_says_the_same(objects: Objects, source: s
 
 
 @pytest.mark.parametrize("kind", ["local", pytest.param("aws", marks=pytest.mark.slow)])
-def test_what_the_source_does_not_have_or_has_otherwise_is_said_of_each(objects: Objects, tmp_path: Path) -> None:
+def test_what_the_source_lacks_or_has_otherwise_is_reported_for_each_object(objects: Objects, tmp_path: Path) -> None:
     """The others are restored, from under whatever name they lie there."""
     segments = [key for key in objects.names() if key.startswith(RawKind.SEGMENT)]
     lost, other, there, renamed = segments[:4]

@@ -53,7 +53,7 @@ INVALID = {
 
 
 @pytest.mark.parametrize("location", VALID)
-def test_a_location_is_taken(location: str) -> None:
+def test_a_valid_location_is_accepted(location: str) -> None:
     expect_cluster(location)
 
 

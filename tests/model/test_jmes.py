@@ -298,7 +298,7 @@ def test_a_name_that_needs_quotes_is_offered_with_them(text: str, meant: str | N
         ("$['a-b'].c", " at '$['a-b'].c' (character 1)", "a path begins with the name of a field: --map x='\"a-b\".c'"),
     ],
 )
-def test_what_was_perhaps_meant_is_said(text: str, where: str, hint: str) -> None:
+def test_an_error_suggests_what_was_perhaps_meant(text: str, where: str, hint: str) -> None:
     with pytest.raises(UsageError) as error:
         Expression(text, f"--map x={text}", of_record=True)
     assert error.value.message == f"--map x={text} is not a JMESPath expression{where}"

@@ -275,7 +275,9 @@ def test_a_failure_leaves_nothing(busy: Store, place: Path) -> None:
         (f"/mnt/{'n' * 300}", r"cannot write .*/data: File name too long", "--out"),  # as a directory of another user
     ],
 )
-def test_a_machine_without_the_directory_says_so(busy: Store, place: Path, there: str, message: str, hint: str) -> None:
+def test_an_export_to_a_directory_that_a_machine_lacks_is_refused(
+    busy: Store, place: Path, there: str, message: str, hint: str
+) -> None:
     class Elsewhere(Here):
         def map(self, body: Any, items: Iterable[Any]) -> Iterator[Any]:
             return super().map(partial(body.func, replace(body.args[0], parts=Path(there))), items)

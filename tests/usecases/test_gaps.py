@@ -192,7 +192,7 @@ def test_a_named_source_without_any_event_is_silent_and_without_every_there_is_n
         found_in(store, Window(START - DAY, START), history=None, every=HOUR)
 
 
-def test_too_few_days_to_learn_from_are_said_and_nothing_is_guessed(store: Store, tmp_path: Path) -> None:
+def test_too_few_days_to_learn_from_are_reported_and_nothing_is_guessed(store: Store, tmp_path: Path) -> None:
     events = without(healthy(9, 6, per_hour=40), "web", START + 5 * DAY, START + 6 * DAY)
     ingest(store, tmp_path, events)
     found = found_in(store)

@@ -61,7 +61,7 @@ IN_QUESTION = (
         "entity_id",
         str | None,
         "null: of all entities, or not of a value",
-        get=lambda one: (one.value and one.value.entity_id) or None,
+        get=_of_value("entity_id"),
         detail=True,
     ),
     Column("run_id", str | None, "of the run that computed it", get=_of_value("run_id"), detail=True),

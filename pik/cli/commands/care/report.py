@@ -234,12 +234,12 @@ def _of_part(name: str) -> Callable[[tuple[ShownPart, bytes | None]], object]:
 _ASKED = (
     Field("incident", str),
     Field("window", Window, "resolved", get="question.window"),
-    Field("entities", list[str] | None, "null: all", get=lambda found: list(found.question.entities) or None),
+    Field("entities", list[str] | None, "null: all", get=lambda found: list(found.question.entities)),
     Field(
         "metrics",
         list[str] | None,
         "those named, whose numbers are shown; null: none",
-        get=lambda found: list(found.question.metrics) or None,
+        get=lambda found: list(found.question.metrics),
     ),
     Field("findings", Count, "those of `pik triage`", get=lambda found: len(found.triage.findings)),
     Field("complete", bool, "whether all could be looked at; if not, the exit code is 3", get="is_complete"),

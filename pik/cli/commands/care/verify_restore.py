@@ -71,7 +71,7 @@ RESTORED = Schema(
         "unread",
         list[str] | None,
         "whole segments that the index was rebuilt without: they are not read before it is rebuilt again",
-        get=lambda done: list(done.unread) or None,
+        get=lambda done: list(done.unread),
     ),
     NEXT,
 )

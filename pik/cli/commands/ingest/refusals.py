@@ -14,7 +14,7 @@ REFUSED = Rows(
     "inputs that could not be read, or not to their end; null: none. Then the exit code is 3",
     Column("source", str, cut=40),
     Column("error", str, "why", get="error.message", wrap=True),
-    Column("hint", str | None, "what to do about it", get=lambda one: one.error.hint or None, wrap=True),
+    Column("hint", str | None, "what to do about it", get="error.hint", wrap=True),
     absent="",
 )
 

@@ -136,7 +136,7 @@ RECONCILIATION = Schema(
         "named_mappings",
         list[str] | None,
         "the named mappings by which files of the log were read; null: none",
-        get=lambda found: [one.partition(" ")[0] for one in found.mappings] or None,
+        get=lambda found: [one.partition(" ")[0] for one in found.mappings],
     ),
     Field("read", Count, "records of the log, in the scope or not"),
     Field("rejected", Count, "of these, those that are not events; then the exit code is 3"),

@@ -226,7 +226,7 @@ DIFFERENCES = Schema(
             Field(
                 "value_columns",
                 Object(
-                    Field("metric", str | None, get=lambda pair: pair[0] or None),
+                    Field("metric", str | None, get=lambda pair: pair[0]),
                     Field("column", str, get=itemgetter(1)),
                     many=True,
                 ),
