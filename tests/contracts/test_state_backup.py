@@ -140,6 +140,8 @@ def test_a_restored_state_answers_as_the_one_that_was_backed_up(
     assert list(other_store.state_audit.problems()) == []
     with pytest.raises(StoreError, match="already has state"):
         restore(other_store, file, QUIET)
+    read = restore(other_store, file, QUIET, dry_run=True)
+    assert (read.rows, read.digest, read.refused) == (made.rows, made.digest, True)
     with pytest.raises(UsageError, match="exists already"):
         backup(store, file, QUIET)
 

@@ -10,7 +10,7 @@ from stat import S_IMODE
 
 import pytest
 
-from pik.errors import NotFound, StoreError
+from pik.errors import NotFound, StoreError, UsageError
 from pik.stores import FORMAT, open_store
 from pik.stores.local.catalog.rebuild import rebuilding
 from pik.stores.local.catalog.tables import index_database
@@ -69,6 +69,12 @@ def test_a_writer_removes_what_a_killed_one_left_long_ago(store):
     assert (store / "tmp" / "leftover").exists()
     open_store(str(store), create=True)
     assert not (store / "tmp" / "leftover").exists()
+
+
+def test_an_unknown_parameter_of_a_url_is_named_with_the_one_that_was_meant():
+    with pytest.raises(UsageError, match=r"'aws://pik\?bucket=b' is not a store: unknown parameter 'bucket'") as error:
+        open_store("aws://pik?bucket=b")
+    assert error.value.hint.startswith("did you mean raw_bucket? ")
 
 
 def test_a_directory_with_other_things_in_it_is_left_alone(tmp_path):

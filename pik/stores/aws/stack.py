@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from difflib import get_close_matches
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import parse_qsl, urlencode, urlsplit
@@ -63,7 +64,13 @@ def located(url: str) -> Location:
     """Take the URL of a deployed store apart. Raises UsageError."""
     parts = urlsplit(url)
     options = dict(parse_qsl(parts.query, keep_blank_values=True))
-    if not parts.netloc or parts.path.strip("/") or options.keys() - {"region", "profile", *_FIELDS}:
+    known = "region", "profile", *_FIELDS
+    if unknown := [name for name in options if name not in known]:
+        close = get_close_matches(unknown[0], known, 1)
+        meant = f"did you mean {close[0]}? " if close else ""
+        hint = f"{meant}A store's URL may have {', '.join(known)}"
+        raise UsageError(f"{url!r} is not a store: unknown parameter {unknown[0]!r}", hint=hint)
+    if not parts.netloc or parts.path.strip("/"):
         raise UsageError(f"{url!r} is not a store", hint="aws://STACK or aws://STACK?region=eu-central-1&profile=NAME")
     if empty := [name for name, value in options.items() if not value]:
         raise UsageError(f"{url!r} is not a store: {empty[0]} is empty", hint="leave it out, or give it a value")

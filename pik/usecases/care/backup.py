@@ -43,7 +43,8 @@ class BackupReport:
     """What a backup holds: `rows` by kind. `source` is the store that it was made of, `digest` that of its content.
 
     `omitted` are versions that are damaged and not current, and so not in it; `lacking` the definitions and promotions
-    of which a restored store had a file, and the backup has no row.
+    of which a restored store had a file, and the backup has no row. `refused` says of a dry
+    run that the store has state.
     """
 
     path: str
@@ -55,6 +56,7 @@ class BackupReport:
     rows: dict[str, int]
     omitted: tuple[OmittedVersion, ...] = ()
     lacking: tuple[str, ...] = ()
+    refused: bool = False
 
 
 _encode = msgspec.json.Encoder().encode
@@ -93,8 +95,8 @@ def backup(store: Store, path: Path, progress: Progress) -> BackupReport:
 def restore(store: Store, path: Path, progress: Progress, *, dry_run: bool = False) -> BackupReport:
     """Restore a backup into a store without state. The same call resumes one that was interrupted.
 
-    Raises InputError for a file that is not a backup, or not whole; StoreError where there is state, or the state is
-    then not as it was written.
+    Raises InputError for a file that is not a backup, or not whole; StoreError where there is state, unless in a dry
+    run, or the state is then not as it was written.
     """
     expect_unsealed(store)
     if store.copy is not None:
@@ -103,7 +105,8 @@ def restore(store: Store, path: Path, progress: Progress, *, dry_run: bool = Fal
         )
     header, end = _read_header_and_end(path)
     digest = digest_of(path)
-    if store.backup.has_state(digest):
+    has_state = store.backup.has_state(digest)
+    if has_state and not dry_run:
         raise StoreError(
             f"the store {store.url} already has state, which a restore would mix with the backup's",
             hint="restore into a new store (`pik init`), or move the damaged state out of the way: docs/backup.md",
@@ -118,7 +121,7 @@ def restore(store: Store, path: Path, progress: Progress, *, dry_run: bool = Fal
                 f"everything was restored, but {problem.what} is not as it was written: {problem.detail}",
                 hint="what is damaged, and what repairs it: pik verify",
             )
-    return replace(_report(path, header, digest, end.rows), lacking=lacking)
+    return replace(_report(path, header, digest, end.rows), lacking=lacking, refused=has_state)
 
 
 def _read_header_and_end(path: Path) -> tuple[Header, End]:

@@ -73,7 +73,7 @@ def _holds(report: BackupReport) -> Shown:
 BACKUP = Schema(
     "pik backup, pik restore",
     Field("file", str, get="path"),
-    Field("outcome", str, "`backed up`, `restored`; `nothing, a dry run`"),
+    Field("outcome", str, "`backed up`, `restored`; `nothing, a dry run`, and whether the store would refuse it"),
     Field("source", str, "the store that was backed up"),
     Field("made_at", Instant, "when"),
     Field("made_by", str, "by which program"),
@@ -109,11 +109,15 @@ _BackupFile = Annotated[Path, argument("FILE", "The backup.", show_default=False
 def restore(cli: Context, file: _BackupFile, dry_run: options.DryRun = False) -> int | None:
     """Restore a backup into a store without state. After an interruption, the same command continues.
 
-    A store that has state is refused. The file is checked before anything is written, and the state afterwards.
-    Definitions and promotions that the files in `state/` show to be newer than the backup are listed: exit code 3.
+    A store that has state is refused; --dry-run reads the file all the same. The file is checked before anything is
+    written, and the state afterwards. Definitions and promotions that the files in `state/` show to be newer than the
+    backup are listed: exit code 3.
     """
     from pik.usecases.care.backup import restore as take
 
     done = take(cli.open_store(), file, cli.progress, dry_run=dry_run)
-    cli.show(BACKUP, done, outcome="nothing, a dry run" if dry_run else "restored")
+    outcome = "nothing, a dry run" if dry_run else "restored"
+    if done.refused:
+        outcome += "; this store has state, so it would be refused"
+    cli.show(BACKUP, done, outcome=outcome)
     return PARTLY if done.lacking else None
