@@ -127,7 +127,7 @@ def _as_pik_error(error: BaseException) -> PikError:
         from pik.runtime.storage import remedy
 
         where = os.fsdecode(error.filename) if error.filename else "could not read or write"
-        is_full = error.filename and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        is_full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         hint = "make room (df shows which disk is full), then run the same command again" if is_full else ""
         return StoreError(f"{where}: {error.strerror or error}", hint=remedy(error, hint))
     if isinstance(error, MemoryError):

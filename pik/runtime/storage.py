@@ -263,6 +263,15 @@ def _remove_unlocked(path: str) -> None:
         os.close(handle)
 
 
+def hint_for_room(path: Path, otherwise: str) -> str:
+    """Return the hint for a disk that has no room for this file: `otherwise`, unless it is a temporary one, which the
+    user did not name and which is gone by now."""
+    return _ROOM if any(part.startswith(_PREFIX) for part in path.parts) else otherwise
+
+
+_ROOM = "free space there, or set TMPDIR to another directory"
+
+
 @contextmanager
 def scratch() -> Iterator[Path]:
     """Yield a private directory for temporary files, removed when the context ends. Raises StoreError, also for errors
@@ -291,7 +300,7 @@ def temporary_files() -> Iterator[None]:
         if error.filename and not str(error.filename).startswith(gettempdir()):
             raise
         what = f"cannot use the directory for temporary files: {error.strerror}"
-        raise StoreError(what, hint="free space there, or set TMPDIR to another directory") from error
+        raise StoreError(what, hint=_ROOM) from error
 
 
 _NO_FULLFSYNC = {errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOTTY}

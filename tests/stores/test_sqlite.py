@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from pik.errors import Busy, StoreError
+from pik.runtime.storage import scratch
 from pik.stores.local.sqlite import Database, has_log
 
 SCHEMA = "CREATE TABLE item (number INTEGER);\nCREATE TABLE other (a TEXT);\n"
@@ -131,6 +132,18 @@ def test_a_full_disk_is_named_and_nothing_is_half_written(database):
     assert count(database) == 1
     database.writer().execute("PRAGMA max_page_count = 100000")
     fill(database, 100_000)
+
+
+def test_a_full_disk_of_temporary_files_is_told_as_theirs():
+    """Of a bundle that is opened: its directory was not named by the user, and is gone by now."""
+    with scratch() as directory:
+        made = Database(directory / "test.db", SCHEMA)
+        made.create()
+        made.writer().execute("PRAGMA max_page_count = 10")
+        with pytest.raises(StoreError, match="no space left") as caught:
+            fill(made, 100_000)
+        made.close()
+    assert "set TMPDIR to another directory" in caught.value.hint
 
 
 def test_a_file_that_is_not_a_database_is_named_with_its_repair(database):

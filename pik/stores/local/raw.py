@@ -14,7 +14,7 @@ from typing import TypeVar
 from pik.errors import AlreadyExists, Damaged, StoreError, Unreadable
 from pik.ports.raw import Object, RawObject
 from pik.runtime import exhaust
-from pik.runtime.storage import is_exhausted, reading_failure, remedy, scratch, sync, sync_directory
+from pik.runtime.storage import hint_for_room, is_exhausted, reading_failure, remedy, scratch, sync, sync_directory
 from pik.stores import missing
 from pik.stores.local.access import inherit, make_directory
 
@@ -51,9 +51,11 @@ class LocalRaw:
             _sync_all(sync_directory, sorted(self.root / parent for parent in above))
         except OSError as error:
             others = "" if len(objects) == 1 else f" or one of {len(objects) - 1:,} more"
+            room = hint_for_room(
+                self.root, f"make room or get write access to {self.root}, then run the same command again"
+            )
             raise StoreError(
-                f"cannot write raw object {key}{others}: {error.strerror}",
-                hint=remedy(error, f"make room or get write access to {self.root}, then run the same command again"),
+                f"cannot write raw object {key}{others}: {error.strerror}", hint=remedy(error, room)
             ) from error
 
     def _create_some(self, objects: Sequence[Object]) -> None:

@@ -26,7 +26,7 @@ from weakref import WeakSet
 from pik.errors import Busy, PikError, StoreError
 from pik.runtime import called_from_c, raise_lost
 from pik.runtime.retries import Backoff, retry
-from pik.runtime.storage import PrivateDirectory
+from pik.runtime.storage import PrivateDirectory, hint_for_room
 from pik.stores.local.access import access_error, is_read_only, make_file, read_only_error
 from pik.stores.state_rows import row_digest
 
@@ -224,10 +224,8 @@ class Database:
     def _store_error(self, error: sqlite3.DatabaseError) -> PikError:
         name, code = self.path.name, _code(error)
         if code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_IOERR and is_full(self.path)):
-            return StoreError(
-                f"no space left on the disk for {self.path}",
-                hint=f"make room on the disk of {self.path.parent}, then run the same command again",
-            )
+            hint = f"make room on the disk of {self.path.parent}, then run the same command again"
+            return StoreError(f"no space left on the disk for {self.path}", hint=hint_for_room(self.path, hint))
         if getattr(error, "sqlite_errorname", None) in _NO_LOCKS:
             return StoreError(f"cannot lock {self.path}: {error}", hint="--store DIR, on a disk with locks")
         match code:
