@@ -107,7 +107,7 @@ def load_listed(db: DuckDBPyConnection, corrections: Sequence[CorrectionFiles]) 
     with _reading(corrections):
         db.execute(f"CREATE TEMP TABLE listed_line AS {_listed(corrections, columns)}")
         _expect(db, "SELECT count(seq) FROM listed_line", corrections)
-    by = _id_of("correction", corrections)
+    by = _id_of(corrections)
     db.execute(f"CREATE TEMP VIEW listed AS SELECT {by} AS correction_id, {', '.join(columns)} FROM listed_line")
 
 
@@ -133,7 +133,7 @@ def _load_moved(db: DuckDBPyConnection, moving: Sequence[CorrectionFiles], named
         f" FROM (SELECT DISTINCT batch_id FROM ({batches}))"
     )
     listed = _listed(moving, {"batch_id": "VARCHAR", "seq": "BIGINT", "time": "VARCHAR"})
-    by = f", {_id_of('correction', moving)} AS ids" if named else ""
+    by = f", {_id_of(moving)} AS ids" if named else ""
     correction = ", correction" if len(moving) > 1 else ""
     db.execute(
         f"CREATE OR REPLACE TEMP TABLE moved AS SELECT number * {_SEQS} + seq AS place,"
@@ -148,7 +148,7 @@ def _load_moved(db: DuckDBPyConnection, moving: Sequence[CorrectionFiles], named
 
 def _load_out(db: DuckDBPyConnection, removing: Sequence[CorrectionFiles], named: bool) -> None:
     listed = _listed(removing, {"event_id": "VARCHAR"})
-    by = f", {_id_of('correction', removing)} AS ids" if named else ""
+    by = f", {_id_of(removing)} AS ids" if named else ""
     db.execute(
         "CREATE OR REPLACE TEMP TABLE out_event AS SELECT CAST('0x' || event_id AS UHUGEINT) AS id"
         f"{by}{', correction' * named} FROM ({listed})"
@@ -171,10 +171,10 @@ def _listed(corrections: Sequence[CorrectionFiles], columns: dict[str, str]) -> 
     )
 
 
-def _id_of(number: str, corrections: Sequence[CorrectionFiles]) -> str:
-    """Return the SQL of a correction's id, given its number."""
+def _id_of(corrections: Sequence[CorrectionFiles]) -> str:
+    """Return the SQL of a correction's id, given its number as `correction`."""
     ids = ", ".join(literal(one.correction_id) for one in corrections)
-    return f"([{ids}])[{number} + 1]"
+    return f"([{ids}])[correction + 1]"
 
 
 def _expect(db: DuckDBPyConnection, count: str, corrections: Sequence[CorrectionFiles]) -> None:

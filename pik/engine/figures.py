@@ -13,7 +13,7 @@ from pik.engine.sandbox import FETCH, file_list, literal, session
 from pik.model.aggregate import NO_INPUTS, BucketDigest, Computed, DigestLines, bucket_digests, joinable
 from pik.model.metric import ALL_ENTITIES
 from pik.model.window import Window
-from pik.ports.engine import Extent
+from pik.ports.engine import NumbersExtent
 from pik.runtime.storage import CarriedFile
 
 if TYPE_CHECKING:
@@ -50,13 +50,13 @@ class DuckFigures:
     def __reduce__(self) -> tuple[Callable[[CarriedFile], DuckFigures], tuple[CarriedFile]]:
         return _reopened, (CarriedFile(self.path),)
 
-    def extent(self) -> Extent | None:
+    def extent(self) -> NumbersExtent | None:
         """See Figures.extent."""
         found = self.db.execute(
             f"SELECT count(*), min(_bucket) * {_MICROSECOND}, max(_bucket) * {_MICROSECOND},"
             f" count(DISTINCT nullif(_entity, {literal(ALL_ENTITIES)})) FROM figures"
         ).fetchone()
-        return Extent(*found) if found and found[0] else None
+        return NumbersExtent(*found) if found and found[0] else None
 
     def repeated(self) -> tuple[Computed, int, int] | None:
         """See Figures.repeated."""

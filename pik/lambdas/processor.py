@@ -21,7 +21,7 @@ from pik.lambdas import log_unexpected, logger, metrics
 from pik.lambdas.planning import FailedCall
 from pik.model.run import RunState, Task
 from pik.ports.state import Message
-from pik.usecases.replay.execute import Outcome, enqueue_tasks, finish_message, finish_run, process_message
+from pik.usecases.replay.execute import MessageOutcome, enqueue_tasks, finish_message, finish_run, process_message
 from pik.usecases.replay.planning import fail_planning
 
 _FIRST_WAIT, _LONGEST_WAIT = 30.0, 900.0
@@ -114,7 +114,7 @@ def _process(message: Message) -> bool:
         finish_run(store, task.run_id)  # what finished the task may have been killed before this
         store.queue.acknowledge(message.receipt)
         return True
-    outcome = Outcome(message, "") if used_up else process_message(store, lambdas.engine(), message, before)
+    outcome = MessageOutcome(message, "") if used_up else process_message(store, lambdas.engine(), message, before)
     finished = finish_message(store, outcome, attempts, last=True)
     metrics.add_metric(name="BucketsWritten", unit=MetricUnit.Count, value=outcome.written)
     # Why a task failed may quote a payload: the dead letter keeps it, the log does not.

@@ -54,7 +54,7 @@ class RepublishRequest(msgspec.Struct, frozen=True, kw_only=True):
         return Window(self.start, self.end)
 
 
-class Place(msgspec.Struct, frozen=True, order=True, array_like=True):
+class SendingPlace(msgspec.Struct, frozen=True, order=True, array_like=True):
     """The place of a delivery in the order of sending: by entity, then by the time that counts."""
 
     entity_id: str
@@ -87,7 +87,7 @@ class Republish(msgspec.Struct, frozen=True, kw_only=True):
     entities: int
     list_digest: str
     state: RepublishState = RepublishState.RUNNING
-    cursor: Place | None = None
+    cursor: SendingPlace | None = None
     unanswered: tuple[tuple[str, int], ...] = ()
     taken: int = 0
     refused: int = 0
@@ -111,6 +111,6 @@ class Republish(msgspec.Struct, frozen=True, kw_only=True):
 class Refusal(msgspec.Struct, frozen=True, kw_only=True):
     """A delivery that a target did not take, and why."""
 
-    place: Place
+    place: SendingPlace
     reason: str
     at: int

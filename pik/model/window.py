@@ -66,7 +66,7 @@ ALL_TIME = Window()
 
 
 @dataclass(frozen=True, slots=True)
-class Extent:
+class PulledWindow:
     """Whole days, of these entities or, where none are named, of all."""
 
     window: Window
@@ -76,7 +76,7 @@ class Extent:
         return f"{self.window} of {', '.join(self.entities) or 'every entity'}"
 
 
-def covered(parts: Iterable[Extent], window: Window, entities: Sequence[str] = ()) -> bool:
+def covered(parts: Iterable[PulledWindow], window: Window, entities: Sequence[str] = ()) -> bool:
     """Return whether the parts together hold all of the window of each of the entities (none named: of all)."""
     ordered = sorted(parts, key=lambda part: part.window.start)
     for entity in entities or (None,):

@@ -166,7 +166,7 @@ class Computation(Protocol):
         """Yield every value of the metric, in no particular order."""
 
 
-class Extent(NamedTuple):
+class NumbersExtent(NamedTuple):
     """What a file of numbers holds: how many, the first and the last bucket (nanoseconds), and how many entities (0:
     all are over all)."""
 
@@ -179,7 +179,7 @@ class Extent(NamedTuple):
 class Figures(Protocol):
     """Numbers of a file, sorted by metric, bucket and entity."""
 
-    def extent(self) -> Extent | None:
+    def extent(self) -> NumbersExtent | None:
         """Return what there is; None where there is nothing."""
 
     def repeated(self) -> tuple[Computed, int, int] | None:

@@ -14,7 +14,7 @@ import msgspec
 from pik.model.aggregate import Aggregate, BucketDigest, Computed, DigestLines
 from pik.model.entity_range import EVERY_ENTITY, EntityRange
 from pik.model.metric import Metric
-from pik.model.republish import Place, Refusal, Republish
+from pik.model.republish import Refusal, Republish, SendingPlace
 from pik.model.run import NO_FAILURES, DeadLetter, Failures, PromotionKind, Run, RunRequest, RunState, Task, TaskState
 from pik.model.window import Window
 
@@ -283,7 +283,7 @@ class Republishes(Protocol):
     def newest_first(self) -> Iterator[Republish]:
         """Yield every republish, newest first. Raises Damaged."""
 
-    def record(self, republish: Republish, refused: Sequence[Refusal] = (), taken: Sequence[Place] = ()) -> None:
+    def record(self, republish: Republish, refused: Sequence[Refusal] = (), taken: Sequence[SendingPlace] = ()) -> None:
         """Store how far the republish is, what was refused since, and that refused deliveries were taken now.
 
         Its `refused` is the number of refusals that there are then. If this is interrupted, the republish may be as it

@@ -20,7 +20,7 @@ import msgspec
 from pik.errors import AlreadyExists, Damaged, InputError, StoreError
 from pik.inputs.blocks import Block
 from pik.model.batch import Batch, BatchState, Chunk, Counts, Origin, RejectFile, Segment, Verdict
-from pik.model.window import ALL_TIME, Extent, Window
+from pik.model.window import ALL_TIME, PulledWindow, Window
 from pik.ports.raw import Object, ObjectReader, Raw, RawKind, keys_of
 from pik.ports.store import Store
 from pik.rawlog.objects import packed, record_lines
@@ -309,9 +309,9 @@ class PullLine(msgspec.Struct, frozen=True, kw_only=True, tag="pull"):
     entities: tuple[str, ...] = ()
 
     @property
-    def part(self) -> Extent:
+    def part(self) -> PulledWindow:
         """What the copy holds by this pull."""
-        return Extent(Window(self.start, self.end), self.entities)
+        return PulledWindow(Window(self.start, self.end), self.entities)
 
 
 class PulledBatch(msgspec.Struct, frozen=True, kw_only=True, tag="batch"):
@@ -348,7 +348,7 @@ def pulls(raw: Raw) -> list[str]:
     return [str(key) for key in keys_of(raw, RawKind.PULL)]
 
 
-def parts(store: Store) -> list[Extent]:
+def parts(store: Store) -> list[PulledWindow]:
     """Return what a copy holds, by its pulls. Raises Damaged."""
     first = (next(read_pull(store.raw, key)) for key in pulls(store.raw))
     return [line.part for line in first if isinstance(line, PullLine)]

@@ -29,7 +29,7 @@ TAKE_COPY = "`pik backup FILE` takes the copy; then, into this store without its
 _ALTERED = "its digest does not match"
 
 
-class Place(NamedTuple):
+class AggregatePlace(NamedTuple):
     """The aggregate of a version or a pointer."""
 
     metric: str
@@ -63,28 +63,28 @@ def copy_lost(what: str, where: str) -> StateProblem:
     return StateProblem(what, f"its copy {where} is lost or altered", remedy)
 
 
-def version_altered(place: Place, run_id: str) -> StateProblem:
+def version_altered(place: AggregatePlace, run_id: str) -> StateProblem:
     """Return the problem of a current version that is not as it was written."""
     return StateProblem(f"version of {place.metric} by run {run_id}", _ALTERED, RECOMPUTE, place.bucket, place.entity)
 
 
-def past_version_altered(place: Place, run_id: str) -> StateProblem:
+def past_version_altered(place: AggregatePlace, run_id: str) -> StateProblem:
     """Return the problem of a version that is not as it was written, and on which nothing current depends."""
     return replace(version_altered(place, run_id), remedy=LEAVE_OUT, is_past=True)
 
 
-def pointer_altered(place: Place) -> StateProblem:
+def pointer_altered(place: AggregatePlace) -> StateProblem:
     """Return the problem of a pointer that is not as it was written."""
     return _pointer(place, _ALTERED, RESTORE)
 
 
-def pointer_without_version(place: Place, run_id: str) -> StateProblem:
+def pointer_without_version(place: AggregatePlace, run_id: str) -> StateProblem:
     """Return the problem of a pointer to a version that is missing."""
     return _pointer(place, f"it points to a version by run {run_id}, which is not there", RECOMPUTE)
 
 
 def pointer_differs(
-    place: Place, now: str | None, bases: Mapping[str, str | None], moves: Iterable[tuple[str, str]]
+    place: AggregatePlace, now: str | None, bases: Mapping[str, str | None], moves: Iterable[tuple[str, str]]
 ) -> StateProblem | None:
     """Return the problem of a pointer that is not where promotions left it. `bases` are the versions of the aggregate,
     by run, with the run that was current when each was written; `moves` are kind and run of promotions."""
@@ -105,7 +105,7 @@ def pointer_differs(
     return _pointer(place, f"{there}; promotions {left}", RECOMPUTE)
 
 
-def _pointer(place: Place, detail: str, remedy: str) -> StateProblem:
+def _pointer(place: AggregatePlace, detail: str, remedy: str) -> StateProblem:
     return StateProblem(f"current {place.metric}", detail, remedy, place.bucket, place.entity)
 
 

@@ -12,7 +12,7 @@ Summary = TypeVar("Summary", covariant=True)
 
 
 @dataclass(frozen=True, slots=True)
-class Extent:
+class ListingExtent:
     """How many rows matched: None where a limit left some out, which are not counted."""
 
     matched: int | None

@@ -22,7 +22,7 @@ from pik.ports.store import Store
 from pik.stores import open_store
 from pik.stores.aws.clients import Clients
 from pik.usecases.ingest.api_request import record_request
-from pik.usecases.replay.execute import Outcome
+from pik.usecases.replay.execute import MessageOutcome
 from pik.usecases.replay.plan import TaskSize, plan_replay
 from tests.support.aws.emulator import make_stack, publish
 from tests.support.aws.processor import CONTEXT
@@ -172,7 +172,7 @@ def test_promise_9_a_task_that_kills_the_processor_each_time_is_buried_and_the_r
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("step", ["dead_letters.bury", "runs.mark", "runs.set_state", "queue.acknowledge"])
 def test_promise_9_a_burial_that_is_interrupted_is_finished(filled, monkeypatch, step: str, after: bool) -> None:
-    monkeypatch.setattr(processor, "process_message", lambda *given: Outcome(given[2], "no such thing"))
+    monkeypatch.setattr(processor, "process_message", lambda *given: MessageOutcome(given[2], "no such thing"))
     sqs = Sqs(filled, monkeypatch)
     assert sqs.hand_out(sqs.messages) == [message["messageId"] for message in sqs.messages]
     *others, last = sqs.messages

@@ -21,7 +21,7 @@ from pik.stores import open_store
 from pik.stores.aws.clients import Clients
 from pik.stores.aws.state import layout
 from pik.stores.aws.table import Key, key_of
-from pik.stores.state_rows import Place
+from pik.stores.state_rows import AggregatePlace
 from tests.support.aws.calls import Write, counting
 from tests.support.aws.emulator import make_stack, publish
 from tests.support.aws.heat import PARTITION, Heat, collections
@@ -87,14 +87,14 @@ def test_two_thousand_versions_a_second(store: Store, tasks: int, buckets: int, 
     assert hot(calls.writes, versions) == {}
 
 
-def aggregates(entities: int, buckets: int, size: int, start: int, count: int) -> Iterator[Place]:
+def aggregates(entities: int, buckets: int, size: int, start: int, count: int) -> Iterator[AggregatePlace]:
     """Some of all of these, from the one with this number on, in the order in which tasks of a thousand entities write
     them."""
     width = min(entities, 1000)
     for number in range(start, start + count):
         task, rest = divmod(number, width * buckets)
         bucket, entity = divmod(rest, width)
-        yield Place("m", bucket * size, f"customer-{task * width + entity:09}")
+        yield AggregatePlace("m", bucket * size, f"customer-{task * width + entity:09}")
 
 
 @pytest.mark.parametrize(

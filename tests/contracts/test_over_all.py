@@ -26,7 +26,6 @@ from pik.usecases.inspect.deliveries import show_event
 from pik.usecases.metrics.chain import Cause
 from pik.usecases.metrics.definitions import apply, list_aggregates
 from pik.usecases.metrics.diff import diff_aggregates
-from pik.usecases.metrics.diff_recorded import diff_run
 from pik.usecases.metrics.event_ids import read_event_ids
 from pik.usecases.metrics.explain import explain
 from pik.usecases.metrics.impact import impact
@@ -35,6 +34,7 @@ from pik.usecases.replay.promote import promote, rollback
 from pik.usecases.replay.tasks import execute_task
 from pik.usecases.timing.late import find_late
 from tests.support.calendar_model import start_of
+from tests.support.diffs import diff_run
 from tests.support.stores import current, ingest, replay, replayed, request, window
 
 V = "(payload->>'$.v')::DECIMAL(18, 2)"

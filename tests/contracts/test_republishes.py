@@ -12,7 +12,7 @@ from msgspec import structs
 from pik.engine import DuckEngine
 from pik.errors import Busy, Damaged, NotFound, UsageError
 from pik.model.instant import parse_instant
-from pik.model.republish import Form, Place, Refusal, Republish, RepublishRequest, RepublishState
+from pik.model.republish import Form, Refusal, Republish, RepublishRequest, RepublishState, SendingPlace
 from pik.model.window import ALL_TIME
 from pik.ports.store import Store
 from pik.runtime import SILENT
@@ -46,7 +46,7 @@ def republish_of(number: int, **changes: object) -> Republish:
 
 
 def refusal(seq: int, reason: str = "HTTP 422 ñ") -> Refusal:
-    return Refusal(place=Place("é", seq, f"{seq:032x}", "01KBA000000000000000000000", seq), reason=reason, at=5)
+    return Refusal(place=SendingPlace("é", seq, f"{seq:032x}", "01KBA000000000000000000000", seq), reason=reason, at=5)
 
 
 def test_a_republish_is_found_by_its_id_or_the_beginning_of_it(store: Store) -> None:

@@ -20,7 +20,7 @@ from pik.stores.aws.state.aggregates import listed_buckets
 from pik.stores.aws.state.audit import AwsStateAudit
 from pik.stores.aws.state.layout import current_key, current_pk, entity_shard, version_key
 from pik.stores.local.state.audit import LocalStateAudit
-from pik.stores.state_rows import Place
+from pik.stores.state_rows import AggregatePlace
 from pik.usecases.metrics.definitions import add_version
 
 from .conftest import State
@@ -291,7 +291,7 @@ def test_a_value_that_is_not_a_number_is_damage(lived: State) -> None:
 def test_a_pointer_item_under_the_key_of_another_bucket_is_refused(lived: State) -> None:
     assert isinstance(lived.audit, AwsStateAudit)
     table = lived.audit.table
-    item = table.get(current_key(Place("a", 0, "e")))
+    item = table.get(current_key(AggregatePlace("a", 0, "e")))
     assert item is not None
     other = next(one.start for one in listed_buckets(table, "a", ALL_TIME) if one.start)
     table.put({**item, "pk": current_pk("a", other, entity_shard("e"))})
@@ -321,6 +321,6 @@ def test_a_run_that_has_lost_a_version_is_not_promoted(lived: State) -> None:
     else:
         assert isinstance(lived.audit, AwsStateAudit)
         table = lived.audit.table
-        table.delete(version_key(RUNS[2], Place("a", 0, "f")))
+        table.delete(version_key(RUNS[2], AggregatePlace("a", 0, "f")))
     with pytest.raises(Damaged, match="wrote 3 versions, and 2"):
         lived.promotions.promote(RUNS[2], 1, "")

@@ -27,9 +27,9 @@ from pik.usecases.metrics.comparison import Difference, Op, Stats
 from pik.usecases.metrics.computation import NO_LINES, compare
 from pik.usecases.metrics.definitions import add_version
 from pik.usecases.metrics.diff import diff_aggregates
-from pik.usecases.metrics.diff_recorded import diff_run
 from pik.usecases.metrics.tolerance import Tolerance, read_tolerances
 from pik.usecases.replay.promote import promote, rollback
+from tests.support.diffs import diff_run
 from tests.support.stores import EVENTS, FIRST, event, ingest, replay, replayed, truth, window
 
 KEYS = st.tuples(st.sampled_from("ab"), st.integers(0, 2), st.sampled_from(["", "A", "a", "é", "￿", "\U0001f600"]))

@@ -29,8 +29,8 @@ from pik.stores import open_store
 from pik.usecases.metrics.comparison import Stats
 from pik.usecases.metrics.definitions import add_version
 from pik.usecases.metrics.diff import Diff, diff_aggregates
-from pik.usecases.metrics.diff_recorded import diff_run
 from pik.usecases.replay.promote import promote, rollback
+from tests.support.diffs import diff_run
 from tests.support.stores import FIRST, PlainEngine, event, ingest, replay
 
 ENTITIES = ("a", "b", "é")

@@ -16,11 +16,11 @@ from pik.stores import open_store
 from pik.usecases.metrics.comparison import Difference
 from pik.usecases.metrics.definitions import add_version
 from pik.usecases.metrics.diff import diff_aggregates
-from pik.usecases.metrics.diff_recorded import diff_run
 from pik.usecases.replay import dead_letters as dlq
 from pik.usecases.replay.execute import Pace, run_locally
 from pik.usecases.replay.plan import plan_replay, start
 from pik.usecases.replay.promote import promote
+from tests.support.diffs import diff_run
 from tests.support.stores import EVENTS, FIRST, current, event, ingest, replay, replayed, request, window
 
 RATE = Definition(name="rate", value="(sum((payload->>'$.v')::BIGINT) // count(*))::BIGINT")

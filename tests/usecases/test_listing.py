@@ -6,12 +6,12 @@ from collections.abc import Generator
 
 import pytest
 
-from pik.usecases import Extent, Listing
+from pik.usecases import Listing, ListingExtent
 
 
-def _numbers(count: int) -> Generator[int, None, Extent]:
+def _numbers(count: int) -> Generator[int, None, ListingExtent]:
     yield from range(count)
-    return Extent(count)
+    return ListingExtent(count)
 
 
 def test_summary_is_there_after_the_last_row() -> None:
@@ -26,8 +26,8 @@ def test_summary_is_there_after_the_last_row() -> None:
 
 
 def test_truncated_listing_does_not_count_its_matches() -> None:
-    assert Extent(None).truncated
-    assert not Extent(0).truncated
+    assert ListingExtent(None).truncated
+    assert not ListingExtent(0).truncated
 
 
 def test_rows_that_fail_have_no_summary() -> None:

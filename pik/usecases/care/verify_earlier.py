@@ -34,7 +34,7 @@ class _Sound(msgspec.Struct, frozen=True, array_like=True):
     read: bool
 
 
-class Entry(msgspec.Struct, frozen=True):
+class SoundSegments(msgspec.Struct, frozen=True):
     """Segments of one day that were all found to be sound: when, and of how many the storage's SHA-256 was taken."""
 
     checked_at: int
@@ -89,15 +89,15 @@ class Earlier:
             digest.update(msgspec.msgpack.encode((segment, size, skipped)))
         return digest.hexdigest()
 
-    def find(self, name: str) -> Entry | None:
+    def find(self, name: str) -> SoundSegments | None:
         """Return what was found of the group, if that is not too long ago."""
         data = self._checkpoint.get(name)
         if data is None:
             return None
-        found = msgspec.msgpack.decode(zlib.decompress(data), type=Entry)
+        found = msgspec.msgpack.decode(zlib.decompress(data), type=SoundSegments)
         return found if 0 <= time.time_ns() - found.checked_at <= MAX_AGE else None
 
-    def note(self, day: int, found: Entry) -> None:
+    def note(self, day: int, found: SoundSegments) -> None:
         """Count a group that is taken over."""
         before = self._taken or TakenOver(0, frozenset(), found.checked_at, found.checked_at)
         self._taken = TakenOver(
@@ -110,7 +110,7 @@ class Earlier:
     def keep(self, name: str, vouched: int, holdings: Sequence[Holding], began: int) -> None:
         """Keep that all segments of the group were found to be sound by a check that `began` then."""
         segments = [_Sound(dict(one.lags), dict(one.sources), one.actor, one.read) for one in holdings]
-        self._checkpoint.add(name, zlib.compress(msgspec.msgpack.encode(Entry(began, vouched, segments)), 1))
+        self._checkpoint.add(name, zlib.compress(msgspec.msgpack.encode(SoundSegments(began, vouched, segments)), 1))
 
     def end(self) -> None:
         """Forget everything: the verification has ended."""

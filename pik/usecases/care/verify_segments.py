@@ -21,7 +21,7 @@ from pik.rawlog.sealed_records import SegmentLine, read_record
 from pik.rawlog.segment_reader import ids_of, places_of, scan_segment
 from pik.runtime.parallel import map_in_threads
 from pik.usecases.availability import has_expired
-from pik.usecases.care.verify_earlier import Entry, Listed
+from pik.usecases.care.verify_earlier import Listed, SoundSegments
 from pik.usecases.care.verify_findings import Depth, Problem, ProblemKind, differing, segment_problem
 from pik.usecases.care.verify_ledger import Holding, segment_holding
 from pik.usecases.care.verify_run import PartCheck, Verification
@@ -74,7 +74,7 @@ def segment_problems(part: PartCheck, listed: Sequence[Listed]) -> Iterator[Prob
         earlier.keep(name, part.counts["vouched"] - vouched, holdings, began)
 
 
-def _take_over(part: PartCheck, listed: Sequence[Listed], found: Entry) -> None:
+def _take_over(part: PartCheck, listed: Sequence[Listed], found: SoundSegments) -> None:
     """Count segments as the check that found them to be sound did."""
     for number, (segment, _) in enumerate(listed):
         part.counts["deliveries"] += segment.deliveries

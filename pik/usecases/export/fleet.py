@@ -33,7 +33,7 @@ from pik.usecases.availability import expect_held
 from pik.usecases.export.export import ExportReport
 from pik.usecases.export.manifest import manifest
 from pik.usecases.export.parts import PartFile, PartWriter, writing_to
-from pik.usecases.export.place import ExportedFile, Place
+from pik.usecases.export.place import ExportedFile, ExportPlace
 from pik.usecases.export.rows import cut_rows
 from pik.usecases.inspect.effects import Effects
 
@@ -68,7 +68,7 @@ def export_on(
     window = layout.selection.window
     expect_held(store, window, layout.selection.entities)
     exporter = exporter_of(layout)
-    with Place(target, layout.partition_by, directory=True, dry_run=dry_run) as place:
+    with ExportPlace(target, layout.partition_by, directory=True, dry_run=dry_run) as place:
         overrides = AS_RECEIVED if layout.as_received else NO_OVERRIDES
         selection = Selection(store, window, layout.selection.entities, overrides).fixed()
         parts, known_until = _planned(selection, layout)
@@ -97,7 +97,7 @@ def _name(part: int, file: PartFile, exporter: Exporter) -> str:
     return f"part-{part:06}{again}{exporter.suffix}"
 
 
-def _without_rows(place: Place, exporter: Exporter) -> list[PartFile]:
+def _without_rows(place: ExportPlace, exporter: Exporter) -> list[PartFile]:
     with writing_to(place.target), PartWriter(place.parts, exporter) as writer:
         return writer.finish(even_empty=True)
 

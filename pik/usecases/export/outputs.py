@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 from pik.ports.exporter import Exporter, Rows
 from pik.usecases.export.parts import PartWriter, writing_to
-from pik.usecases.export.place import ExportedFile, Place
+from pik.usecases.export.place import ExportedFile, ExportPlace
 
 
 class FileOutput:
@@ -17,7 +17,7 @@ class FileOutput:
 
     def __init__(self, target: Path, exporter: Exporter, *, directory: bool, dry_run: bool) -> None:
         self._exporter, self._is_directory = exporter, directory
-        self._place = Place(target, exporter.layout.partition_by, directory=directory, dry_run=dry_run)
+        self._place = ExportPlace(target, exporter.layout.partition_by, directory=directory, dry_run=dry_run)
         self._writer: PartWriter | None = None
         self._dry_run = dry_run
         self._leaving = ExitStack()

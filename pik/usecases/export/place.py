@@ -34,7 +34,7 @@ class ExportedFile(msgspec.Struct, frozen=True):
     sha256: str
 
 
-class Place:
+class ExportPlace:
     """The target of an export, a directory or a single file; a context manager that removes at its end what was not
     published.
 
@@ -50,7 +50,7 @@ class Place:
         self._hidden = self._inner = self.parts = self.target  # set when entered
         self._leaving = ExitStack()
 
-    def __enter__(self) -> Place:
+    def __enter__(self) -> ExportPlace:
         if not self._dry_run:
             with writing_to(self.target):
                 remove_abandoned(self.target)

@@ -21,7 +21,7 @@ import msgspec
 from pik.errors import AlreadyExists, Damaged, StoreError
 from pik.model.batch import KEYED, OTHERS, PLAIN, Batch, BatchState, Reject, Segment, Verdict, are_exact
 from pik.model.run import Run
-from pik.model.window import ALL_TIME, Extent
+from pik.model.window import ALL_TIME, PulledWindow
 from pik.ports.index import RebuildUnderWay, Totals
 from pik.ports.raw import ObjectReader, Raw, RawKind, number_of
 from pik.ports.store import Store
@@ -119,7 +119,7 @@ class Status:
     other_sources: int
     rebuild: RebuildUnderWay | None
     copy_of: str | None
-    pulled: tuple[Extent, ...]
+    pulled: tuple[PulledWindow, ...]
 
 
 def status(store: Store) -> Status:

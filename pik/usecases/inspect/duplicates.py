@@ -20,7 +20,7 @@ from pik.rawlog.deliveries import deliveries
 from pik.rawlog.selection import RecordedDelivery
 from pik.runtime import SILENT, Progress
 from pik.runtime.storage import SORTED_IN_MEMORY, sort_bounded
-from pik.usecases import Extent, Listing
+from pik.usecases import Listing, ListingExtent
 from pik.usecases.availability import expect_held
 from pik.usecases.inspect.count_events import group_by
 from pik.usecases.inspect.deliveries import read_locations, whole_id
@@ -107,7 +107,7 @@ def list_duplicates(
     limit: int | None = None,
     payload_diff: bool = False,
     progress: Progress = SILENT,
-) -> Listing[DuplicateRow, Extent]:
+) -> Listing[DuplicateRow, ListingExtent]:
     """List the selected duplicates, by event_time, event_id, batch and seq; with a limit, the first ones.
 
     Raises NotHeld, and Damaged while iterating.

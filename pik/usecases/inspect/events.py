@@ -24,7 +24,7 @@ from pik.rawlog.deliveries import deliveries
 from pik.rawlog.selection import Bound, RecordedDelivery
 from pik.runtime import SILENT, Progress
 from pik.runtime.storage import sort_bounded
-from pik.usecases import Extent, Listing
+from pik.usecases import Listing, ListingExtent
 from pik.usecases.availability import expect_held
 from pik.usecases.inspect.conditions import ACCEPTED, Conditions
 from pik.usecases.inspect.near_names import did_you_mean, meant_names, meant_sources
@@ -89,7 +89,7 @@ def list_events(
     conditions: Conditions = ACCEPTED,
     newest: bool = False,
     remembered: int = REMEMBERED,
-) -> Listing[EventRow, Extent]:
+) -> Listing[EventRow, ListingExtent]:
     """List the events that the filter selects, by event_time and then event_id; with a limit, the oldest ones.
 
     The deliveries that meet the conditions are listed, those that count unless they say otherwise. With `newest` the
@@ -190,7 +190,7 @@ def ordered(
     holds: Callable[[Segment], bool] | None = None,
     as_received: bool = False,
     progress: Progress,
-) -> Generator[Row, None, Extent]:
+) -> Generator[Row, None, ListingExtent]:
     """Yield rows of the deliveries that the filter selects, ordered by a key that begins with time and id; with a limit
     the first ones.
 
@@ -205,12 +205,12 @@ def ordered(
     for page in pages(islice(in_order, limit), PAGE):
         yield from rows(page)
         count += len(page)
-    return Extent(count if next(in_order, None) is None else None)
+    return ListingExtent(count if next(in_order, None) is None else None)
 
 
 def _newest_first(
     store: Store, wanted: Filter, limit: int | None, repeats: _Repeats, progress: Progress
-) -> Generator[EventRow, None, Extent]:
+) -> Generator[EventRow, None, ListingExtent]:
     """Yield rows as `ordered` does, the newest event first."""
     conditions = repeats.conditions
 
@@ -238,7 +238,7 @@ def _newest_first(
     for page in pages(islice(found, limit), PAGE):
         yield from repeats.rows(page)
         count += len(page)
-    return Extent(count if next(found, None) is None else None)
+    return ListingExtent(count if next(found, None) is None else None)
 
 
 def days_backwards(store: Store, wanted: Filter) -> Iterator[Window]:

@@ -10,8 +10,8 @@ from pik.model.delivery import Delivery, Filter
 from pik.model.instant import parse_instant
 from pik.ports.store import Store
 from pik.rawlog.selection import RecordedDelivery
-from pik.runtime import SILENT, Progress
-from pik.usecases import Extent, Listing
+from pik.runtime import SILENT
+from pik.usecases import Listing, ListingExtent
 from pik.usecases.availability import expect_held
 from pik.usecases.inspect.conditions import ACCEPTED, Conditions
 from pik.usecases.inspect.events import ordered
@@ -40,8 +40,7 @@ def list_deliveries(
     *,
     verdict: Verdict | None = None,
     within: Conditions = ACCEPTED,
-    progress: Progress = SILENT,
-) -> Listing[ListedDelivery, Extent]:
+) -> Listing[ListedDelivery, ListingExtent]:
     """List the deliveries that the filter selects, or those of them with this verdict, by event_time, event_id, batch
     and seq; with a limit, the oldest ones. They are of the batch and recorded in the time that `within` names; what
     else it asks for is not looked at. Raises NotHeld, and Damaged while iterating."""
@@ -58,7 +57,7 @@ def list_deliveries(
             *(store, wanted, limit, items, lambda item: item[:4], lambda page: (item[4] for item in page)),
             holds=within.holds if within.chooses_segments else None,
             as_received=within.as_received,
-            progress=progress,
+            progress=SILENT,
         )
     )
 

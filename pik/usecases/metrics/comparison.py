@@ -43,7 +43,7 @@ from pik.usecases.metrics.definitions import Scales, chosen
 from pik.usecases.metrics.file_numbers import FileNumbers
 from pik.usecases.metrics.sides import RecordedSide
 from pik.usecases.metrics.tolerance import Tolerance
-from pik.usecases.metrics.totals import Both, DiffTotals, Group, Outcome
+from pik.usecases.metrics.totals import Both, DiffTotals, Group, PairOutcome
 
 NOTHING = "nothing to compare"
 
@@ -325,7 +325,7 @@ class Comparison:
                 self._note_values(before, right)
             if right is not None and right.failure is not None:
                 counts["failed"] += 1
-                self._add(left, right, Outcome.FAILED)
+                self._add(left, right, PairOutcome.FAILED)
                 yield self._difference(left, right)
                 continue
             current = None if before is None else before.value
@@ -334,7 +334,7 @@ class Comparison:
                 if value is not None and before is not None and right is not None:
                     counts["compared"] += 1
                     counts["equal"] += 1
-                    self._add(left, right, Outcome.EQUAL)
+                    self._add(left, right, PairOutcome.EQUAL)
                     is_known = before.inputs is not None and right.inputs is not None
                     counts["other_inputs"] += is_known and before.counted != right.counted
                 elif right is not None and right.inputs:
@@ -349,16 +349,16 @@ class Comparison:
                 counts["tolerated"] += 1
                 if self.totals is not None and self.totals.explains:
                     self.tolerated.add(row)
-                self._add(left, right, Outcome.EQUAL)
+                self._add(left, right, PairOutcome.EQUAL)
                 continue
-            self._add(left, right, Outcome.DIFFERENT)
+            self._add(left, right, PairOutcome.DIFFERENT)
             counts["changed" if row.op is _CHANGED else "added" if row.op is _ADDED else "removed"] += 1
             yield row
 
     def _difference(self, left: Aggregate | None, right: Computed | None) -> Difference:
         return _difference(left, None if left is None else self.scales.shown(left).computed, right)
 
-    def _add(self, left: Aggregate | None, right: Computed | None, outcome: Outcome) -> None:
+    def _add(self, left: Aggregate | None, right: Computed | None, outcome: PairOutcome) -> None:
         if self.totals is not None:
             self.totals.add(left, right, outcome)
 

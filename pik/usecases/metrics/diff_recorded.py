@@ -16,30 +16,9 @@ from pik.usecases.metrics.computation import compare, current_rows, widest
 from pik.usecases.metrics.definitions import comparable, of_entities
 from pik.usecases.metrics.diff import Diff
 from pik.usecases.metrics.file_numbers import FileNumbers
-from pik.usecases.metrics.sides import LEFT, RecordedSide, Side, SideKind
+from pik.usecases.metrics.sides import RecordedSide
 from pik.usecases.metrics.tolerance import Tolerance
 from pik.usecases.metrics.totals import DiffTotals
-
-
-def diff_run(
-    store: Store,
-    run_id: str,
-    *,
-    metrics: Sequence[str] = (),
-    entities: Sequence[str] = (),
-    tolerances: Sequence[Tolerance] = (),
-    changed_only: bool = False,
-) -> Diff:
-    """Compare what a run wrote with what is current now; what failed in it is a row, too. Raises NotFound, and as
-    diff_aggregates does."""
-    left, right = RecordedSide(store, LEFT), RecordedSide(store, Side(SideKind.RUN, run_id))
-    return diff_recorded(
-        *(store, left, right),
-        metrics=metrics,
-        entities=entities,
-        tolerances=tolerances,
-        changed_only=changed_only,
-    )
 
 
 def runs_of(*sides: RecordedSide | FileNumbers | None) -> list[Run]:

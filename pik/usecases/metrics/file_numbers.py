@@ -14,7 +14,7 @@ from pik.model.instant import display_instant
 from pik.model.metric import Metric, entity_text
 from pik.model.scenario import PLAIN, Scenario
 from pik.model.window import Window
-from pik.ports.engine import Engine, Extent, Figures
+from pik.ports.engine import Engine, Figures, NumbersExtent
 from pik.ports.store import Store
 from pik.runtime.storage import scratch
 from pik.usecases.metrics.definitions import of_entities
@@ -58,7 +58,7 @@ class FileNumbers:
     digest: str
     columns: Columns
     metrics: Sequence[Metric]
-    extent: Extent
+    extent: NumbersExtent
     left_out: int
     other_metrics: int
     approximate: Sequence[str]

@@ -58,7 +58,7 @@ class What(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class HistoryEntry:
     """Something that changed numbers or could, at a moment (nanoseconds): `id` is that of the batch, run, promotion,
     correction or republish, or NAME@VERSION. `subject` is the batch, metric, run, promotion, correction or republish
     itself; rebuilds of the index and revocations are corrections, too.
@@ -136,7 +136,7 @@ def scope_of(store: Store, window: Window, metric: str | None = None, entity: st
     return replace(scope, deliveries=found)
 
 
-def history(store: Store, scope: Scope, checking: Engine | None = None) -> Iterator[Entry]:
+def history(store: Store, scope: Scope, checking: Engine | None = None) -> Iterator[HistoryEntry]:
     """Yield what happened, newest first; with an engine for `checking` also how many values are right today.
 
     Raises Damaged for a row of state that is not as it was written, StoreError.
@@ -158,7 +158,7 @@ _SLACK = HOUR
 """By how much an entry may be later than its id: a stack plans a large run some minutes after it was asked for."""
 
 
-def _within(entries: Iterator[Entry], window: Window) -> Iterator[Entry]:
+def _within(entries: Iterator[HistoryEntry], window: Window) -> Iterator[HistoryEntry]:
     """Yield the entries of the window, of those that come newest first by their ids."""
     for entry in entries:
         if entry.at < window.start - _SLACK:
@@ -167,10 +167,10 @@ def _within(entries: Iterator[Entry], window: Window) -> Iterator[Entry]:
             yield entry
 
 
-def _batches(store: Store, scope: Scope) -> Iterator[Entry]:
-    def entry(batch: Batch) -> Entry:
+def _batches(store: Store, scope: Scope) -> Iterator[HistoryEntry]:
+    def entry(batch: Batch) -> HistoryEntry:
         of_batch = None if scope.deliveries is None else scope.deliveries.get(batch.batch_id, 0)
-        return Entry(
+        return HistoryEntry(
             batch.started_at,
             What.BATCH,
             batch.batch_id,
@@ -189,12 +189,12 @@ def _batches(store: Store, scope: Scope) -> Iterator[Entry]:
             yield from group
 
 
-def _kind_of_batch(entry: Entry) -> tuple[bool, int, str]:
+def _kind_of_batch(entry: HistoryEntry) -> tuple[bool, int, str]:
     assert isinstance(entry.subject, Batch)
     return entry.subject.is_request, entry.at // DAY, entry.actor
 
 
-def _together(requests: Iterator[Entry]) -> Entry:
+def _together(requests: Iterator[HistoryEntry]) -> HistoryEntry:
     """Return API requests as one entry; it has the id and the time of the last one."""
     newest = next(requests)
     counts, number, of_entity = newest.counts or Counts(), 1, newest.deliveries
@@ -213,33 +213,33 @@ def _id_prefix(window: Window) -> str:
     return commonprefix([time_digits(end) for end in ends])  # noqa: RUF071
 
 
-def _metrics(store: Store, scope: Scope) -> Iterator[Entry]:
+def _metrics(store: Store, scope: Scope) -> Iterator[HistoryEntry]:
     names = [scope.metric] if scope.metric else [metric.name for metric in store.metrics.latest()]
     names = [name for name in names if name not in scope.left_out]
     applied = [metric for name in names for metric in store.metrics.versions(name) if metric.applied_at]
     applied.sort(key=lambda metric: (metric.applied_at, metric.name, metric.version), reverse=True)
     retired = {(metric.name, metric.version) for metric in applied if metric.retired}
 
-    def entry(one: Metric) -> Entry:
+    def entry(one: Metric) -> HistoryEntry:
         what = What.RETIREMENT if one.retired else What.METRIC
         if (one.name, one.version - 1) in retired:
             what = What.REINSTATEMENT
-        return Entry(one.applied_at, what, pin(one), one.actor, one.reason, one)
+        return HistoryEntry(one.applied_at, what, pin(one), one.actor, one.reason, one)
 
     return _within(map(entry, applied), scope.window)
 
 
-def _runs(store: Store, scope: Scope) -> Iterator[Entry]:
+def _runs(store: Store, scope: Scope) -> Iterator[HistoryEntry]:
     entries = (
-        Entry(run.created_at, _OF_RUNS[run.kind], run.run_id, run.actor, run.request.reason, run, run)
+        HistoryEntry(run.created_at, _OF_RUNS[run.kind], run.run_id, run.actor, run.request.reason, run, run)
         for run in store.runs.newest_first()
     )
     return (entry for entry in _within(entries, scope.window) if scope.has(entry.run))
 
 
-def _promotions(store: Store, scope: Scope, run_of: Callable[[str], Run | None]) -> Iterator[Entry]:
+def _promotions(store: Store, scope: Scope, run_of: Callable[[str], Run | None]) -> Iterator[HistoryEntry]:
     entries = (
-        Entry(one.at, _KINDS[one.kind], one.promotion_id, one.actor, one.reason, one, moved=one.moved)
+        HistoryEntry(one.at, _KINDS[one.kind], one.promotion_id, one.actor, one.reason, one, moved=one.moved)
         for one in store.promotions.newest_first()
     )
     for entry in _within(entries, scope.window):
@@ -260,20 +260,20 @@ def _run(store: Store, run_id: str) -> Run | None:
         return None
 
 
-def _corrections(store: Store, scope: Scope) -> Iterator[Entry]:
-    def entry(one: Correction) -> Entry:
+def _corrections(store: Store, scope: Scope) -> Iterator[HistoryEntry]:
+    def entry(one: Correction) -> HistoryEntry:
         what = _OF_CORRECTIONS.get(one.kind, What.CORRECTION)
-        return Entry(one.recorded_at, what, one.correction_id, one.actor, one.reason, one)
+        return HistoryEntry(one.recorded_at, what, one.correction_id, one.actor, one.reason, one)
 
     return _within(map(entry, reversed(store.corrections.recorded())), scope.window)
 
 
-def _republishes(store: Store, scope: Scope) -> Iterator[Entry]:
+def _republishes(store: Store, scope: Scope) -> Iterator[HistoryEntry]:
     """Yield what was sent to consumers again; it concerns no metric."""
     if scope.metric:
         return
     entries = (
-        Entry(one.created_at, What.REPUBLISH, one.republish_id, one.actor, one.request.reason, one)
+        HistoryEntry(one.created_at, What.REPUBLISH, one.republish_id, one.actor, one.request.reason, one)
         for one in store.republishes.newest_first()
     )
     for entry in _within(entries, scope.window):
@@ -299,7 +299,7 @@ class _Details:
     compared: dict[Any, _Compared | None] = field(default_factory=dict)
     """By scope; None where raw has expired."""
 
-    def added_to(self, entry: Entry) -> Entry:
+    def added_to(self, entry: HistoryEntry) -> HistoryEntry:
         if isinstance(entry.subject, Correction):
             return self._of_correction(entry, entry.subject)
         run_id = entry.subject.run_id if isinstance(entry.subject, Run | Promotion) else None
@@ -335,7 +335,7 @@ class _Details:
         written = (change.written for change in self.store.aggregates.changes(run_id))
         return sum(one.current and one.computed.metric in self.retired for one in written)
 
-    def _of_correction(self, entry: Entry, correction: Correction) -> Entry:
+    def _of_correction(self, entry: HistoryEntry, correction: Correction) -> HistoryEntry:
         if self.engine is None or entry.what is What.REBUILD:
             return entry
         try:

@@ -166,7 +166,7 @@ class TotalDifference:
     proven: bool | None = None
 
 
-class Outcome(StrEnum):
+class PairOutcome(StrEnum):
     """What a comparison made of a pair."""
 
     EQUAL = "equal"
@@ -180,7 +180,7 @@ class Both:
 
     left: Total
     right: Total
-    counts: Counter[Outcome] = field(default_factory=Counter)
+    counts: Counter[PairOutcome] = field(default_factory=Counter)
     shares: dict[Cause, Decimal] = field(default_factory=dict)
     proven: bool = True
 
@@ -217,7 +217,7 @@ class DiffTotals:
         for cause, share in shares.items():
             both.shares[cause] = _WIDE.add(both.shares.get(cause, Decimal(0)), share)
 
-    def add(self, left: Aggregate | None, right: Computed | None, outcome: Outcome) -> None:
+    def add(self, left: Aggregate | None, right: Computed | None, outcome: PairOutcome) -> None:
         """Take a pair. Raises UsageError where the left value was made by a definition that does not combine."""
         one = left.computed if left is not None else right
         assert one is not None
@@ -249,7 +249,7 @@ class DiffTotals:
         return [self._row(key, self.groups[key]) for key in sorted(self.groups, key=ordered)]
 
     def _row(self, key: Group, both: Both) -> TotalDifference:
-        failed, different = both.counts[Outcome.FAILED], both.counts[Outcome.DIFFERENT]
+        failed, different = both.counts[PairOutcome.FAILED], both.counts[PairOutcome.DIFFERENT]
         is_damaged = key[0] in self.damaged
         left = None if is_damaged else both.left.value
         right = None if is_damaged or failed else both.right.value

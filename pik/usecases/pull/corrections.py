@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pik.errors import Damaged
 from pik.model.batch import Segment
 from pik.model.correction import Correction, CorrectionKind, CorrectionList
-from pik.model.window import Extent, Window
+from pik.model.window import PulledWindow, Window
 from pik.ports.raw import RawKind
 from pik.ports.store import Store
 from pik.rawlog.corrected import Days, meets
@@ -28,7 +28,7 @@ class PulledCorrections:
     `segments` yields the segments of a window that may hold deliveries of some entities."""
 
     source: Store
-    parts: Sequence[Extent]
+    parts: Sequence[PulledWindow]
     segments: Callable[[Window, Sequence[str]], Iterator[Segment]]
     problems: list[Problem] = field(default_factory=list)
     _known: list[Correction] = field(default_factory=list)
@@ -63,7 +63,7 @@ class PulledCorrections:
                         found.update((segment.key, segment) for segment in self._segments(listed, part))
         yield from found.values()
 
-    def _segments(self, listed: CorrectionList, part: Extent) -> Iterator[Segment]:
+    def _segments(self, listed: CorrectionList, part: PulledWindow) -> Iterator[Segment]:
         batches: set[str] = set()
         with suppress(Damaged):  # which is a problem when the list itself is copied
             batches.update(one.batch_id for one in read_list(self.source.raw, listed, part.entities))
@@ -72,7 +72,7 @@ class PulledCorrections:
                 yield segment
 
 
-def is_pulled(correction: Correction, listed: CorrectionList, parts: Iterable[Extent]) -> bool:
+def is_pulled(correction: Correction, listed: CorrectionList, parts: Iterable[PulledWindow]) -> bool:
     """Return whether a copy that holds these parts has a list: one about deliveries that were received in one of them,
     or happened there according to the correction, or one that says which delivery of an event counts, if any."""
     kind = correction.kind

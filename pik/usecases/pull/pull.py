@@ -22,7 +22,7 @@ from pik.model.aggregate import Aggregate
 from pik.model.batch import KEYED, Location, Segment
 from pik.model.ids import new_id
 from pik.model.metric import Metric
-from pik.model.window import Extent, Window, covered
+from pik.model.window import PulledWindow, Window, covered
 from pik.ports.raw import Raw
 from pik.ports.state import Metrics
 from pik.ports.store import Store
@@ -138,7 +138,7 @@ def pull(source: Store, copy: Store, request: PullRequest, progress: Progress) -
                 for name, window in scopes.items()
             ),
         )
-        transfer = _Transfer(source, copy, Extent(effective, request.entities), progress)
+        transfer = _Transfer(source, copy, PulledWindow(effective, request.entities), progress)
         transfer.run()
         recorded = transfer.is_recorded()
         transfer.update_index(rebuild=not recorded)
@@ -173,7 +173,7 @@ def _segments(source: Store, window: Window, entities: Sequence[str]) -> Iterato
 class _Transfer:
     """Copies objects, and collects the lines of the record. `within` are the keys of the window's segments."""
 
-    def __init__(self, source: Store, copy: Store, part: Extent, progress: Progress) -> None:
+    def __init__(self, source: Store, copy: Store, part: PulledWindow, progress: Progress) -> None:
         self._source, self._copy, self._part, self._progress = source, copy, part, progress
         self._before = recorded_contents(copy.raw)
         self.lines: dict[str, SegmentLine] = {}

@@ -48,7 +48,7 @@ class Pace:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class MessageOutcome:
     """A processed message, why its task failed (None: it did not) and what can help, how many aggregates were written
     all the same, and which ones failed. `unreadable` is what it failed on, if that can be read elsewhere, or later."""
 
@@ -137,7 +137,7 @@ def _run_on_fleet(store: Store, fleet: Fleet, run_id: str, attempts: int, progre
         return store.runs.get(run_id)
 
 
-def _executed(store: Store, engine: Engine, message: Message) -> Iterator[Outcome]:
+def _executed(store: Store, engine: Engine, message: Message) -> Iterator[MessageOutcome]:
     """Execute a task on a fleet. Raises Unreadable, too: what the fleet's machines may not read would fail every
     task, and the next fleet, or this process, goes on with the run."""
     outcome = process_message(store, engine, message)
@@ -156,33 +156,33 @@ def enqueue_tasks(store: Store, run_id: str, tasks: Iterable[Task] | None = None
     return sent
 
 
-def process_message(store: Store, engine: Engine, message: Message, run: Run | None = None) -> Outcome:
+def process_message(store: Store, engine: Engine, message: Message, run: Run | None = None) -> MessageOutcome:
     """Execute the message's task, of this `run`, if that is known. Raises StoreError where the store, and so no task,
     is to blame."""
     with displayed_in(None):  # the outcome is recorded
         return _outcome(store, engine, message, run)
 
 
-def _outcome(store: Store, engine: Engine, message: Message, run: Run | None) -> Outcome:
+def _outcome(store: Store, engine: Engine, message: Message, run: Run | None) -> MessageOutcome:
     try:
         computed = execute_task(store, engine, message.task, run)
     except (EngineError, Damaged, Invalid, NotFound) as error:
         hint = error.hint or (_CORRECT if isinstance(error, EngineError) else "")
-        return Outcome(message, error.message, hint, unreadable=_if_unreadable(error))
+        return MessageOutcome(message, error.message, hint, unreadable=_if_unreadable(error))
     except StoreError:
         raise  # a full disk fails every task: the run stops here and is resumed
     except Exception as error:  # noqa: BLE001 - whatever it is ends among the dead letters, with its reason
-        return Outcome(message, f"{type(error).__name__}: {error}")
+        return MessageOutcome(message, f"{type(error).__name__}: {error}")
     damage = computed.damage()
     failure, hint = (None, "") if damage is None else (damage.message, damage.hint)
-    return Outcome(message, failure, hint, computed.written, computed.failures(), _if_unreadable(damage))
+    return MessageOutcome(message, failure, hint, computed.written, computed.failures(), _if_unreadable(damage))
 
 
 def _if_unreadable(error: PikError | None) -> Unreadable | None:
     return error if isinstance(error, Unreadable) else None
 
 
-def finish_message(store: Store, outcome: Outcome, attempts: int, *, last: bool = False) -> bool:
+def finish_message(store: Store, outcome: MessageOutcome, attempts: int, *, last: bool = False) -> bool:
     """Mark a task that is done, dead-letter one that failed too often, release the message of any other. Return whether
     the message is finished: it will not come again. With `last` this also ends the run, if no task is left.
 
@@ -199,7 +199,7 @@ def finish_message(store: Store, outcome: Outcome, attempts: int, *, last: bool 
     return True
 
 
-def _settle(store: Store, outcome: Outcome, attempts: int) -> bool:
+def _settle(store: Store, outcome: MessageOutcome, attempts: int) -> bool:
     """Mark a task that is done, dead-letter one that failed too often. Return whether it is settled by that."""
     message = outcome.message
     if outcome.failure is None:
@@ -225,7 +225,7 @@ def finish_run(store: Store, run_id: str) -> None:
     store.runs.set_state(run_id, state, time_ns())
 
 
-def _worker(store: Store, engine: Engine, _tell: Tell) -> Callable[[Message], Outcome]:
+def _worker(store: Store, engine: Engine, _tell: Tell) -> Callable[[Message], MessageOutcome]:
     return partial(process_message, store, engine)
 
 
@@ -265,7 +265,7 @@ class _RunExecutor:
     def _process(self) -> None:
         workers = self.pace.workers if len(self.remaining) > _FEW or self.deaths else 0
         engine = self.engine.shared(workers) if workers else self.engine
-        with Pool[Message, Outcome](partial(_worker, self.store, engine), workers) as pool:
+        with Pool[Message, MessageOutcome](partial(_worker, self.store, engine), workers) as pool:
             while self._has_work():
                 outcome = None
                 for outcome in pool.map(self._received()):
@@ -280,7 +280,7 @@ class _RunExecutor:
             if self.pace.rate:
                 sleep(max(0.0, begun + 1 / self.pace.rate - monotonic()))
 
-    def _finish(self, outcome: Outcome) -> None:
+    def _finish(self, outcome: MessageOutcome) -> None:
         task = outcome.message.task
         is_finished = finish_message(self.store, outcome, self.pace.attempts)
         if is_finished and task.run_id == self.run_id and task.number in self.remaining:
@@ -293,5 +293,7 @@ class _RunExecutor:
         assert isinstance(message, Message)
         self.deaths[message.task.number] += 1
         if self.deaths[message.task.number] >= self.pace.attempts:
-            self._finish(Outcome(replace(message, receives=self.pace.attempts), "its worker process died each time"))
+            self._finish(
+                MessageOutcome(replace(message, receives=self.pace.attempts), "its worker process died each time")
+            )
         self._enqueue()

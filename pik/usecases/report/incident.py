@@ -27,7 +27,7 @@ from pik.usecases.care.verify_findings import Problem, VerifyReport
 from pik.usecases.correct.standing import Standing, list_corrections
 from pik.usecases.inspect.duplicates import DuplicateFilter, GroupRow, GroupTotals, count_duplicates
 from pik.usecases.metrics.definitions import computed, known
-from pik.usecases.metrics.history import Entry, Scope, history, scope_of
+from pik.usecases.metrics.history import HistoryEntry, Scope, history, scope_of
 from pik.usecases.metrics.zones import programs
 from pik.usecases.report.arrivals import Arrivals, read_arrivals
 from pik.usecases.report.kept import ROWS, Kept, kept, kept_listing
@@ -72,7 +72,7 @@ class Report:
     sums: ReportPart[Sums]
     values: ReportPart[NonAdditiveMetrics]
     duplicates: ReportPart[Kept[GroupRow, GroupTotals]]
-    history: ReportPart[Kept[Entry, Scope]]
+    history: ReportPart[Kept[HistoryEntry, Scope]]
     corrections: ReportPart[Kept[Standing, None]]
     runs: ReportPart[Kept[Run, None]]
     verify: ReportPart[Kept[Problem, VerifyReport]]
@@ -145,7 +145,7 @@ def _duplicates(store: Store, wanted: Filter, progress: Progress) -> Kept[GroupR
     return kept_listing(count_duplicates(store, DuplicateFilter(wanted), "source", progress=progress))
 
 
-def _history(store: Store, asked: Question) -> Kept[Entry, Scope]:
+def _history(store: Store, asked: Question) -> Kept[HistoryEntry, Scope]:
     """Return what happened since the window began, newest first. What became of a run is counted for each entry that is
     read, so the others are not counted."""
     scope = scope_of(store, history_window(asked.window), only(asked.metrics), only(asked.entities))

@@ -22,7 +22,7 @@ from msgspec import structs
 from pik.model.batch import Verdict, with_names
 from pik.model.delivery import Delivery, Filter
 from pik.model.instant import DAY
-from pik.model.republish import Place, RepublishRequest
+from pik.model.republish import RepublishRequest, SendingPlace
 from pik.ports.engine import Engine, Tables
 from pik.ports.store import Store
 from pik.rawlog.corrected import Corrected, concerning
@@ -43,13 +43,13 @@ ID = 26
 class SentDelivery:
     """A delivery that is to be sent: its place in the order, its raw line, read back, and its verdict."""
 
-    place: Place
+    place: SendingPlace
     delivery: Delivery
     verdict: Verdict
 
 
 @dataclass(slots=True)
-class Extent:
+class SelectionSize:
     """What a list comes to: how many events (or deliveries) of how many entities, sources, types and days; corrections
     moved `moved` of them, and took `taken_out` others out (only counted when it is planned); `size` is the bytes of
     their raw lines, `digest` tells one list from another."""
@@ -71,7 +71,7 @@ class Extent:
         """The XOR of the digests of all places, in hex."""
         return f"{self._xor:032x}"
 
-    def add(self, place: Place, size: int) -> None:
+    def add(self, place: SendingPlace, size: int) -> None:
         """Count a delivery."""
         self.events += 1
         self.size += size
@@ -83,7 +83,7 @@ class Extent:
 
 
 _Sorted = tuple[str, int, str, str, int, str, int, int]
-"""The fields of a Place, the verdict, and where the line is in the file: offset and length."""
+"""The fields of a SendingPlace, the verdict, and where the line is in the file: offset and length."""
 
 
 class Known(NamedTuple):
@@ -97,7 +97,7 @@ class Known(NamedTuple):
 class OrderedDeliveries:
     """A list, to be iterated over in order any number of times, one after the other, and what it knows."""
 
-    extent: Extent
+    extent: SelectionSize
     known: Known
     _lines: BinaryIO
     _sorter: Sorter[_Sorted]
@@ -105,10 +105,10 @@ class OrderedDeliveries:
     def __iter__(self) -> Iterator[SentDelivery]:
         return self.after(None, lambda _: False)
 
-    def after(self, cursor: Place | None, is_due: Callable[[tuple[str, int]], bool]) -> Iterator[SentDelivery]:
+    def after(self, cursor: SendingPlace | None, is_due: Callable[[tuple[str, int]], bool]) -> Iterator[SentDelivery]:
         """Yield the deliveries after the cursor and, in their order, those before it whose batch and seq are due."""
         for entity, event_time, event_id, batch_id, seq, verdict, offset, length in self._sorter:
-            place = Place(entity, event_time, event_id, batch_id, seq)
+            place = SendingPlace(entity, event_time, event_id, batch_id, seq)
             if cursor is None or place > cursor or is_due((batch_id, seq)):
                 self._lines.seek(offset)
                 yield SentDelivery(place, parse("", self._lines.read(length)), Verdict(verdict))
@@ -133,7 +133,7 @@ def order_deliveries(
     chosen = _chosen(store, engine, request, selection)
     with scratch() as directory, open(directory / "lines", "w+b") as lines:
         taken_out = _taken_out(store, engine, request, selection) if is_planned and known.corrections else 0
-        extent = Extent(taken_out=taken_out)
+        extent = SelectionSize(taken_out=taken_out)
         ordered = OrderedDeliveries(extent, known, lines, Sorter(key=itemgetter(0, 1, 2, 3, 4)))
         with showing(progress, "reading raw", len(chosen), "deliveries"):
             _read(selection, chosen, ordered, progress)
@@ -153,7 +153,7 @@ def _read(selection: Selection, chosen: Chosen, ordered: OrderedDeliveries, prog
                 event_time = chosen.event_time(batch_id, seq)
                 if event_time is None:
                     continue
-                place = Place(delivery.entity_id, event_time, delivery.event_id, batch_id, seq)
+                place = SendingPlace(delivery.entity_id, event_time, delivery.event_id, batch_id, seq)
                 verdict = verdicts.get(seq, Verdict.ACCEPTED).value
                 sorter.add((*structs.astuple(place), verdict, lines.tell(), len(line)))
                 lines.write(line)

@@ -16,7 +16,7 @@ from time import monotonic, sleep, time_ns
 from msgspec import structs
 
 from pik.errors import NothingSelected, PikError, StoreError, UsageError, command
-from pik.model.republish import Place, Refusal, Republish, RepublishRequest, RepublishState
+from pik.model.republish import Refusal, Republish, RepublishRequest, RepublishState, SendingPlace
 from pik.ports.engine import Engine
 from pik.ports.store import Store
 from pik.ports.target import Message, Target, one_line
@@ -216,7 +216,7 @@ class _Sender:
     republish: Republish
     refused: _Refused
     refusals: int = 0
-    unrecorded: tuple[list[Refusal], list[Place]] = ([], [])
+    unrecorded: tuple[list[Refusal], list[SendingPlace]] = ([], [])
     """What was refused, and refused before and taken now, of the calls that are not recorded yet."""
     sent: int = 0
     began: float = 0.0
@@ -237,11 +237,11 @@ class _Sender:
         """Record that the attempt ended early."""
         self._record(state=RepublishState.STOPPED, finished_at=time_ns(), stopped_because=because)
 
-    def _calls(self, deliveries: Iterator[SentDelivery]) -> Iterator[list[tuple[Place, Message]]]:
+    def _calls(self, deliveries: Iterator[SentDelivery]) -> Iterator[list[tuple[SendingPlace, Message]]]:
         """Yield what is sent with one call: at a given rate no more than a tenth of a second's, so that it is even."""
         rate = self.pace.rate
         most = self.target.at_most if rate is None else max(1, min(self.target.at_most, int(rate / 10)))
-        some: list[tuple[Place, Message]] = []
+        some: list[tuple[SendingPlace, Message]] = []
         size = 0
         for one in deliveries:
             message = message_of(self.republish.republish_id, self.republish.request, one)
@@ -253,7 +253,7 @@ class _Sender:
         if some:
             yield some
 
-    def _send(self, some: Sequence[tuple[Place, Message]]) -> None:
+    def _send(self, some: Sequence[tuple[SendingPlace, Message]]) -> None:
         if self.pace.rate:
             sleep(max(0.0, self.began + self.sent / self.pace.rate - monotonic()))
         answers: dict[int, str] = {}
@@ -265,7 +265,7 @@ class _Sender:
         self._record()
         self.progress.advance(len(some))
 
-    def _note(self, places: Sequence[Place], answers: Mapping[int, str]) -> None:
+    def _note(self, places: Sequence[SendingPlace], answers: Mapping[int, str]) -> None:
         """Take in what became of the messages of a call. It may have been interrupted: then some have no answer."""
         if not answers:
             return
@@ -292,7 +292,7 @@ class _Sender:
             refused=self.republish.refused + len(new) - len(again),
         )
 
-    def _was_refused(self, place: Place) -> bool:
+    def _was_refused(self, place: SendingPlace) -> bool:
         """Return whether an earlier attempt had this refused."""
         return self.refused.has((place.batch_id, place.seq))
 

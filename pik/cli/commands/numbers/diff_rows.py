@@ -22,7 +22,7 @@ from pik.model.window import Window
 if TYPE_CHECKING:
     from pik.model.aggregate import Failure
     from pik.model.run import Run
-    from pik.ports.engine import Extent
+    from pik.ports.engine import NumbersExtent
     from pik.usecases.metrics.comparison import Difference
     from pik.usecases.metrics.diff import Diff
     from pik.usecases.metrics.file_numbers import FileNumbers
@@ -40,7 +40,7 @@ class ShortenedRows:
     compared with: the versions, by run, and buckets without one. `alike` are two entities that look the
     same, where a file is compared."""
 
-    def __init__(self, rows: Iterable[Difference], limit: int | None, extent: Extent | None = None) -> None:
+    def __init__(self, rows: Iterable[Difference], limit: int | None, extent: NumbersExtent | None = None) -> None:
         from pik.usecases.metrics.alike import AlikeEntities
         from pik.usecases.metrics.corrected_since import DifferingValues
 
@@ -143,7 +143,7 @@ def _taken(diff: Diff) -> str | None:
     return f"{diff.file.name} ({diff.file.columns}): {number_of(extent.values, 'number')} {whose(extent)}, {span}"
 
 
-def whose(extent: Extent) -> str:
+def whose(extent: NumbersExtent) -> str:
     """Return of how many entities the numbers of a file are."""
     if not extent.entities:
         return "over all entities"

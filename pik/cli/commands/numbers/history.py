@@ -16,7 +16,7 @@ from pik.model.window import Window
 if TYPE_CHECKING:
     from pik.model.correction import Correction
     from pik.ports.store import Store
-    from pik.usecases.metrics.history import Entry
+    from pik.usecases.metrics.history import HistoryEntry
 
 
 @cli_command(
@@ -87,11 +87,11 @@ def history_note(store: Store) -> str | None:
     return f"a copy: runs and promotions of its source are not in it; {command('history', '--store', copy.source)}"
 
 
-def _with_reason(entry: Entry) -> str:
+def _with_reason(entry: HistoryEntry) -> str:
     return f"{_subject(entry)} ({entry.reason})" if entry.reason else _subject(entry)
 
 
-def _subject(entry: Entry) -> str:
+def _subject(entry: HistoryEntry) -> str:
     """Return what happened, in words."""
     from pik.cli.commands.repair.republish_schema import progress_text
     from pik.model.batch import Batch, BatchState
@@ -139,7 +139,7 @@ def _corrected(correction: Correction) -> str:
     return correction.statement if correction.statement.endswith(events) else f"{correction.statement}: {events}"
 
 
-def _values_under(entry: Entry) -> str:
+def _values_under(entry: HistoryEntry) -> str:
     """Return how many values a correction changes, with --check."""
     if entry.with_correction is None or entry.before_correction is None:
         return ""
@@ -147,7 +147,7 @@ def _values_under(entry: Entry) -> str:
     return f"; {computed} computed with it, {entry.before_correction:,} before it"
 
 
-def _standing(entry: Entry) -> str:
+def _standing(entry: HistoryEntry) -> str:
     """Return what became of a run's values, and what it did not know."""
     if entry.standing is None:
         return ""
@@ -162,7 +162,7 @@ def _standing(entry: Entry) -> str:
 _VALUES = ("new", "changed", "unchanged", "removed")
 
 
-def _counts(entry: Entry) -> str:
+def _counts(entry: HistoryEntry) -> str:
     counts = entry.counts
     assert counts is not None
     parts = [f"{counts.read:,} read", f"{counts.accepted:,} accepted"]
@@ -170,7 +170,7 @@ def _counts(entry: Entry) -> str:
     return ", ".join(parts)
 
 
-def _run_id(entry: Entry) -> str | None:
+def _run_id(entry: HistoryEntry) -> str | None:
     return getattr(entry.subject, "run_id", None)
 
 

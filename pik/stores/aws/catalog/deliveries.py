@@ -154,10 +154,10 @@ class Delivery(NamedTuple):
         """Return the duplicates of a segment that holds nothing else, given what this is."""
         return {} if kind == Verdict.ACCEPTED else {self.row.seq: kind}
 
-    def location(self, kind: Verdict, recorded_at: int = 0) -> Location:
+    def location(self, kind: Verdict) -> Location:
         """Return where its raw line is, given what it is."""
         key, row = RawKind.SEGMENT.key(self.batch_id, self.n, self.day), self.row
-        return Location(self.event_id, self.day, key, self.batch_id, row.frame, row.seq, kind, recorded_at)
+        return Location(self.event_id, self.day, key, self.batch_id, row.frame, row.seq, kind)
 
 
 @dataclass(frozen=True, slots=True)

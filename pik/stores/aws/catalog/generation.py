@@ -188,11 +188,11 @@ class Generation:
         self.table.update(_POINTER, change, {"compacted": _ALL_NOTICED})
         self._read()
 
-    def for_writing(self, is_alive: Callable[[Table, str], bool] = alive) -> int:
+    def for_writing(self) -> int:
         """Return the generation to write, for the holder of a lease. Raises Busy while a rebuild is under way; waits to
         see whether one that was begun still is."""
         if self._read() != _NONE:
-            if is_alive(self.table, _REBUILDING):
+            if alive(self.table, _REBUILDING):
                 raise being_rebuilt(self._rebuild.made * MILLISECOND)
             # Its process died. It must not come back to life and move the pointer after something is written now.
             self._end(self._rebuild)

@@ -69,7 +69,7 @@ class Member(NamedTuple):
     data: bytes
 
 
-class Entry(NamedTuple):
+class DirectoryEntry(NamedTuple):
     """A segment in a directory: its sk, where its bytes begin in the body, and the attributes of its item."""
 
     sk: str
@@ -178,11 +178,11 @@ class Pack:
             entries = self.entries(raw, self.frames[number])
             yield from (self._item(entry) for entry in entries if entry.sk in wanted)
 
-    def entries(self, raw: ObjectReader, frame: _Frame) -> list[Entry]:
+    def entries(self, raw: ObjectReader, frame: _Frame) -> list[DirectoryEntry]:
         """Return what a frame of the directory has. Raises StoreError."""
         try:
             data = zstandard.ZstdDecompressor().decompress(raw.read(self.directory, frame[0], frame[1]))
-            entries: list[Entry] = _read_entries(data)
+            entries: list[DirectoryEntry] = _read_entries(data)
         except Unreadable as error:  # which a rebuild would not change
             raise NoAccess(error.message, hint=error.hint) from None
         except (zstandard.ZstdError, msgspec.MsgspecError, Damaged) as error:
@@ -194,7 +194,7 @@ class Pack:
         """Return the number of the frame that has the first item from this sk on."""
         return max(0, bisect_right(self.frames, sk, key=lambda frame: frame[2]) - 1)
 
-    def _item(self, entry: Entry) -> dict[str, Any]:
+    def _item(self, entry: DirectoryEntry) -> dict[str, Any]:
         copy = PackedCopy(self.body, entry.offset)
         return {"pk": self._pk(entry.sk), "sk": entry.sk, **entry.attributes, "packed": copy}
 
@@ -227,7 +227,7 @@ class NewPack:
         if not self._entries:
             self._begin = _separator(self.last, sk)
         attributes = {name: value for name, value in part.item.items() if name not in _APART}
-        self._entries.append(msgspec.msgpack.encode(Entry(sk, len(self.body), attributes)))
+        self._entries.append(msgspec.msgpack.encode(DirectoryEntry(sk, len(self.body), attributes)))
         self._held += len(self._entries[-1])
         self.body += part.data
         self.segments += 1
@@ -276,4 +276,4 @@ def _array_header(length: int) -> bytes:
 
 
 _read_frames = msgspec.json.Decoder(list[_Frame]).decode
-_read_entries = cast(Any, msgspec.msgpack.Decoder(list[Entry])).decode
+_read_entries = cast(Any, msgspec.msgpack.Decoder(list[DirectoryEntry])).decode

@@ -37,7 +37,7 @@ from pik.stores.aws.state.move_pointers import PointerMove, promotion_row
 from pik.stores.aws.table import READS, Key, Partition, Table, batched, key_of
 from pik.stores.state_rows import (
     NO_ROWS,
-    Place,
+    AggregatePlace,
     all_versions,
     damaged_row,
     latest_versions,
@@ -210,9 +210,13 @@ class ListedBucket(NamedTuple):
         """The partitions of its versions in the index BY_BUCKET."""
         return [layout.bucket_pk(self.metric, self.start, shard) for shard in self.shards]
 
-    def places(self, entities: Iterable[str]) -> Iterator[Place]:
+    def places(self, entities: Iterable[str]) -> Iterator[AggregatePlace]:
         """Yield those of these entities that may have versions in it."""
-        return (Place(self.metric, self.start, each) for each in entities if layout.entity_shard(each) in self.shards)
+        return (
+            AggregatePlace(self.metric, self.start, each)
+            for each in entities
+            if layout.entity_shard(each) in self.shards
+        )
 
 
 def listed_buckets(table: Table, metric: str, window: Window) -> Iterator[ListedBucket]:
@@ -240,7 +244,7 @@ class _Writing:
     def write(self, rows: Sequence[Computed]) -> list[VersionItem] | None:
         """Write the versions of some rows and return them, those that were there already as they are; None if the run
         is cancelled."""
-        places = [Place(row.metric, row.bucket, row.entity_id) for row in rows]
+        places = [AggregatePlace(row.metric, row.bucket, row.entity_id) for row in rows]
         keys: list[Key[Any]] = [layout.run_key(self.task.run_id), *map(layout.current_key, places)]
         found = self.table.get_many(keys)
         if found.get(keys[0], {}).get("state") == RunState.CANCELLED:
@@ -259,7 +263,7 @@ class _Writing:
         before = self.table.get_many(there)
         return [before.get(key_of(item), item) for item in items]
 
-    def _item(self, row: Computed, place: Place, current: PointerItem | None) -> VersionItem:
+    def _item(self, row: Computed, place: AggregatePlace, current: PointerItem | None) -> VersionItem:
         value, before = None if row.value is None else decimal_text(row.value), current["value"] if current else ""
         if before:
             kind = "removed" if not value else "unchanged" if value == before else "changed"

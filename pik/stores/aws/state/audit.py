@@ -26,7 +26,7 @@ from pik.stores.aws.state.move_pointers import promotion_is_sound
 from pik.stores.aws.state.republishes import refusal_is_sound, republish_is_sound
 from pik.stores.aws.state.runs import failures_are_sound, run_is_sound, task_is_sound, task_state_is_sound
 from pik.stores.aws.table import Item, Key, Partition, Table, key_of
-from pik.stores.state_rows import Place, RowTally, pointer_digest, read_republish, read_run, xor_of
+from pik.stores.state_rows import AggregatePlace, RowTally, pointer_digest, read_republish, read_run, xor_of
 
 _COPIED = (layout.METRICS, layout.PROMOTIONS)
 """The partitions of which each item has a copy."""
@@ -159,13 +159,13 @@ class AwsStateAudit:
             for entity, items in groupby(versions, key=lambda item: layout.place_of(item).entity):
                 bases = {item["run"]: item["base"] or None for item in items}
                 now = pointers.pop(entity, None)
-                place = Place(metric, bucket, entity)
+                place = AggregatePlace(metric, bucket, entity)
                 if now is not None and now not in bases:
                     yield found.pointer_without_version(place, now)
                 elif problem := found.pointer_differs(place, now, bases, moves):
                     yield problem
             for entity, run_id in pointers.items():
-                yield found.pointer_without_version(Place(metric, bucket, entity), run_id)
+                yield found.pointer_without_version(AggregatePlace(metric, bucket, entity), run_id)
 
     def _copies(self, scan: _Scan, kind: Partition[Any]) -> Iterator[StateProblem]:
         originals, copies = scan.originals[kind], scan.copies[kind]

@@ -43,7 +43,7 @@ from pik.stores.aws.state.runs import (
     task_item,
 )
 from pik.stores.aws.table import READS, Item, Key, Partition, Table, batched, key_of
-from pik.stores.state_rows import Place, damaged_row, failures_of, lost_version, read_task, row_digest
+from pik.stores.state_rows import AggregatePlace, damaged_row, failures_of, lost_version, read_task, row_digest
 
 RESTORE: Key[Item] = Key(("restore", "restore"))
 """The item that names the restore that is under way, or was interrupted."""
@@ -170,7 +170,7 @@ class AwsBackup:
             case TaskRow():
                 items = chain.from_iterable(map(_task_items, rows))
             case VersionRow():
-                places = [Place(row.metric, row.bucket, row.entity) for row in rows]
+                places = [AggregatePlace(row.metric, row.bucket, row.entity) for row in rows]
                 buckets = {key_of(item): item for item in map(layout.bucket_item, places)}
                 items = [*buckets.values(), *map(_version_item, rows)]
             case Promotion():
@@ -187,7 +187,7 @@ class AwsBackup:
         self.table.write_many(items)
 
     def _pointer_items(self, rows: Sequence[PointerRow]) -> Iterator[Item]:
-        places = [(row.run_id, Place(row.metric, row.bucket, row.entity)) for row in rows]
+        places = [(row.run_id, AggregatePlace(row.metric, row.bucket, row.entity)) for row in rows]
         versions = self.table.get_many(layout.version_key(run_id, place) for run_id, place in places)
         for run_id, place in places:
             version, (pk, sk) = versions.get(layout.version_key(run_id, place)), layout.current_key(place)

@@ -16,7 +16,7 @@ from pik.model.run import Task
 from pik.model.window import Window
 from pik.ports.backup import VersionRow, Written
 from pik.stores.aws.table import Key, KeyItem, Partition
-from pik.stores.state_rows import Place, damaged_row, row_digest
+from pik.stores.state_rows import AggregatePlace, damaged_row, row_digest
 
 US = "\x1f"
 """Between the parts of a key. No name holds it, nor any character before it, so that keys sort as their parts do."""
@@ -210,7 +210,7 @@ def _buckets_pk(metric: str, day: int) -> Partition[KeyItem]:
     return Partition(f"buckets/{metric}/{SHARDS[day % len(SHARDS)]}")
 
 
-def bucket_item(place: Place) -> KeyItem:
+def bucket_item(place: AggregatePlace) -> KeyItem:
     """Return the item that names a bucket and the shard of it in which the entity has a version."""
     return {
         "pk": _buckets_pk(place.metric, place.bucket // DAY),
@@ -234,7 +234,7 @@ FIRST_POINTER = US
 comes after it."""
 
 
-def current_key(place: Place) -> Key[PointerItem]:
+def current_key(place: AggregatePlace) -> Key[PointerItem]:
     """Return the key of the pointer to an aggregate's current version."""
     pk = current_pk(place.metric, place.bucket, entity_shard(place.entity))
     return Key((pk, FIRST_POINTER if place.entity == ALL_ENTITIES else place.entity))
@@ -245,7 +245,7 @@ def versions_pks(run_id: str) -> list[Partition[VersionItem]]:
     return [Partition(f"version/{run_id}/{shard}") for shard in SHARDS]
 
 
-def version_key(run_id: str, place: Place) -> Key[VersionItem]:
+def version_key(run_id: str, place: AggregatePlace) -> Key[VersionItem]:
     """Return the key of the version that a run wrote. A run may write one entity's many buckets, or one bucket of many
     entities, so both choose its shard."""
     sk = US.join((place.metric, time_key(place.bucket), place.entity))
@@ -257,19 +257,19 @@ def bucket_pk(metric: str, bucket: int, shard: str) -> Partition[VersionItem]:
     return Partition(US.join((metric, time_key(bucket), shard)))
 
 
-def by_bucket(run_id: str, place: Place) -> tuple[Partition[VersionItem], str]:
+def by_bucket(run_id: str, place: AggregatePlace) -> tuple[Partition[VersionItem], str]:
     """Return the key of a version in the index BY_BUCKET."""
     return bucket_pk(place.metric, place.bucket, entity_shard(place.entity)), f"{place.entity}{US}{run_id}"
 
 
-def place_of(item: KeyItem) -> Place:
+def place_of(item: KeyItem) -> AggregatePlace:
     """Return the aggregate of a version or of a pointer."""
     kind, _, rest = item["pk"].partition("/")
     if kind == "current":
         metric, bucket, _ = rest.split("/")
-        return Place(metric, key_time(bucket), ALL_ENTITIES if item["sk"] == FIRST_POINTER else item["sk"])
+        return AggregatePlace(metric, key_time(bucket), ALL_ENTITIES if item["sk"] == FIRST_POINTER else item["sk"])
     metric, bucket, entity = item["sk"].split(US)
-    return Place(metric, key_time(bucket), entity)
+    return AggregatePlace(metric, key_time(bucket), entity)
 
 
 def run_of(item: VersionItem) -> str:
@@ -279,7 +279,7 @@ def run_of(item: VersionItem) -> str:
 
 def version_item(row: VersionRow) -> VersionItem:
     """Return the item of a version. Its digest is computed, whatever the row's is."""
-    place = Place(row.metric, row.bucket, row.entity)
+    place = AggregatePlace(row.metric, row.bucket, row.entity)
     pk, sk = version_key(row.run_id, place)
     bucket_key, key_in_bucket = by_bucket(row.run_id, place)
     item: VersionItem = {
@@ -323,19 +323,19 @@ def inputs_of(item: Mapping[str, Any]) -> int | None:
 _MAY_BE_NONE = ("value", "inputs", "base")
 
 
-def version_digest(place: Place, item: Mapping[str, Any]) -> bytes:
+def version_digest(place: AggregatePlace, item: Mapping[str, Any]) -> bytes:
     """Return the digest that a version should have, and with it the pointer that is its copy."""
     columns = (None if item[name] == "" and name in _MAY_BE_NONE else item[name] for name in CONTENT[:-1])
     return row_digest("version", *place, *columns)
 
 
-def is_sound(place: Place, item: PointerItem) -> bool:
+def is_sound(place: AggregatePlace, item: PointerItem) -> bool:
     """Return whether a version, or a pointer, is as it was written."""
     return item.get("digest") == version_digest(place, item)
 
 
 def aggregate(
-    place: Place, item: PointerItem, *, current: bool, sound: bool = True, base: str | None = None
+    place: AggregatePlace, item: PointerItem, *, current: bool, sound: bool = True, base: str | None = None
 ) -> Aggregate:
     """Return the aggregate of a version or a pointer. Raises Damaged."""
     try:

@@ -21,7 +21,15 @@ from pik.ports.state import PointerCounts, Promotion
 from pik.stores.aws.state import layout
 from pik.stores.aws.state.layout import MoveItem, PointerItem, PromotionItem, VersionItem
 from pik.stores.aws.table import READS, Change, Item, Key, Table, batched
-from pik.stores.state_rows import NO_ROWS, Place, damaged_row, pointer_digest, row_digest, versions_missing, xor_of
+from pik.stores.state_rows import (
+    NO_ROWS,
+    AggregatePlace,
+    damaged_row,
+    pointer_digest,
+    row_digest,
+    versions_missing,
+    xor_of,
+)
 
 _CHUNK = READS - 1  # their pointers and the move under way are one read
 
@@ -32,7 +40,7 @@ class _Pointer(NamedTuple):
     """A pointer to be moved from one version to another (each by its run; empty: none)."""
 
     version: VersionItem
-    place: Place
+    place: AggregatePlace
     old: str
     new: str
 
@@ -202,7 +210,7 @@ class PointerMove:
                 survey.add(pointer, pointer.new if pointer.place in moved else _run_at(found, pointer))
         return survey
 
-    def _move(self, pointers: Sequence[_Pointer]) -> Iterator[Place]:
+    def _move(self, pointers: Sequence[_Pointer]) -> Iterator[AggregatePlace]:
         """Move these pointers, each alone and only from where it should be, and yield those that are moved then: one
         whose condition failed may have been moved by a call whose answer was lost."""
         wanted = [pointer for pointer in pointers if pointer.new not in ("", self.run_id)]

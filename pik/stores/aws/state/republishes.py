@@ -10,7 +10,7 @@ from itertools import islice
 import msgspec
 
 from pik.errors import CANDIDATES, ambiguous_id
-from pik.model.republish import Place, Refusal, Republish
+from pik.model.republish import Refusal, Republish, SendingPlace
 from pik.stores.aws.lease import held, holding
 from pik.stores.aws.state import layout
 from pik.stores.aws.state.layout import BodyItem
@@ -38,7 +38,7 @@ class AwsRepublishes:
     def newest_first(self) -> Iterator[Republish]:
         return map(republish_of, self.table.query(layout.REPUBLISHES, descending=True))
 
-    def record(self, republish: Republish, refused: Sequence[Refusal] = (), taken: Sequence[Place] = ()) -> None:
+    def record(self, republish: Republish, refused: Sequence[Refusal] = (), taken: Sequence[SendingPlace] = ()) -> None:
         """Write refusals first and delete them last: an interruption leaves too many, which are sent again."""
         self.table.write_many(refusal_item(republish.republish_id, one) for one in refused)
         self.table.put(republish_item(republish))
@@ -74,7 +74,7 @@ def republish_of(item: BodyItem) -> Republish:
     return read_republish(item["body"])
 
 
-def refusal_sk(place: Place) -> str:
+def refusal_sk(place: SendingPlace) -> str:
     """Return the sort key of what was refused."""
     return f"{place.batch_id}/{place.seq:016d}"
 

@@ -26,7 +26,7 @@ from pik.stores.local.state.tables import (
     WRITER_DIGEST,
     FiledRow,
 )
-from pik.stores.state_rows import Place, RowTally, row_digest, xor_of
+from pik.stores.state_rows import AggregatePlace, RowTally, row_digest, xor_of
 
 # What is not as it was written. Definitions and promotions are compared with their files.
 _ALTERED = (
@@ -91,7 +91,7 @@ class LocalStateAudit:
         names = dict(connection.execute("SELECT number, run_id FROM writer"))
         for digest, writer, base, *columns in connection.execute(_VERSIONS):
             counts[writer].add(digest)
-            place, before = Place(*columns[:3]), None if base is None else names.get(base, "?")
+            place, before = AggregatePlace(*columns[:3]), None if base is None else names.get(base, "?")
             if digest != row_digest("version", *place, names.get(writer), *columns[3:7], before, *columns[7:]):
                 altered.add(writer)
                 is_current = connection.execute(_IS_CURRENT, (*place, writer)).fetchone()
@@ -125,9 +125,11 @@ class LocalStateAudit:
             rows.add(digest)
             run_id = names.get(writer)
             if digest != row_digest("current", metric, bucket, entity, run_id):
-                yield state_rows.pointer_altered(Place(metric, bucket, entity))
+                yield state_rows.pointer_altered(AggregatePlace(metric, bucket, entity))
             elif not has_version:
-                yield state_rows.pointer_without_version(Place(metric, bucket, entity), run_id or "that is lost")
+                yield state_rows.pointer_without_version(
+                    AggregatePlace(metric, bucket, entity), run_id or "that is lost"
+                )
         # A damaged promotion counts as its file has it, so that no pointer is blamed for it.
         moved = [whole or row for row, whole in PROMOTION.with_content(connection, self.database.path.parent)]
         expected = sum(one["pointers"] for one in moved), xor_of(bytes.fromhex(one["pointers_xor"]) for one in moved)
@@ -190,5 +192,5 @@ def _misplaced(connection: sqlite3.Connection, moves: list[tuple[str, str]]) -> 
     for key, rows in groupby(connection.execute(_HISTORY), key=lambda row: row[:3]):
         versions = list(rows)
         bases = {row[3]: row[4] for row in versions}
-        if problem := state_rows.pointer_differs(Place(*key), versions[0][5], bases, moves):
+        if problem := state_rows.pointer_differs(AggregatePlace(*key), versions[0][5], bases, moves):
             yield problem

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from pik.errors import CANDIDATES, ambiguous_id
-from pik.model.republish import Place, Refusal, Republish
+from pik.model.republish import Refusal, Republish, SendingPlace
 from pik.stores.local.lock import held, holding
 from pik.stores.local.sqlite import Database
 from pik.stores.local.state.tables import REFUSAL_DIGEST, REPUBLISH_DIGEST
@@ -44,7 +44,7 @@ class LocalRepublishes:
     def newest_first(self) -> Iterator[Republish]:
         return map(_republish, self.database.read().execute(f"{_SELECT} ORDER BY republish_id DESC"))
 
-    def record(self, republish: Republish, refused: Sequence[Refusal] = (), taken: Sequence[Place] = ()) -> None:
+    def record(self, republish: Republish, refused: Sequence[Refusal] = (), taken: Sequence[SendingPlace] = ()) -> None:
         of_it, key = "republish_id = ?", republish.republish_id
         with self.database.write() as connection:
             rows = (refusal_row(key, one) for one in refused)
