@@ -98,8 +98,14 @@ def command(*words: str) -> str:
 
     It looks in the store that the settings name. One that the user named on the command line is added where the command
     is shown (`pik.cli.context`): a hint may be kept with a dead letter and be read much later, by another person.
+    A pipe that a shell opened for this command is standard input of the next one.
     """
-    return " ".join(map(_quoted, ("pik", *words)))
+    return " ".join(map(_quoted, ("pik", *("-" if is_pipe(word) else word for word in words))))
+
+
+def is_pipe(name: str) -> bool:
+    """Return whether a file is one that only this process has open, such as what `<(…)` of a shell stands for."""
+    return re.fullmatch(r"/dev/(stdin|fd/\d+)|/proc/self/fd/\d+", name) is not None
 
 
 def _quoted(word: str) -> str:

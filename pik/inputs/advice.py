@@ -14,7 +14,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from pik.errors import InputError, command
+from pik.errors import InputError, command, is_pipe
 
 _UNPACKED = {"gz": "gzip -dc", "zst": "zstd -dc", "bz2": "bzip2 -dc", "xz": "xz -dc"}
 """What unpacks a file, by the end of its name."""
@@ -157,7 +157,7 @@ def typed_name(name: str) -> str:
 
 def _named(name: str) -> str:
     """Return how an input is named in the place of a file, with a pipe for standard input."""
-    if name == STANDARD_INPUT:
+    if name == STANDARD_INPUT or is_pipe(name):
         return "-"
     is_object = re.fullmatch("s3://[^:]+", name)  # what is in an archive has a colon
     return shlex.quote(name) if is_object else typed_name(name)

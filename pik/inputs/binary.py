@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 
 from pik.errors import InputError
@@ -64,6 +65,11 @@ def refuse_binary(head: bytes, name: str) -> None:
     if head.startswith(_MAGICS):
         what, hint = next(shape for magic, shape in _MAGIC.items() if head.startswith(magic))
         raise Shape(what, hint).error(name)
+    ending = "" if _is_utf8(head) else os.path.splitext(name)[1]
+    if head.startswith(b"-----BEGIN PGP MESSAGE") or ending in (".gpg", ".pgp"):
+        raise Shape("encrypted with PGP", piped("gpg -d {file}")).error(name)
+    if ending == ".br":
+        raise Shape("compressed with Brotli", piped("brotli -dc {file}")).error(name)
     if b"\0" not in head and head[257:262] != b"ustar":
         return
     if (encoding := shown_encoding(head)) is not None:

@@ -12,6 +12,8 @@ from pik.inputs.advice import Advice, Option
 from pik.inputs.text_encodings import readings
 
 _READ = 1 << 18
+NOT_TEXT = "it is compressed, encrypted or damaged"
+_REJECT = Option("on-invalid", "reject")
 
 
 def as_utf8(stream: BinaryIO, encoding: str, name: str) -> io.BufferedReader:
@@ -23,8 +25,11 @@ def expect_utf8(lines: Iterable[bytes], name: str) -> None:
     """Raise UsageError where the first lines are in another encoding."""
     if found := not_utf8(lines):
         number, read = found
+        if not read:
+            hint = Advice(NOT_TEXT, ("if only lines of it are damaged, add ", _REJECT))
+            raise UsageError(f"{name} is not text: line {number:,} is of no known encoding", hint=hint)
         reads = [part for encoding, text in read for part in (Option("encoding", encoding), _reads(text), ", or ")]
-        damaged = "if it is damaged instead, add ", Option("on-invalid", "reject")
+        damaged = "if it is damaged instead, add ", _REJECT
         raise UsageError(f"{name} is not UTF-8: line {number:,}", hint=Advice(tuple(reads[:-1]), damaged))
 
 

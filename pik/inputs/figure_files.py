@@ -22,7 +22,7 @@ from pik.inputs import csv_rows
 from pik.inputs.advice import Advice, Read, Shape
 from pik.inputs.copies import seekable
 from pik.inputs.document_lists import lists_in, record_count
-from pik.inputs.encoding import as_utf8, not_utf8, shown_encoding
+from pik.inputs.encoding import NOT_TEXT, as_utf8, not_utf8, shown_encoding
 from pik.inputs.figures import BUCKETS, ENTITIES, READS, Table, flattened
 from pik.inputs.json_shapes import first_object
 from pik.inputs.keyed_records import keyed_records
@@ -124,6 +124,8 @@ def _csv(opened: OpenedFile, layout: Layout) -> Table:
         stream = as_utf8(stream, layout.encoding, opened.name)
     elif wrong := not_utf8(islice(io.BytesIO(opened.beginning(HEAD)), _PEEKED)):
         line, readings = wrong
+        if not readings:
+            raise InputError(f"{opened.name} is not text: line {line:,} is of no known encoding", hint=NOT_TEXT)
         shown = ", ".join(f"as {encoding} it is {text[:60]!r}" for encoding, text in readings)
         encoding = readings[0][0] if len(readings) == 1 else "ENCODING"
         hint = f"{shown}: ", Read(convert=f"iconv -f {encoding} -t UTF-8 {{file}}")

@@ -8,7 +8,7 @@ from dataclasses import replace
 from glob import glob, has_magic
 from typing import TYPE_CHECKING
 
-from pik.errors import UsageError
+from pik.errors import UsageError, number_of
 from pik.inputs.folders import SkippedFiles, folder_sources
 from pik.inputs.lake_tables import lake_note, refuse_lake_objects
 from pik.inputs.source import Source, file_source, foreign_sources, shown_name
@@ -38,7 +38,7 @@ def sources_of(
         elif name in ("", "-") or os.path.lexists(name):  # Path.exists raises an OSError for a name that is too long
             sources += _file_or_folder(name, note)
         elif found := sorted(one for one in glob(name, recursive=True) if "**" not in name or not os.path.isdir(one)):
-            sources += [source for one in found for source in _file_or_folder(one, note)]
+            sources += [source for one in _linked(found, name, note) for source in _file_or_folder(one, note)]
         elif has_magic(name):
             hint = "** is any number of directories; - is standard input"
             raise UsageError(f"no file matches {shown_name(name)!r}", hint=hint)
@@ -47,6 +47,14 @@ def sources_of(
     if of_table := lake_note(source.path for source in sources if source.path is not None):
         note(of_table)
     return [replace(source, window=max_window) for source in sources] if max_window else sources
+
+
+def _linked(found: Sequence[str], pattern: str, note: Callable[[str], None]) -> Sequence[str]:
+    """Return what a glob found without links that lead nowhere, unless there is nothing else."""
+    leading = [one for one in found if os.path.exists(one)]
+    if broken := len(found) - len(leading) if leading else 0:
+        note(f"{shown_name(pattern)}: skipped {number_of(broken, 'broken link')}")
+    return leading or found
 
 
 def _file_or_folder(name: str, note: Callable[[str], None]) -> list[Source]:

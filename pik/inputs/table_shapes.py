@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-from pik.errors import number_of
+from pik.errors import is_pipe, number_of
 from pik.inputs.advice import STANDARD_INPUT, Advice, Option, Read, Shape, piped
 from pik.inputs.csv_rows import DELIMITERS, WITH_LINE_FEEDS, delimiter_of, head_rows, table
 from pik.inputs.dialect import with_dialect
@@ -43,7 +43,7 @@ def recognize_table(text: str, name: str, whole: bool) -> Layout | Shape | None:
             apart = long_delimiter(text.split("\n")[:-1])
             return Shape(*apart) if apart else table_without_header(delimiter, len(first), text, whole)
     named = re.search(r"\.(csv|tsv)(\.\w+)?$", name.lower())
-    looked_past = named or name == STANDARD_INPUT or text.startswith(_BEFORE)
+    looked_past = named or name == STANDARD_INPUT or is_pipe(name) or text.startswith(_BEFORE)
     if delimiter is None and looked_past and (later := _after_lines(text, whole)) is not None:
         return later
     if delimiter is None and (odd := _odd_header(text, whole)) is not None:

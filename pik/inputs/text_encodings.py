@@ -22,6 +22,11 @@ _SCRIPTS = {
 
 _OF_TWO_BYTES = "cp932", "euc_kr", "gb18030", "big5"
 
+_CONTROL = re.compile(rb"[\x01-\x08\x0e-\x1a\x1c-\x1f\x7f]")
+"""What no text has, but compressed and encrypted data does; of NUL there may be runs."""
+
+_CONTROL_BEYOND = re.compile(rb"[\x80-\x9f]")
+
 _IN_A_ROW = re.compile(rb"[\x80-\xff]{3,}")
 _BEYOND = re.compile(rb"[\x80-\xff]")
 _WORD = re.compile(r"\w+")
@@ -33,8 +38,11 @@ _NEARLY_ALL, _SHOWN = 0.95, 4
 
 
 def readings(lines: Sequence[bytes]) -> list[tuple[str, str]]:
-    """Return the encodings that these lines may be in, and what the first one is in each, differently."""
+    """Return the encodings that these lines may be in, and what the first one is in each, differently; none if they are
+    not text."""
     data = b"\n".join(lines)
+    if _CONTROL.search(data):
+        return []
     in_a_row = sum(len(run) for run in _IN_A_ROW.findall(data)) > len(_BEYOND.findall(data)) / 2
     scripts = tuple(_SCRIPTS) if in_a_row else _OF_TWO_BYTES
     found = dict[str, str]()
@@ -44,7 +52,7 @@ def readings(lines: Sequence[bytes]) -> list[tuple[str, str]]:
                 continue  # a script fits
             if text not in found.values():
                 found[name] = text
-    if not found:
+    if not found and not _CONTROL_BEYOND.search(data):
         found["latin1"] = data.decode("latin1")
     return [(name, text.partition("\n")[0]) for name, text in list(found.items())[:_SHOWN]]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import os
 import re
 import shlex
 import shutil
@@ -906,6 +907,32 @@ def test_a_guess_of_a_folder_is_of_its_data_and_not_of_a_small_file_before(pik, 
     assert pik("ingest", "--guess", "day").err.startswith("error: day/one.jsonl cannot be read: it looks like CSV")
     (tmp_path / "day" / "_about.json").write_text("7a5f0c0b8c\n")  # a checksum: none can be read, and it says least
     assert pik("ingest", "--guess", "day").err.startswith("error: day/one.jsonl cannot be read: it looks like CSV")
+
+
+def test_a_pipe_of_a_shell_is_standard_input_of_the_next_command_and_read_as_that_is(pik, tmp_path):
+    """As `pik ingest <(zcat old.gz)`: the shell closes what /dev/fd/63 is."""
+
+    def through_pipe(text, *words):
+        reads, writes = os.pipe()
+        os.write(writes, text.encode())
+        os.close(writes)
+        try:
+            return pik("ingest", *words, f"/dev/fd/{reads}")
+        finally:
+            os.close(reads)
+
+    checked = through_pipe(EVENT, "--dry-run", "--format", "json").json()
+    assert (checked["valid"], checked["next"]) == (1, "pik ingest -")
+    refused = through_pipe("of the shop\nuser,at\nu,2026-01-31T22:59:00Z\nv,2026-01-31T22:59:00Z\n", "--guess")
+    assert "it looks like CSV after 1 other line" in refused.err
+
+
+def test_a_glob_leaves_out_links_that_lead_nowhere_as_a_folder_does(pik, tmp_path):
+    (tmp_path / "one.jsonl").write_text(EVENT)
+    (tmp_path / "gone.jsonl").symlink_to("nowhere")
+    found = pik("ingest", "*.jsonl")
+    assert (found.code, "*.jsonl: skipped 1 broken link" in found.err) == (0, True)
+    assert pik("ingest", "gone.js*").code == 2
 
 
 def test_a_guess_says_what_only_the_names_of_folders_say(pik, tmp_path):

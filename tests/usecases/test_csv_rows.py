@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import gzip
+import hashlib
 import io
 import json
 from collections.abc import Sequence
@@ -196,6 +198,16 @@ def test_the_encodings_that_a_text_may_be_in_are_named_with_what_it_is_in_each(
     assert f"--encoding {encoding} reads it as '1;{text}'" in error.value.hint
     assert f"--encoding {other}" in error.value.hint
     assert ("cp1252" in error.value.hint) == ("cp1252" in (encoding + other))
+
+
+def test_compressed_data_without_its_beginning_is_not_a_text_in_some_encoding(tmp_path: Path) -> None:
+    """As the second part of what `split` makes of an archive."""
+    part = gzip.compress(b"".join(hashlib.sha256(b"%d" % number).hexdigest().encode() for number in range(200)))[999:]
+    (tmp_path / "x.gz.ab").write_bytes(part.replace(b"\0", b""))
+    with file_source(str(tmp_path / "x.gz.ab")).open() as opened, pytest.raises(UsageError) as error:
+        opened.recognize(AUTO, mapped=True)
+    assert error.value.message.endswith("is not text: line 1 is of no known encoding")
+    assert "--encoding" not in error.value.hint
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "cp1252", "latin-1"])

@@ -561,6 +561,9 @@ def test_binary_files_are_recognised_by_their_first_bytes(tmp_path: Path) -> Non
     (tmp_path / "a.arrow").write_bytes(b"ARROW1\0\0")
     (tmp_path / "a.bson").write_bytes(b"\x5d\0\0\0\x07_id\0" + b"\x69" * 12 + b"\x02a\0")
     (tmp_path / "a.lzo").write_bytes(b"\x89LZO\0\r\n\x1a\n")
+    (tmp_path / "a.br").write_bytes(b"\x1b\x5f\x46\xa8\xc5" * 9)
+    (tmp_path / "a.gpg").write_bytes(b"\x85\x01\x0c\x03\xc3" * 9)
+    (tmp_path / "a.asc").write_text("-----BEGIN PGP MESSAGE-----\n\nhQEMA\n")
     named = (
         ("a.avro", "Avro"),
         ("a.lz4", "lz4"),
@@ -572,6 +575,9 @@ def test_binary_files_are_recognised_by_their_first_bytes(tmp_path: Path) -> Non
         ("a.arrow", "Arrow"),
         ("a.bson", "MongoDB"),
         ("a.lzo", "lzop"),
+        ("a.br", "Brotli"),
+        ("a.gpg", "PGP"),
+        ("a.asc", "PGP"),
     )
     for name, said in named:
         with pytest.raises(InputError, match=f"it looks like .*{said}") as error:
