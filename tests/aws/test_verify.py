@@ -27,7 +27,7 @@ from pik.stores.aws.clients import Clients
 from pik.usecases.care import verify as care
 from pik.usecases.care.rebuild import rebuild_index
 from pik.usecases.care.verify import verify
-from pik.usecases.care.verify_earlier import Earlier
+from pik.usecases.care.verify_continue import Earlier
 from pik.usecases.care.verify_findings import Depth, ProblemKind, VerifyReport
 from pik.usecases.ingest.api_request import record_request
 from tests.support.aws.calls import clients_of, counting, counting_reads

@@ -174,7 +174,7 @@ def test_damaged_entries_are_not_used(pik, store, tmp_path, reading):
 def test_what_was_checked_long_ago_is_checked_again(pik, store, reading, monkeypatch):
     interrupted(pik, reading)
     read, now = reading(), time.time_ns()
-    monkeypatch.setattr("pik.usecases.care.verify_earlier.time.time_ns", lambda: now + 25 * HOUR)
+    monkeypatch.setattr("pik.usecases.care.verify_continue.time.time_ns", lambda: now + 25 * HOUR)
     assert document(pik, "--continue")["checked_earlier"] is None
     assert read == list(DAYS)
 

@@ -29,8 +29,7 @@ from pik.model.run import RunRequest
 from pik.runtime import checkpoint
 from pik.stores import open_store
 from pik.stores.aws.clients import Clients
-from pik.usecases import cluster_pack
-from pik.usecases.care import verify
+from pik.usecases.care import cluster_pack, verify
 from pik.usecases.ingest.api_request import record_request
 from pik.usecases.ingest.buffered import record_buffered
 from pik.usecases.metrics import trials

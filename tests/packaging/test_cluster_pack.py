@@ -14,7 +14,7 @@ from pik.fleets.tasks import versions
 from pik.model.cluster import Cluster
 from pik.runtime import SILENT
 from pik.stores import open_store
-from pik.usecases.cluster_pack import pack
+from pik.usecases.care.cluster_pack import pack
 from tests.support.contracts.fleet import origins
 from tests.support.spark import LOCATION, TOP, require_spark
 

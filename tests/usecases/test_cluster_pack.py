@@ -15,8 +15,8 @@ import pytest
 
 from pik.errors import StoreError, UsageError
 from pik.runtime import SILENT
-from pik.usecases import cluster_pack
-from pik.usecases.cluster_pack import pack
+from pik.usecases.care import cluster_pack
+from pik.usecases.care.cluster_pack import pack
 
 PACKAGES = cluster_pack._packages
 

@@ -18,10 +18,10 @@ from pik.ports.store import Store
 from pik.runtime import Progress, showing
 from pik.usecases import Listing
 from pik.usecases.care.verify_batches import batch_problems
+from pik.usecases.care.verify_continue import Earlier
 from pik.usecases.care.verify_copies import copy_problems
 from pik.usecases.care.verify_corrections import correction_problems
 from pik.usecases.care.verify_days import day_problems
-from pik.usecases.care.verify_earlier import Earlier
 from pik.usecases.care.verify_findings import Depth, Problem, ProblemKind, VerifyReport
 from pik.usecases.care.verify_objects import object_problems, record_problems
 from pik.usecases.care.verify_run import Verification

@@ -17,7 +17,7 @@ from pik.model.share import WHOLE, Share
 from pik.model.window import Window
 from pik.ports.raw import RawKey, RawKind
 from pik.ports.store import Store
-from pik.usecases.care.verify_earlier import Earlier, Listed
+from pik.usecases.care.verify_continue import Earlier, Listed
 from pik.usecases.care.verify_findings import Depth, Problem, ProblemKind
 from pik.usecases.care.verify_objects import unlisted_problems
 from pik.usecases.care.verify_run import Findings, PartCheck, Verification

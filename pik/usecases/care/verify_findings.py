@@ -11,7 +11,7 @@ from pik.errors import Damaged, Unreadable
 from pik.model.batch import Frame, Segment
 from pik.model.instant import day_text
 from pik.model.window import Window
-from pik.usecases.care.verify_earlier import TakenOver
+from pik.usecases.care.verify_continue import TakenOver
 
 _NAMED_RANGES = 20
 """Affected entities, and ranges of them, that a problem names; with more it names one from the first to the last."""

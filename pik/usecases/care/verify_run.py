@@ -17,7 +17,7 @@ from pik.ports.fleet import Fleet, Item, Result
 from pik.ports.index import Audit
 from pik.ports.store import Store
 from pik.runtime import SILENT, Progress
-from pik.usecases.care.verify_earlier import Earlier
+from pik.usecases.care.verify_continue import Earlier
 from pik.usecases.care.verify_findings import Depth, NotProvable, Problem, VerifyReport
 from pik.usecases.care.verify_ledger import Entries, Ledger
 

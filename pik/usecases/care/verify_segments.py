@@ -21,7 +21,7 @@ from pik.rawlog.sealed_records import SegmentLine, read_record
 from pik.rawlog.segment_reader import ids_of, places_of, scan_segment
 from pik.runtime.parallel import map_in_threads
 from pik.usecases.availability import has_expired
-from pik.usecases.care.verify_earlier import Listed, SoundSegments
+from pik.usecases.care.verify_continue import Listed, SoundSegments
 from pik.usecases.care.verify_findings import Depth, Problem, ProblemKind, differing, segment_problem
 from pik.usecases.care.verify_ledger import Holding, segment_holding
 from pik.usecases.care.verify_run import PartCheck, Verification

@@ -12,7 +12,7 @@ from pik.cli.options import option
 from pik.cli.values import Count
 
 if TYPE_CHECKING:
-    from pik.usecases.cluster_pack import PackReport
+    from pik.usecases.care.cluster_pack import PackReport
 
 
 cluster = CommandGroup("Prepare a Spark cluster: pack what its executors run from.")
@@ -36,7 +36,7 @@ def pack(
     It runs on machines with the same processor architecture and the same or a newer C library. The file is created
     completely or not at all, and never overwritten; the same environment gives the same bytes.
     """
-    from pik.usecases.cluster_pack import pack as write
+    from pik.usecases.care.cluster_pack import pack as write
 
     cli.show(PACK, write(out, cli.progress))
 

@@ -18,7 +18,7 @@ from pik.model.window import Window
 from pik.ports.store import Store
 
 if TYPE_CHECKING:
-    from pik.usecases.care.verify_earlier import Earlier, TakenOver
+    from pik.usecases.care.verify_continue import Earlier, TakenOver
     from pik.usecases.care.verify_findings import Depth
 
 
@@ -50,7 +50,7 @@ def keeping_checks(cli: Context, store: Store, window: Window, depth: Depth, *, 
     """Keep what is checked in a file of the user's until the verification has ended. With `resume`, what an earlier
     one has checked is taken over. An error or an interruption says how to go on."""
     from pik.runtime.checkpoint import Checkpoint
-    from pik.usecases.care.verify_earlier import Earlier
+    from pik.usecases.care.verify_continue import Earlier
 
     of_window = sha256(f"{window.start} {window.end}".encode()).hexdigest()[:8]
     checkpoint = Checkpoint(_directory() / f"{_prefix(store)}-{depth}-{of_window}", cli.note)
