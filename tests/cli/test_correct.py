@@ -126,6 +126,11 @@ def test_what_was_tried_is_recorded_repaired_and_taken_back(shop: Pik) -> None:
     ]
     assert shown["next"] is None
     revoked = said(shop, "corrections", "revoke", one["correction_id"], "--reason", "the till was right", "--yes")
+    back = said(shop, "corrections", "show", revoked["correction_id"])
+    assert [back[f"revoked_{name}"] for name in ("statement", "reason")] == [one["statement"], one["reason"]]
+    undo = f"pik corrections revoke {revoked['correction_id']} --reason REASON"
+    assert back["next"].splitlines() == [undo, revoked["next"]]
+    assert said(shop, *undo.split()[1:4], "--dry-run")["holding_again"] == [one["correction_id"]]
     assert [row["delta"] for row in rows(shop) if row["metric"] == "revenue"] == [Decimal("-3.50"), Decimal("3.50")]
     assert shop(*revoked["next"].split()[1:], "--yes").code == 0
     assert said(shop, "diff", "aggregates")["differences"] == []
@@ -136,6 +141,8 @@ def test_a_dry_run_records_nothing(shop: Pik) -> None:
     found = said(shop, "correct", *LATE, "--reason", "INC-42", "--dry-run")
     assert (found["dry_run"], found["corrections"][0]["correction_id"]) == (True, None)
     assert found["next"] == f"pik correct {' '.join(LATE)} --reason INC-42"
+    plain = said(shop, "correct", *LATE, "--dry-run")
+    assert (plain["reason"], plain["next"]) == (None, f"pik correct {' '.join(LATE)} --reason REASON")
     assert said(shop, "corrections", "list")["corrections"] == []
     assert said(shop, "diff", "aggregates")["differences"] == []
 

@@ -22,10 +22,11 @@ from pik.usecases.replay.chosen import chosen_buckets
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """A correction, and the revocation that revokes it, if one does."""
+    """A correction, the revocation that revokes it, if one does, and the record that it revokes itself."""
 
     correction: Correction
     revoked_by: str | None
+    revoked: Correction | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +51,10 @@ def list_corrections(store: Store) -> Iterator[Standing]:
 def show_correction(store: Store, engine: Engine, prefix: str) -> tuple[Standing, Iterator[MetricStanding]]:
     """Return the correction with this id or beginning of one, and how values stand to it, by metric. Raises NotFound;
     while values are looked at Damaged, NotHeld and EngineError."""
-    correction = find_correction(store, prefix)
-    by = revoked(store.corrections.recorded()).get(correction.correction_id)
-    return Standing(correction, by), standing_of(store, engine, correction)
+    correction, log = find_correction(store, prefix), store.corrections.recorded()
+    target = next((one for one in log if one.correction_id == correction.revokes), None)
+    standing = Standing(correction, revoked(log).get(correction.correction_id), target)
+    return standing, standing_of(store, engine, correction)
 
 
 def standing_of(

@@ -69,7 +69,7 @@ def correct(
     """
     from pik.usecases.correct.plan import plan_correction, record_correction, refuse_repeated, repeated
 
-    if not reason.strip():
+    if not reason.strip() and not dry_run:
         raise UsageError("a correction needs a reason", hint="--reason 'INC-42: local time sent as UTC'")
     if assume and like:
         raise UsageError("--assume and --like exclude each other", hint="leave one of them out")
@@ -90,7 +90,7 @@ def correct(
         recorded = record_correction(plan, texts, reason, cli.actor(store))
     given = [("--assume", text) for text in assume or ()] + [("--like", one) for one in like or ()]
     words = [word for pair in given for word in pair]
-    _show(cli, plan, recorded, command("correct", *words, "--reason", reason), reason, limit)
+    _show(cli, plan, recorded, command("correct", *words, "--reason", reason.strip() or "REASON"), reason, limit)
 
 
 def _read(texts: list[str]) -> list[Assumption]:
@@ -114,7 +114,7 @@ def _show(
         plan,
         dry_run=not recorded,
         recorded_at=recorded[0].recorded_at if recorded else None,
-        reason=reason,
+        reason=reason.strip() or None,
         actor=cli.actor(plan.store),
         corrections=[_Row(number, *row) for number, row in enumerate(zip(plan.corrections, ids, strict=True), start=1)],
         differing_values=values,
@@ -198,7 +198,7 @@ CORRECT = Schema(
     "pik correct",
     Field("dry_run", bool, "whether nothing was recorded"),
     Field("recorded_at", Instant | None, "null: nothing was recorded"),
-    Field("reason", str),
+    Field("reason", str | None, "null: a dry run without one"),
     Field("actor", str | None, "who corrects"),
     Rows(
         "corrections",

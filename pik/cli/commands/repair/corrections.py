@@ -61,14 +61,18 @@ def show(cli: Context, correction: CorrectionId) -> int | None:
         values, unknown = [], error.message
     # Of what was replayed some may be missing: a metric may not be about these events.
     outdated = any(one.outdated for one in values) or not any(one.computed for one in values)
-    is_wrong = outdated and not found.revoked_by and not unknown
+    lines = list[str]()
+    if found.revoked is not None and not found.revoked_by:
+        lines.append(command("corrections", "revoke", found.correction.correction_id, "--reason", "REASON"))
+    if outdated and not found.revoked_by and not unknown:
+        lines.append(command("replay", "--correction", found.correction.correction_id, "--promote"))
     given = {column.name: column.value(found) for column in _COLUMNS}
     cli.show(
         CORRECTION,
         found,
         **given,
         standing=values,
-        next=command("replay", "--correction", found.correction.correction_id, "--promote") if is_wrong else None,
+        next="\n".join(lines) or None,
     )
     if unknown:
         cli.note(f"which values were computed with it is not known: {unknown}")
@@ -99,7 +103,7 @@ def revoke(
     """
     from pik.usecases.correct.revoke import plan_revocation, record_revocation
 
-    if not reason.strip():
+    if not reason.strip() and not dry_run:
         raise UsageError("a revocation needs a reason", hint="--reason 'the till was right'")
     if not dry_run:
         options.able_to_ask(yes)
@@ -116,7 +120,7 @@ def revoke(
         dry_run=dry_run,
         correction_id=made and made.correction_id,
         recorded_at=made and made.recorded_at,
-        reason=reason,
+        reason=reason.strip() or None,
         actor=cli.actor(store),
         differing_values=values,
         truncated=is_truncated,
@@ -165,6 +169,14 @@ CORRECTION = Schema(
     "pik corrections show",
     *(Field(one.name, one.kind, one.about) for one in _COLUMNS),
     Field("typed", str | None, "the assumption as it was typed", get="correction.typed"),
+    *(
+        Field(f"revoked_{name}", str | None, f"{what} of the record that it revokes; null: it revokes none", get=get)
+        for name, what, get in (
+            ("statement", "the statement", lambda found: found.revoked and found.revoked.statement),
+            ("reason", "the reason", lambda found: found.revoked and found.revoked.reason),
+            ("actor", "the actor", lambda found: found.revoked and found.revoked.actor),
+        )
+    ),
     Field(
         "like",
         str | None,
@@ -212,7 +224,7 @@ REVOKE = Schema(
         get=lambda plan: [one.correction_id for one in plan.restored],
     ),
     Field("recorded_at", Instant | None, "null: nothing was recorded"),
-    Field("reason", str),
+    Field("reason", str | None, "null: a dry run without one"),
     Field("actor", str | None, "who revokes"),
     Field("effective", Window, "what the whole buckets cover that are computed", get="impact.effective"),
     *impact_parts("with the revocation")[:2],
