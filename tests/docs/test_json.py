@@ -246,7 +246,7 @@ def _look(pik: Journey) -> None:
     pik("pik lag --skew", "lag", "--skew", "--store", "irregular", code=1)
     pik("pik lag --skew", "lag", "--skew", *DAY, "--entity", "customer-17")
     pik("pik gaps", "gaps", "--store", "irregular", "--sequence-field", "payload.n", code=1)
-    pik("pik gaps", "gaps", *DAY, "--entity", "customer-17", "--by", "entity", "--sequence-field", "payload.order")
+    pik("pik gaps", "gaps", *DAY, "--entity", "customer-17", "--by", "entity")
     found = pik("pik duplicates", "duplicates", "--limit", 3)
     pik("pik duplicates", "duplicates", "--class", "conflict", "--show-payload-diff")
     pik("pik duplicates", "duplicates", "--entity", "customer-17", "--limit", 1)

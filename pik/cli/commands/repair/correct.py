@@ -114,7 +114,7 @@ def _show(
         plan,
         dry_run=not recorded,
         recorded_at=recorded[0].recorded_at if recorded else None,
-        reason=reason.strip() or None,
+        reason=reason.strip(),
         actor=cli.actor(plan.store),
         corrections=[_Row(number, *row) for number, row in enumerate(zip(plan.corrections, ids, strict=True), start=1)],
         differing_values=values,

@@ -120,7 +120,7 @@ def revoke(
         dry_run=dry_run,
         correction_id=made and made.correction_id,
         recorded_at=made and made.recorded_at,
-        reason=reason.strip() or None,
+        reason=reason.strip(),
         actor=cli.actor(store),
         differing_values=values,
         truncated=is_truncated,
