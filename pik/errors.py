@@ -98,9 +98,20 @@ def command(*words: str) -> str:
 
     It looks in the store that the settings name. One that the user named on the command line is added where the command
     is shown (`pik.cli.context`): a hint may be kept with a dead letter and be read much later, by another person.
-    A pipe that a shell opened for this command is standard input of the next one.
+    A pipe that a shell opened for this command is standard input of the next one. A name that a producer chose and that
+    looks like an option is joined to the option before it.
     """
-    return " ".join(map(_quoted, ("pik", *("-" if is_pipe(word) else word for word in words))))
+    joined: list[str] = ["pik"]
+    for word in words:
+        if word.startswith("--") and joined[-1] in _OPTIONS_OF_NAMES:
+            joined[-1] += f"={word}"
+        else:
+            joined.append("-" if is_pipe(word) else word)
+    return " ".join(map(_quoted, joined))
+
+
+_OPTIONS_OF_NAMES = ("--entity", "--source", "--type")
+"""Options whose values are names that producers choose: one may begin with two dashes."""
 
 
 def is_pipe(name: str) -> bool:

@@ -408,6 +408,13 @@ def test_a_hint_ends_with_its_command_or_has_it_between_backticks() -> None:
                 expect_hint(text)
 
 
+def test_a_name_that_looks_like_an_option_is_joined_to_its_option() -> None:
+    """As a word by itself it is refused: a variable of a script may be unset."""
+    assert command("events", "--entity", "--from", "--source", "a", "--newest") == (
+        "pik events --entity=--from --source a --newest"
+    )
+
+
 def test_a_command_with_data_in_it_is_built_of_words() -> None:
     """Not of an f-string, which quotes nothing."""
     begun = re.compile(rf"\bpik (?:{NAMES})\b[^,;]*$")
