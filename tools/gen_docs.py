@@ -17,8 +17,10 @@ PAGE = Path(__file__).parent.parent / "docs" / "commands.md"
 
 _PREFACE = """# Commands
 
-Generated from `pik COMMAND --help` by `make docs`; do not edit. Output, formats and exit codes:
-[json.md](json.md), [exit-codes.md](exit-codes.md).
+<!-- Generated from `pik COMMAND --help` by `make docs`; do not edit. -->
+
+What `pik COMMAND --help` says. [JSON output](json.md) has the fields of results, [Exit codes](exit-codes.md) what
+commands end with.
 """
 
 

@@ -15,7 +15,9 @@ PAGE = Path(__file__).parent.parent / "docs" / "python-reference.md"
 
 _PREFACE = """# Python reference
 
-Generated from the docstrings of `pik.api` by `make docs`; do not edit. [Python](python.md) explains how to use it.
+<!-- Generated from the docstrings of `pik.api` by `make docs`; do not edit. -->
+
+[Python](python.md) explains how to use it.
 
 Types of arguments: `When` is an `Instant`, a datetime with a time zone, a date, or text such as `2026-01-31T08:00:00Z`
 or `2026-01-31`; `Duration` a timedelta or text such as `2h`; `Names` one name, several, or None for all.
