@@ -31,6 +31,8 @@ class _Written(NamedTuple):
     options: Sequence[str] = ()
     after: str = r"(?<![\w.:/-])"
     """What is before it, in an expression of Python's."""
+    is_alone: bool = False
+    """Whether no digit is before it, such as of a day that is written in another way."""
 
 
 class LogLines(NamedTuple):
@@ -67,7 +69,12 @@ _TIMES = (
         ("--time-format", "%Y %m%d %H:%M:%S.%f", "--timezone", "ZONE"),
         after=r"(?<=^[IWEF])",
     ),
-    _Written(rf"{_CLOCK}\b", {"event_time": "join(' ', ['DAY', time])"}, ("--timezone", "ZONE")),
+    _Written(
+        rf"{_NAME} +\d\d? \d\d:\d\d:\d\d\b",
+        {"event_time": "join(' ', ['YEAR', time])"},
+        ("--time-format", "%Y %b %d %H:%M:%S", "--timezone", "ZONE"),
+    ),
+    _Written(rf"{_CLOCK}\b", {"event_time": "join(' ', ['DAY', time])"}, ("--timezone", "ZONE"), is_alone=True),
 )
 """How times are written; of those that more lines have, the first."""
 
@@ -117,7 +124,13 @@ def _places(lines: Sequence[str], written: _Written) -> dict[int, re.Match[str]]
     """Return where the lines have a time that is written so, by their numbers."""
     time = re.compile(written.after + written.time, re.ASCII)
     found = {number: time.search(line[: 2 * _BEFORE]) for number, line in enumerate(lines)}
-    return {number: one for number, one in found.items() if one is not None and one.start() <= _BEFORE}
+    return {
+        number: one
+        for number, one in found.items()
+        if one is not None
+        and one.start() <= _BEFORE
+        and not (written.is_alone and re.search(r"\d", lines[number][: one.start()]))
+    }
 
 
 def _read_by(written: _Written, found: Sequence[tuple[re.Match[str], str]]) -> LogLines:

@@ -363,6 +363,18 @@ _INSERTS = re.compile(r"INSERT (INTO )?[\w\[\"`]|COPY \S+ .*FROM stdin;", re.IGN
 _BESIDE = Advice("what mysqldump --tab writes has the rows in the .txt beside it", *_OF_DATABASE.clauses)
 
 
+def as_ruby(filled: Sequence[str]) -> Shape | None:
+    """Recognize objects as Ruby prints them, and rubydebug of Logstash, which is each on several lines."""
+    begin = [line for line in filled[:_ROWS] if line.strip() != "{"]
+    if not begin or not filled[0].startswith("{") or not all(map(_PAIR_OF_RUBY.match, begin[:2])):
+        return None
+    return "objects as Ruby prints them, not JSON", piped(f"sed -E '{_FROM_RUBY}' {{file}}", guess=True)
+
+
+_PAIR_OF_RUBY = re.compile(r'\s*\{?\s*"[^"]*" ?=> ?\S')
+_FROM_RUBY = r's/" *=> */": /g; s/: nil/: null/g; s/: ([0-9]{4}-[0-9T:.Z-]+)(,?)$/: "\1"\2/'
+
+
 def commented(filled: Sequence[str]) -> Shape | None:
     """Recognize JSON that begins with a comment."""
     if not filled or not re.match(r"\s*(//|/\*)", filled[0]) or not any(re.match(r"\s*[{\[]", one) for one in filled):

@@ -16,6 +16,7 @@ from pik.inputs.line_times import are_log_lines
 from pik.inputs.list_records import rows
 from pik.inputs.log_shapes import (
     SQL_ROWS,
+    as_ruby,
     assigned,
     commented,
     drawn_table,
@@ -57,7 +58,12 @@ def recognize(head: bytes, name: str, *, whole: bool, mapped: bool) -> Layout | 
     start = text.lstrip()
     if not start:
         return JSON_LINES
-    apart = in_colour(filled) or headed_json(filled) or (rows(start, filled) if start[0] == "[" else None)
+    apart = (
+        in_colour(filled)
+        or as_ruby(filled)
+        or headed_json(filled)
+        or (rows(start, filled) if start[0] == "[" else None)
+    )
     if apart is not None:
         return Shape(*apart)
     in_brackets = is_in_brackets(filled)

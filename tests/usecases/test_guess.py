@@ -545,6 +545,12 @@ def test_the_source_is_a_name_that_the_next_file_has_too(tmp_path: Path, name: s
     assert found.reason.startswith(f"a constant: {whose}")
 
 
+def test_hours_in_ten_digits_are_times() -> None:
+    """As Google Analytics writes them; a number that is as long may be seconds since 1970."""
+    assert [one.format for one in guess_times.formats_of(["2026030921", "2026031007"])] == ["%Y%m%d%H"]
+    assert guess_times.formats_of([2026030921, 2026031007]) == []
+
+
 def test_texts_in_binary_columns_of_parquet_are_decoded(tmp_path: Path) -> None:
     """As ClickHouse, Impala and Hive write them."""
     users = [f"user-{number % 7}".encode() for number in range(60)]

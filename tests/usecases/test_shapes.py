@@ -324,6 +324,18 @@ def test_a_row_unlike_those_below_has_names_and_one_like_them_has_none(tables: s
             "text, such as a key or a time, and then JSON",
             "--map event_time=COLUMN",
         ),
+        (
+            "".join(f'Mar 02 10:00:0{n} {{"user": "a"}}\n' for n in range(3)),
+            "text, such as a key or a time, and then JSON",
+            "['YEAR', time]",
+        ),
+        ("".join(f"7 a 10:00:0{n} up\n" for n in range(3)), "lines of text, not JSON", ""),
+        (
+            "".join(f'{{\n    "at" => 2026-03-02T10:00:0{n}.5Z,\n    "n" => nil\n}}\n' for n in range(3)),
+            "objects as Ruby prints them",
+            r"""sed -E 's/" *=> */": /g; """,
+        ),
+        ('{"a"=>"x", "n"=>1}\n{"a"=>"y", "n"=>2}\n', "objects as Ruby prints them", "| pik ingest --guess -"),
         ("[main] up, a\n[main] down, a\n[main] up, b\n", "a text log", "--map event_time=COLUMN"),
         ("[    0.000000] Linux\n[    0.004000] up\n", "a text log", "--map event_time=COLUMN"),
         ('[pod/a] {"user": "a"}\n[pod/b] {"user": "b"}\n', "text, such as a key or a time, and then JSON", "--pattern"),

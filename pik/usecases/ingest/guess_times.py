@@ -61,6 +61,7 @@ _STRPTIME = (
         "%a %b %d %H:%M:%S %z %Y",
         "%a %b %d %H:%M:%S UTC %Y",
         "%Y%m%d%H%M%S",
+        "%Y%m%d%H",
         "%b %d, %Y @ %H:%M:%S.%f",
     ),
 )
