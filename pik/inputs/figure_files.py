@@ -247,9 +247,11 @@ def _parquet(file: BinaryIO, name: str) -> Table:
         text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
         if is_bucket and pa.types.is_date(kind):
             values = values.cast(pa.date32()).cast(pa.string())
+        elif is_bucket and pa.types.is_timestamp(kind) and kind.tz is None:
+            values = values.cast(pa.string())  # what it is depends on the metric's timezone
         elif is_bucket and pa.types.is_timestamp(kind):
             try:
-                values = values.cast(pa.timestamp("ns", getattr(kind, "tz", None))).cast(pa.int64())
+                values = values.cast(pa.timestamp("ns", kind.tz)).cast(pa.int64())
             except pa.ArrowInvalid:  # one does not fit: the error about its text names the row
                 values = values.cast(pa.string())
         elif is_bucket and not text:

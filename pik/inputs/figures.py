@@ -171,7 +171,7 @@ class Table:
                 except Invalid as error:
                     is_of_bucket = error.field == "bucket"
                     column = columns.bucket if is_of_bucket else columns.values[name]
-                    hint = self._as_date(str(cells[0]).strip()) if is_of_bucket else self._as_number(cell)
+                    hint = (error.hint or self._as_date(cells[0])) if is_of_bucket else self._as_number(cell)
                     raise self._refused(line, f"{column}: {error.message}", hint) from None
                 if metric in over_all:
                     if is_named:
@@ -184,8 +184,11 @@ class Table:
         if not rows:
             raise InputError(f"{self.name} has a header and no rows")
 
-    def _as_date(self, text: str) -> str:
+    def _as_date(self, cell: Any) -> str:
         """Return the hint for a bucket that cannot be read; for `31/01/2026`, what to type."""
+        if not isinstance(cell, str):
+            return _DATES
+        text = cell.strip()
         first = order_of_day(text)
         if first is None or self.unit != "line":
             return _as_date(text)
@@ -302,7 +305,7 @@ def _bucket(cell: Any, metric: str, buckets: Buckets) -> int:
         else:
             instant = bucket_named(str(cell or "").strip(), metric, buckets)
     except Invalid as error:
-        raise Invalid(error.message if cell else "the bucket is empty", field="bucket") from None
+        raise Invalid(error.message if cell else "the bucket is empty", field="bucket", hint=error.hint) from None
     if (begin := buckets.start_of(instant)) != instant:
         local = buckets.local_text(begin)
         that = f"{local} ({format_instant(begin)})" if local else format_instant(begin)

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from pik.errors import Invalid
 from pik.model.duration import parse_duration
 from pik.model.instant import DAY, HOUR, MAX_INSTANT, MIN_INSTANT, SECOND, day_text, parse_instant
+from pik.model.typed_times import local_instant
 from pik.model.window import Window
 from pik.model.zone import load_zone
 from pik.model.zone_changes import offset_changes
@@ -156,11 +157,12 @@ class CalendarBuckets(Buckets):
         return min(span.start_of(instant) + span.size, *starts[number : number + 1], MAX_INSTANT + 1)
 
     def named(self, text: str) -> int:
-        """See Buckets.named. A date is that of the zone; it may be written as in `local_text`."""
+        """See Buckets.named. A date, and a time without an offset, are those of the zone; a date may be written as in
+        `local_text`."""
         plain = _DATE_WITH_OFFSET.sub("", text)
         instant = parse_instant(plain, date_only=True)
         if "T" in plain.upper() or ":" in plain:
-            return instant
+            return local_instant(plain, load_zone(self.zone))
         days = CalendarBuckets("1d", self.zone)
         start = days.start_of(instant - DAY)
         while start < instant + DAY:

@@ -88,8 +88,8 @@ def test_a_day_of_23_hours_is_compared_replayed_explained_and_imported(berlin: C
     shown = pik("runs", "show", run["run_id"], "--format", "json").json()
     assert [text.split()[0] for text in shown["computed_by"]] == ["DuckDB", "pik", "tzdata"]
 
-    # A date names the bucket of that date, and so does what tables show.
-    for bucket in ("2026-03-29", "2026-03-29+01:00", "2026-03-29T21:00:00Z"):
+    # A date names the bucket of that date, and so do what tables show and the times of its clocks.
+    for bucket in ("2026-03-29", "2026-03-29+01:00", "2026-03-29T21:00:00Z", "2026-03-29T23:59"):
         explained = pik("explain", "berlin", "a", bucket, "--format", "json").json()
         assert (explained["bucket"], explained["bucket_end"], explained["bucket_local"], explained["delta"]) == (
             "2026-03-28T23:00:00Z",
@@ -100,11 +100,14 @@ def test_a_day_of_23_hours_is_compared_replayed_explained_and_imported(berlin: C
     wrong = pik("explain", "berlin", "a", "2026-03-29+02:00")
     assert (wrong.code, "has the wrong offset: in Europe/Berlin that day is 2026-03-29+01:00" in wrong.err) == (2, True)
 
-    # Dates of files are those of the metric, whatever their format.
+    # Dates of files, and times without an offset, are those of the metric, whatever their format.
     Path("ledger.csv").write_text("day,entity,value\n" + "".join(f"{day},a,{v}\n" for day, v in DAYS.items()))
     days = pa.array([*DAYS]).cast(pa.date32())
     parquet.write_table(pa.table({"day": days, "entity": ["a"] * 3, "value": [*DAYS.values()]}), "ledger.parquet")
-    for ledger in ("ledger.csv", "ledger.parquet"):
+    Path("clock.csv").write_text(Path("ledger.csv").read_text().replace(",a,", " 00:00:00,a,"))
+    clocks = days.cast(pa.timestamp("us"))
+    parquet.write_table(pa.table({"day": clocks, "entity": ["a"] * 3, "value": [*DAYS.values()]}), "clock.parquet")
+    for ledger in ("ledger.csv", "ledger.parquet", "clock.csv", "clock.parquet"):
         assert pik("diff", "aggregates", "--metric", "berlin", "--against", ledger).code == 0
     Path("wrong.csv").write_text("day,entity,value\n2026-03-29T00:00:00Z,a,150\n")
     wrong = pik("diff", "aggregates", "--metric", "berlin", "--against", "wrong.csv")

@@ -205,6 +205,11 @@ def test_a_window_is_widened_to_whole_buckets() -> None:
         ("2026/3/2", "1d", None, "2026-03-02"),
         ("20260302", "1d", None, "2026-03-02"),
         ("2026-3-2", "1d", "Asia/Tokyo", "2026-03-01T15:00:00Z"),
+        ("2023-11-05 02:00:00", "1h", "America/Los_Angeles", "2023-11-05T10:00:00Z"),
+        ("2023-11-05 01:00:00", "1h", "America/Los_Angeles", None),  # clocks showed it twice
+        ("2023-11-05T01:00:00-07:00", "1h", "America/Los_Angeles", "2023-11-05T08:00:00Z"),
+        ("2024-03-10T02:00:00", "1h", "America/Los_Angeles", None),  # they skipped it
+        ("2023-11-05T01:00:00", "1h", None, "2023-11-05T01:00:00Z"),
         ("2026-12", "1mo", None, "2026-12-01"),
         ("2026/03", "1mo", "Europe/Berlin", "2026-02-28T23:00:00Z"),
         ("2026-W01", "1w", None, "2025-12-29"),

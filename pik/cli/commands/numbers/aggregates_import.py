@@ -59,8 +59,8 @@ def import_(
     """Make numbers from outside (a warehouse, a ledger, a dashboard) current values of a metric.
 
     The file is read as `pik diff aggregates --against` reads it: columns are found by their usual names, what was taken
-    is printed, dates are those of the metric's timezone, times UTC; they must be starts of buckets of the metric.
-    Numbers count as they are written. Those that are current already stay as they are, so the same file imported again
+    is printed, dates and times without an offset are those of the metric's timezone; they must be starts of buckets of
+    the metric. Numbers count as they are written. Those that are current already stay as they are, so the same file imported again
     changes nothing. The others are written by a run of kind import, next to what is current, and promoted; `pik
     rollback` takes that back.
 

@@ -126,9 +126,9 @@ def aggregates(
 
     With --against the numbers of the file take the place of the current values. Its columns are found by their usual
     names (bucket, day, date, …; entity_id, customer, …; the name of a metric), and what was taken is printed. Dates
-    are those of the metric's timezone (without one, UTC), times UTC, and numbers count as they are written; a number
-    that cannot be read or comes twice is an error that names the line. The store's values that the file lacks are rows
-    (+) too: --from, --to and --entity set the scope of both sides.
+    and times without an offset are those of the metric's timezone (without one, UTC), and numbers count as they are
+    written; a number that cannot be read or comes twice is an error that names the line. The store's values that the
+    file lacks are rows (+) too: --from, --to and --entity set the scope of both sides.
 
     The delta is always right minus left. A run is compared in the values that it wrote. What was current at some time
     follows from the promotions and rollbacks until then.

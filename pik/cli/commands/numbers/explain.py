@@ -70,7 +70,7 @@ def explain(
         list[str],
         argument(
             "[ENTITY] BUCKET",
-            "The entity, unless the metric is over all; a date (in the metric's timezone), yesterday, any time, or the "
+            "The entity, unless the metric is over all; a date or time, in the metric's timezone, yesterday, or the "
             "month or week that a bucket is (2026-01, 2026-W05).",
         ),
     ],
@@ -163,7 +163,7 @@ def explain(
     try:
         instant = named_bucket(store, engine, metric, bucket, scenario, now=options.now())
     except Invalid as error:
-        raise UsageError(f"BUCKET: {error.message}") from None
+        raise UsageError(f"BUCKET: {error.message}", hint=error.hint) from None
     with ExitStack() as stack:
         file = None
         if request is not None:
