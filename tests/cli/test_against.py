@@ -269,6 +269,7 @@ hour,entity,total
 @pytest.mark.parametrize(
     ("text", "hint"),
     [
+        ("day,entity,revenue\n2026-01-01,A,1\n", "did you mean 'a'? --key bucket=COLUMN,entity=COLUMN names"),
         ('[{"x": 1}, {"of": {"rows": [{"x": 1}]}}]', "jq -c '.[] | del(.of.rows) + .of.rows[]? | [paths"),
         ('{"d": [{"on": {}, "g": [{"x": 1}]}], "m": [{}]}', "jq -c '.d[] | del(.g) + .g[]?' "),
         ('{"d": [{"k": "x"}], "rows": [{"g": [{"value": 1}]}, {}]}', "jq -c '.rows[] | [paths(scalars) as $p | "),

@@ -18,15 +18,14 @@ import msgspec
 
 from pik.errors import Damaged, NothingSelected
 from pik.model.aggregate import NO_INPUTS, Aggregate, Computed, Failure
-from pik.model.instant import display_instant
-from pik.model.metric import ALL_ENTITIES, Metric, entity_text
+from pik.model.metric import ALL_ENTITIES, Metric
 from pik.model.run import Run
 from pik.ports.engine import Engine
 from pik.ports.store import Store
 from pik.rawlog.selection import Selection
 from pik.runtime.storage import Spool
 from pik.usecases.inspect.events import null_values
-from pik.usecases.metrics.alike import look
+from pik.usecases.metrics.alike import no_common_key
 from pik.usecases.metrics.computation import (
     NO_LINES,
     ComputedStretch,
@@ -199,22 +198,14 @@ class Comparison:
     def _with_common_key(self, rows: Iterator[Difference], name: str) -> Iterator[Difference]:
         """Yield the rows, from the moment that a key was on both sides. Raises NothingSelected where none was."""
         held = Spool(Difference)
-        examples: dict[Op, str] = {}
+        examples: dict[Op, Difference] = {}
         for row in rows:
             held.add(row)
-            examples.setdefault(
-                row.op, f"{row.metric} of {entity_text(row.entity_id)} in {display_instant(row.bucket)}"
-            )
+            examples.setdefault(row.op, row)
             if self._found_common_key():
                 break
         if not self._found_common_key():
-            here = examples.get(_ADDED, "no value of it at all")
-            is_alike = look(here) == look(examples[_REMOVED])
-            raise NothingSelected(
-                f"no number of {name} is one that the store has: the file has {examples[_REMOVED]}, the store {here}"
-                + (", in another Unicode form" if is_alike else ""),
-                hint="--key bucket=COLUMN,entity=COLUMN names other columns; buckets begin in UTC",
-            )
+            raise no_common_key(self.store, name, examples[_REMOVED], examples.get(_ADDED))
         yield from held
         yield from rows
 

@@ -60,9 +60,9 @@ def import_(
 
     The file is read as `pik diff aggregates --against` reads it: columns are found by their usual names, what was taken
     is printed, dates and times without an offset are those of the metric's timezone; they must be starts of buckets of
-    the metric. Numbers count as they are written. Those that are current already stay as they are, so the same file imported again
-    changes nothing. The others are written by a run of kind import, next to what is current, and promoted; `pik
-    rollback` takes that back.
+    the metric. Numbers count as they are written. Those that are current already stay as they are, so the same file
+    imported again changes nothing. The others are written by a run of kind import, next to what is current, and
+    promoted; `pik rollback` takes that back.
 
     What an imported value counts is not known. It keeps the digest of its file instead; `pik verify` lists it as not
     provable, and `pik explain` has one cause for it, imported. A later replay writes computed values next to imported
