@@ -57,6 +57,13 @@ def test_only_an_error_is_exit_1(
     assert states or "state" not in groups[0]
 
 
+@pytest.mark.parametrize("command", ["lag", "gaps"])
+def test_a_path_that_no_event_has_is_named(shop: Callable[..., Any], command: str) -> None:
+    said = json.loads(shop(command, "--by", "payload.App", "--format", "json").out)["note"]
+    assert said.startswith("there is nothing at payload.App in any of these events")
+    assert "nothing at" not in (json.loads(shop(command, "--format", "json").out)["note"] or "")
+
+
 def test_the_figures_are_exact_and_negative_lags_are_kept(shop: Callable[..., Any]) -> None:
     found = json.loads(shop("lag", "--format", "json").out)
     assert [

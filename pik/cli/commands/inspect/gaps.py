@@ -10,6 +10,7 @@ from pik.cli import options
 from pik.cli.bars import spark
 from pik.cli.command import FOUND, cli_command
 from pik.cli.commands.inspect.corrected import EFFECTS, effects_finder, effects_note, effects_of, notes
+from pik.cli.commands.inspect.groups import Watched
 from pik.cli.context import Context
 from pik.cli.document import NOTE, TRUNCATED, Column, Field, Object, Rows, Schema
 from pik.cli.options import option
@@ -90,9 +91,11 @@ def gaps(
     store = cli.open_store()
     found = find_gaps(store, cli.engine(), question, AS_RECEIVED if as_received else NO_OVERRIDES)
     effects = effects_finder(cli, store, wanted, as_received=as_received)
+    watched = Watched(found.groups, by)
     tables, truncated = {}, []
     for table in ("silences", "changes", "missing_ranges", "sequences", "groups"):
-        tables[table], more = options.first_rows(iter(getattr(found, table)), limit or cli.default_limit)
+        rows = watched if table == "groups" else getattr(found, table)
+        tables[table], more = options.first_rows(iter(rows), limit or cli.default_limit)
         truncated.append(more)
     schema = GAPS if number else GAPS.without("missing_ranges", "sequences")
     cli.show(
@@ -101,7 +104,7 @@ def gaps(
         **{name: rows for name, rows in tables.items() if number or name not in ("missing_ranges", "sequences")},
         truncated=lambda: sum(more() for more in truncated) > 0,
         corrected=lambda: effects_of(effects()),
-        note=lambda: notes(_note(found), effects_note(effects())),
+        note=lambda: notes(watched.note, _note(found), effects_note(effects())),
     )
     return FOUND if found.found else None
 

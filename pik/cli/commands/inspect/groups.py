@@ -75,7 +75,7 @@ def read_by(text: str) -> str | EventPath:
 
 class _Group(Protocol):
     @property
-    def group(self) -> str: ...
+    def group(self) -> str | None: ...
 
 
 G = TypeVar("G", bound=_Group)
@@ -86,7 +86,7 @@ class Watched(Generic[G]):
 
     def __init__(self, groups: Iterable[G], by: str | EventPath) -> None:
         self._groups, self._by = groups, by
-        self._first: list[str] = []
+        self._first: list[str | None] = []
 
     def __iter__(self) -> Iterator[G]:
         for one in self._groups:
@@ -97,7 +97,8 @@ class Watched(Generic[G]):
     @property
     def note(self) -> str | None:
         """What to tell once they are shown: a path of which nothing was found is perhaps mistyped."""
-        nothing = not isinstance(self._by, str) and self._first == ["null"]
+        is_path = not isinstance(self._by, str) or self._by.startswith("payload.")
+        nothing = is_path and self._first in (["null"], [None])
         return (
             f"there is nothing at {self._by} in any of these events; names are as sent, capitals too"
             if nothing

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from pik.cli import options
 from pik.cli.command import FOUND, cli_command
 from pik.cli.commands.inspect.corrected import EFFECTS, effects_finder, effects_note, effects_of, notes
+from pik.cli.commands.inspect.groups import Watched
 from pik.cli.context import Context
 from pik.cli.document import NOTE, TRUNCATED, Column, Field, Object, Rows, Schema
 from pik.cli.options import option
@@ -136,7 +137,8 @@ def lag(
     overrides = AS_RECEIVED if as_received else NO_OVERRIDES
     found = measure_lag(store, cli.engine(), wanted, grouping, limits, overrides, cli.fleet(on, store))
     effects = effects_finder(cli, store, wanted, as_received=as_received)
-    groups, truncated = options.first_rows(iter(found.groups), limit or cli.default_limit)
+    watched = Watched(found.groups, by)
+    groups, truncated = options.first_rows(iter(watched), limit or cli.default_limit)
     schema = LAG if limits != Limits() else LAG.without(*OF_LIMITS)
     cli.show(
         schema,
@@ -151,7 +153,7 @@ def lag(
         histogram=[(found, bar) for bar in found.histogram],
         truncated=truncated,
         corrected=lambda: effects_of(effects()),
-        note=lambda: notes(lag_note(found), effects_note(effects())),
+        note=lambda: notes(watched.note, lag_note(found), effects_note(effects())),
     )
     if found.total is None:
         cli.note(nothing_matches("events", store, wanted))
