@@ -76,6 +76,8 @@ PLANTED = {
     "third batch": (3 * (ALL - 20_000 - 100_000 + 300_000), "without-batch="),
     "as of": (3 * (1 + 5 + 10), "as-of="),
     "current": (1 + 5 + 10, "current@"),
+    "the bucket before": (3 * 100, "bucket=2026-01-01T00:00:00Z"),
+    "the bucket after": (3 * 1000, "bucket=2026-01-03T00:00:00Z"),
     "days at UTC-00:30": (3 * (ALL + 1000), "shift=-30m,entity=a"),
     "days at UTC+02:00": (3 * (ALL - 10 + 100), "shift=2h,entity=a"),
 }
@@ -95,7 +97,7 @@ def test_the_scenario_that_gives_the_number_is_found_and_no_other(made: tuple[St
     assert any(one.scenario.startswith(scenario) for one in found.met)
     assert len(kinds) == 1
     assert {one.value for one in found.met} == {number}
-    assert (found.failed, found.tried) == (0, 1 + 1 + 1 + 1 + 4 + 2 + len(NEAR) - 1)
+    assert (found.failed, found.tried) == (0, 1 + 1 + 1 + 1 + 4 + 2 + len(NEAR) - 1 + 2 + 1)
 
 
 def test_every_half_hour_from_12_behind_to_14_ahead_is_tried(
@@ -103,7 +105,7 @@ def test_every_half_hour_from_12_behind_to_14_ahead_is_tried(
 ) -> None:
     monkeypatch.setattr(trials, "OFFSETS", OFFSETS)
     found = tried(made[0], 3 * (1 + 5 + 10 + 1000 + 10_000 + 20_000 + 100_000))
-    assert (found.tried, OFFSETS[0], OFFSETS[-1]) == (10 + 12 * 2 + 14 * 2, -24, 28)
+    assert (found.tried, OFFSETS[0], OFFSETS[-1]) == (10 + 3 + 12 * 2 + 14 * 2, -24, 28)
     assert "shift=-30m,entity=a" in {one.scenario for one in found.met}
     assert {one.kind for one in found.met} == {"zone"}
 
@@ -117,7 +119,9 @@ def test_promise_9_raw_that_a_copy_lacks_is_not_taken_for_a_day_without_events(
     number, _ = PLANTED["days at UTC+02:00"]
     found = tried(copy, number)
     assert not found.met
-    assert found.not_tried[-1].startswith("days of other zones, since not all raw of [2026-01-01T10:00:00Z, ")
+    zones, before, after = found.not_tried[-3:]
+    assert zones.startswith("days of other zones, since not all raw of [2026-01-01T10:00:00Z, ")
+    assert (before, after) == tuple(f"the bucket {one}, whose raw is not all there" for one in ("before", "after"))
     earlier = Criteria(entity="a", window=Window(BUCKET - 2 * HOUR, BUCKET))
     for criteria, is_held in ((Criteria(entity="a"), False), (earlier, False), (Criteria(window=copied), True)):
         scenario = Scenario(None, (Shift(2 * HOUR, criteria),))
@@ -159,13 +163,14 @@ def test_what_producers_sent_wrong_is_tried_alone_and_together_and_what_changes_
             ).met
             if one.kind != "without-batch"
         ]
-        for number in (120, 340, 320, 321)
+        for number in (120, 340, 320, 147, 321)
     }
     both = "conflicts=last and without=suspects,source=web"
     assert found == {
         120: [("without=suspects,source=web", 1)],
         340: [("conflicts=last", 2)],
         320: [(both, 3)],
+        147: [("entity=b", None)],
         321: [],
     }
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from itertools import combinations, islice
 
-from pik.errors import Damaged, EngineError, Invalid, NotHeld, UsageError
+from pik.errors import Damaged, EngineError, NotHeld, UsageError
 from pik.model.aggregate import Computed
 from pik.model.correction import revoked
 from pik.model.criteria import Criteria
@@ -38,6 +38,7 @@ from pik.usecases.availability import expect_held
 from pik.usecases.metrics.assumed_suspects import assumed_suspects
 from pik.usecases.metrics.chain import EXACT, value_of
 from pik.usecases.metrics.definitions import pin
+from pik.usecases.metrics.neighbors import entities_with
 from pik.usecases.metrics.scenario import applied
 from pik.usecases.metrics.sides import RecordedSide, Side, SideKind
 from pik.usecases.metrics.states import computed_states
@@ -65,7 +66,8 @@ OFFSETS = range(-24, 29)
 class Trial:
     """A scenario that may explain a number: what it adds to that of the question, as it is `typed`, `detail` what it
     means, and the value that it gives, once it was computed. `events` counts the deliveries that count otherwise than
-    in the question (None: not known). `at` is a time of which what was current is the value."""
+    in the question (None: not known). `at` is a time of which what was current is the value, `bucket` the start of
+    another bucket, and `entity` another entity whose value is added."""
 
     kind: str
     typed: tuple[str, ...]
@@ -73,6 +75,8 @@ class Trial:
     metric: Metric
     assumed: Scenario
     at: int | None = None
+    bucket: int | None = None
+    entity: str = ""
     value: Decimal | None = None
     events: int | None = None
 
@@ -129,8 +133,9 @@ class Question:
 
 def try_scenarios(store: Store, engine: Engine, asked: Question) -> Trials:
     """Try single scenarios: an earlier definition, duplicates counted, conflicts last, without suspects, each batch
-    missing, each correction not recorded, as of each promotion of the value, what was current then, and days of other
-    zones; and together those of conflicts, suspects and clocks that move the value."""
+    missing, each correction not recorded, as of each promotion of the value, what was current then, days of other
+    zones, the buckets beside this one, and another entity counted as well; and together those of conflicts, suspects
+    and clocks that move the value."""
     not_tried = ["others together", "zones at quarter hours, and changes of clocks within the bucket"]
     wrong = [
         _assuming(asked, "conflicts", CountedConflict(Which.LAST, Criteria()), "the last of conflicting deliveries"),
@@ -150,9 +155,11 @@ def try_scenarios(store: Store, engine: Engine, asked: Question) -> Trials:
         *_corrections(store, asked, not_tried),
         *_moments(store, asked, not_tried),
         *_zones(store, asked, not_tried),
+        *_beside(store, asked, not_tried),
     ):
         work.add(trial)
-    met = sorted(work.met, key=lambda one: (one.events is None, one.events))
+    work.add_entities(not_tried)
+    met = sorted(work.met, key=lambda one: (one.events is None, one.events, one.kind == "current"))
     return Trials(work.tried, tuple(met), work.failed, tuple(not_tried))
 
 
@@ -176,24 +183,31 @@ class _Work:
         if computed is not None and computed.failure is not None:
             self.failed += 1
             return False
+        if trial.bucket is not None and computed is None:
+            return False
         if self.asked.meets(value_of(computed)):
             value = None if computed is None else computed.value
             events = _changed(self.store, self.engine, self.asked, trial)
             self.met.append(replace(trial, value=value, events=events))
         return value_of(computed) != self.asked.recomputed
 
-
-def read_number(option: str, text: str) -> Decimal:
-    """Return the number that an option gives. Raises UsageError."""
-    from pik.inputs.figures import number_text  # imports csv
-
-    try:
-        number = number_text(text)
-    except Invalid as error:
-        raise UsageError(f"{option}: {error.message}", hint=f"digits and a point: {option} 1234.50") from None
-    if number is None:
-        raise UsageError(f"{option} is empty", hint=f"{option} 1234.50")
-    return Decimal(text.strip().replace("\u2212", "-"))  # with the digits that were typed
+    def add_entities(self, not_tried: list[str]) -> None:
+        """Try whether the value of another entity is what lacks."""
+        asked, lacking = self.asked, EXACT.subtract(self.asked.number, self.asked.recomputed)
+        self.tried += 1
+        try:
+            found = entities_with(
+                self.store, self.engine, asked.metric, asked.window, asked.scenario, lacking, not_tried
+            )
+        except (Damaged, EngineError, NotHeld, UsageError):
+            self.failed += 1
+            return
+        detail = f"what lacks is the value of another entity, {lacking:,f}"
+        self.met += [
+            Trial("entity", (f"entity={one}",), detail, asked.metric, asked.scenario, entity=one, value=asked.number)
+            for one in found
+            if one != asked.entity
+        ]
 
 
 def _assuming(asked: Question, kind: str, assumption: Assumption, detail: str) -> Trial:
@@ -344,9 +358,28 @@ def _zones(store: Store, asked: Question, not_tried: list[str]) -> Iterator[Tria
             yield _assuming(asked, "zone", shift, f"buckets in the time of {zone}")
 
 
+def _beside(store: Store, asked: Question, not_tried: list[str]) -> Iterator[Trial]:
+    """Yield the bucket before and the one after: a number may be booked a day late."""
+    first, last = asked.window.start - 1, asked.window.end
+    for instant, which in ((first, "before"), (last, "after")):
+        if not MIN_INSTANT <= instant <= MAX_INSTANT:
+            continue
+        window = asked.metric.buckets.around(instant)
+        try:
+            expect_held(store, window, entities_of(asked.entity))
+        except NotHeld:
+            not_tried.append(f"the bucket {which}, whose raw is not all there")
+            continue
+        typed = (f"bucket={format_instant(window.start)}",)
+        detail = f"what raw gives for the bucket {which}"
+        yield Trial("bucket", typed, detail, asked.metric, asked.scenario, bucket=window.start)
+
+
 def _value(store: Store, engine: Engine, asked: Question, trial: Trial) -> Computed | None:
     """Return what a trial gives, a failed value included. Raises Damaged, EngineError and UsageError."""
     window, entities = asked.window, entities_of(asked.entity)
+    if trial.bucket is not None:
+        window = asked.metric.buckets.around(trial.bucket)
     if trial.at is not None:
         side = RecordedSide(store, Side(SideKind.CURRENT, at=trial.at))
         found = side.named(asked.metric.name, Window(asked.bucket, asked.bucket + 1), (asked.entity,))
@@ -362,7 +395,7 @@ def _value(store: Store, engine: Engine, asked: Question, trial: Trial) -> Compu
 
 def _changed(store: Store, engine: Engine, asked: Question, trial: Trial) -> int | None:
     """Return how many deliveries count otherwise under a trial; None where that is not why its value is another."""
-    if trial.at is not None or trial.metric.definition != asked.metric.definition:
+    if trial.at is not None or trial.bucket is not None or trial.metric.definition != asked.metric.definition:
         return None
     wanted = [(asked.metric, asked.scenario), (trial.metric, trial.assumed)]
     with computed_states(store, engine, wanted, asked.bucket, asked.entity, Winners(store)) as states:

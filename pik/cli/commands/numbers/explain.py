@@ -23,7 +23,16 @@ from pik.cli.commands.numbers.sides import (
     scenario_of,
     uncertain,
 )
-from pik.cli.commands.numbers.tried import EXPECTED, TRIED, Expect, next_of, off_by, trials_notes, try_number
+from pik.cli.commands.numbers.tried import (
+    EXPECTED,
+    TRIED,
+    Expect,
+    next_of,
+    off_by,
+    read_number,
+    trials_notes,
+    try_number,
+)
 from pik.cli.context import Context
 from pik.cli.help import OPTIONS_FIRST
 from pik.cli.options import argument, option
@@ -115,7 +124,8 @@ def explain(
     With --expect, or a file on the left, scenarios are tried as well: an earlier definition, duplicates counted, the
     last of conflicting deliveries, without suspects, the right times of sources whose clocks are off, several of these
     three together, each batch and each correction missing, as of each promotion of the value and what was current
-    then, and days of other zones. Those that give the number exactly, or within --tolerance, are listed.
+    then, days of other zones, the buckets before and after, and another entity counted as well. Those that give the
+    number exactly, or within --tolerance, are listed.
 
     Exit codes: 0 both sides are equal, 1 they or the expected number differ, 3 the right value is not
     known, 2 there is nothing to explain.
@@ -131,7 +141,6 @@ def explain(
     from pik.usecases.metrics.passed_over import passed_over
     from pik.usecases.metrics.sides import LEFT, RIGHT, RecordedSide
     from pik.usecases.metrics.tolerance import read_tolerances
-    from pik.usecases.metrics.trials import read_number
 
     if column and not events:
         raise UsageError("--column is for the events behind the causes", hint="add --events")

@@ -10,7 +10,7 @@ from pik.cli.commands.numbers.assumed import for_good
 from pik.cli.document import Column, Field, Rows
 from pik.cli.options import option
 from pik.cli.values import Count
-from pik.errors import command
+from pik.errors import Invalid, UsageError, command
 from pik.model.criteria import Criteria
 from pik.model.instant import format_instant
 from pik.model.scenario import CountedConflict, WithoutSuspects
@@ -26,6 +26,19 @@ Expect = Annotated[
     str | None,
     option("--expect NUMBER", "What the value should be, such as 4469.45; also try which scenario gives that."),
 ]
+
+
+def read_number(option: str, text: str) -> Decimal:
+    """Return the number that an option gives. Raises UsageError."""
+    from pik.inputs.figures import number_text  # imports csv
+
+    try:
+        number = number_text(text)
+    except Invalid as error:
+        raise UsageError(f"{option}: {error.message}", hint=f"digits and a point: {option} 1234.50") from None
+    if number is None:
+        raise UsageError(f"{option} is empty", hint=f"{option} 1234.50")
+    return Decimal(text.strip().replace("\u2212", "-"))  # with the digits that were typed
 
 
 def try_number(
@@ -58,9 +71,14 @@ def next_of(found: Explanation, trials: Trials, assume: Sequence[str]) -> str | 
     if not trials.met:
         return command("triage", *options_of(found.entity_id), "--from", start, "--to", end)
     first = trials.met[0]
-    if first.at is not None:
+    if first.bucket is not None or first.entity:
+        place = [one for one in (first.entity or found.entity_id,) if one]
+        bucket = start if first.bucket is None else format_instant(first.bucket)
+        return command("explain", "--", found.metric.name, *place, bucket)
+    if first.kind in ("current", "as-of"):  # what was current then against raw: what has come since
         place = [found.metric.name, *([found.entity_id] if found.entity_id else []), start]
-        return command("explain", "--left", first.scenario, "--right", "current", "--", *place)
+        left = f"current@{first.scenario.removeprefix('current@').removeprefix('as-of=')}"
+        return command("explain", "--left", left, "--events", "--", *place)
     return for_good(first.assumed, [*assume, *first.typed]) if first.is_correctable else None
 
 
