@@ -105,8 +105,9 @@ def are_log_lines(filled: Sequence[str]) -> bool:
     comma: so bars and commas in them are not between cells."""
     lines = [line.rstrip("\r") for line in filled[:_LOOKED_AT]]
     for written in _TIMES:
-        found = [(lines[number], *one.span()) for number, one in _places(lines, written).items()]
-        if len(found) >= _LIKE and 2 * len(found) >= len(lines):
+        places = _places(lines, written)
+        found = [(lines[number], *one.span()) for number, one in places.items()]
+        if 0 in places and len(found) >= _LIKE and 2 * len(found) >= len(lines):  # the first may be a header
             is_torn = all("," in line[begin:end] and _GOES_ON.match(line, end) for line, begin, end in found)
             return is_torn or all(_is_severe(line, begin, end) for line, begin, end in found)
     return False

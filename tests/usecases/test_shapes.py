@@ -622,6 +622,11 @@ def test_binary_files_are_recognised_by_their_first_bytes(tmp_path: Path) -> Non
         ("x", ",id,at\n0,a,5\n1,b,6\n2,c,7\n", Layout(InputFormat.CSV)),  # pandas: the numbers of rows have no name
         ("x", "id;at;\na;5;\nb;6;\nc;7;\n", Layout(InputFormat.CSV, delimiter=";")),
         ("x", "id, at\na, 5\nb, 6\nc, 7\n", Layout(InputFormat.CSV)),
+        (
+            "x",
+            "at|level|n\n" + "".join(f"2026-03-02 10:00:0{n}|INFO|{n}\n" for n in range(4)),
+            Layout(InputFormat.CSV, delimiter="|"),
+        ),
         ("x", "version eni start action\n2 a 17 OK\n2 b 18 OK\n", Layout(InputFormat.CSV, delimiter=" ")),
         ("x.csv", "id\n1\n", Layout(InputFormat.CSV)),
         ("x.CSV.gz", "id\n1\n", Layout(InputFormat.CSV)),
