@@ -43,7 +43,7 @@ def _is_for_a_shell(command: str) -> bool:
     """Return whether the command line is more than a program and its arguments."""
     try:
         words = shlex.split(command)
-    except ValueError:  # a quote is open; the shell will say so
+    except ValueError:  # a quote is open
         return True
     return re.search(r"[|&;<>()$`*?#~=%{}\[\]]", command) is not None or not words
 
@@ -67,6 +67,11 @@ def _programs(pipeline: str) -> list[str]:
             programs += [word] if re.fullmatch(r"[\w./+-]+", word) else []
             begins = False
     return programs
+
+
+def _fails(arguments: list[str]) -> bool:
+    """Return whether the shell ends with an error. Raises OSError if there is none."""
+    return subprocess.run(["/bin/sh", *arguments], stderr=subprocess.DEVNULL, check=False).returncode != 0
 
 
 class PagedOutput:
@@ -122,8 +127,11 @@ class PagedOutput:
         words: str | list[str] = self._command if shell else shlex.split(self._command)
         settings = {**_SETTINGS, **os.environ}
         programs = _programs(self._command) if shell else []
-        try:  # a pipeline ends as its last program does, so a missing one would go unnoticed
-            if programs and subprocess.run(["/bin/sh", "-c", _ALL_FOUND, "sh", *programs], check=False).returncode:
+        try:
+            if shell and _fails(["-n", "-c", self._command]):  # an open quote: it would end before anything is read
+                return _show
+            # a pipeline ends as its last program does, so a missing one would go unnoticed
+            if programs and _fails(["-c", _ALL_FOUND, "sh", *programs]):
                 return _show
             self._process = subprocess.Popen(
                 words, shell=shell, stdin=subprocess.PIPE, env=settings, encoding="utf-8", errors="backslashreplace"

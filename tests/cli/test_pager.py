@@ -67,6 +67,8 @@ def test_one_that_is_left_early_lets_the_command_read_all_of_its_rows(show: Show
     [
         "no-such-pager -R",
         "no-such-pager | cat",
+        "less 'open",
+        "less |",
         "cat | no-such-pager 2>/dev/null",
         "LESS=R no-such-pager",
         "{ exit 127; }",
