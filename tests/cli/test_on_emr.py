@@ -265,6 +265,22 @@ def test_a_job_that_fails_before_pik_runs_says_why(stack: Pik, service: Emr, buc
 
 
 @pytest.mark.slow
+def test_what_a_job_printed_is_kept_where_this_disk_is_full(
+    stack: Pik, service: Emr, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    printed = stack("lag", "--format", "json").out
+    monkeypatch.setattr("pik.stores.aws.emr_job.JobFiles.download", full)
+    ended = stack("lag", "--format", "json", "--on", LOCATION)
+    assert (ended.code, ended.out) == (4, "")
+    assert "set TMPDIR to another directory" in ended.err
+    [kept] = re.findall(r"s3://\S+/(jobs/\S+) stays: it is what the job printed", ended.err)
+    assert service.clients.client("s3").get_object(Bucket=bucket, Key=kept)["Body"].read().decode() == printed
+
+
+@pytest.mark.slow
 def test_other_versions_are_refused(stack: Pik, service: Emr, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pik.fleets.versions", lambda: "pik 0")
     ended = stack("lag", "--on", LOCATION)

@@ -183,6 +183,7 @@ class _Job:
         self.run_id = ""
         self.state = ""
         self.details = ""
+        self.is_unread = False
         self._read = STDERR
 
     @property
@@ -210,9 +211,12 @@ class _Job:
             raise
 
     def clear(self) -> None:
-        """Remove its files, unless it may still run."""
+        """Remove its files, unless it may still run, or what it said has reached nobody."""
         if self.run_id and self.state not in ENDED:
             self._console.note(f"{self._files.url} stays: job {self.run_id} may still need it")
+            return
+        if self.is_unread:
+            self._console.note(f"{self._files.url}{STDOUT} stays: it is what the job printed")
             return
         try:
             self._files.remove()
@@ -293,9 +297,13 @@ def _result(job: _Job, files: JobFiles, versions: str, console: Console) -> int:
                 f"the archive has other versions than this process: {result['versions']}, here it is {versions}",
                 hint=f"pack this one: {command('cluster', 'pack', '-o', 'pik.tar.gz')}",
             )
-        with scratch() as directory:
-            files.download(STDOUT, directory / "stdout")
-            console.output(directory / "stdout")
+        try:
+            with scratch() as directory:
+                files.download(STDOUT, directory / "stdout")
+                console.output(directory / "stdout")
+        except StoreError:  # such as a full disk here
+            job.is_unread = True
+            raise
     return int(result["exit_code"])
 
 
