@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -57,18 +58,18 @@ def _allowed(*levels: str) -> set[str]:
     return {action for level in levels for one in policies()[level] for action in as_list(one["Action"])}
 
 
-def _operations() -> dict[str, str]:
+def _operations(services: Iterable[str] = SERVICES) -> dict[str, str]:
     """IAM's action by the method of a boto3 client."""
     found = {}
-    for service in SERVICES:
+    for service in services:
         for name in get_session().get_service_model(service).operation_names:
             found[xform_name(name)] = f"{service}:{ACTIONS.get(name, name)}"
     return found
 
 
-def _used() -> set[str]:
+def _used(services: Iterable[str] = SERVICES) -> set[str]:
     """The actions behind every client method that the store's code names, called or passed on."""
-    operations = _operations()
+    operations = _operations(services)
     names: set[str] = set()
     for path in (Path(pik.__file__).parent / "stores/aws").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
@@ -83,6 +84,13 @@ def test_an_administrator_may_do_all_that_the_store_does() -> None:
     used = _used()
     assert {"s3:PutObject", "dynamodb:PartiQLInsert", "cloudformation:DescribeStacks"} <= used
     assert used - _allowed(*LEVELS) == OF_ONESELF | OF_FUNCTIONS
+
+
+def test_the_page_allows_what_jobs_of_emr_serverless_call_and_no_more() -> None:
+    """Their policies are written by hand: they are of an application, which is not part of the stack."""
+    used = _used(["emr-serverless"])
+    assert used
+    assert used == set(re.findall(r'"(emr-serverless:\w+)"', PAGE.read_text(encoding="utf-8")))
 
 
 def test_every_kind_of_statement_that_the_store_makes_is_allowed() -> None:
