@@ -63,6 +63,15 @@ def triage(pik: Pik, *options: str) -> tuple[int, list[dict[str, Any]], dict[str
     return result.code, document["findings"], document
 
 
+def test_what_nothing_was_ever_computed_for_leads_to_the_replay_of_all(pik: Pik) -> None:
+    ingest(pik, "days.jsonl", line("a", 10, 1) + line("b", 20, 1))
+    code, [found], document = triage(pik, "--from", "2026-01-01")
+    assert (code, found["cause"], found["buckets"]) == (1, "not computed", 2)
+    assert document["next"] == "pik diff aggregates --metric event_count --from 2026-01-01T00:00:00Z"
+    shown = json.loads(pik(*shlex.split(document["next"])[1:], "--format", "json").out)
+    assert (shown["different"], shown["next"].startswith("pik replay --all")) == (2, True)
+
+
 def test_a_sound_store_has_no_finding_and_names_every_check(shop: Pik) -> None:
     code, findings, document = triage(shop)
     assert (code, findings, document["next"]) == (0, [], None)

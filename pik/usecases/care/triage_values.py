@@ -249,7 +249,10 @@ def _values(scope: Scope) -> Iterator[Finding]:
             if cause == Cause.VERDICT and of_cause.rebuilt is not None:
                 what += f", by the rebuild of the index {display_instant(of_cause.rebuilt)}"
             events = of_cause.events if cause == Cause.NOT_COMPUTED else None
-            yield values.finding("differences", what, _explain(of_cause), key, of_cause, events)
+            is_new = events is not None and next(scope.store.runs.newest_first(), None) is None
+            diff = command("diff", "aggregates", "--metric", metric, *scope.options)
+            shown = diff if is_new else _explain(of_cause)  # of a new store all values are to be computed
+            yield values.finding("differences", what, shown, key, of_cause, events)
     for metric, (count, since) in values.failed.items():
         what = f"{number_of(count, 'value')} of {metric} cannot be computed"
         yield _not_computable(scope, metric, what, "failed", count, since)
