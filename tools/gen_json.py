@@ -117,6 +117,7 @@ _TYPES: Sequence[tuple[tuple[Any, ...], _Type]] = (
     ((Json,), _Type("JSON", {})),
     ((list[str],), _Type("strings", {"type": "array", "items": {"type": "string"}})),
     ((dict[str, int],), _Type("map", {"type": "object", "additionalProperties": {"type": "integer"}})),
+    ((dict[str, str],), _Type("map of strings", {"type": "object", "additionalProperties": {"type": "string"}})),
     ((list[Json],), _Type("JSON", {"type": "array"})),
 )
 

@@ -56,3 +56,14 @@ def visible_lines(text: str) -> str:
 def visible_json(text: str) -> str:
     """Return the same JSON, with those characters as JSON's own escapes."""
     return _unseen("").sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
+_OPTION = 40
+"""Characters of an option's value that people see, at most."""
+
+
+def visible_option(value: str | None) -> str:
+    """Return the value of an option as people see it: one that was not given, and the beginning of a long one, too."""
+    if value is None:
+        return "not given"
+    return visible(value if len(value) <= _OPTION else value[:_OPTION] + "…")

@@ -243,7 +243,7 @@ def test_triage_finds_what_it_finds_on_a_local_store_and_costs_what_its_window_c
         ("conflicts", "", "shop"),
     ]
     assert abs(totals[0] - totals[1]) <= 3, totals  # a slow machine asks for the generation once more
-    assert totals[0] <= 80, totals
+    assert totals[0] <= 90, totals
 
 
 def replay_all(store: Store, window: Window) -> str:

@@ -75,8 +75,10 @@ def test_what_nothing_was_ever_computed_for_leads_to_the_replay_of_all(pik: Pik)
 def test_a_sound_store_has_no_finding_and_names_every_check(shop: Pik) -> None:
     code, findings, document = triage(shop)
     assert (code, findings, document["next"]) == (0, [], None)
-    assert [one["findings"] for one in document["checks"]] == [0] * 15
-    assert "nothing found by 15 checks" in shop("triage").out
+    assert [one["findings"] for one in document["checks"]] == [0] * 16
+    shown = shop("triage")
+    assert "nothing found by 16 checks" in shown.out
+    assert "does not prove that what was sent" in shown.err
     notes = {one["check"]: one["note"] for one in document["checks"] if one["note"]}
     assert notes == {
         "skew": "cannot know for 1 source: too few events or hours",
@@ -392,6 +394,45 @@ def test_an_interrupted_batch_is_found_until_a_later_one_replaces_it(shop: Pik, 
     line = ClosingLine(format=store.format_version, batch_id=batch, replaced_by=str(ULID()))
     store.raw.create(RawKind.CLOSING.key(batch), packed([line]))
     assert triage(shop)[:2] == (0, [])
+
+
+def test_a_file_that_was_read_in_two_ways_and_counts_twice_is_found_until_one_batch_is_withdrawn(
+    shop: Pik, tmp_path: Path
+) -> None:
+    """The command computes without the first one. What has the same keys, is only a copy, is another part of the file
+    (--records), or has its events out, counts once."""
+    sent = line("a", 7, 2).replace("Z", "")
+    (tmp_path / "local.jsonl").write_text(sent)
+    (tmp_path / "keyed.jsonl").write_text(sent.replace("{", '{"idempotency_key": "local", ', 1))
+    (tmp_path / "parts.json").write_text(f'{{"x": [{line("a", 1, 2, 5)}], "y": [{line("a", 1, 2, 6)}]}}')
+    for part in "xy":
+        shop("ingest", "parts.json", "--input", "json", "--records", f"{part}[]")
+    ids: dict[str, list[str]] = {}
+    for name in ("local.jsonl", "keyed.jsonl"):
+        for zone in ("Europe/Berlin", "UTC"):
+            said = shop("ingest", name, "--timezone", zone, "--format", "json")
+            ids.setdefault(name, []).append(json.loads(said.out)["batch_id"])
+    shop("ingest", "local.jsonl", "--timezone", "UTC", "--again")
+    berlin, utc = ids["local.jsonl"]
+
+    def found(*options: str) -> list[dict[str, Any]]:
+        return [one for one in triage(shop, *options)[1] if one["check"] == "ingested twice"]
+
+    [one] = found()
+    assert (one["scope"], one["events"]) == (utc, 1)
+    of_each = f"batch {berlin} (timezone Europe/Berlin; 1 event) and batch {utc} (timezone UTC; 1 event)"
+    assert one["what"].endswith(f"local.jsonl was ingested twice, read with other options, and each counts: {of_each}")
+    moved = json.loads(shop(*shlex.split(one["command"])[1:], "--metric", "revenue", "--format", "json").out)
+    assert [(row["bucket"], row["recomputed"]) for row in moved["differences"]] == [("2026-01-02T00:00:00Z", 46)]
+    assert found("--to", "2026-01-02") == found("--entity", "b") == []
+    said = json.loads(shop("batches", utc, "--format", "json").out)
+    assert (said["read_with"], said["batches"][0]["read_options"]["timezone"]) == ("timezone UTC", "UTC")
+    assert berlin in said["batches_of_same_content"]
+    shop("correct", "--assume", "without=source:web,to=2026-01-02T00:30:00Z", "--reason", "r", "--yes")
+    assert found() != [], "that takes out others"
+    shop("correct", "--assume", f"without-batch={berlin}", "--reason", "r", "--yes")
+    assert found() == []
+    assert berlin not in json.loads(shop("batches", utc, "--format", "json").out)["batches_of_same_content"]
 
 
 def test_the_batches_of_a_window_are_those_with_events_in_it_and_those_begun_in_it(shop: Pik) -> None:

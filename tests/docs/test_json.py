@@ -199,6 +199,7 @@ def _units(pik: Journey) -> None:
     pik("pik ingest, several inputs", "ingest", "monday.jsonl", *seconds, code=3)
     pik("pik ingest", "ingest", *seconds, "--again")
     pik("pik batches", "batches", *store)
+    pik("pik batches", "batches", "latest", *store)
 
 
 def _one_batch(pik: Journey) -> None:

@@ -18,7 +18,8 @@ from pik.model.run import PromotionKind, Run, RunKind, RunState
 from pik.model.window import ALL_TIME, Window
 from pik.rawlog.corrected import corrected_until
 from pik.rawlog.selection import Selection
-from pik.usecases.care import triage_corrections, triage_statistics
+from pik.usecases.care import triage_batches, triage_corrections, triage_statistics
+from pik.usecases.care.triage_batches import IngestedTwice
 from pik.usecases.care.triage_findings import Finding, Scope, by_source, only_one
 from pik.usecases.care.verify_findings import Depth
 from pik.usecases.inspect.batches import with_closing
@@ -43,8 +44,9 @@ def _conflicts(scope: Scope) -> Iterator[Finding]:
 
 
 def _batches(scope: Scope) -> Iterator[Finding]:
-    """Yield the batches with rejects, and those that were not read to their end and are not withdrawn."""
-    withdrawn = corrected_until(scope.store).withdrawn
+    """Yield the batches with rejects, those that were not read to their end and are not withdrawn, and the files that
+    count twice."""
+    twice, withdrawn = IngestedTwice(scope), corrected_until(scope.store).withdrawn
     if scope.entities:
         scope.notes["rejects"] = (
             "looks at batches with events of these entities; whose a rejected record is, is unknown"
@@ -59,6 +61,7 @@ def _batches(scope: Scope) -> Iterator[Finding]:
             what = f"{batch.origin.name} was not ingested to its end: {counts.read:,} records are recorded"
             shown = command("batches", of_batch)
             yield Finding("interrupted batches", what, shown, scope=of_batch, since=since, events=counts.read)
+        yield from twice.with_batch(batch)
 
 
 def _batches_within(scope: Scope) -> Iterator[Batch]:
@@ -268,6 +271,7 @@ SEARCHES: tuple[Search, ...] = (
         {
             "rejects": "batches with records that are not valid events",
             "interrupted batches": "batches that were not read to their end, nor replaced or withdrawn since",
+            triage_batches.CHECK: triage_batches.RULE,
         },
         _batches,
     ),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from pik.model.batch import Batch, Origin
@@ -31,18 +31,35 @@ def find_read_otherwise(store: Store, origin: Origin) -> ReadOtherwise | None:
 
     A file is known by its digest. What a stream holds is not known before it was read, so of one there is none.
     """
-    if ":" in origin.content:  # of a stream: no digest
-        return None
-    here = _options(origin)
-    for batch in store.batches.of_content(origin.content):
-        there = _options(batch.origin)
-        has_events = batch.counts.read > batch.counts.rejected
-        if there != here and has_events and batch.batch_id not in corrected_until(store).withdrawn:
-            names = sorted(name for name in there.keys() | here.keys() if there.get(name) != here.get(name))
+    here = options_of(origin)
+    for batch in holding_content(store, origin):
+        there = options_of(batch.origin)
+        if there != here:
+            names = differing(there, here)
             return ReadOtherwise(batch.batch_id, {name: (there.get(name), here.get(name)) for name in names})
     return None
 
 
-def _options(origin: Origin) -> dict[str, str]:
+def holding_content(store: Store, origin: Origin) -> Iterator[Batch]:
+    """Yield the batches of events of a file's content, newest first, that are not withdrawn. Of what came as a stream
+    or through the API there are none: what these hold is not known by its digest."""
+    for batch in store.batches.of_content(origin.content) if ":" not in origin.content else ():
+        has_events = batch.counts.read > batch.counts.rejected
+        if has_events and batch.batch_id not in corrected_until(store).withdrawn:
+            yield batch
+
+
+def others_of_content(store: Store, batch: Batch) -> Iterator[Batch]:
+    """Yield the other batches of events of a batch's content, newest first, that are not withdrawn."""
+    return (one for one in holding_content(store, batch.origin) if one.batch_id != batch.batch_id)
+
+
+def differing(*options: Mapping[str, str]) -> list[str]:
+    """Return the names of those options that are not the same in all of these."""
+    names = set[str]().union(*options)
+    return sorted(name for name in names if len({one.get(name) for one in options}) > 1)
+
+
+def options_of(origin: Origin) -> dict[str, str]:
     """Return the options that change what is recorded."""
     return {name: value for name, value in origin.options if name != "mapping"}

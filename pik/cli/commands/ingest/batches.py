@@ -14,8 +14,11 @@ from pik.cli.document import TRUNCATED, Column, Field, Object, Rows, Schema, or_
 from pik.cli.options import argument, option
 from pik.cli.values import Count, Instant, Moment
 from pik.errors import UsageError
+from pik.model.event import MAX_LINE
+from pik.model.visible import visible_option
 
 if TYPE_CHECKING:
+    from pik.model.batch import Batch
     from pik.usecases.inspect.batch_standing import StandingBatch
 
 
@@ -46,11 +49,13 @@ def batches(
     """List batches, newest first, or the rejected records of one.
 
     Counts are those of the verdicts at arrival. What corrections took away is shown beside them: which batches are
-    withdrawn, and of a named one how many of its deliveries do not count, count as duplicates, or were moved.
+    withdrawn, and of a named one how many of its deliveries do not count, count as duplicates, or were moved. Of a
+    named one the options with which it was read are shown, too, and which others have the same content.
 
     A buffered request is a part of a batch: its id (that of the response, or API Gateway's) lists the batch, and says
     what became of the request.
     """
+    from pik.usecases.ingest.earlier import others_of_content
     from pik.usecases.inspect.batch_standing import standing_batches
     from pik.usecases.inspect.batches import with_closing
     from pik.usecases.inspect.buffered_requests import batch_with, request_outcome
@@ -74,7 +79,14 @@ def batches(
     rows = standing_batches(store, (with_closing(store, one) for one in every), in_full=batch is not None)
     shown, truncated = options.first_rows(rows, limit)
     # A damaged closing record leaves no half of what a limit made short.
-    cli.show(BATCHES, batches=list(shown) if limit else shown, truncated=truncated, request=outcome)
+    cli.show(
+        BATCHES,
+        batches=list(shown) if limit else shown,
+        truncated=truncated,
+        read_with=named and _read_with(named),
+        batches_of_same_content=named and [one.batch_id for one in others_of_content(store, named)],
+        request=outcome,
+    )
 
 
 _NAMED = "null: none, or the batch is not named"
@@ -82,6 +94,12 @@ _NAMED = "null: none, or the batch is not named"
 
 def _of_standing(name: str, row: StandingBatch) -> object:
     return None if row.standing is None else getattr(row.standing, name) or None
+
+
+def _read_with(batch: Batch) -> str | None:
+    """Return the options with which a batch was read, as people see them, without the usual longest line."""
+    options = [(name, value) for name, value in batch.origin.options if (name, value) != ("max_line", str(MAX_LINE))]
+    return ", ".join(f"{name.replace('_', '-')} {visible_option(value)}" for name, value in options) or None
 
 
 BATCHES = Schema(
@@ -128,10 +146,24 @@ BATCHES = Schema(
             get=lambda row: times_read(row.batch.times),
             detail=True,
         ),
+        Column(
+            "read_options",
+            dict[str, str],
+            "how it was read, as recorded: `timezone`, `time_format`, `map.FIELD` and others that change events",
+            get=lambda row: dict(row.batch.origin.options),
+            detail=True,
+        ),
         Column("again", bool, "ingested with `--again`", get="batch.origin.again", detail=True),
         empty="no batch yet; to make one: pik ingest FILE",
     ),
     TRUNCATED,
+    Field("read_with", str | None, "the options of a named batch, in words; null: none, or no batch was named"),
+    Field(
+        "batches_of_same_content",
+        list[str] | None,
+        "other batches of the same content as a named one that are not withdrawn, the newest first; null: none, or"
+        " no batch was named",
+    ),
     Field(
         "request",
         Object(

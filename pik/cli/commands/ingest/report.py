@@ -17,7 +17,7 @@ from pik.errors import command, number_of
 from pik.model.batch import Counts
 from pik.model.layout import InputFormat, Layout
 from pik.model.times import described, time_notes
-from pik.model.visible import visible
+from pik.model.visible import visible, visible_option
 
 if TYPE_CHECKING:
     from pik.inputs.source import Input
@@ -139,7 +139,7 @@ def same_content(source: str, other: ReadOtherwise | None) -> Iterator[str]:
     if other is None:
         return
     shown = [
-        f"{name.replace('_', '-')} {_value(there)}, now {_value(here)}"
+        f"{name.replace('_', '-')} {visible_option(there)}, now {visible_option(here)}"
         for name, (there, here) in islice(other.differing.items(), _SHOWN_OPTIONS)
     ]
     more = ", …" if len(other.differing) > _SHOWN_OPTIONS else ""
@@ -148,10 +148,6 @@ def same_content(source: str, other: ReadOtherwise | None) -> Iterator[str]:
         f"{visible(source)}: batch {other.batch_id} has the same content, read with other options"
         f" ({'; '.join(shown)}{more}); if that batch was wrong: `{withdraw}`"
     )
-
-
-def _value(option: str | None) -> str:
-    return "not given" if option is None else visible(option if len(option) <= 40 else option[:40] + "…")
 
 
 INGEST = Schema(

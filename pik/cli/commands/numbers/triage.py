@@ -83,7 +83,13 @@ def triage(
     cli.show(schema, found, next="\n".join(commands) or None)
     if any(check.failure for check in found.checks):
         return PARTLY
+    if not found.findings and not found.known:
+        cli.note(_NOT_PROVEN)
     return FOUND if found.findings else None
+
+
+_NOT_PROVEN = "raw agrees with itself; that does not prove that what was sent, or how it was read, is right"
+"""What a triage that finds nothing cannot know."""
 
 
 def _impacts(found: Triage) -> Iterator[str]:
