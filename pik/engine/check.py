@@ -29,6 +29,7 @@ from pik.engine.syntax import (
 )
 from pik.engine.text_order import BY_ORDER, as_numbers, check_cast_of_texts, check_text_order
 from pik.errors import Invalid
+from pik.model.aggregate import DELIVERY_FACTS
 from pik.model.metric import Definition
 
 if TYPE_CHECKING:
@@ -68,6 +69,11 @@ class CheckedDefinition:
     columns: frozenset[str]
     scale: int
     denominator: str | None
+
+    @property
+    def reads_delivery(self) -> bool:
+        """Whether the value may depend on which delivery of an event counts, though they have the same content."""
+        return not DELIVERY_FACTS.isdisjoint(self.columns)
 
 
 _CACHED = 1000

@@ -85,6 +85,10 @@ class DuckEngine:
         """See Engine.counts."""
         return _is_count(definition)
 
+    def reads_delivery(self, definition: Definition) -> bool:
+        """See Engine.reads_delivery."""
+        return _reads_delivery(definition)
+
     @contextmanager
     def computation(
         self, inputs: Inputs, metrics: Sequence[Definition], window: Window, entities: Sequence[str] = ()
@@ -266,6 +270,12 @@ def _combination(definition: Definition) -> Combination:
 def _is_count(definition: Definition) -> bool:
     with _checking(definition) as db:
         return is_count(db, definition)
+
+
+@lru_cache(_KEPT)
+def _reads_delivery(definition: Definition) -> bool:
+    with _checking(definition) as db:
+        return check_definition(db, definition).reads_delivery
 
 
 def _by_name(metrics: Sequence[Definition]) -> list[Definition]:

@@ -18,7 +18,7 @@ from pik.engine.rules import NO_RULES, read_rules
 from pik.engine.sandbox import FETCH, OTHER_VALUES, OutOfMemory, bounded, damaged_file, first_line
 from pik.engine.scan_sql import MICROSECOND, Measure, Scan, load_spans, refuse_unknown_times
 from pik.errors import Damaged, EngineError, PikError, UsageError, command
-from pik.model.aggregate import DELIVERY_FACTS, NO_INPUTS, BucketDigest, Computed, DigestLines, Failure, bucket_digests
+from pik.model.aggregate import NO_INPUTS, BucketDigest, Computed, DigestLines, Failure, bucket_digests
 from pik.model.metric import Definition
 from pik.model.window import Window
 from pik.ports.engine import NOTHING, Bucket, Inputs
@@ -172,7 +172,7 @@ def measures_of(
     first: dict[tuple[str | None, bool], int] = {}
     for number, (definition, metric) in enumerate(zip(definitions, metrics, strict=True)):
         name = definition.name
-        delivered = duplicates or not DELIVERY_FACTS.isdisjoint(metric.columns)
+        delivered = duplicates or metric.reads_delivery
         counted, where = first.setdefault((metric.where, delivered), number), metric.where
         value, zero = metric.value, metric.denominator
         measures.append(Measure(name, number, counted, where, metric.aggregates, value, zero, delivered=delivered))

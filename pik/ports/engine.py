@@ -256,6 +256,10 @@ class Engine(Protocol):
         """Return whether the definition counts something, so that one more event leaves its value as it is or adds 1.
         Raises Invalid for one that `check` refuses."""
 
+    def reads_delivery(self, definition: Definition) -> bool:
+        """Return whether the definition reads what exact copies of an event need not have in common. Raises Invalid for
+        one that `check` refuses."""
+
     def computation(
         self, inputs: Inputs, metrics: Sequence[Definition], window: Window, entities: Sequence[str] = ()
     ) -> AbstractContextManager[Computation]:

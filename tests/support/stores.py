@@ -190,6 +190,9 @@ class PlainEngine:
     def counts(self, definition: Definition) -> bool:
         return False
 
+    def reads_delivery(self, definition: Definition) -> bool:
+        return False
+
     def counted(
         self, inputs: Inputs, definition: Definition, window: Window, entities: Sequence[str] = ()
     ) -> Iterator[CountedDelivery]:

@@ -14,10 +14,22 @@ from pik.errors import NothingSelected, UsageError
 from pik.model.criteria import Criteria
 from pik.model.instant import DAY, parse_instant
 from pik.model.metric import ALL_ENTITIES, Definition, Per
-from pik.model.scenario import CountedDuplicates, OtherDefinition, Scenario, Shift, WithoutSelected
+from pik.model.scenario import (
+    PLAIN,
+    CountedConflict,
+    CountedDuplicates,
+    OtherDefinition,
+    Scenario,
+    Shift,
+    Which,
+    WithoutSelected,
+)
+from pik.model.window import ALL_TIME
 from pik.ports.store import Store
 from pik.rawlog.objects import frame_lines
+from pik.runtime import SILENT
 from pik.stores import open_store
+from pik.usecases.care.verify import verify
 from pik.usecases.metrics.causes import Sides, explained
 from pik.usecases.metrics.chain import Cause, value_of
 from pik.usecases.metrics.definitions import add_version
@@ -178,7 +190,50 @@ def test_events_behind_causes_are_listed_though_other_raw_is_lost(store: Store, 
     first.unlink()
     found = explain(store, ENGINE, "total", "a", DAY_ONE, events=True)
     assert [one.cause for one in found.shares] == [Cause.LOST, Cause.LATE, Cause.UNEXPLAINED]
-    assert [one.cause for one in events_behind(store, found)] == [Cause.LATE]
+    behind = [(one.cause, one.delivery and bytes(one.delivery.payload)) for one in events_behind(store, found)]
+    assert sorted(behind) == [(Cause.LATE, b'{"v": 1}'), (Cause.LATE, b'{"v": 4}')]  # the former is an exact copy
+
+
+def test_an_exact_copy_counts_in_the_place_of_a_delivery_that_cannot_be_read_and_a_conflict_does_not(
+    store: Store, tmp_path: Path
+) -> None:
+    """As `verify` counts them; and no copy where a selection, or the metric, may tell it from the lost delivery."""
+    for name, value in (("number", "count(*)"), ("days", "count(DISTINCT date_trunc('day', ingest_time))")):
+        add_version(store.metrics, Definition(name=name, value=value), 1)
+    lost = [{**event(v, "a", f"01T{v}:00"), "idempotency_key": f"k{v}"} for v in (10, 11, 12)]
+    before = set((tmp_path / "store" / "raw").glob("event_date=*/*"))
+    ingest(store, tmp_path, lost)
+    [path] = set((tmp_path / "store" / "raw").glob("event_date=*/*")) - before
+    ingest(store, tmp_path, [lost[0], {**lost[1], "payload": {"v": 100}}, {**lost[0], "payload": {"v": 9}}])
+    path.unlink()
+    where, source = (
+        assume(Shift(3600 * 10**9, Criteria(source=one, where=two))) for one, two in ((None, "true"), ("web", None))
+    )
+    conflicts = assume(CountedConflict(Which.LAST, Criteria()))
+    expected: Any = (
+        ("total", PLAIN, 7 + 10, 2),
+        ("number", PLAIN, 3 + 1, 2),
+        ("total", source, 7 + 10 - 2, 2),
+        ("total", conflicts, 7 + 9 + 100, 1),
+        ("total", where, 7 - 2, 3),
+        ("days", PLAIN, 1, 3),
+    )
+    for name, scenario, value, unread in expected:
+        found = explain(store, ENGINE, name, "a", DAY_ONE, scenario)
+        assert (int(value_of(found.recomputed)), found.unread.events()) == (value, unread), (name, scenario)
+    assert [int(one or 0) for one in explain(store, ENGINE, "number", "a", DAY_ONE).bounds] == [4, 6]
+    problems = [one.value for one in verify(open_store(store.url), ENGINE, ALL_TIME, SILENT) if one.value is not None]
+    assert {one.candidates for one in problems} == {2}
+
+
+def test_a_value_of_which_exact_copies_are_left_is_known_and_proven(store: Store, tmp_path: Path) -> None:
+    ingest(store, tmp_path, [event(2, "a", "01T23:00"), event(4, "a", "01T05:00")])
+    replayed(store, ENGINE)
+    paths = sorted((tmp_path / "store" / "raw").glob("event_date=*/*"))
+    paths[0].unlink()
+    found = explain(store, ENGINE, "total", "a", DAY_ONE)
+    assert (shares(found), found.proven, found.is_complete, len(found.lost)) == ({"unexplained": 0}, True, True, 1)
+    assert not [one for one in verify(open_store(store.url), ENGINE, ALL_TIME, SILENT) if one.value is not None]
 
 
 def test_a_value_of_which_nothing_can_be_read_is_not_said_to_have_no_events(store: Store, tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from pik.model.metric import ALL_ENTITIES, Metric, entities_of
 from pik.model.window import ALL_TIME, Window
 from pik.ports.raw import RawKey
 from pik.ports.store import Store
+from pik.rawlog.exact_copies import copies_of
 from pik.rawlog.segment_reader import places_of
 from pik.rawlog.selection import Overrides, Selection
 from pik.usecases.care.verify_findings import InQuestion, Problem, ProblemKind
@@ -111,8 +112,8 @@ class Remaining:
         return replace(known, unreadable=self.overrides.unreadable, counting=counting)
 
     def _succession(self) -> dict[str, dict[int, bool]]:
-        """Return the deliveries that count now because the accepted delivery of their event is lost: the first of the
-        others, in recording order, as a rebuild has it."""
+        """Return the deliveries that count now because the accepted delivery of their event is lost: the first exact
+        copy in recording order, without one the first of the others, as a rebuild has it."""
         counting: dict[str, dict[int, bool]] = defaultdict(dict)
         store = self.store
         corrected = Selection(store, ALL_TIME)
@@ -124,13 +125,18 @@ class Remaining:
                     continue
                 if accepted.batch_id in withdrawn or not chosen.get(accepted.batch_id, {}).get(accepted.seq, True):
                     continue  # it does not count: a correction is why
-                for one in deliveries:
-                    is_known = one.kind != Verdict.UNRECORDED and one.batch_id not in withdrawn
-                    if is_known and not self._is_lost(one.segment_key, one.frame):
-                        counting[one.batch_id][one.seq] = True
-                        if one.kind == Verdict.EXACT:
-                            self._heirs.add(bytes.fromhex(one.event_id))
-                        break
+                left = [
+                    one
+                    for one in deliveries
+                    if one.kind != Verdict.UNRECORDED
+                    and one.batch_id not in withdrawn
+                    and not self._is_lost(one.segment_key, one.frame)
+                ]
+                for one in chain(copies_of(accepted, left), left):
+                    counting[one.batch_id][one.seq] = True
+                    if one.kind == Verdict.EXACT:
+                        self._heirs.add(bytes.fromhex(one.event_id))
+                    break
         return dict(counting)
 
     def _is_lost(self, key: str, frame: int) -> bool:

@@ -395,10 +395,11 @@ def _compute(store: Store, engine: Engine, groups: Sequence[_OfMetric], winners:
         alike = known.scenario, metric.buckets, metric.definition.per, metric.version
         together.setdefault(alike, {})[known] = keys
     values: dict[Knowledge, Mapping[Key, Computed]] = {}
+    copies = reads_rest and not any(engine.reads_delivery(known.metric.definition) for known in needed)
     for states in together.values():
         wanted = {known.metric: keys for known, keys in states.items()}
         scenario = next(iter(states)).scenario
-        found = values_under(store, engine, wanted, scenario, winners, reads_rest=reads_rest)
+        found = values_under(store, engine, wanted, scenario, winners, reads_rest=reads_rest, copies=copies)
         values |= {known: found[known.metric.name] for known in states}
     for group in groups:
         group.use(values)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, NamedTuple
 
@@ -14,6 +14,7 @@ from pik.model.metric import Definition, Metric, entities_of
 from pik.model.scenario import Scenario
 from pik.ports.engine import CountedDeliveries, Engine, Tables
 from pik.ports.store import Store
+from pik.rawlog.exact_copies import readable_part, tells_copies_apart
 from pik.rawlog.gathering import gather_together, unreadable_frames
 from pik.rawlog.selection import Selection
 from pik.usecases.metrics.chain import value_of
@@ -117,7 +118,8 @@ def computed_states(
     winners: Winners,
 ) -> Iterator[States]:
     """Compute the value of the bucket with this start by each of these definitions, which may have other buckets,
-    under the scenario beside it, resolved ones, from what can be read. Raises EngineError if a definition fails on the
+    under the scenario beside it, resolved ones, from what can be read; exact copies count in the place of what cannot.
+    Raises EngineError if a definition fails on the
     events."""
     if not wanted:
         yield States({}, {}, None)
@@ -130,13 +132,13 @@ def computed_states(
             stack.enter_context(applied(store, engine, scenario, window, entities, winners))
             for (_, scenario), window in zip(each, windows, strict=True)
         ]
+        whole = [Selection(store, window, entities, one) for window, one in zip(windows, overrides, strict=True)]
+        definitions = [definition for definition, _ in each]
+        # Either in all of the states or in none: a copy that counts in one of them only would be a part of some share.
+        copies = not (any(map(tells_copies_apart, overrides)) or any(map(engine.reads_delivery, definitions)))
         unreadable: dict[str, frozenset[int]] = {}
         while True:
-            selections = [
-                Selection(store, window, entities, replace(one, unreadable=dict(unreadable)))
-                for window, one in zip(windows, overrides, strict=True)
-            ]
-            definitions = [definition for definition, _ in each]
+            selections = [readable_part(one, unreadable, copies=copies) for one in whole]
             try:
                 counted = stack.enter_context(_counted(engine, definitions, selections, bucket, entities))
                 break

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import replace
 
 from pik.errors import Damaged
 from pik.model.aggregate import NO_INPUTS, Computed, Failure
@@ -13,6 +12,7 @@ from pik.model.scenario import Scenario
 from pik.model.window import Window
 from pik.ports.engine import Engine
 from pik.ports.store import Store
+from pik.rawlog.exact_copies import readable_part
 from pik.rawlog.gathering import unreadable_frames
 from pik.rawlog.selection import Selection
 from pik.usecases.metrics.computation import recompute
@@ -34,10 +34,12 @@ def values_under(
     winners: Winners | None = None,
     *,
     reads_rest: bool = False,
+    copies: bool = False,
 ) -> dict[str, dict[Key, Computed]]:
     """Return by name what is computed of these buckets and entities of some metrics under a scenario, failures
     included. The metrics share their buckets and what they are per. Where raw of a bucket cannot be read that is a
-    failure, too, or with `reads_rest` the values are computed from what can be read."""
+    failure, too, or with `reads_rest` the values are computed from what can be read, `copies` as in
+    `readable_part`."""
     metrics = list(wanted)
     keys = {metric.name: of_metric for metric, of_metric in wanted.items()}
     found: dict[str, dict[Key, Computed]] = {name: {} for name in keys}
@@ -54,7 +56,7 @@ def values_under(
                 if not isinstance(part.computed, Damaged):
                     rows = part.computed.rows()
                 elif reads_rest:
-                    rows = _readable(selection.within(part.window), engine, metrics, entities)
+                    rows = _readable(selection.within(part.window), engine, metrics, entities, copies=copies)
                 else:
                     failure = Failure(part.computed.message)
                     rows = [
@@ -70,11 +72,10 @@ def values_under(
 
 
 def _readable(
-    selection: Selection, engine: Engine, metrics: Sequence[Metric], entities: Sequence[str]
+    selection: Selection, engine: Engine, metrics: Sequence[Metric], entities: Sequence[str], *, copies: bool
 ) -> Iterator[Computed]:
     """Yield what is computed of the entities from the raw that can be read."""
-    overrides = replace(selection.overrides, unreadable=unreadable_frames([selection]))
-    rest = Selection(selection.store, selection.window, selection.entities, overrides)
+    rest = readable_part(selection, unreadable_frames([selection]), copies=copies)
     with closing(recompute(rest, engine, metrics, entities)) as parts:
         for part in parts:
             if not isinstance(part.computed, Damaged):

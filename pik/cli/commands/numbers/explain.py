@@ -116,8 +116,9 @@ def explain(
     exactly those that raw still holds of what they knew; otherwise its share is inferred. The sides are those of `pik
     diff aggregates`.
 
-    Where raw that may count cannot be read, the value is recomputed without it. What was recorded is still proven if it
-    follows from what was known then; the right value is not known, at best within bounds.
+    Where raw that may count cannot be read, the value is recomputed without it, with exact copies elsewhere in its
+    place. What was recorded is still proven if it follows from what was known then; the right value is not known, at
+    best within bounds, unless nothing else is lost.
 
     Conflicts and suspects that would change the recomputed value are named as disputed, with what it would be.
 

@@ -185,7 +185,11 @@ EXPLANATION = Schema(
         ),
         get=lambda found: found.shares,
     ),
-    Field("lost", list[str] | None, "raw objects with frames that cannot be read; both sides are without those"),
+    Field(
+        "lost",
+        list[str] | None,
+        "raw objects with frames that cannot be read; both sides are without those, but for exact copies elsewhere",
+    ),
     Field(
         "definitions",
         Object(
