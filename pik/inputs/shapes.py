@@ -1,5 +1,6 @@
 """What the text of an input looks like: how its records lie, or in one sentence what it is, with the command that
-converts it. json_shapes.py, table_shapes.py and log_shapes.py recognize the kinds of text, binary.py what is not text.
+converts it. json_shapes.py, table_shapes.py, log_shapes.py and notations.py recognize the kinds of text, binary.py what
+is not text.
 
 Only what is certain is refused, before anything is kept. Invalid lines are read, and rejected one by one.
 """
@@ -15,11 +16,6 @@ from pik.inputs.json_shapes import BULK_DOCUMENTS, is_action, recognize_values, 
 from pik.inputs.line_times import are_log_lines
 from pik.inputs.list_records import rows
 from pik.inputs.log_shapes import (
-    SQL_ROWS,
-    as_ruby,
-    assigned,
-    commented,
-    drawn_table,
     event_format,
     fields_line,
     has_comma_in_time,
@@ -32,9 +28,9 @@ from pik.inputs.log_shapes import (
     plain_lines,
     quoted_words,
     usual_log,
-    written_otherwise,
 )
 from pik.inputs.long_delimiters import unit_separated
+from pik.inputs.notations import SQL_ROWS, as_ruby, assigned, commented, drawn_table, written_otherwise
 from pik.inputs.prefixed_json import are_prefixed, cells_before, consumed, object_of, prefixed
 from pik.inputs.several_lines import headed_json, several_lines, sql_values
 from pik.inputs.table_shapes import recognize_table, table_without_header
