@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import re
 import shutil
@@ -160,6 +161,7 @@ def driver(master: str, cluster: Cluster) -> Iterator[Session]:
     os.environ.setdefault(_PYTHON, sys.executable if cluster.archive is None else f"./{_UNPACKED}/bin/python")
     before = signal.getsignal(signal.SIGINT)
     _say_nothing_of_lost_counters()
+    logging.getLogger().addFilter(_is_not_of_py4j)
     gateway, log = (None, None) if submitted else _gateway()
     try:
         context = SparkContext(conf=conf.setAll(settings), gateway=gateway)
@@ -189,6 +191,11 @@ def _say_nothing_of_lost_counters() -> None:
     for one in vars(accumulators).values():
         if isinstance(one, type) and issubclass(one, BaseServer):
             one.handle_error = lambda *_: None  # type: ignore[method-assign]
+
+
+def _is_not_of_py4j(record: logging.LogRecord) -> bool:
+    """Tell whether to log it: py4j writes a traceback to standard error for Ctrl-C, which it raises as well."""
+    return "/py4j/" not in record.pathname
 
 
 @contextmanager
