@@ -34,6 +34,7 @@ from pik.ports.store import Store
 from pik.rawlog.corrected import concerning
 from pik.rawlog.gathering import gather
 from pik.rawlog.selection import Overrides, Selection
+from pik.runtime import SILENT, Progress, showing
 from pik.usecases.availability import expect_held
 from pik.usecases.metrics.assumed_suspects import assumed_suspects
 from pik.usecases.metrics.chain import EXACT, value_of
@@ -131,18 +132,23 @@ class Question:
         return not delta or any(one.covers(self.number, delta) for one in some)
 
 
-def try_scenarios(store: Store, engine: Engine, asked: Question) -> Trials:
+def try_scenarios(store: Store, engine: Engine, asked: Question, progress: Progress = SILENT) -> Trials:
     """Try single scenarios: an earlier definition, duplicates counted, conflicts last, without suspects, each batch
     missing, each correction not recorded, as of each promotion of the value, what was current then, days of other
     zones, the buckets beside this one, and another entity counted as well; and together those of conflicts, suspects
     and clocks that move the value."""
+    with showing(progress, "trying what gives the number", None, "scenarios"):
+        return _tried(_Work(store, engine, asked, progress))
+
+
+def _tried(work: _Work) -> Trials:
+    store, engine, asked = work.store, work.engine, work.asked
     not_tried = ["others together", "zones at quarter hours, and changes of clocks within the bucket"]
     wrong = [
         _assuming(asked, "conflicts", CountedConflict(Which.LAST, Criteria()), "the last of conflicting deliveries"),
         _suspects(store, engine, asked),
         *_clocks(store, engine, asked, not_tried),
     ]
-    work = _Work(store, engine, asked)
     for trial in (
         *_definitions(store, asked, not_tried),
         _assuming(asked, "duplicates", CountedDuplicates(), "a pipeline without deduplication"),
@@ -168,13 +174,14 @@ class _Work:
     store: Store
     engine: Engine
     asked: Question
+    progress: Progress
     tried: int = 0
     met: list[Trial] = field(default_factory=list)
     failed: int = 0
 
     def add(self, trial: Trial) -> bool:
         """Try this, and return whether it moves the value."""
-        self.tried += 1
+        self._count()
         try:
             computed = _value(self.store, self.engine, self.asked, trial)
         except (Damaged, EngineError, UsageError):
@@ -191,10 +198,14 @@ class _Work:
             self.met.append(replace(trial, value=value, events=events))
         return value_of(computed) != self.asked.recomputed
 
+    def _count(self) -> None:
+        self.tried += 1
+        self.progress.advance(1)
+
     def add_entities(self, not_tried: list[str]) -> None:
         """Try whether the value of another entity is what lacks."""
         asked, lacking = self.asked, EXACT.subtract(self.asked.number, self.asked.recomputed)
-        self.tried += 1
+        self._count()
         try:
             found = entities_with(
                 self.store, self.engine, asked.metric, asked.window, asked.scenario, lacking, not_tried

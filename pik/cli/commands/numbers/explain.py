@@ -186,7 +186,7 @@ def explain(
             *(store, engine, metric, entity, instant, scenario), left=file or before, right=after, events=events
         )
         number = expected if file is None or found.left.version is None else found.left.value
-        trials = try_number(store, engine, found, number, tolerances)
+        trials = try_number(store, engine, found, number, tolerances, cli.progress)
         disputed = disputes(store, engine, found)
         better = passed_over(store, found)
     names = [] if expect is not None else [field.name for field in EXPECTED]

@@ -18,6 +18,7 @@ from pik.model.scenario import CountedConflict, WithoutSuspects
 if TYPE_CHECKING:
     from pik.ports.engine import Engine
     from pik.ports.store import Store
+    from pik.runtime import Progress
     from pik.usecases.metrics.explanation import Explanation
     from pik.usecases.metrics.tolerance import Tolerance
     from pik.usecases.metrics.trials import Trials
@@ -42,7 +43,12 @@ def read_number(option: str, text: str) -> Decimal:
 
 
 def try_number(
-    store: Store, engine: Engine, found: Explanation, number: Decimal | None, tolerances: Sequence[Tolerance]
+    store: Store,
+    engine: Engine,
+    found: Explanation,
+    number: Decimal | None,
+    tolerances: Sequence[Tolerance],
+    progress: Progress,
 ) -> Trials | None:
     """Return which scenarios give the number; None where the right side does, or there is none."""
     from pik.usecases.metrics.chain import value_of
@@ -52,7 +58,7 @@ def try_number(
         return None
     recomputed = value_of(found.recomputed)
     asked = Question(number, recomputed, found.metric, found.entity_id, found.bucket, found.scenario, tolerances)
-    return None if asked.meets(recomputed) else try_scenarios(store, engine, asked)
+    return None if asked.meets(recomputed) else try_scenarios(store, engine, asked, progress)
 
 
 def off_by(found: Explanation, number: Decimal | None) -> Decimal | None:
