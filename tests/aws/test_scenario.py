@@ -26,12 +26,13 @@ from pik.stores import open_store
 from pik.stores.aws.catalog import generation
 from pik.stores.aws.clients import Clients
 from pik.usecases.ingest.api_request import record_request
+from pik.usecases.metrics.candidates import Question
 from pik.usecases.metrics.chain import Cause
 from pik.usecases.metrics.definitions import add_version
 from pik.usecases.metrics.explain import explain
 from pik.usecases.metrics.explain_events import events_behind
 from pik.usecases.metrics.sides import RecordedSide, Side, SideKind
-from pik.usecases.metrics.trials import Question, try_scenarios
+from pik.usecases.metrics.trials import try_scenarios
 from pik.usecases.replay.execute import finish_run
 from pik.usecases.replay.plan import plan_replay, start
 from pik.usecases.replay.promote import promote

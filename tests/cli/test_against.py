@@ -20,7 +20,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from pik.usecases.metrics import trials
+from pik.usecases.metrics import candidates
 
 METRICS = """
 [[metric]]
@@ -457,7 +457,7 @@ def test_a_minus_of_typographers_is_read_and_entities_that_look_the_same_are_nam
     assert "looks the same and is two entities: 'c\\u0327,x' and '\\xe7,x'" in result.err
     result, _ = against(shop, LEDGER.replace("ç", "c\u0327"), "--entity", "c\u0327,x", "--entity", "ç,x")
     assert (result.code, ", in another Unicode form" in result.err) == (2, True)
-    monkeypatch.setattr(trials, "OFFSETS", range(-1, 2))
+    monkeypatch.setattr(candidates, "OFFSETS", range(-1, 2))
     tried = [shop("explain", "revenue", "a", "2026-01-02", "--expect", f"{minus}10.00").out for minus in "\u2212-"]
     assert tried[0] == tried[1] != ""
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pik.usecases.metrics import trials
+from pik.usecases.metrics import candidates
 
 METRIC = 'name = "revenue"\nvalue = "sum((payload->>\'v\')::DECIMAL(18, 2))"\n'
 PLACE = ("revenue", "a", "2026-01-01")
@@ -23,7 +23,7 @@ def line(value: str, hour: int) -> str:
 @pytest.fixture
 def few_zones(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of the days of other zones, a few are tried."""
-    monkeypatch.setattr(trials, "OFFSETS", range(-1, 3))
+    monkeypatch.setattr(candidates, "OFFSETS", range(-1, 3))
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ from pik.stores.aws.clients import Clients
 from pik.usecases.care import cluster_pack, verify
 from pik.usecases.ingest.api_request import record_request
 from pik.usecases.ingest.buffered import record_buffered
-from pik.usecases.metrics import trials
+from pik.usecases.metrics import candidates
 from pik.usecases.replay.plan import plan_replay, start
 from tests.docs.conftest import DAY, FOREIGN, PECULIAR
 from tests.support.aws.bare import OF_THE_EMULATOR, deploy_bare, grant, make_user
@@ -368,7 +368,7 @@ def _repair(pik: Journey) -> None:
     pik("pik explain", "explain", *late, code=1)
     Path("one.csv").write_text("day,customer,net\n2026-03-02,customer-17,1671.92\n", encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trials, "OFFSETS", range(-1, 2))  # of the days of other zones, a few are tried
+        patch.setattr(candidates, "OFFSETS", range(-1, 2))  # of the days of other zones, a few are tried
         pik("pik explain", "explain", *late, "--against", "one.csv", "--value", "revenue=net", code=1)
         pik("pik explain", "explain", *late, "--expect", "1671.92", code=1)
     found = pik("pik triage", "triage", *DAY, code=1)

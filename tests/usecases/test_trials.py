@@ -19,11 +19,12 @@ from pik.model.scenario import PLAIN, CountedDuplicates, Scenario, Shift
 from pik.model.window import Window
 from pik.ports.store import Store
 from pik.stores import open_store
-from pik.usecases.metrics import trials
+from pik.usecases.metrics import candidates
+from pik.usecases.metrics.candidates import OFFSETS, Question
 from pik.usecases.metrics.definitions import add_version
 from pik.usecases.metrics.explain import explain
 from pik.usecases.metrics.tolerance import read_tolerances
-from pik.usecases.metrics.trials import OFFSETS, Question, Trials, try_scenarios
+from pik.usecases.metrics.trials import Trials, try_scenarios
 from pik.usecases.replay.promote import promote
 from tests.support.contracts.pulling import pulled
 from tests.support.stores import FIRST, event, ingest, replay
@@ -85,7 +86,7 @@ PLANTED = {
 
 @pytest.fixture(autouse=True)
 def fewer_zones(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trials, "OFFSETS", NEAR)
+    monkeypatch.setattr(candidates, "OFFSETS", NEAR)
 
 
 @pytest.mark.parametrize("kind", PLANTED)
@@ -103,7 +104,7 @@ def test_the_scenario_that_gives_the_number_is_found_and_no_other(made: tuple[St
 def test_every_half_hour_from_12_behind_to_14_ahead_is_tried(
     made: tuple[Store, list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trials, "OFFSETS", OFFSETS)
+    monkeypatch.setattr(candidates, "OFFSETS", OFFSETS)
     found = tried(made[0], 3 * (1 + 5 + 10 + 1000 + 10_000 + 20_000 + 100_000))
     assert (found.tried, OFFSETS[0], OFFSETS[-1]) == (10 + 3 + 12 * 2 + 14 * 2, -24, 28)
     assert "shift=-30m,entity=a" in {one.scenario for one in found.met}

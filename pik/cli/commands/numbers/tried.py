@@ -51,8 +51,9 @@ def try_number(
     progress: Progress,
 ) -> Trials | None:
     """Return which scenarios give the number; None where the right side does, or there is none."""
+    from pik.usecases.metrics.candidates import Question
     from pik.usecases.metrics.chain import value_of
-    from pik.usecases.metrics.trials import Question, try_scenarios
+    from pik.usecases.metrics.trials import try_scenarios
 
     if number is None:
         return None
