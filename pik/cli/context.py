@@ -228,7 +228,7 @@ class Context:
         path = Path(url).expanduser()
         is_bundle = "://" not in url and path.is_file()
         try:
-            store = self._open_bundle(path) if is_bundle else open_store(url, create=create)
+            store = self._open_bundle(path) if is_bundle else open_store(url, create=create, waiting=self.note)
         except NotFound as error:
             error.hint = self._near_stores(url) or error.hint
             raise

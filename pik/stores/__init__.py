@@ -3,19 +3,21 @@ format of their layout, and errors."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pik.errors import ConflictFound, Damaged, StoreError, UsageError
+from pik.ports.index import unheard
 from pik.ports.store import Store
 
 if TYPE_CHECKING:
     from pik.ports.remote import Api, Foreign, StackHealth
 
 
-def open_store(url: str, *, create: bool = False) -> Store:
-    """Open the store of the URL; `create` makes a local one that does not exist yet. Raises UsageError for an unknown
-    scheme, NotFound, StoreError."""
+def open_store(url: str, *, create: bool = False, waiting: Callable[[str], None] = unheard) -> Store:
+    """Open the store of the URL; `create` makes a local one that does not exist yet. `waiting` is told of other
+    processes that a local one waits for. Raises UsageError for an unknown scheme, NotFound, StoreError."""
     if url.startswith("aws://"):
         from pik.stores.aws import open_aws
 
@@ -24,7 +26,7 @@ def open_store(url: str, *, create: bool = False) -> Store:
         raise UsageError(f"unsupported store URL {url!r}", hint="--store DIR, or aws://STACK")
     from pik.stores.local import open_local
 
-    return open_local(Path(url).expanduser(), create=create)
+    return open_local(Path(url).expanduser(), create=create, waiting=waiting)
 
 
 def open_api(url: str) -> Api:

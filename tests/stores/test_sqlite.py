@@ -12,7 +12,8 @@ import pytest
 
 from pik.errors import Busy, StoreError
 from pik.runtime.storage import scratch
-from pik.stores.local.sqlite import Database, has_log
+from pik.stores.local.private_copy import has_log
+from pik.stores.local.sqlite import Database
 
 SCHEMA = "CREATE TABLE item (number INTEGER);\nCREATE TABLE other (a TEXT);\n"
 
@@ -114,12 +115,15 @@ def test_processes_that_create_open_write_and_close_at_once_all_succeed(database
     assert database.read().execute("SELECT count(*), max(number) FROM item").fetchone() == (120, 120)
 
 
-def test_a_lock_that_never_ends_is_busy(database):
-    other = Database(database.path, SCHEMA, busy=0.01, patience=0.05)
+def test_a_lock_that_never_ends_is_busy_and_waited_for_aloud(database, monkeypatch):
+    heard: list[str] = []
+    other = Database(database.path, SCHEMA, busy=0.01, patience=0.05, waiting=heard.append)
+    monkeypatch.setattr("pik.stores.local.sqlite._UNTOLD", 0.01)
     with database.write() as connection:
         connection.execute("INSERT INTO item VALUES (1)")
         with pytest.raises(Busy, match=r"test\.db locked"), other.write():
             pass
+    assert heard == [f"waiting for another process, which keeps {database.path} locked"]
     assert count(other) == 1
 
 

@@ -16,7 +16,8 @@ import pytest
 
 from pik.errors import Busy
 from pik.stores.local import sqlite
-from pik.stores.local.sqlite import Database, has_log, private_copy
+from pik.stores.local.private_copy import has_log, private_copy
+from pik.stores.local.sqlite import Database
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("PIK_")}

@@ -13,12 +13,14 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 
 from pik.errors import NotFound, StoreError, command
+from pik.ports.index import unheard
 from pik.ports.store import Store
 from pik.rawlog.replacements import ReplacingRaw
 from pik.runtime.storage import remedy, sync, sync_directory
@@ -54,11 +56,11 @@ class Marker(msgspec.Struct, frozen=True, omit_defaults=True):
     copy_of: str | None = None
 
 
-def open_local(path: Path, *, create: bool = False) -> Store:
-    """Open the store in a directory. Raises NotFound unless it exists or `create` is set; StoreError if it cannot be
-    used or has another format than this program's."""
+def open_local(path: Path, *, create: bool = False, waiting: Callable[[str], None] = unheard) -> Store:
+    """Open the store in a directory; `waiting` is told of writers that are waited for. Raises NotFound unless it exists
+    or `create` is set; StoreError if it cannot be used or has another format than this program's."""
     path = path.absolute()
-    return _assemble(path, _marker(path, Marker(FORMAT) if create else None))
+    return _assemble(path, _marker(path, Marker(FORMAT) if create else None), waiting)
 
 
 def open_copy(path: Path, source: str, *, create: bool = True) -> Store:
@@ -130,10 +132,10 @@ def _create(path: Path, marker: Marker) -> None:
         ) from None
 
 
-def _assemble(path: Path, marker: Marker) -> Store:
+def _assemble(path: Path, marker: Marker, waiting: Callable[[str], None] = unheard) -> Store:
     locks = path / "locks"
-    index = index_database(path)
-    state = state_database(path)
+    index = index_database(path, waiting)
+    state = state_database(path, waiting)
     batches, queue, aggregates = LocalBatches(index, locks), LocalQueue(state), LocalAggregates(state)
     reader = LocalIndex(index, locks)
     return Store(

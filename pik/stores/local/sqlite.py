@@ -18,20 +18,23 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
-from tempfile import gettempdir
+from time import monotonic
 from typing import Any, TypeVar
 from urllib.parse import quote
 from weakref import WeakSet
 
 from pik.errors import Busy, PikError, StoreError
+from pik.ports.index import unheard
 from pik.runtime import called_from_c, raise_lost
 from pik.runtime.retries import Backoff, retry
-from pik.runtime.storage import PrivateDirectory, hint_for_room
+from pik.runtime.storage import hint_for_room
 from pik.stores.local.access import access_error, is_read_only, make_file, read_only_error
+from pik.stores.local.private_copy import Stamp, has_log, private_copy, stamp_of
 from pik.stores.state_rows import row_digest
 
 _FETCHED = 1000  # rows at a time, where they are iterated over
 _READER_KIB, _WRITER_KIB = 8192, 32768  # page cache
+_UNTOLD = 5.0  # seconds that a writer waits for a lock before it says so
 
 _Done = TypeVar("_Done")
 _Connection = TypeVar("_Connection", bound=sqlite3.Connection)
@@ -46,7 +49,7 @@ class Database:
 
     `schema` is a series of statements, each ending with `;` at the end of its line. `repair` is the hint for a damaged
     file. SQLite itself waits `busy` seconds for a lock, and is asked again for `patience` seconds: writers hold the
-    lock for well under a second each, only a stuck one lasts longer.
+    lock for well under a second each, only a stuck one lasts longer. `waiting` is told of one.
     """
 
     def __init__(
@@ -57,8 +60,9 @@ class Database:
         *,
         busy: float = 60.0,
         patience: float = 600.0,
+        waiting: Callable[[str], None] = unheard,
     ) -> None:
-        self.path, self.repair = path, repair
+        self.path, self.repair, self._waiting = path, repair, waiting
         self._schema, self._busy = schema, busy
         self._backoff = Backoff(first=0.02, longest=0.02, attempts=None, patience=patience)
         self._mine = _Connections()
@@ -110,6 +114,7 @@ class Database:
             if self.path.exists() and not os.access(self.path, os.W_OK):  # SQLite would open it nevertheless, and
                 raise read_only_error(self.path.parent)  # leave a log beside it that its owner cannot write to
             self._mine.writer = self._connected(sqlite3.Connection, self.path, _WRITER_KIB)
+            self._mine.writer.execute(f"PRAGMA busy_timeout = {min(self._busy, _UNTOLD) * 1000:.0f}")
         return self._mine.writer
 
     def reconnect(self) -> None:
@@ -156,11 +161,14 @@ class Database:
     def patiently(self, action: Callable[[], _Done]) -> _Done:
         """Return the result of `action`, tried again while SQLite reports that the database is locked. SQLite waits by
         itself nearly always; it does not while the log is being set up, recovered or closed."""
+        began = monotonic()
         try:
             return action()
         except sqlite3.OperationalError as error:
             if not _is_locked(error):
                 raise
+        if monotonic() - began >= _UNTOLD / 2:  # else it was not waited for
+            self._waiting(f"waiting for another process, which keeps {self.path} locked")
         return retry(action, _is_locked, self._backoff)
 
     @contextmanager
@@ -326,16 +334,8 @@ _LOCKING = "PROTOCOL IOERR_LOCK IOERR_RDLOCK IOERR_UNLOCK IOERR_CHECKRESERVEDLOC
 _NO_LOCKS = {f"SQLITE_{name}" for name in _LOCKING.split()}
 """What SQLite reports of network file systems: they have no locks, or no memory that processes share."""
 
-_TRIES = 5
 _ROOM = 1 << 17
 """Bytes that SQLite may need beside a database that it only reads."""
-
-Stamp = tuple[tuple[int, int, int] | None, ...]
-"""Changes when a database or its log is written to."""
-
-_copies: dict[tuple[Path, Stamp], tuple[PrivateDirectory, Path]] = {}
-"""The copies of this process, by what they are copies of, in directories that are removed when it ends."""
-_guard = threading.Lock()
 
 
 def is_full(path: Path) -> bool:
@@ -344,58 +344,3 @@ def is_full(path: Path) -> bool:
         return shutil.disk_usage(path.parent).free < _ROOM
     except OSError:  # the directory is gone
         return False
-
-
-def has_log(path: Path) -> bool:
-    """Return whether a write-ahead log with anything in it lies beside the database."""
-    found = _stat(_log(path))
-    return found is not None and found.st_size > 0
-
-
-def private_copy(path: Path) -> Path:
-    """Return a copy of the database with its log, one for each state that they have, removed when this process ends.
-
-    Raises Busy if writing to it never pauses, StoreError if there is no room for the copy.
-    """
-    with _guard:
-        for _ in range(_TRIES):
-            before = stamp_of(path)
-            if (path, before) in _copies:
-                return _copies[path, before][1]
-            directory, copy = _copied(path)
-            if stamp_of(path) == before:
-                _copies[path, before] = directory, copy
-                return copy
-    raise Busy(f"{path} is being written to", hint="run the same command again")
-
-
-def _copied(path: Path) -> tuple[PrivateDirectory, Path]:
-    try:
-        directory = PrivateDirectory()
-        copy = Path(directory.name) / path.name
-        shutil.copyfile(path, copy)
-        if has_log(path):
-            shutil.copyfile(_log(path), _log(copy))
-    except OSError as error:
-        raise StoreError(
-            f"cannot copy {path} to {gettempdir()}: {error.strerror}",
-            hint="the store is read-only, so its log is read from a copy; TMPDIR names a directory with room for it",
-        ) from error
-    return directory, copy
-
-
-def _log(path: Path) -> Path:
-    return path.with_name(f"{path.name}-wal")
-
-
-def stamp_of(path: Path) -> Stamp:
-    """Return the stamp of a database and its log."""
-    found = map(_stat, (path, _log(path)))
-    return tuple(each and (each.st_ino, each.st_size, each.st_mtime_ns) for each in found)
-
-
-def _stat(path: Path) -> os.stat_result | None:
-    try:
-        return os.stat(path)
-    except FileNotFoundError:  # of any other error a log must not be taken for absent
-        return None

@@ -16,6 +16,7 @@ import msgspec
 from msgspec import structs
 
 from pik.model.batch import Batch, BatchState, Counts, Frame, Location, Origin, Segment, Verdict
+from pik.ports.index import unheard
 from pik.stores.local.lock import held
 from pik.stores.local.sqlite import Database
 
@@ -119,9 +120,10 @@ SEGMENT_COLUMNS = (
 )
 
 
-def index_database(directory: Path) -> Database:
+def index_database(directory: Path, waiting: Callable[[str], None] = unheard) -> Database:
     """Return the index of the store in this directory."""
-    return Database(directory / "index.db", SCHEMA, repair="to make it again from raw: pik verify --rebuild-index")
+    repair = "to make it again from raw: pik verify --rebuild-index"
+    return Database(directory / "index.db", SCHEMA, repair=repair, waiting=waiting)
 
 
 def duplicates_of(connection: sqlite3.Connection, segment: Segment) -> dict[int, Verdict]:

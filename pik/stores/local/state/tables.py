@@ -8,7 +8,7 @@ in between leaves a row without its file, which the next writer creates.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from pik.errors import AlreadyExists, StoreError
+from pik.ports.index import unheard
 from pik.stores.local.access import make_directory
 from pik.stores.local.raw import LocalRaw
 from pik.stores.local.sqlite import Database
@@ -125,12 +126,13 @@ CREATE TABLE refusal ( -- a delivery that a target did not take
 """
 
 
-def state_database(directory: Path) -> Database:
+def state_database(directory: Path, waiting: Callable[[str], None] = unheard) -> Database:
     """Return the state of the store in this directory."""
     return Database(
         directory / "state.db",
         SCHEMA,
         repair="move what is left of it aside, then `pik restore BACKUP`; without one, see docs/format.md",
+        waiting=waiting,
     )
 
 
