@@ -112,7 +112,7 @@ def test_what_raw_does_not_hold_any_more_is_lost_and_its_share_is_inferred(
         ("unexplained", 0, "inferred"),
     ]
     assert (found["proven"], found["causes"][0]["events"]) == (False, None)
-    assert found["next"] == "pik verify --full"
+    assert found["next"] == "pik verify --full\npik verify --restore SOURCE"
     assert found["not_read"] == {"events": 1, "recorded_since": 0, "lowest": None, "highest": None}
     shown = shop("explain", *PLACE)
     assert (shown.code, "up to 1 event recorded before: the right value is not known" in shown.out) == (3, True)

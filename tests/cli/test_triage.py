@@ -150,7 +150,7 @@ def test_differences_are_split_by_cause_and_ranked_by_their_effect(shop: Pik, tm
 
 
 def test_other_faults_are_found_each_by_its_check(shop: Pik, tmp_path: Path) -> None:
-    ingest(shop, "conflict.jsonl", line("a", 31, 2, idempotency_key="k"))
+    ingest(shop, "conflict.jsonl", line("a", 31, 2, idempotency_key="k") + line("a", 32, 1, idempotency_key="k"))
     assert ingest(shop, "broken.jsonl", line("a", 10, 1) + "not JSON\n").code == 3
     run = json.loads(shop("runs", "list", "--format", "json").out)["runs"][0]["run_id"]
     shop("rollback", run, "--yes")
@@ -168,6 +168,9 @@ def test_other_faults_are_found_each_by_its_check(shop: Pik, tmp_path: Path) -> 
     without_delta = [one["check"] for one in after if one["delta"] is None]
     assert (without_delta[:2], without_delta.count("damage")) == (["damage"] * 2, 2)
     assert [one for one in after if one["cause"] == "unreadable"]
+    assert "conflicts" in without_delta
+    failing = [one for one in document["next"].split("\n") if shop(*shlex.split(one)[1:]).code == 4]
+    assert not failing
     assert (code, [one["check"] for one in document["checks"] if one["failure"]]) == (
         3,
         ["conflicts", "suspects", "skew", "gaps"],

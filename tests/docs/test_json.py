@@ -382,7 +382,16 @@ def _repair(pik: Journey) -> None:
     Path("count.toml").write_text(
         'name = "revenue"\ntimezone = "Europe/London"\nwhere = "seq > 0"\nvalue = "count(*)"\n'
     )
-    pik("pik explain", "explain", *late, "--assume", "definition=@count.toml", code=1)
+    pik(
+        "pik explain",
+        "explain",
+        *late,
+        "--assume",
+        "definition=@count.toml",
+        "--assume",
+        "shift=1s,entity=customer-17",
+        code=1,
+    )
     run = pik("pik replay", "replay", *DAY, *EVERYTHING, "--reason", "late")["run_id"]
     other = pik("pik replay", "replay", *DAY, *EVERYTHING, "--reason", "late, too")["run_id"]
     pik("pik diff aggregates", "diff", "aggregates", "--run", run, code=1)

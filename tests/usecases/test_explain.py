@@ -45,6 +45,7 @@ from tests.support.stores import event, ingest, replay, replayed, window
 ENGINE = DuckEngine()
 NONE: Any = 0
 DAY_ONE = parse_instant("2026-01-01T00:00:00Z")
+HOUR = 3600 * 10**9
 TOTAL = Definition(name="total", value="sum((payload->>'v')::BIGINT)")
 TWICE = Definition(name="total", value="2 * sum((payload->>'v')::BIGINT)")
 
@@ -183,6 +184,14 @@ def test_the_events_that_an_assumption_moves_into_the_bucket_are_those_of_other_
     [moved] = [one for one in events_behind(store, found) if one.cause == Cause.ASSUMED]
     assert moved.delivery is not None
     assert (moved.change.before, moved.change.after, moved.delivery.event_time[:10]) == (False, True, "2026-01-04")
+    assert moved.counted_at == moved.delivery.event_instant - 3 * DAY
+    assert [one.counted_at for one in events_behind(store, found) if one.cause == Cause.LATE] == [None]
+    found = explain(store, ENGINE, "total", "a", DAY_ONE, assume(Shift(-3 * HOUR, Criteria(source="web"))), events=True)
+    there = [one for one in events_behind(store, found) if one.cause == Cause.ASSUMED]
+    hours = {
+        one.counted_at and (one.counted_at - DAY_ONE) // HOUR: (one.change.before, one.change.after) for one in there
+    }
+    assert hours == {None: (True, False), 2: (True, True), 20: (True, True)}  # the first leaves the bucket
 
 
 def test_events_behind_causes_are_listed_though_other_raw_is_lost(store: Store, tmp_path: Path) -> None:

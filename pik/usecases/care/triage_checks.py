@@ -30,7 +30,9 @@ def _conflicts(scope: Scope) -> Iterator[Finding]:
     wanted = DuplicateFilter(Filter(scope.window, scope.entities), Verdict.CONFLICT)
     found = selected_duplicates(scope.readable("conflicts"), wanted, scope.progress)
     sources = by_source((delivery.source, delivery.event_instant) for delivery, _ in found)
-    words = ["duplicates", "--class", "conflict", "--show-payload-diff", *only_one(sources), *scope.options_of_one]
+    differing = [] if scope.unreadable else ["--show-payload-diff"]  # which takes all of raw
+    since = min((one.since for _, one in sources if one.since is not None), default=0)
+    words = ["duplicates", "--class", "conflict", *differing, *only_one(sources), *_without_lost(scope, since)]
     for source, one in sources:
         number = number_of(one.events, "delivery")
         yield Finding(
@@ -41,6 +43,20 @@ def _conflicts(scope: Scope) -> Iterator[Finding]:
             since=one.since,
             events=one.events,
         )
+
+
+def _without_lost(scope: Scope, since: int) -> list[str]:
+    """Return the scope as it is typed, from the first conflict until the next day with one that cannot be read."""
+    skipped = scope.store.index.skipped
+    lost = {one.day for one, _ in scope.unreadable.values() if Verdict.CONFLICT in skipped(one).values()}
+    day = min((day for day in lost if day * DAY > since), default=None)
+    if day is None and not any((day + 1) * DAY <= since for day in lost):
+        return scope.options_of_one
+    window = scope.window
+    start = window.from_text if window.start >= since // DAY * DAY else day_text(since // DAY)
+    end = window.to_text if day is None else day_text(day)
+    times = [word for name, text in (("--from", start), ("--to", end)) if text for word in (name, text)]
+    return [*scope.options_of_one[: len(scope.options_of_one) - len(scope.times)], *times]
 
 
 def _batches(scope: Scope) -> Iterator[Finding]:

@@ -27,6 +27,15 @@ class CauseEvent:
     change: Change
     delivery: Delivery | None
 
+    @property
+    def counted_at(self) -> int | None:
+        """When it counts (nanoseconds), where corrections or assumptions say another time than that in raw."""
+        if self.delivery is None:
+            return None
+        instant = self.delivery.event_instant
+        moved = self.change.counted_at - instant // 1000
+        return instant + moved * 1000 if moved else None
+
 
 AT_ONCE = 20_000
 """Events behind a cause that are held in memory."""

@@ -26,7 +26,7 @@ from pik.usecases.metrics.winners import Winners
 
 class Change(NamedTuple):
     """A delivery that counts in the one state only, or in both at another time. `event_time` is the first of its times,
-    in microseconds."""
+    in microseconds; `counted_at` is when it counts in the later state, or else in the earlier one."""
 
     event_id: str
     batch_id: str
@@ -34,6 +34,7 @@ class Change(NamedTuple):
     event_time: int
     before: bool
     after: bool
+    counted_at: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +103,8 @@ def _changes(before: State, after: State) -> str:
     if before.table:
         sides += f" UNION ALL SELECT *, false FROM {before.table}"
     return (
-        "SELECT event_id, batch_id, seq, min(event_time), bool_or(was), bool_or(now) FROM ("
+        "SELECT event_id, batch_id, seq, min(event_time), bool_or(was), bool_or(now),"
+        " coalesce(min(event_time) FILTER (WHERE now), min(event_time)) FROM ("
         f"SELECT event_id, batch_id, seq, event_time, bool_or(NOT is_after) AS was, bool_or(is_after) AS now"
         f" FROM ({sides}) GROUP BY ALL HAVING was <> now) GROUP BY event_id, batch_id, seq"
     )

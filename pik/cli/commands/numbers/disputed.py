@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def commands_of(found: Explanation, disputes: Sequence[Dispute]) -> list[str]:
-    """Return the commands that list the events."""
+    """Return the commands that list the events; what conflicts differ in takes all of raw."""
     from pik.usecases.metrics.disputed import CONFLICTS
     from pik.usecases.metrics.states import options_of
 
@@ -25,7 +25,7 @@ def commands_of(found: Explanation, disputes: Sequence[Dispute]) -> list[str]:
     return [
         command(
             *("duplicates", "--class", one.kind.removesuffix("s")),
-            *(["--show-payload-diff"] if one.kind == CONFLICTS else []),
+            *(["--show-payload-diff"] if one.kind == CONFLICTS and not found.lost else []),
             *(*options_of(found.entity_id), *bucket),
         )
         for one in disputes

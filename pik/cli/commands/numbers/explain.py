@@ -222,7 +222,8 @@ def _next(found: Explanation, metric: str, trials: Trials | None, assume: Sequen
     from pik.usecases.metrics.states import options_of
 
     if found.lost or any(one.cause == "lost" for one in found.shares):
-        return command("verify", "--full")  # a replay would only make the loss current
+        restore = [command("verify", "--restore", "SOURCE")] if found.lost else []
+        return "\n".join([command("verify", "--full"), *restore])  # a replay would only make the loss current
     if trials is not None:
         return next_of(found, trials, assume)
     if found.delta and found.scenario:

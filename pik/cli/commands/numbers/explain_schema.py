@@ -209,7 +209,20 @@ EXPLANATION = Schema(
         "by cause, then event_id",
         Column("cause", str, get=lambda row: row[0].cause),
         Column("event_id", EventId, get=lambda row: row[0].change.event_id),
-        Column("event_time", Instant | None, get=lambda row: row[0].delivery and row[0].delivery.event_instant),
+        Column(
+            "event_time",
+            Instant | None,
+            "in raw; null: it is only assumed",
+            get=lambda row: row[0].delivery and row[0].delivery.event_instant,
+        ),
+        Column(
+            "counted_at",
+            Instant | None,
+            "when it counts instead (after the change, of `-` before it) by corrections and assumptions; null: at its"
+            " `event_time`",
+            get=lambda row: row[0].counted_at,
+            rare=True,
+        ),
         Column("change", str, "`+` it counts then, `-` it does not any more, `~` at another time", get=_change),
         Column("batch_id", str, get=lambda row: row[0].change.batch_id, drop=1),
         Column("seq", int, get=lambda row: row[0].change.seq, drop=2),

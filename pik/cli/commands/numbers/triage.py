@@ -93,14 +93,15 @@ _NOT_PROVEN = "raw agrees with itself; that does not prove that what was sent, o
 
 
 def _impacts(found: Triage) -> Iterator[str]:
-    """Yield the commands that compute by how much conflicts and suspects move numbers."""
+    """Yield the commands that compute by how much conflicts and suspects move numbers, which takes all of raw."""
+    failed = {one.check for one in found.checks if one.failure}
     pairs = [("--entity", one) for one in found.entities] if len(found.entities) == 1 else []
     pairs += [
         (name, text) for name, text in (("--from", found.window.from_text), ("--to", found.window.to_text)) if text
     ]
     scope = [word for pair in pairs for word in pair]
     for check, kind in (("conflicts", "conflict"), ("suspects", "suspect")):
-        if any(one.check == check for one in found.findings):
+        if check not in failed and any(one.check == check for one in found.findings):
             yield command("duplicates", "--class", kind, "--impact", *scope)
 
 
