@@ -180,6 +180,29 @@ def test_a_correction_that_reaches_beyond_a_shift_says_how_many_right_times_it_w
     assert found["what"].endswith(f"; the last such event arrived at {shift['until']}")
 
 
+def test_what_a_shift_as_received_suggests_leaves_the_recorded_correction_out_and_revokes_it_first(
+    skewed: Callable[..., Any],
+) -> None:
+    """So that no time is moved twice."""
+    [shift] = json.loads(skewed("lag", "--skew", "--format", "json").out)["shifts"]
+    wide = ("--assume", f"shift=-2h,source=web,received-from={shift['since']}", "--reason", "INC-1", "--yes")
+    [made] = json.loads(skewed("correct", *wide, "--format", "json").out)["corrections"]
+    found = json.loads(skewed("lag", "--skew", "--as-received", "--source", "web", "--format", "json").out)
+    [suggested] = found["next"].splitlines()
+    words = shlex.split(suggested)[1:]
+    assert words[:4] == ["diff", "aggregates", "--assume", f"without-correction={made['correction_id']}"]
+    for assumed in (words, ["diff", "aggregates", "--assume", "corrections=none", *words[4:]]):
+        document = json.loads(skewed(*assumed, "--format", "json").out)
+        right = Counter(at(one) // DAY for one in healthy(1, 3, sources=["web", "app"]))
+        days = Counter[int]()
+        for one in document["differences"]:
+            days[parse_instant(one["bucket"]) // DAY] += one["recomputed"]
+        assert days == right
+        revoke, correct = document["next"].splitlines()
+        assert revoke == f"pik corrections revoke {made['correction_id']} --reason REASON"
+        assert correct.startswith(f"pik correct --assume {words[-1]} ")
+
+
 def test_the_rule_has_its_figures_and_negative_lags_alone_are_exit_0(shop: Callable[..., Any]) -> None:
     result = shop("lag", "--skew")
     assert result.code == 0

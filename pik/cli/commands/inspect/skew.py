@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pik.cli.command import FOUND
@@ -15,6 +16,7 @@ from pik.model.window import Window
 
 if TYPE_CHECKING:
     from pik.model.delivery import Filter
+    from pik.ports.store import Store
     from pik.usecases.timing.grouping import Grouping
     from pik.usecases.timing.skew import LagShift
 
@@ -30,7 +32,8 @@ def show_skew(cli: Context, wanted: Filter, grouping: Grouping, *, as_received: 
     found = find_skew(store, cli.engine(), wanted, grouping, overrides)
     effects = effects_finder(cli, store, wanted, as_received=as_received)
     groups = list(found.groups)
-    suggested = dict.fromkeys(filter(None, (_suggestion(one, wanted, grouping) for one in found.shifts)))
+    without = _without_moves(store, wanted) if as_received and found.shifts else []
+    suggested = dict.fromkeys(filter(None, (_suggestion(one, wanted, grouping, without) for one in found.shifts)))
     cli.show(
         SKEW,
         {
@@ -68,12 +71,24 @@ def _note(unknown: int, *, has_next: bool) -> str | None:
     return "; ".join(parts) or None
 
 
-def _suggestion(one: LagShift, wanted: Filter, grouping: Grouping) -> str | None:
-    """Return the command that computes with the right times of those events that were looked at."""
+def _without_moves(store: Store, wanted: Filter) -> list[str]:
+    """Return the options that leave out the recorded corrections which move events of the window: what is to be moved
+    from where it was received must not be moved by them as well."""
+    from pik.rawlog.corrected import concerning, corrected_until
+
+    found = [
+        one.correction_id for one in concerning(store, corrected_until(store).active, wanted.window) if one.kind.moves
+    ]
+    return [word for one in found for word in ("--assume", f"without-correction={one}")]
+
+
+def _suggestion(one: LagShift, wanted: Filter, grouping: Grouping, without: Sequence[str]) -> str | None:
+    """Return the command that computes with the right times of those events that were looked at, `without` recorded
+    corrections."""
     from pik.usecases.timing.skew import righting
 
     shift = righting(one, wanted, grouping)
-    return None if shift is None else command("diff", "aggregates", "--assume", str(shift))
+    return None if shift is None else command("diff", "aggregates", *without, "--assume", str(shift))
 
 
 def _looks_like(one: LagShift) -> str | None:

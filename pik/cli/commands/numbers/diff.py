@@ -177,7 +177,7 @@ def aggregates(
         diff = compare_sides(stack, store, engine, asked, window, cli.fleet(on, store), cli.progress)
         repair: Callable[[ShortenedRows], str | None] = lambda _: None  # noqa: E731
         if scenario:
-            repair = lambda _: for_good(scenario, assume or ())  # noqa: E731
+            repair = lambda _: for_good(store, scenario, assume or ())  # noqa: E731
         elif sides == (LEFT, RIGHT) and not any("@" in one for one in metric or ()):
             repair = partial(_replay, store, window or Window(), entity, metric, diff)
         elif sides[0] == LEFT and diff.run is not None:

@@ -44,6 +44,7 @@ from pik.model.window import Window
 
 if TYPE_CHECKING:
     from pik.model.path import EventPath
+    from pik.ports.store import Store
     from pik.usecases.metrics.explain_events import CauseEvent
     from pik.usecases.metrics.explanation import Explanation
     from pik.usecases.metrics.trials import Trials
@@ -203,7 +204,7 @@ def explain(
         events=behind,
         trials=None if trials is None else trials.met,
         **{name: getattr(trials, name, None) for name in ("tried", "failed", "not_tried")},
-        next=_lines(_next(found, metric, trials, assume or ()), commands_of(found, disputed)),
+        next=_lines(_next(store, found, metric, trials, assume or ()), commands_of(found, disputed)),
     )
     for note in trials_notes(found, trials):
         cli.note(note)
@@ -218,16 +219,16 @@ def _values(event: CauseEvent, paths: list[EventPath]) -> dict[str, Any]:
     return {} if event.delivery is None else {path.text: path.find(event.delivery) for path in paths}
 
 
-def _next(found: Explanation, metric: str, trials: Trials | None, assume: Sequence[str]) -> str | None:
+def _next(store: Store, found: Explanation, metric: str, trials: Trials | None, assume: Sequence[str]) -> str | None:
     from pik.usecases.metrics.states import options_of
 
     if found.lost or any(one.cause == "lost" for one in found.shares):
         restore = [command("verify", "--restore", "SOURCE")] if found.lost else []
         return "\n".join([command("verify", "--full"), *restore])  # a replay would only make the loss current
     if trials is not None:
-        return next_of(found, trials, assume)
+        return next_of(store, found, trials, assume)
     if found.delta and found.scenario:
-        return for_good(found.scenario, assume)
+        return for_good(store, found.scenario, assume)
     if not found.delta or found.right is not None or found.left.name != "current" or "@" in metric:
         return None  # a replay computes what is true, by the latest definition
     day, end = map(format_instant, (found.bucket, found.metric.buckets.end_of(found.bucket)))

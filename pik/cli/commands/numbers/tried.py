@@ -69,7 +69,7 @@ def off_by(found: Explanation, number: Decimal | None) -> Decimal | None:
     return None if number is None else EXACT.subtract(number, value_of(found.recomputed))
 
 
-def next_of(found: Explanation, trials: Trials, assume: Sequence[str]) -> str | None:
+def next_of(store: Store, found: Explanation, trials: Trials, assume: Sequence[str]) -> str | None:
     """Return the command that goes on with the first scenario that gives the number; without one, what is wrong with
     the value's events. None where nothing can be done about it."""
     from pik.usecases.metrics.states import options_of
@@ -86,7 +86,7 @@ def next_of(found: Explanation, trials: Trials, assume: Sequence[str]) -> str | 
         place = [found.metric.name, *([found.entity_id] if found.entity_id else []), start]
         left = f"current@{first.scenario.removeprefix('current@').removeprefix('as-of=')}"
         return command("explain", "--left", left, "--events", "--", *place)
-    return for_good(first.assumed, [*assume, *first.typed]) if first.is_correctable else None
+    return for_good(store, first.assumed, [*assume, *first.typed]) if first.is_correctable else None
 
 
 def trials_notes(found: Explanation, trials: Trials | None) -> Iterator[str]:
