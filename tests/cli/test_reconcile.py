@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pik.usecases.inspect import reconcile
+from pik.usecases.inspect import log_changes, reconcile
 
 Pik = Callable[..., Any]
 
@@ -76,6 +76,29 @@ def test_each_event_is_in_both_missing_unexpected_or_different(shop: Pik, tmp_pa
     hours = [[row[name] for name in ("hour", "both", "missing", "unexpected", "different")] for row in said["by_hour"]]
     assert hours == [["2026-01-01T00:00:00Z", 1, 0, 1, 1], ["2026-01-01T01:00:00Z", 0, 1, 0, 0]]
     assert held(shop, tmp_path) == before
+    changes = {one["place"]: (one["events"], one["log_value"], one["store_value"]) for one in said["changes"]}
+    assert changes == {
+        "event_time": (1, "2026-01-01T00:00:41.000000000Z", "2026-01-01T00:00:40.000000000Z"),
+        "payload.v": (1, 16, 8),
+    }
+
+
+def test_the_places_in_which_most_events_differ_come_first_and_the_others_are_counted(
+    pik: Pik, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many events are compared at a time."""
+    monkeypatch.setattr(log_changes, "_TOGETHER", 3)
+    monkeypatch.setattr(log_changes, "_SHOWN", 2)
+    sent = [event(n, n, idempotency_key=f"{n}") for n in range(1, 9)]
+    write(tmp_path / "stored.jsonl", *sent)
+    for n, one in enumerate(sent):
+        one["payload"] |= {"v": 0} | ({"new": n} if n < 5 else {}) | ({"rare": 1} if n < 3 else {})
+    write(tmp_path / "log.jsonl", *sent)
+    assert pik("ingest", "stored.jsonl").code == 0
+    first, second, others = found(pik, "log.jsonl")["changes"]
+    assert (first["place"], first["events"], first["log_value"]) == ("payload.v", 8, 0)
+    assert (second["place"], second["events"], second["store_value"]) == ("payload.new", 5, None)
+    assert others == {"place": "(other places)", "events": 3, "log_value": None, "store_value": None, "event_id": None}
 
 
 def test_the_scope_is_that_of_the_log_unless_given(shop: Pik) -> None:

@@ -132,7 +132,7 @@ def list_duplicates(
                 count,
                 delivery.batch_id,
                 delivery.seq,
-                tuple(_changes(accepted(delivery.event_id), delivery)) if compared else (),
+                tuple(delivery_changes(accepted(delivery.event_id), delivery)) if compared else (),
                 None if received is None else parse_instant(received),
                 corrections,
             )
@@ -284,7 +284,7 @@ _ABSENT = object()
 _encode = msgspec.json.Encoder(decimal_format="number").encode
 
 
-def _changes(accepted: Delivery, conflicting: Delivery) -> Iterator[FieldChange]:
+def delivery_changes(accepted: Delivery, conflicting: Delivery) -> Iterator[FieldChange]:
     """Yield where a conflict differs from the accepted delivery of its event."""
     yield from _differences("event_time", accepted.event_time, conflicting.event_time)
     yield from _differences("payload", read_exactly(accepted.payload), read_exactly(conflicting.payload))

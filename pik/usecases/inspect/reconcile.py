@@ -31,6 +31,7 @@ from pik.runtime import SILENT, Progress
 from pik.runtime.new_file import created_whole
 from pik.runtime.storage import Spool, scratch
 from pik.usecases.availability import expect_held
+from pik.usecases.inspect.log_changes import ChangedPlace, changed_places
 from pik.usecases.inspect.producer_log import ProducerLog, read_log
 from pik.usecases.metrics.computation import widest
 from pik.usecases.metrics.definitions import chosen, of_entities
@@ -93,7 +94,8 @@ class Reconciliation:
 
     Of the log's `read` records, `rejected` are not events, and `repeated` are deliveries of an event that it has
     already; `times` counts how its times were read, as in Chunk, and `mappings` has the named ones that read records.
-    `impact` is what the missing events would add to the metrics; None: none is missing.
+    `changes` says in what different events differ, as far as both of their sides are in the scope. `impact` is what the
+    missing events would add to the metrics; None: none is missing.
     """
 
     scope: Scope
@@ -107,6 +109,7 @@ class Reconciliation:
     different: int
     hours: Spool[HourCount]
     mismatches: Spool[Mismatch]
+    changes: list[ChangedPlace]
     impact: Impact | None
     times: Mapping[str, int]
     mappings: tuple[str, ...]
@@ -155,6 +158,8 @@ def reconcile(
         tables = stack.enter_context(engine.tables(both, columns, window, entities))
         comparison = _Comparison(store, tables, log, scope)
         comparison.run()
+        if different := comparison.counts["different"]:
+            comparison.changes = changed_places(tables, different, stored.files, log.files)
         changed = None
         if comparison.counts["missing"]:
             expect_held(store, widest(window, wanted), entities)  # before anything is written
@@ -184,6 +189,7 @@ class _Comparison:
     def __init__(self, store: Store, tables: Tables, log: ProducerLog, scope: Scope) -> None:
         self._store, self._tables, self._log, self._scope = store, tables, log, scope
         self.counts = dict.fromkeys(("both", "missing", "unexpected", "different"), 0)
+        self.changes = list[ChangedPlace]()
         self._entities = self._repeated = 0
         self._hours = Spool(HourCount)
         self._mismatches = Spool(Mismatch)
@@ -335,6 +341,7 @@ class _Comparison:
             **self.counts,
             hours=self._hours,
             mismatches=self._mismatches,
+            changes=self.changes,
             impact=changed,
             times=self._log.times,
             mappings=tuple(sorted(self._log.mappings)),

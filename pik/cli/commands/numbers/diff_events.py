@@ -18,7 +18,7 @@ from pik.cli.context import Context
 from pik.cli.document import NEXT, NOTE, TRUNCATED, Column, Field, Rows, Schema
 from pik.cli.options import argument, first_rows, option
 from pik.cli.reading import ReadingOptions
-from pik.cli.values import Count, EventId, Instant
+from pik.cli.values import Count, EventId, Instant, Json
 from pik.errors import command, number_of
 from pik.model.event import MAX_LINE
 from pik.model.window import Window
@@ -65,7 +65,8 @@ def diff_events(
     (the store has it, the log does not), or different (both have its idempotency key, with other content or another
     time). The scope is that of the log: from its first to its last event, its sources, types and entities, unless
     options give another; it holds for both sides. A --timezone of the log's times is the one of --from and --to, too.
-    Events are compared as they came, whatever corrections say of them. The table of metrics has what the missing events
+    Events are compared as they came, whatever corrections say of them. The table of changes has in what events are
+    different, with an example each. The table of metrics has what the missing events
     would add to each. Exit codes: 0 both sides agree, 1 they differ, 3 records of the log are not events or values
     cannot be computed, 2 no event of the log is in the scope.
     """
@@ -98,8 +99,10 @@ def diff_events(
     values, more_values = first_rows(iter(found.impact.values if found.impact else ()), limit)
     options.note_left_out(cli, found.impact.left_out if found.impact else ())
     effects = effects_finder(cli, store, Filter(found.scope.window))
+    unknown = [] if found.impact else ["metrics", "differing_values", "metrics_left_out"]
+    unknown += [] if found.changes else ["changes"]
     cli.show(
-        RECONCILIATION if found.impact else RECONCILIATION.without("metrics", "differing_values", "metrics_left_out"),
+        RECONCILIATION.without(*unknown),
         found,
         mismatches=rows,
         differing_values=values,
@@ -119,7 +122,10 @@ def diff_events(
     return FOUND if found.differs else None
 
 
-_SIDES = "both sides are as they came, and events that are out are not missing here"
+_SIDES = (
+    "both sides are as they came, whatever corrections say: events that are out are not missing here, and what was put"
+    " right still differs"
+)
 
 _EFFECTS = msgspec.structs.replace(
     EFFECTS, about="what corrections changed of all events of the window; null: no correction concerns it"
@@ -162,6 +168,16 @@ RECONCILIATION = Schema(
         Column("batch_id", str | None, "of the accepted delivery, if that is in the scope", drop=6),
         Column("seq", int | None, "likewise", drop=5),
         empty="both sides have the same events",
+    ),
+    Rows(
+        "changes",
+        "in what different events differ, as far as both sides of them are in the scope: the places of the most events",
+        Column("place", str, "such as `payload.amount`, `event_time`; `(other places)`: all that are not listed"),
+        Column("events", Count, "that differ there"),
+        Column("log_value", Json | None, "its value in one of them; null: absent", cut=20),
+        Column("store_value", Json | None, "likewise", cut=20),
+        Column("event_id", EventId | None, "that one", drop=1),
+        only="if events are different",
     ),
     Rows(
         "by_hour",
