@@ -110,7 +110,8 @@ def test_they_are_counted_by_any_path(shop: Callable[..., Any], kind: tuple[str,
     groups = found(shop, "--by", "payload.app", *kind)["groups"]
     expected = {"1.0": 1} if kind else {"1.1": 1, "2.0": 1}
     assert {row["value"]: row["suspects" if kind else "duplicates"] for row in groups} == expected
-    for by, name in (("source", "web"), ("type", "paid"), ("entity", "a"), ("hour", "2026-01-01T00:00:00Z")):
+    names = {"source": "web", "type": "paid", "entity": "a", "day": "2026-01-01", "hour": "2026-01-01T00:00:00Z"}
+    for by, name in names.items():
         assert [row[by] for row in found(shop, "--by", by, *kind)["groups"]] == [name]
     assert "there is nothing at payload.App in any" in found(shop, "--by", "payload.App", *kind)["note"]
 
@@ -241,7 +242,7 @@ def test_changes_are_counted(shop: Callable[..., Any], tmp_path: Path) -> None:
         (("--class", "suspect", "--column", "payload.v", "--impact"), "--column and --impact show different things"),
         (("--class", "suspect", "--column", "v"), "payload.v if it is in the payload"),
         (("--by", "length(payload.id)"), "length() takes"),
-        (("--by", "day"), "source, type, entity, batch, hour, or a path: payload.day if it is in the payload"),
+        (("--by", "week"), "source, type, entity, batch, day, hour, or a path: payload.week if it is in the payload"),
     ],
 )
 def test_mistakes_are_named(shop: Callable[..., Any], options: tuple[str, ...], message: str) -> None:

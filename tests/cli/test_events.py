@@ -196,6 +196,7 @@ def test_counts_are_those_of_plain_python(pik: Callable[..., Any], sent: dict[st
     by_hour = groups(pik, "hour")
     assert by_hour == Counter(f"{event['event_time'][:13]}:00:00Z" for event in events)
     assert list(by_hour) == sorted(by_hour)
+    assert groups(pik, "day") == Counter(event["event_time"][:10] for event in events)
     assert sorted(groups(pik, "batch").values()) == [1, 40, 120]
     assert groups(pik, "batch", "--class", "exact") == {batch_of(pik, "second"): 15}
     large = Counter(event["source"] for event in events if Decimal(event["payload"]["amount"]) > 60)

@@ -236,7 +236,7 @@ def _look(pik: Journey) -> None:
     pik("pik ingest", "ingest", "tuesday-morning.jsonl")
     pik("pik events", "events", *DAY, "--entity", "customer-17", "--limit", 3)
     pik("pik events", "events", "--column", "payload.amount", "--newest")
-    for group in ("hour", "type", "entity", "source", "batch", "payload.amount"):
+    for group in ("hour", "day", "type", "entity", "source", "batch", "payload.amount"):
         pik("pik events --by", "events", "--by", group, "--class", "exact")
     pik("pik events --by", "events", "--by", "hour", "--entity", "customer-17", "--limit", 1)
     pik("pik lag", "lag", *DAY, "--entity", "customer-17", "--warn-after", "5m", "--error-after", "10000w")
@@ -251,7 +251,7 @@ def _look(pik: Journey) -> None:
     found = pik("pik duplicates", "duplicates", "--limit", 3)
     pik("pik duplicates", "duplicates", "--class", "conflict", "--show-payload-diff")
     pik("pik duplicates", "duplicates", "--entity", "customer-17", "--limit", 1)
-    for group in ("source", "type", "entity", "batch", "hour", "payload.amount"):
+    for group in ("source", "type", "entity", "batch", "day", "hour", "payload.amount"):
         pik("pik duplicates --by", "duplicates", "--by", group)
     _suspect(pik)
     _reconcile(pik)
@@ -293,7 +293,7 @@ def _suspect(pik: Journey) -> None:
     pik("pik duplicates --class suspect", *of)
     pik("pik duplicates --class suspect", *of, "--column", "payload.amount")
     pik("pik duplicates --class suspect", *of, *ONE, "--from", "2026-03-09", "--limit", 1, "--same", "payload.nothing")
-    for group in ("source", "type", "entity", "batch", "hour", "payload.n"):
+    for group in ("source", "type", "entity", "batch", "day", "hour", "payload.n"):
         pik("pik duplicates --class suspect --by", *of, "--by", group)
     pik("pik duplicates --class suspect --by", *of, *ONE, "--by", "source", "--same", "payload.nothing")
     pik("pik duplicates --changes", *of, *ONE, "--same", "source", "--changes", "payload.amount", "--limit", 1)

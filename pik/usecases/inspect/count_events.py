@@ -1,4 +1,4 @@
-"""Counts events by hour, type, entity, source, batch, or what a path finds in them."""
+"""Counts events by hour, day, type, entity, source, batch, or what a path finds in them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import msgspec
 
 from pik.errors import Invalid, UsageError, command
 from pik.model.delivery import Delivery, Filter
-from pik.model.instant import HOUR, format_instant
+from pik.model.instant import HOUR, day_of, day_text, format_instant
 from pik.model.path import EventPath
 from pik.ports.store import Store
 from pik.rawlog.deliveries import deliveries
@@ -26,14 +26,18 @@ from pik.usecases.inspect.events import pages
 FIELDS = {"type": "event_type", "entity": "entity_id", "source": "source", "batch": "batch_id"}
 """What events are counted by, and the field of a delivery that has it."""
 
-HOURS = "hour"
+_TIMES: dict[str, Callable[[int], str]] = {
+    "hour": lambda instant: format_instant(instant - instant % HOUR),
+    "day": lambda instant: day_text(day_of(instant)),
+}
+"""The text of the UTC hour or day in which an instant is."""
 
 _encode = msgspec.json.Encoder(decimal_format="number", order="sorted").encode
 
 
 @dataclass(frozen=True, slots=True)
 class EventGroup:
-    """How many events have a value in common: a name, the start of an hour, or of a path the JSON of what it finds."""
+    """How many events have a value in common: a name, the start of an hour, a day, or the JSON of what a path finds."""
 
     group: str
     events: int
@@ -69,9 +73,9 @@ def count_events(
     conditions: Conditions = ACCEPTED,
     progress: Progress = SILENT,
 ) -> Listing[EventGroup, EventTotals]:
-    """List the groups that the events fall into, the largest first, hours in order; with a limit the first ones.
+    """List the groups that the events fall into, the largest first, hours and days in order; with a limit the first.
 
-    `by` is one of FIELDS, HOURS, or a path. Raises NotHeld; Damaged and UsageError while iterating.
+    `by` is one of FIELDS, `hour`, `day`, or a path. Raises NotHeld; Damaged and UsageError while iterating.
     """
     expect_held(store, wanted.window, wanted.entities)
     return Listing(_groups(store, wanted, by, limit, conditions, progress))
@@ -85,7 +89,7 @@ def _groups(
     only = conditions.only or "accepted"
     found = deliveries(store, wanted, only=only, progress=progress, holds=holds, as_received=conditions.as_received)
     groups = _counted(group_of(one.delivery) for one in found if conditions.meets(one))
-    if by != HOURS:
+    if isinstance(by, EventPath) or by not in _TIMES:
         groups = sort_bounded(groups, lambda one: (-one.events, one.group))
     number = events = 0
     for one in groups:
@@ -106,11 +110,9 @@ def group_by(by: str | EventPath) -> Callable[[Delivery], str]:
     """Return what tells the group of a delivery: `by` as in count_events."""
     if isinstance(by, EventPath):
         return lambda delivery: value_at(by, delivery).decode()
-    if by == HOURS:
-        return _hour
-    return attrgetter(FIELDS[by])
+    return attrgetter(FIELDS[by]) if by in FIELDS else lambda delivery: time_group(by, delivery.event_instant)
 
 
-def _hour(delivery: Delivery) -> str:
-    instant = delivery.event_instant
-    return format_instant(instant - instant % HOUR)
+def time_group(by: str, instant: int) -> str:
+    """Return the group of an instant: the start of its `hour`, or its `day`, in UTC."""
+    return _TIMES[by](instant)

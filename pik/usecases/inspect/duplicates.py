@@ -173,8 +173,8 @@ def _key(item: _Duplicate) -> tuple[int, str, str, int]:
 def count_duplicates(
     store: Store, wanted: DuplicateFilter, by: str | EventPath, *, limit: int | None = None, progress: Progress = SILENT
 ) -> Listing[GroupRow, GroupTotals]:
-    """Count the selected duplicates by source, type, entity, batch or hour (of event_time, in UTC), or by what a path
-    finds in them, most first.
+    """Count the selected duplicates by source, type, entity, batch, day or hour (of event_time, in UTC), or by what a
+    path finds in them, most first.
 
     Raises NotHeld, and while iterating Damaged, and UsageError for a path that cannot be evaluated.
     """

@@ -21,7 +21,7 @@ from pik.errors import Damaged, NotHeld
 from pik.model.delivery import Delivery, Filter, read_delivery
 from pik.model.duration import format_duration
 from pik.model.identity import read_payload
-from pik.model.instant import DAY, HOUR, MIN_INSTANT, format_instant
+from pik.model.instant import DAY, MIN_INSTANT
 from pik.model.path import EventPath
 from pik.model.scenario import RETRIED_WITHIN
 from pik.model.window import Window
@@ -33,7 +33,7 @@ from pik.rawlog.selection import NO_OVERRIDES, Overrides, Selection
 from pik.runtime.storage import sort_bounded
 from pik.usecases import Listing
 from pik.usecases.availability import expect_held
-from pik.usecases.inspect.count_events import FIELDS, HOURS, value_at
+from pik.usecases.inspect.count_events import FIELDS, time_group, value_at
 from pik.usecases.inspect.duplicates import counts_of
 
 HELD = 100_000
@@ -184,8 +184,8 @@ def count_suspects(
     limit: int | None = None,
     overrides: Overrides = NO_OVERRIDES,
 ) -> Listing[SuspectGroup, SuspectTotals]:
-    """Count the suspects by source, type, entity, batch or hour, or by what a path finds in them, most first. Raises as
-    `list_suspects` does."""
+    """Count the suspects by source, type, entity, batch, day or hour, or by what a path finds in them, most first.
+    Raises as `list_suspects` does."""
     paths = () if isinstance(by, str) else (by,)
     found = list_suspects(store, engine, wanted, rule, paths=paths, overrides=overrides)
     return Listing(_groups(found, by, limit))
@@ -206,9 +206,7 @@ def _groups(
 def _group(row: SuspectRow, by: str | EventPath) -> str:
     if isinstance(by, EventPath):
         return row.values[0].decode()
-    if by == HOURS:
-        return format_instant(row.event_time - row.event_time % HOUR)
-    return str(getattr(row, FIELDS[by]))
+    return str(getattr(row, FIELDS[by])) if by in FIELDS else time_group(by, row.event_time)
 
 
 @dataclass(frozen=True, slots=True)

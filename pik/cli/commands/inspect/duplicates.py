@@ -86,7 +86,7 @@ def duplicates(
     ] = None,
     by: Annotated[
         str | None,
-        option("--by WHAT", "Count them by source, type, entity, batch, hour of event_time, or PATH."),
+        option("--by WHAT", "Count them by source, type, entity, batch, hour or day of event_time, or PATH."),
     ] = None,
     min_deliveries: Annotated[int, option("--min-deliveries N", "Only events with at least N deliveries.", min=2)] = 2,
     show_payload_diff: Annotated[

@@ -98,7 +98,8 @@ def events(
         option("--column PATH", "Also show this: a JMESPath on the event, such as payload.amount (repeatable)."),
     ] = None,
     by: Annotated[
-        str | None, option("--by WHAT", "Count them by hour, type, entity, source, batch, or a PATH as in --column.")
+        str | None,
+        option("--by WHAT", "Count them by hour, day, type, entity, source, batch, or a PATH as in --column."),
     ] = None,
     newest: Annotated[bool, option("--newest", "The newest first.")] = False,
     follow: Annotated[
@@ -260,7 +261,7 @@ def _show_groups(
     watched = Watched(found, by)
 
     def note() -> str | None:
-        first = "first" if by == "hour" else "largest"
+        first = "first" if by in ("hour", "day") else "largest"
         more = f"--limit N shows more than the {first} {limit:,}" if found.summary.truncated else None
         return notes(more, watched.note, effects_note(effects()))
 

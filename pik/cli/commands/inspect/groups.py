@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pik.model.path import EventPath
     from pik.usecases.inspect.count_events import EventGroup
 
-NAMES = ("source", "type", "entity", "batch", "hour")
+NAMES = ("source", "type", "entity", "batch", "day", "hour")
 """What --by names beside paths."""
 
 
@@ -45,7 +45,8 @@ def with_hours_without(groups: Iterable[EventGroup]) -> Iterator[EventGroup | Ho
 
 
 GROUPED = (
-    *(Column(name, str, get="group", only=f"with `--by {name}`") for name in NAMES[:-1]),
+    *(Column(name, str, get="group", only=f"with `--by {name}`") for name in NAMES[:-2]),
+    Column("day", str, "UTC, of `event_time`", get="group", only="with `--by day`"),
     Column(
         "hour",
         Instant,
