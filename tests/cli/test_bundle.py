@@ -90,7 +90,7 @@ def test_the_same_store_and_arguments_give_the_same_bytes(pik, bundled, monkeypa
     import time
 
     now = time.time_ns
-    for module in ("pull", "care.triage_checks", "timing.gaps", "availability", "care.verify_corrections"):
+    for module in ("pull.pull", "care.triage_checks", "timing.gaps", "availability", "care.verify_corrections"):
         monkeypatch.setattr(f"pik.usecases.{module}.time_ns", lambda: now() + later)
     monkeypatch.setattr(time, "time_ns", lambda: now() + later)
     done = pik(*MAKE, "--out", "again", "--store", "moved to/another store", "--format", "json")
