@@ -14,7 +14,16 @@ from typing import TypeVar
 from pik.errors import AlreadyExists, Damaged, StoreError, Unreadable
 from pik.ports.raw import Object, RawObject
 from pik.runtime import exhaust
-from pik.runtime.storage import hint_for_room, is_exhausted, reading_failure, remedy, scratch, sync, sync_directory
+from pik.runtime.storage import (
+    hint_for_room,
+    is_exhausted,
+    reading_failure,
+    remedy,
+    scratch,
+    sort_bounded,
+    sync,
+    sync_directory,
+)
 from pik.stores import missing
 from pik.stores.local.access import inherit, make_directory
 
@@ -107,17 +116,16 @@ class LocalRaw:
         return None
 
     def objects(self, prefix: str) -> Iterator[RawObject]:
-        directory = self.root / prefix.rpartition("/")[0]
-        with _listing(directory):
-            entries = list(os.scandir(directory)) if directory.is_dir() else []
-        for entry in sorted(entries, key=lambda entry: entry.name + "/" * _is_directory(entry)):
-            key = os.path.relpath(entry.path, self.root)
-            if _is_directory(entry):
-                if (key + "/").startswith(prefix) or prefix.startswith(key + "/"):
-                    yield from self.objects(key + "/")
+        folder = prefix[: prefix.rfind("/") + 1]
+        directory = self.root / folder
+        for name in sort_bounded(_names(directory), str):
+            key = folder + name
+            if name.endswith("/"):
+                if key.startswith(prefix) or prefix.startswith(key):
+                    yield from self.objects(key)
             elif key.startswith(prefix):
                 with _listing(directory):
-                    size = _size(entry)
+                    size = _size(directory / name)
                 yield RawObject(key, size)
 
     @contextmanager
@@ -151,6 +159,15 @@ def _listing(directory: Path) -> Iterator[None]:
         raise Unreadable(f"directory {directory}", reason, hint=hint) from None
 
 
+def _names(directory: Path) -> Iterator[str]:
+    """Yield the names in a directory, in no order; those of directories end with a slash. Raises Unreadable."""
+    with _listing(directory):
+        if directory.is_dir():
+            with os.scandir(directory) as entries:
+                for entry in entries:
+                    yield entry.name + "/" * _is_directory(entry)
+
+
 def _is_directory(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
@@ -158,12 +175,12 @@ def _is_directory(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _size(entry: os.DirEntry[str]) -> int:
+def _size(path: Path) -> int:
     """Return the size of an object; of a link that leads nowhere, its own."""
     try:
-        return entry.stat().st_size
+        return path.stat().st_size
     except OSError:
-        return entry.stat(follow_symlinks=False).st_size
+        return path.lstat().st_size
 
 
 @contextmanager
