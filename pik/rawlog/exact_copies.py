@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 
 from pik.model.batch import Location, Segment, Verdict
 from pik.rawlog.corrected import Marks
@@ -16,6 +17,9 @@ from pik.rawlog.selection import Overrides, Selection
 
 _SAME = Verdict.ACCEPTED, Verdict.EXACT
 """The verdicts of an event's deliveries that have one content."""
+
+_AT_ONCE = 50_000
+"""Events of which it is looked up together whether corrections move their deliveries."""
 
 Place = tuple[str, int]
 """A delivery: its batch and seq."""
@@ -63,16 +67,15 @@ class _Search:
         self._withdrawn = self.whole.overrides.withdrawn.union(self.whole.corrected.withdrawn)
 
     def pairs(self) -> Iterator[tuple[Location, Location]]:
-        """Yield the counting deliveries that cannot be read, each with the one that counts in its place. Memory: those
-        of them that have copies."""
-        events = list(self._events())
-        times = self._times({(one.batch_id, one.seq) for deliveries in events for one in deliveries})
-        for lost, *copies in events:
-            time = times.get((lost.batch_id, lost.seq))
-            for copy in copies:
-                if times.get((copy.batch_id, copy.seq)) == time:
+        """Yield the counting deliveries that cannot be read, each with the one that counts in its place."""
+        events = self._events()
+        while some := list(islice(events, _AT_ONCE)):
+            times = self._times({(one.batch_id, one.seq) for deliveries in some for one in deliveries})
+            for lost, *copies in some:
+                time = times.get((lost.batch_id, lost.seq))
+                copy = next((one for one in copies if times.get((one.batch_id, one.seq)) == time), None)
+                if copy is not None:
                     yield lost, copy
-                    break
 
     def _events(self) -> Iterator[Sequence[Location]]:
         """Yield the counting deliveries that cannot be read, each before its copies, in recording order."""
