@@ -430,8 +430,8 @@ def test_lags_are_the_same_on_spark(on_spark: Run, options: tuple[str, ...], mon
     ("command", "reason"),
     [
         (("verify", "--continue"), "a file here"),
-        (("verify", "--rebuild-index"), "--on is for a check"),
-        (("verify", "--restore", "copy"), "--on is for a check"),
+        (("verify", "--rebuild-index"), "write, which one process does"),
+        (("verify", "--restore", "copy"), "write, which one process does"),
         (("verify", "bundle.tar.zst"), "as a whole"),
         (("lag", "--skew"), "in their order"),
         (("lag", "--late"), "single values"),
