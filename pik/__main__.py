@@ -122,14 +122,10 @@ def _as_pik_error(error: BaseException) -> PikError:
     if isinstance(error, PikError):
         return error
     if isinstance(error, OSError):
-        import errno
-
-        from pik.runtime.storage import remedy
+        from pik.runtime.storage import remedy, room_hint
 
         where = os.fsdecode(error.filename) if error.filename else "could not read or write"
-        is_full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        hint = "make room (df shows which disk is full), then run the same command again" if is_full else ""
-        return StoreError(f"{where}: {error.strerror or error}", hint=remedy(error, hint))
+        return StoreError(f"{where}: {error.strerror or error}", hint=remedy(error, room_hint(error)))
     if isinstance(error, MemoryError):
         return StoreError("there is not enough memory")
     return PikError(
@@ -153,7 +149,9 @@ def _flush() -> None:
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise StoreError(f"standard output: {error.strerror}") from error
+        from pik.cli.text import output_error
+
+        raise output_error(error) from error
 
 
 def _discard_output() -> None:

@@ -95,7 +95,14 @@ def write_out(text: str) -> None:
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise StoreError(f"standard output: {error.strerror}") from error
+        raise output_error(error) from error
+
+
+def output_error(error: OSError) -> StoreError:
+    """Return the error for standard output that cannot be written to."""
+    from pik.runtime.storage import room_hint
+
+    return StoreError(f"standard output: {error.strerror}", hint=room_hint(error))
 
 
 def terminal_width() -> int | None:

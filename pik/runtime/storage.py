@@ -54,6 +54,12 @@ _REMEDIES = {
 }
 
 
+def room_hint(error: OSError) -> str:
+    """Return the hint for a disk that is full, where it is not known which one; empty for another error."""
+    is_full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    return "make room (df shows which disk is full), then run the same command again" if is_full else ""
+
+
 _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 
 
