@@ -54,6 +54,12 @@ _MAGIC = {
 
 _MAGICS = tuple(_MAGIC)
 
+_BINARY = re.compile(rb"[\x01-\x08\x0e-\x1a\x1c-\x1f\x7f]")
+"""Bytes that no text has; NUL may be in one."""
+
+_SOON = 256
+"""Bytes of a file among which some are binary, if it is."""
+
 _ZLIB = b"x\x01", b"x\x9c", b"x\xda"  # where there are zeros, too
 
 
@@ -62,7 +68,7 @@ def refuse_binary(head: bytes, name: str) -> None:
     log."""
     if re.match(rb"..[\0-\x02]\0[\x01-\x13]_id\0", head, re.DOTALL):
         raise Shape("a dump of MongoDB", piped("bsondump --quiet {file}", guess=True)).error(name)
-    if head.startswith(_MAGICS):
+    if head.startswith(_MAGICS) and not (head.startswith(b"ORC") and _is_text(head[:_SOON])):
         what, hint = next(shape for magic, shape in _MAGIC.items() if head.startswith(magic))
         raise Shape(what, hint).error(name)
     ending = "" if _is_utf8(head) else os.path.splitext(name)[1]
@@ -80,8 +86,13 @@ def refuse_binary(head: bytes, name: str) -> None:
     text = head.replace(b"\0", b"")
     if head.startswith(_ZLIB):
         raise Shape("compressed with zlib", piped("pigz -dc < {file}")).error(name)
-    if len(text) < len(head) and (re.search(rb"[\x01-\x08\x0e-\x1a\x1c-\x1f\x7f]", text) or not _is_utf8(text)):
+    if len(text) < len(head) and (_BINARY.search(text) or not _is_utf8(text)):
         raise InputError(f"{name} is a binary file, not JSON lines", hint=READS)
+
+
+def _is_text(head: bytes) -> bool:
+    """Return whether a head may be text, such as of a table whose first column is ORCID."""
+    return b"\0" not in head and _BINARY.search(head) is None and _is_utf8(head)
 
 
 def _is_utf8(text: bytes) -> bool:

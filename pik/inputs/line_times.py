@@ -45,11 +45,15 @@ class LogLines(NamedTuple):
 
 
 _CLOCK = r"\d\d?:\d\d(?::\d\d)?(?:[.,]\d+)?"
+_ZONE = r"(?: ?[AaPp][Mm]\b)?(?:Z| ?[-+]\d\d:?\d\d\b|[-+]\d\d\b| UTC\b)?"
+"""What may follow a clock. It is a part of the time even where no line that was looked at has it: a later one may, and
+would be hours off if it were text."""
+
 _NAME = "[A-Z][a-z]{2}"
 _TIMES = (
-    _Written(rf"\d{{4}}[-/.]\d\d[-/.]\d\d(?:T| +){_CLOCK}(?:Z| ?[-+]\d\d:?\d\d\b| UTC\b)?"),
+    _Written(rf"\d{{4}}[-/.]\d\d[-/.]\d\d(?:T| +){_CLOCK}{_ZONE}"),
     _Written(rf"\d\d?/{_NAME}/\d{{4}}[: ]\d\d:\d\d:\d\d(?:\.\d+)?(?: [-+]\d{{4}})?"),
-    _Written(rf"\d\d?[- ]{_NAME}[- ]\d{{4}} {_CLOCK}(?: [-+]\d{{4}}| UTC\b| GMT\b)?"),
+    _Written(rf"\d\d?[- ]{_NAME}[- ]\d{{4}} {_CLOCK}(?: GMT\b|{_ZONE})"),
     _Written(
         rf"{_NAME} {_NAME} +\d\d? \d\d:\d\d:\d\d\.\d+ \d{{4}}",
         options=("--time-format", "%a %b %d %H:%M:%S.%f %Y", "--timezone", "ZONE"),
@@ -58,8 +62,8 @@ _TIMES = (
         rf"{_NAME} {_NAME} +\d\d? \d\d:\d\d:\d\d \d{{4}}",
         options=("--time-format", "%a %b %d %H:%M:%S %Y", "--timezone", "ZONE"),
     ),
-    _Written(rf"{_NAME} \d\d?, \d{{4}},? {_CLOCK}(?: [AP]M)?"),
-    _Written(rf"\d\d?[-/.]\d\d?[-/.]\d{{2,4}},? {_CLOCK}(?: ?[AaPp][Mm]\b)?"),
+    _Written(rf"{_NAME} \d\d?, \d{{4}},? {_CLOCK}{_ZONE}"),
+    _Written(rf"\d\d?[-/.]\d\d?[-/.]\d{{2,4}},? {_CLOCK}{_ZONE}"),
     _Written(r"\d{6} \d{6}\b", options=("--time-format", "%y%m%d %H%M%S", "--timezone", "ZONE"), after="^"),
     _Written(r"\d{10}(?:\.\d+)?\b", options=("--time-format", "epoch"), after="^"),
     _Written(r"\d{13}\b", options=("--time-format", "epoch_ms"), after="^"),
@@ -70,11 +74,16 @@ _TIMES = (
         after=r"(?<=^[IWEF])",
     ),
     _Written(
-        rf"{_NAME} +\d\d? \d\d:\d\d:\d\d\b",
+        rf"{_NAME} +\d\d? \d\d:\d\d:\d\d\.\d+",
+        {"event_time": "join(' ', ['YEAR', time])"},
+        ("--time-format", "%Y %b %d %H:%M:%S.%f", "--timezone", "ZONE"),
+    ),
+    _Written(
+        rf"{_NAME} +\d\d? \d\d:\d\d:\d\d(?:[.,]\d+)?\b",
         {"event_time": "join(' ', ['YEAR', time])"},
         ("--time-format", "%Y %b %d %H:%M:%S", "--timezone", "ZONE"),
     ),
-    _Written(rf"{_CLOCK}\b", {"event_time": "join(' ', ['DAY', time])"}, ("--timezone", "ZONE"), is_alone=True),
+    _Written(rf"{_CLOCK}{_ZONE}\b", {"event_time": "join(' ', ['DAY', time])"}, ("--timezone", "ZONE"), is_alone=True),
 )
 """How times are written; of those that more lines have, the first."""
 
@@ -145,28 +154,8 @@ def _read_by(written: _Written, found: Sequence[tuple[re.Match[str], str]]) -> L
         head = "(?P<before>.*?)" if same is None or re.search(r"\w", same) else re.sub(r"[^\s\w]", r"\\\g<0>", same)
         level = rf"[\s|:\[]*{_LEVEL_GROUP}" if has_level else ""
     maps = {**({"event_type": "level"} if has_level else {}), "event_time": "time", **written.maps}
-    pattern = f"{head}(?P<time>{_form([one[0] for one, _ in found]) or written.time}){level}{TEXT}"
+    pattern = f"{head}(?P<time>{written.time}){level}{TEXT}"
     return LogLines(pattern, maps, written.options, "DAY" not in maps["event_time"])
 
 
 _LEVEL_GROUP = "(?P<level>[A-Za-z]+)"
-
-
-def _form(times: Sequence[str]) -> str | None:
-    """Return the expression of times that all have the same parts: it is shorter than one of all that there can be."""
-    blank = " +" if any("  " in time for time in times) else " "
-    forms = {"".join(_part(token, blank) for token in _TOKEN.findall(time)) for time in times}
-    return forms.pop() if len(forms) == 1 else None
-
-
-_TOKEN = re.compile(r"\d+|[A-Za-z]+|\s+|.")
-
-
-def _part(token: str, blank: str) -> str:
-    if token.isspace():
-        return blank
-    if token.isdigit():
-        return r"\d+"
-    if token.isalpha():
-        return token if token in ("T", "Z", "UTC", "GMT") else "[A-Za-z]+"
-    return {"+": "[-+]", ".": r"\."}.get(token, token)

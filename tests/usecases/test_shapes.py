@@ -19,12 +19,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 import zstandard
 from hypothesis import example, given
 from hypothesis import strategies as st
+from pyarrow import orc
 
 from pik.errors import InputError, UsageError
+from pik.inputs import text_lines
 from pik.inputs.advice import Shape
 from pik.inputs.archives import with_members
 from pik.inputs.mapping import RecordMapping
@@ -259,25 +262,25 @@ def test_a_row_unlike_those_below_has_names_and_one_like_them_has_none(tables: s
         (
             "".join(f"2026-03-02 10:00:0{n}.123 | INFO     | shop:pay:15 - o-1, {n}\n" for n in range(3)),
             "a text log",
-            r"(?P<time>\d+-\d+-\d+ \d+:\d+:\d+\.\d+)[\s|:\[]*(?P<level>[A-Za-z]+)(?P<text>.*)",
+            r"?)[\s|:\[]*(?P<level>[A-Za-z]+)(?P<text>.*)",
         ),
         (
             "".join(
                 f"{level}, [2026-03-02T10:00:0{n}.123456 #7]  {level}NFO -- : o-1\n" for n, level in enumerate("IWI")
             ),
             "a text log",
-            r"\W*(?P<level>[A-Za-z]+)\W*(?P<time>\d+-\d+-\d+T\d+:\d+:\d+\.\d+)(?P<text>",
+            r"\W*(?P<level>[A-Za-z]+)\W*(?P<time>\d{{4}}[-/.]\d\d[-/.]\d\d(?:T| +)",
         ),
         (
             "".join(f"2026-03-02 10:00:0{n}.123 +01:00 [INF] up\n" for n in range(3)),
             "a text log",
-            r"(?P<time>\d+-\d+-\d+ \d+:\d+:\d+\.\d+ [-+]\d+:\d+)[\s|:\[]*(?P<level>",
+            r"(?:[.,]\d+)?(?: ?[AaPp][Mm]\b)?(?:Z| ?[-+]\d\d:?\d\d\b|[-+]\d\d\b| UTC\b)?)[\s|:\[]*(?P<level>",
         ),
-        ("".join(f"2026-03-02 10:00:0{n} UTC [7] LOG:  up\n" for n in range(3)), "a text log", r"\d+ UTC)(?P<text>"),
+        ("".join(f"2026-03-02 10:00:0{n} UTC [7] LOG:  up\n" for n in range(3)), "a text log", r"| UTC\b)?)(?P<text>"),
         (
             "".join(f"[2026-03-02 10:00:0{n},123: INFO/MainProcess] up\n" for n in range(3)),
             "a text log",
-            r"\[(?P<time>\d+-\d+-\d+ \d+:\d+:\d+,\d+)[",
+            r"\[(?P<time>\d{{4}}[-/.]",
         ),
         (
             "\n  .   ____ (_)\n :: Spring Boot ::  (v3.4.1)\n\n"
@@ -560,6 +563,49 @@ def test_keys_and_tabs_before_objects_are_kcats(tmp_path: Path, tombstones: str)
         with pytest.raises(UsageError, match=r"the first records of .* have no field of an event") as error:
             opened.expect_fields(Layout(InputFormat.KCAT), RecordMapping({}))
         assert "they have key, value; `pik ingest --guess " in error.value.hint
+
+
+LATER = """
+2026-01-31 00:00:0{n} a|2026-01-31 00:01:0{n} +0200 b|00:01:0{n} +0200
+2026-01-31 00:00:0{n} a|2026-01-31 00:01:0{n}+02 b|00:01:0{n}+02
+2026-01-31 00:00:0{n} a|2026-01-31 00:01:0{n}.250 b|00:01:0{n}.250
+2026-01-31 00:00:0{n} a|2026-01-31 00:01:0{n} PM b|00:01:0{n} PM
+2026-01-31 00:00:0{n} -0100 a|2026-01-31 00:01:0{n} +0100 b|00:01:0{n} +0100
+2026-01-31 00:00:0{n} a|2026-01-31 00:01:0{n} -12 b|2026-01-31 00:01:0{n}
+01/31/2026 10:00:0{n} a|01/31/2026 10:01:0{n} +0200 b|10:01:0{n} +0200
+Sat Jan 31 00:00:0{n} 2026 a|Sun Feb  1 00:01:0{n} 2026 b|Feb  1 00:01:0{n} 2026
+Jan 31 00:00:0{n} a|Jan 31 00:01:0{n}.250 b|00:01:0{n}.250
+Jan 31 00:00:0{n}.250 a|Feb  1 00:01:0{n}.500 b|Feb  1 00:01:0{n}.500
+10:00:0{n} a|10:01:0{n} PM b|10:01:0{n} PM
+"""
+
+
+@pytest.mark.parametrize("case", LATER.strip().split("\n"))
+def test_a_time_of_a_later_line_is_read_whole_though_no_line_of_the_sample_has_all_of_it(case: str) -> None:
+    """An offset, a fraction or PM that were left in the text would make times wrong in silence."""
+    first, later, time = case.split("|")
+    found = recognize("".join(f"{first}\n".format(n=n) for n in range(8)).encode(), "file", whole=True, mapped=True)
+    assert isinstance(found, Shape)
+    words = shlex.split(str(found.error("file").hint).partition("pik ingest")[2].rstrip("`"))
+    layout = Layout(InputFormat.TEXT, pattern=words[words.index("--pattern") + 1])
+    lines = "".join(f"{later}\n".format(n=n) for n in range(8)).encode()
+    blocks = [*text_lines.blocks(io.BytesIO(lines), "file", layout, max_line=1 << 20)]
+    assert [one.problems for one in blocks] == [{}]
+    read = [json.loads(line)["time"] for line in blocks[0].data.splitlines()]
+    assert len(read) == 8
+    assert all(one.endswith(time.format(n=n)) for n, one in enumerate(read)), read
+
+
+def test_a_table_whose_first_column_begins_as_a_file_of_orc_does_is_a_table(tmp_path: Path) -> None:
+    (tmp_path / "authors.csv").write_text("ORCID,name\n0000-0002-1825-0097,Jos\u00e9\n")
+    with file_source(str(tmp_path / "authors.csv")).open() as opened:
+        assert opened.recognize(AUTO, mapped=True).format is InputFormat.CSV
+    orc.write_table(pa.table({"id": ["a", "b"]}), tmp_path / "a.orc")
+    with (
+        pytest.raises(InputError, match="looks like an ORC file"),
+        file_source(str(tmp_path / "a.orc")).open() as opened,
+    ):
+        opened.recognize(AUTO, mapped=True)
 
 
 def test_binary_files_are_recognised_by_their_first_bytes(tmp_path: Path) -> None:
