@@ -732,6 +732,19 @@ def test_an_object_with_little_of_the_record_is_not_its_payload_nor_its_type_tha
     assert (found["event_type"].expression, found["event_type"].confidence) == ("device.type", Confidence.UNSURE)
 
 
+def test_records_with_half_of_a_surrogate_pair_are_passed_over(tmp_path: Path) -> None:
+    """No event can have one; neither can the text of one that is JSON itself, which stays a text."""
+    good = [{"id": f"u{n % 3}", "kind": "ab"[n % 2], "ts": at(n)} for n in range(6)]
+    found = guess(lines_of(tmp_path / "values.jsonl", [{**good[0], "id": "\ud800"}, {**good[0], "\ud800": 1}, *good]))
+    assert found.expressions == {**found.expressions, "entity_id": "id", "event_type": "kind", "event_time": "ts"}
+    assert (found.records, found.accepted) == (8, 6)
+    assert "half of a surrogate pair" in found.problem
+    alone = guess(lines_of(tmp_path / "alone.jsonl", [{**good[0], "id": "\ud800"}]))
+    assert (alone.records, alone.mapping, alone.problem) == (0, (), found.problem)
+    inner = json.dumps({"text": "\ud800"})
+    assert guess(lines_of(tmp_path / "texts.jsonl", [{**one, "data": inner} for one in good])).accepted == 6
+
+
 def test_an_event_in_base64_is_looked_into(tmp_path: Path) -> None:
     """As Kinesis and Pub/Sub give the data of a message."""
     events = [{"customer": f"u{n % 3}", "type": "paid", "at": at(n)} for n in range(8)]

@@ -32,7 +32,7 @@ from pik.usecases.ingest.guess_fields import Column
 from pik.usecases.ingest.guess_ids import ENTITY
 from pik.usecases.ingest.guess_mapping import MappingGuesser
 from pik.usecases.ingest.guess_result import Guess
-from pik.usecases.ingest.guess_sample import Sample, Samples, count_read, reading
+from pik.usecases.ingest.guess_sample import HALF_OF_A_PAIR, Sample, Samples, count_read, reading
 
 
 def guess(
@@ -139,7 +139,8 @@ def _guessed(
     if not sample.records:
         if sample.layout.records is None:  # a document may be longer than a record
             opened.recognize(replace(sample.layout, format=None), mapped=False)
-        opened.expect_events(sample.layout)
+        if sample.problem != HALF_OF_A_PAIR:
+            opened.expect_events(sample.layout)
         return found
     name = opened.name if opened.file else ""
     return MappingGuesser(sample.records, found, name, given, around, samples.path_to(sample)).result()

@@ -154,6 +154,8 @@ def _object_in(value: Any) -> dict[str, Any] | None:
         return None
     try:
         found = json.loads(value, parse_float=Decimal)
+        if "\\u" in value:
+            encode(found)  # half of a surrogate pair is no character, here too
     except (ValueError, RecursionError):
         return None
     return found or None

@@ -13,6 +13,9 @@ from pik.inputs.opened import OpenedInput, SampledRecord
 from pik.model.layout import JSON_VALUES, WRITTEN_AS_JSON, InputFormat, Layout
 from pik.model.record_path import EACH, RecordPath, path_text, read_path
 
+HALF_OF_A_PAIR = "the record has half of a surrogate pair, which is no character"
+"""Why a record that is an object is passed over all the same, as an ingest rejects it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sample:
@@ -75,8 +78,12 @@ def _problem(line: bytes) -> str:
     """Return why a line is not a record that can be mapped; nothing if it is one."""
     try:
         found = json.loads(line.decode())
+        if b"\\u" in line:
+            json.dumps(found, ensure_ascii=False).encode()
     except UnicodeDecodeError:
         return "the record is not UTF-8"
+    except UnicodeEncodeError:
+        return HALF_OF_A_PAIR
     except (ValueError, RecursionError):
         return "the line is not JSON"
     return "" if isinstance(found, dict) else "the record is not a JSON object"
