@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from pik.cli.context import Checked, Context
+from pik.cli.text import output_error
 from pik.errors import UsageError
 
 _NOT_SHARED = "workers of EMR Serverless share no directory, and leave no file here"
@@ -90,6 +91,12 @@ def _write_error(data: bytes) -> None:
 
 
 def _write_output(path: Path) -> None:
-    sys.stdout.flush()
     with path.open("rb") as written:
-        shutil.copyfileobj(written, sys.stdout.buffer)
+        try:
+            sys.stdout.flush()
+            shutil.copyfileobj(written, sys.stdout.buffer)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise output_error(error) from error

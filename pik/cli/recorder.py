@@ -62,8 +62,8 @@ PAGE = "documents/report.html"
 def document_commands(request: BundleRequest) -> dict[str, list[str]]:
     """Return the commands whose results a bundle holds, by the name of the member."""
     window = ["--from", request.window.from_text or "", "--to", request.window.to_text or ""]
-    entities = [word for one in request.entities for word in ("--entity", one)]
-    metrics = [word for one in request.metrics for word in ("--metric", one)]
+    entities = [f"--entity={one}" for one in request.entities]
+    metrics = [f"--metric={one}" for one in request.metrics]
     scope = [*window, *entities, *metrics]
     return {
         "triage": ["triage", *window, *entities],

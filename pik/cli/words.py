@@ -38,7 +38,7 @@ def expect_values(args: Sequence[str], params: Sequence[Any], own: Sequence[Any]
     known = {name for param in params for name in getattr(param, "opts", ())}
     first: dict[str, str] = {}
     for name, value, follows, param in _option_values(args, params, to_first_argument=to_first_argument):
-        if follows and value.partition("=")[0] in known:
+        if follows and (value == "--" or value.partition("=")[0] in known):
             raise UsageError(
                 f"{name} has no value: {value.partition('=')[0]}, which follows, is an option",
                 hint=f"give it one (is a variable of the shell unset?); if that is the value: {name}={value}",

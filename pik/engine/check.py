@@ -26,6 +26,7 @@ from pik.engine.syntax import (
     name_of,
     nodes,
     quotient_of,
+    reads_spelling,
 )
 from pik.engine.text_order import BY_ORDER, as_numbers, check_cast_of_texts, check_text_order
 from pik.errors import Invalid
@@ -69,6 +70,9 @@ class CheckedDefinition:
     columns: frozenset[str]
     scale: int
     denominator: str | None
+
+    reads_spelling: bool
+    """Whether the value may depend on how a number of a payload is written: 1 or 1.0 are one content."""
 
     @property
     def reads_delivery(self) -> bool:
@@ -119,7 +123,8 @@ def _uncached(db: DuckDBPyConnection, definition: Definition, prefix: str) -> Ch
         name: replace(one, result=result) for (name, one), result in zip(aggregates.items(), results, strict=True)
     }
     denominator = value.quotient[1] if value.quotient else None
-    return CheckedDefinition(where.sql if where else None, sql, aggregates, read, scale, denominator)
+    spelling = any(reads_spelling(one.tree) for one in (value, where) if one is not None)
+    return CheckedDefinition(where.sql if where else None, sql, aggregates, read, scale, denominator, spelling)
 
 
 def _checked_where(reader: Reader, text: str) -> Expression:

@@ -275,7 +275,8 @@ def _is_count(definition: Definition) -> bool:
 @lru_cache(_KEPT)
 def _reads_delivery(definition: Definition) -> bool:
     with _checking(definition) as db:
-        return check_definition(db, definition).reads_delivery
+        checked = check_definition(db, definition)
+        return checked.reads_delivery or checked.reads_spelling
 
 
 def _by_name(metrics: Sequence[Definition]) -> list[Definition]:

@@ -87,15 +87,17 @@ def order_of_day(text: str) -> str | None:
 
 
 @cache
-def _formats() -> tuple[Strptime, ...]:
+def _formats() -> tuple[tuple[Strptime, bool], ...]:
+    """Return the formats, each with whether it has a clock."""
     utc = load_zone("UTC")
-    return tuple(Strptime(day + clock, utc) for day, clock in product(_DAYS, _CLOCKS))
+    return tuple((Strptime(day + clock, utc), bool(clock)) for day, clock in product(_DAYS, _CLOCKS))
 
 
 @lru_cache(4096)  # rows of one bucket have one text
 def _spelled(text: str) -> str | None:
     """Return the date, or the time, that a text is, as people write it so that it has one meaning."""
-    for read in _formats():
+    for read, has_clock in _formats():
         with suppress(Invalid):
-            return format_instant(read(text)).removesuffix("Z").removesuffix("T00:00:00")
+            local = format_instant(read(text)).removesuffix("Z")
+            return local if has_clock else local.removesuffix("T00:00:00")
     return None

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from pik.errors import Invalid
 from pik.model.duration import parse_duration
-from pik.model.instant import DAY, HOUR, MAX_INSTANT, MIN_INSTANT, SECOND, day_text, parse_instant
+from pik.model.instant import DAY, HOUR, MAX_INSTANT, MIN_INSTANT, SECOND, day_text, parse_instant, parse_local
 from pik.model.typed_times import local_instant
 from pik.model.window import Window
 from pik.model.zone import load_zone
@@ -161,7 +161,9 @@ class CalendarBuckets(Buckets):
         `local_text`."""
         plain = _DATE_WITH_OFFSET.sub("", text)
         instant = parse_instant(plain, date_only=True)
-        if "T" in plain.upper() or ":" in plain:
+        local, offset = parse_local(plain, date_only=True)
+        names_day = self.unit != "1h" and offset is None and local % DAY == 0  # clocks may skip or repeat midnight
+        if ("T" in plain.upper() or ":" in plain) and not names_day:
             return local_instant(plain, load_zone(self.zone))
         days = CalendarBuckets("1d", self.zone)
         start = days.start_of(instant - DAY)

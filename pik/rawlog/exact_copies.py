@@ -2,12 +2,13 @@
 
 An exact copy has the content of the delivery that counts, so the event counts as it would have. That is certain only
 where nothing tells the two apart: a conflict never stands for another delivery, nor does a copy that a correction moves
-otherwise, and no copy does where a selection of the scenario is by batch, by arrival or by a condition.
+otherwise, and no copy does where a selection of the scenario is by batch, by arrival or by a condition, or where a
+definition reads how a payload is written: 1 and 1.0 are one content.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 
@@ -33,18 +34,21 @@ def copies_of(counting: Location, others: Iterable[Location]) -> Iterator[Locati
 def tells_copies_apart(overrides: Overrides) -> bool:
     """Return whether an event may count otherwise if an exact copy of it counts."""
     selections = [rule.criteria for rule in overrides.rules]
-    return any(one.batch is not None or one.condition is not None for one in selections)
+    return overrides.duplicates or any(one.batch is not None or one.condition is not None for one in selections)
 
 
-def readable_part(selection: Selection, unreadable: Mapping[str, frozenset[int]], *, copies: bool) -> Selection:
-    """Return the selection without these frames, given by the key of their segment and their offset. With `copies` the
-    first exact copy of each event counts whose counting delivery is in one of them. Raises Damaged."""
+def readable_part(
+    selection: Selection, unreadable: Mapping[str, frozenset[int]], *, moments: Collection[int] | None
+) -> Selection:
+    """Return the selection without these frames, given by the key of their segment and their offset. The first exact
+    copy of each event counts whose counting delivery is in one of them, unless that, and not the copy, was known at one
+    of the `moments` (nanoseconds) that are compared; None: no copy counts. Raises Damaged."""
     overrides = replace(selection.overrides, unreadable=dict(unreadable))
-    if copies and unreadable and not overrides.duplicates:
+    if moments is not None and unreadable and not overrides.duplicates:
         counting: dict[str, Marks] = {}
         for batch_id, seqs in overrides.counting.items():
             counting.setdefault(batch_id, Marks()).add(seqs)
-        for lost, copy in _Search(selection, unreadable).pairs():
+        for lost, copy in _Search(selection, unreadable, moments).pairs():
             for one in (lost, copy):
                 counting.setdefault(one.batch_id, Marks()).mark(one.seq, one is copy)
         overrides = replace(overrides, counting=counting)
@@ -57,6 +61,7 @@ class _Search:
 
     whole: Selection
     unreadable: Mapping[str, frozenset[int]]
+    moments: Collection[int]
     _segments: dict[str, Segment] = field(init=False)
     _counting: Mapping[str, Mapping[int, bool]] = field(init=False)
     _withdrawn: frozenset[str] = field(init=False)
@@ -84,7 +89,7 @@ class _Search:
             for deliveries in repeats.repeated_from(batch_id, days):
                 for one in deliveries:
                     if self._is_known(one) and self._counts(one) and self._is_lost(one):
-                        if copies := list(copies_of(one, filter(self._is_left, deliveries))):
+                        if copies := self._copies(one, deliveries):
                             yield one, *copies
                         break
 
@@ -110,3 +115,9 @@ class _Search:
 
     def _is_left(self, one: Location) -> bool:
         return self._is_known(one) and not self._is_lost(one)
+
+    def _copies(self, lost: Location, deliveries: Iterable[Location]) -> list[Location]:
+        def always_known(copy: Location) -> bool:
+            return not any(lost.recorded_at <= moment < copy.recorded_at for moment in self.moments)
+
+        return list(filter(always_known, copies_of(lost, filter(self._is_left, deliveries))))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from operator import attrgetter
 
 from pik.errors import Damaged, command, number_of
 from pik.model.batch import Batch
@@ -40,7 +41,9 @@ class IngestedTwice:
         if not _differ(every):
             return
         counting = {one.batch_id: events for one in every if (events := self._events(one))}
-        if _differ(found := [one for one in reversed(every) if one.batch_id in counting]):
+        found = [one for one in every if one.batch_id in counting]
+        found.sort(key=attrgetter("started_at", "batch_id"))
+        if _differ(found):
             self._found.add(origin.content)
             yield _finding(self._scope, found, counting)
 

@@ -22,14 +22,14 @@ _SHOWN = 20
 """Places that are listed."""
 
 OTHERS = "(other places)"
-"""Counts the differences in all places that are not listed."""
+"""Stands for all places that are not listed; an event may differ in several of them."""
 
 
 class ChangedPlace(msgspec.Struct):
-    """A place in which events differ, in how many, and the values of one of them as JSON (None: absent)."""
+    """A place in which events differ, in how many (None: not counted), and the values of one as JSON (None: absent)."""
 
     place: str
-    events: int
+    events: int | None
     event_id: str | None = None
     log_value: bytes | None = None
     store_value: bytes | None = None
@@ -48,10 +48,10 @@ def changed_places(
                 path = change.path if change.path in found or len(found) < _PLACES else OTHERS
                 example = (None, None, None) if path == OTHERS else (event_id, change.accepted, change.conflicting)
                 place = found.setdefault(path, ChangedPlace(path, 0, *example))
-                place.events += 1
-    ordered = sorted(found.values(), key=lambda one: (one.place == OTHERS, -one.events, one.place))
-    rest = sum(one.events for one in ordered[_SHOWN:])
-    return [*ordered[:_SHOWN], *([ChangedPlace(OTHERS, rest)] if rest else [])]
+                place.events = (place.events or 0) + 1
+    ordered = sorted(found.values(), key=lambda one: (one.place == OTHERS, -(one.events or 0), one.place))
+    shown = [one for one in ordered if one.place != OTHERS][:_SHOWN]
+    return [*shown, *([ChangedPlace(OTHERS, None)] if len(shown) < len(ordered) else [])]
 
 
 def _pairs(

@@ -395,11 +395,13 @@ def _compute(store: Store, engine: Engine, groups: Sequence[_OfMetric], winners:
         alike = known.scenario, metric.buckets, metric.definition.per, metric.version
         together.setdefault(alike, {})[known] = keys
     values: dict[Knowledge, Mapping[Key, Computed]] = {}
-    copies = reads_rest and not any(engine.reads_delivery(known.metric.definition) for known in needed)
+    moments: list[int] | None = [known.until for known in needed if known.until is not None]
+    if not reads_rest or any(one.duplicates or engine.reads_delivery(one.metric.definition) for one in needed):
+        moments = None
     for states in together.values():
         wanted = {known.metric: keys for known, keys in states.items()}
         scenario = next(iter(states)).scenario
-        found = values_under(store, engine, wanted, scenario, winners, reads_rest=reads_rest, copies=copies)
+        found = values_under(store, engine, wanted, scenario, winners, reads_rest=reads_rest, moments=moments)
         values |= {known: found[known.metric.name] for known in states}
     for group in groups:
         group.use(values)

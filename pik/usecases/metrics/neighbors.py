@@ -5,14 +5,13 @@ from __future__ import annotations
 from decimal import Decimal
 from itertools import islice
 
-from pik.model.metric import Metric
-from pik.model.scenario import Scenario
-from pik.model.window import Window
 from pik.ports.engine import Engine
 from pik.ports.store import Store
 from pik.rawlog.gathering import gather
 from pik.rawlog.selection import Selection
 from pik.usecases.availability import expect_held
+from pik.usecases.metrics.candidates import Question
+from pik.usecases.metrics.chain import EXACT
 from pik.usecases.metrics.impact import adds_up
 from pik.usecases.metrics.scenario import applied
 
@@ -23,17 +22,11 @@ MOST_ENTITIES = 3
 """If more entities have the value, that is chance: a count of 2 says nothing."""
 
 
-def entities_with(
-    store: Store,
-    engine: Engine,
-    metric: Metric,
-    window: Window,
-    scenario: Scenario,
-    lacking: Decimal,
-    not_tried: list[str],
-) -> list[str]:
-    """Return the entities whose value in the bucket `window` is what is lacking, in their order; none for a metric
-    whose values do not add up. Raises Damaged, EngineError, NotHeld and UsageError."""
+def entities_with(store: Store, engine: Engine, asked: Question, not_tried: list[str]) -> list[tuple[str, Decimal]]:
+    """Return the other entities, in their order, each with its value in the bucket, with which what was recomputed
+    meets the number; none for a metric whose values do not add up. Raises Damaged, EngineError, NotHeld and
+    UsageError."""
+    metric, window = asked.metric, asked.window
     if metric.is_over_all or not adds_up(engine, metric):
         return []
     expect_held(store, window, ())
@@ -42,13 +35,17 @@ def entities_with(
         not_tried.append(f"other entities, since the days of the bucket have {deliveries:,} deliveries")
         return []
     with (
-        applied(store, engine, scenario, window) as overrides,
+        applied(store, engine, asked.scenario, window) as overrides,
         gather(Selection(store, window, (), overrides)) as raw,
         engine.computation(raw.inputs, [metric.definition], window) as computation,
     ):
-        those = (row.entity_id for row in computation.rows() if row.value == lacking)
+        those = (
+            (row.entity_id, row.value)
+            for row in computation.rows()
+            if row.value and row.entity_id != asked.entity and asked.meets(EXACT.add(asked.recomputed, row.value))
+        )
         found = list(islice(those, MOST_ENTITIES + 1))
     if len(found) > MOST_ENTITIES:
-        not_tried.append(f"each entity that has {lacking:,f}, which more than {MOST_ENTITIES} have")
+        not_tried.append(f"other entities one by one: more than {MOST_ENTITIES} have what lacks")
         return []
     return found

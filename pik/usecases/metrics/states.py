@@ -137,10 +137,12 @@ def computed_states(
         whole = [Selection(store, window, entities, one) for window, one in zip(windows, overrides, strict=True)]
         definitions = [definition for definition, _ in each]
         # Either in all of the states or in none: a copy that counts in one of them only would be a part of some share.
-        copies = not (any(map(tells_copies_apart, overrides)) or any(map(engine.reads_delivery, definitions)))
+        moments: list[int] | None = [scenario.as_of for _, scenario in each if scenario.as_of is not None]
+        if any(map(tells_copies_apart, overrides)) or any(map(engine.reads_delivery, definitions)):
+            moments = None
         unreadable: dict[str, frozenset[int]] = {}
         while True:
-            selections = [readable_part(one, unreadable, copies=copies) for one in whole]
+            selections = [readable_part(one, unreadable, moments=moments) for one in whole]
             try:
                 counted = stack.enter_context(_counted(engine, definitions, selections, bucket, entities))
                 break

@@ -104,7 +104,7 @@ class _Work:
         self._count()
         try:
             computed = _value(self.store, self.engine, self.asked, trial)
-        except (Damaged, EngineError, UsageError):
+        except (Damaged, EngineError, NotHeld, UsageError):
             self.failed += 1
             return False
         if computed is not None and computed.failure is not None:
@@ -123,22 +123,23 @@ class _Work:
         self.progress.advance(1)
 
     def add_entities(self, not_tried: list[str]) -> None:
-        """Try whether the value of another entity is what lacks."""
-        asked, lacking = self.asked, EXACT.subtract(self.asked.number, self.asked.recomputed)
+        """Try whether the number lacks the value of another entity."""
+        asked = self.asked
         self._count()
         try:
-            found = entities_with(
-                self.store, self.engine, asked.metric, asked.window, asked.scenario, lacking, not_tried
-            )
-        except (Damaged, EngineError, NotHeld, UsageError):
+            found = entities_with(self.store, self.engine, asked, not_tried)
+        except NotHeld:
+            not_tried.append("other entities, whose raw is not all there")
+            return
+        except (Damaged, EngineError, UsageError):
             self.failed += 1
             return
-        detail = f"what lacks is the value of another entity, {lacking:,f}"
-        self.met += [
-            Trial("entity", (f"entity={one}",), detail, asked.metric, asked.scenario, entity=one, value=asked.number)
-            for one in found
-            if one != asked.entity
-        ]
+        for entity, value in found:
+            detail = f"recomputed, and {value:,f} of this other entity"
+            total = EXACT.add(asked.recomputed, value)
+            self.met.append(
+                Trial("entity", (f"entity={entity}",), detail, asked.metric, asked.scenario, entity=entity, value=total)
+            )
 
 
 def _value(store: Store, engine: Engine, asked: Question, trial: Trial) -> Computed | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 
 from pik.errors import Damaged
@@ -34,11 +34,11 @@ def values_under(
     winners: Winners | None = None,
     *,
     reads_rest: bool = False,
-    copies: bool = False,
+    moments: Collection[int] | None = None,
 ) -> dict[str, dict[Key, Computed]]:
     """Return by name what is computed of these buckets and entities of some metrics under a scenario, failures
     included. The metrics share their buckets and what they are per. Where raw of a bucket cannot be read that is a
-    failure, too, or with `reads_rest` the values are computed from what can be read, `copies` as in
+    failure, too, or with `reads_rest` the values are computed from what can be read, `moments` as in
     `readable_part`."""
     metrics = list(wanted)
     keys = {metric.name: of_metric for metric, of_metric in wanted.items()}
@@ -56,7 +56,7 @@ def values_under(
                 if not isinstance(part.computed, Damaged):
                     rows = part.computed.rows()
                 elif reads_rest:
-                    rows = _readable(selection.within(part.window), engine, metrics, entities, copies=copies)
+                    rows = _readable(selection.within(part.window), engine, metrics, entities, moments=moments)
                 else:
                     failure = Failure(part.computed.message)
                     rows = [
@@ -72,10 +72,15 @@ def values_under(
 
 
 def _readable(
-    selection: Selection, engine: Engine, metrics: Sequence[Metric], entities: Sequence[str], *, copies: bool
+    selection: Selection,
+    engine: Engine,
+    metrics: Sequence[Metric],
+    entities: Sequence[str],
+    *,
+    moments: Collection[int] | None,
 ) -> Iterator[Computed]:
     """Yield what is computed of the entities from the raw that can be read."""
-    rest = readable_part(selection, unreadable_frames([selection]), copies=copies)
+    rest = readable_part(selection, unreadable_frames([selection]), moments=moments)
     with closing(recompute(rest, engine, metrics, entities)) as parts:
         for part in parts:
             if not isinstance(part.computed, Damaged):

@@ -109,9 +109,9 @@ _BackupFile = Annotated[Path, argument("FILE", "The backup.", show_default=False
 def restore(cli: Context, file: _BackupFile, dry_run: options.DryRun = False) -> int | None:
     """Restore a backup into a store without state. After an interruption, the same command continues.
 
-    A store that has state is refused; --dry-run reads the file all the same. The file is checked before anything is
-    written, and the state afterwards. Definitions and promotions that the files in `state/` show to be newer than the
-    backup are listed: exit code 3.
+    A store that has state is refused; --dry-run reads the file all the same, with exit code 3. The file is checked
+    before anything is written, and the state afterwards. Definitions and promotions that the files in `state/` show to
+    be newer than the backup are listed: exit code 3.
     """
     from pik.usecases.care.backup import restore as take
 
@@ -120,4 +120,4 @@ def restore(cli: Context, file: _BackupFile, dry_run: options.DryRun = False) ->
     if done.refused:
         outcome += "; this store has state, so it would be refused"
     cli.show(BACKUP, done, outcome=outcome)
-    return PARTLY if done.lacking else None
+    return PARTLY if done.lacking or done.refused else None

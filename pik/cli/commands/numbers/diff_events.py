@@ -173,7 +173,7 @@ RECONCILIATION = Schema(
         "changes",
         "in what different events differ, as far as both sides of them are in the scope: the places of the most events",
         Column("place", str, "such as `payload.amount`, `event_time`; `(other places)`: all that are not listed"),
-        Column("events", Count, "that differ there"),
+        Column("events", Count | None, "that differ there; null: not counted"),
         Column("log_value", Json | None, "its value in one of them; null: absent", cut=20),
         Column("store_value", Json | None, "likewise", cut=20),
         Column("event_id", EventId | None, "that one", drop=1),

@@ -72,20 +72,26 @@ def off_by(found: Explanation, number: Decimal | None) -> Decimal | None:
 def next_of(store: Store, found: Explanation, trials: Trials, assume: Sequence[str]) -> str | None:
     """Return the command that goes on with the first scenario that gives the number; without one, what is wrong with
     the value's events. None where nothing can be done about it."""
+    from pik.usecases.metrics.definitions import pin
     from pik.usecases.metrics.states import options_of
 
     start, end = format_instant(found.bucket), format_instant(found.metric.buckets.end_of(found.bucket))
     if not trials.met:
         return command("triage", *options_of(found.entity_id), "--from", start, "--to", end)
     first = trials.met[0]
+    given = [word for text in assume for word in ("--assume", text)]
     if first.bucket is not None or first.entity:
-        place = [one for one in (first.entity or found.entity_id,) if one]
+        if found.scenario.as_of is not None:
+            given += ["--as-of", format_instant(found.scenario.as_of)]
+        metric = pin(found.metric) if found.metric.version else found.metric.name
         bucket = start if first.bucket is None else format_instant(first.bucket)
-        return command("explain", "--", found.metric.name, *place, bucket)
-    if first.kind in ("current", "as-of"):  # what was current then against raw: what has come since
-        place = [found.metric.name, *([found.entity_id] if found.entity_id else []), start]
-        left = f"current@{first.scenario.removeprefix('current@').removeprefix('as-of=')}"
-        return command("explain", "--left", left, "--events", "--", *place)
+        entity = first.entity or found.entity_id
+        return command("explain", *given, "--", metric, *([entity] if entity else []), bucket)
+    place = [found.metric.name, *([found.entity_id] if found.entity_id else []), start]
+    if first.kind == "current":  # against raw: what has come since
+        return command("explain", "--left", first.scenario, "--events", "--", *place)
+    if first.kind == "as-of":
+        return command("explain", "--as-of", first.scenario.removeprefix("as-of="), *given, "--events", "--", *place)
     return for_good(store, first.assumed, [*assume, *first.typed]) if first.is_correctable else None
 
 

@@ -61,19 +61,18 @@ def show(cli: Context, correction: CorrectionId) -> int | None:
         values, unknown = [], error.message
     # Of what was replayed some may be missing: a metric may not be about these events.
     outdated = any(one.outdated for one in values) or not any(one.computed for one in values)
-    lines = list[str]()
-    if found.revoked is not None and not found.revoked_by:
-        lines.append(command("corrections", "revoke", found.correction.correction_id, "--reason", "REASON"))
-    if outdated and not found.revoked_by and not unknown:
-        lines.append(command("replay", "--correction", found.correction.correction_id, "--promote"))
+    is_wrong = outdated and not found.revoked_by and not unknown
     given = {column.name: column.value(found) for column in _COLUMNS}
     cli.show(
         CORRECTION,
         found,
         **given,
         standing=values,
-        next="\n".join(lines) or None,
+        next=command("replay", "--correction", found.correction.correction_id, "--promote") if is_wrong else None,
     )
+    if found.revoked is not None and not found.revoked_by:
+        back = command("corrections", "revoke", found.correction.correction_id, "--reason", "REASON")
+        cli.note(f"if the revocation is wrong, take it back before a replay: {back}")
     if unknown:
         cli.note(f"which values were computed with it is not known: {unknown}")
         return PARTLY
