@@ -40,6 +40,11 @@ def test_an_empty_value_is_a_usage_error(pik: Any, line: tuple[str, ...]) -> Non
         assert unset.err.startswith(f"error: {line[-2]} has no value: --quiet, which follows, is an option\nhint: ")
 
 
+def test_an_unset_variable_before_the_end_of_options_is_a_missing_value(pik: Any) -> None:
+    result = pik("events", "--entity", "--", "--newest")
+    assert (result.code, "--entity has no value: --, which follows" in result.err) == (2, True)
+
+
 def test_so_it_is_among_others_and_in_the_configuration(pik: Any, tmp_path: Path) -> None:
     assert pik("events", "--entity=").code == 2
     assert pik("replay", "--entity", "a", "--entity", "", "--reason", "x").code == 2

@@ -210,6 +210,10 @@ def test_a_window_is_widened_to_whole_buckets() -> None:
         ("2023-11-05T01:00:00-07:00", "1h", "America/Los_Angeles", "2023-11-05T08:00:00Z"),
         ("2024-03-10T02:00:00", "1h", "America/Los_Angeles", None),  # they skipped it
         ("2023-11-05T01:00:00", "1h", None, "2023-11-05T01:00:00Z"),
+        ("2026-03-29 00:00:00", "1d", "Asia/Beirut", "2026-03-28T22:00:00Z"),  # a day without its midnight
+        ("2025-10-26T00:00:00", "1d", "Atlantic/Azores", "2025-10-26T00:00:00Z"),  # a day that has it twice
+        ("26.10.2025 00:00", "1h", "Atlantic/Azores", None),
+        ("2026-03-29T00:00:00Z", "1d", "Europe/Berlin", "2026-03-29T00:00:00Z"),
         ("2026-12", "1mo", None, "2026-12-01"),
         ("2026/03", "1mo", "Europe/Berlin", "2026-02-28T23:00:00Z"),
         ("2026-W01", "1w", None, "2025-12-29"),
