@@ -256,11 +256,11 @@ class Model:
         corrected: int | None = None,
         corrections_until: int | None = None,
         assumed: Sequence[Assumed] = (),
-        copies: bool = True,
+        moments: Sequence[int] | None = (),
     ) -> Values:
         formula = next((one.word for one in reversed(assumed) if one.kind == "definition"), formula)
         groups: dict[tuple[int, str], list[int]] = {}
-        for sent, at in self.counted(as_of, assumed, corrected, corrections_until, copies=copies):
+        for sent, at in self.counted(as_of, assumed, corrected, corrections_until, moments=moments):
             instant = DAY_ONE + at * SECOND
             if instant in within and (not entities or sent.entity in entities):
                 groups.setdefault((instant - instant % DAY, sent.entity), []).append(sent.value)
@@ -273,15 +273,15 @@ class Model:
         corrected: int | None = None,
         corrections_until: int | None = None,
         *,
-        copies: bool = True,
+        moments: Sequence[int] | None = (),
     ) -> list[tuple[Sent, int]]:
         """What counts, and at which time; `corrected`: until when the index had been rebuilt, `corrections_until`:
-        until when corrections were recorded (None: until as_of). With `copies` exact ones count in the place of what is
-        lost."""
+        until when corrections were recorded (None: until as_of). Exact copies count in the place of what is lost,
+        unless that alone was known at one of the `moments`; None: none does."""
         state = self.state(as_of, assumed, corrected, corrections_until)
-        if copies and not any(one.kind == "duplicates" for one in assumed):
+        if moments is not None and not any(one.kind == "duplicates" for one in assumed):
             state.counting = {
-                identity: [self._copy(each, state) if each.lost else each for each in found]
+                identity: [self._copy(each, state, moments) if each.lost else each for each in found]
                 for identity, found in state.counting.items()
             }
         left = [each for found in state.counting.values() for each in found if not each.lost]
@@ -296,7 +296,7 @@ class Model:
                 counted.append((sent, sent.at))
         return counted
 
-    def _copy(self, lost: Arrival, state: State) -> Arrival:
+    def _copy(self, lost: Arrival, state: State, moments: Sequence[int]) -> Arrival:
         """The first exact copy that is left; the lost delivery itself where there is none. What verdicts tell exact
         copies from conflicts by is the delivery that the index accepts today."""
         identity, content = lost.sent.identity, lost.sent.content
@@ -304,6 +304,7 @@ class Model:
         accepted = self.winners[identity][-1][1] if identity in self.winners else of_event[0]
         same = [one for one in state.events[identity] if not one.lost and one.sent.content == content]
         same = [one for one in same if state.times[one.number] == state.times[lost.number]]
+        same = [one for one in same if not any(lost.recorded_at <= at < one.recorded_at for at in moments)]
         return same[0] if same and accepted.sent.content == content else lost
 
     def state(

@@ -167,16 +167,20 @@ class History:
     def expected(self, key: Key, current: Aggregate | None, as_of: int | None, assumed: list[Assumed]) -> Any:
         """The shares that are not 0, by cause, and whether they are proven."""
         right = self.formulas[-1]
-        # A selection that may hit a lost delivery and not its copy lets no copy count, in any state.
+        # What may hit a lost delivery and not its copy, or counts both, lets no copy count, in any state.
         selected = [one.chosen for one in assumed if one.kind in ("without-selected", "shift")]
-        copies = all(one.batch is None and one.where is None for one in selected)
-        last = self.value(key, right, as_of=as_of, copies=copies)[0]
+        alike = all(one.batch is None and one.where is None for one in selected)
+        known_until = None if current is None else current.known_until
+        moments: list[int] | None = [one for one in (known_until, as_of) if one is not None]
+        if not alike or any(one.kind == "duplicates" for one in assumed):
+            moments = None
+        last = self.value(key, right, as_of=as_of, moments=moments)[0]
         shares: dict[str, Decimal] = {}
         proven = None
         if current is None:
             shares[Cause.NOT_COMPUTED] = last
         else:
-            known: Any = {"as_of": current.known_until, "corrected": self.runs[current.run_id], "copies": copies}
+            known: Any = {"as_of": current.known_until, "corrected": self.runs[current.run_id], "moments": moments}
             first, inputs = self.value(key, self.formulas[current.metric_version - 1], **known)
             redefined = self.value(key, right, **known)[0]
             late = self.value(key, right, **{**known, "as_of": as_of})[0]
@@ -184,7 +188,7 @@ class History:
             shares[Cause.LOST] = first - (current.computed.value or 0)
             shares[Cause.DEFINITION] = redefined - first
             shares[Cause.LATE], shares[Cause.VERDICT] = late - redefined, last - late
-        after = self.value(key, right, as_of=as_of, assumed=assumed, copies=copies)[0]
+        after = self.value(key, right, as_of=as_of, assumed=assumed, moments=moments)[0]
         shares[Cause.ASSUMED] = after - last
         return {cause: share for cause, share in shares.items() if share}, proven
 
