@@ -361,3 +361,16 @@ def test_a_correction_or_revocation_without_which_the_number_is_right_is_found_w
     assert (result.code, "correction 01ZZ is not in this store" in result.err) == (4, True), result.err
     result = shop("correct", "--assume", f"without-correction={back}", "--reason", "r", "--dry-run")
     assert (result.code, "pik corrections revoke" in result.err) == (2, True)
+
+
+def test_what_follows_a_trial_of_an_earlier_moment_shows_that_number(
+    shop: Callable[..., Any], few_zones: None, tmp_path: Path
+) -> None:
+    shop("replay", "--all", "--promote", "--yes", "--reason", "late, too")
+    for name, value, hour in (("more", "8", 6), ("most", "16", 7)):
+        (tmp_path / f"{name}.jsonl").write_text(line(value, hour))
+        shop("ingest", f"{name}.jsonl")
+    found = explained(shop, "--expect", "7.75")
+    assert (found["recomputed"], found["trials"][0]["kind"]) == (31.75, "as-of")
+    then = json.loads(shop("explain", "--format", "json", *found["next"].split()[2:]).out)
+    assert (then["recomputed"], then["current"]) == (7.75, 7.75)

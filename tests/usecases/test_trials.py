@@ -174,6 +174,9 @@ def test_what_producers_sent_wrong_is_tried_alone_and_together_and_what_changes_
         147: [("entity=b", None)],
         321: [],
     }
+    tolerances = read_tolerances(["total=1"])
+    near = try_scenarios(store, ENGINE, Question(Decimal(148), Decimal(140), metric, "a", BUCKET, PLAIN, tolerances))
+    assert [(one.scenario, one.value) for one in near.met if one.kind == "entity"] == [("entity=b", Decimal(147))]
 
 
 def test_clocks_that_are_off_are_righted_for_the_arrivals_that_have_it_alone_and_together_with_retries(
