@@ -143,15 +143,11 @@ def _reader_left() -> bool:
 
 
 def _flush() -> None:
-    try:
+    from pik.cli.text import writing_output
+
+    with writing_output():
         if sys.stdout is not None:
             sys.stdout.flush()
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        from pik.cli.text import output_error
-
-        raise output_error(error) from error
 
 
 def _discard_output() -> None:

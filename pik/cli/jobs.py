@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from pik.cli.context import Checked, Context
-from pik.cli.text import output_error
+from pik.cli.text import writing_output
 from pik.errors import UsageError
 
 _NOT_SHARED = "workers of EMR Serverless share no directory, and leave no file here"
@@ -91,12 +91,7 @@ def _write_error(data: bytes) -> None:
 
 
 def _write_output(path: Path) -> None:
-    with path.open("rb") as written:
-        try:
-            sys.stdout.flush()
-            shutil.copyfileobj(written, sys.stdout.buffer)
-            sys.stdout.flush()
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            raise output_error(error) from error
+    with path.open("rb") as written, writing_output():
+        sys.stdout.flush()
+        shutil.copyfileobj(written, sys.stdout.buffer)
+        sys.stdout.flush()  # a failure shows here at the latest, while the job's files still exist

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from pik.errors import StoreError
 from pik.model.visible import visible_lines
@@ -90,19 +92,21 @@ def note(text: str) -> None:
 
 def write_out(text: str) -> None:
     """Write the text to standard output. Raises BrokenPipeError if the reader left, StoreError for other failures."""
-    try:
+    with writing_output():
         sys.stdout.write(text)
+
+
+@contextmanager
+def writing_output() -> Iterator[None]:
+    """Turn errors of writing to standard output into StoreError, but for BrokenPipeError: the reader left."""
+    try:
+        yield
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise output_error(error) from error
+        from pik.runtime.storage import room_hint
 
-
-def output_error(error: OSError) -> StoreError:
-    """Return the error for standard output that cannot be written to."""
-    from pik.runtime.storage import room_hint
-
-    return StoreError(f"standard output: {error.strerror}", hint=room_hint(error))
+        raise StoreError(f"standard output: {error.strerror}", hint=room_hint(error)) from error
 
 
 def terminal_width() -> int | None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pik.engine.sandbox import AS_SENT, COLUMN_TYPES, path_hint, type_hint
+from pik.engine.spelling import reads_spelling
 from pik.engine.syntax import (
     Aggregate,
     Expression,
@@ -26,7 +27,6 @@ from pik.engine.syntax import (
     name_of,
     nodes,
     quotient_of,
-    reads_spelling,
 )
 from pik.engine.text_order import BY_ORDER, as_numbers, check_cast_of_texts, check_text_order
 from pik.errors import Invalid

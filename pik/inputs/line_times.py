@@ -123,7 +123,7 @@ def are_log_lines(filled: Sequence[str]) -> bool:
 
 
 def _is_severe(line: str, begin: int, end: int) -> bool:
-    """Return whether how severe an entry is stands before its time, or after it in a line whose time is no cell."""
+    """Return whether the severity of an entry stands before its time, or after it in a line whose time is no cell."""
     return bool(
         _SEVERITY_FIRST.fullmatch(line[:begin])
         or ((not begin or line[begin - 1] in " [") and _SEVERITY.match(line, end) and line[end : end + 1] not in "\t;,")

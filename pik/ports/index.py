@@ -22,7 +22,7 @@ from pik.model.window import Window
 
 
 def unheard(_: str) -> None:
-    """Tell nobody what is waited for."""
+    """Ignore what is waited for."""
 
 
 class Batches(Protocol):

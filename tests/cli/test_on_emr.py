@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +15,7 @@ from uuid import uuid4
 
 import pytest
 
+from pik.cli import jobs
 from pik.errors import StoreError
 from pik.stores.aws import emr
 from pik.stores.aws.clients import Clients
@@ -278,6 +281,19 @@ def test_what_a_job_printed_is_kept_where_this_disk_is_full(
     assert "set TMPDIR to another directory" in ended.err
     [kept] = re.findall(r"s3://\S+/(jobs/\S+) stays: it is what the job printed", ended.err)
     assert service.clients.client("s3").get_object(Bucket=bucket, Key=kept)["Body"].read().decode() == printed
+
+
+def test_output_of_a_job_that_fits_into_a_buffer_is_not_lost_on_a_full_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "stdout").write_bytes(b"{}\n")
+    full = open("/dev/full", "w", encoding="utf-8")  # noqa: SIM115 - what is left in its buffer cannot be written
+    monkeypatch.setattr(sys, "stdout", full)
+    with pytest.raises(StoreError, match="standard output: No space left on device"):
+        jobs._write_output(tmp_path / "stdout")
+    monkeypatch.undo()
+    with suppress(OSError):
+        full.close()
 
 
 @pytest.mark.slow

@@ -34,7 +34,8 @@ from pik.usecases.metrics.candidates import (
     without_suspects,
 )
 from pik.usecases.metrics.chain import EXACT, value_of
-from pik.usecases.metrics.neighbors import entities_with
+from pik.usecases.metrics.impact import adds_up
+from pik.usecases.metrics.neighbors import MOST_DELIVERIES, MOST_ENTITIES, entities_with
 from pik.usecases.metrics.scenario import applied
 from pik.usecases.metrics.sides import RecordedSide, Side, SideKind
 from pik.usecases.metrics.states import computed_states
@@ -62,8 +63,7 @@ def try_scenarios(store: Store, engine: Engine, asked: Question, progress: Progr
 
 
 def _tried(work: _Work) -> Trials:
-    store, engine, asked = work.store, work.engine, work.asked
-    not_tried = ["others together", "zones at quarter hours, and changes of clocks within the bucket"]
+    store, engine, asked, not_tried = work.store, work.engine, work.asked, work.not_tried
     wrong = [
         assuming(asked, "conflicts", CountedConflict(Which.LAST, Criteria()), "the last of conflicting deliveries"),
         without_suspects(store, engine, asked),
@@ -84,7 +84,7 @@ def _tried(work: _Work) -> Trials:
         *buckets_beside(store, asked, not_tried),
     ):
         work.add(trial)
-    work.add_entities(not_tried)
+    work.add_entities()
     met = sorted(work.met, key=lambda one: (one.events is None, one.events, one.kind == "current"))
     return Trials(work.tried, tuple(met), work.failed, tuple(not_tried))
 
@@ -98,19 +98,23 @@ class _Work:
     tried: int = 0
     met: list[Trial] = field(default_factory=list)
     failed: int = 0
+    not_tried: list[str] = field(
+        default_factory=lambda: ["others together", "zones at quarter hours, and changes of clocks within the bucket"]
+    )
 
     def add(self, trial: Trial) -> bool:
         """Try this, and return whether it moves the value."""
-        self._count()
         try:
             computed = _value(self.store, self.engine, self.asked, trial)
-        except (Damaged, EngineError, NotHeld, UsageError):
-            self.failed += 1
+        except NotHeld:
+            self.not_tried.append(f"{trial.scenario}, whose raw is not all there")
             return False
-        if computed is not None and computed.failure is not None:
-            self.failed += 1
+        except (Damaged, EngineError, UsageError):
+            self._count(failed=True)
             return False
-        if trial.bucket is not None and computed is None:
+        has_failed = computed is not None and computed.failure is not None
+        self._count(failed=has_failed)
+        if has_failed or (trial.bucket is not None and computed is None):
             return False
         if self.asked.meets(value_of(computed)):
             value = None if computed is None else computed.value
@@ -118,21 +122,30 @@ class _Work:
             self.met.append(replace(trial, value=value, events=events))
         return value_of(computed) != self.asked.recomputed
 
-    def _count(self) -> None:
+    def _count(self, *, failed: bool = False) -> None:
         self.tried += 1
+        self.failed += failed
         self.progress.advance(1)
 
-    def add_entities(self, not_tried: list[str]) -> None:
-        """Try whether the number lacks the value of another entity."""
+    def add_entities(self) -> None:
+        """Try whether the number lacks the value of another entity, where values add up."""
         asked = self.asked
-        self._count()
+        if asked.metric.is_over_all or not adds_up(self.engine, asked.metric):
+            return
         try:
-            found = entities_with(self.store, self.engine, asked, not_tried)
+            found = entities_with(self.store, self.engine, asked)
         except NotHeld:
-            not_tried.append("other entities, whose raw is not all there")
+            self.not_tried.append("other entities, whose raw is not all there")
             return
         except (Damaged, EngineError, UsageError):
-            self.failed += 1
+            self._count(failed=True)
+            return
+        if found is None:
+            self.not_tried.append(f"other entities, of more than {MOST_DELIVERIES:,} deliveries")
+            return
+        self._count()
+        if len(found) > MOST_ENTITIES:  # chance: a count of 2 says nothing
+            self.not_tried.append(f"other entities one by one: more than {MOST_ENTITIES} have what lacks")
             return
         for entity, value in found:
             detail = f"recomputed, and {value:,f} of this other entity"
